@@ -1,0 +1,29 @@
+"""mnist_exp: experiments on images, configured with Hydra, trained with Keras, recorded in MLflow.
+
+`from mnist_exp import run` trains from a notebook or a program what `python -m mnist_exp` trains from a shell.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+__all__ = ["run"]
+
+if TYPE_CHECKING:
+    from mnist_exp.runner import Result
+
+
+def run(*overrides: str, config_dir: str | Path | None = None) -> "Result":
+    """Run one experiment, as `python -m mnist_exp OVERRIDES` does.
+
+    Args:
+        overrides: such as `"model.hidden=64"` or `"experiment=convnet"`.
+        config_dir: a folder with presets of one's own, as with `--config-dir`.
+
+    Raises:
+        InputError: a ValueError that names the key, its value, and what would be right.
+    """
+    from mnist_exp.composition import compose
+    from mnist_exp.runner import run_experiment
+
+    return run_experiment(compose(overrides, config_dir))

@@ -1,0 +1,247 @@
+"""Hydra's one door: overrides in, a checked `Config` out, and Hydra's complaints in this project's words.
+
+Imports nothing heavy.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_exp.config import Config, check
+from mnist_exp.errors import InputError, did_you_mean
+from mnist_exp.keras_names import show
+
+_PACKAGE = Path(__file__).resolve().parent
+# A wheel carries conf/ inside the package; in a checkout it lies beside it, for people to read and edit.
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+# Parts of Hydra's own configuration that make it import and call what they name.
+_EXECUTED = ("callbacks", "env", "hydra_logging", "job_logging", "launcher", "sweeper")
+_TRUSTED_TARGETS = ("hydra._internal.core_plugins.", "hydra_plugins.")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration, what was typed to get it (`tracking` and `hydra` aside), and the folder for its files."""
+
+    config: Config
+    overrides: tuple[str, ...]
+    output: Path
+
+
+def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> Experiment:
+    """Compose conf/ with `overrides`, as the command line does for one run.
+
+    Args:
+        overrides: what one types after `python -m mnist_exp`.
+        config_dir: a folder with presets of one's own, as with `--config-dir`.
+
+    Raises:
+        InputError: if an override does not parse, names nothing that exists, or has a value that cannot be used.
+    """
+    composed = _composed(overrides, RunMode.RUN, str(CONF), config_dir)
+    if config_dir is not None:
+        _refuse_foreign_code(overrides, RunMode.RUN, str(CONF), config_dir)
+    return Experiment(_checked(composed), _typed(overrides), Path(str(composed.hydra.run.dir)).resolve())
+
+
+def command_line(run: Callable[[Experiment], object]) -> None:
+    """Let Hydra read `sys.argv` and call `run` for the experiment, or for each one of a sweep.
+
+    `--help`, `--cfg`, `--info` and shell completion are Hydra's. A configuration is checked before Hydra makes an
+    output folder or instantiates anything that a preset names.
+
+    Raises:
+        InputError: as `compose` does, or the first that `run` raises, once every other job has run.
+    """
+    arguments = get_args_parser().parse_args()
+    if arguments.experimental_rerun is not None:
+        raise InputError("--experimental-rerun: reads a pickle, which can run any code; type the overrides again")
+    _register_open_map()
+    failures: list[InputError] = []
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    def task(composed: DictConfig) -> None:
+        settings = HydraConfig.get()
+        experiment = Experiment(_checked(composed), _typed(settings.overrides.task), Path(settings.runtime.output_dir))
+        try:
+            run(experiment)
+        except InputError as error:
+            failures.append(error)
+
+    conf = str(Path(arguments.config_path).resolve() if arguments.config_path else CONF)
+    mode = RunMode.MULTIRUN if arguments.multirun else RunMode.RUN
+    foreign = arguments.config_path or arguments.config_dir or any("searchpath" in o for o in arguments.overrides)
+    shows = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
+    with _complaints_in_our_words(arguments.overrides), _errors_raised():
+        if not shows:
+            composed = _composed(arguments.overrides, mode, conf, arguments.config_dir, arguments.config_name)
+            if foreign:
+                _refuse_foreign_code(arguments.overrides, mode, conf, arguments.config_dir, arguments.config_name)
+            if mode == RunMode.RUN:
+                _checked(composed)
+        task()
+    if failures:
+        raise failures[0]
+
+
+def _composed(
+    overrides: Sequence[str],
+    mode: RunMode,
+    conf: str,
+    config_dir: str | Path | None,
+    config_name: str | None = None,
+) -> DictConfig:
+    """The configuration with Hydra's own under `hydra`; in MULTIRUN mode without what is swept."""
+    _register_open_map()
+    typed = list(overrides)
+    if config_dir is not None:
+        folder = Path(config_dir).expanduser().resolve()
+        if not folder.is_dir():
+            raise InputError(f"--config-dir {config_dir}: must be an existing folder with presets")
+        typed.append(f"hydra.searchpath=['file://{folder}']")
+    with _complaints_in_our_words(typed), hydra.initialize_config_dir(conf, version_base="1.3"):
+        loaded = GlobalHydra.instance().hydra
+        assert loaded is not None
+        return loaded.compose_config(config_name or "config", typed, mode, with_log_configuration=False)
+
+
+def _register_open_map() -> None:
+    """Let a callback be added on the command line without a plus, also to those of a preset.
+
+    The config that says so belongs to no group, so that no list of choices shows it.
+    """
+    node = {"training": {"callbacks": DictConfig({}, flags={"struct": False})}}
+    ConfigStore.instance().store(name="open_map", node=node)
+
+
+def _checked(composed: DictConfig) -> Config:
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    with _complaints_in_our_words():
+        values = OmegaConf.to_container(own, resolve=True)
+    assert isinstance(values, dict)
+    return check({str(key): value for key, value in values.items()})
+
+
+def _typed(overrides: Sequence[str]) -> tuple[str, ...]:
+    """What describes the experiment itself. An address in `tracking` may hold a password, which no run records."""
+    return tuple(o for o in overrides if not o.lstrip("+~").startswith(("tracking", "hydra")))
+
+
+def _refuse_foreign_code(overrides: Sequence[str], mode: RunMode, conf: str, *where: Any) -> None:
+    """Refuse presets from elsewhere that make Hydra import and call what the user did not name.
+
+    Raises:
+        InputError: naming the key under `hydra`.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    groups = [o for o in parsed if o.is_sweep_override() and "." not in o.key_or_group]
+    swept = [f"{o.key_or_group}={choice}" for o in groups for choice in o.sweep_string_iterator()]
+    plain = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
+    named = [o.key_or_group.replace("/", ".") for o in parsed]
+    usual = OmegaConf.to_container(_composed([], mode, str(CONF), None).hydra, resolve=False)
+    assert isinstance(usual, dict)
+    for choice in [[], *([choice] for choice in swept)]:
+        found = OmegaConf.to_container(_composed([*plain, *choice], mode, conf, *where).hydra, resolve=False)
+        assert isinstance(found, dict)
+        for part in _EXECUTED:
+            if found[part] == usual[part] or any(name.startswith(f"hydra.{part}") for name in named):
+                continue
+            targets = list(_targets(found[part]))
+            if part in {"launcher", "sweeper"} and all(t.startswith(_TRUSTED_TARGETS) for t in targets):
+                continue
+            raise InputError(
+                f"hydra.{part}={show(found[part])}: a preset from elsewhere may not set what Hydra executes; "
+                "if you trust it, name it on the command line"
+            )
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
+
+
+@contextlib.contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Make Hydra raise its errors; by itself it prints them and exits. A user who set the variable keeps it."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+@contextlib.contextmanager
+def _complaints_in_our_words(overrides: Sequence[str] = ()) -> Iterator[None]:
+    try:
+        yield
+    except OverrideParseException as error:
+        raise InputError(f"{error.override}: cannot be read; {error.message.splitlines()[0]}") from error
+    except MissingConfigException as error:
+        raise InputError(_explain_missing(error)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_explain(error, overrides)) from error
+
+
+def _explain_missing(error: MissingConfigException) -> str:
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    options = sorted(error.options or [])
+    if not group or not options:
+        return str(error).splitlines()[0]
+    hint = did_you_mean(choice, options) or ";"
+    return f"{group}={choice}: no such choice{hint} the choices are {', '.join(options)}"
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> str:
+    """One line that names the key and its value; where there is no such key, the nearest that there is."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    parent = getattr(cause, "parent_node", None)
+    key = getattr(cause, "full_key", None)
+    if str(error).startswith("Ambiguous value"):
+        return f"{str(error).split(chr(39))[1]}: several values are a sweep, for which add -m; a list is written [1,2]"
+    if not key or not isinstance(parent, DictConfig) or "not in struct" not in str(cause):
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
+    typed = next((o for o in overrides if o.lstrip("+~").startswith(key)), key)
+    last = key.rpartition(".")[2]
+    siblings = [str(name) for name in parent if name not in ("hydra", "kind")]
+    elsewhere = [name for name in _leaves(parent._get_root()) if name.endswith(f".{last}")]
+    near = f"; did you mean {elsewhere[0]}?" if elsewhere else did_you_mean(last, siblings)
+    where = key.rpartition(".")[0] or "the configuration"
+    if "kind" in parent:
+        where += f" ({parent['kind']})"
+    return f"{typed}: {where} has no such key" + (near or f"; its keys are {', '.join(siblings)}")
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    for name in node:
+        if name == "hydra":
+            continue
+        yield f"{prefix}{name}"
+        if isinstance(child := node._get_node(name), DictConfig) and not (
+            child._is_none() or child._is_interpolation()
+        ):
+            yield from _leaves(child, f"{prefix}{name}.")

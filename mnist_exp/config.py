@@ -1,0 +1,339 @@
+"""The schema of conf/: types, ranges and the checks between fields. Imports nothing heavy.
+
+`check` turns a composed configuration into a `Config`. The values themselves live in conf/ alone: no field here has
+a default, and `dataclasses.asdict` of a `Config` has the shape of the YAML again.
+"""
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from mnist_exp import keras_names
+from mnist_exp.errors import InputError, did_you_mean
+from mnist_exp.keras_names import show
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must fulfil beyond its type, and how to say so."""
+
+    holds: Callable[[Any], bool]
+    wanted: str
+
+
+@dataclass(frozen=True)
+class KerasName:
+    """The value is a Keras object: `Name` or `{Name: arguments}`, from one of the lists of `keras_names.ALLOWED`."""
+
+    kind: str
+
+
+Count = Annotated[int, Rule(lambda n: n >= 1, "a whole number, at least 1")]
+Seed = Annotated[int, Rule(lambda n: 0 <= n < 2**32, "a whole number from 0 to 4294967295")]
+Share = Annotated[float, Rule(lambda x: 0 < x < 1, "a fraction between 0 and 1")]
+DropoutRate = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number from 0 up to, not including, 1")]
+Counts = Annotated[list[Count], Rule(lambda ns: len(ns) > 0, "a list of at least one such number")]
+Activation = Annotated[str, KerasName("activations")]
+ExistingPath = Annotated[str, Rule(lambda path: Path(path).expanduser().exists(), "an existing file or folder")]
+Text = Annotated[str, Rule(lambda text: bool(text.strip()), "some text")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    validation: Literal["test"] | Count | Share
+    limit: Count | None
+    seed: Seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class MnistDataset(Dataset):
+    kind: Literal["mnist"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpzDataset(Dataset):
+    kind: Literal["npz"]
+    path: ExistingPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdxDataset(Dataset):
+    kind: Literal["idx"]
+    path: ExistingPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class KerasDataset(Dataset):
+    kind: Literal["keras"]
+    name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    kind: Literal["flatten", "image"]
+    scale: bool
+    standardize: bool
+    one_hot: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    kind: Literal["linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP:
+    kind: Literal["mlp"]
+    hidden: Count | Counts
+    activation: Activation
+    dropout: DropoutRate
+
+
+@dataclass(frozen=True, kw_only=True)
+class CNN:
+    kind: Literal["cnn"]
+    filters: Count | Counts
+    kernel_size: Count
+    hidden: Count | Counts
+    activation: Activation
+    dropout: DropoutRate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    kind: Literal["layers"]
+    layers: list[Annotated[Any, KerasName("layers")]]
+
+
+Model = Linear | MLP | CNN | Layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    epochs: Count
+    batch_size: Count
+    shuffle: bool
+    loss: Annotated[Any, KerasName("losses")] | None
+    metrics: list[Any]
+    callbacks: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLflowTracking:
+    kind: Literal["mlflow"]
+    uri: Text
+    experiment: Text
+    run_name: Text | None
+    tags: dict[str, Any] | None
+    note: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoTracking:
+    kind: Literal["none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment. `optimizer` has the class's name under `kind` and its arguments beside it, as in its file."""
+
+    dataset: MnistDataset | NpzDataset | IdxDataset | KerasDataset
+    preprocessing: Preprocessing
+    model: Model
+    optimizer: dict[str, Any]
+    training: Training
+    tracking: MLflowTracking | NoTracking
+    seed: Seed
+
+
+def check(values: Mapping[str, Any]) -> Config:
+    """Turn a composed and resolved configuration into a `Config`.
+
+    Raises:
+        InputError: naming the key, its value and what would be right, for a key that is unknown or missing, a wrong
+            type, a value out of range, a Keras name or argument that cannot be used, or fields that do not fit
+            each other.
+    """
+    config: Config = _convert(Config, values, "")
+    _check_optimizer(config.optimizer)
+    _check_training(config.training, one_hot=config.preprocessing.one_hot)
+    if config.preprocessing.kind == "flatten" and config.model.kind == "cnn":
+        raise InputError("preprocessing=flatten: model=cnn needs images; preprocessing=image fits")
+    if config.preprocessing.kind == "image" and config.model.kind in {"mlp", "linear"}:
+        raise InputError(f"preprocessing=image: model={config.model.kind} needs vectors; preprocessing=flatten fits")
+    schedule = isinstance(config.optimizer["learning_rate"], Mapping)
+    if schedule and "ReduceLROnPlateau" in config.training.callbacks:
+        raise InputError(
+            f"training.callbacks.ReduceLROnPlateau: cannot change the schedule "
+            f"optimizer.learning_rate={show(config.optimizer['learning_rate'])}; choose one of the two"
+        )
+    return config
+
+
+def logged_metrics(training: Training) -> list[str]:
+    """The names of the metrics that a run logs each epoch.
+
+    >>> from types import SimpleNamespace
+    >>> logged_metrics(SimpleNamespace(metrics=["accuracy"]))
+    ['loss', 'accuracy', 'val_loss', 'val_accuracy']
+    """
+    names = ["loss", *map(keras_names.metric_name, training.metrics)]
+    return [*names, *(f"val_{name}" for name in names)]
+
+
+def _check_optimizer(optimizer: dict[str, Any]) -> None:
+    if "kind" not in optimizer:
+        raise InputError("optimizer.kind: is missing; choose an optimizer such as optimizer=adam")
+    keras_names.check_name("optimizers", optimizer["kind"], "optimizer.kind")
+    arguments = {key: value for key, value in optimizer.items() if key != "kind"}
+    keras_names.check_arguments("optimizers", optimizer["kind"], arguments, "optimizer")
+    if "learning_rate" not in arguments:
+        raise InputError("optimizer.learning_rate: is missing; a number greater than 0, such as 0.001")
+
+
+def _check_training(training: Training, *, one_hot: bool) -> None:
+    for index, metric in enumerate(training.metrics):
+        if metric != "accuracy":
+            keras_names.check_spec("metrics", metric, f"training.metrics[{index}]")
+    if training.loss is not None:
+        _check_labels(training.loss, "training.loss", one_hot=one_hot)
+    for index, metric in enumerate(training.metrics):
+        if metric != "accuracy":
+            _check_labels(metric, f"training.metrics[{index}]", one_hot=one_hot)
+    metrics = logged_metrics(training)
+    if len(set(metrics)) != len(metrics):
+        raise InputError(f"training.metrics={show(training.metrics)}: each may be named once")
+    for name, arguments in training.callbacks.items():
+        keras_names.check_spec("callbacks", {name: arguments}, "training.callbacks")
+        monitor = (arguments or {}).get("monitor", metrics[0])
+        if monitor not in metrics:
+            hint = did_you_mean(str(monitor), metrics) or f"; this run logs {', '.join(metrics)}"
+            raise InputError(f"training.callbacks.{name}.monitor={show(monitor)}: no such metric{hint}")
+
+
+def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:
+    """Keras's Sparse... losses and metrics take whole numbers as labels; all others take one-hot vectors."""
+    name, _ = keras_names.parse_spec(spec, key)
+    if name.startswith("Sparse") == one_hot:
+        wanted = str(not one_hot).lower()
+        raise InputError(
+            f"{key}={name}: does not fit preprocessing.one_hot={str(one_hot).lower()}; preprocessing.one_hot={wanted} "
+            "does, and training.loss=null always fits"
+        )
+
+
+def _convert(wanted: Any, value: Any, key: str) -> Any:
+    """Check `value` against the type `wanted` and return it, mappings turned into the dataclasses they stand for."""
+    if value == "???":
+        raise InputError(f"{key}: is not set; it must be {_describe(wanted)}")
+    origin = get_origin(wanted)
+    if origin is Annotated:
+        return _convert_annotated(wanted, value, key)
+    if origin in (Union, types.UnionType):
+        return _convert_union(wanted, value, key)
+    if is_dataclass(wanted) and isinstance(wanted, type):
+        return _convert_dataclass(wanted, value, key)
+    if origin is list and isinstance(value, list):
+        [item] = get_args(wanted)
+        return [_convert(item, element, f"{key}[{index}]") for index, element in enumerate(value)]
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    if not _matches(wanted, value):
+        hint = did_you_mean(str(value), get_args(wanted)) if origin is Literal else ""
+        raise InputError(f"{key}={show(value)}: must be {_describe(wanted)}{hint}")
+    return float(value) if wanted is float else value
+
+
+def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
+    base, rule = get_args(wanted)
+    if isinstance(rule, KerasName):
+        keras_names.check_spec(rule.kind, value, key)
+        return value
+    try:
+        converted = _convert(base, value, key)
+    except InputError:
+        if isinstance(value, list):
+            raise
+        raise InputError(f"{key}={show(value)}: must be {rule.wanted}") from None
+    if not rule.holds(converted):
+        raise InputError(f"{key}={show(value)}: must be {rule.wanted}")
+    return converted
+
+
+def _convert_union(wanted: Any, value: Any, key: str) -> Any:
+    choices = get_args(wanted)
+    if is_dataclass(choices[0]):
+        kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
+        kind = value.get("kind") if isinstance(value, Mapping) else None
+        if kind not in kinds:
+            raise InputError(f"{key}.kind={show(kind)}: must be one of {', '.join(kinds)}")
+        return _convert_dataclass(kinds[kind], value, key)
+    for choice in choices:
+        if _has_form(choice, value):
+            try:
+                return _convert(choice, value, key)
+            except InputError:
+                if _is_keras_name(choice) or (isinstance(value, list) and value):
+                    raise
+    raise InputError(f"{key}={show(value)}: must be {_describe(wanted)}")
+
+
+def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{key or 'configuration'}={show(value)}: must be a map of keys to values")
+    prefix = f"{key}." if key else ""
+    hints = get_type_hints(wanted, include_extras=True)
+    names = [field.name for field in fields(wanted)]
+    for name in value:
+        if name not in names:
+            where = f"{key}={value['kind']}" if "kind" in value else key or "the configuration"
+            hint = did_you_mean(str(name), names) or f"; its keys are {', '.join(n for n in names if n != 'kind')}"
+            raise InputError(f"{prefix}{name}={shorten(show(value[name]), 60)}: {where} has no such key{hint}")
+    for name in names:
+        if name not in value:
+            raise InputError(f"{prefix}{name}: is missing; it must be {_describe(hints[name])}")
+    return wanted(**{name: _convert(hints[name], value[name], f"{prefix}{name}") for name in names})
+
+
+def _is_keras_name(wanted: Any) -> bool:
+    return get_origin(wanted) is Annotated and isinstance(get_args(wanted)[1], KerasName)
+
+
+def _has_form(wanted: Any, value: Any) -> bool:
+    """Whether `value` is of the type `wanted`, its range and its elements aside."""
+    if get_origin(wanted) is Annotated:
+        return value is not None if _is_keras_name(wanted) else _has_form(get_args(wanted)[0], value)
+    if get_origin(wanted) in (list, dict):
+        return isinstance(value, list if get_origin(wanted) is list else Mapping)
+    return _matches(wanted, value)
+
+
+def _matches(wanted: Any, value: Any) -> bool:
+    if get_origin(wanted) is Literal:
+        return value in get_args(wanted) and not isinstance(value, bool)
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if wanted in (None, types.NoneType):
+        return value is None
+    return wanted is Any or (isinstance(wanted, type) and isinstance(value, wanted))
+
+
+def _describe(wanted: Any) -> str:
+    origin = get_origin(wanted)
+    if origin is Annotated:
+        rule = get_args(wanted)[1]
+        return rule.wanted if isinstance(rule, Rule) else f"a name out of keras.{rule.kind}"
+    if origin in (Union, types.UnionType):
+        return ", or ".join(dict.fromkeys(map(_describe, get_args(wanted))))
+    if origin is Literal:
+        choices = get_args(wanted)
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    if origin is list:
+        return "a list"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    return names.get(wanted, "a map of keys to values")

@@ -1,0 +1,26 @@
+"""The one exception that stands for bad input."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Bad input, in words for the person who typed it: the key, the value, and what would be right.
+
+    The command line prints the message alone; any other exception is a bug and shows its traceback.
+    """
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Name the nearest of `choices`, as the end of a sentence; empty where none is near.
+
+    Case, underscores and hyphens do not count.
+
+    >>> did_you_mean("early_stoping", ["EarlyStopping", "ReduceLROnPlateau"])
+    '; did you mean EarlyStopping?'
+    >>> did_you_mean("zebra", ["EarlyStopping"])
+    ''
+    """
+    plain = {choice.lower().replace("_", "").replace("-", ""): choice for choice in choices}
+    near = get_close_matches(name.lower().replace("_", "").replace("-", ""), plain, n=1)
+    return f"; did you mean {plain[near[0]]}?" if near else ""

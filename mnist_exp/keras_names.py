@@ -1,0 +1,332 @@
+"""Which Keras names a configuration may use, checked without importing Keras.
+
+A name stands alone (`Flatten`) or with its arguments (`{Dropout: {rate: 0.5}}`); see `check_spec`. The lists below
+are what a configuration can reach: nothing that loads files, runs code or opens connections is on them.
+Signatures are read from the source of the installed Keras, since importing it takes seconds.
+"""
+
+import ast
+import importlib.util
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any
+
+from mnist_exp.errors import InputError, did_you_mean
+
+_REQUIRED = object()
+
+ALLOWED: dict[str, frozenset[str]] = {
+    kind: frozenset(names.split())
+    for kind, names in {
+        "activations": """
+            celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear log_sigmoid
+            log_softmax mish relu relu6 selu sigmoid silu soft_shrink softmax softplus softsign sparse_plus
+            sparse_sigmoid sparsemax squareplus tanh tanh_shrink threshold""",
+        "callbacks": """
+            CSVLogger EarlyStopping ModelCheckpoint ReduceLROnPlateau SwapEMAWeights TerminateOnNaN""",
+        "constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
+        "initializers": """
+            Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones Orthogonal
+            RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros""",
+        "layers": """
+            Activation ActivityRegularization AlphaDropout AveragePooling1D AveragePooling2D AveragePooling3D
+            BatchNormalization Bidirectional Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D ConvLSTM1D
+            Cropping1D Cropping2D Dense DepthwiseConv1D DepthwiseConv2D Dropout ELU Flatten GRU GaussianDropout
+            GaussianNoise GlobalAveragePooling1D GlobalAveragePooling2D GlobalMaxPooling1D GlobalMaxPooling2D
+            GroupNormalization Identity LSTM LayerNormalization LeakyReLU MaxPooling1D MaxPooling2D MaxPooling3D PReLU
+            Permute RMSNormalization RandomBrightness RandomContrast RandomErasing RandomFlip RandomRotation
+            RandomShear RandomTranslation RandomZoom ReLU RepeatVector Rescaling Reshape Resizing SeparableConv1D
+            SeparableConv2D SimpleRNN Softmax SpatialDropout1D SpatialDropout2D SpectralNormalization TimeDistributed
+            UnitNormalization UpSampling1D UpSampling2D ZeroPadding1D ZeroPadding2D""",
+        "losses": """
+            BinaryCrossentropy BinaryFocalCrossentropy CategoricalCrossentropy CategoricalFocalCrossentropy
+            CategoricalHinge CosineSimilarity Dice Hinge Huber KLDivergence LogCosh MeanAbsoluteError MeanSquaredError
+            Poisson SparseCategoricalCrossentropy SquaredHinge Tversky""",
+        "metrics": """
+            AUC CategoricalAccuracy CategoricalCrossentropy CategoricalHinge CosineSimilarity F1Score KLDivergence
+            MeanAbsoluteError MeanSquaredError Poisson Precision Recall RootMeanSquaredError
+            SparseCategoricalAccuracy SparseCategoricalCrossentropy SparseTopKCategoricalAccuracy
+            TopKCategoricalAccuracy""",
+        "optimizers": """
+            Adadelta Adafactor Adagrad Adam AdamW Adamax Ftrl Lamb Lion Muon Nadam RMSprop SGD ScheduleFreeAdamW""",
+        "regularizers": "L1 L1L2 L2 OrthogonalRegularizer",
+        "schedules": """
+            CosineDecay CosineDecayRestarts ExponentialDecay InverseTimeDecay PiecewiseConstantDecay
+            PolynomialDecay""",
+    }.items()
+}
+
+PATH_ARGUMENTS = frozenset({"filepath", "filename"})
+
+# What a number must be, by the argument's name: Keras uses one name for one thing in all its classes.
+_AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
+_NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
+_POSITIVE = (lambda v: v > 0, "greater than 0")
+_BELOW_1 = (lambda v: 0 <= v < 1, "from 0 up to, not including, 1")
+_UP_TO_1 = (lambda v: 0 <= v <= 1, "from 0 to 1")
+_RANGES = {
+    name: rule
+    for rule, names in (
+        (_AT_LEAST_1, "units filters kernel_size pool_size strides dilation_rate depth_multiplier n k decay_steps"),
+        (_AT_LEAST_1, "first_decay_steps ema_overwrite_frequency ns_steps cooldown_steps"),
+        (_NOT_NEGATIVE, "patience cooldown start_from_epoch min_delta min_lr weight_decay adam_weight_decay epsilon"),
+        (_NOT_NEGATIVE, "epsilon_1 epsilon_2 l1 l2 warmup_steps stddev initial_accumulator_value"),
+        (_NOT_NEGATIVE, "l1_regularization_strength l2_regularization_strength padding_value"),
+        (_POSITIVE, "learning_rate initial_learning_rate decay_rate clipnorm clipvalue global_clipnorm"),
+        (_POSITIVE, "loss_scale_factor clip_threshold"),
+        (_BELOW_1, "rate beta_1 beta_2 adam_beta_1 adam_beta_2 rho"),
+        (_UP_TO_1, "momentum ema_momentum alpha label_smoothing"),
+        ((lambda v: 0 < v < 1, "between 0 and 1"), "factor"),
+        ((lambda v: v >= 2, "at least 2"), "gradient_accumulation_steps"),
+    )
+    for name in names.split()
+}
+
+
+def check_name(kind: str, name: Any, key: str) -> None:
+    """Check that `name` is one of `ALLOWED[kind]` and that the installed Keras has it.
+
+    Raises:
+        InputError: with the nearest name, or the whole list where none is near.
+    """
+    allowed = ALLOWED[kind]
+    if isinstance(name, str) and name in allowed:
+        if name not in _imports(_package(kind)):
+            raise InputError(f"{key}={name}: the installed Keras has no {name}; a newer Keras may")
+        return
+    hint = did_you_mean(str(name), allowed) or f"; the choices are {', '.join(sorted(allowed, key=str.lower))}"
+    raise InputError(f"{key}={show(name)}: not one of the {kind} that can be used here{hint}")
+
+
+def check_spec(kind: str, spec: Any, key: str) -> None:
+    """Check a Keras object as configuration spells it: `Name` or `{Name: {argument: value}}`.
+
+    Raises:
+        InputError: if the form, the name, an argument's name, type or range is wrong, or one is missing.
+    """
+    name, arguments = parse_spec(spec, key)
+    check_name(kind, name, key)
+    if kind == "activations":
+        if arguments:
+            raise InputError(f"{key}={show(spec)}: an activation takes no arguments here; write {name}")
+        return
+    check_arguments(kind, name, arguments, key if isinstance(spec, str) else f"{key}.{name}")
+
+
+def parse_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:
+    """Split a spec into its name and arguments.
+
+    >>> parse_spec("Flatten", "key"), parse_spec({"Dropout": {"rate": 0.5}}, "key")
+    (('Flatten', {}), ('Dropout', {'rate': 0.5}))
+    """
+    if isinstance(spec, str):
+        return spec, {}
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        [(name, arguments)] = spec.items()
+        if arguments is None:
+            return str(name), {}
+        if isinstance(arguments, Mapping):
+            return str(name), dict(arguments)
+    raise InputError(f"{key}={show(spec)}: must be a name such as Name, or {{Name: {{argument: value}}}}")
+
+
+def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str) -> None:
+    """Check the arguments of the Keras class `name` against its signature.
+
+    Raises:
+        InputError: for an argument that the class does not take, lacks, or that has a wrong type or range.
+    """
+    signature = _signature(kind, name)
+    for argument, value in arguments.items():
+        if argument not in signature:
+            hint = did_you_mean(str(argument), signature) or f"; it takes {', '.join(signature) or 'none'}"
+            raise InputError(f"{key}.{argument}={show(value)}: {name} has no such argument{hint}")
+        _check_argument(argument, value, signature[argument], f"{key}.{argument}")
+    missing = [argument for argument, default in signature.items() if default is _REQUIRED]
+    for argument in missing:
+        if argument not in arguments:
+            raise InputError(f"{key}: {name} needs {argument}; write {{{name}: {{{argument}: ...}}}}")
+
+
+def argument_kind(argument: str) -> str | None:
+    """The kind of Keras object that an argument takes, by its name; None for plain values.
+
+    >>> argument_kind("kernel_initializer"), argument_kind("units")
+    ('initializers', None)
+    """
+    if argument in {"layer", "backward_layer"}:
+        return "layers"
+    if argument == "learning_rate":
+        return "schedules"
+    for ending in ("activation", "initializer", "regularizer", "constraint"):
+        if argument == ending or argument.endswith(f"_{ending}"):
+            return f"{ending}s"
+    return None
+
+
+def metric_name(spec: Any) -> str:
+    """The name under which Keras logs a metric, without its `val_` form.
+
+    >>> metric_name("accuracy"), metric_name({"TopKCategoricalAccuracy": {"k": 3}})
+    ('accuracy', 'top_k_categorical_accuracy')
+    """
+    name, arguments = parse_spec(spec, "metrics")
+    if name == "accuracy":
+        return name
+    return str(arguments.get("name") or _signature("metrics", name).get("name") or name.lower())
+
+
+def show(value: Any) -> str:
+    """A value as it would be typed.
+
+    >>> show({"Dense": {"units": 4}}), show(None), show(True)
+    ('{Dense: {units: 4}}', 'null', 'true')
+    """
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"[{', '.join(map(show, value))}]"
+        case Mapping():
+            return "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
+    return str(value)
+
+
+def _check_argument(argument: str, value: Any, default: Any, key: str) -> None:
+    kind = argument_kind(argument)
+    if kind == "schedules" and not isinstance(value, Mapping):
+        kind = None
+    if kind is not None and value is not None:
+        check_spec(kind, value, key)
+        return
+    if argument in PATH_ARGUMENTS:
+        path = PurePath(str(value))
+        if not isinstance(value, str) or path.is_absolute() or ".." in path.parts or "~" in value:
+            raise InputError(f"{key}={show(value)}: must be a file name; it is written into the run's output folder")
+        return
+    if isinstance(value, Mapping):
+        raise InputError(f"{key}={show(value)}: must be a plain value")
+    if isinstance(value, list | tuple):
+        numeric = not isinstance(default, bool | str)
+        for item in value:
+            if not numeric or not isinstance(item, int | float | list):
+                raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
+            if isinstance(item, int | float):
+                _check_range(argument, item, key)
+        return
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise InputError(f"{key}={show(value)}: must be true or false")
+    elif isinstance(value, bool):
+        if default is not None:
+            raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
+    elif isinstance(value, int | float):
+        if isinstance(default, str) and argument != "save_freq":
+            raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
+        _check_range(argument, value, key)
+    elif isinstance(value, str):
+        if isinstance(default, int | float | tuple) or argument in _RANGES:
+            raise InputError(f"{key}={value}: must be {_wanted(0.0)}{_range_text(argument)}")
+    elif value is None and (default is _REQUIRED or (default is not None and argument in _RANGES)):
+        raise InputError(f"{key}=null: must be {_wanted(default)}{_range_text(argument)}")
+
+
+def _check_range(argument: str, value: float, key: str) -> None:
+    if argument in _RANGES and not _RANGES[argument][0](value):
+        raise InputError(f"{key}={show(value)}: must be a number{_range_text(argument)}")
+
+
+def _range_text(argument: str) -> str:
+    return f", {_RANGES[argument][1]}" if argument in _RANGES else ""
+
+
+def _wanted(default: Any) -> str:
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, str):
+        return f"a word, such as {default}"
+    if isinstance(default, tuple):
+        return "a number or a list of numbers"
+    return "a number" if isinstance(default, int | float) else "a plain value"
+
+
+def _package(kind: str) -> str:
+    return "optimizers/schedules" if kind == "schedules" else kind
+
+
+@cache
+def _keras_root() -> Path:
+    spec = importlib.util.find_spec("keras")
+    if spec is None or spec.origin is None:
+        raise InputError("Keras is not installed; pip install tensorflow brings it")
+    return Path(spec.origin).parent
+
+
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _imports(package: str) -> dict[str, tuple[str, str]]:
+    """Public name to (module, name there), from keras/<package>/__init__.py."""
+    return _imported_names(_parse(_keras_root() / package / "__init__.py"))
+
+
+def _imported_names(tree: ast.Module) -> dict[str, tuple[str, str]]:
+    return {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+
+
+@cache
+def _signature(kind: str, name: str) -> dict[str, Any]:
+    """Argument to default (`_REQUIRED` where there is none); `name` and what a layer inherits from Layer included."""
+    module, class_name = _imports(_package(kind))[name]
+    signature, forwards = _class_signature(module, class_name)
+    if forwards and kind == "layers":
+        signature |= {"name": None, "trainable": True, "dtype": None}
+    return signature
+
+
+def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool]:
+    """The arguments of a class's `__init__`, its base's where it has none, and whether it takes **kwargs."""
+    path = _keras_root().parent / Path(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    tree = _parse(path)
+    found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name), None)
+    imports = _imported_names(tree)
+    if found is None:
+        return _class_signature(*imports[class_name]) if class_name in imports else ({}, True)
+    for node in found.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            return _arguments(node.args), node.args.kwarg is not None
+    for base in found.bases:
+        if isinstance(base, ast.Name):
+            return _class_signature(*imports.get(base.id, (module, base.id)))
+        if isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name):
+            package, submodule = imports[base.value.id]
+            return _class_signature(f"{package}.{submodule}", base.attr)
+    return {}, True
+
+
+def _arguments(arguments: ast.arguments) -> dict[str, Any]:
+    names = [argument.arg for argument in arguments.args[1:]]
+    defaults: list[Any] = [_REQUIRED] * (len(names) - len(arguments.defaults))
+    defaults += map(_literal, arguments.defaults)
+    names += [argument.arg for argument in arguments.kwonlyargs]
+    defaults += [_REQUIRED if default is None else _literal(default) for default in arguments.kw_defaults]
+    return dict(zip(names, defaults, strict=True))
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None

@@ -1,0 +1,135 @@
+"""From configuration to `keras.Model`. Every kind of model is a list of layers, and one function builds them."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mnist_exp import keras_names
+from mnist_exp.config import CNN, MLP, Layers, Linear, Model
+from mnist_exp.errors import InputError
+from mnist_exp.keras_backend import keras
+from mnist_exp.preprocessing import Preprocessor
+
+_MODULES = {
+    "callbacks": keras.callbacks,
+    "constraints": keras.constraints,
+    "initializers": keras.initializers,
+    "layers": keras.layers,
+    "losses": keras.losses,
+    "metrics": keras.metrics,
+    "optimizers": keras.optimizers,
+    "regularizers": keras.regularizers,
+    "schedules": keras.optimizers.schedules,
+}
+
+
+def layer_specs(config: Model) -> list[Any]:
+    """The hidden layers of a model, each as `Name` or `{Name: arguments}`.
+
+    >>> layer_specs(MLP(kind="mlp", hidden=16, activation="sigmoid", dropout=0.0))
+    [{'Dense': {'units': 16, 'activation': 'sigmoid'}}]
+    """
+    match config:
+        case Linear():
+            return []
+        case MLP():
+            return _dense(config.hidden, config.activation, config.dropout)
+        case CNN():
+            convolution = {"kernel_size": config.kernel_size, "padding": "same", "activation": config.activation}
+            convolutions = [
+                spec
+                for filters in _as_list(config.filters)
+                for spec in ({"Conv2D": {"filters": filters, **convolution}}, "MaxPooling2D")
+            ]
+            return [*convolutions, "Flatten", *_dense(config.hidden, config.activation, config.dropout)]
+        case Layers():
+            return config.layers
+
+
+def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Sequential:
+    """Build the model for prepared images, with one softmax unit a class as its output.
+
+    Args:
+        config: what the model is made of.
+        shape: of one prepared image, without the batch axis.
+        classes: the number of output units.
+
+    Raises:
+        InputError: naming the layer that Keras refuses, such as one that does not fit the shape before it.
+    """
+    flow = keras.Input(shape)
+    layers = []
+    for index, spec in enumerate(layer_specs(config)):
+        try:
+            layer = make("layers", spec)
+            flow_after = layer(flow)
+        except (ValueError, TypeError) as error:
+            needs = "; if it is for images: preprocessing=image" if len(flow.shape) == 2 else ""
+            raise InputError(
+                f"model={config.kind}, layer {index}, {keras_names.show(spec)}: does not fit its input of shape "
+                f"{flow.shape[1:]} ({keras_reason(error)}){needs}"
+            ) from error
+        layers.append(layer)
+        flow = flow_after
+    if len(flow.shape) != 2:
+        raise InputError(
+            f"model={config.kind}: the last layer gives shape {flow.shape[1:]}, the output layer takes vectors; add "
+            "Flatten or GlobalAveragePooling2D, or start with preprocessing=flatten"
+        )
+    layers.append(keras.layers.Dense(classes, activation="softmax", name="output"))
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+def keras_reason(error: Exception) -> str:
+    """The one line of a Keras error that says what is wrong: without colours, and without where it was called."""
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("Exception encountered")]
+    return said[0].rstrip(".") if said else type(error).__name__
+
+
+def servable(model: keras.Sequential, preprocessor: Preprocessor, image_shape: tuple[int, ...]) -> keras.Sequential:
+    """The trained `model` behind its own preprocessing: takes raw images (N, *image_shape), 0 to 255.
+
+    Its layers are those of `model`, not copies.
+    """
+    return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *preprocessor.layers(), *model.layers])
+
+
+def make(kind: str, spec: Any, output: Path = Path()) -> Any:
+    """Make the Keras object that a checked `spec` names.
+
+    Args:
+        kind: one of `keras_names.ALLOWED`.
+        spec: `Name` or `{Name: arguments}`.
+        output: the folder that paths in arguments are relative to.
+
+    Raises:
+        ValueError, TypeError: what Keras raises for arguments that only it can judge.
+    """
+    name, arguments = keras_names.parse_spec(spec, kind)
+    keras_names.check_spec(kind, spec, kind)
+    if kind == "activations":
+        return name
+    made = {}
+    for argument, value in arguments.items():
+        of_kind = keras_names.argument_kind(argument)
+        if argument in keras_names.PATH_ARGUMENTS:
+            made[argument] = str(output / value)
+        elif of_kind is not None and isinstance(value, str | dict):
+            made[argument] = make(of_kind, value, output)
+        else:
+            made[argument] = value
+    return getattr(_MODULES[kind], name)(**made)
+
+
+def _dense(hidden: int | list[int], activation: str, dropout: float) -> list[Any]:
+    layers: list[Any] = []
+    for units in _as_list(hidden):
+        layers.append({"Dense": {"units": units, "activation": activation}})
+        if dropout:
+            layers.append({"Dropout": {"rate": dropout}})
+    return layers
+
+
+def _as_list(numbers: int | list[int]) -> list[int]:
+    return [numbers] if isinstance(numbers, int) else numbers

@@ -1,0 +1,179 @@
+"""Compile, fit and evaluate a model."""
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_exp import interrupts
+from mnist_exp.config import Training
+from mnist_exp.datasets import Images, Labels
+from mnist_exp.errors import InputError
+from mnist_exp.keras_backend import keras, tensorflow
+from mnist_exp.keras_names import show
+from mnist_exp.models import keras_reason, make
+from mnist_exp.preprocessing import Preprocessor
+
+EpochMetrics = Mapping[str, float]
+
+log = logging.getLogger(__name__)
+
+# Images of a validation batch. Larger ones save little time and cost a convolutional network much memory.
+_EVALUATION_BATCH = 2000
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """`history`: a list a metric, one value an epoch. `seconds`: wall time of `fit`."""
+
+    history: dict[str, list[float]]
+    seconds: float
+
+
+class Batches:
+    """The training images in batches, prepared from bytes when they are due.
+
+    The order of an epoch depends on `seed` and the epoch alone, so that all models that share a `dataset.seed` see
+    the same batches.
+    """
+
+    def __init__(
+        self, x: Images, y: Labels, preprocessor: Preprocessor, *, batch_size: int, shuffle: bool, seed: int
+    ) -> None:
+        self._count, self._shuffle, self._seed = len(x), shuffle, seed
+        with tensorflow.device("CPU"):
+            images, labels = tensorflow.constant(x), tensorflow.constant(y)
+            self._order = tensorflow.Variable(self.order(epoch=0))
+
+        # No Python runs inside the pipeline: a thread of it that waits for Python blocks the exit after Ctrl-C.
+        def batch(positions: Any) -> tuple[Any, Any]:
+            chosen = tensorflow.gather(self._order, positions)
+            raw = tensorflow.gather(images, chosen), tensorflow.gather(labels, chosen)
+            return preprocessor.images(raw[0]), preprocessor.labels(raw[1])
+
+        self.dataset = tensorflow.data.Dataset.range(len(x)).batch(batch_size).map(batch).prefetch(2)
+
+    def order(self, epoch: int) -> npt.NDArray[np.int64]:
+        """The positions of all images in the order of `epoch`, counted from 0."""
+        if not self._shuffle:
+            return np.arange(self._count)
+        return np.random.default_rng([self._seed, epoch]).permutation(self._count)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next pass over `dataset` have the order of `epoch`, counted from 0."""
+        self._order.assign(self.order(epoch))
+
+
+class _EpochBegin(keras.callbacks.Callback):  # type: ignore[misc]
+    def __init__(self, batches: Batches) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        self._batches.set_epoch(epoch)
+
+
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Hands each epoch's metrics on, and stops a run that was interrupted or whose loss is no longer a number."""
+
+    def __init__(self, on_epoch: Callable[[int, EpochMetrics], None]) -> None:
+        super().__init__()
+        self._on_epoch = on_epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        interrupts.raise_if_received()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        log.info("epoch %d %s", epoch + 1, metrics)
+        self._on_epoch(epoch + 1, metrics)
+        if not math.isfinite(metrics["loss"]):
+            raise InputError(
+                f"the loss became {metrics['loss']} in epoch {epoch + 1}; a smaller optimizer.learning_rate, or "
+                "optimizer.clipnorm=1.0, keeps it finite"
+            )
+
+
+def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Training, *, one_hot: bool) -> None:
+    """Compile `model` with the configured optimizer, loss and metrics.
+
+    `training.loss` null becomes the cross-entropy that fits the labels.
+
+    Raises:
+        InputError: for arguments that only Keras can judge.
+    """
+    arguments = {key: value for key, value in optimizer.items() if key != "kind"}
+    loss = training.loss or ("CategoricalCrossentropy" if one_hot else "SparseCategoricalCrossentropy")
+    model.compile(
+        optimizer=_make("optimizers", {optimizer["kind"]: arguments}, "optimizer"),
+        loss=_make("losses", loss, "training.loss"),
+        metrics=[m if m == "accuracy" else _make("metrics", m, "training.metrics") for m in training.metrics],
+    )
+
+
+def fit(
+    model: keras.Model,
+    batches: Batches,
+    validation: tuple[Any, Any],
+    training: Training,
+    *,
+    output: Path,
+    on_epoch: Callable[[int, EpochMetrics], None],
+) -> Fitted:
+    """Train the compiled `model`, with Keras's progress bar on a terminal and a line an epoch elsewhere.
+
+    Args:
+        model: compiled by `compile_model`.
+        batches: of prepared training images.
+        validation: prepared images and labels, measured after each epoch.
+        training: epochs and callbacks.
+        output: the folder that callbacks write into.
+        on_epoch: called after each epoch with its number, from 1, and its metrics.
+
+    Raises:
+        InputError: if the loss becomes NaN or infinite, or Keras refuses a callback's arguments.
+    """
+    callbacks = [
+        _make("callbacks", {name: arguments}, "training.callbacks", output)
+        for name, arguments in training.callbacks.items()
+    ]
+    start = time.perf_counter()
+    history = model.fit(
+        batches.dataset,
+        epochs=training.epochs,
+        validation_data=validation,
+        validation_batch_size=_EVALUATION_BATCH,
+        callbacks=[_EpochBegin(batches), *callbacks, _Watch(on_epoch)],
+        shuffle=False,  # the order is that of `batches`
+        verbose=1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2,
+    )
+    seconds = time.perf_counter() - start
+    return Fitted({name: [float(v) for v in values] for name, values in history.history.items()}, seconds)
+
+
+def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
+    """The loss, then the metrics of the compiled `model` on prepared images, by name."""
+    scores = model.evaluate(x, y, batch_size=_EVALUATION_BATCH, verbose=0, return_dict=True)
+    return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
+
+
+def predict(model: keras.Model, x: Any) -> Labels:
+    """The most probable class of each prepared image, shape (N,)."""
+    predicted = model.predict(x, batch_size=_EVALUATION_BATCH, verbose=0).argmax(axis=1)
+    return predicted.astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _make(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
+    try:
+        return make(kind, spec, output)
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{key}: Keras refuses {show(spec)} ({keras_reason(error)})") from error

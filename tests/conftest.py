@@ -1,0 +1,94 @@
+"""Real data, real stores, real processes: what the tests share."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+import mnist_exp
+from mnist_exp.config import MnistDataset
+from mnist_exp.datasets import Data, load
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Arrays = dict[str, Any]
+
+# Two epochs on a slice of MNIST: for tests that need a whole run, not a good one.
+QUICK = ("dataset.limit=2000", "training.epochs=2", "training.batch_size=100")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs write below the folder that they start in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
+    """Start `python -m mnist_exp` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mnist_exp", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1]), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def command(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m mnist_exp` to its end."""
+    process = start(*arguments, cwd=cwd, **env)
+    stdout, stderr = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def runs_in(folder: Path, experiment: str = "mnist_exp") -> list[Run]:
+    """All runs of the store in `folder`, oldest first."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return list(client.search_runs([found.experiment_id], order_by=["attributes.start_time"]))
+
+
+def wait_for_line(process: subprocess.Popen[str], beginning: str) -> None:
+    """Read the process's output up to a line that starts with `beginning`."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(beginning):
+            return
+    pytest.fail(f"no line starts with {beginning}; stderr: {process.communicate()[1]}")
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Data:
+    """All of MNIST, the test set watched."""
+    return load(MnistDataset(kind="mnist", validation="test", limit=None, seed=0))
+
+
+@pytest.fixture
+def small(mnist: Data) -> Arrays:
+    """The first images of MNIST, in the form of an npz file."""
+    return {
+        "x_train": mnist.x_train[:200],
+        "y_train": mnist.y_train[:200].astype(np.uint8),
+        "x_test": mnist.x_test[:50],
+        "y_test": mnist.y_test[:50].astype(np.uint8),
+    }
+
+
+@pytest.fixture(scope="session")
+def tracked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `python -m mnist_exp` ran the baseline once, with its store."""
+    folder = tmp_path_factory.mktemp("baseline")
+    done = command("tracking.note=first", "tracking.tags={team: vision}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder

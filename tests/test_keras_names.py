@@ -1,0 +1,62 @@
+"""What is read from Keras's source must be what Keras has."""
+
+import inspect
+
+import pytest
+import yaml
+
+from mnist_exp import keras_names
+from mnist_exp.composition import CONF
+from mnist_exp.keras_backend import keras
+from mnist_exp.keras_names import ALLOWED
+from mnist_exp.models import make
+
+
+def real_arguments(kind: str, name: str) -> dict[str, object]:
+    module = keras.optimizers.schedules if kind == "schedules" else getattr(keras, kind)
+    parameters = list(inspect.signature(getattr(module, name).__init__).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+
+
+@pytest.mark.parametrize("kind", sorted(set(ALLOWED) - {"activations"}))
+def test_arguments_are_those_of_the_installed_keras(kind: str) -> None:
+    for name in ALLOWED[kind]:
+        read = keras_names._signature(kind, name)
+        real = real_arguments(kind, name)
+        assert set(real) <= set(read), name
+        assert set(read) - set(real) <= {"name", "trainable", "dtype"}, name
+        required = {argument for argument, default in real.items() if default is inspect.Parameter.empty}
+        assert {argument for argument, default in read.items() if default is keras_names._REQUIRED} == required, name
+
+
+def test_activations_are_those_of_the_installed_keras() -> None:
+    assert all(callable(getattr(keras.activations, name)) for name in ALLOWED["activations"])
+
+
+def test_every_optimizer_has_a_file_with_all_its_arguments_at_keras_defaults() -> None:
+    files = {values["kind"]: values for values in map(yaml.safe_load, map(open, (CONF / "optimizer").glob("*.yaml")))}
+    own = {
+        name
+        for name, member in vars(keras.optimizers).items()
+        if inspect.isclass(member) and issubclass(member, keras.optimizers.Optimizer)
+    }
+    wrappers = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}  # around other optimizers
+    assert set(files) == own - wrappers == set(ALLOWED["optimizers"])
+    for name, values in files.items():
+        real = real_arguments("optimizers", name)
+        real.pop("name")
+        assert {key: value for key, value in values.items() if key != "kind"} == pytest.approx(real), name
+
+
+@pytest.mark.parametrize("name", ["Lambda", "TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"])
+def test_layers_that_run_foreign_code_cannot_be_named(name: str) -> None:
+    assert name not in ALLOWED["layers"]
+
+
+def test_nested_objects_are_made() -> None:
+    spec = {"Dense": {"units": 3, "kernel_initializer": {"HeNormal": {"seed": 1}}, "kernel_regularizer": "L2"}}
+    layer = make("layers", spec)
+    assert isinstance(layer.kernel_initializer, keras.initializers.HeNormal)
+    assert isinstance(layer.kernel_regularizer, keras.regularizers.L2)
+    wrapped = make("layers", {"Bidirectional": {"layer": {"LSTM": {"units": 4}}}})
+    assert isinstance(wrapped.forward_layer, keras.layers.LSTM)
