@@ -160,16 +160,11 @@ def check(values: Mapping[str, Any]) -> Config:
     config: Config = _convert(Config, values, "")
     _check_optimizer(config.optimizer)
     _check_training(config.training, one_hot=config.preprocessing.one_hot)
+    _check_callbacks(config.training, config.optimizer)
     if config.preprocessing.kind == "flatten" and config.model.kind == "cnn":
         raise InputError("preprocessing=flatten: model=cnn needs images; preprocessing=image fits")
     if config.preprocessing.kind == "image" and config.model.kind in {"mlp", "linear"}:
         raise InputError(f"preprocessing=image: model={config.model.kind} needs vectors; preprocessing=flatten fits")
-    schedule = isinstance(config.optimizer["learning_rate"], Mapping)
-    if schedule and "ReduceLROnPlateau" in config.training.callbacks:
-        raise InputError(
-            f"training.callbacks.ReduceLROnPlateau: cannot change the schedule "
-            f"optimizer.learning_rate={show(config.optimizer['learning_rate'])}; choose one of the two"
-        )
     return config
 
 
@@ -195,23 +190,39 @@ def _check_optimizer(optimizer: dict[str, Any]) -> None:
 
 
 def _check_training(training: Training, *, one_hot: bool) -> None:
-    for index, metric in enumerate(training.metrics):
-        if metric != "accuracy":
-            keras_names.check_spec("metrics", metric, f"training.metrics[{index}]")
     if training.loss is not None:
         _check_labels(training.loss, "training.loss", one_hot=one_hot)
     for index, metric in enumerate(training.metrics):
-        if metric != "accuracy":
-            _check_labels(metric, f"training.metrics[{index}]", one_hot=one_hot)
-    metrics = logged_metrics(training)
-    if len(set(metrics)) != len(metrics):
+        if metric == "accuracy":
+            continue
+        key = f"training.metrics[{index}]"
+        keras_names.check_spec("metrics", metric, key)
+        _check_labels(metric, key, one_hot=one_hot)
+        name, arguments = keras_names.parse_spec(metric, key)
+        if name == "F1Score" and arguments.get("average") is None:
+            raise InputError(f"{key}={show(metric)}: gives a value a class; {{F1Score: {{average: macro}}}} gives one")
+    names = logged_metrics(training)
+    if len(set(names)) != len(names):
         raise InputError(f"training.metrics={show(training.metrics)}: each may be named once")
+
+
+def _check_callbacks(training: Training, optimizer: Mapping[str, Any]) -> None:
+    names = logged_metrics(training)
     for name, arguments in training.callbacks.items():
+        key = f"training.callbacks.{name}"
         keras_names.check_spec("callbacks", {name: arguments}, "training.callbacks")
-        monitor = (arguments or {}).get("monitor", metrics[0])
-        if monitor not in metrics:
-            hint = did_you_mean(str(monitor), metrics) or f"; this run logs {', '.join(metrics)}"
-            raise InputError(f"training.callbacks.{name}.monitor={show(monitor)}: no such metric{hint}")
+        monitor = (arguments or {}).get("monitor", names[0])
+        if monitor not in names:
+            hint = did_you_mean(str(monitor), names) or f"; this run logs {', '.join(names)}"
+            raise InputError(f"{key}.monitor={show(monitor)}: no such metric{hint}")
+    rate = optimizer["learning_rate"]
+    if "ReduceLROnPlateau" in training.callbacks and isinstance(rate, Mapping):
+        raise InputError(
+            f"training.callbacks.ReduceLROnPlateau: cannot change the schedule optimizer.learning_rate={show(rate)}; "
+            "choose one of the two"
+        )
+    if "SwapEMAWeights" in training.callbacks and not optimizer.get("use_ema"):
+        raise InputError("training.callbacks.SwapEMAWeights: needs optimizer.use_ema=true")
 
 
 def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:

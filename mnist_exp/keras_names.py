@@ -22,7 +22,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         "activations": """
             celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear log_sigmoid
             log_softmax mish relu relu6 selu sigmoid silu soft_shrink softmax softplus softsign sparse_plus
-            sparse_sigmoid sparsemax squareplus tanh tanh_shrink threshold""",
+            sparse_sigmoid sparsemax squareplus tanh tanh_shrink""",
         "callbacks": """
             CSVLogger EarlyStopping ModelCheckpoint ReduceLROnPlateau SwapEMAWeights TerminateOnNaN""",
         "constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
@@ -203,8 +203,7 @@ def _check_argument(argument: str, value: Any, default: Any, key: str) -> None:
         check_spec(kind, value, key)
         return
     if argument in PATH_ARGUMENTS:
-        path = PurePath(str(value))
-        if not isinstance(value, str) or path.is_absolute() or ".." in path.parts or "~" in value:
+        if not isinstance(value, str) or PurePath(value).name != value:
             raise InputError(f"{key}={show(value)}: must be a file name; it is written into the run's output folder")
         return
     if isinstance(value, Mapping):

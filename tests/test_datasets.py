@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,7 @@ def test_bad_idx_files_are_refused(tmp_path: Path, small: Arrays) -> None:
 
 def test_a_download_without_network_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies of its first use
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there, so that no test goes online
     config = KerasDataset(kind="keras", name="cifar100", validation="test", limit=None, seed=0)

@@ -10,6 +10,7 @@ from mnist_exp import run
 from mnist_exp.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.keras_backend import keras
+from mnist_exp.keras_names import ALLOWED, metric_name, show
 from mnist_exp.preprocessing import Preprocessor
 from mnist_exp.runner import Result
 from mnist_exp.training import Batches
@@ -83,6 +84,28 @@ def test_other_losses_and_metrics() -> None:
     result = quick("training.loss=MeanSquaredError", "training.metrics=[accuracy,{TopKCategoricalAccuracy:{k:3}}]")
     assert 0 < result.history["loss"][-1] < 0.1
     assert result.scores["test_top_k_categorical_accuracy"] > result.scores["test_accuracy"]
+
+
+def test_every_loss_gives_a_number() -> None:
+    for name in sorted(ALLOWED["losses"]):
+        one_hot = f"preprocessing.one_hot={str(not name.startswith('Sparse')).lower()}"
+        result = quick(f"training.loss={name}", one_hot, "training.epochs=1", "dataset.limit=200")
+        assert np.isfinite(result.history["val_loss"]).all(), name
+
+
+@pytest.mark.parametrize("one_hot", [True, False])
+def test_every_metric_gives_a_number_under_its_name(one_hot: bool) -> None:
+    names = sorted(name for name in ALLOWED["metrics"] if name.startswith("Sparse") != one_hot)
+    specs: list[Any] = [{"F1Score": {"average": "macro"}} if name == "F1Score" else name for name in names]
+    typed = f"training.metrics={show(specs).replace(': ', ':')}"
+    result = quick(typed, f"preprocessing.one_hot={str(one_hot).lower()}", "training.epochs=1")
+    assert set(result.history) == {
+        *map(metric_name, specs),
+        *(f"val_{metric_name(spec)}" for spec in specs),
+        "loss",
+        "val_loss",
+    }
+    assert all(np.isfinite(values).all() for values in result.history.values())
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "conf" / "optimizer").glob("*.yaml")))
