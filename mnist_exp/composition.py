@@ -29,6 +29,13 @@ _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries conf/ inside the package; in a checkout it lies beside it, for people to read and edit.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
+# Hydra 1.3 warns where this is missing, 1.4 where it is given.
+_HYDRA_DEFAULTS = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
+# Lets a callback be added on the command line without a plus, also to those of a preset. A config that belongs to no
+# group is in no list of choices.
+ConfigStore.instance().store(name="open_map", node={"training": {"callbacks": DictConfig({}, flags={"struct": False})}})
+
 # Parts of Hydra's own configuration that make it import and call what they name.
 _EXECUTED = ("callbacks", "env", "hydra_logging", "job_logging", "launcher", "sweeper")
 _TRUSTED_TARGETS = ("hydra._internal.core_plugins.", "hydra_plugins.")
@@ -71,10 +78,9 @@ def command_line(run: Callable[[Experiment], object]) -> None:
     arguments = get_args_parser().parse_args()
     if arguments.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run any code; type the overrides again")
-    _register_open_map()
     failures: list[InputError] = []
 
-    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    @hydra.main(config_path=str(CONF), config_name="config", **_HYDRA_DEFAULTS)
     def task(composed: DictConfig) -> None:
         settings = HydraConfig.get()
         experiment = Experiment(_checked(composed), _typed(settings.overrides.task), Path(settings.runtime.output_dir))
@@ -107,26 +113,16 @@ def _composed(
     config_name: str | None = None,
 ) -> DictConfig:
     """The configuration with Hydra's own under `hydra`; in MULTIRUN mode without what is swept."""
-    _register_open_map()
     typed = list(overrides)
     if config_dir is not None:
         folder = Path(config_dir).expanduser().resolve()
         if not folder.is_dir():
             raise InputError(f"--config-dir {config_dir}: must be an existing folder with presets")
         typed.append(f"hydra.searchpath=['file://{folder}']")
-    with _complaints_in_our_words(typed), hydra.initialize_config_dir(conf, version_base="1.3"):
+    with _complaints_in_our_words(typed), hydra.initialize_config_dir(conf, **_HYDRA_DEFAULTS):
         loaded = GlobalHydra.instance().hydra
         assert loaded is not None
         return loaded.compose_config(config_name or "config", typed, mode, with_log_configuration=False)
-
-
-def _register_open_map() -> None:
-    """Let a callback be added on the command line without a plus, also to those of a preset.
-
-    The config that says so belongs to no group, so that no list of choices shows it.
-    """
-    node = {"training": {"callbacks": DictConfig({}, flags={"struct": False})}}
-    ConfigStore.instance().store(name="open_map", node=node)
 
 
 def _checked(composed: DictConfig) -> Config:

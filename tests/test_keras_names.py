@@ -34,7 +34,8 @@ def test_activations_are_those_of_the_installed_keras() -> None:
 
 
 def test_every_optimizer_has_a_file_with_all_its_arguments_at_keras_defaults() -> None:
-    files = {values["kind"]: values for values in map(yaml.safe_load, map(open, (CONF / "optimizer").glob("*.yaml")))}
+    written = [yaml.safe_load(path.read_text()) for path in (CONF / "optimizer").glob("*.yaml")]
+    files = {values["kind"]: values for values in written}
     own = {
         name
         for name, member in vars(keras.optimizers).items()
