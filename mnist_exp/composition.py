@@ -5,6 +5,7 @@ Imports nothing heavy.
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from mnist_exp.config import Config, check
 from mnist_exp.errors import InputError, did_you_mean
@@ -75,7 +77,13 @@ def command_line(run: Callable[[Experiment], object]) -> None:
     Raises:
         InputError: as `compose` does, or the first that `run` raises, once every other job has run.
     """
-    arguments = get_args_parser().parse_args()
+    # Hydra's parser takes flags only before overrides; people append -m to what they typed before.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in {"-m", "--multirun"})
+    arguments, unknown = get_args_parser().parse_known_args()
+    if unknown:
+        raise InputError(
+            f"{unknown[0]}: no such flag; a value is set by KEY=VALUE, such as training.epochs=3; see --help"
+        )
     if arguments.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run any code; type the overrides again")
     failures: list[InputError] = []
@@ -83,9 +91,8 @@ def command_line(run: Callable[[Experiment], object]) -> None:
     @hydra.main(config_path=str(CONF), config_name="config", **_HYDRA_DEFAULTS)
     def task(composed: DictConfig) -> None:
         settings = HydraConfig.get()
-        experiment = Experiment(_checked(composed), _typed(settings.overrides.task), Path(settings.runtime.output_dir))
         try:
-            run(experiment)
+            run(Experiment(_checked(composed), _typed(settings.overrides.task), Path(settings.runtime.output_dir)))
         except InputError as error:
             failures.append(error)
 
@@ -195,7 +202,11 @@ def _complaints_in_our_words(overrides: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except OverrideParseException as error:
-        raise InputError(f"{error.override}: cannot be read; {error.message.splitlines()[0]}") from error
+        raise InputError(
+            f"{error.override}: cannot be read; write KEY=VALUE, such as model.hidden=64 or 'model.hidden=[128,64]'"
+        ) from error
+    except YAMLError as error:
+        raise InputError(f"a preset cannot be read: {' '.join(str(error).split())}") from error
     except MissingConfigException as error:
         raise InputError(_explain_missing(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
@@ -218,6 +229,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     key = getattr(cause, "full_key", None)
     if str(error).startswith("Ambiguous value"):
         return f"{str(error).split(chr(39))[1]}: several values are a sweep, for which add -m; a list is written [1,2]"
+    if str(error).startswith("Error merging override"):
+        return f"{str(error).split(' ', 3)[3].splitlines()[0]}: must be a map of keys to values, {{KEY: VALUE}}"
     if not key or not isinstance(parent, DictConfig) or "not in struct" not in str(cause):
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]

@@ -157,6 +157,8 @@ def check(values: Mapping[str, Any]) -> Config:
             type, a value out of range, a Keras name or argument that cannot be used, or fields that do not fit
             each other.
     """
+    if "experiment" in values:
+        raise InputError("experiment: the first line of a preset must be: # @package _global_")
     config: Config = _convert(Config, values, "")
     _check_optimizer(config.optimizer)
     _check_training(config.training, one_hot=config.preprocessing.one_hot)
@@ -300,7 +302,7 @@ def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
     names = [field.name for field in fields(wanted)]
     for name in value:
         if name not in names:
-            where = f"{key}={value['kind']}" if "kind" in value else key or "the configuration"
+            where = f"{key} ({value['kind']})" if "kind" in value else key or "the configuration"
             hint = did_you_mean(str(name), names) or f"; its keys are {', '.join(n for n in names if n != 'kind')}"
             raise InputError(f"{prefix}{name}={shorten(show(value[name]), 60)}: {where} has no such key{hint}")
     for name in names:

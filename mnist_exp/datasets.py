@@ -161,6 +161,8 @@ def _read_keras(name: str) -> _Arrays:
 
 
 def _checked(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic], part: str, source: str) -> tuple[Images, Labels]:
+    if len(x) == 0:
+        raise InputError(f"{source}: x_{part} has no images")
     if x.ndim not in (3, 4) or 0 in x.shape:
         raise InputError(
             f"{source}: x_{part} has shape {x.shape}; must be (N, height, width) or (N, height, width, channels)"

@@ -110,6 +110,12 @@ def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.in
             if counts[true, predicted_as]:
                 colour = "white" if shares[true, predicted_as] > 0.5 else "black"
                 axes.text(
-                    predicted_as, true, str(counts[true, predicted_as]), ha="center", va="center", color=colour, size=8
+                    predicted_as,
+                    true,
+                    str(counts[true, predicted_as]),
+                    ha="center",
+                    va="center",
+                    color=colour,
+                    size=max(8, 16 - classes),
                 )
     return figure

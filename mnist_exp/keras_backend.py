@@ -21,7 +21,7 @@ def _banners_held_back() -> Iterator[None]:
         os.dup2(held_back.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             os.dup2(terminal, 2)
             held_back.seek(0)
             os.write(2, held_back.read())

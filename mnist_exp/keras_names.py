@@ -95,7 +95,8 @@ def check_name(kind: str, name: Any, key: str) -> None:
         if name not in _imports(_package(kind)):
             raise InputError(f"{key}={name}: the installed Keras has no {name}; a newer Keras may")
         return
-    hint = did_you_mean(str(name), allowed) or f"; the choices are {', '.join(sorted(allowed, key=str.lower))}"
+    nearest = allowed | {"accuracy"} if kind == "metrics" else allowed
+    hint = did_you_mean(str(name), nearest) or f"; the choices are {', '.join(sorted(allowed, key=str.lower))}"
     raise InputError(f"{key}={show(name)}: not one of the {kind} that can be used here{hint}")
 
 

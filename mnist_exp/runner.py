@@ -1,6 +1,7 @@
 """One experiment from start to end."""
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,9 @@ def run_experiment(experiment: Experiment) -> Result:
         run.log_data(data)
         log.info("%s: %d training images, digest %s", data.name, len(data.x_train), data.digest)
 
+        if sys.stdout.isatty():
+            print(f"{data.name}: {len(data.x_train)} training images; starting TensorFlow")
+
         # Only now, since TensorFlow takes seconds and bad data is known by here.
         from mnist_exp import models, training
         from mnist_exp.keras_backend import keras
@@ -89,6 +93,8 @@ def run_experiment(experiment: Experiment) -> Result:
         served = models.servable(model, preprocessor, data.x_train.shape[1:])
         served.save(output / "model.keras")
         run.log_result(scores, served, data)
+    if (epochs := len(fitted.history["loss"])) < config.training.epochs:
+        print(f"Stopped after epoch {epochs} of {config.training.epochs}")
     for name, value in test_scores.items():
         print(f"TEST {name}: {value:.4f}")
     print(f"Computation time: {seconds:.3f} sec")

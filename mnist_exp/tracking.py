@@ -61,6 +61,9 @@ class Run:
     def log_result(self, scores: Mapping[str, float], model: "keras.Model", data: Data) -> None:
         """Record the final scores and the model that takes raw images."""
 
+    def close(self, status: str) -> None:
+        """End the run as FINISHED, FAILED or KILLED."""
+
     def describe(self) -> str:
         """Where to look at the run, for the terminal."""
         return f"Files in {self._experiment.output}"
@@ -76,15 +79,19 @@ def start(experiment: Experiment) -> Iterator[Run]:
     Raises:
         InputError: if the store cannot be reached or written.
     """
-    if not isinstance(experiment.config.tracking, MLflowTracking):
-        yield Run(experiment)
-        return
-    run = _open(experiment, experiment.config.tracking)
+    tracking = experiment.config.tracking
+    run = _open(experiment, tracking) if isinstance(tracking, MLflowTracking) else Run(experiment)
     try:
         yield run
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        run.close_after(error, status)
+        log.error("%s", status, exc_info=error)
+        if status == "FAILED":
+            (experiment.output / "error.txt").write_text("".join(traceback.format_exception(error)))
+        try:
+            run.close(status)
+        except Exception as second:  # the first error is the one to show
+            print(f"{run.describe()} could not be closed as {status}: {second}", file=sys.stderr)
         raise
     run.close("FINISHED")
 
@@ -135,25 +142,16 @@ class MLflowRun(Run):
         self._log_model(model, data)
 
     def close(self, status: str) -> None:
-        """Record the output folder's configuration, figures and log, and end the run."""
+        """Record the output folder's configuration, figures, log and error, and end the run."""
         self._send()
         output = self._experiment.output
-        for path in [output / "config.yaml", *sorted(output.glob("figures/*.png")), output / "run.log"]:
-            folder = None if path.parent == output else path.parent.name
-            self._client.log_artifact(self.id, str(path), folder)
+        texts = [path for name in ("config.yaml", "error.txt", "run.log") if (path := output / name).is_file()]
+        for path in [*texts, *sorted(output.glob("figures/*.png"))]:
+            self._client.log_artifact(self.id, str(path), None if path.parent == output else path.parent.name)
         self._client.set_terminated(self.id, status)
-
-    def close_after(self, error: BaseException, status: str) -> None:
-        """End the run because of `error`; what the store refuses now must not hide it."""
-        log.error("%s", status, exc_info=error)
-        try:
-            if status == "FAILED":
-                self._client.log_text(self.id, "".join(traceback.format_exception(error)), "error.txt")
-            self.close(status)
-        except Exception as second:  # the first error is the one to show
-            print(f"Run {self.id} could not be closed as {status}: {second}", file=sys.stderr)
-        else:
-            print(f"Run {self.id} is {status}", file=sys.stderr)
+        if status != "FINISHED":
+            # A progress bar may have left the cursor in the middle of a line.
+            print(f"{os.linesep if sys.stdout.isatty() else ''}Run {self.id} is {status}", file=sys.stderr)
 
     def describe(self) -> str:
         """The run's page: on its server, or on the local one that `mlflow ui` starts.

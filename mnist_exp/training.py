@@ -94,9 +94,11 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         log.info("epoch %d %s", epoch + 1, metrics)
         self._on_epoch(epoch + 1, metrics)
-        if not math.isfinite(metrics["loss"]):
+        for name in ("loss", "val_loss"):
+            if math.isfinite(metrics[name]):
+                continue
             raise InputError(
-                f"the loss became {metrics['loss']} in epoch {epoch + 1}; a smaller optimizer.learning_rate, or "
+                f"{name} became {metrics[name]} in epoch {epoch + 1}; a smaller optimizer.learning_rate, or "
                 "optimizer.clipnorm=1.0, keeps it finite"
             )
 

@@ -11,7 +11,7 @@ from mnist_exp.composition import CONF, compose
 from mnist_exp.config import CNN, MLP
 from mnist_exp.errors import InputError
 
-from .conftest import command
+from .conftest import QUICK, command
 
 HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "jax")
 
@@ -67,6 +67,36 @@ def test_a_preset_from_a_folder_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("# @package _global_\nmodel:\n hidden: 32\n  epochs: 1\n", "mine.yaml"),
+        ("model:\n  hidden: 32\n", "experiment: the first line of a preset must be: # @package _global_"),
+    ],
+)
+def test_a_preset_that_cannot_be_read_is_one_message(tmp_path: Path, preset: str, message: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(preset)
+    done = command("--config-dir", str(tmp_path), "experiment=mine", cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_flag_that_does_not_exist_is_one_message(tmp_path: Path) -> None:
+    done = command("--epochs=3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("--epochs=3: no such flag; a value is set by KEY=VALUE")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
+    done = command("tracking=none", *QUICK, "seed=1,2", "-m", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("TEST accuracy") == 2
+    assert len(list(tmp_path.glob("multirun/*/*/*/model.keras"))) == 2
+
+
+@pytest.mark.parametrize(
     "hostile",
     [
         "callbacks: {x: {_target_: subprocess.call, args: [touch, HACKED]}}",
@@ -100,7 +130,9 @@ def test_a_preset_from_elsewhere_cannot_make_hydra_run_code(tmp_path: Path, host
         ("modle=cnn", "modle=cnn: the configuration has no such key; did you mean model?"),
         ("model.hiden=3", "model.hiden=3: model (mlp) has no such key; did you mean hidden?"),
         ("hidden=3", "did you mean model.hidden?"),
-        ("model.hidden=[1", "model.hidden=[1: cannot be read"),
+        ("model.hidden=[1", "model.hidden=[1: cannot be read; write KEY=VALUE"),
+        ("64", "64: cannot be read; write KEY=VALUE"),
+        ("training.callbacks=[EarlyStopping]", "training.callbacks=[EarlyStopping]: must be a map of keys to values"),
         ("model.hidden=16,32", "model.hidden=16,32: several values are a sweep, for which add -m"),
         ("+extra=1", "extra=1: the configuration has no such key"),
         ("~seed", "seed: is missing; it must be a whole number"),

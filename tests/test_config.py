@@ -30,7 +30,7 @@ IMAGES = "model=layers"
         ("training.shuffle=1", "training.shuffle=1: must be true or false"),
         ("training.loss=mse", "training.loss=mse: not one of the losses"),
         ("training.loss=categorical_crossentropy", "did you mean CategoricalCrossentropy?"),
-        ("training.metrics=[acuracy]", "training.metrics[0]=acuracy: not one of the metrics"),
+        ("training.metrics=[acuracy]", "did you mean accuracy?"),
         ("training.metrics=[accuracy,accuracy]", "each may be named once"),
         ("training.callbacks={EarlyStoping:{}}", "did you mean EarlyStopping?"),
         ("training.callbacks={EarlyStopping:{patince:3}}", "patince=3: EarlyStopping has no such argument; did you mean patience?"),
@@ -81,7 +81,7 @@ IMAGES = "model=layers"
         (f"{IMAGES} model.layers=[TFSMLayer]", "model.layers[0]=TFSMLayer: not one of the layers"),
         (f"{IMAGES} model.layers=[[1]]", "model.layers[0]=[1]: must be a name"),
         (f"{IMAGES} model.layers=Flatten", "model.layers=Flatten: must be a list"),
-        ("experiment=convnet model=mlp", "model=mlp has no such key; its keys are hidden, activation, dropout"),
+        ("experiment=convnet model=mlp", "model (mlp) has no such key; its keys are hidden, activation, dropout"),
         ("experiment=convnet training.callbacks={ReduceLROnPlateau:{}}", "cannot change the schedule"),
     ],
 )  # fmt: skip

@@ -127,7 +127,7 @@ def test_a_split_must_leave_both_sides_something(tmp_path: Path, small: Arrays, 
     [
         ({"x_train": np.zeros((200, 784), np.uint8)}, r"x_train has shape \(200, 784\); must be \(N, height, width\)"),
         ({"x_test": np.zeros((50, 14, 14), np.uint8)}, r"training images are \(28, 28\), test images \(14, 14\)"),
-        ({"x_test": np.zeros((0, 28, 28), np.uint8)}, "x_test has shape"),
+        ({"x_test": np.zeros((0, 28, 28), np.uint8)}, "x_test has no images"),
         ({"y_train": np.zeros(199, np.uint8)}, "200 images in x_train, 199 labels in y_train"),
         ({"y_test": np.eye(50, dtype=np.uint8)}, "y_test has uint8 of shape"),
         ({"y_test": np.full(50, -1)}, "y_test goes from -1 to -1"),

@@ -149,8 +149,14 @@ def test_a_learning_rate_can_fall_by_schedule_or_on_a_plateau() -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run() -> None:
-    with pytest.raises(InputError, match=r"the loss became nan in epoch \d; a smaller optimizer.learning_rate"):
+    with pytest.raises(InputError, match=r"loss became nan in epoch \d; a smaller optimizer.learning_rate"):
         quick("optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear", "training.epochs=5")
+
+
+def test_a_run_says_where_it_stopped(capfd: pytest.CaptureFixture[str]) -> None:
+    result = quick("training.callbacks={EarlyStopping:{min_delta:100}}", "training.epochs=50")
+    assert len(result.history["loss"]) < 50
+    assert f"Stopped after epoch {len(result.history['loss'])} of 50\n" in capfd.readouterr().out
 
 
 def test_keras_refusing_a_callback_is_bad_input() -> None:
