@@ -5,6 +5,7 @@ Imports nothing heavy.
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,10 +39,6 @@ _HYDRA_DEFAULTS = {"version_base": "1.3"} if hydra.__version__.startswith("1.3."
 # group is in no list of choices.
 ConfigStore.instance().store(name="open_map", node={"training": {"callbacks": DictConfig({}, flags={"struct": False})}})
 
-# Parts of Hydra's own configuration that make it import and call what they name.
-_EXECUTED = ("callbacks", "env", "hydra_logging", "job_logging", "launcher", "sweeper")
-_TRUSTED_TARGETS = ("hydra._internal.core_plugins.", "hydra_plugins.")
-
 
 @dataclass(frozen=True)
 class Experiment:
@@ -64,7 +61,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
     """
     composed = _composed(overrides, RunMode.RUN, str(CONF), config_dir)
     if config_dir is not None:
-        _refuse_foreign_code(overrides, RunMode.RUN, str(CONF), config_dir)
+        _refuse_foreign_settings(overrides, RunMode.RUN, str(CONF), config_dir)
     return Experiment(_checked(composed), _typed(overrides), Path(str(composed.hydra.run.dir)).resolve())
 
 
@@ -104,7 +101,7 @@ def command_line(run: Callable[[Experiment], object]) -> None:
         if not shows:
             composed = _composed(arguments.overrides, mode, conf, arguments.config_dir, arguments.config_name)
             if foreign:
-                _refuse_foreign_code(arguments.overrides, mode, conf, arguments.config_dir, arguments.config_name)
+                _refuse_foreign_settings(arguments.overrides, mode, conf, arguments.config_dir, arguments.config_name)
             if mode == RunMode.RUN:
                 _checked(composed)
         task()
@@ -129,7 +126,10 @@ def _composed(
     with _complaints_in_our_words(typed), hydra.initialize_config_dir(conf, **_HYDRA_DEFAULTS):
         loaded = GlobalHydra.instance().hydra
         assert loaded is not None
-        return loaded.compose_config(config_name or "config", typed, mode, with_log_configuration=False)
+        try:
+            return loaded.compose_config(config_name or "config", typed, mode, with_log_configuration=False)
+        except ValueError as error:  # a group that is given no name of a choice, such as model=5
+            raise InputError(f"{' '.join(overrides)}: cannot be composed; {str(error).splitlines()[0]}") from error
 
 
 def _checked(composed: DictConfig) -> Config:
@@ -145,43 +145,52 @@ def _typed(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(o for o in overrides if not o.lstrip("+~").startswith(("tracking", "hydra")))
 
 
-def _refuse_foreign_code(overrides: Sequence[str], mode: RunMode, conf: str, *where: Any) -> None:
-    """Refuse presets from elsewhere that make Hydra import and call what the user did not name.
+def _refuse_foreign_settings(overrides: Sequence[str], mode: RunMode, conf: str, *where: Any) -> None:
+    """Refuse presets from elsewhere that change Hydra's own settings or call a resolver, unless the user typed it.
+
+    Hydra imports and calls what its settings name, sets environment variables and writes where they say; a resolver
+    reads the environment.
 
     Raises:
-        InputError: naming the key under `hydra`.
+        InputError: naming the key.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
+    typed = tuple(o.key_or_group.replace("/", ".") for o in parsed)
+    plain = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
     groups = [o for o in parsed if o.is_sweep_override() and "." not in o.key_or_group]
     swept = [f"{o.key_or_group}={choice}" for o in groups for choice in o.sweep_string_iterator()]
-    plain = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
-    named = [o.key_or_group.replace("/", ".") for o in parsed]
-    usual = OmegaConf.to_container(_composed([], mode, str(CONF), None).hydra, resolve=False)
-    assert isinstance(usual, dict)
+    usual = _settings(_composed([], mode, str(CONF), None))
     for choice in [[], *([choice] for choice in swept)]:
-        found = OmegaConf.to_container(_composed([*plain, *choice], mode, conf, *where).hydra, resolve=False)
-        assert isinstance(found, dict)
-        for part in _EXECUTED:
-            if found[part] == usual[part] or any(name.startswith(f"hydra.{part}") for name in named):
-                continue
-            targets = list(_targets(found[part]))
-            if part in {"launcher", "sweeper"} and all(t.startswith(_TRUSTED_TARGETS) for t in targets):
-                continue
-            raise InputError(
-                f"hydra.{part}={show(found[part])}: a preset from elsewhere may not set what Hydra executes; "
-                "if you trust it, name it on the command line"
-            )
+        found = _settings(_composed([*plain, *choice], mode, conf, *where))
+        for key in sorted(found.keys() | usual.keys()):
+            changed = found.get(key) != usual.get(key)
+            suspicious = key.startswith("hydra.") or re.search(r"\$\{.*:", str(found.get(key)))
+            if changed and suspicious and not key.startswith(typed):
+                raise InputError(
+                    f"{key}={show(found.get(key))}: a preset from elsewhere may not set this; if you trust it, type it "
+                    "on the command line"
+                )
 
 
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
+def _settings(composed: DictConfig) -> dict[str, Any]:
+    """Every value under its dotted key, interpolations as they are written; without what Hydra notes of the command."""
+    noted = (
+        "hydra.overrides",
+        "hydra.runtime",
+        "hydra.searchpath",
+        "hydra.job.config_name",
+        "hydra.job.override_dirname",
+    )
+    values = OmegaConf.to_container(composed, resolve=False)
+    return {key: value for key, value in _flat(values) if not key.startswith(noted)}
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
 
 
 @contextlib.contextmanager

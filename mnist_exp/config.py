@@ -4,12 +4,14 @@
 a default, and `dataclasses.asdict` of a `Config` has the shape of the YAML again.
 """
 
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 from mnist_exp import keras_names
 from mnist_exp.errors import InputError, did_you_mean
@@ -31,7 +33,7 @@ class KerasName:
     kind: str
 
 
-Count = Annotated[int, Rule(lambda n: n >= 1, "a whole number, at least 1")]
+Count = Annotated[int, Rule(lambda n: 1 <= n < 2**31, "a whole number, at least 1")]
 Seed = Annotated[int, Rule(lambda n: 0 <= n < 2**32, "a whole number from 0 to 4294967295")]
 Share = Annotated[float, Rule(lambda x: 0 < x < 1, "a fraction between 0 and 1")]
 DropoutRate = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number from 0 up to, not including, 1")]
@@ -124,7 +126,7 @@ class Training:
 @dataclass(frozen=True, kw_only=True)
 class MLflowTracking:
     kind: Literal["mlflow"]
-    uri: Text
+    uri: str
     experiment: Text
     run_name: Text | None
     tags: dict[str, Any] | None
@@ -160,6 +162,8 @@ def check(values: Mapping[str, Any]) -> Config:
     if "experiment" in values:
         raise InputError("experiment: the first line of a preset must be: # @package _global_")
     config: Config = _convert(Config, values, "")
+    if isinstance(config.tracking, MLflowTracking):
+        _check_tracking(config.tracking)
     _check_optimizer(config.optimizer)
     _check_training(config.training, one_hot=config.preprocessing.one_hot)
     _check_callbacks(config.training, config.optimizer)
@@ -179,6 +183,25 @@ def logged_metrics(training: Training) -> list[str]:
     """
     names = ["loss", *map(keras_names.metric_name, training.metrics)]
     return [*names, *(f"val_{name}" for name in names)]
+
+
+def _check_tracking(tracking: MLflowTracking) -> None:
+    # The address is not shown: it may hold a password.
+    try:
+        scheme = urlsplit(tracking.uri).scheme if urlsplit(tracking.uri).port != 0 else ""
+    except ValueError:  # no number for a port, no end of an IPv6 address
+        scheme = ""
+    known = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
+    if scheme.partition("+")[0] not in known or ":memory:" in tracking.uri:
+        raise InputError(
+            "tracking.uri: must be the address of a store, such as sqlite:///mlflow.db or http://127.0.0.1:5000 "
+            f"({', '.join(known)}); tracking=none trains without"
+        )
+    for tag in tracking.tags or {}:
+        if str(tag).startswith("mlflow.") or tag in {"host", "process", "overrides", "signature"}:
+            raise InputError(f"tracking.tags.{tag}: is set by the run itself; choose another name")
+        if not re.fullmatch(r"[\w. /-]{1,250}", str(tag)):
+            raise InputError(f"tracking.tags.{tag}: a tag's name has letters, digits, _ - . / and spaces")
 
 
 def _check_optimizer(optimizer: dict[str, Any]) -> None:
@@ -212,7 +235,14 @@ def _check_callbacks(training: Training, optimizer: Mapping[str, Any]) -> None:
     names = logged_metrics(training)
     for name, arguments in training.callbacks.items():
         key = f"training.callbacks.{name}"
+        keras_names.check_name("callbacks", name, key)
         keras_names.check_spec("callbacks", {name: arguments}, "training.callbacks")
+        for template in (str((arguments or {}).get(path, "")) for path in keras_names.PATH_ARGUMENTS):
+            for field in re.findall(r"\{(\w+)", template):
+                if field not in {"epoch", *names}:
+                    raise InputError(
+                        f"{key}: no such metric as {field} in {template}; this run logs {', '.join(names)}"
+                    )
         monitor = (arguments or {}).get("monitor", names[0])
         if monitor not in names:
             hint = did_you_mean(str(monitor), names) or f"; this run logs {', '.join(names)}"
@@ -303,7 +333,8 @@ def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
     for name in value:
         if name not in names:
             where = f"{key} ({value['kind']})" if "kind" in value else key or "the configuration"
-            hint = did_you_mean(str(name), names) or f"; its keys are {', '.join(n for n in names if n != 'kind')}"
+            keys = ", ".join(n for n in names if n != "kind") or "none but its kind"
+            hint = did_you_mean(str(name), names) or f"; its keys are {keys}"
             raise InputError(f"{prefix}{name}={shorten(show(value[name]), 60)}: {where} has no such key{hint}")
     for name in names:
         if name not in value:

@@ -7,9 +7,11 @@ Signatures are read from the source of the installed Keras, since importing it t
 
 import ast
 import importlib.util
+import math
+import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from mnist_exp.errors import InputError, did_you_mean
@@ -59,7 +61,35 @@ ALLOWED: dict[str, frozenset[str]] = {
 
 PATH_ARGUMENTS = frozenset({"filepath", "filename"})
 
-# What a number must be, by the argument's name: Keras uses one name for one thing in all its classes.
+# Letters, digits and dots, and in braces what ModelCheckpoint fills in. A format other than that of a number is not
+# let through: {epoch:c} is a slash in epoch 47.
+_FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d*(?:\.\d+)?[df]?)?\})+")
+_OWN_FILES = frozenset({"config.yaml", "error.txt", "model.keras", "run.log"})
+
+_WHOLE = frozenset(
+    [
+        "class_id",
+        "cooldown",
+        "decay_steps",
+        "depth_multiplier",
+        "dilation_rate",
+        "ema_overwrite_frequency",
+        "filters",
+        "first_decay_steps",
+        "gradient_accumulation_steps",
+        "k",
+        "kernel_size",
+        "n",
+        "ns_steps",
+        "patience",
+        "pool_size",
+        "start_from_epoch",
+        "strides",
+        "units",
+        "warmup_steps",
+    ]
+)
+# What a number must be, by the argument's name: but for `factor`, Keras uses one name for one thing in its classes.
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
 _NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
 _POSITIVE = (lambda v: v > 0, "greater than 0")
@@ -76,9 +106,10 @@ _RANGES = {
         (_POSITIVE, "learning_rate initial_learning_rate decay_rate clipnorm clipvalue global_clipnorm"),
         (_POSITIVE, "loss_scale_factor clip_threshold"),
         (_BELOW_1, "rate beta_1 beta_2 adam_beta_1 adam_beta_2 rho"),
-        (_UP_TO_1, "momentum ema_momentum alpha label_smoothing"),
+        (_UP_TO_1, "momentum ema_momentum label_smoothing"),
         ((lambda v: 0 < v < 1, "between 0 and 1"), "factor"),
         ((lambda v: v >= 2, "at least 2"), "gradient_accumulation_steps"),
+        ((lambda _: True, "such as 0.9"), "baseline"),
     )
     for name in names.split()
 }
@@ -97,7 +128,8 @@ def check_name(kind: str, name: Any, key: str) -> None:
         return
     nearest = allowed | {"accuracy"} if kind == "metrics" else allowed
     hint = did_you_mean(str(name), nearest) or f"; the choices are {', '.join(sorted(allowed, key=str.lower))}"
-    raise InputError(f"{key}={show(name)}: not one of the {kind} that can be used here{hint}")
+    where = key if key.endswith(f".{name}") else f"{key}={show(name)}"
+    raise InputError(f"{where}: not one of the {kind} that can be used here{hint}")
 
 
 def check_spec(kind: str, spec: Any, key: str) -> None:
@@ -143,7 +175,7 @@ def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str
         if argument not in signature:
             hint = did_you_mean(str(argument), signature) or f"; it takes {', '.join(signature) or 'none'}"
             raise InputError(f"{key}.{argument}={show(value)}: {name} has no such argument{hint}")
-        _check_argument(argument, value, signature[argument], f"{key}.{argument}")
+        _check_argument(kind, argument, value, signature[argument], f"{key}.{argument}")
     missing = [argument for argument, default in signature.items() if default is _REQUIRED]
     for argument in missing:
         if argument not in arguments:
@@ -196,45 +228,64 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def _check_argument(argument: str, value: Any, default: Any, key: str) -> None:
-    kind = argument_kind(argument)
-    if kind == "schedules" and not isinstance(value, Mapping):
-        kind = None
-    if kind is not None and value is not None:
-        check_spec(kind, value, key)
-        return
-    if argument in PATH_ARGUMENTS:
-        if not isinstance(value, str) or PurePath(value).name != value:
-            raise InputError(f"{key}={show(value)}: must be a file name; it is written into the run's output folder")
-        return
-    if isinstance(value, Mapping):
-        raise InputError(f"{key}={show(value)}: must be a plain value")
-    if isinstance(value, list | tuple):
-        numeric = not isinstance(default, bool | str)
+def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str) -> None:
+    of_kind = argument_kind(argument)
+    if value is not None and of_kind is not None and (of_kind != "schedules" or isinstance(value, Mapping)):
+        check_spec(of_kind, value, key)
+    elif argument in PATH_ARGUMENTS:
+        if not isinstance(value, str) or not _FILE_NAME.fullmatch(value) or value in _OWN_FILES:
+            raise InputError(
+                f"{key}={show(value)}: must be the name of a new file in the run's output folder, such as best.keras; "
+                "{epoch:02d} or a metric's name in braces is filled in"
+            )
+    elif argument == "name":
+        if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", value)):
+            raise InputError(f"{key}={show(value)}: must be a word of letters, digits and underscores")
+    elif argument == "mode" and kind == "callbacks":
+        if value not in ("auto", "min", "max"):
+            raise InputError(f"{key}={show(value)}: must be one of auto, min, max")
+    elif isinstance(value, list) and _takes_list(kind, argument, default):
         for item in value:
-            if not numeric or not isinstance(item, int | float | list):
+            if isinstance(item, bool | Mapping) or (isinstance(item, str) and default is not None):
                 raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
             if isinstance(item, int | float):
-                _check_range(argument, item, key)
-        return
-    if isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise InputError(f"{key}={show(value)}: must be true or false")
-    elif isinstance(value, bool):
-        if default is not None:
-            raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
-    elif isinstance(value, int | float):
-        if isinstance(default, str) and argument != "save_freq":
-            raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
-        _check_range(argument, value, key)
-    elif isinstance(value, str):
-        if isinstance(default, int | float | tuple) or argument in _RANGES:
-            raise InputError(f"{key}={value}: must be {_wanted(0.0)}{_range_text(argument)}")
-    elif value is None and (default is _REQUIRED or (default is not None and argument in _RANGES)):
-        raise InputError(f"{key}=null: must be {_wanted(default)}{_range_text(argument)}")
+                _check_number(kind, argument, item, key)
+    else:
+        _check_scalar(kind, argument, value, default, key)
 
 
-def _check_range(argument: str, value: float, key: str) -> None:
+def _takes_list(kind: str, argument: str, default: Any) -> bool:
+    return not isinstance(default, bool | int | float | str) and (kind != "optimizers" or argument not in _RANGES)
+
+
+def _check_scalar(kind: str, argument: str, value: Any, default: Any, key: str) -> None:
+    """Compare with the default's type: Keras states no others. A default of null leaves the type open."""
+    ranged = argument in _RANGES
+    match value:
+        case bool():
+            fits = isinstance(default, bool) or (default is None and not ranged)
+        case int() | float():
+            fits = not isinstance(default, bool | str) or argument == "save_freq"
+        case str():
+            fits = not isinstance(default, bool | int | float | tuple) and not ranged
+        case None:
+            fits = default is None or (default is not _REQUIRED and not ranged and not isinstance(default, bool))
+        case _:
+            fits = False
+    if not fits:
+        wanted = "a number" if ranged and not isinstance(default, bool) else _wanted(default)
+        raise InputError(f"{key}={show(value)}: must be {wanted}{_range_text(argument)}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        _check_number(kind, argument, value, key)
+
+
+def _check_number(kind: str, argument: str, value: float, key: str) -> None:
+    if not math.isfinite(value):
+        raise InputError(f"{key}={show(value)}: must be a finite number")
+    if argument in _WHOLE and not isinstance(value, int):
+        raise InputError(f"{key}={show(value)}: must be a whole number{_range_text(argument)}")
+    if argument == "factor" and kind != "callbacks":
+        return  # how far a random layer goes, not how much a learning rate falls
     if argument in _RANGES and not _RANGES[argument][0](value):
         raise InputError(f"{key}={show(value)}: must be a number{_range_text(argument)}")
 

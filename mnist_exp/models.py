@@ -7,7 +7,7 @@ from typing import Any
 from mnist_exp import keras_names
 from mnist_exp.config import CNN, MLP, Layers, Linear, Model
 from mnist_exp.errors import InputError
-from mnist_exp.keras_backend import keras
+from mnist_exp.keras_backend import keras, tensorflow
 from mnist_exp.preprocessing import Preprocessor
 
 _MODULES = {
@@ -21,6 +21,10 @@ _MODULES = {
     "regularizers": keras.regularizers,
     "schedules": keras.optimizers.schedules,
 }
+
+
+# What Keras and TensorFlow raise for arguments and shapes that they cannot use.
+REFUSALS = (AttributeError, IndexError, KeyError, TypeError, ValueError, tensorflow.errors.OpError)
 
 
 def layer_specs(config: Model) -> list[Any]:
@@ -58,25 +62,27 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Sequenti
         InputError: naming the layer that Keras refuses, such as one that does not fit the shape before it.
     """
     flow = keras.Input(shape)
-    layers = []
-    for index, spec in enumerate(layer_specs(config)):
+    layers: list[Any] = []
+    output = {"Dense": {"units": classes, "activation": "softmax"}}
+    specs = [*layer_specs(config), output]
+    for index, spec in enumerate(specs):
+        if spec is output and len(flow.shape) != 2:
+            raise InputError(
+                f"model={config.kind}: the last layer gives shape {flow.shape[1:]}, the output layer takes "
+                "vectors; add Flatten or GlobalAveragePooling2D, or start with preprocessing=flatten"
+            )
         try:
             layer = make("layers", spec)
             flow_after = layer(flow)
-        except (ValueError, TypeError) as error:
-            needs = "; if it is for images: preprocessing=image" if len(flow.shape) == 2 else ""
+            keras.Sequential([*layers, layer])  # refuses a name that is taken
+        except REFUSALS as error:
+            needs = "; if it is for images: preprocessing=image" if len(shape) == 1 else ""
             raise InputError(
                 f"model={config.kind}, layer {index}, {keras_names.show(spec)}: does not fit its input of shape "
                 f"{flow.shape[1:]} ({keras_reason(error)}){needs}"
             ) from error
         layers.append(layer)
         flow = flow_after
-    if len(flow.shape) != 2:
-        raise InputError(
-            f"model={config.kind}: the last layer gives shape {flow.shape[1:]}, the output layer takes vectors; add "
-            "Flatten or GlobalAveragePooling2D, or start with preprocessing=flatten"
-        )
-    layers.append(keras.layers.Dense(classes, activation="softmax", name="output"))
     return keras.Sequential([keras.Input(shape), *layers])
 
 

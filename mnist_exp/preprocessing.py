@@ -41,7 +41,10 @@ class Preprocessor:
         """The same as `images`, as Keras layers for a model that takes raw images."""
         from mnist_exp.keras_backend import keras
 
-        return [keras.layers.Rescaling(self.factor, self.offset), keras.layers.Reshape(self.shape)]
+        return [
+            keras.layers.Rescaling(self.factor, self.offset, name="prepare_values"),
+            keras.layers.Reshape(self.shape, name="prepare_shape"),
+        ]
 
 
 def fit_preprocessor(config: Preprocessing, data: Data) -> Preprocessor:

@@ -3,6 +3,7 @@
 import fcntl
 import getpass
 import hashlib
+import http.client
 import json
 import logging
 import os
@@ -266,7 +267,7 @@ def _open(experiment: Experiment, tracking: MLflowTracking) -> MLflowRun:
             experiment_id = _experiment_id(client, tracking)
         _close_abandoned(client, experiment_id)
         return MLflowRun(client, _create_run(client, experiment_id, experiment, tracking), experiment_id, experiment)
-    except MlflowException as error:
+    except (MlflowException, ImportError) as error:  # a database without its driver is an ImportError
         raise _store_error(tracking.uri, str(error).splitlines()[0]) from error
 
 
@@ -298,7 +299,7 @@ def _experiment_id(client: "MlflowClient", tracking: MLflowTracking) -> str:
     if found is None:
         path = _sqlite_path(tracking.uri)
         # Beside the database, wherever that is; a server decides for itself.
-        artifacts = (path.resolve().parent / "mlruns" / tracking.experiment).as_uri() if path else None
+        artifacts = (path.resolve().parent / "mlruns").as_uri() if path else None
         return str(client.create_experiment(tracking.experiment, artifact_location=artifacts))
     if found.lifecycle_stage == "deleted":
         raise InputError(
@@ -353,7 +354,7 @@ def _check_store(uri: str) -> None:
             urllib.request.urlopen(without_credentials(uri), timeout=5).close()  # noqa: S310, http or https by here
         except urllib.error.HTTPError:
             return  # it answers
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise _store_error(uri, f"no MLflow server answers ({error})") from error
 
 

@@ -18,7 +18,7 @@ from mnist_exp.datasets import Images, Labels
 from mnist_exp.errors import InputError
 from mnist_exp.keras_backend import keras, tensorflow
 from mnist_exp.keras_names import show
-from mnist_exp.models import keras_reason, make
+from mnist_exp.models import REFUSALS, keras_reason, make
 from mnist_exp.preprocessing import Preprocessor
 
 EpochMetrics = Mapping[str, float]
@@ -86,6 +86,7 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self, on_epoch: Callable[[int, EpochMetrics], None]) -> None:
         super().__init__()
         self._on_epoch = on_epoch
+        self.epochs = 0
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         interrupts.raise_if_received()
@@ -93,6 +94,7 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         log.info("epoch %d %s", epoch + 1, metrics)
+        self.epochs += 1
         self._on_epoch(epoch + 1, metrics)
         for name in ("loss", "val_loss"):
             if math.isfinite(metrics[name]):
@@ -140,22 +142,28 @@ def fit(
         on_epoch: called after each epoch with its number, from 1, and its metrics.
 
     Raises:
-        InputError: if the loss becomes NaN or infinite, or Keras refuses a callback's arguments.
+        InputError: if the loss becomes NaN or infinite, or Keras refuses, before an epoch has
+            ended, what only it can judge.
     """
-    callbacks = [
-        _make("callbacks", {name: arguments}, "training.callbacks", output)
-        for name, arguments in training.callbacks.items()
-    ]
+    watch = _Watch(on_epoch)
     start = time.perf_counter()
-    history = model.fit(
-        batches.dataset,
-        epochs=training.epochs,
-        validation_data=validation,
-        validation_batch_size=_EVALUATION_BATCH,
-        callbacks=[_EpochBegin(batches), *callbacks, _Watch(on_epoch)],
-        shuffle=False,  # the order is that of `batches`
-        verbose=1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2,
-    )
+    try:
+        callbacks = [make("callbacks", {name: arguments}, output) for name, arguments in training.callbacks.items()]
+        history = model.fit(
+            batches.dataset,
+            epochs=training.epochs,
+            validation_data=validation,
+            validation_batch_size=_EVALUATION_BATCH,
+            callbacks=[_EpochBegin(batches), *callbacks, watch],
+            shuffle=False,  # the order is that of `batches`
+            verbose=1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2,
+        )
+    except InputError:
+        raise
+    except REFUSALS as error:
+        if watch.epochs:
+            raise
+        raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
     seconds = time.perf_counter() - start
     return Fitted({name: [float(v) for v in values] for name, values in history.history.items()}, seconds)
 
@@ -172,10 +180,10 @@ def predict(model: keras.Model, x: Any) -> Labels:
     return predicted.astype(np.int64)  # type: ignore[no-any-return]
 
 
-def _make(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
+def _make(kind: str, spec: Any, key: str) -> Any:
     try:
-        return make(kind, spec, output)
+        return make(kind, spec)
     except InputError:
         raise
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{key}: Keras refuses {show(spec)} ({keras_reason(error)})") from error
+    except REFUSALS as error:
+        raise InputError(f"{key}: {keras_reason(error)} (Keras says of {show(spec)})") from error

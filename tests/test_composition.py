@@ -103,28 +103,42 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
         "launcher: {_target_: subprocess.call}",
         "sweeper: {_target_: subprocess.call}",
         "job_logging: {version: 1, handlers: {x: {(): subprocess.call, args: [touch, HACKED]}}, root: {handlers: [x]}}",
-        "env: {set: {LD_PRELOAD: x.so}}",
+        "job: {env_set: {PATH: elsewhere}}",
+        "mode: MULTIRUN",
+        "output_subdir: ../../..",
+        "run: {dir: /tmp/elsewhere}",
+        "sweeper: {params: {+hydra.job_logging.root: {handlers: [x]}}}",
     ],
 )
 @pytest.mark.parametrize("swept", [False, True])
 def test_a_preset_from_elsewhere_cannot_make_hydra_run_code(tmp_path: Path, hostile: str, swept: bool) -> None:
     (tmp_path / "experiment").mkdir()
-    preset = f"# @package _global_\nhydra:\n  {hostile.split(':')[0]}:\n    {hostile.partition(': ')[2]}\n"
+    preset = f"# @package _global_\nhydra:\n  {hostile}\n"
     (tmp_path / "experiment" / "evil.yaml").write_text(preset)
     arguments = ["-m", "experiment=baseline,evil"] if swept else ["experiment=evil"]
     done = command("--config-dir", str(tmp_path), *arguments, cwd=tmp_path)
     assert done.returncode == 1
-    assert f"hydra.{hostile.split(':')[0]}=" in done.stderr
+    assert done.stderr.startswith(f"hydra.{hostile.split(':')[0]}")
+    assert "a preset from elsewhere may not set this" in done.stderr
     assert not list(tmp_path.rglob("HACKED"))
     assert not (tmp_path / "mlflow.db").exists()
     if not swept:
-        with pytest.raises(InputError, match="may not set what Hydra executes"):
+        with pytest.raises(InputError, match="may not set this"):
             compose(["experiment=evil"], config_dir=tmp_path)
+
+
+def test_a_preset_from_elsewhere_cannot_read_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    preset = "# @package _global_\ntracking:\n  note: ${oc.env:HOME}\n"
+    (tmp_path / "experiment" / "curious.yaml").write_text(preset)
+    with pytest.raises(InputError, match=r"tracking\.note=.* a preset from elsewhere may not set this"):
+        compose(["experiment=curious"], config_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("model=5", "model=5: cannot be composed"),
         ("model=cn", "model=cn: no such choice; did you mean cnn?"),
         ("experiment=convnt", "did you mean convnet?"),
         ("modle=cnn", "modle=cnn: the configuration has no such key; did you mean model?"),

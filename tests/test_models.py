@@ -77,6 +77,19 @@ def test_what_only_keras_can_know_names_the_layer(layers: str, shape: tuple[int,
     assert "\n" not in str(caught.value)
 
 
+def test_two_layers_of_one_name_and_odd_axes_are_bad_input() -> None:
+    for layers in ("[{Dense:{units:2,name:x}},{Dense:{units:2,name:x}}]", "[Flatten,{BatchNormalization:{axis:7}}]"):
+        with pytest.raises(InputError, match="model=layers, layer 1, "):
+            built("model=layers", f"model.layers={layers}")
+
+
+def test_arguments_that_are_easily_taken_for_wrong() -> None:
+    built("model=layers", "model.layers=[{RandomRotation:{factor:[-0.1,0.1]}},Flatten]")
+    compose(["optimizer=muon", "optimizer.exclude_layers=[output]"])
+    checkpoint = "{ModelCheckpoint:{filepath:'{epoch:02d}-{val_loss:.3f}.keras'}}"
+    compose([f"training.callbacks={checkpoint}"])
+
+
 def test_too_many_poolings_for_the_image() -> None:
     with pytest.raises(InputError, match="model=cnn, layer 9, MaxPooling2D: does not fit its input of shape"):
         built("model=cnn", "model.filters=[4,4,4,4,4]")

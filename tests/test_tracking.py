@@ -255,7 +255,7 @@ def test_a_run_on_a_server(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
         ("http://me:secret@127.0.0.1:9", "tracking.uri=http://127.0.0.1:9: no MLflow server answers"),
         ("sqlite:////nowhere/at/all/mlflow.db", "cannot be written"),
         ("sqlite:///text.db", "file is not a database"),
-        ("nonsense://store", "tracking.uri=nonsense://store"),
+        ("postgresql://me:secret@127.0.0.1:9/db", "tracking.uri=postgresql://127.0.0.1:9/db"),
     ],
 )
 def test_a_store_that_cannot_be_used_is_one_message(tmp_path: Path, uri: str, message: str) -> None:

@@ -159,6 +159,11 @@ def test_a_run_says_where_it_stopped(capfd: pytest.CaptureFixture[str]) -> None:
     assert f"Stopped after epoch {len(result.history['loss'])} of 50\n" in capfd.readouterr().out
 
 
+def test_what_keras_refuses_in_the_first_step_is_bad_input() -> None:
+    with pytest.raises(InputError, match="Keras cannot train with these arguments: "):
+        quick("training.metrics=[{Precision:{class_id:70}}]")
+
+
 def test_keras_refusing_a_callback_is_bad_input() -> None:
-    with pytest.raises(InputError, match=r"training\.callbacks: Keras refuses"):
+    with pytest.raises(InputError, match="Keras cannot train with these arguments: "):
         quick("training.callbacks={ModelCheckpoint:{filepath:best.txt}}")
