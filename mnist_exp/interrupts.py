@@ -1,14 +1,18 @@
 """Ctrl-C and SIGTERM end a run as an exception, so that it can still be recorded as KILLED.
 
-An exception that a signal handler raises is lost where Python runs a destructor just then, and TensorFlow has many: in
-1 of about 25 interrupted runs it trained on. So training also asks, after each batch, whether a signal came.
+An exception that a signal handler raises while TensorFlow runs can meet one of its destructors: there it is lost, and
+the run trains on, or it aborts the process. Both were seen, once in some 25 interrupted runs. So training only notes
+the signal, and raises it after the batch.
 """
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 _received: int | None = None
+_deferred = False
 
 
 def install() -> None:
@@ -17,16 +21,29 @@ def install() -> None:
         signal.signal(number, _handle)
 
 
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Only note a signal in this block, for `raise_if_received`; a second one is raised at once."""
+    global _deferred
+    _deferred = True
+    try:
+        yield
+    finally:
+        _deferred = False
+    raise_if_received()
+
+
 def raise_if_received() -> None:
-    """Raise again what a signal raised, if one came since `install`."""
+    """Raise what the signal stands for that came since `install`, if any."""
     if _received is not None:
         _raise(_received)
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
     global _received
-    _received = number
-    _raise(number)
+    first, _received = _received is None, number
+    if not (_deferred and first):
+        _raise(number)
 
 
 def _raise(number: int) -> NoReturn:

@@ -66,29 +66,10 @@ PATH_ARGUMENTS = frozenset({"filepath", "filename"})
 _FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d*(?:\.\d+)?[df]?)?\})+")
 _OWN_FILES = frozenset({"config.yaml", "error.txt", "model.keras", "run.log"})
 
-_WHOLE = frozenset(
-    [
-        "class_id",
-        "cooldown",
-        "decay_steps",
-        "depth_multiplier",
-        "dilation_rate",
-        "ema_overwrite_frequency",
-        "filters",
-        "first_decay_steps",
-        "gradient_accumulation_steps",
-        "k",
-        "kernel_size",
-        "n",
-        "ns_steps",
-        "patience",
-        "pool_size",
-        "start_from_epoch",
-        "strides",
-        "units",
-        "warmup_steps",
-    ]
-)
+_WHOLE = """
+    class_id cooldown decay_steps depth_multiplier dilation_rate ema_overwrite_frequency filters first_decay_steps
+    gradient_accumulation_steps k kernel_size n ns_steps patience pool_size start_from_epoch strides units warmup_steps
+"""
 # What a number must be, by the argument's name: but for `factor`, Keras uses one name for one thing in its classes.
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
 _NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
@@ -282,7 +263,7 @@ def _check_scalar(kind: str, argument: str, value: Any, default: Any, key: str) 
 def _check_number(kind: str, argument: str, value: float, key: str) -> None:
     if not math.isfinite(value):
         raise InputError(f"{key}={show(value)}: must be a finite number")
-    if argument in _WHOLE and not isinstance(value, int):
+    if argument in _WHOLE.split() and not isinstance(value, int):
         raise InputError(f"{key}={show(value)}: must be a whole number{_range_text(argument)}")
     if argument == "factor" and kind != "callbacks":
         return  # how far a random layer goes, not how much a learning rate falls

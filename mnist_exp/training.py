@@ -91,6 +91,9 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         interrupts.raise_if_received()
 
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
+        interrupts.raise_if_received()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         log.info("epoch %d %s", epoch + 1, metrics)
@@ -149,15 +152,16 @@ def fit(
     start = time.perf_counter()
     try:
         callbacks = [make("callbacks", {name: arguments}, output) for name, arguments in training.callbacks.items()]
-        history = model.fit(
-            batches.dataset,
-            epochs=training.epochs,
-            validation_data=validation,
-            validation_batch_size=_EVALUATION_BATCH,
-            callbacks=[_EpochBegin(batches), *callbacks, watch],
-            shuffle=False,  # the order is that of `batches`
-            verbose=1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2,
-        )
+        with interrupts.deferred():
+            history = model.fit(
+                batches.dataset,
+                epochs=training.epochs,
+                validation_data=validation,
+                validation_batch_size=_EVALUATION_BATCH,
+                callbacks=[_EpochBegin(batches), *callbacks, watch],
+                shuffle=False,  # the order is that of `batches`
+                verbose=1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2,
+            )
     except InputError:
         raise
     except REFUSALS as error:
@@ -170,13 +174,15 @@ def fit(
 
 def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
     """The loss, then the metrics of the compiled `model` on prepared images, by name."""
-    scores = model.evaluate(x, y, batch_size=_EVALUATION_BATCH, verbose=0, return_dict=True)
+    with interrupts.deferred():
+        scores = model.evaluate(x, y, batch_size=_EVALUATION_BATCH, verbose=0, return_dict=True)
     return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
 
 
 def predict(model: keras.Model, x: Any) -> Labels:
     """The most probable class of each prepared image, shape (N,)."""
-    predicted = model.predict(x, batch_size=_EVALUATION_BATCH, verbose=0).argmax(axis=1)
+    with interrupts.deferred():
+        predicted = model.predict(x, batch_size=_EVALUATION_BATCH, verbose=0).argmax(axis=1)
     return predicted.astype(np.int64)  # type: ignore[no-any-return]
 
 
