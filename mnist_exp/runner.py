@@ -65,31 +65,27 @@ def run_experiment(experiment: Experiment) -> Result:
         model = models.build(config.model, preprocessor.shape, data.classes)
         training.compile_model(model, config.optimizer, config.training, one_hot=preprocessor.one_hot)
 
-        x_test, y_test = preprocessor.images(data.x_test), preprocessor.labels(data.y_test)
-        start = time.perf_counter()
-        fitted = training.fit(
-            model,
-            training.Batches(
-                data.x_train,
-                data.y_train,
-                preprocessor,
-                batch_size=config.training.batch_size,
-                shuffle=config.training.shuffle,
-                seed=config.dataset.seed,
-            ),
-            (x_test, y_test)
-            if data.watches_test_set
-            else (preprocessor.images(data.x_validation), preprocessor.labels(data.y_validation)),
-            config.training,
-            output=output,
-            on_epoch=run.log_epoch,
+        batches = training.Batches(
+            data.x_train,
+            data.y_train,
+            preprocessor,
+            batch_size=config.training.batch_size,
+            shuffle=config.training.shuffle,
+            seed=config.dataset.seed,
         )
-        test_scores = training.evaluate(model, x_test, y_test)
+        test = preprocessor.images(data.x_test), preprocessor.labels(data.y_test)
+        validation = test
+        if not data.watches_test_set:
+            validation = preprocessor.images(data.x_validation), preprocessor.labels(data.y_validation)
+
+        start = time.perf_counter()
+        fitted = training.fit(model, batches, validation, config.training, output=output, on_epoch=run.log_epoch)
+        test_scores = training.evaluate(model, *test)
         seconds = time.perf_counter() - start
         scores = {f"test_{name}": value for name, value in test_scores.items()} | {"fit_seconds": fitted.seconds}
         log.info("scores %s", scores)
 
-        _draw(fitted.history, data, training.predict(model, x_test), output / "figures")
+        _draw(fitted.history, data, training.predict(model, test[0]), output / "figures")
         served = models.servable(model, preprocessor, data.x_train.shape[1:])
         served.save(output / "model.keras")
         run.log_result(scores, served, data)

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 _SECONDS_BETWEEN_BATCHES = 2.0
+_SECONDS_AFTER_AN_OUTAGE = 60.0
+_METRICS_IN_A_BATCH = 1000  # the most that MLflow takes
 
 log = logging.getLogger(__name__)
 
@@ -81,18 +83,29 @@ def start(experiment: Experiment) -> Iterator[Run]:
         InputError: if the store cannot be reached or written.
     """
     tracking = experiment.config.tracking
-    run = _open(experiment, tracking) if isinstance(tracking, MLflowTracking) else Run(experiment)
+    if not isinstance(tracking, MLflowTracking):
+        with _ended(Run(experiment), experiment.output) as untracked:
+            yield untracked
+        return
+    with _store_errors(tracking.uri), _ended(_open(experiment, tracking), experiment.output) as run:
+        yield run
+
+
+@contextmanager
+def _ended(run: Run, output: Path) -> Iterator[Run]:
+    """Close the run with the status that fits how the block ends."""
     try:
         yield run
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
         log.error("%s", status, exc_info=error)
         if status == "FAILED":
-            (experiment.output / "error.txt").write_text("".join(traceback.format_exception(error)))
+            (output / "error.txt").write_text("".join(traceback.format_exception(error)))
         try:
             run.close(status)
         except Exception as second:  # the first error is the one to show
             print(f"{run.describe()} could not be closed as {status}: {second}", file=sys.stderr)
+            print(f"Its files are in {output}", file=sys.stderr)
         raise
     run.close("FINISHED")
 
@@ -110,7 +123,7 @@ class MLflowRun(Run):
         self._client = client
         self._experiment_id = experiment_id
         self._pending: list[Metric] = []
-        self._last_batch = time.monotonic()
+        self._next_batch = time.monotonic() + _SECONDS_BETWEEN_BATCHES
 
     def log_data(self, data: Data) -> None:
         """Record the dataset as an input of the run, and the signature, which includes its digest."""
@@ -131,10 +144,20 @@ class MLflowRun(Run):
         self._client.log_batch(self.id, tags=[RunTag("signature", signature)])
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of an epoch, several epochs at a time where they are short."""
+        """Record the metrics of an epoch, several epochs at a time where they are short.
+
+        A store that does not answer does not end the training: what it did not take is sent again later.
+        """
+        from mlflow.exceptions import MlflowException
+
         self._add(metrics, epoch)
-        if time.monotonic() - self._last_batch > _SECONDS_BETWEEN_BATCHES:
+        if time.monotonic() < self._next_batch:
+            return
+        try:
             self._send()
+        except MlflowException as error:
+            log.warning("the store does not answer, metrics are kept back: %s", error)
+            self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
 
     def log_result(self, scores: Mapping[str, float], model: "keras.Model", data: Data) -> None:
         """Record the final scores, at step 0, and the model."""
@@ -174,10 +197,10 @@ class MLflowRun(Run):
         self._pending += [Metric(name, value, now, step) for name, value in metrics.items()]
 
     def _send(self) -> None:
-        if self._pending:
-            self._client.log_batch(self.id, metrics=self._pending)
+        for start in range(0, len(self._pending), _METRICS_IN_A_BATCH):
+            self._client.log_batch(self.id, metrics=self._pending[start : start + _METRICS_IN_A_BATCH])
         self._pending = []
-        self._last_batch = time.monotonic()
+        self._next_batch = time.monotonic() + _SECONDS_BETWEEN_BATCHES
 
     def _log_model(self, model: "keras.Model", data: Data) -> None:
         """What `mlflow.keras.log_model` does, which fails with an input example in MLflow 3.17.2: it writes the example
@@ -257,18 +280,28 @@ def _open(experiment: Experiment, tracking: MLflowTracking) -> MLflowRun:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     for name in ("alembic", "mlflow.store.db.utils"):  # they announce each table of a new store
         logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        with _one_process_at_a_time(tracking.uri):
+    with _one_process_at_a_time(tracking.uri):
+        try:
             client = MlflowClient(tracking.uri)
-            experiment_id = _experiment_id(client, tracking)
-        _close_abandoned(client, experiment_id)
-        return MLflowRun(client, _create_run(client, experiment_id, experiment, tracking), experiment_id, experiment)
-    except (MlflowException, ImportError) as error:  # a database without its driver is an ImportError
-        raise _store_error(tracking.uri, str(error).splitlines()[0]) from error
+        except ImportError as error:
+            raise _store_error(tracking.uri, f"its database driver is not installed ({error})") from error
+        experiment_id = _experiment_id(client, tracking)
+    _close_abandoned(client, experiment_id)
+    return MLflowRun(client, _create_run(client, experiment_id, experiment, tracking), experiment_id, experiment)
+
+
+@contextmanager
+def _store_errors(uri: str) -> Iterator[None]:
+    """What MLflow raises because of the store, as one message."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__ != "mlflow.exceptions":  # which is imported only once it is needed
+            raise
+        raise _store_error(uri, str(error).splitlines()[0]) from error
 
 
 def _create_run(client: "MlflowClient", experiment_id: str, experiment: Experiment, tracking: MLflowTracking) -> str:
@@ -280,15 +313,14 @@ def _create_run(client: "MlflowClient", experiment_id: str, experiment: Experime
         "overrides": " ".join(experiment.overrides),
         "mlflow.source.name": "mnist_exp",
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": _user(),
         **_git_tags(),
         **{key: show(value) for key, value in (tracking.tags or {}).items()},
     }
     if tracking.note is not None:
         tags["mlflow.note.content"] = tracking.note
-    run = client.create_run(
-        experiment_id, tags=tags, run_name=tracking.run_name or " ".join(experiment.overrides) or "baseline"
-    )
+    name = tracking.run_name or " ".join(experiment.overrides) or "baseline"
+    run = client.create_run(experiment_id, tags=tags, run_name=name[:250])  # as long as MLflow's databases take
     values = {key: value for key, value in recorded_config(experiment.config).items() if key != "tracking"}
     client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in flatten(values).items()])
     return str(run.info.run_id)
@@ -327,6 +359,13 @@ def _process_tag(pid: int) -> str:
         command = ["ps", "-o", "lstart=", "-p", str(pid)]
         started = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return f"{pid} started {started}" if started else str(pid)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
 
 
 def _git_tags() -> dict[str, str]:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -221,7 +222,9 @@ def test_the_environment_names_the_store(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_run_on_a_server(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """An MLflow server of its own: its address and process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -237,15 +240,37 @@ def test_a_run_on_a_server(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
     assert server.stderr is not None
     try:
         next(line for line in server.stderr if "Uvicorn running on" in line)
-        result = run("tracking=server", f"tracking.uri={uri}", *QUICK)
-        assert result.run_id is not None
-        client = MlflowClient(uri)
-        assert client.get_run(result.run_id).info.status == "FINISHED"
-        assert "figures/curves.png" in artifacts(client, result.run_id)
-        assert f"{uri}/#/experiments/" in capfd.readouterr().out
+        yield uri, server
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.communicate()
+
+
+def test_a_run_on_a_server(server: tuple[str, subprocess.Popen[str]], capfd: pytest.CaptureFixture[str]) -> None:
+    uri, _ = server
+    result = run("tracking=server", f"tracking.uri={uri}", *QUICK)
+    assert result.run_id is not None
+    client = MlflowClient(uri)
+    assert client.get_run(result.run_id).info.status == "FINISHED"
+    assert "figures/curves.png" in artifacts(client, result.run_id)
+    assert f"{uri}/#/experiments/" in capfd.readouterr().out
+
+
+def test_a_server_that_goes_away_does_not_take_the_training_with_it(
+    tmp_path: Path, server: tuple[str, subprocess.Popen[str]]
+) -> None:
+    uri, process = server
+    retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    training = start(*QUICK, "training.epochs=200", f"tracking.uri={uri}", cwd=tmp_path, **retries)
+    wait_for_line(training, "Epoch 3/")
+    os.killpg(process.pid, signal.SIGKILL)
+    stdout, stderr = training.communicate(timeout=200)
+    assert training.returncode == 1
+    assert "Epoch 200/200" in stdout
+    assert f"tracking.uri={uri}: " in stderr
+    assert "Traceback" not in stderr
+    [model] = tmp_path.glob("outputs/*/*/model.keras")
+    assert f"Its files are in {model.parent}" in stderr
 
 
 @pytest.mark.parametrize(
