@@ -164,7 +164,7 @@ def _refuse_foreign_settings(overrides: Sequence[str], mode: RunMode, conf: str,
         found = _settings(_composed([*plain, *choice], mode, conf, *where))
         for key in sorted(found.keys() | usual.keys()):
             changed = found.get(key) != usual.get(key)
-            suspicious = key.startswith("hydra.") or re.search(r"\$\{.*:", str(found.get(key)))
+            suspicious = key.startswith("hydra.") or re.search(r"\$\{.*:", str(found.get(key)), re.DOTALL)
             if changed and suspicious and not key.startswith(typed):
                 raise InputError(
                     f"{key}={show(found.get(key))}: a preset from elsewhere may not set this; if you trust it, type it "
