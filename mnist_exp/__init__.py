@@ -24,6 +24,10 @@ def run(*overrides: str, config_dir: str | Path | None = None) -> "Result":
         InputError: a ValueError that names the key, its value, and what would be right.
     """
     from mnist_exp.composition import compose
+    from mnist_exp.errors import InputError
     from mnist_exp.runner import run_experiment
 
-    return run_experiment(compose(overrides, config_dir))
+    experiment = compose(overrides, config_dir)
+    if experiment.config.resume:
+        raise InputError("resume=true: is for the command line; run() always runs, to return what it trained")
+    return run_experiment(experiment)

@@ -1,27 +1,42 @@
 """The command line: `python -m mnist_exp`, or `mnist_exp`. Imports nothing heavy."""
 
 import sys
+from contextlib import AbstractContextManager
 
 from mnist_exp import interrupts
-from mnist_exp.composition import Experiment, command_line
+from mnist_exp.composition import Composed, StartedSweep, Sweep, command_line
 from mnist_exp.errors import InputError
 
 
 def main() -> None:
-    """Run what was typed; exit with 1 and one message after bad input, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Run what was typed; exit with 1 and one message after bad input or a failed job, 130 after Ctrl-C, 143 after
+    SIGTERM."""
     interrupts.install()
     try:
-        command_line(_run)
+        command_line(_run, _sweep)
     except InputError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _run(experiment: Experiment) -> None:
+def _run(composed: Composed) -> None:
+    experiment = composed.experiment()
+    if experiment.config.resume:
+        from mnist_exp.sweeps import find_finished
+
+        if (run_id := find_finished(experiment)) is not None:
+            print(f"Run {run_id} has finished this before; resume=false runs it again")
+            return
     from mnist_exp.runner import run_experiment  # brings TensorFlow, so only once the configuration is known to be good
 
     run_experiment(experiment)
+
+
+def _sweep(sweep: Sweep) -> AbstractContextManager[StartedSweep]:
+    from mnist_exp.sweeps import start
+
+    return start(sweep)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ Imports nothing heavy.
 """
 
 import contextlib
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -18,6 +21,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -40,6 +44,26 @@ _HYDRA_DEFAULTS = {"version_base": "1.3"} if hydra.__version__.startswith("1.3."
 ConfigStore.instance().store(name="open_map", node={"training": {"callbacks": DictConfig({}, flags={"struct": False})}})
 
 
+# The choices that plugins of Hydra bring, and which of this package's extras installs the plugin.
+_EXTRAS = {
+    "hydra/launcher=joblib": "joblib",
+    "hydra/launcher=ray": "ray",
+    "hydra/launcher=submitit_local": "slurm",
+    "hydra/launcher=submitit_slurm": "slurm",
+    "hydra/sweeper=optuna": "optuna",
+    "hydra/sweeper/sampler=random": "optuna",
+    "hydra/sweeper/sampler=tpe": "optuna",
+}
+
+
+@dataclass(frozen=True)
+class Child:
+    """A job's place in its sweep: the parent run's id (empty with `tracking=none`), and what varies, by full key."""
+
+    parent: str
+    values: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A configuration, what was typed to get it (`tracking` and `hydra` aside), and the folder for its files."""
@@ -47,6 +71,50 @@ class Experiment:
     config: Config
     overrides: tuple[str, ...]
     output: Path
+    child: Child | None = None
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What Hydra composed for one run or job, before it is checked. `overrides`: all of its own, none for Hydra."""
+
+    values: DictConfig
+    overrides: tuple[str, ...]
+    output: Path
+
+    def experiment(self) -> Experiment:
+        """The checked experiment.
+
+        Raises:
+            InputError: if a value cannot be used.
+        """
+        return Experiment(_checked(self.values), _typed(self.overrides), self.output)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Several jobs, as typed and as a preset has it.
+
+    `overrides`: typed, `tracking` and `hydra` aside. `swept`: what was typed for each key that varies. `jobs`: their
+    number. `config`: the first job's. `folder`: for the sweep's own files, the jobs' folders in it. `sweeper`: Hydra's
+    settings of it.
+    """
+
+    overrides: tuple[str, ...]
+    swept: dict[str, str]
+    jobs: int
+    config: Config
+    folder: Path
+    sweeper: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StartedSweep:
+    """`run_job`: called for each job, also in other processes and on other machines, so it can be pickled; returns the
+    objective, None for a job that failed. `overrides`: for Hydra, beside those that were typed."""
+
+    run_job: Callable[[Composed], float | None]
+    overrides: tuple[str, ...]
 
 
 def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> Experiment:
@@ -65,14 +133,16 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
     return Experiment(_checked(composed), _typed(overrides), Path(str(composed.hydra.run.dir)).resolve())
 
 
-def command_line(run: Callable[[Experiment], object]) -> None:
-    """Let Hydra read `sys.argv` and call `run` for the experiment, or for each one of a sweep.
+def command_line(
+    run: Callable[[Composed], object], sweep: Callable[[Sweep], AbstractContextManager[StartedSweep]]
+) -> None:
+    """Let Hydra read `sys.argv`, and call `run` for one run, or `sweep` and what it starts for the jobs of several.
 
     `--help`, `--cfg`, `--info` and shell completion are Hydra's. A configuration is checked before Hydra makes an
-    output folder or instantiates anything that a preset names.
+    output folder or instantiates anything that a preset names; of a sweep, each value that is swept.
 
     Raises:
-        InputError: as `compose` does, or the first that `run` raises, once every other job has run.
+        InputError: as `compose` does, or that `run` raises.
     """
     # Hydra's parser takes flags only before overrides; people append -m to what they typed before.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in {"-m", "--multirun"})
@@ -83,30 +153,89 @@ def command_line(run: Callable[[Experiment], object]) -> None:
         )
     if arguments.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run any code; type the overrides again")
-    failures: list[InputError] = []
-
-    @hydra.main(config_path=str(CONF), config_name="config", **_HYDRA_DEFAULTS)
-    def task(composed: DictConfig) -> None:
-        settings = HydraConfig.get()
-        try:
-            run(Experiment(_checked(composed), _typed(settings.overrides.task), Path(settings.runtime.output_dir)))
-        except InputError as error:
-            failures.append(error)
 
     conf = str(Path(arguments.config_path).resolve() if arguments.config_path else CONF)
     mode = RunMode.MULTIRUN if arguments.multirun else RunMode.RUN
+    where = (conf, arguments.config_dir, arguments.config_name)
     foreign = arguments.config_path or arguments.config_dir or any("searchpath" in o for o in arguments.overrides)
     shows = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
     with _complaints_in_our_words(arguments.overrides), _errors_raised():
-        if not shows:
-            composed = _composed(arguments.overrides, mode, conf, arguments.config_dir, arguments.config_name)
-            if foreign:
-                _refuse_foreign_settings(arguments.overrides, mode, conf, arguments.config_dir, arguments.config_name)
-            if mode == RunMode.RUN:
-                _checked(composed)
-        task()
+        if shows:
+            _hydra_main(run)
+            return
+        composed = _composed(arguments.overrides, mode, *where)
+        if foreign:
+            _refuse_foreign_settings(arguments.overrides, mode, *where)
+        if mode == RunMode.MULTIRUN:
+            with sweep(_sweep(composed, arguments.overrides, where)) as started:
+                sys.argv += started.overrides
+                _hydra_main(started.run_job)
+        else:
+            chosen = composed.hydra.runtime.choices.get("sweep")
+            if chosen is not None:
+                raise InputError(f"sweep={chosen}: several runs, for which add -m")
+            _checked(composed)
+            _hydra_main(run)
+
+
+def _hydra_main(run: Callable[[Composed], object]) -> None:
+    """Compose what was typed, as a run or as the jobs of a sweep, and call `run` for each."""
+    failures: list[InputError] = []
+
+    @hydra.main(config_path=str(CONF), config_name="config", **_HYDRA_DEFAULTS)
+    def task(composed: DictConfig) -> object:
+        settings = HydraConfig.get()
+        try:
+            return run(Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir)))
+        except InputError as error:  # of which Hydra would show a traceback
+            failures.append(error)
+            return None
+
+    task()
     if failures:
         raise failures[0]
+
+
+def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any, Any]) -> Sweep:
+    """What a sweep consists of, each of its values checked once, with the first of all others.
+
+    Raises:
+        InputError: for a value that cannot be used, or a password in what Hydra writes to multirun.yaml.
+    """
+    if "@" in urlsplit(str(_settings(composed).get("tracking.uri", ""))).netloc:
+        raise InputError("tracking.uri: a sweep writes down what was typed; put a password into MLFLOW_TRACKING_URI")
+    sweeper = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+    assert isinstance(sweeper, dict)
+    with hydra.initialize_config_dir(where[0], **_HYDRA_DEFAULTS):
+        loaded = GlobalHydra.instance().hydra
+        assert loaded is not None
+        parser = OverridesParser.create(config_loader=loaded.config_loader)  # which knows the choices for glob(*)
+    preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
+    parsed = {o.get_key_element(): o for o in [*preset, *parser.parse_overrides(list(overrides))]}
+    swept = {key: _samples(o) for key, o in parsed.items() if o.is_sweep_override()}
+    fixed = [o.input_line or "" for o in parsed.values() if not o.is_sweep_override()]
+    first = {key: samples[0] for key, samples in swept.items()}
+    jobs = [first, *(first | {key: sample} for key, samples in swept.items() for sample in samples[1:])]
+    configs = [
+        _checked(_composed([*fixed, *(f"{k}={v}" for k, v in job.items())], RunMode.RUN, *where)) for job in jobs
+    ]
+    return Sweep(
+        overrides=_typed(overrides),
+        swept={key.lstrip("+~"): (parsed[key].input_line or "").partition("=")[2] for key in swept},
+        jobs=sweeper.get("n_trials") or math.prod(map(len, swept.values())),
+        config=configs[0],
+        folder=Path(str(composed.hydra.sweep.dir)).absolute(),
+        sweeper={str(key): value for key, value in sweeper.items()},
+    )
+
+
+def _samples(override: Override) -> list[str]:
+    """All values of a list or range, as one would type them; the ends of an interval."""
+    if override.is_discrete_sweep():
+        return list(override.sweep_string_iterator())
+    interval = override.value()
+    assert isinstance(interval, IntervalSweep)
+    return [str(interval.start), str(interval.end)]
 
 
 def _composed(
@@ -224,6 +353,8 @@ def _complaints_in_our_words(overrides: Sequence[str] = ()) -> Iterator[None]:
 
 def _explain_missing(error: MissingConfigException) -> str:
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    if (extra := _EXTRAS.get(f"{group}={choice}")) is not None:
+        return f"{group}={choice}: is not installed; pip install 'mnist_exp[{extra}]' brings it"
     options = sorted(error.options or [])
     if not group or not options:
         return str(error).splitlines()[0]

@@ -131,6 +131,7 @@ class MLflowTracking:
     run_name: Text | None
     tags: dict[str, Any] | None
     note: str | None
+    keep: Literal["best", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +150,9 @@ class Config:
     training: Training
     tracking: MLflowTracking | NoTracking
     seed: Seed
+    objective: str
+    direction: Literal["maximize", "minimize"] | None
+    resume: bool
 
 
 def check(values: Mapping[str, Any]) -> Config:
@@ -167,6 +171,9 @@ def check(values: Mapping[str, Any]) -> Config:
     _check_optimizer(config.optimizer)
     _check_training(config.training, one_hot=config.preprocessing.one_hot)
     _check_callbacks(config.training, config.optimizer)
+    _check_objective(config)
+    if config.resume and isinstance(config.tracking, NoTracking):
+        raise InputError("resume=true: needs the store that knows what has finished; tracking=none has none")
     if config.preprocessing.kind == "flatten" and config.model.kind == "cnn":
         raise InputError("preprocessing=flatten: model=cnn needs images; preprocessing=image fits")
     if config.preprocessing.kind == "image" and config.model.kind in {"mlp", "linear"}:
@@ -185,6 +192,30 @@ def logged_metrics(training: Training) -> list[str]:
     return [*names, *(f"val_{name}" for name in names)]
 
 
+def objective_direction(config: Config) -> Literal["maximize", "minimize"]:
+    """Whether a larger or a smaller objective is better: `direction`, or where it is null what suits the metric."""
+    if config.direction is not None:
+        return config.direction
+    name = config.objective.removeprefix("val_").removeprefix("test_")
+    logged = {keras_names.metric_name(metric): metric for metric in config.training.metrics}
+    larger = name in logged and keras_names.parse_spec(logged[name], "")[0] in keras_names.LARGER_IS_BETTER
+    return "maximize" if larger else "minimize"
+
+
+def _check_objective(config: Config) -> None:
+    logged = logged_metrics(config.training)
+    names = [*logged, *(name.replace("val_", "test_", 1) for name in logged if name.startswith("val_"))]
+    if config.objective not in names:
+        near = did_you_mean(config.objective, names) or ";"
+        raise InputError(
+            f"objective={config.objective}: no such metric{near} this run logs {', '.join(names)}, and its objective "
+            "is one of them"
+        )
+
+
+_OWN_TAGS = frozenset({"error", "host", "output", "overrides", "process", "signature", "swept", "sweep"})
+
+
 def _check_tracking(tracking: MLflowTracking) -> None:
     # The address is not shown: it may hold a password.
     try:
@@ -198,7 +229,7 @@ def _check_tracking(tracking: MLflowTracking) -> None:
             f"({', '.join(known)}); tracking=none trains without"
         )
     for tag in tracking.tags or {}:
-        if str(tag).startswith("mlflow.") or tag in {"host", "process", "overrides", "signature"}:
+        if str(tag).startswith("mlflow.") or tag in _OWN_TAGS:
             raise InputError(f"tracking.tags.{tag}: is set by the run itself; choose another name")
         if not re.fullmatch(r"[\w. /-]{1,250}", str(tag)):
             raise InputError(f"tracking.tags.{tag}: a tag's name has letters, digits, _ - . / and spaces")

@@ -5,6 +5,7 @@ Figures are made without pyplot, whose start-up costs more than drawing them.
 
 import logging
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says once a machine that it makes a cache
 
+_NAMED = 10  # curves in colour, as many as there are colours
 _TRAINING, _VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 
 
@@ -39,6 +41,115 @@ def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figu
         axes.grid(alpha=0.4)
         axes.legend()
     return figure
+
+
+def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Figure:
+    """A metric over epochs, a line a job; the first ten in colour and named, all others grey.
+
+    Args:
+        curves: by the job's name, best first, one value an epoch.
+        metric: the metric's name.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes: Axes = figure.subplots()
+    for index, (name, values) in reversed(list(enumerate(curves.items()))):
+        named = index < _NAMED
+        axes.plot(
+            range(1, len(values) + 1),
+            values,
+            color=f"C{index}" if named else "lightgrey",
+            label=name if named else None,
+            linewidth=1.5 if named else 0.8,
+            marker="o" if len(values) == 1 else None,
+        )
+    others = f", the best {_NAMED} named" if len(curves) > _NAMED else ""
+    axes.set(title=f"{metric} of {len(curves)} jobs{others}", xlabel="epoch", ylabel=metric)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.4)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+def objective_by_parameter(jobs: Sequence[tuple[Mapping[str, str], float]], objective: str) -> Figure:
+    """The objective against each parameter that varies; of two parameters in a grid, a heat map of the means.
+
+    Args:
+        jobs: what varies, by name, and the objective of each.
+        objective: its name.
+    """
+    names = list(dict.fromkeys(name for values, _ in jobs for name in values))
+    varying = [name for name in names if name != "seed"]
+    if len(varying) == 2:
+        cells = {(values.get(varying[0], ""), values.get(varying[1], "")) for values, _ in jobs}
+        rows, columns = (_ordered({cell[axis] for cell in cells}) for axis in (0, 1))
+        if len(cells) == len(rows) * len(columns):
+            return _heat_map(jobs, (varying[0], rows), (varying[1], columns), objective)
+    shown = varying or names
+    width = min(len(shown), 3)
+    height = -(-len(shown) // width)
+    figure = Figure(figsize=(4.5 * width, 3.8 * height), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(height, width)).reshape(-1)
+    for axes, name in zip(grid, shown, strict=False):
+        given = [(values[name], value) for values, value in jobs if name in values]
+        numbers = [_number(text) for text, _ in given]
+        places = [number for number in numbers if number is not None]
+        measured = [value for _, value in given]
+        if len(places) == len(given):
+            axes.plot(places, measured, "o", color=_VALIDATION, alpha=0.7)
+            if min(places) > 0 and max(places) / min(places) >= 20:
+                axes.set_xscale("log")
+        else:
+            choices = _ordered({text for text, _ in given})
+            axes.plot([choices.index(text) for text, _ in given], measured, "o", color=_VALIDATION, alpha=0.7)
+            axes.set_xticks(range(len(choices)), [shorten(choice, 24) for choice in choices], fontsize=8)
+            axes.set_xlim(-0.5, len(choices) - 0.5)
+        axes.set(xlabel=name, ylabel=objective)
+        axes.grid(alpha=0.4)
+    for axes in grid[len(shown) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _heat_map(
+    jobs: Sequence[tuple[Mapping[str, str], float]],
+    vertical: tuple[str, list[str]],
+    horizontal: tuple[str, list[str]],
+    objective: str,
+) -> Figure:
+    (down, rows), (across, columns) = vertical, horizontal
+    totals, counts = np.zeros((len(rows), len(columns))), np.zeros((len(rows), len(columns)))
+    for values, value in jobs:
+        place = rows.index(values.get(down, "")), columns.index(values.get(across, ""))
+        totals[place] += value
+        counts[place] += 1
+    means = totals / counts
+    size = 3 + 0.9 * len(columns), 2 + 0.6 * len(rows)
+    figure = Figure(figsize=size, layout="constrained")
+    axes: Axes = figure.subplots()
+    picture = axes.imshow(means, cmap="viridis", aspect="auto")
+    figure.colorbar(picture, ax=axes, label=objective)
+    axes.set_xticks(range(len(columns)), [shorten(column, 24) for column in columns])
+    axes.set_yticks(range(len(rows)), [shorten(row, 24) for row in rows])
+    axes.set(xlabel=across, ylabel=down, title=objective)
+    middle = (means.min() + means.max()) / 2
+    for place in np.ndindex(*means.shape):
+        colour = "black" if means[place] > middle else "white"
+        axes.text(place[1], place[0], f"{means[place]:.4f}", ha="center", va="center", color=colour, fontsize=9)
+    return figure
+
+
+def _ordered(choices: set[str]) -> list[str]:
+    """Numbers by size, then words by name."""
+    return sorted(choices, key=lambda text: (_number(text) is None, _number(text) or 0.0, text))
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
 
 
 def predictions(

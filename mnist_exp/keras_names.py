@@ -59,12 +59,16 @@ ALLOWED: dict[str, frozenset[str]] = {
     }.items()
 }
 
+LARGER_IS_BETTER = {"accuracy", "AUC", "CosineSimilarity", "F1Score", "Precision", "Recall"} | {
+    name for name in ALLOWED["metrics"] if name.endswith("Accuracy")
+}
+
 PATH_ARGUMENTS = frozenset({"filepath", "filename"})
 
 # Letters, digits and dots, and in braces what ModelCheckpoint fills in. A format other than that of a number is not
 # let through: {epoch:c} is a slash in epoch 47.
 _FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d*(?:\.\d+)?[df]?)?\})+")
-_OWN_FILES = frozenset({"config.yaml", "error.txt", "model.keras", "run.log"})
+_OWN_FILES = frozenset({"config.yaml", "error.txt", "model.keras", "result.json", "run.log"})
 
 _WHOLE = """
     class_id cooldown decay_steps depth_multiplier dilation_rate ema_overwrite_frequency filters first_decay_steps

@@ -1,9 +1,10 @@
 """One experiment from start to end."""
 
+import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ from omegaconf import OmegaConf
 
 from mnist_exp import datasets, tracking
 from mnist_exp.composition import Experiment
-from mnist_exp.config import Config
+from mnist_exp.config import Config, MLflowTracking
 from mnist_exp.preprocessing import fit_preprocessor
 
 if TYPE_CHECKING:
     import keras
+
+    from mnist_exp import training
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +30,14 @@ class Result:
     """What an experiment gives.
 
     `history`: one value an epoch, for `loss`, each metric, and both with `val_`. `scores`: `test_loss`, a `test_`
-    value for each metric, and `fit_seconds`. `model`: takes raw images of 0 to 255. `run_id`: MLflow's, None with
-    `tracking=none`. `output`: the folder with figures, configuration, log and model.
+    value for each metric, and `fit_seconds`. `objective`: the value that runs are ranked by. `model`: takes raw images
+    of 0 to 255. `run_id`: MLflow's, None with `tracking=none`. `output`: the folder with figures, configuration, log
+    and model.
     """
 
     history: dict[str, list[float]]
     scores: dict[str, float]
+    objective: float
     model: "keras.Sequential"
     run_id: str | None
     config: Config
@@ -42,17 +47,21 @@ class Result:
 def run_experiment(experiment: Experiment) -> Result:
     """Load the data, prepare it, build the model, fit it, evaluate it on the test set, and record all of it.
 
+    The job of a sweep prints nothing, and leaves figures and the logged model to `complete` unless `tracking.keep` is
+    `all`.
+
     Raises:
         InputError: for bad data, layers that do not fit each other, a loss that becomes NaN, an unreachable store.
     """
     config, output = experiment.config, experiment.output
+    alone = experiment.child is None
     with _log_file(output), tracking.start(experiment) as run:
         OmegaConf.save(OmegaConf.create(tracking.recorded_config(config)), output / "config.yaml")
         data = datasets.load(config.dataset)
         run.log_data(data)
         log.info("%s: %d training images, digest %s", data.name, len(data.x_train), data.digest)
 
-        if sys.stdout.isatty():
+        if alone and sys.stdout.isatty():
             print(f"{data.name}: {len(data.x_train)} training images; starting TensorFlow")
 
         # Only now, since TensorFlow takes seconds and bad data is known by here.
@@ -79,23 +88,48 @@ def run_experiment(experiment: Experiment) -> Result:
             validation = preprocessor.images(data.x_validation), preprocessor.labels(data.y_validation)
 
         start = time.perf_counter()
-        fitted = training.fit(model, batches, validation, config.training, output=output, on_epoch=run.log_epoch)
+        fitted = training.fit(
+            model, batches, validation, config.training, output=output, on_epoch=run.log_epoch, progress=alone
+        )
         test_scores = training.evaluate(model, *test)
         seconds = time.perf_counter() - start
         scores = {f"test_{name}": value for name, value in test_scores.items()} | {"fit_seconds": fitted.seconds}
-        log.info("scores %s", scores)
+        objective = _objective(config.objective, fitted, scores)
+        log.info("scores %s, %s %s of epoch %d", scores, config.objective, objective, fitted.kept_epoch)
+        run.log_scores(scores | {"objective": objective})
 
-        _draw(fitted.history, data, training.predict(model, test[0]), output / "figures")
         served = models.servable(model, preprocessor, data.x_train.shape[1:])
         served.save(output / "model.keras")
-        run.log_result(scores, served, data)
-    if (epochs := len(fitted.history["loss"])) < config.training.epochs:
-        print(f"Stopped after epoch {epochs} of {config.training.epochs}")
-    for name, value in test_scores.items():
-        print(f"TEST {name}: {value:.4f}")
-    print(f"Computation time: {seconds:.3f} sec")
-    print(run.describe())
-    return Result(fitted.history, scores, served, run.id, config, output)
+        result = {"history": fitted.history, "kept_epoch": fitted.kept_epoch, "scores": scores, "objective": objective}
+        (output / "result.json").write_text(json.dumps(result, indent=1))
+        if alone or (isinstance(config.tracking, MLflowTracking) and config.tracking.keep == "all"):
+            _draw(fitted.history, data, training.predict(model, test[0]), output / "figures")
+            run.log_model(served, data)
+    if alone:
+        if (epochs := len(fitted.history["loss"])) < config.training.epochs or fitted.kept_epoch < epochs:
+            print(f"Epochs: {epochs} of {config.training.epochs}; the weights are those of epoch {fitted.kept_epoch}")
+        for name, value in test_scores.items():
+            print(f"TEST {name}: {value:.4f}")
+        print(f"Computation time: {seconds:.3f} sec")
+        print(run.describe())
+    return Result(fitted.history, scores, objective, served, run.id, config, output)
+
+
+def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data]:
+    """Draw the figures of a job that has its weights in `output`; its model, which takes raw images, and its data."""
+    from mnist_exp import training
+    from mnist_exp.keras_backend import keras
+
+    data = datasets.load(config.dataset)
+    served = keras.saving.load_model(output / "model.keras")
+    history = json.loads((output / "result.json").read_text())["history"]
+    _draw(history, data, training.predict(served, data.x_test), output / "figures")
+    return served, data
+
+
+def _objective(name: str, fitted: "training.Fitted", scores: Mapping[str, float]) -> float:
+    """Of an epoch's metric the value at the epoch whose weights were kept."""
+    return scores[name] if name.startswith("test_") else fitted.history[name][fitted.kept_epoch - 1]
 
 
 def _draw(history: dict[str, list[float]], data: datasets.Data, predicted: datasets.Labels, folder: Path) -> None:

@@ -1,45 +1,39 @@
 """The only module that talks to MLflow: one run's start, its metrics, its files and its end."""
 
-import fcntl
 import getpass
 import hashlib
-import http.client
 import json
 import logging
 import os
 import socket
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp import __version__
+from mnist_exp import __version__, store
 from mnist_exp.composition import Experiment
 from mnist_exp.config import Config, MLflowTracking
 from mnist_exp.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.keras_names import show
+from mnist_exp.ranking import job_name
 
 if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-DEFAULT_URI = "sqlite:///mlflow.db"
 _SECONDS_BETWEEN_BATCHES = 2.0
 _SECONDS_AFTER_AN_OUTAGE = 60.0
 _METRICS_IN_A_BATCH = 1000  # the most that MLflow takes
@@ -61,8 +55,14 @@ class Run:
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch, counted from 1."""
 
-    def log_result(self, scores: Mapping[str, float], model: "keras.Model", data: Data) -> None:
-        """Record the final scores and the model that takes raw images."""
+    def log_scores(self, scores: Mapping[str, float]) -> None:
+        """Record what was measured at the end."""
+
+    def log_model(self, model: "keras.Model", data: Data) -> None:
+        """Record the model, which takes raw images."""
+
+    def log_failure(self, reason: str) -> None:
+        """Record why the run failed, in a line."""
 
     def close(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED."""
@@ -87,8 +87,13 @@ def start(experiment: Experiment) -> Iterator[Run]:
         with _ended(Run(experiment), experiment.output) as untracked:
             yield untracked
         return
-    with _store_errors(tracking.uri), _ended(_open(experiment, tracking), experiment.output) as run:
-        yield run
+    with store.store_errors(tracking.uri):
+        client, experiment_id = store.connect(tracking)
+        if experiment.child is None:
+            store.close_abandoned(client, experiment_id)
+        run_id = create_run(client, experiment_id, experiment, tracking)
+        with _ended(MLflowRun(client, run_id, experiment_id, experiment), experiment.output) as run:
+            yield run
 
 
 @contextmanager
@@ -102,6 +107,8 @@ def _ended(run: Run, output: Path) -> Iterator[Run]:
         if status == "FAILED":
             (output / "error.txt").write_text("".join(traceback.format_exception(error)))
         try:
+            if status == "FAILED":
+                run.log_failure(failure_reason(error))
             run.close(status)
         except Exception as second:  # the first error is the one to show
             print(f"{run.describe()} could not be closed as {status}: {second}", file=sys.stderr)
@@ -159,36 +166,32 @@ class MLflowRun(Run):
             log.warning("the store does not answer, metrics are kept back: %s", error)
             self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
 
-    def log_result(self, scores: Mapping[str, float], model: "keras.Model", data: Data) -> None:
-        """Record the final scores, at step 0, and the model."""
+    def log_scores(self, scores: Mapping[str, float]) -> None:
+        """Record what was measured at the end, at step 0."""
         self._add(scores, step=0)
         self._send()
-        self._log_model(model, data)
+
+    def log_model(self, model: "keras.Model", data: Data) -> None:
+        """Record the model, with a signature and an input example."""
+        log_model(self._client, self._experiment_id, self.id, model, data)
+
+    def log_failure(self, reason: str) -> None:
+        """Record why the run failed, as the tag `error`."""
+        self._client.set_tag(self.id, "error", reason)
 
     def close(self, status: str) -> None:
         """Record the output folder's configuration, figures, log and error, and end the run."""
         self._send()
-        output = self._experiment.output
-        texts = [path for name in ("config.yaml", "error.txt", "run.log") if (path := output / name).is_file()]
-        for path in [*texts, *sorted(output.glob("figures/*.png"))]:
-            self._client.log_artifact(self.id, str(path), None if path.parent == output else path.parent.name)
+        log_files(self._client, self.id, self._experiment.output)
         self._client.set_terminated(self.id, status)
-        if status != "FINISHED":
+        if status != "FINISHED" and self._experiment.child is None:
             # A progress bar may have left the cursor in the middle of a line.
             print(f"{os.linesep if sys.stdout.isatty() else ''}Run {self.id} is {status}", file=sys.stderr)
 
     def describe(self) -> str:
-        """The run's page: on its server, or on the local one that `mlflow ui` starts.
-
-        The link goes to the run itself; MLflow 3.17 opens an experiment on a page that does not list training runs.
-        """
-        uri = self._tracking.uri
-        page = f"#/experiments/{self._experiment_id}/runs/{self.id}"
-        start = f"Run {self.id} in experiment {self._tracking.experiment}"
-        if uri.startswith(("http://", "https://")):
-            return f"{start}; {without_credentials(uri).rstrip('/')}/{page}"
-        command = "mlflow ui" if uri == DEFAULT_URI else f"mlflow ui --backend-store-uri {without_credentials(uri)}"
-        return f"{start}; {command}, then http://127.0.0.1:5000/{page}"
+        """The run's page: on its server, or on the local one that `mlflow ui` starts."""
+        page = store.page(self._tracking, self._experiment_id, self.id)
+        return f"Run {self.id} in experiment {self._tracking.experiment}; {page}"
 
     def _add(self, metrics: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -202,40 +205,57 @@ class MLflowRun(Run):
         self._pending = []
         self._next_batch = time.monotonic() + _SECONDS_BETWEEN_BATCHES
 
-    def _log_model(self, model: "keras.Model", data: Data) -> None:
-        """What `mlflow.keras.log_model` does, which fails with an input example in MLflow 3.17.2: it writes the example
-        before the folder exists, here it does."""
-        import mlflow.keras
-        from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model, ModelSignature
-        from mlflow.types import Schema, TensorSpec
 
-        example = data.x_test[:2]
-        signature = ModelSignature(
-            inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
-            outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
+def log_files(client: "MlflowClient", run_id: str, output: Path) -> None:
+    """Record an output folder's configuration, log, error and figures."""
+    texts = [path for name in ("config.yaml", "error.txt", "run.log") if (path := output / name).is_file()]
+    for path in [*texts, *sorted(output.glob("figures/*.png"))]:
+        client.log_artifact(run_id, str(path), None if path.parent == output else path.parent.name)
+
+
+def failure_reason(error: BaseException) -> str:
+    """The first line of an error, for tables; of an exception that is no bad input, with its class."""
+    lines = str(error).splitlines() or [""]
+    return lines[0][:300] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}"[:300]
+
+
+def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model: "keras.Model", data: Data) -> None:
+    """Record a model that takes raw images as the run's.
+
+    What `mlflow.keras.log_model` does, which fails with an input example in MLflow 3.17.2: it writes the example
+    before the folder exists, here it does.
+    """
+    import mlflow.keras
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    example = data.x_test[:2]
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
+    )
+    logged = client.create_logged_model(experiment_id, name="model", source_run_id=run_id)
+    description = Model(
+        artifact_path=logged.artifact_location, run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        mlflow.keras.save_model(
+            model,
+            folder,
+            mlflow_model=description,
+            signature=signature,
+            input_example=example,
+            pip_requirements=[f"{name}=={version(name)}" for name in ("keras", "tensorflow", "numpy")],
         )
-        logged = self._client.create_logged_model(self._experiment_id, name="model", source_run_id=self.id)
-        description = Model(
-            artifact_path=logged.artifact_location, run_id=self.id, model_uuid=logged.model_id, model_id=logged.model_id
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            mlflow.keras.save_model(
-                model,
-                folder,
-                mlflow_model=description,
-                signature=signature,
-                input_example=example,
-                pip_requirements=[f"{name}=={version(name)}" for name in ("keras", "tensorflow", "numpy")],
-            )
-            self._client.log_model_artifacts(logged.model_id, folder)
-        self._client.finalize_logged_model(logged.model_id, "READY")
-        self._client.log_outputs(self.id, [LoggedModelOutput(logged.model_id, step=0)])
+        client.log_model_artifacts(logged.model_id, folder)
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
 
 
 def experiment_signature(config: Config, data_digest: str) -> str:
     """What makes two experiments the same: configuration without tracking, data and package version; hexadecimal."""
-    values = {key: value for key, value in asdict(config).items() if key != "tracking"}
+    values = {key: value for key, value in asdict(config).items() if key not in ("tracking", "resume")}
     content = json.dumps([values, data_digest, __version__], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
@@ -244,18 +264,8 @@ def recorded_config(config: Config) -> dict[str, Any]:
     """The configuration as `config.yaml` holds it: everything but a password in the store's address."""
     values = asdict(config)
     if "uri" in values["tracking"]:
-        values["tracking"]["uri"] = without_credentials(values["tracking"]["uri"])
+        values["tracking"]["uri"] = store.without_credentials(values["tracking"]["uri"])
     return values
-
-
-def without_credentials(uri: str) -> str:
-    """An address without user name and password.
-
-    >>> without_credentials("https://me:secret@host/mlflow")
-    'https://host/mlflow'
-    """
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -273,92 +283,35 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _open(experiment: Experiment, tracking: MLflowTracking) -> MLflowRun:
-    """Create the run, and the store and MLflow experiment where they do not exist yet."""
-    _check_store(tracking.uri)
-    # An outage is better told soon than waited for: MLflow's own default adds up to minutes a request.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
-
-    for name in ("alembic", "mlflow.store.db.utils"):  # they announce each table of a new store
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with _one_process_at_a_time(tracking.uri):
-        try:
-            client = MlflowClient(tracking.uri)
-        except ImportError as error:
-            raise _store_error(tracking.uri, f"its database driver is not installed ({error})") from error
-        experiment_id = _experiment_id(client, tracking)
-    _close_abandoned(client, experiment_id)
-    return MLflowRun(client, _create_run(client, experiment_id, experiment, tracking), experiment_id, experiment)
-
-
-@contextmanager
-def _store_errors(uri: str) -> Iterator[None]:
-    """What MLflow raises because of the store, as one message."""
-    try:
-        yield
-    except Exception as error:
-        if type(error).__module__ != "mlflow.exceptions":  # which is imported only once it is needed
-            raise
-        raise _store_error(uri, str(error).splitlines()[0]) from error
-
-
-def _create_run(client: "MlflowClient", experiment_id: str, experiment: Experiment, tracking: MLflowTracking) -> str:
+def create_run(client: "MlflowClient", experiment_id: str, experiment: Experiment, tracking: MLflowTracking) -> str:
+    """Open a run with its tags and parameters; a sweep's job below its parent, named by what varies."""
     from mlflow.entities import Param
 
+    name = tracking.run_name or " ".join(experiment.overrides) or "baseline"
+    tags = process_tags(tracking) | {"overrides": " ".join(experiment.overrides), "output": str(experiment.output)}
+    if experiment.child is not None:
+        values = experiment.child.values
+        name = job_name(values, values) or name
+        tags |= {"mlflow.parentRunId": experiment.child.parent, "swept": json.dumps(values)}
+    run = client.create_run(experiment_id, tags=tags, run_name=name[:250])  # as long as MLflow's databases take
+    recorded = recorded_config(experiment.config)
+    values = {key: value for key, value in recorded.items() if key not in ("tracking", "resume")}
+    client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in flatten(values).items()])
+    return str(run.info.run_id)
+
+
+def process_tags(tracking: MLflowTracking) -> dict[str, str]:
+    """The tags of every run that this process opens: where it runs, which code, and what the user adds."""
     tags = {
         "host": socket.gethostname(),
-        "process": _process_tag(os.getpid()),
-        "overrides": " ".join(experiment.overrides),
+        "process": store.process_tag(os.getpid()),
         "mlflow.source.name": "mnist_exp",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
         **_git_tags(),
         **{key: show(value) for key, value in (tracking.tags or {}).items()},
     }
-    if tracking.note is not None:
-        tags["mlflow.note.content"] = tracking.note
-    name = tracking.run_name or " ".join(experiment.overrides) or "baseline"
-    run = client.create_run(experiment_id, tags=tags, run_name=name[:250])  # as long as MLflow's databases take
-    values = {key: value for key, value in recorded_config(experiment.config).items() if key != "tracking"}
-    client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in flatten(values).items()])
-    return str(run.info.run_id)
-
-
-def _experiment_id(client: "MlflowClient", tracking: MLflowTracking) -> str:
-    found = client.get_experiment_by_name(tracking.experiment)
-    if found is None:
-        path = _sqlite_path(tracking.uri)
-        # Beside the database, wherever that is; a server decides for itself.
-        artifacts = (path.resolve().parent / "mlruns").as_uri() if path else None
-        return str(client.create_experiment(tracking.experiment, artifact_location=artifacts))
-    if found.lifecycle_stage == "deleted":
-        raise InputError(
-            f"tracking.experiment={tracking.experiment}: was deleted in this store; choose another name, or restore it "
-            f"with mlflow experiments restore --experiment-id {found.experiment_id}"
-        )
-    return str(found.experiment_id)
-
-
-def _close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
-    """Mark as KILLED what this host's gone processes (kill -9, power cut) left RUNNING."""
-    running = f"attributes.status = 'RUNNING' AND tags.host = '{socket.gethostname()}'"
-    for run in client.search_runs([experiment_id], running):
-        process = run.data.tags.get("process", "")
-        if process.partition(" ")[0].isdigit() and process != _process_tag(int(process.partition(" ")[0])):
-            client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _process_tag(pid: int) -> str:
-    """A process by number and start, since numbers are used again; without a start if there is no such process."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        started = stat.read_text().rpartition(")")[2].split()[19] if stat.exists() else ""
-    else:
-        command = ["ps", "-o", "lstart=", "-p", str(pid)]
-        started = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return f"{pid} started {started}" if started else str(pid)
+    return tags if tracking.note is None else tags | {"mlflow.note.content": tracking.note}
 
 
 def _user() -> str:
@@ -376,48 +329,6 @@ def _git_tags() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return {"mlflow.source.git.commit": found.stdout.strip()} if found.returncode == 0 else {}
-
-
-def _check_store(uri: str) -> None:
-    """Fail at once where MLflow would try for minutes: a server that is not there, a database that is not writable."""
-    path = _sqlite_path(uri)
-    if path is not None:
-        try:
-            connection = sqlite3.connect(path, timeout=30)
-            connection.execute("BEGIN IMMEDIATE").connection.rollback()
-            connection.close()
-        except sqlite3.Error as error:
-            raise _store_error(uri, f"cannot be written ({error})") from error
-    elif uri.startswith(("http://", "https://")):
-        try:
-            urllib.request.urlopen(without_credentials(uri), timeout=5).close()  # noqa: S310, http or https by here
-        except urllib.error.HTTPError:
-            return  # it answers
-        except (OSError, http.client.HTTPException) as error:
-            raise _store_error(uri, f"no MLflow server answers ({error})") from error
-
-
-def _store_error(uri: str, reason: str) -> InputError:
-    return InputError(
-        f"tracking.uri={without_credentials(uri)}: {reason}; must be a database file that can be written, such as "
-        f"{DEFAULT_URI}, or a running server; tracking=none trains without"
-    )
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
-@contextmanager
-def _one_process_at_a_time(uri: str) -> Iterator[None]:
-    """Hold a lock beside an SQLite store: of processes that create its tables at once, all but one would fail."""
-    path = _sqlite_path(uri)
-    if path is None:
-        yield
-        return
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _tensor_spec(array: npt.NDArray[Any]) -> str:

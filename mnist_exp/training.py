@@ -31,10 +31,12 @@ _EVALUATION_BATCH = 2000
 
 @dataclass(frozen=True)
 class Fitted:
-    """`history`: a list a metric, one value an epoch. `seconds`: wall time of `fit`."""
+    """`history`: a list a metric, one value an epoch. `seconds`: wall time of `fit`. `kept_epoch`: from 1, the epoch
+    whose weights the model has: the last, unless early stopping restored the best."""
 
     history: dict[str, list[float]]
     seconds: float
+    kept_epoch: int
 
 
 class Batches:
@@ -133,6 +135,7 @@ def fit(
     *,
     output: Path,
     on_epoch: Callable[[int, EpochMetrics], None],
+    progress: bool = True,
 ) -> Fitted:
     """Train the compiled `model`, with Keras's progress bar on a terminal and a line an epoch elsewhere.
 
@@ -143,6 +146,7 @@ def fit(
         training: epochs and callbacks.
         output: the folder that callbacks write into.
         on_epoch: called after each epoch with its number, from 1, and its metrics.
+        progress: whether to show it.
 
     Raises:
         InputError: if the loss becomes NaN or infinite, or Keras refuses, before an epoch has
@@ -160,7 +164,7 @@ def fit(
                 validation_batch_size=_EVALUATION_BATCH,
                 callbacks=[_EpochBegin(batches), *callbacks, watch],
                 shuffle=False,  # the order is that of `batches`
-                verbose=1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2,
+                verbose=0 if not progress else 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2,
             )
     except InputError:
         raise
@@ -169,7 +173,13 @@ def fit(
             raise
         raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
     seconds = time.perf_counter() - start
-    return Fitted({name: [float(v) for v in values] for name, values in history.history.items()}, seconds)
+    measured = {name: [float(v) for v in values] for name, values in history.history.items()}
+    restored = [
+        callback.best_epoch + 1
+        for callback in callbacks
+        if isinstance(callback, keras.callbacks.EarlyStopping) and callback.best_weights is not None
+    ]
+    return Fitted(measured, seconds, kept_epoch=restored[0] if restored else len(measured["loss"]))
 
 
 def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:

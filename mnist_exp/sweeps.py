@@ -1,0 +1,344 @@
+"""A sweep from start to end: its parent run, each of its jobs, the ranking; and how it resumes."""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from types import TracebackType
+
+from mnist_exp import __version__, datasets, interrupts, ranking, store
+from mnist_exp.composition import Child, Composed, Experiment, StartedSweep, Sweep
+from mnist_exp.config import Config, Dataset, MLflowTracking, objective_direction
+from mnist_exp.errors import InputError
+from mnist_exp.ranking import Job, job_name
+from mnist_exp.sweep_tracking import MLflowSweepRecord, Parent, SweepRecord, open_sweep, record_in_job
+from mnist_exp.tracking import experiment_signature, failure_reason
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def start(sweep: Sweep) -> Iterator[StartedSweep]:
+    """Open a sweep, show its progress while the block runs its jobs, and rank them at its end, however it ends.
+
+    Raises:
+        InputError: if the store cannot be reached or written.
+        SystemExit: with a message, if a job did not finish.
+    """
+    uri = sweep.config.tracking.uri if isinstance(sweep.config.tracking, MLflowTracking) else ""
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    with store.store_errors(uri):
+        record = open_sweep(sweep, _signature(sweep))
+        print(f"{_jobs(sweep.jobs)}: {' '.join(f'{key}={values}' for key, values in sweep.swept.items())}", flush=True)
+        hydra_settings = [f"hydra.sweep.dir={_quoted(str(sweep.folder))}", *_search_settings(sweep, record)]
+        try:
+            with _Progress(record, sweep):
+                yield StartedSweep(partial(run_job, record.parent), tuple(hydra_settings))
+        except BaseException as error:
+            _end_early(sweep, record, error)
+            raise
+        jobs = _finish(sweep, record)
+    unfinished = max(sweep.jobs - sum(job.status == "FINISHED" for job in jobs), len(ranking.unfinished(jobs)))
+    if unfinished:
+        raise SystemExit(f"{unfinished} of {sweep.jobs} jobs did not finish; the same command with resume=true retries")
+
+
+def run_job(parent: Parent, composed: Composed) -> float | None:
+    """Run one job of a sweep in whatever process it was launched; the objective, None if it failed.
+
+    A failure is recorded and does not stop other jobs. With `resume`, a job that has finished before is not run.
+    """
+    if parent.cwd.is_dir():
+        os.chdir(parent.cwd)
+    # One thread a job, whatever the launcher: of a convolution, TensorFlow rounds by the number of threads.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
+        interrupts.install()
+    record = record_in_job(parent)
+    values = _swept_values(composed.overrides, parent.keys)
+    job = Job(values, "FAILED", output=str(composed.output))
+    try:
+        experiment = composed.experiment()
+        config = replace(experiment.config, tracking=parent.tracking)
+        experiment = replace(experiment, config=config, child=Child(parent.run_id, values))
+    except InputError as error:
+        record.log_refused(replace(job, reason=str(error)), error)
+        return None
+    if config.resume and (finished := _finished(record, config)) is not None:
+        record.reuse(replace(finished, values=values))
+        return finished.objective
+    from mnist_exp.runner import run_experiment  # brings TensorFlow
+
+    try:
+        result = run_experiment(experiment)
+    except Exception as error:
+        record.log_ended(replace(job, reason=failure_reason(error)))
+        return None
+    scores = {name: value for name, value in result.scores.items() if name != "fit_seconds"}
+    record.log_ended(
+        replace(
+            job,
+            status="FINISHED",
+            objective=result.objective,
+            scores=scores,
+            seconds=result.scores["fit_seconds"],
+        )
+    )
+    return result.objective
+
+
+def find_finished(experiment: Experiment) -> str | None:
+    """The id of a run that has finished the same experiment, if any; for a single run with `resume`."""
+    tracking = experiment.config.tracking
+    assert isinstance(tracking, MLflowTracking)
+    with store.store_errors(tracking.uri):
+        parent = Parent("", tracking, (), experiment.output, Path.cwd(), os.getpid())
+        record = MLflowSweepRecord(parent, *store.connect(tracking))
+        finished = _finished(record, experiment.config)
+    return finished.run_id if finished else None
+
+
+def _finished(record: SweepRecord, config: Config) -> Job | None:
+    try:
+        digest = _data_digest(config.dataset)
+    except InputError:  # the run will record it
+        return None
+    return record.finished(experiment_signature(config, digest))
+
+
+@lru_cache(maxsize=8)
+def _data_digest(dataset: Dataset) -> str:
+    return datasets.load(dataset).digest
+
+
+def _signature(sweep: Sweep) -> str:
+    """What makes two sweeps the same: what their jobs share, and what varies how."""
+    values = {key: value for key, value in asdict(sweep.config).items() if key not in ("tracking", "resume")}
+    content = json.dumps([values, sweep.swept, __version__], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _swept_values(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
+    values = dict(override.lstrip("+~").partition("=")[::2] for override in overrides)
+    return {key: values[key] for key in keys if key in values}
+
+
+def _quoted(text: str) -> str:
+    r"""A text as Hydra reads it, whatever is in it.
+
+    >>> print(_quoted("it's"))
+    'it\'s'
+    """
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _search_settings(sweep: Sweep, record: SweepRecord) -> list[str]:
+    """Of a search by Optuna: which study, and how many trials are left of `n_trials`. Nothing for any other sweep.
+
+    The study has the name of the sweep's parent run, so that a sweep that goes on goes on with its study.
+    """
+    if "OptunaSweeper" not in str(sweep.sweeper.get("_target_")):
+        return []
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    direction = objective_direction(sweep.config)
+    name = record.parent.run_id or sweep.folder.name
+    settings = [f"hydra.sweeper.direction={direction}", f"hydra.sweeper.study_name={_quoted(name)}"]
+    storage = sweep.sweeper.get("storage")
+    if storage is None or name not in optuna.get_all_study_names(storage):
+        return settings
+    study = optuna.load_study(study_name=name, storage=storage)
+    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    finished = len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
+    settings.append(f"hydra.sweeper.n_trials={max(sweep.jobs - finished, 0)}")
+    seed = (sweep.sweeper.get("sampler") or {}).get("seed")
+    if seed is not None:  # the same seed would draw the same values again
+        settings.append(f"hydra.sweeper.sampler.seed={seed + len(study.trials)}")
+    return settings
+
+
+def _end_early(sweep: Sweep, record: SweepRecord, error: BaseException) -> None:
+    """Rank what finished before Ctrl-C, SIGTERM or an error of a launcher."""
+    status = "FAILED" if isinstance(error, Exception) else "KILLED"
+    try:
+        record.close_jobs()
+        _rank(sweep, record)
+        record.close(status)
+        print(record.describe())
+    except Exception as second:  # the first error is the one to show
+        print(f"The sweep could not be closed as {status}: {second}", file=sys.stderr)
+    print(f"The sweep is {status}; the same command with resume=true goes on", file=sys.stderr)
+
+
+def _finish(sweep: Sweep, record: SweepRecord) -> list[Job]:
+    record.close_jobs()
+    jobs = _rank(sweep, record)
+    rows = ranking.rank(jobs, objective_direction(sweep.config))
+    best = ranking.best_job(rows, objective_direction(sweep.config))
+    if best is not None:
+        _draw(sweep, record, rows)
+        record.log_best(best, sweep.config.objective)
+        _complete_best(record, best)
+    finished = len(jobs) >= sweep.jobs and not ranking.unfinished(jobs)
+    record.close("FINISHED" if finished else "FAILED")
+    print(record.describe())
+    return jobs
+
+
+def _rank(sweep: Sweep, record: SweepRecord) -> list[Job]:
+    """Print the ranking and write ranking.csv."""
+    jobs, objective, direction = record.jobs(), sweep.config.objective, objective_direction(sweep.config)
+    (sweep.folder / "ranking.csv").write_text(ranking.to_csv(jobs, objective, direction))
+    rows = ranking.rank(jobs, direction)
+    print(title(len(jobs), sweep.config, direction))
+    print(ranking.table(jobs, objective, direction))
+    if text := ranking.verdict(rows, tuple(sweep.swept)):
+        print(text)
+    return jobs
+
+
+def title(jobs: int, config: Config, direction: str) -> str:
+    """What a ranking is by, and whether the choice rests on the test set."""
+    better = "largest" if direction == "maximize" else "smallest"
+    text = f"\n{_jobs(jobs)}, {better} {config.objective} first"
+    if config.objective.startswith("test_"):
+        return (
+            f"{text}, MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
+        )
+    if config.objective.startswith("val_") and config.dataset.validation == "test":
+        return f"{text}, MEASURED ON THE TEST SET: to hold images out instead, dataset.validation=10000"
+    return text
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job" if count == 1 else f"{count} jobs"
+
+
+def _draw(sweep: Sweep, record: SweepRecord, rows: Sequence[ranking.Row]) -> None:
+    from mnist_exp import figures
+
+    objective = sweep.config.objective
+    metric = objective.replace("test_", "val_", 1)
+    names = ranking.short_names(sweep.swept)
+    curves = {
+        job_name(job.values, sweep.swept) or "the job": record.curve(job, metric) for row in rows for job in row.jobs
+    }
+    folder = sweep.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    figures.validation_curves(curves, metric).savefig(folder / "curves.png", dpi=120)
+    jobs = [job for row in rows for job in row.jobs]
+    measured = [({names[key]: value for key, value in job.values.items()}, job.objective or 0.0) for job in jobs]
+    if any(values for values, _ in measured):
+        figures.objective_by_parameter(measured, objective).savefig(folder / "objective.png", dpi=120)
+
+
+def _complete_best(record: SweepRecord, best: Job) -> None:
+    """Make the figures and the logged model of the best job, where `tracking.keep=best` left them out."""
+    output = Path(best.output)
+    if (output / "figures").is_dir():
+        return
+    if not (output / "model.keras").is_file():
+        print(
+            f"The best job's weights are on {best.host} in {output}, which cannot be read here: its figures and model "
+            "were not made; tracking.keep=all makes them where a job runs"
+        )
+        return
+    from omegaconf import OmegaConf
+
+    from mnist_exp.config import check
+    from mnist_exp.runner import complete
+
+    values = OmegaConf.to_container(OmegaConf.load(output / "config.yaml"))
+    assert isinstance(values, dict)
+    config = check({str(key): value for key, value in values.items()})
+    record.log_model(best, *complete(output, config))
+
+
+class _Progress:
+    """Shows which jobs ended, how many are left and for about how long, while launchers block.
+
+    A line a job; on a terminal also what is running. Jobs report to the store alone, from wherever they run.
+    """
+
+    def __init__(self, record: SweepRecord, sweep: Sweep) -> None:
+        self._record, self._sweep = record, sweep
+        self._shown: set[str] = set()
+        self._before = [job for job in record.jobs() if job.status == "FINISHED"] if sweep.config.resume else []
+        self._ended = self._reused = 0
+        self._start = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        if self._before:
+            print(f"{len(self._before)} of them finished before", flush=True)
+            self._shown = {job.run_id for job in self._before}
+        self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+        self._erase()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+            self._look()
+            if sys.stdout.isatty():
+                running = self._running()
+                self._erase()
+                print(f"{self._counts()}{running}"[: os.get_terminal_size().columns - 1], end="", flush=True)
+
+    def _look(self) -> None:
+        """Print a line for each job that ended since the last look."""
+        try:
+            ended = [job for job in self._record.ended() if (job.run_id or job.output) not in self._shown]
+        except Exception as error:  # an outage of the store is told where a job meets it
+            log.warning("no progress can be shown: %s", error)
+            return
+        for job in ended:
+            self._shown.add(job.run_id or job.output)
+            self._ended += 1
+            name = job_name(job.values, self._sweep.swept) or "the job"
+            if job.status != "FINISHED":
+                what = f"{job.status} {job.reason}".strip()
+            else:
+                what = f"{self._sweep.config.objective} {job.objective:.4f}, {job.seconds or 0.0:.1f} s"
+            self._erase()
+            print(f"{self._counts()}: {name}: {what}", flush=True)
+
+    def _counts(self) -> str:
+        done = len(self._before) + self._ended
+        text = f"{done} of {self._sweep.jobs} done"
+        left = max(self._sweep.jobs - done, 0)
+        elapsed = time.monotonic() - self._start
+        # The first job of all also waits for TensorFlow, so what it took says little unless it was long.
+        if not left or not self._ended or (self._ended == 1 and elapsed < 60):
+            return text
+        seconds = elapsed / self._ended * left
+        return f"{text}, about {seconds:.0f} s left" if seconds < 120 else f"{text}, about {seconds / 60:.0f} min left"
+
+    def _running(self) -> str:
+        try:
+            names = self._record.running()
+        except Exception:
+            return ""
+        return f"; running: {', '.join(names)}" if names else ""
+
+    def _erase(self) -> None:
+        if sys.stdout.isatty():
+            print("\r\033[K", end="", flush=True)
