@@ -213,6 +213,9 @@ def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any
     preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
     parsed = {o.get_key_element(): o for o in [*preset, *parser.parse_overrides(list(overrides))]}
     swept = {key: _samples(o) for key, o in parsed.items() if o.is_sweep_override()}
+    for key in swept:
+        if re.match(r"[+~]*(tracking|hydra|objective|direction|resume)\b", key):
+            raise InputError(f"{key}: is the same for all jobs of a sweep, so it has one value")
     fixed = [o.input_line or "" for o in parsed.values() if not o.is_sweep_override()]
     first = {key: samples[0] for key, samples in swept.items()}
     jobs = [first, *(first | {key: sample} for key, samples in swept.items() for sample in samples[1:])]
@@ -278,7 +281,7 @@ def _refuse_foreign_settings(overrides: Sequence[str], mode: RunMode, conf: str,
     """Refuse presets from elsewhere that change Hydra's own settings or call a resolver, unless the user typed it.
 
     Hydra imports and calls what its settings name, sets environment variables and writes where they say; a resolver
-    reads the environment.
+    reads the environment. A sweep may choose its sweeper, and what it varies.
 
     Raises:
         InputError: naming the key.
@@ -288,17 +291,30 @@ def _refuse_foreign_settings(overrides: Sequence[str], mode: RunMode, conf: str,
     plain = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
     groups = [o for o in parsed if o.is_sweep_override() and "." not in o.key_or_group]
     swept = [f"{o.key_or_group}={choice}" for o in groups for choice in o.sweep_string_iterator()]
-    usual = _settings(_composed([], mode, str(CONF), None))
     for choice in [[], *([choice] for choice in swept)]:
-        found = _settings(_composed([*plain, *choice], mode, conf, *where))
+        composed = _composed([*plain, *choice], mode, conf, *where)
+        found, choices = _settings(composed), composed.hydra.runtime.choices
+        sweeper = [f"{group}={choices[group]}" for group in _SWEEPER_GROUPS if choices.get(group) is not None]
+        usual = _settings(_composed(sweeper, mode, str(CONF), None))
         for key in sorted(found.keys() | usual.keys()):
             changed = found.get(key) != usual.get(key)
-            suspicious = key.startswith("hydra.") or re.search(r"\$\{.*:", str(found.get(key)), re.DOTALL)
+            setting = key.startswith("hydra.") and not _OF_A_SWEEP.fullmatch(f"{key}={show(found.get(key))}")
+            suspicious = setting or re.search(r"\$\{.*:", str(found.get(key)), re.DOTALL)
             if changed and suspicious and not key.startswith(typed):
                 raise InputError(
                     f"{key}={show(found.get(key))}: a preset from elsewhere may not set this; if you trust it, type it "
                     "on the command line"
                 )
+
+
+_SWEEPER_GROUPS = ("hydra/sweeper", "hydra/sweeper/sampler")
+# Of the settings of a sweeper, those that conf/sweep/ has. Under params, where hydra.job.env_set could stand as well,
+# only what belongs to the experiment; as storage only a file in the current folder.
+_OF_A_SWEEP = re.compile(
+    r"hydra\.sweeper\.(params(\.(?![+~]*hydra\b)[\w./+~]+)?=.*|(n_trials|n_jobs|max_failure_rate|sampler\.seed)=.*"
+    r"|storage=sqlite:///[\w-]+\.db)",
+    re.DOTALL,
+)
 
 
 def _settings(composed: DictConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ class Job:
 
     `values`: what varies, by full key. `status`: FINISHED, FAILED, KILLED or RUNNING. `objective` and `scores`
     (`test_` metrics): None and empty unless FINISHED. `seconds`: wall time of `fit`. `reason`: of a failure, one line.
-    `run_id`: MLflow's; empty without tracking. `output`: the folder with its files, on `host`.
+    `run_id` and `parent`: MLflow's; empty without tracking. `output`: the folder with its files, on `host`.
     """
 
     values: dict[str, str]
@@ -26,6 +26,7 @@ class Job:
     run_id: str = ""
     output: str = ""
     host: str = ""
+    parent: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,16 @@ def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
     'hidden=32 activation=relu'
     """
     names = short_names(keys)
-    return " ".join(f"{names.get(key, key)}={value}" for key, value in values.items())
+    return " ".join(f"{names.get(key, key)}={_shown(value)}" for key, value in values.items())
+
+
+def row(members: Sequence[Job]) -> Row:
+    """One row of finished jobs."""
+    objectives = [job.objective for job in members if job.objective is not None]
+    values = dict(members[0].values)
+    if len(members) > 1:
+        values.pop("seed", None)
+    return Row(values, tuple(members), fmean(objectives), stdev(objectives) if len(objectives) > 1 else None)
 
 
 def rank(jobs: Sequence[Job], direction: str) -> list[Row]:
@@ -74,7 +84,7 @@ def rank(jobs: Sequence[Job], direction: str) -> list[Row]:
         if job.status == "FINISHED" and job.objective is not None and math.isfinite(job.objective):
             key = tuple(sorted((name, value) for name, value in job.values.items() if name != "seed"))
             groups.setdefault(key, []).append(job)
-    rows = [_row(members) for members in groups.values()]
+    rows = [row(members) for members in groups.values()]
     return sorted(rows, key=lambda row: row.mean, reverse=direction == "maximize")
 
 
@@ -107,9 +117,14 @@ def p_value(one: Row, other: Row) -> float | None:
     return float(ttest_ind(first, second, equal_var=False).pvalue)
 
 
-def table(jobs: Sequence[Job], objective: str, direction: str) -> str:
+def order(objective: str, direction: str) -> str:
+    """How a ranking is ordered, in words."""
+    return f"{'largest' if direction == 'maximize' else 'smallest'} {objective} first"
+
+
+def table(rows: Sequence[Row], rest: Sequence[Job], objective: str) -> str:
     """The ranking as text: what varies, objective, test scores, seconds, status; best first, the unfinished last."""
-    rows, rest = rank(jobs, direction), unfinished(jobs)
+    jobs = [*(job for row in rows for job in row.jobs), *rest]
     keys = _keys(jobs)
     seeds = any(len(row.jobs) > 1 for row in rows)
     shown = [key for key in keys if not (seeds and key == "seed" and not rest)]
@@ -118,7 +133,7 @@ def table(jobs: Sequence[Job], objective: str, direction: str) -> str:
     header += ["std", "n"] if seeds else []
     lines = [[*header, *tests, "seconds", "status"]]
     for place, row in enumerate(rows, start=1):
-        cells = [str(place), *(row.values.get(key, "") for key in shown), _number(row.mean)]
+        cells = [str(place), *(_shown(row.values.get(key, "")) for key in shown), _number(row.mean)]
         if seeds:
             cells += ["" if row.deviation is None else _number(row.deviation), str(len(row.jobs))]
         cells += [_number(fmean((job.scores or {}).get(name, math.nan) for job in row.jobs)) for name in tests]
@@ -127,7 +142,7 @@ def table(jobs: Sequence[Job], objective: str, direction: str) -> str:
     for job in rest:
         blank = [""] * (len(lines[0]) - len(shown) - 2)
         status = f"{job.status}: {job.reason}" if job.reason else job.status
-        lines.append(["-", *(job.values.get(key, "") for key in shown), *blank, status])
+        lines.append(["-", *(_shown(job.values.get(key, "")) for key in shown), *blank, status])
     return _aligned(lines, text_columns=1 + len(shown))
 
 
@@ -164,14 +179,6 @@ def to_csv(jobs: Sequence[Job], objective: str, direction: str) -> str:
     return text.getvalue()
 
 
-def _row(members: list[Job]) -> Row:
-    objectives = [job.objective for job in members if job.objective is not None]
-    values = dict(members[0].values)
-    if len(members) > 1:
-        values.pop("seed", None)
-    return Row(values, tuple(members), fmean(objectives), stdev(objectives) if len(objectives) > 1 else None)
-
-
 def _keys(jobs: Iterable[Job]) -> list[str]:
     return list(dict.fromkeys(key for job in jobs for key in job.values))
 
@@ -179,6 +186,14 @@ def _keys(jobs: Iterable[Job]) -> list[str]:
 def _test_names(jobs: Iterable[Job], objective: str) -> list[str]:
     found = dict.fromkeys(name for job in jobs for name in job.scores or {} if name.startswith("test_"))
     return [name for name in found if name != objective]
+
+
+def _shown(value: str) -> str:
+    """A value that varies; of a number that was drawn at random, four digits."""
+    try:
+        return f"{float(value):.4g}" if len(value) > 10 else value
+    except ValueError:
+        return value
 
 
 def _number(value: float) -> str:

@@ -34,6 +34,7 @@ def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
     # An outage is better told soon than waited for: MLflow's own default adds up to minutes a request.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow.store.db.utils"):  # they announce each table of a new store

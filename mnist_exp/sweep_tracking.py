@@ -5,7 +5,7 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -207,8 +207,7 @@ class MLflowSweepRecord(SweepRecord):
 
     def curve(self, job: Job, metric: str) -> list[float]:
         """A metric of a finished job, a value an epoch."""
-        history = self._client.get_metric_history(job.run_id, metric)
-        return [point.value for point in sorted(history, key=lambda point: point.step)]
+        return curve(self._client, job.run_id, metric)
 
     def log_best(self, job: Job, objective: str) -> None:
         """Record the best job's scores, the objective under its name and as `objective`, its id and configuration."""
@@ -261,13 +260,18 @@ class MLflowSweepRecord(SweepRecord):
         return list(self._reused_jobs.values())
 
 
+def curve(client: "MlflowClient", run_id: str, metric: str) -> list[float]:
+    """A metric of a run, a value an epoch."""
+    return [point.value for point in sorted(client.get_metric_history(run_id, metric), key=lambda point: point.step)]
+
+
 def search(
-    client: "MlflowClient", experiment_id: str, query: str, order_by: Sequence[str] = ("attributes.start_time",)
+    client: "MlflowClient", experiment_id: str, query: str, order: str = "attributes.start_time ASC"
 ) -> Iterator["Run"]:
     """All runs that fulfil a query in MLflow's search syntax, however many."""
     token: str | None = None
     while True:
-        page = client.search_runs([experiment_id], query, order_by=list(order_by), page_token=token)
+        page = client.search_runs([experiment_id], query, order_by=[order], page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -288,6 +292,7 @@ def job_of(run: "Run") -> Job:
         run_id=run.info.run_id,
         output=tags.get("output", ""),
         host=tags.get("host", ""),
+        parent=tags.get("mlflow.parentRunId", ""),
     )
 
 

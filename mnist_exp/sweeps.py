@@ -42,12 +42,16 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
         print(f"{_jobs(sweep.jobs)}: {' '.join(f'{key}={values}' for key, values in sweep.swept.items())}", flush=True)
         hydra_settings = [f"hydra.sweep.dir={_quoted(str(sweep.folder))}", *_search_settings(sweep, record)]
         try:
-            with _Progress(record, sweep):
-                yield StartedSweep(partial(run_job, record.parent), tuple(hydra_settings))
+            try:
+                with _Progress(record, sweep):
+                    yield StartedSweep(partial(run_job, record.parent), tuple(hydra_settings))
+            except ValueError:  # as Optuna's sweeper ends where no job finished
+                if not _is_search(sweep) or any(job.status == "FINISHED" for job in record.jobs()):
+                    raise
+            jobs = _finish(sweep, record)
         except BaseException as error:
             _end_early(sweep, record, error)
             raise
-        jobs = _finish(sweep, record)
     unfinished = max(sweep.jobs - sum(job.status == "FINISHED" for job in jobs), len(ranking.unfinished(jobs)))
     if unfinished:
         raise SystemExit(f"{unfinished} of {sweep.jobs} jobs did not finish; the same command with resume=true retries")
@@ -75,7 +79,8 @@ def run_job(parent: Parent, composed: Composed) -> float | None:
         record.log_refused(replace(job, reason=str(error)), error)
         return None
     if config.resume and (finished := _finished(record, config)) is not None:
-        record.reuse(replace(finished, values=values))
+        if finished.parent != parent.run_id:
+            record.reuse(replace(finished, values=values))
         return finished.objective
     from mnist_exp.runner import run_experiment  # brings TensorFlow
 
@@ -142,15 +147,20 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
+def _is_search(sweep: Sweep) -> bool:
+    return "OptunaSweeper" in str(sweep.sweeper.get("_target_"))
+
+
 def _search_settings(sweep: Sweep, record: SweepRecord) -> list[str]:
     """Of a search by Optuna: which study, and how many trials are left of `n_trials`. Nothing for any other sweep.
 
     The study has the name of the sweep's parent run, so that a sweep that goes on goes on with its study.
     """
-    if "OptunaSweeper" not in str(sweep.sweeper.get("_target_")):
+    if not _is_search(sweep):
         return []
     import optuna
 
+    logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)  # a failed job is told by _Progress
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     direction = objective_direction(sweep.config)
     name = record.parent.run_id or sweep.folder.name
@@ -203,7 +213,7 @@ def _rank(sweep: Sweep, record: SweepRecord) -> list[Job]:
     (sweep.folder / "ranking.csv").write_text(ranking.to_csv(jobs, objective, direction))
     rows = ranking.rank(jobs, direction)
     print(title(len(jobs), sweep.config, direction))
-    print(ranking.table(jobs, objective, direction))
+    print(ranking.table(rows, ranking.unfinished(jobs), objective))
     if text := ranking.verdict(rows, tuple(sweep.swept)):
         print(text)
     return jobs
@@ -211,8 +221,7 @@ def _rank(sweep: Sweep, record: SweepRecord) -> list[Job]:
 
 def title(jobs: int, config: Config, direction: str) -> str:
     """What a ranking is by, and whether the choice rests on the test set."""
-    better = "largest" if direction == "maximize" else "smallest"
-    text = f"\n{_jobs(jobs)}, {better} {config.objective} first"
+    text = f"\n{_jobs(jobs)}, {ranking.order(config.objective, direction)}"
     if config.objective.startswith("test_"):
         return (
             f"{text}, MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
@@ -312,6 +321,8 @@ class _Progress:
             return
         for job in ended:
             self._shown.add(job.run_id or job.output)
+            if job.status == "KILLED":  # by what ends the sweep
+                continue
             self._ended += 1
             name = job_name(job.values, self._sweep.swept) or "the job"
             if job.status != "FINISHED":

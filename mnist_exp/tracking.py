@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from mnist_exp import __version__, store
 from mnist_exp.composition import Experiment
-from mnist_exp.config import Config, MLflowTracking
+from mnist_exp.config import Config, MLflowTracking, objective_direction
 from mnist_exp.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.keras_names import show
@@ -294,7 +294,7 @@ def create_run(client: "MlflowClient", experiment_id: str, experiment: Experimen
         name = job_name(values, values) or name
         tags |= {"mlflow.parentRunId": experiment.child.parent, "swept": json.dumps(values)}
     run = client.create_run(experiment_id, tags=tags, run_name=name[:250])  # as long as MLflow's databases take
-    recorded = recorded_config(experiment.config)
+    recorded = recorded_config(experiment.config) | {"direction": objective_direction(experiment.config)}
     values = {key: value for key, value in recorded.items() if key not in ("tracking", "resume")}
     client.log_batch(run.info.run_id, params=[Param(key, value) for key, value in flatten(values).items()])
     return str(run.info.run_id)

@@ -1,0 +1,163 @@
+"""Rank the runs of an experiment: `python -m mnist_exp.compare`. Imports nothing heavy before it reads the store."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_exp import ranking
+from mnist_exp.composition import compose
+from mnist_exp.config import MLflowTracking
+from mnist_exp.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_EPILOG = """\
+examples:
+  python -m mnist_exp.compare --last 10
+  python -m mnist_exp.compare --filter "params.`model.hidden` = '64' AND metrics.test_accuracy > 0.9"
+  python -m mnist_exp.compare --filter "tags.mlflow.parentRunId = 'ID OF A SWEEP'"
+  python -m mnist_exp.compare --sort "metrics.test_loss ASC"
+  python -m mnist_exp.compare tracking.experiment=mine tracking.uri=http://127.0.0.1:5000
+"""
+
+
+_CURVES = 200  # the most that are drawn
+
+
+def main() -> None:
+    """Print a ranking of runs and draw their curves; exit with 1 and one message after bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mnist_exp.compare",
+        description="Rank the runs of an experiment in MLflow by their objective, and draw their curves.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", help="such as tracking.experiment=NAME tracking.uri=ADDRESS")
+    parser.add_argument("--filter", default="", help="a condition in MLflow's search syntax")
+    parser.add_argument("--sort", help="MLflow's order_by, such as 'metrics.test_loss ASC'; instead of a ranking")
+    parser.add_argument("--last", type=int, metavar="N", help="only the newest N of them")
+    parser.add_argument("--plot", type=Path, default=Path("comparison.png"), help="where to draw; default: %(default)s")
+    arguments = parser.parse_intermixed_args()
+    try:
+        compare(arguments.overrides, arguments.filter, arguments.sort, arguments.last, arguments.plot)
+    except InputError as error:
+        sys.exit(str(error))
+
+
+def compare(overrides: Sequence[str], condition: str, sort: str | None, last: int | None, plot: Path) -> None:
+    """Print finished runs by their objective, the others after them, and write the curves of the finished to `plot`.
+
+    Of runs of the same experiment, seed included, only the newest counts.
+
+    Args:
+        overrides: which store and experiment, by `tracking.uri` and `tracking.experiment`.
+        condition: in MLflow's search syntax; empty for all runs.
+        sort: MLflow's `order_by`, for a line a run in that order; None for a ranking.
+        last: how many, the newest; None for all.
+        plot: a picture to write.
+
+    Raises:
+        InputError: if there is no such store, MLflow refuses the condition or order, no run fulfils it, or the runs to
+            be ranked have different objectives.
+    """
+    tracking = compose(overrides).config.tracking
+    if not isinstance(tracking, MLflowTracking):
+        raise InputError("tracking=none: has no store whose runs could be compared")
+    if plot.suffix.lower() not in {".png", ".pdf", ".svg"} or not plot.absolute().parent.is_dir():
+        raise InputError(f"--plot {plot}: must be a .png, .pdf or .svg file in a folder that exists")
+    from mnist_exp import store
+    from mnist_exp.sweep_tracking import curve, job_of, search
+
+    path = store.sqlite_path(tracking.uri)
+    if path is not None and not path.exists():
+        raise InputError(f"tracking.uri={tracking.uri}: no such store; run python -m mnist_exp in this folder first")
+    with store.store_errors(tracking.uri):
+        client, experiment_id = store.connect(tracking)
+        with _refusals_explained(condition, sort):
+            found = search(client, experiment_id, condition, sort or "attributes.start_time DESC")
+            runs = [run for run in found if "sweep" not in run.data.tags]
+        if last is not None:
+            newest = sorted(runs, key=lambda run: run.info.start_time, reverse=True)[:last]
+            runs = [run for run in runs if run in newest]
+        runs = _newest_of_each(runs)
+        if not runs:
+            raise InputError(f"tracking.experiment={tracking.experiment}: no such run; --help shows filters")
+        jobs = [replace(job_of(run), values=values) for run, values in zip(runs, _differences(runs), strict=True)]
+        objective, direction = _objective(runs, ranked=sort is None)
+        finished = [job for job in jobs if job.status == "FINISHED" and job.objective is not None]
+        rows = ranking.rank(jobs, direction) if sort is None else [ranking.row([job]) for job in finished]
+        print(f"{len(jobs)} runs, {sort or ranking.order(objective, direction)}")
+        print(ranking.table(rows, ranking.unfinished(jobs), objective))
+        if sort is None and (text := ranking.verdict(rows, list(jobs[0].values))):
+            print(text)
+        if any(run.data.params.get("dataset.validation") == "test" for run in runs) and objective.startswith("val_"):
+            print("Runs with dataset.validation=test are ranked by their TEST SET, which then cannot judge the choice.")
+        metric = objective.replace("test_", "val_", 1) if objective != "objective" else "val_loss"
+        ranked = [job for row in rows for job in row.jobs]
+        curves = {
+            ranking.job_name(job.values, job.values) or job.run_id[:8]: curve(client, job.run_id, metric)
+            for job in ranked[:_CURVES]
+        }
+    if curves:
+        from mnist_exp.figures import validation_curves
+
+        validation_curves(curves, metric).savefig(plot, dpi=120)
+        print(f"Curves in {plot}" + (f", of the first {_CURVES}" if len(ranked) > _CURVES else ""))
+
+
+@contextmanager
+def _refusals_explained(condition: str, sort: str | None) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        typed = " ".join(f"{flag} {text!r}" for flag, text in (("--filter", condition), ("--sort", sort)) if text)
+        raise InputError(f"{typed}: {str(error).splitlines()[0]}; --help shows examples") from error
+
+
+def _newest_of_each(runs: Sequence["Run"]) -> list["Run"]:
+    """Of runs with the same signature the newest that finished; the same experiment twice says nothing of chance."""
+    best: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: (run.info.status == "FINISHED", run.info.start_time)):
+        best[run.data.tags.get("signature", run.info.run_id)] = run
+    return [run for run in runs if run in best.values()]
+
+
+def _differences(runs: Sequence["Run"]) -> list[dict[str, str]]:
+    """The parameters that all runs have and that differ between them, of each run."""
+    with_parameters = [run.data.params for run in runs if run.data.params]
+    common = [key for key in with_parameters[0] if all(key in params for params in with_parameters)]
+    differing = [key for key in common if len({params[key] for params in with_parameters}) > 1]
+    return [{key: run.data.params[key] for key in differing if key in run.data.params} for run in runs]
+
+
+def _objective(runs: Sequence["Run"], *, ranked: bool) -> tuple[str, str]:
+    """The one objective of all runs and its direction.
+
+    Raises:
+        InputError: if a ranking is wanted and they have several.
+    """
+    found = {
+        (run.data.params.get("objective"), run.data.params.get("direction"))
+        for run in runs
+        if "objective" in run.data.params
+    }
+    if len(found) == 1:
+        objective, direction = found.pop()
+        return objective or "objective", direction or "maximize"
+    if ranked:
+        names = ", ".join(sorted(str(objective) for objective, _ in found))
+        raise InputError(f"the runs have several objectives ({names}); choose by --filter, or list them by --sort")
+    return "objective", "maximize"
+
+
+if __name__ == "__main__":
+    main()
