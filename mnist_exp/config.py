@@ -206,11 +206,8 @@ def _check_objective(config: Config) -> None:
     logged = logged_metrics(config.training)
     names = [*logged, *(name.replace("val_", "test_", 1) for name in logged if name.startswith("val_"))]
     if config.objective not in names:
-        near = did_you_mean(config.objective, names) or ";"
-        raise InputError(
-            f"objective={config.objective}: no such metric{near} this run logs {', '.join(names)}, and its objective "
-            "is one of them"
-        )
+        fits = did_you_mean(config.objective, names) or f"; objective={logged[-1]} fits"
+        raise InputError(f"objective={config.objective}: with these metrics, none of that name is logged{fits}")
 
 
 _OWN_TAGS = frozenset({"error", "host", "output", "overrides", "process", "signature", "swept", "sweep"})

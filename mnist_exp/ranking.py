@@ -189,7 +189,9 @@ def _test_names(jobs: Iterable[Job], objective: str) -> list[str]:
 
 
 def _shown(value: str) -> str:
-    """A value that varies; of a number that was drawn at random, four digits."""
+    """A value that varies, as one types it; of a number that was drawn at random, four digits."""
+    if value in {"True", "False"}:
+        return value.lower()
     try:
         return f"{float(value):.4g}" if len(value) > 10 else value
     except ValueError:

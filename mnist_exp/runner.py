@@ -96,18 +96,21 @@ def run_experiment(experiment: Experiment) -> Result:
         scores = {f"test_{name}": value for name, value in test_scores.items()} | {"fit_seconds": fitted.seconds}
         objective = _objective(config.objective, fitted, scores)
         log.info("scores %s, %s %s of epoch %d", scores, config.objective, objective, fitted.kept_epoch)
-        run.log_scores(scores | {"objective": objective})
-
         served = models.servable(model, preprocessor, data.x_train.shape[1:])
         served.save(output / "model.keras")
         result = {"history": fitted.history, "kept_epoch": fitted.kept_epoch, "scores": scores, "objective": objective}
         (output / "result.json").write_text(json.dumps(result, indent=1))
-        if alone or (isinstance(config.tracking, MLflowTracking) and config.tracking.keep == "all"):
+        keep = alone or (isinstance(config.tracking, MLflowTracking) and config.tracking.keep == "all")
+        if keep:
             _draw(fitted.history, data, training.predict(model, test[0]), output / "figures")
+        run.log_scores(scores | {"objective": objective})  # once all files are there, in case the store is not
+        if keep:
             run.log_model(served, data)
     if alone:
-        if (epochs := len(fitted.history["loss"])) < config.training.epochs or fitted.kept_epoch < epochs:
-            print(f"Epochs: {epochs} of {config.training.epochs}; the weights are those of epoch {fitted.kept_epoch}")
+        if (epochs := len(fitted.history["loss"])) < config.training.epochs:
+            print(f"Stopped after epoch {epochs} of {config.training.epochs}")
+        if fitted.kept_epoch < epochs:
+            print(f"The weights are those of epoch {fitted.kept_epoch}")
         for name, value in test_scores.items():
             print(f"TEST {name}: {value:.4f}")
         print(f"Computation time: {seconds:.3f} sec")

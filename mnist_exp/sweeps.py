@@ -212,21 +212,23 @@ def _rank(sweep: Sweep, record: SweepRecord) -> list[Job]:
     jobs, objective, direction = record.jobs(), sweep.config.objective, objective_direction(sweep.config)
     (sweep.folder / "ranking.csv").write_text(ranking.to_csv(jobs, objective, direction))
     rows = ranking.rank(jobs, direction)
-    print(title(len(jobs), sweep.config, direction))
+    print(_title(len(jobs), sweep, direction))
     print(ranking.table(rows, ranking.unfinished(jobs), objective))
     if text := ranking.verdict(rows, tuple(sweep.swept)):
         print(text)
     return jobs
 
 
-def title(jobs: int, config: Config, direction: str) -> str:
+def _title(jobs: int, sweep: Sweep, direction: str) -> str:
     """What a ranking is by, and whether the choice rests on the test set."""
-    text = f"\n{_jobs(jobs)}, {ranking.order(config.objective, direction)}"
-    if config.objective.startswith("test_"):
+    objective = sweep.config.objective
+    text = f"\n{_jobs(jobs)}, {ranking.order(objective, direction)}"
+    watched = sweep.config.dataset.validation == "test" or "test" in sweep.swept.get("dataset.validation", "")
+    if objective.startswith("test_"):
         return (
             f"{text}, MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
         )
-    if config.objective.startswith("val_") and config.dataset.validation == "test":
+    if objective.startswith("val_") and watched:
         return f"{text}, MEASURED ON THE TEST SET: to hold images out instead, dataset.validation=10000"
     return text
 

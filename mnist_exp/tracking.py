@@ -101,6 +101,7 @@ def _ended(run: Run, output: Path) -> Iterator[Run]:
     """Close the run with the status that fits how the block ends."""
     try:
         yield run
+        run.close("FINISHED")
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
         log.error("%s", status, exc_info=error)
@@ -114,7 +115,6 @@ def _ended(run: Run, output: Path) -> Iterator[Run]:
             print(f"{run.describe()} could not be closed as {status}: {second}", file=sys.stderr)
             print(f"Its files are in {output}", file=sys.stderr)
         raise
-    run.close("FINISHED")
 
 
 class MLflowRun(Run):

@@ -156,6 +156,7 @@ def fit(
     start = time.perf_counter()
     try:
         callbacks = [make("callbacks", {name: arguments}, output) for name, arguments in training.callbacks.items()]
+        _create_variables(model, *validation)
         with interrupts.deferred():
             history = model.fit(
                 batches.dataset,
@@ -180,6 +181,17 @@ def fit(
         if isinstance(callback, keras.callbacks.EarlyStopping) and callback.best_weights is not None
     ]
     return Fitted(measured, seconds, kept_epoch=restored[0] if restored else len(measured["loss"]))
+
+
+def _create_variables(model: keras.Model, x: Any, y: Any) -> None:
+    """Create the variables of the optimizer and the metrics, which `fit` would do while TensorFlow traces it.
+
+    It would trace twice then, and leave 4.6 instead of 1.6 MB behind, which only the end of the process frees
+    (keras-team/keras issue 17458).
+    """
+    model.optimizer.build(model.trainable_variables)
+    model.compute_metrics(x[:1], y[:1], model(x[:1]))
+    model.reset_metrics()
 
 
 def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:

@@ -21,6 +21,8 @@ Arrays = dict[str, Any]
 
 # Two epochs on a slice of MNIST: for tests that need a whole run, not a good one.
 QUICK = ("dataset.limit=2000", "training.epochs=2", "training.batch_size=100")
+# The sweep that the README types.
+SIX = ("model.hidden=16,32,64", "model.activation=sigmoid,relu")
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +53,7 @@ def command(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProce
 
 def runs_in(folder: Path, experiment: str = "mnist_exp") -> list[Run]:
     """All runs of the store in `folder`, oldest first."""
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    client = store(folder)
     found = client.get_experiment_by_name(experiment)
     assert found is not None
     return list(client.search_runs([found.experiment_id], order_by=["attributes.start_time"]))
@@ -92,3 +94,34 @@ def tracked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "stdout").write_text(done.stdout)
     (folder / "stderr").write_text(done.stderr)
     return folder
+
+
+@pytest.fixture(scope="session")
+def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which six networks were compared on all of MNIST."""
+    folder = tmp_path_factory.mktemp("sweep")
+    done = command("-m", *SIX, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    (folder / "stderr").write_text(done.stderr)
+    return folder
+
+
+def sweep_in(folder: Path, experiment: str = "mnist_exp") -> tuple[Run, list[Run]]:
+    """The one parent run of the store in `folder`, and its jobs, oldest first."""
+    recorded = runs_in(folder, experiment)
+    [parent] = [run for run in recorded if "sweep" in run.data.tags]
+    return parent, [run for run in recorded if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+
+
+def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
+    """The paths of all artifacts of a run."""
+    found = set()
+    for item in client.list_artifacts(run_id, folder):
+        found |= artifacts(client, run_id, item.path) if item.is_dir else {item.path}
+    return found
+
+
+def store(folder: Path) -> MlflowClient:
+    """The store in `folder`."""
+    return MlflowClient(f"sqlite:///{folder}/mlflow.db")

@@ -59,7 +59,7 @@ def test_what_a_notebook_gets_back(mnist: Data) -> None:
     assert (probabilities.argmax(1) == mnist.y_test).mean() == pytest.approx(result.scores["test_accuracy"], abs=2e-4)
     files = {str(path.relative_to(result.output)) for path in result.output.rglob("*") if path.is_file()}
     figures = {"figures/curves.png", "figures/predictions.png", "figures/confusion_matrix.png"}
-    assert files == {"config.yaml", "run.log", "model.keras"} | figures
+    assert files == {"config.yaml", "run.log", "model.keras", "result.json"} | figures
 
 
 @pytest.mark.parametrize("stack", [("training.epochs=2",), ("experiment=convnet", *QUICK, "dataset.validation=500")])

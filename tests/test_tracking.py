@@ -22,20 +22,9 @@ from mnist_exp.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import experiment_signature, recorded_config
 
-from .conftest import QUICK, command, runs_in, start, wait_for_line
+from .conftest import QUICK, artifacts, command, runs_in, start, store, wait_for_line
 
 LONG = ("training.epochs=100000", "dataset.limit=2000", "training.batch_size=100")
-
-
-def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
-    found = set()
-    for item in client.list_artifacts(run_id, folder):
-        found |= artifacts(client, run_id, item.path) if item.is_dir else {item.path}
-    return found
-
-
-def store(folder: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
 
 
 def test_parameters_are_the_configuration_with_dots(tracked_folder: Path) -> None:

@@ -98,7 +98,7 @@ def test_every_metric_gives_a_number_under_its_name(one_hot: bool) -> None:
     names = sorted(name for name in ALLOWED["metrics"] if name.startswith("Sparse") != one_hot)
     specs: list[Any] = [{"F1Score": {"average": "macro"}} if name == "F1Score" else name for name in names]
     typed = f"training.metrics={show(specs).replace(': ', ':')}"
-    result = quick(typed, f"preprocessing.one_hot={str(one_hot).lower()}", "training.epochs=1")
+    result = quick(typed, "objective=loss", f"preprocessing.one_hot={str(one_hot).lower()}", "training.epochs=1")
     assert set(result.history) == {
         *map(metric_name, specs),
         *(f"val_{metric_name(spec)}" for spec in specs),
@@ -161,7 +161,7 @@ def test_a_run_says_where_it_stopped(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_what_keras_refuses_in_the_first_step_is_bad_input() -> None:
     with pytest.raises(InputError, match="Keras cannot train with these arguments: "):
-        quick("training.metrics=[{Precision:{class_id:70}}]")
+        quick("training.metrics=[{Precision:{class_id:70}}]", "objective=val_precision")
 
 
 def test_keras_refusing_a_callback_is_bad_input() -> None:

@@ -1,0 +1,93 @@
+"""What `python -m mnist_exp.compare` prints and draws of a real sweep."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import mnist_exp
+
+from .conftest import QUICK, command, runs_in, sweep_in
+
+
+def compare(*arguments: str, cwd: Path, store: Path) -> subprocess.CompletedProcess[str]:
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1]),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "mnist_exp.compare", *arguments],
+        cwd=cwd, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_all_runs_are_ranked_and_drawn(sweep_folder: Path, tmp_path: Path) -> None:
+    done = compare(cwd=tmp_path, store=sweep_folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    title, header, *rows = done.stdout.splitlines()
+    assert title == "6 runs, largest val_accuracy first"
+    assert header.split() == ["hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds", "status"]
+    assert [row.split()[1:3] for row in rows[:6]] == [
+        ["64", "relu"], ["32", "relu"], ["64", "sigmoid"], ["16", "relu"], ["32", "sigmoid"], ["16", "sigmoid"]
+    ]  # fmt: skip
+    assert "TEST SET" in done.stdout
+    assert Image.open(tmp_path / "comparison.png").size == (1080, 600)
+
+
+def test_a_filter_an_order_and_the_newest(sweep_folder: Path, tmp_path: Path) -> None:
+    def first_columns(*arguments: str) -> list[list[str]]:
+        done = compare(*arguments, "--plot", "some.svg", cwd=tmp_path, store=sweep_folder)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        return [line.split()[1:3] for line in lines[2:] if line[:1].isdigit()]
+
+    assert [row[0] for row in first_columns("--filter", "params.`model.activation` = 'relu'")] == ["64", "32", "16"]
+    assert first_columns("--sort", "metrics.test_accuracy ASC")[0] == ["16", "sigmoid"]
+    assert first_columns("--last", "2") == [["relu", "0.9515"], ["sigmoid", "0.9277"]]
+    parent, _ = sweep_in(sweep_folder)
+    assert len(first_columns("--filter", f"tags.mlflow.parentRunId = '{parent.info.run_id}'")) == 6
+    assert (tmp_path / "some.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--filter", "nonsense = 3"], "--filter 'nonsense = 3': Invalid attribute key 'nonsense'"),
+        (["--sort", "metrics"], "--sort 'metrics': "),
+        (["--filter", "params.seed = '77'"], "no such run"),
+        (["tracking.experiment=other"], "tracking.experiment=other: no such run"),
+        (["tracking.uri=sqlite:///nowhere.db"], "no such store"),
+        (["tracking=none"], "tracking=none: has no store"),
+        (["--plot", "nowhere/a.png"], "--plot nowhere/a.png: must be"),
+        (["modle=cnn"], "did you mean model?"),
+    ],
+)
+def test_bad_input_is_one_message(sweep_folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    before = len(runs_in(sweep_folder))
+    done = compare(*arguments, cwd=tmp_path, store=sweep_folder)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert len(runs_in(sweep_folder)) == before
+
+
+def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert command(*QUICK, cwd=tmp_path).returncode == 0
+    assert command(*QUICK, "optimizer.learning_rate=1e38", cwd=tmp_path).returncode == 1
+    done = compare(cwd=tmp_path, store=tmp_path)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("2 runs")
+    assert lines[2].endswith("FINISHED")
+    assert "FAILED: loss became" in lines[3]
+    assert command(*QUICK, "objective=val_loss", cwd=tmp_path).returncode == 0
+    mixed = compare(cwd=tmp_path, store=tmp_path)
+    assert mixed.returncode == 1
+    assert "several objectives (val_accuracy, val_loss); choose by --filter" in mixed.stderr
+    assert compare("--sort", "metrics.test_loss ASC", cwd=tmp_path, store=tmp_path).returncode == 0
