@@ -16,6 +16,8 @@ from mnist_exp.errors import InputError
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+    from mnist_exp.ranking import Job
+
 _EPILOG = """\
 examples:
   python -m mnist_exp.compare --last 10
@@ -68,6 +70,8 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
     tracking = compose(overrides).config.tracking
     if not isinstance(tracking, MLflowTracking):
         raise InputError("tracking=none: has no store whose runs could be compared")
+    if last is not None and last < 1:
+        raise InputError(f"--last {last}: must be a whole number, at least 1")
     if plot.suffix.lower() not in {".png", ".pdf", ".svg"} or not plot.absolute().parent.is_dir():
         raise InputError(f"--plot {plot}: must be a .png, .pdf or .svg file in a folder that exists")
     from mnist_exp import store
@@ -77,7 +81,7 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
     if path is not None and not path.exists():
         raise InputError(f"tracking.uri={tracking.uri}: no such store; run python -m mnist_exp in this folder first")
     with store.store_errors(tracking.uri):
-        client, experiment_id = store.connect(tracking)
+        client, experiment_id = store.connect(tracking, create=False)
         with _refusals_explained(condition, sort):
             found = search(client, experiment_id, condition, sort or "attributes.start_time DESC")
             runs = [run for run in found if "sweep" not in run.data.tags]
@@ -87,22 +91,20 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
         runs = _newest_of_each(runs)
         if not runs:
             raise InputError(f"tracking.experiment={tracking.experiment}: no such run; --help shows filters")
-        jobs = [replace(job_of(run), values=values) for run, values in zip(runs, _differences(runs), strict=True)]
+        common, differing = _differences(runs)
+        jobs = [replace(job_of(run), values={key: run.data.params.get(key, "") for key in differing}) for run in runs]
         objective, direction = _objective(runs, ranked=sort is None)
-        finished = [job for job in jobs if job.status == "FINISHED" and job.objective is not None]
-        rows = ranking.rank(jobs, direction) if sort is None else [ranking.row([job]) for job in finished]
-        print(f"{len(jobs)} runs, {sort or ranking.order(objective, direction)}")
-        print(ranking.table(rows, ranking.unfinished(jobs), objective))
-        if sort is None and (text := ranking.verdict(rows, list(jobs[0].values))):
+        rest = ranking.unranked(jobs)
+        rows = ranking.rank(jobs, direction)
+        if sort is not None:
+            rows = [ranking.row([job]) for job in jobs if job not in rest]
+        print(f"{len(jobs)} runs, {sort or ranking.order(objective, direction)}{_on_the_test_set(runs, objective)}")
+        print(ranking.table(rows, rest, objective, common))
+        if sort is None and (text := ranking.verdict(rows, common)):
             print(text)
-        if any(run.data.params.get("dataset.validation") == "test" for run in runs) and objective.startswith("val_"):
-            print("Runs with dataset.validation=test are ranked by their TEST SET, which then cannot judge the choice.")
         metric = objective.replace("test_", "val_", 1) if objective != "objective" else "val_loss"
         ranked = [job for row in rows for job in row.jobs]
-        curves = {
-            ranking.job_name(job.values, job.values) or job.run_id[:8]: curve(client, job.run_id, metric)
-            for job in ranked[:_CURVES]
-        }
+        curves = {_name(job, common): curve(client, job.run_id, metric) for job in ranked[:_CURVES]}
     if curves:
         from mnist_exp.figures import validation_curves
 
@@ -131,12 +133,24 @@ def _newest_of_each(runs: Sequence["Run"]) -> list["Run"]:
     return [run for run in runs if run in best.values()]
 
 
-def _differences(runs: Sequence["Run"]) -> list[dict[str, str]]:
-    """The parameters that all runs have and that differ between them, of each run."""
-    with_parameters = [run.data.params for run in runs if run.data.params]
-    common = [key for key in with_parameters[0] if all(key in params for params in with_parameters)]
-    differing = [key for key in common if len({params[key] for params in with_parameters}) > 1]
-    return [{key: run.data.params[key] for key in differing if key in run.data.params} for run in runs]
+def _differences(runs: Sequence["Run"]) -> tuple[list[str], list[str]]:
+    """The parameters that differ between the runs: those that all have, which are worth a column, and all of them."""
+    parameters = [run.data.params for run in runs if run.data.params]
+    keys = dict.fromkeys(key for one in parameters for key in one)
+    differing = [key for key in keys if len({one.get(key, "") for one in parameters}) > 1]
+    return [key for key in differing if all(key in one for one in parameters)], differing
+
+
+def _name(job: Job, keys: Sequence[str]) -> str:
+    varying = {key: job.values[key] for key in keys}
+    return f"{ranking.job_name(varying, keys)} ({job.run_id[:6]})".strip()
+
+
+def _on_the_test_set(runs: Sequence["Run"], objective: str) -> str:
+    watched = any(run.data.params.get("dataset.validation") == "test" for run in runs)
+    if objective.startswith("test_") or (objective.startswith("val_") and watched):
+        return ", MEASURED ON THE TEST SET where dataset.validation=test or the objective is a test score"
+    return ""
 
 
 def _objective(runs: Sequence["Run"], *, ranked: bool) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_exp.config import Config, check
+from mnist_exp.config import Config, check, objective_direction
 from mnist_exp.errors import InputError, did_you_mean
 from mnist_exp.keras_names import show
 
@@ -96,14 +96,15 @@ class Sweep:
     """Several jobs, as typed and as a preset has it.
 
     `overrides`: typed, `tracking` and `hydra` aside. `swept`: what was typed for each key that varies. `jobs`: their
-    number. `config`: the first job's. `folder`: for the sweep's own files, the jobs' folders in it. `sweeper`: Hydra's
-    settings of it.
+    number. `config`: the first job's. `watches_test_set`: whether any job does. `folder`: for the sweep's own files,
+    the jobs' folders in it. `sweeper`: Hydra's settings of it.
     """
 
     overrides: tuple[str, ...]
     swept: dict[str, str]
     jobs: int
     config: Config
+    watches_test_set: bool
     folder: Path
     sweeper: dict[str, Any]
 
@@ -129,7 +130,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
     """
     composed = _composed(overrides, RunMode.RUN, str(CONF), config_dir)
     if config_dir is not None:
-        _refuse_foreign_settings(overrides, RunMode.RUN, str(CONF), config_dir)
+        _refuse_foreign_settings(composed, overrides, RunMode.RUN)
     return Experiment(_checked(composed), _typed(overrides), Path(str(composed.hydra.run.dir)).resolve())
 
 
@@ -165,9 +166,9 @@ def command_line(
             return
         composed = _composed(arguments.overrides, mode, *where)
         if foreign:
-            _refuse_foreign_settings(arguments.overrides, mode, *where)
+            _refuse_foreign_settings(composed, arguments.overrides, mode)
         if mode == RunMode.MULTIRUN:
-            with sweep(_sweep(composed, arguments.overrides, where)) as started:
+            with sweep(_sweep(composed, arguments.overrides, where, foreign=bool(foreign))) as started:
                 sys.argv += started.overrides
                 _hydra_main(started.run_job)
         else:
@@ -196,14 +197,17 @@ def _hydra_main(run: Callable[[Composed], object]) -> None:
         raise failures[0]
 
 
-def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any, Any]) -> Sweep:
+def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any, Any], *, foreign: bool) -> Sweep:
     """What a sweep consists of, each of its values checked once, with the first of all others.
 
     Raises:
-        InputError: for a value that cannot be used, or a password in what Hydra writes to multirun.yaml.
+        InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
+            password in what Hydra writes to multirun.yaml.
     """
-    if "@" in urlsplit(str(_settings(composed).get("tracking.uri", ""))).netloc:
-        raise InputError("tracking.uri: a sweep writes down what was typed; put a password into MLFLOW_TRACKING_URI")
+    settings = _settings(composed)
+    for key, instead in (("tracking.uri", "MLFLOW_TRACKING_URI"), ("hydra.sweeper.storage", "an option file")):
+        if "@" in urlsplit(str(settings.get(key, ""))).netloc:
+            raise InputError(f"{key}: a sweep writes down what was typed; put a password into {instead}")
     sweeper = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
     assert isinstance(sweeper, dict)
     with hydra.initialize_config_dir(where[0], **_HYDRA_DEFAULTS):
@@ -213,20 +217,28 @@ def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any
     preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
     parsed = {o.get_key_element(): o for o in [*preset, *parser.parse_overrides(list(overrides))]}
     swept = {key: _samples(o) for key, o in parsed.items() if o.is_sweep_override()}
-    for key in swept:
+    for key, samples in swept.items():
         if re.match(r"[+~]*(tracking|hydra|objective|direction|resume)\b", key):
             raise InputError(f"{key}: is the same for all jobs of a sweep, so it has one value")
+        if len(set(samples)) < len(samples):
+            raise InputError(f"{key}={','.join(samples)}: each value may be listed once")
     fixed = [o.input_line or "" for o in parsed.values() if not o.is_sweep_override()]
     first = {key: samples[0] for key, samples in swept.items()}
     jobs = [first, *(first | {key: sample} for key, samples in swept.items() for sample in samples[1:])]
-    configs = [
-        _checked(_composed([*fixed, *(f"{k}={v}" for k, v in job.items())], RunMode.RUN, *where)) for job in jobs
-    ]
+    configs = []
+    for job in jobs:
+        of_job = _composed([*fixed, *(f"{key}={value}" for key, value in job.items())], RunMode.RUN, *where)
+        if foreign:
+            _refuse_foreign_settings(of_job, overrides, RunMode.RUN)
+        configs.append(_checked(of_job))
+    if len({(config.objective, objective_direction(config)) for config in configs}) > 1:
+        raise InputError(f"objective={configs[0].objective}: not that of all jobs, which cannot be ranked then")
     return Sweep(
         overrides=_typed(overrides),
         swept={key.lstrip("+~"): (parsed[key].input_line or "").partition("=")[2] for key in swept},
         jobs=sweeper.get("n_trials") or math.prod(map(len, swept.values())),
         config=configs[0],
+        watches_test_set=any(config.dataset.validation == "test" for config in configs),
         folder=Path(str(composed.hydra.sweep.dir)).absolute(),
         sweeper={str(key): value for key, value in sweeper.items()},
     )
@@ -277,7 +289,7 @@ def _typed(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(o for o in overrides if not o.lstrip("+~").startswith(("tracking", "hydra")))
 
 
-def _refuse_foreign_settings(overrides: Sequence[str], mode: RunMode, conf: str, *where: Any) -> None:
+def _refuse_foreign_settings(composed: DictConfig, overrides: Sequence[str], mode: RunMode) -> None:
     """Refuse presets from elsewhere that change Hydra's own settings or call a resolver, unless the user typed it.
 
     Hydra imports and calls what its settings name, sets environment variables and writes where they say; a resolver
@@ -288,23 +300,18 @@ def _refuse_foreign_settings(overrides: Sequence[str], mode: RunMode, conf: str,
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     typed = tuple(o.key_or_group.replace("/", ".") for o in parsed)
-    plain = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
-    groups = [o for o in parsed if o.is_sweep_override() and "." not in o.key_or_group]
-    swept = [f"{o.key_or_group}={choice}" for o in groups for choice in o.sweep_string_iterator()]
-    for choice in [[], *([choice] for choice in swept)]:
-        composed = _composed([*plain, *choice], mode, conf, *where)
-        found, choices = _settings(composed), composed.hydra.runtime.choices
-        sweeper = [f"{group}={choices[group]}" for group in _SWEEPER_GROUPS if choices.get(group) is not None]
-        usual = _settings(_composed(sweeper, mode, str(CONF), None))
-        for key in sorted(found.keys() | usual.keys()):
-            changed = found.get(key) != usual.get(key)
-            setting = key.startswith("hydra.") and not _OF_A_SWEEP.fullmatch(f"{key}={show(found.get(key))}")
-            suspicious = setting or re.search(r"\$\{.*:", str(found.get(key)), re.DOTALL)
-            if changed and suspicious and not key.startswith(typed):
-                raise InputError(
-                    f"{key}={show(found.get(key))}: a preset from elsewhere may not set this; if you trust it, type it "
-                    "on the command line"
-                )
+    found, choices = _settings(composed), composed.hydra.runtime.choices
+    sweeper = [f"{group}={choices[group]}" for group in _SWEEPER_GROUPS if choices.get(group) is not None]
+    usual = _settings(_composed(sweeper, mode, str(CONF), None))
+    for key in sorted(found.keys() | usual.keys()):
+        changed = found.get(key) != usual.get(key)
+        setting = key.startswith("hydra.") and not _OF_A_SWEEP.fullmatch(f"{key}={show(found.get(key))}")
+        suspicious = setting or re.search(r"\$\{.*:", str(found.get(key)), re.DOTALL)
+        if changed and suspicious and not key.startswith(typed):
+            raise InputError(
+                f"{key}={show(found.get(key))}: a preset from elsewhere may not set this; if you trust it, type it "
+                "on the command line"
+            )
 
 
 _SWEEPER_GROUPS = ("hydra/sweeper", "hydra/sweeper/sampler")

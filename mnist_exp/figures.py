@@ -58,7 +58,7 @@ def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Fig
             range(1, len(values) + 1),
             values,
             color=f"C{index}" if named else "lightgrey",
-            label=name if named else None,
+            label=_plain(name) if named else None,
             linewidth=1.5 if named else 0.8,
             marker="o" if len(values) == 1 else None,
         )
@@ -102,7 +102,7 @@ def objective_by_parameter(jobs: Sequence[tuple[Mapping[str, str], float]], obje
         else:
             choices = _ordered({text for text, _ in given})
             axes.plot([choices.index(text) for text, _ in given], measured, "o", color=_VALIDATION, alpha=0.7)
-            axes.set_xticks(range(len(choices)), [shorten(choice, 24) for choice in choices], fontsize=8)
+            axes.set_xticks(range(len(choices)), [_plain(choice) for choice in choices], fontsize=8)
             axes.set_xlim(-0.5, len(choices) - 0.5)
         axes.set(xlabel=name, ylabel=objective)
         axes.grid(alpha=0.4)
@@ -129,14 +129,19 @@ def _heat_map(
     axes: Axes = figure.subplots()
     picture = axes.imshow(means, cmap="viridis", aspect="auto")
     figure.colorbar(picture, ax=axes, label=objective)
-    axes.set_xticks(range(len(columns)), [shorten(column, 24) for column in columns])
-    axes.set_yticks(range(len(rows)), [shorten(row, 24) for row in rows])
+    axes.set_xticks(range(len(columns)), [_plain(column) for column in columns])
+    axes.set_yticks(range(len(rows)), [_plain(row) for row in rows])
     axes.set(xlabel=across, ylabel=down, title=objective)
     middle = (means.min() + means.max()) / 2
     for place in np.ndindex(*means.shape):
         colour = "black" if means[place] > middle else "white"
         axes.text(place[1], place[0], f"{means[place]:.4f}", ha="center", va="center", color=colour, fontsize=9)
     return figure
+
+
+def _plain(text: str) -> str:
+    """A label of bearable length, in which matplotlib finds no formula."""
+    return shorten(text, 60).replace("$", r"\$")
 
 
 def _ordered(choices: set[str]) -> list[str]:

@@ -81,7 +81,7 @@ def rank(jobs: Sequence[Job], direction: str) -> list[Row]:
     """
     groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
     for job in jobs:
-        if job.status == "FINISHED" and job.objective is not None and math.isfinite(job.objective):
+        if _is_ranked(job):
             key = tuple(sorted((name, value) for name, value in job.values.items() if name != "seed"))
             groups.setdefault(key, []).append(job)
     rows = [row(members) for members in groups.values()]
@@ -96,9 +96,13 @@ def best_job(rows: Sequence[Row], direction: str) -> Job | None:
     return choose(rows[0].jobs, key=lambda job: job.objective if job.objective is not None else math.nan)
 
 
-def unfinished(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs that no row holds: failed, killed or still running."""
-    return [job for job in jobs if job.status != "FINISHED"]
+def unranked(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs that no row holds: failed, killed, still running, or of an objective that is not a number."""
+    return [job for job in jobs if not _is_ranked(job)]
+
+
+def _is_ranked(job: Job) -> bool:
+    return job.status == "FINISHED" and job.objective is not None and math.isfinite(job.objective)
 
 
 def p_value(one: Row, other: Row) -> float | None:
@@ -122,10 +126,17 @@ def order(objective: str, direction: str) -> str:
     return f"{'largest' if direction == 'maximize' else 'smallest'} {objective} first"
 
 
-def table(rows: Sequence[Row], rest: Sequence[Job], objective: str) -> str:
-    """The ranking as text: what varies, objective, test scores, seconds, status; best first, the unfinished last."""
+def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, columns: Sequence[str] | None = None) -> str:
+    """The ranking as text: what varies, objective, test scores, seconds, status; best first, the unranked last.
+
+    Args:
+        rows: in the order to show.
+        rest: jobs that no row holds.
+        objective: its name.
+        columns: of what varies, the keys to show; None for all.
+    """
     jobs = [*(job for row in rows for job in row.jobs), *rest]
-    keys = _keys(jobs)
+    keys = _keys(jobs) if columns is None else list(columns)
     seeds = any(len(row.jobs) > 1 for row in rows)
     shown = [key for key in keys if not (seeds and key == "seed" and not rest)]
     names, tests = short_names(keys), _test_names(jobs, objective)
@@ -141,7 +152,8 @@ def table(rows: Sequence[Row], rest: Sequence[Job], objective: str) -> str:
         lines.append(cells)
     for job in rest:
         blank = [""] * (len(lines[0]) - len(shown) - 2)
-        status = f"{job.status}: {job.reason}" if job.reason else job.status
+        reason = job.reason or ("no objective" if job.status == "FINISHED" else "")
+        status = f"{job.status}: {_printable(reason)}" if reason else job.status
         lines.append(["-", *(_shown(job.values.get(key, "")) for key in shown), *blank, status])
     return _aligned(lines, text_columns=1 + len(shown))
 
@@ -152,7 +164,7 @@ def verdict(rows: Sequence[Row], keys: Sequence[str]) -> str:
         return ""
     p = p_value(rows[0], rows[1])
     if p is None:
-        return "One run a row cannot tell a difference from chance; add seed=0,1,2,3,4 to see the spread."
+        return "A row of one run cannot be told from chance; seed=0,1,2,3,4 beside what varies shows the spread."
     shown = f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
     name = job_name(rows[0].values, keys) or "The first"
     if p < 0.05:
@@ -173,7 +185,7 @@ def to_csv(jobs: Sequence[Job], objective: str, direction: str) -> str:
             scores = [(job.scores or {}).get(name, "") for name in tests]
             spread = [row.mean, deviation, len(row.jobs)]
             writer.writerow([place, *values, job.objective, *spread, *scores, job.seconds, job.status, "", job.run_id])
-    for job in unfinished(jobs):
+    for job in unranked(jobs):
         blank = [""] * (5 + len(tests))
         writer.writerow(["", *(job.values.get(key, "") for key in keys), *blank, job.status, job.reason, job.run_id])
     return text.getvalue()
@@ -188,8 +200,14 @@ def _test_names(jobs: Iterable[Job], objective: str) -> list[str]:
     return [name for name in found if name != objective]
 
 
+def _printable(text: str) -> str:
+    """Without what would steer a terminal: a store may hold what others wrote."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def _shown(value: str) -> str:
     """A value that varies, as one types it; of a number that was drawn at random, four digits."""
+    value = _printable(value)
     if value in {"True", "False"}:
         return value.lower()
     try:

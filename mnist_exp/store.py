@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 
 
-def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
-    """A client of the store, and the id of the MLflow experiment; both are created where they do not exist yet.
+def connect(tracking: MLflowTracking, *, create: bool = True) -> tuple["MlflowClient", str]:
+    """A client of the store, and the id of the MLflow experiment, which is created where it does not exist yet.
 
     Raises:
-        InputError: if the store cannot be reached or written, or the experiment was deleted.
+        InputError: if the store cannot be reached or written, the experiment was deleted, or does not exist and is not
+            to be created.
     """
     _check_store(tracking.uri)
     # An outage is better told soon than waited for: MLflow's own default adds up to minutes a request.
@@ -44,7 +45,7 @@ def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
             client = MlflowClient(tracking.uri)
         except ImportError as error:
             raise _store_error(tracking.uri, f"its database driver is not installed ({error})") from error
-        return client, _experiment_id(client, tracking)
+        return client, _experiment_id(client, tracking, create=create)
 
 
 @contextmanager
@@ -86,8 +87,11 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
 
 
-def _experiment_id(client: "MlflowClient", tracking: MLflowTracking) -> str:
+def _experiment_id(client: "MlflowClient", tracking: MLflowTracking, *, create: bool) -> str:
     found = client.get_experiment_by_name(tracking.experiment)
+    if found is None and not create:
+        names = [experiment.name for experiment in client.search_experiments()]
+        raise InputError(f"tracking.experiment={tracking.experiment}: no such experiment; there is {', '.join(names)}")
     if found is None:
         path = sqlite_path(tracking.uri)
         # Beside the database, wherever that is; a server decides for itself.

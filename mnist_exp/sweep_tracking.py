@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_SECONDS_FOR_JOBS_TO_END = 10.0
+_SECONDS_FOR_JOBS_TO_END = 20.0
+_MILLISECONDS_THAT_CLOCKS_DIFFER = 60_000  # between the machines of a cluster
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,13 @@ def open_sweep(sweep: Sweep, signature: str) -> "SweepRecord":
         name = settings.run_name or " ".join(sweep.overrides)
         run_id = str(client.create_run(experiment_id, tags=tags, run_name=name[:250]).info.run_id)
     else:
-        client.update_run(run_id, status="RUNNING")
         left = f"tags.mlflow.parentRunId = '{run_id}' AND attributes.status = 'RUNNING'"
         for job in search(client, experiment_id, left):
             if job.data.tags.get("host") != tags["host"]:  # of those on this host it is known whether they run
                 client.set_terminated(job.info.run_id, "KILLED")
         for name in ("host", "process"):
             client.set_tag(run_id, name, tags[name])
+        client.update_run(run_id, status="RUNNING")
     return MLflowSweepRecord(
         Parent(run_id, settings, keys, sweep.folder, Path.cwd(), os.getpid()), client, experiment_id
     )
@@ -123,7 +124,7 @@ class SweepRecord:
         return self.ended()
 
     def ended(self) -> list[Job]:
-        """The jobs that ended since this process opened the sweep, and those of before that it reuses."""
+        """The jobs that ended, at least those since the last call, and those of before that the sweep reuses."""
         return [Job(**json.loads(path.read_text())) for path in sorted(self.parent.folder.glob("*/job.json"))]
 
     def running(self) -> list[str]:
@@ -138,8 +139,23 @@ class SweepRecord:
     def log_best(self, job: Job, objective: str) -> None:
         """Record the best job's scores and configuration as the sweep's."""
 
+    def has_model(self, job: Job) -> bool:
+        """Whether the figures and the model of a job were recorded."""
+        return (Path(job.output) / "figures").is_dir()
+
     def log_model(self, job: Job, model: "keras.Model", data: Data) -> None:
         """Record the figures and the model of a job that were made after it had ended."""
+
+    def parent_for_jobs(self) -> Parent:
+        """What jobs are told; a launcher may write it down, so that it holds no password."""
+        return self.parent
+
+    def is_over(self) -> bool:
+        """Whether the sweep was ended while this job waited or ran."""
+        return False
+
+    def end(self, status: str) -> None:
+        """End the sweep, for its jobs to see, before its files are recorded."""
 
     def close_jobs(self) -> None:
         """Record the end of jobs whose process has gone."""
@@ -197,8 +213,10 @@ class MLflowSweepRecord(SweepRecord):
         return [max(reversed(jobs), key=lambda job: job.status == "FINISHED") for jobs in tries.values()]
 
     def ended(self) -> list[Job]:
-        """The jobs that ended since this process opened the sweep, and those of before that it reuses."""
-        ended = map(job_of, self._children(f"attributes.end_time >= {self._since}"))
+        """The jobs that ended since about the last call, and those of before that the sweep reuses."""
+        now = int(time.time() * 1000)
+        ended = map(job_of, list(self._children(f"attributes.end_time >= {self._since}")))
+        self._since = now - _MILLISECONDS_THAT_CLOCKS_DIFFER
         return [*(job for job in ended if job.status != "RUNNING"), *self._reused()]
 
     def running(self) -> list[str]:
@@ -217,6 +235,25 @@ class MLflowSweepRecord(SweepRecord):
         self._client.set_tag(self.parent.run_id, "best_run", job.run_id)
         config = Path(self._client.download_artifacts(job.run_id, "config.yaml"))
         (self.parent.folder / "best.yaml").write_text(config.read_text())
+
+    def has_model(self, job: Job) -> bool:
+        """Whether the figures and the model of a job were recorded; the model is the last of them."""
+        outputs = self._client.get_run(job.run_id).outputs
+        return outputs is not None and bool(outputs.model_outputs)
+
+    def parent_for_jobs(self) -> Parent:
+        """What jobs are told; a launcher may write it down, so that it holds no password."""
+        assert isinstance(self.parent.tracking, MLflowTracking)
+        uri = store.without_credentials(self.parent.tracking.uri)
+        return replace(self.parent, tracking=replace(self.parent.tracking, uri=uri))
+
+    def is_over(self) -> bool:
+        """Whether the sweep was ended while this job waited or ran."""
+        return tracking.is_over(self._client, self.parent.run_id)
+
+    def end(self, status: str) -> None:
+        """End the sweep, for its jobs to see, before its files are recorded."""
+        self._client.set_terminated(self.parent.run_id, status)
 
     def log_model(self, job: Job, model: "keras.Model", data: Data) -> None:
         """Record the figures and the model of a job that were made after it had ended."""
@@ -256,7 +293,7 @@ class MLflowSweepRecord(SweepRecord):
         reused = {name.removeprefix("reused."): value for name, value in tags.items() if name.startswith("reused.")}
         for run_id in reused.keys() - self._reused_jobs.keys():
             job = job_of(self._client.get_run(run_id))
-            self._reused_jobs[run_id] = replace(job, values=json.loads(reused[run_id]))
+            self._reused_jobs[run_id] = replace(job, values=_values(reused[run_id]))
         return list(self._reused_jobs.values())
 
 
@@ -283,7 +320,7 @@ def job_of(run: "Run") -> Job:
     tags, metrics = run.data.tags, run.data.metrics
     finished = run.info.status == "FINISHED"
     return Job(
-        values=json.loads(tags.get("swept", "{}")),
+        values=_values(tags.get("swept", "{}")),
         status=run.info.status,
         objective=metrics.get("objective") if finished else None,
         scores={name: value for name, value in metrics.items() if name.startswith("test_")} if finished else {},
@@ -294,6 +331,15 @@ def job_of(run: "Run") -> Job:
         host=tags.get("host", ""),
         parent=tags.get("mlflow.parentRunId", ""),
     )
+
+
+def _values(text: str) -> dict[str, str]:
+    """What varies, from a tag, which anybody could have written."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return {}
+    return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
 
 
 def _interrupted(client: "MlflowClient", experiment_id: str, signature: str) -> str | None:

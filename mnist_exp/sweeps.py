@@ -14,6 +14,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
 
+from omegaconf import OmegaConf
+
 from mnist_exp import __version__, datasets, interrupts, ranking, store
 from mnist_exp.composition import Child, Composed, Experiment, StartedSweep, Sweep
 from mnist_exp.config import Config, Dataset, MLflowTracking, objective_direction
@@ -39,21 +41,23 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with store.store_errors(uri):
         record = open_sweep(sweep, _signature(sweep))
-        print(f"{_jobs(sweep.jobs)}: {' '.join(f'{key}={values}' for key, values in sweep.swept.items())}", flush=True)
-        hydra_settings = [f"hydra.sweep.dir={_quoted(str(sweep.folder))}", *_search_settings(sweep, record)]
         try:
+            print(f"{_jobs(sweep.jobs)}: {' '.join(f'{k}={values}' for k, values in sweep.swept.items())}", flush=True)
+            settings = [f"hydra.sweep.dir={_quoted(str(sweep.folder))}", *_search_settings(sweep, record)]
             try:
                 with _Progress(record, sweep):
-                    yield StartedSweep(partial(run_job, record.parent), tuple(hydra_settings))
-            except ValueError:  # as Optuna's sweeper ends where no job finished
-                if not _is_search(sweep) or any(job.status == "FINISHED" for job in record.jobs()):
+                    yield StartedSweep(partial(run_job, record.parent_for_jobs()), tuple(settings))
+            except ValueError as error:
+                statuses = {job.status for job in record.jobs()}
+                if _is_search(sweep) and not statuses and not isinstance(error, InputError):
+                    raise InputError(f"the search cannot start: {error}") from error
+                if not _is_search(sweep) or "FINISHED" in statuses:  # if none finished, Optuna has no best trial
                     raise
             jobs = _finish(sweep, record)
         except BaseException as error:
             _end_early(sweep, record, error)
             raise
-    unfinished = max(sweep.jobs - sum(job.status == "FINISHED" for job in jobs), len(ranking.unfinished(jobs)))
-    if unfinished:
+    if unfinished := _unfinished(sweep, jobs):
         raise SystemExit(f"{unfinished} of {sweep.jobs} jobs did not finish; the same command with resume=true retries")
 
 
@@ -68,7 +72,13 @@ def run_job(parent: Parent, composed: Composed) -> float | None:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
         interrupts.install()
-    record = record_in_job(parent)
+    parent = _reached_from_here(parent, composed)
+    try:
+        record = record_in_job(parent)
+    except InputError as error:  # which would stay in this process; any other error goes back through the launcher
+        raise RuntimeError(str(error)) from error
+    if record.is_over():
+        return None
     values = _swept_values(composed.overrides, parent.keys)
     job = Job(values, "FAILED", output=str(composed.output))
     try:
@@ -102,6 +112,14 @@ def run_job(parent: Parent, composed: Composed) -> float | None:
     return result.objective
 
 
+def _reached_from_here(parent: Parent, composed: Composed) -> Parent:
+    """The sweep with the password that this process has for its store, as `parent` was sent without one."""
+    own = OmegaConf.select(composed.values, "tracking.uri")
+    if isinstance(parent.tracking, MLflowTracking) and store.without_credentials(str(own)) == parent.tracking.uri:
+        return replace(parent, tracking=replace(parent.tracking, uri=str(own)))
+    return parent
+
+
 def find_finished(experiment: Experiment) -> str | None:
     """The id of a run that has finished the same experiment, if any; for a single run with `resume`."""
     tracking = experiment.config.tracking
@@ -129,7 +147,8 @@ def _data_digest(dataset: Dataset) -> str:
 def _signature(sweep: Sweep) -> str:
     """What makes two sweeps the same: what their jobs share, and what varies how."""
     values = {key: value for key, value in asdict(sweep.config).items() if key not in ("tracking", "resume")}
-    content = json.dumps([values, sweep.swept, __version__], sort_keys=True)
+    how = [sweep.sweeper.get("_target_"), (sweep.sweeper.get("sampler") or {}).get("_target_")]
+    content = json.dumps([values, sweep.swept, how, __version__], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -169,8 +188,11 @@ def _search_settings(sweep: Sweep, record: SweepRecord) -> list[str]:
     if storage is None or name not in optuna.get_all_study_names(storage):
         return settings
     study = optuna.load_study(study_name=name, storage=storage)
+    objectives = {tuple(sorted(job.values.items())): job.objective for job in record.jobs()}
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        objective = objectives.get(tuple(sorted((key, str(value)) for key, value in trial.params.items())))
+        state = optuna.trial.TrialState.FAIL if objective is None else optuna.trial.TrialState.COMPLETE
+        study.tell(trial.number, objective, state=state)
     finished = len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
     settings.append(f"hydra.sweeper.n_trials={max(sweep.jobs - finished, 0)}")
     seed = (sweep.sweeper.get("sampler") or {}).get("seed")
@@ -183,6 +205,7 @@ def _end_early(sweep: Sweep, record: SweepRecord, error: BaseException) -> None:
     """Rank what finished before Ctrl-C, SIGTERM or an error of a launcher."""
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
     try:
+        record.end(status)  # which jobs elsewhere look at
         record.close_jobs()
         _rank(sweep, record)
         record.close(status)
@@ -201,10 +224,15 @@ def _finish(sweep: Sweep, record: SweepRecord) -> list[Job]:
         _draw(sweep, record, rows)
         record.log_best(best, sweep.config.objective)
         _complete_best(record, best)
-    finished = len(jobs) >= sweep.jobs and not ranking.unfinished(jobs)
-    record.close("FINISHED" if finished else "FAILED")
+    record.close("FAILED" if _unfinished(sweep, jobs) else "FINISHED")
     print(record.describe())
     return jobs
+
+
+def _unfinished(sweep: Sweep, jobs: Sequence[Job]) -> int:
+    """How many jobs did not finish. A search draws a point again sometimes, and does not go back to a killed one."""
+    failed = sum(job.status in {"FAILED", "RUNNING"} for job in jobs)
+    return failed if _is_search(sweep) else sweep.jobs - sum(job.status == "FINISHED" for job in jobs)
 
 
 def _rank(sweep: Sweep, record: SweepRecord) -> list[Job]:
@@ -213,8 +241,8 @@ def _rank(sweep: Sweep, record: SweepRecord) -> list[Job]:
     (sweep.folder / "ranking.csv").write_text(ranking.to_csv(jobs, objective, direction))
     rows = ranking.rank(jobs, direction)
     print(_title(len(jobs), sweep, direction))
-    print(ranking.table(rows, ranking.unfinished(jobs), objective))
-    if text := ranking.verdict(rows, tuple(sweep.swept)):
+    print(ranking.table(rows, ranking.unranked(jobs), objective))
+    if (text := ranking.verdict(rows, tuple(sweep.swept))) and not _is_search(sweep):
         print(text)
     return jobs
 
@@ -223,12 +251,11 @@ def _title(jobs: int, sweep: Sweep, direction: str) -> str:
     """What a ranking is by, and whether the choice rests on the test set."""
     objective = sweep.config.objective
     text = f"\n{_jobs(jobs)}, {ranking.order(objective, direction)}"
-    watched = sweep.config.dataset.validation == "test" or "test" in sweep.swept.get("dataset.validation", "")
     if objective.startswith("test_"):
         return (
             f"{text}, MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
         )
-    if objective.startswith("val_") and watched:
+    if objective.startswith("val_") and sweep.watches_test_set:
         return f"{text}, MEASURED ON THE TEST SET: to hold images out instead, dataset.validation=10000"
     return text
 
@@ -258,7 +285,7 @@ def _draw(sweep: Sweep, record: SweepRecord, rows: Sequence[ranking.Row]) -> Non
 def _complete_best(record: SweepRecord, best: Job) -> None:
     """Make the figures and the logged model of the best job, where `tracking.keep=best` left them out."""
     output = Path(best.output)
-    if (output / "figures").is_dir():
+    if record.has_model(best):
         return
     if not (output / "model.keras").is_file():
         print(
@@ -266,8 +293,6 @@ def _complete_best(record: SweepRecord, best: Job) -> None:
             "were not made; tracking.keep=all makes them where a job runs"
         )
         return
-    from omegaconf import OmegaConf
-
     from mnist_exp.config import check
     from mnist_exp.runner import complete
 
@@ -287,7 +312,7 @@ class _Progress:
         self._record, self._sweep = record, sweep
         self._shown: set[str] = set()
         self._before = [job for job in record.jobs() if job.status == "FINISHED"] if sweep.config.resume else []
-        self._ended = self._reused = 0
+        self._ended = 0
         self._start = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)

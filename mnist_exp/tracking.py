@@ -162,9 +162,14 @@ class MLflowRun(Run):
             return
         try:
             self._send()
+            child = self._experiment.child
+            over = child is not None and is_over(self._client, child.parent)
         except MlflowException as error:
+            over = False
             log.warning("the store does not answer, metrics are kept back: %s", error)
             self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
+        if over:  # by Ctrl-C or SIGTERM, which reached the sweep but not this process
+            raise SystemExit(143)
 
     def log_scores(self, scores: Mapping[str, float]) -> None:
         """Record what was measured at the end, at step 0."""
@@ -204,6 +209,11 @@ class MLflowRun(Run):
             self._client.log_batch(self.id, metrics=self._pending[start : start + _METRICS_IN_A_BATCH])
         self._pending = []
         self._next_batch = time.monotonic() + _SECONDS_BETWEEN_BATCHES
+
+
+def is_over(client: "MlflowClient", run_id: str) -> bool:
+    """Whether a run has ended."""
+    return bool(client.get_run(run_id).info.status != "RUNNING")
 
 
 def log_files(client: "MlflowClient", run_id: str, output: Path) -> None:

@@ -1,9 +1,13 @@
 """Real data, real stores, real processes: what the tests share."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,15 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs write below the folder that they start in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def installed(distribution: str) -> bool:
+    """Whether an extra's package is there."""
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
@@ -125,3 +138,38 @@ def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> s
 def store(folder: Path) -> MlflowClient:
     """The store in `folder`."""
     return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+
+
+def wait_until_an_epoch_is_recorded(folder: Path, seconds: float = 120.0) -> None:
+    """Until a run that is not over has a metric."""
+    client, deadline = store(folder), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = client.get_experiment_by_name("mnist_exp")
+        running = client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'") if found else []
+        if any("loss" in run.data.metrics for run in running):
+            return
+    pytest.fail("no epoch was recorded")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """An MLflow server of its own: its address and process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert server.stderr is not None
+    try:
+        next(line for line in server.stderr if "Uvicorn running on" in line)
+        yield uri, server
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.communicate()

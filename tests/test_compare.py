@@ -60,9 +60,10 @@ def test_a_filter_an_order_and_the_newest(sweep_folder: Path, tmp_path: Path) ->
         (["--filter", "nonsense = 3"], "--filter 'nonsense = 3': Invalid attribute key 'nonsense'"),
         (["--sort", "metrics"], "--sort 'metrics': "),
         (["--filter", "params.seed = '77'"], "no such run"),
-        (["tracking.experiment=other"], "tracking.experiment=other: no such run"),
+        (["tracking.experiment=other"], "tracking.experiment=other: no such experiment; there is mnist_exp"),
         (["tracking.uri=sqlite:///nowhere.db"], "no such store"),
         (["tracking=none"], "tracking=none: has no store"),
+        (["--last", "0"], "--last 0: must be a whole number, at least 1"),
         (["--plot", "nowhere/a.png"], "--plot nowhere/a.png: must be"),
         (["modle=cnn"], "did you mean model?"),
     ],
@@ -91,3 +92,13 @@ def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: 
     assert mixed.returncode == 1
     assert "several objectives (val_accuracy, val_loss); choose by --filter" in mixed.stderr
     assert compare("--sort", "metrics.test_loss ASC", cwd=tmp_path, store=tmp_path).returncode == 0
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_no_row(tmp_path: Path) -> None:
+    for typed in (["model.hidden=8"], ["model.hidden=16", "seed=1"], ["model=cnn", "model.filters=2"]):
+        assert command(*QUICK, *typed, cwd=tmp_path).returncode == 0
+    done = compare(cwd=tmp_path, store=tmp_path)
+    assert done.stdout.startswith("3 runs")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[2:5]] == ["1", "2", "3"]
+    assert " std " not in lines[1]

@@ -1,6 +1,5 @@
 """Overrides in, a checked configuration out; and what people read when it cannot be had."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from mnist_exp.composition import CONF, compose
 from mnist_exp.config import CNN, MLP
 from mnist_exp.errors import InputError
 
-from .conftest import QUICK, command
+from .conftest import QUICK, command, installed
 
 HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "jax")
 
@@ -131,6 +130,21 @@ def test_a_preset_from_elsewhere_cannot_make_hydra_run_code(tmp_path: Path, host
             compose(["experiment=evil"], config_dir=tmp_path)
 
 
+@pytest.mark.parametrize("evil", ["evil", "baseline,evil"])
+@pytest.mark.parametrize("line", ["hydra: {job: {env_set: {A: b}}}", "tracking: {note: '${oc.env:HOME}'}"])
+def test_a_sweep_from_elsewhere_cannot_choose_what_it_could_not_be(tmp_path: Path, evil: str, line: str) -> None:
+    for group, name, text in (
+        ("sweep", "mine", f"hydra: {{sweeper: {{params: {{experiment: '{evil}', seed: '0,1'}}}}}}"),
+        ("experiment", "evil", line),
+    ):
+        (tmp_path / group).mkdir()
+        (tmp_path / group / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
+    done = command("--config-dir", str(tmp_path), "-m", "sweep=mine", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "a preset from elsewhere may not set this" in done.stderr
+    assert not (tmp_path / "mlflow.db").exists()
+
+
 def test_a_sweep_from_elsewhere_may_say_what_varies(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     for path in (CONF / "sweep").glob("*.yaml"):
@@ -138,7 +152,7 @@ def test_a_sweep_from_elsewhere_may_say_what_varies(tmp_path: Path) -> None:
     done = command("--config-dir", str(tmp_path), "-m", "sweep=my_grid", *QUICK, "dataset.validation=9", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 of 6 done" in done.stdout
-    if importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is not None:
+    if installed("hydra-optuna-sweeper"):
         search = ("sweep=my_optuna", *QUICK, "dataset.validation=9", "hydra.sweeper.n_trials=1")
         done = command("--config-dir", str(tmp_path), "-m", *search, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

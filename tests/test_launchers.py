@@ -1,6 +1,5 @@
 """The same sweep under every launcher, and searches by Optuna; each needs an extra, and says so where it is missing."""
 
-import importlib.util
 import shutil
 import signal
 import subprocess
@@ -10,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SIX, command, runs_in, start, sweep_in, wait_for_line
+from .conftest import SIX, command, installed, runs_in, start, sweep_in, wait_for_line, wait_until_an_epoch_is_recorded
 
 FAST = ("dataset.limit=1200", "dataset.validation=200", "training.epochs=2", "training.batch_size=100")
 
 
-def needs(module: str, extra: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"needs pip install -e '.[{extra}]'")
+def needs(distribution: str, extra: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not installed(distribution), reason=f"needs pip install -e '.[{extra}]'")
 
 
 def scores(folder: Path, experiment: str = "mnist_exp") -> dict[str, tuple[float, float]]:
@@ -28,7 +27,7 @@ def scores(folder: Path, experiment: str = "mnist_exp") -> dict[str, tuple[float
     }
 
 
-@needs("hydra_plugins.hydra_joblib_launcher", "joblib")
+@needs("hydra-joblib-launcher", "joblib")
 def test_joblib_gives_the_scores_of_the_basic_launcher(tmp_path: Path, sweep_folder: Path) -> None:
     done = command("-m", *SIX, "hydra/launcher=joblib", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -38,7 +37,7 @@ def test_joblib_gives_the_scores_of_the_basic_launcher(tmp_path: Path, sweep_fol
     assert len(processes) > 1
 
 
-@needs("hydra_plugins.hydra_joblib_launcher", "joblib")
+@needs("hydra-joblib-launcher", "joblib")
 def test_a_convolution_scores_the_same_whatever_the_launcher(tmp_path: Path) -> None:
     """Which it does not if the number of threads differs."""
     small = ("dataset.limit=3000", "dataset.validation=500", "training.epochs=1", "model=cnn", "seed=0,1")
@@ -48,7 +47,7 @@ def test_a_convolution_scores_the_same_whatever_the_launcher(tmp_path: Path) -> 
     assert scores(tmp_path, "basic") == scores(tmp_path, "joblib")
 
 
-@needs("hydra_plugins.hydra_joblib_launcher", "joblib")
+@needs("hydra-joblib-launcher", "joblib")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_joblib_sweep_leaves_nothing_running(tmp_path: Path, number: int, code: int) -> None:
     lengths = "training.epochs=2,100000,100001"
@@ -63,14 +62,39 @@ def test_an_interrupted_joblib_sweep_leaves_nothing_running(tmp_path: Path, numb
     assert "KILLED" in {job.info.status for job in jobs}
 
 
-@needs("hydra_plugins.hydra_submitit_launcher", "slurm")
+@needs("hydra-submitit-launcher", "slurm")
 def test_submitit_on_this_machine(tmp_path: Path) -> None:
     done = command("-m", *FAST, "seed=0,1", "hydra/launcher=submitit_local", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(scores(tmp_path)) == 2
 
 
-@needs("hydra_plugins.hydra_submitit_launcher", "slurm")
+@needs("hydra-submitit-launcher", "slurm")
+def test_jobs_that_no_signal_reaches_end_with_their_sweep(tmp_path: Path) -> None:
+    sweep = ("-m", *FAST[:2], "training.epochs=100000,100001", "hydra/launcher=submitit_local")
+    process = start(*sweep, cwd=tmp_path)
+    wait_for_line(process, "2 jobs")
+    wait_until_an_epoch_is_recorded(tmp_path)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    parent, jobs = sweep_in(tmp_path)
+    assert [one.info.status for one in [parent, *jobs]] == ["KILLED"] * (1 + len(jobs))
+
+
+@needs("hydra-submitit-launcher", "slurm")
+def test_no_launcher_writes_a_password_down(tmp_path: Path, server: tuple[str, subprocess.Popen[str]]) -> None:
+    uri, _ = server
+    secret = {"MLFLOW_TRACKING_URI": uri.replace("http://", "http://me:hunter2@")}
+    done = command("-m", *FAST, "seed=0,1", "hydra/launcher=submitit_local", cwd=tmp_path, **secret)
+    assert done.returncode == 0, done.stderr
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".pkl" for path in written)
+    for path in written:
+        assert b"hunter2" not in path.read_bytes(), path
+
+
+@needs("hydra-submitit-launcher", "slurm")
 @pytest.mark.skipif(shutil.which("sbatch") is None, reason="needs Slurm's sbatch")
 def test_submitit_on_slurm(tmp_path: Path) -> None:
     answer = subprocess.run(["sinfo"], capture_output=True, text=True, check=False)
@@ -92,12 +116,15 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
             [*start_node, "--head", "--port=6399", "--include-dashboard=false"], check=True, capture_output=True
         )
         subprocess.run([*start_node, "--address=127.0.0.1:6399"], check=True, capture_output=True)
+        status = [str(ray), "status", "--address=127.0.0.1:6399"]
+        while subprocess.run(status, capture_output=True, text=True, check=True).stdout.count(" node_") < 2:
+            pass
         yield {"RAY_ADDRESS": "127.0.0.1:6399"}
     finally:
         subprocess.run([str(ray), "stop", "--force"], check=True, capture_output=True)
 
 
-@needs("hydra_plugins.hydra_ray_launcher", "ray")
+@needs("hydra-ray-launcher", "ray")
 def test_a_ray_cluster_of_two_nodes_gives_the_same_scores(
     tmp_path: Path, sweep_folder: Path, ray_cluster: dict[str, str]
 ) -> None:
@@ -110,7 +137,7 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_scores(
     assert len({job.data.tags["process"] for job in sweep_in(tmp_path)[1]}) > 1
 
 
-@needs("hydra_plugins.hydra_optuna_sweeper", "optuna")
+@needs("hydra-optuna-sweeper", "optuna")
 def test_a_search_that_was_stopped_goes_on_to_its_total(tmp_path: Path) -> None:
     import optuna
 
@@ -142,7 +169,7 @@ def test_a_search_that_was_stopped_goes_on_to_its_total(tmp_path: Path) -> None:
     assert "20 jobs, largest val_accuracy first" in done.stdout
 
 
-@needs("hydra_plugins.hydra_optuna_sweeper", "optuna")
+@needs("hydra-optuna-sweeper", "optuna")
 def test_a_random_search_whose_jobs_all_fail_says_why(tmp_path: Path) -> None:
     done = command("-m", "sweep=random", *FAST, "dataset.limit=200", "hydra.sweeper.n_trials=2", cwd=tmp_path)
     assert done.returncode == 1
@@ -151,7 +178,7 @@ def test_a_random_search_whose_jobs_all_fail_says_why(tmp_path: Path) -> None:
     assert [one.info.status for one in runs_in(tmp_path)] == ["FAILED"] * 3
 
 
-@pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_ray_launcher") is not None, reason="it is installed")
+@pytest.mark.skipif(installed("hydra-ray-launcher"), reason="it is installed")
 def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path) -> None:
     done = command("-m", "seed=0,1", "hydra/launcher=ray", cwd=tmp_path)
     assert done.returncode == 1

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mnist_exp.ranking import Job, best_job, p_value, rank, table, to_csv, unfinished, verdict
+from mnist_exp.ranking import Job, best_job, p_value, rank, table, to_csv, unranked, verdict
 
 
 def job(objective: float | None, status: str = "FINISHED", reason: str = "", **values: str) -> Job:
@@ -39,7 +39,7 @@ def test_another_seed_is_no_seed() -> None:
 def test_a_row_lacks_what_failed() -> None:
     jobs = [job(None, "FAILED", a="1"), job(math.nan, a="2"), job(0.1, a="3"), job(None, "KILLED", a="4")]
     assert [row.values["a"] for row in rank(jobs, "maximize")] == ["3"]
-    assert [one.values["a"] for one in unfinished(jobs)] == ["1", "4"]
+    assert [one.values["a"] for one in unranked(jobs)] == ["1", "2", "4"]
 
 
 def test_chance_is_judged_by_the_spread_over_seeds() -> None:
@@ -74,7 +74,7 @@ def test_the_table_shows_what_varies_and_failures_last() -> None:
         job(0.5, **{"model.hidden": "16", "model.activation": "relu"}),
         job(0.75, **{"model.hidden": "32", "model.activation": "relu"}),
     ]
-    lines = table(rank(jobs, "maximize"), unfinished(jobs), "val_accuracy").splitlines()
+    lines = table(rank(jobs, "maximize"), unranked(jobs), "val_accuracy").splitlines()
     assert lines[0].split() == [
         "hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds", "status"
     ]  # fmt: skip

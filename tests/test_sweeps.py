@@ -20,7 +20,18 @@ from mnist_exp.config import MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.sweep_tracking import Parent, record_in_job
 
-from .conftest import QUICK, SIX, artifacts, command, runs_in, start, store, sweep_in, wait_for_line
+from .conftest import (
+    QUICK,
+    SIX,
+    artifacts,
+    command,
+    runs_in,
+    start,
+    store,
+    sweep_in,
+    wait_for_line,
+    wait_until_an_epoch_is_recorded,
+)
 
 FAST = ("dataset.limit=1200", "dataset.validation=200", "training.epochs=2", "training.batch_size=100")
 LONG = ("training.epochs=100000", "dataset.limit=2000", "training.batch_size=100")
@@ -151,6 +162,7 @@ def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -
         ("model.hiden=16,32", "model.hiden=16: model (mlp) has no such key; did you mean hidden?"),
         ("model=mlp,cn", "model=cn: no such choice; did you mean cnn?"),
         ("tracking.run_name=a,b", "tracking.run_name: is the same for all jobs of a sweep, so it has one value"),
+        ("seed=0,1,0", "seed=0,1,0: each value may be listed once"),
         ("objective=loss,val_loss", "objective: is the same for all jobs of a sweep"),
         ("tracking.uri=postgresql://me:secret@host/db", "put a password into MLFLOW_TRACKING_URI"),
     ],
@@ -198,15 +210,6 @@ def test_an_interrupted_sweep_ranks_what_finished(tmp_path: Path, number: int, c
     assert [job.info.status for job in jobs] == ["FINISHED", "KILLED"]
     assert "1  2  " in stdout
     assert (last_sweep(tmp_path) / "ranking.csv").is_file()
-
-
-def wait_until_an_epoch_is_recorded(folder: Path) -> None:
-    """Until a job that still runs has a metric."""
-    client = store(folder)
-    while not any(
-        client.get_metric_history(one.info.run_id, "loss") for one in runs_in(folder) if one.info.status == "RUNNING"
-    ):
-        pass
 
 
 def test_kill_9_and_resume(tmp_path: Path) -> None:
@@ -369,8 +372,7 @@ def test_a_sweep_imports_mlflow_only_once_it_is_known_to_be_good(tmp_path: Path)
     assert done.stdout == "[]\n"
 
 
-def test_ten_thousand_runs_are_searched_by_one_query(tmp_path: Path) -> None:
-    """The speed is measured in tests/benchmarks; here, that the query finds the one run, and only if it finished."""
+def test_a_lookup_finds_what_finished_and_nothing_else(tmp_path: Path) -> None:
     result = run(*QUICK)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     [recorded] = runs_in(tmp_path)

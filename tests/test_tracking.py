@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -209,30 +208,6 @@ def test_the_environment_names_the_store(monkeypatch: pytest.MonkeyPatch, tmp_pa
     [recorded] = runs_in(tmp_path / "elsewhere")
     assert recorded.info.artifact_uri.startswith((tmp_path / "elsewhere" / "mlruns").as_uri())
     assert not (tmp_path / "mlflow.db").exists()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """An MLflow server of its own: its address and process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert server.stderr is not None
-    try:
-        next(line for line in server.stderr if "Uvicorn running on" in line)
-        yield uri, server
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.communicate()
 
 
 def test_a_run_on_a_server(server: tuple[str, subprocess.Popen[str]], capfd: pytest.CaptureFixture[str]) -> None:
