@@ -12,11 +12,10 @@ from mnist_exp import ranking
 from mnist_exp.composition import compose
 from mnist_exp.config import MLflowTracking
 from mnist_exp.errors import InputError
+from mnist_exp.ranking import Job
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-    from mnist_exp.ranking import Job
 
 _EPILOG = """\
 examples:
@@ -167,7 +166,7 @@ def _objective(runs: Sequence["Run"], *, ranked: bool) -> tuple[str, str]:
     if len(found) == 1:
         objective, direction = found.pop()
         return objective or "objective", direction or "maximize"
-    if ranked:
+    if ranked and found:
         names = ", ".join(sorted(str(objective) for objective, _ in found))
         raise InputError(f"the runs have several objectives ({names}); choose by --filter, or list them by --sort")
     return "objective", "maximize"

@@ -42,7 +42,8 @@ def connect(tracking: MLflowTracking, *, create: bool = True) -> tuple["MlflowCl
         logging.getLogger(name).setLevel(logging.WARNING)
     with _one_process_at_a_time(tracking.uri):
         try:
-            client = MlflowClient(tracking.uri)
+            # Absolute, since MLflow keeps a store open by its address, also after a change of the current folder.
+            client = MlflowClient(f"sqlite:///{path}" if (path := sqlite_path(tracking.uri)) else tracking.uri)
         except ImportError as error:
             raise _store_error(tracking.uri, f"its database driver is not installed ({error})") from error
         return client, _experiment_id(client, tracking, create=create)

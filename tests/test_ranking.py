@@ -56,7 +56,7 @@ def test_chance_is_judged_by_the_spread_over_seeds() -> None:
         "a=1 is better than the next beyond chance (Welch's t-test over the seeds, p"
     )
     assert verdict(rows[:1], ["a"]) == ""
-    assert "add seed=" in verdict(rank([clear[0], far[0]], "maximize"), ["a", "seed"])
+    assert "one run" in verdict(rank([clear[0], far[0]], "maximize"), ["a", "seed"])
 
 
 def test_rows_without_spread_differ_or_do_not() -> None:
