@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
 import threading
 import time
@@ -337,7 +338,7 @@ class _Progress:
             if sys.stdout.isatty():
                 running = self._running()
                 self._erase()
-                print(f"{self._counts()}{running}"[: os.get_terminal_size().columns - 1], end="", flush=True)
+                print(f"{self._counts()}{running}"[: shutil.get_terminal_size().columns - 1], end="", flush=True)
 
     def _look(self) -> None:
         """Print a line for each job that ended since the last look."""
