@@ -137,7 +137,7 @@ def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> s
 
 def store(folder: Path) -> MlflowClient:
     """The store in `folder`."""
-    return MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    return MlflowClient(f"sqlite:///{folder.absolute()}/mlflow.db")
 
 
 def wait_until_an_epoch_is_recorded(folder: Path, seconds: float = 120.0) -> None:
