@@ -36,6 +36,7 @@ def connect(tracking: MLflowTracking, *, create: bool = True) -> tuple["MlflowCl
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # in which a password would stand
     from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow.store.db.utils"):  # they announce each table of a new store

@@ -208,7 +208,7 @@ def _end_early(sweep: Sweep, record: SweepRecord, error: BaseException) -> None:
     try:
         record.end(status)  # which jobs elsewhere look at
         record.close_jobs()
-        _rank(sweep, record)
+        _rank(sweep, record.jobs())
         record.close(status)
         print(record.describe())
     except Exception as second:  # the first error is the one to show
@@ -218,7 +218,9 @@ def _end_early(sweep: Sweep, record: SweepRecord, error: BaseException) -> None:
 
 def _finish(sweep: Sweep, record: SweepRecord) -> list[Job]:
     record.close_jobs()
-    jobs = _rank(sweep, record)
+    # A search does not go back to what was killed before it was resumed.
+    jobs = [job for job in record.jobs() if job.status != "KILLED" or not _is_search(sweep)]
+    _rank(sweep, jobs)
     rows = ranking.rank(jobs, objective_direction(sweep.config))
     best = ranking.best_job(rows, objective_direction(sweep.config))
     if best is not None:
@@ -236,16 +238,15 @@ def _unfinished(sweep: Sweep, jobs: Sequence[Job]) -> int:
     return failed if _is_search(sweep) else sweep.jobs - sum(job.status == "FINISHED" for job in jobs)
 
 
-def _rank(sweep: Sweep, record: SweepRecord) -> list[Job]:
+def _rank(sweep: Sweep, jobs: Sequence[Job]) -> None:
     """Print the ranking and write ranking.csv."""
-    jobs, objective, direction = record.jobs(), sweep.config.objective, objective_direction(sweep.config)
+    objective, direction = sweep.config.objective, objective_direction(sweep.config)
     (sweep.folder / "ranking.csv").write_text(ranking.to_csv(jobs, objective, direction))
     rows = ranking.rank(jobs, direction)
     print(_title(len(jobs), sweep, direction))
     print(ranking.table(rows, ranking.unranked(jobs), objective))
     if (text := ranking.verdict(rows, tuple(sweep.swept))) and not _is_search(sweep):
         print(text)
-    return jobs
 
 
 def _title(jobs: int, sweep: Sweep, direction: str) -> str:
