@@ -50,10 +50,11 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
                     yield StartedSweep(partial(run_job, record.parent_for_jobs()), tuple(settings))
             except ValueError as error:
                 statuses = {job.status for job in record.jobs()}
-                if _is_search(sweep) and not statuses and not isinstance(error, InputError):
-                    raise InputError(f"the search cannot start: {error}") from error
-                if not _is_search(sweep) or "FINISHED" in statuses:  # if none finished, Optuna has no best trial
+                if not _is_search(sweep) or isinstance(error, InputError) or "FINISHED" in statuses:
                     raise
+                if not statuses:
+                    raise InputError(f"the search cannot start: {error}") from error
+                # Every job failed, and Optuna has no best trial: the ranking says why.
             jobs = _finish(sweep, record)
         except BaseException as error:
             _end_early(sweep, record, error)
