@@ -79,6 +79,7 @@ class Preprocessing:
     scale: bool
     standardize: bool
     one_hot: bool
+    augment: list[Annotated[Any, KerasName("augmentations")]]
 
 
 @dataclass(frozen=True, kw_only=True)

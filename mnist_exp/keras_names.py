@@ -25,6 +25,9 @@ ALLOWED: dict[str, frozenset[str]] = {
             celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu linear log_sigmoid
             log_softmax mish relu relu6 selu sigmoid silu soft_shrink softmax softplus softsign sparse_plus
             sparse_sigmoid sparsemax squareplus tanh tanh_shrink""",
+        "augmentations": """
+            RandomBrightness RandomContrast RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur
+            RandomInvert RandomPerspective RandomRotation RandomSharpness RandomShear RandomTranslation RandomZoom""",
         "callbacks": """
             CSVLogger EarlyStopping ModelCheckpoint ReduceLROnPlateau SwapEMAWeights TerminateOnNaN""",
         "constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
@@ -240,6 +243,8 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
 
 
 def _takes_list(kind: str, argument: str, default: Any) -> bool:
+    if kind == "augmentations":  # of a random amount, a number is the most and a list the least and the most
+        return not isinstance(default, bool | str)
     return not isinstance(default, bool | int | float | str) and (kind != "optimizers" or argument not in _RANGES)
 
 
@@ -290,7 +295,7 @@ def _wanted(default: Any) -> str:
 
 
 def _package(kind: str) -> str:
-    return "optimizers/schedules" if kind == "schedules" else kind
+    return {"augmentations": "layers", "schedules": "optimizers/schedules"}.get(kind, kind)
 
 
 @cache
@@ -326,7 +331,7 @@ def _signature(kind: str, name: str) -> dict[str, Any]:
     """Argument to default (`_REQUIRED` where there is none); `name` and what a layer inherits from Layer included."""
     module, class_name = _imports(_package(kind))[name]
     signature, forwards = _class_signature(module, class_name)
-    if forwards and kind == "layers":
+    if forwards and _package(kind) == "layers":
         signature |= {"name": None, "trainable": True, "dtype": None}
     return signature
 

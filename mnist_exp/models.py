@@ -1,6 +1,7 @@
 """From configuration to `keras.Model`. Every kind of model is a list of layers, and one function builds them."""
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mnist_exp.keras_backend import keras, tensorflow
 from mnist_exp.preprocessing import Preprocessor
 
 _MODULES = {
+    "augmentations": keras.layers,
     "callbacks": keras.callbacks,
     "constraints": keras.constraints,
     "initializers": keras.initializers,
@@ -24,7 +26,15 @@ _MODULES = {
 
 
 # What Keras and TensorFlow raise for arguments and shapes that they cannot use.
-REFUSALS = (AttributeError, IndexError, KeyError, TypeError, ValueError, tensorflow.errors.OpError)
+REFUSALS = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+    tensorflow.errors.OpError,
+)
 
 
 def layer_specs(config: Model) -> list[Any]:
@@ -84,6 +94,40 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Sequenti
         layers.append(layer)
         flow = flow_after
     return keras.Sequential([keras.Input(shape), *layers])
+
+
+def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...]) -> Callable[[Any], Any]:
+    """Random changes for training images: a function of raw images (N, *image_shape), 0 to 255, that keeps their shape.
+
+    Args:
+        specs: Keras layers, each as `Name` or `{Name: arguments}`, applied in this order; of none, images stay bytes.
+        image_shape: (height, width) or (height, width, channels).
+
+    Raises:
+        InputError: naming the layer that Keras refuses.
+    """
+    shape = (*image_shape, 1) if len(image_shape) == 2 else image_shape
+    layers = []
+    for index, spec in enumerate(specs):
+        try:
+            layer = make("augmentations", spec)
+            layer(keras.ops.zeros((1, *shape)), training=True)
+        except REFUSALS as error:
+            raise InputError(
+                f"preprocessing.augment[{index}], {keras_names.show(spec)}: cannot be used on images of shape {shape} "
+                f"({keras_reason(error)})"
+            ) from error
+        layers.append(layer)
+
+    def augment(images: Any) -> Any:
+        if not layers:
+            return images
+        changed = keras.ops.reshape(keras.ops.cast(images, "float32"), (-1, *shape))
+        for layer in layers:
+            changed = layer(changed, training=True)
+        return keras.ops.reshape(changed, (-1, *image_shape))
+
+    return augment
 
 
 def keras_reason(error: Exception) -> str:

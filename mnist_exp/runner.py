@@ -78,6 +78,7 @@ def run_experiment(experiment: Experiment) -> Result:
             data.x_train,
             data.y_train,
             preprocessor,
+            models.augmentation(config.preprocessing.augment, data.x_train.shape[1:]),
             batch_size=config.training.batch_size,
             shuffle=config.training.shuffle,
             seed=config.dataset.seed,

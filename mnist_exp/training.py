@@ -40,14 +40,22 @@ class Fitted:
 
 
 class Batches:
-    """The training images in batches, prepared from bytes when they are due.
+    """The training images in batches, changed by `augment` and prepared from bytes when they are due.
 
     The order of an epoch depends on `seed` and the epoch alone, so that all models that share a `dataset.seed` see
     the same batches.
     """
 
     def __init__(
-        self, x: Images, y: Labels, preprocessor: Preprocessor, *, batch_size: int, shuffle: bool, seed: int
+        self,
+        x: Images,
+        y: Labels,
+        preprocessor: Preprocessor,
+        augment: Callable[[Any], Any],
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
     ) -> None:
         self._count, self._shuffle, self._seed = len(x), shuffle, seed
         with tensorflow.device("CPU"):
@@ -58,7 +66,7 @@ class Batches:
         def batch(positions: Any) -> tuple[Any, Any]:
             chosen = tensorflow.gather(self._order, positions)
             raw = tensorflow.gather(images, chosen), tensorflow.gather(labels, chosen)
-            return preprocessor.images(raw[0]), preprocessor.labels(raw[1])
+            return preprocessor.images(augment(raw[0])), preprocessor.labels(raw[1])
 
         self.dataset = tensorflow.data.Dataset.range(len(x)).batch(batch_size).map(batch).prefetch(2)
 

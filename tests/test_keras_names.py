@@ -2,18 +2,21 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import yaml
 
 from mnist_exp import keras_names
-from mnist_exp.composition import CONF
+from mnist_exp.composition import CONF, compose
+from mnist_exp.datasets import Data
 from mnist_exp.keras_backend import keras
-from mnist_exp.keras_names import ALLOWED
-from mnist_exp.models import make
+from mnist_exp.keras_names import ALLOWED, show
+from mnist_exp.models import augmentation, make
 
 
 def real_arguments(kind: str, name: str) -> dict[str, object]:
-    module = keras.optimizers.schedules if kind == "schedules" else getattr(keras, kind)
+    modules = {"schedules": keras.optimizers.schedules, "augmentations": keras.layers}
+    module = modules.get(kind) or getattr(keras, kind)
     parameters = list(inspect.signature(getattr(module, name).__init__).parameters.values())[1:]
     return {p.name: p.default for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
 
@@ -52,6 +55,34 @@ def test_every_optimizer_has_a_file_with_all_its_arguments_at_keras_defaults() -
 @pytest.mark.parametrize("name", ["Lambda", "TFSMLayer", "TorchModuleWrapper", "FlaxLayer", "JaxLayer"])
 def test_layers_that_run_foreign_code_cannot_be_named(name: str) -> None:
     assert name not in ALLOWED["layers"]
+
+
+AUGMENTATIONS: dict[str, dict[str, object]] = {
+    "RandomBrightness": {"factor": 0.3},
+    "RandomContrast": {"factor": 0.3},
+    "RandomElasticTransform": {"factor": [1.0, 1.0], "scale": [1.0, 1.0]},
+    "RandomErasing": {},
+    "RandomFlip": {},
+    "RandomGaussianBlur": {"sigma": 1.0},
+    "RandomInvert": {},
+    "RandomPerspective": {},
+    "RandomRotation": {"factor": 0.1},
+    "RandomSharpness": {"factor": 1.0},
+    "RandomShear": {"x_factor": 0.3},
+    "RandomTranslation": {"height_factor": 0.3, "width_factor": 0.3},
+    "RandomZoom": {"height_factor": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", sorted(ALLOWED["augmentations"]))
+def test_every_augmentation_changes_images_and_keeps_their_shape_and_range(mnist: Data, name: str) -> None:
+    keras.utils.set_random_seed(0)
+    compose([f"preprocessing.augment=[{show({name: AUGMENTATIONS[name]})}]"])
+    for images in (mnist.x_train[:20], np.repeat(mnist.x_train[:20, ..., None], 3, axis=-1)):
+        changed = np.asarray(augmentation([{name: AUGMENTATIONS[name]}], images.shape[1:])(images))
+        assert changed.shape == images.shape
+        assert 0 <= float(changed.min()) < float(changed.max()) <= 256
+        assert float(np.abs(changed - images).max()) > 1
 
 
 def test_nested_objects_are_made() -> None:

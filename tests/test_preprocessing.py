@@ -20,7 +20,7 @@ def config(
     standardize: bool = False,
     one_hot: bool = True,
 ) -> Preprocessing:
-    return Preprocessing(kind=kind, scale=scale, standardize=standardize, one_hot=one_hot)
+    return Preprocessing(kind=kind, scale=scale, standardize=standardize, one_hot=one_hot, augment=[])
 
 
 def test_scaling_maps_bytes_to_the_unit_interval(mnist: Data) -> None:

@@ -11,6 +11,7 @@ from mnist_exp.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.keras_backend import keras
 from mnist_exp.keras_names import ALLOWED, metric_name, show
+from mnist_exp.models import augmentation
 from mnist_exp.preprocessing import Preprocessor
 from mnist_exp.runner import Result
 from mnist_exp.training import Batches
@@ -20,13 +21,17 @@ from .conftest import QUICK
 RAW = Preprocessor(shape=(28, 28, 1), factor=1.0, offset=0.0, classes=10, one_hot=False)
 
 
+def unchanged(images: Any) -> Any:
+    return images
+
+
 def quick(*overrides: str) -> Result:
     return run("tracking=none", *QUICK, *overrides)
 
 
 def epochs_of(mnist: Data, *, seed: int, shuffle: bool = True) -> list[list[int]]:
     """What two epochs of 95 images give, each image with its position as label."""
-    batches = Batches(mnist.x_train[:95], np.arange(95), RAW, batch_size=10, shuffle=shuffle, seed=seed)
+    batches = Batches(mnist.x_train[:95], np.arange(95), RAW, unchanged, batch_size=10, shuffle=shuffle, seed=seed)
     epochs: list[list[int]] = []
     for epoch in range(2):
         batches.set_epoch(epoch)
@@ -47,6 +52,41 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own(mnist: Data) -> No
 
 def test_without_shuffling_images_come_in_their_own_order(mnist: Data) -> None:
     assert epochs_of(mnist, seed=0, shuffle=False) == [list(range(95))] * 2
+
+
+def test_training_images_alone_are_augmented_anew_each_epoch(mnist: Data) -> None:
+    keras.utils.set_random_seed(0)
+    augment = augmentation([{"RandomTranslation": {"height_factor": 0.1, "width_factor": 0.1}}], (28, 28))
+    batches = Batches(
+        mnist.x_train[:20], mnist.y_train[:20], RAW, augment, batch_size=20, shuffle=False, seed=0
+    )  # fmt: skip
+    [first], [second] = (list(batches.dataset.as_numpy_iterator()) for _ in range(2))
+    assert first[0].shape == (20, 28, 28, 1)
+    assert not np.array_equal(first[0][..., 0], mnist.x_train[:20])
+    assert not np.array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], mnist.y_train[:20])
+
+
+AUGMENTED = "preprocessing.augment=[{RandomRotation:{factor:0.1,fill_mode:constant}}]"
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_augmentation_is_drawn_by_the_seed_and_leaves_scores_and_the_kept_model_alone(model: str, mnist: Data) -> None:
+    plain, one, two = quick(f"model={model}"), quick(f"model={model}", AUGMENTED), quick(f"model={model}", AUGMENTED)
+    assert one.history == two.history != plain.history
+    assert one.history["loss"][-1] > one.history["val_loss"][-1]
+    accuracy = (one.model.predict(mnist.x_test, verbose=0).argmax(1) == mnist.y_test).mean()
+    assert accuracy == pytest.approx(one.scores["test_accuracy"], abs=2e-4)
+    assert not any(type(layer).__name__.startswith("Random") for layer in one.model.layers)
+
+
+def test_an_augmentation_that_keras_refuses_is_named() -> None:
+    named = r"preprocessing\.augment\[0\], .*: cannot be used on images of shape \(28, 28, 1\)"
+    for layer in ("{RandomRotation:{factor:0.1,fill_mode:sideways}}", "{RandomZoom:{height_factor:[0.1,0.2,0.3]}}"):
+        with pytest.raises(InputError, match=named):
+            quick(f"preprocessing.augment=[{layer}]")
+    with pytest.raises(InputError, match=r"preprocessing\.augment\[0\]=Dense: not one of the augmentations"):
+        quick("preprocessing.augment=[Dense]")
 
 
 def test_training_takes_a_new_order_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
