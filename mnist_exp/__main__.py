@@ -1,23 +1,18 @@
 """The command line: `python -m mnist_exp`, or `mnist_exp`. Imports nothing heavy."""
 
-import sys
 from contextlib import AbstractContextManager
 
 from mnist_exp import interrupts
+from mnist_exp.arguments import errors_told
 from mnist_exp.composition import Composed, StartedSweep, Sweep, command_line
-from mnist_exp.errors import InputError
 
 
 def main() -> None:
     """Run what was typed; exit with 1 and one message after bad input or a failed job, 130 after Ctrl-C, 143 after
     SIGTERM."""
     interrupts.install()
-    try:
+    with errors_told():
         command_line(_run, _sweep)
-    except InputError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _run(composed: Composed) -> None:

@@ -1,14 +1,12 @@
 """Rank the runs of an experiment: `python -m mnist_exp.compare`. Imports nothing heavy before it reads the store."""
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp import ranking
+from mnist_exp import arguments, ranking
 from mnist_exp.composition import compose
 from mnist_exp.config import MLflowTracking
 from mnist_exp.errors import InputError
@@ -17,8 +15,7 @@ from mnist_exp.ranking import Job
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-_EPILOG = """\
-examples:
+_EXAMPLES = """\
   python -m mnist_exp.compare --last 10
   python -m mnist_exp.compare --filter "params.`model.hidden` = '64' AND metrics.test_accuracy > 0.9"
   python -m mnist_exp.compare --filter "tags.mlflow.parentRunId = 'ID OF A SWEEP'"
@@ -32,22 +29,16 @@ _CURVES = 200  # the most that are drawn
 
 def main() -> None:
     """Print a ranking of runs and draw their curves; exit with 1 and one message after bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mnist_exp.compare",
-        description="Rank the runs of an experiment in MLflow by their objective, and draw their curves.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "Rank the runs of an experiment in MLflow by their objective, and draw their curves."
+    parser = arguments.parser("compare", about, _EXAMPLES)
     parser.add_argument("overrides", nargs="*", help="such as tracking.experiment=NAME tracking.uri=ADDRESS")
     parser.add_argument("--filter", default="", help="a condition in MLflow's search syntax")
     parser.add_argument("--sort", help="MLflow's order_by, such as 'metrics.test_loss ASC'; instead of a ranking")
     parser.add_argument("--last", type=int, metavar="N", help="only the newest N of them")
     parser.add_argument("--plot", type=Path, default=Path("comparison.png"), help="where to draw; default: %(default)s")
-    arguments = parser.parse_intermixed_args()
-    try:
-        compare(arguments.overrides, arguments.filter, arguments.sort, arguments.last, arguments.plot)
-    except InputError as error:
-        sys.exit(str(error))
+    given = parser.parse_intermixed_args()
+    with arguments.errors_told():
+        compare(given.overrides, given.filter, given.sort, given.last, given.plot)
 
 
 def compare(overrides: Sequence[str], condition: str, sort: str | None, last: int | None, plot: Path) -> None:

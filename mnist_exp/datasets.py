@@ -22,25 +22,31 @@ _MNIST = Path(__file__).resolve().parent / "data" / "mnist.npz"
 _IDX_IMAGES, _IDX_LABELS = 0x0803, 0x0801  # the magic numbers of the MNIST page: unsigned bytes, 3 axes and 1
 
 
-@dataclass(frozen=True)
-class Data:
+@dataclass(frozen=True, kw_only=True)
+class Source:
     """Raw images of shape (N, height, width) or (N, height, width, channels), 0 to 255, and labels (N,) from 0.
 
-    `x_validation` is watched while training: held-out training images, or the test set itself
-    (`watches_test_set`). `classes` is the largest label of all plus one. `digest` identifies all images and labels
-    of the source, however they were stored.
+    `classes` is the largest label of all plus one. `digest` identifies all images and labels of the source, however
+    they were stored.
     """
 
     x_train: Images
     y_train: Labels
-    x_validation: Images
-    y_validation: Labels
     x_test: Images
     y_test: Labels
     classes: int
     name: str
     source: str
     digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Source):
+    """A source with what is watched while training: held-out training images, or the test set itself
+    (`watches_test_set`)."""
+
+    x_validation: Images
+    y_validation: Labels
     watches_test_set: bool
 
 
@@ -56,8 +62,17 @@ def load(config: Dataset) -> Data:
     """Read the images that `config` names, take the first `limit`, and hold out the validation set.
 
     Raises:
-        InputError: for a file that is missing, truncated or mislabelled, arrays of the wrong shape or type, labels
-            and images of different lengths, or a validation set that leaves no training images.
+        InputError: as `read` and `split` do.
+    """
+    return split(read(config), config)
+
+
+def read(config: Dataset) -> Source:
+    """Read the images that `config` names; of the training images the first `limit`.
+
+    Raises:
+        InputError: for a file that is missing, truncated or mislabelled, arrays of the wrong shape or type, or labels
+            and images of different lengths.
     """
     arrays, name, source = _read(config)
     x_train, y_train = _checked(arrays.x_train, arrays.y_train, "train", source)
@@ -67,16 +82,34 @@ def load(config: Dataset) -> Data:
             f"{source}: training images are {x_train.shape[1:]}, test images {x_test.shape[1:]}; must be equal"
         )
     digest, classes = _digest(x_train, y_train, x_test, y_test), int(max(y_train.max(), y_test.max())) + 1
-    x_train, y_train = x_train[: config.limit], y_train[: config.limit]
-    watches_test_set = config.validation == "test"
-    if watches_test_set:
-        x_validation, y_validation = x_test, y_test
-    else:
-        held_out, kept = _split(len(x_train), config)
-        x_validation, y_validation = x_train[held_out], y_train[held_out]
-        x_train, y_train = x_train[kept], y_train[kept]
+    return Source(
+        x_train=x_train[: config.limit],
+        y_train=y_train[: config.limit],
+        x_test=x_test,
+        y_test=y_test,
+        classes=classes,
+        name=name,
+        source=source,
+        digest=digest,
+    )
+
+
+def split(source: Source, config: Dataset) -> Data:
+    """Hold out the validation set that `config` asks for.
+
+    Raises:
+        InputError: for a validation set that leaves no training images.
+    """
+    if config.validation == "test":
+        return Data(
+            **vars(source), x_validation=source.x_test, y_validation=source.y_test, watches_test_set=True
+        )
+    held_out, kept = _split(len(source.x_train), config)
     return Data(
-        x_train, y_train, x_validation, y_validation, x_test, y_test, classes, name, source, digest, watches_test_set
+        **vars(source) | {"x_train": source.x_train[kept], "y_train": source.y_train[kept]},
+        x_validation=source.x_train[held_out],
+        y_validation=source.y_train[held_out],
+        watches_test_set=False,
     )
 
 

@@ -15,6 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says once a machine that it makes a cache
 
+SAMPLES = 10  # images of a class, half as many where each has its augmented form beside it
+_SAMPLED_CLASSES = 20
 _NAMED = 10  # curves in colour, as many as there are colours
 _TRAINING, _VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 
@@ -157,6 +159,72 @@ def _number(text: str) -> float | None:
     return number if np.isfinite(number) else None
 
 
+def image(pixels: npt.NDArray[np.uint8], label: int) -> Figure:
+    """One image enlarged, a square a pixel, with its label in the lower right corner; the baseline's colours.
+
+    Args:
+        pixels: (height, width) or (height, width, channels), 0 to 255.
+        label: its label.
+    """
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes: Axes = figure.subplots()
+    axes.imshow(_on_paper(pixels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    place = {"x": 0.97, "y": 0.03, "ha": "right", "va": "bottom", "transform": axes.transAxes}
+    axes.text(s=str(label), fontsize=40, color=_VALIDATION, **place)
+    axes.set(xlabel=f"{pixels.shape[1]} pixels", ylabel=f"{pixels.shape[0]} pixels")
+    return figure
+
+
+def samples(
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    augmented: npt.NDArray[np.uint8] | None = None,
+) -> Figure:
+    """The first images of each class, a row a class, up to 20 classes; beside each its augmented form, where given.
+
+    Args:
+        images: (N, height, width) or (N, height, width, channels), 0 to 255.
+        labels: (N,) their labels.
+        classes: the number of labels.
+        augmented: as `images`, changed.
+    """
+    shown, each = min(classes, _SAMPLED_CLASSES), SAMPLES if augmented is None else SAMPLES // 2
+    places = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
+    kinds = [_on_paper(images)] if augmented is None else [_on_paper(images), _on_paper(augmented)]
+    height, width, *channels = kinds[0].shape[1:]
+    sheet = np.full((shown, height, each, len(kinds), width, *channels), 255, np.uint8)
+    for label, found in enumerate(places):
+        for column, index in enumerate(found):
+            for kind, pictures in enumerate(kinds):
+                sheet[label, :, column, kind] = pictures[index]
+    columns = each * len(kinds)
+    figure = Figure(figsize=(0.6 * columns + 1, 0.6 * shown * height / width + 0.8), layout="constrained")
+    axes: Axes = figure.subplots()
+    rows = sheet.reshape(shown * height, columns * width, *channels)
+    axes.imshow(rows, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_yticks([height * (label + 0.5) - 0.5 for label in range(shown)], [str(label) for label in range(shown)])
+    axes.tick_params(length=0)
+    axes.set(xticks=[], ylabel="label")
+    classes_shown = "each class" if shown == classes else f"the first {shown} of {classes} classes"
+    beside = "" if augmented is None else ",\nto the right of each as it may be augmented for training"
+    axes.set_title(f"Training images of {classes_shown}{beside}", fontsize=11)
+    for column in range(len(kinds), columns, len(kinds)) if augmented is not None else ():
+        axes.axvline(column * width - 0.5, color=_VALIDATION, linewidth=1)
+    return figure
+
+
+def _on_paper(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Greyscale images as ink on paper, which is easier to read: the sets are bright on black, as MNIST. Not colours.
+
+    A last axis of length 1 is left out.
+    """
+    if images.shape[-1] == 3:
+        return images
+    inverted = 255 - images
+    return inverted[..., 0] if images.shape[-1] == 1 else inverted
+
+
 def predictions(
     images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]
 ) -> Figure:
@@ -170,17 +238,15 @@ def predictions(
     columns = 12
     shown = min(96, len(images))
     rows = -(-shown // columns)
-    height, width = images.shape[1:3]
-    channels = images.shape[3:] if images.shape[3:] != (1,) else ()
+    pictures = _on_paper(images[:shown])
+    height, width, *channels = pictures.shape[1:]
     cell_height, cell_width = round(height * 1.45), round(width * 1.15)
     sheet = np.full((rows * cell_height, columns * cell_width, *channels), 255, np.uint8)
     figure = Figure(figsize=(columns * 0.75, rows * 0.75 * cell_height / cell_width + 0.4), layout="constrained")
     axes: Axes = figure.subplots()
     for index in range(shown):
         top, left = index // columns * cell_height, index % columns * cell_width
-        image = images[index].reshape(height, width, *channels)
-        # Greyscale sets are bright on black, as MNIST; ink on paper is easier to read.
-        sheet[top : top + height, left : left + width] = image if channels else 255 - image
+        sheet[top : top + height, left : left + width] = pictures[index]
         wrong = predicted[index] != labels[index]
         text = f"{predicted[index]} ({labels[index]})" if wrong else str(predicted[index])
         axes.text(

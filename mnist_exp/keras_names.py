@@ -26,7 +26,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             log_softmax mish relu relu6 selu sigmoid silu soft_shrink softmax softplus softsign sparse_plus
             sparse_sigmoid sparsemax squareplus tanh tanh_shrink""",
         "augmentations": """
-            RandomBrightness RandomContrast RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur
+            RandomBrightness RandomContrast RandomErasing RandomFlip RandomGaussianBlur
             RandomInvert RandomPerspective RandomRotation RandomSharpness RandomShear RandomTranslation RandomZoom""",
         "callbacks": """
             CSVLogger EarlyStopping ModelCheckpoint ReduceLROnPlateau SwapEMAWeights TerminateOnNaN""",
