@@ -62,18 +62,19 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
         raise InputError("tracking=none: has no store whose runs could be compared")
     if last is not None and last < 1:
         raise InputError(f"--last {last}: must be a whole number, at least 1")
-    if plot.suffix.lower() not in {".png", ".pdf", ".svg"} or not plot.absolute().parent.is_dir():
-        raise InputError(f"--plot {plot}: must be a .png, .pdf or .svg file in a folder that exists")
+    arguments.check_plot(plot)
     from mnist_exp import store
     from mnist_exp.sweep_tracking import curve, job_of, search
 
-    path = store.sqlite_path(tracking.uri)
-    if path is not None and not path.exists():
-        raise InputError(f"tracking.uri={tracking.uri}: no such store; run python -m mnist_exp in this folder first")
     with store.store_errors(tracking.uri):
-        client, experiment_id = store.connect(tracking, create=False)
+        client = store.connect_existing(tracking.uri)
+        experiment = client.get_experiment_by_name(tracking.experiment)
+        if experiment is None:
+            names = [experiment.name for experiment in client.search_experiments()]
+            there = f"there is {', '.join(names)}"
+            raise InputError(f"tracking.experiment={tracking.experiment}: no such experiment; {there}")
         with _refusals_explained(condition, sort):
-            found = search(client, experiment_id, condition, sort or "attributes.start_time DESC")
+            found = search(client, experiment.experiment_id, condition, sort or "attributes.start_time DESC")
             runs = [run for run in found if "sweep" not in run.data.tags]
         if last is not None:
             newest = sorted(runs, key=lambda run: run.info.start_time, reverse=True)[:last]

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -132,6 +133,47 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
     if config_dir is not None:
         _refuse_foreign_settings(composed, overrides, RunMode.RUN)
     return Experiment(_checked(composed), _typed(overrides), Path(str(composed.hydra.run.dir)).resolve())
+
+
+def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
+    """Compose a recorded configuration, as config.yaml holds it, with `overrides` on top of it.
+
+    It may come from others. It is checked before Hydra sees it, and then composed as a preset from elsewhere is; where
+    it was recorded (`tracking`) is left out.
+
+    Args:
+        recorded: the configuration.
+        overrides: as for a run; of a group that is chosen anew, such as `model=cnn`, nothing recorded remains.
+
+    Raises:
+        InputError: if either has a value that cannot be used.
+    """
+    own = {key: value for key, value in recorded.items() if key not in ("tracking", "resume")}
+    for key, value in _flat(own):
+        if "${" in f"{key}{value}" or value == "???":
+            raise InputError(f"{key}={show(value)}: a recorded configuration has only plain values")
+    check({**own, "tracking": {"kind": "none"}, "resume": False})
+    if any(override.startswith(("experiment=", "sweep=")) for override in overrides):
+        raise InputError("experiment: is what was recorded; change single values or groups, such as model=cnn")
+    chosen = {override.partition("=")[0] for override in overrides}
+    own = {key: value for key, value in own.items() if not (isinstance(value, Mapping) and key in chosen)}
+    choices = [
+        {f"override /{group}": _choice(group, own[group]["kind"])}
+        for group in ("dataset", "model", "preprocessing", "optimizer")
+        if group in own
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        preset = Path(folder) / "experiment" / "recorded.yaml"
+        preset.parent.mkdir()
+        preset.write_text(f"# @package _global_\n{OmegaConf.to_yaml(OmegaConf.create({'defaults': choices, **own}))}")
+        return compose(["experiment=recorded", *overrides], folder)
+
+
+def _choice(group: str, kind: str) -> str:
+    """The file in conf/ of a kind: its name is the kind itself, but for an optimizer, whose kind is Keras's name."""
+    return next(
+        path.stem for path in (CONF / group).glob("*.yaml") if OmegaConf.select(OmegaConf.load(path), "kind") == kind
+    )
 
 
 def command_line(

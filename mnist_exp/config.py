@@ -40,6 +40,9 @@ DropoutRate = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number from 0 up to
 Counts = Annotated[list[Count], Rule(lambda ns: len(ns) > 0, "a list of at least one such number")]
 Activation = Annotated[str, KerasName("activations")]
 ExistingPath = Annotated[str, Rule(lambda path: Path(path).expanduser().exists(), "an existing file or folder")]
+ModelName = Annotated[
+    str, Rule(lambda name: re.fullmatch(r"[\w.-]{1,100}", name) is not None, "a name of letters, digits, _ - and .")
+]
 Text = Annotated[str, Rule(lambda text: bool(text.strip()), "some text")]
 
 
@@ -133,6 +136,7 @@ class MLflowTracking:
     tags: dict[str, Any] | None
     note: str | None
     keep: Literal["best", "all"]
+    register: ModelName | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +215,11 @@ def _check_objective(config: Config) -> None:
         raise InputError(f"objective={config.objective}: with these metrics, none of that name is logged{fits}")
 
 
-_OWN_TAGS = frozenset({"error", "host", "output", "overrides", "process", "signature", "swept", "sweep"})
+_OWN_TAGS = frozenset(
+    {"best_run", "error", "host", "output", "overrides", "rerun_of", "signature", "swept", "sweep"}
+) | {
+    *("code", "machine", "packages", "process", "threads"),
+}
 
 
 def _check_tracking(tracking: MLflowTracking) -> None:

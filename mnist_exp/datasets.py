@@ -101,9 +101,7 @@ def split(source: Source, config: Dataset) -> Data:
         InputError: for a validation set that leaves no training images.
     """
     if config.validation == "test":
-        return Data(
-            **vars(source), x_validation=source.x_test, y_validation=source.y_test, watches_test_set=True
-        )
+        return Data(**vars(source), x_validation=source.x_test, y_validation=source.y_test, watches_test_set=True)
     held_out, kept = _split(len(source.x_train), config)
     return Data(
         **vars(source) | {"x_train": source.x_train[kept], "y_train": source.y_train[kept]},

@@ -169,8 +169,8 @@ def image(pixels: npt.NDArray[np.uint8], label: int) -> Figure:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes: Axes = figure.subplots()
     axes.imshow(_on_paper(pixels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    place = {"x": 0.97, "y": 0.03, "ha": "right", "va": "bottom", "transform": axes.transAxes}
-    axes.text(s=str(label), fontsize=40, color=_VALIDATION, **place)
+    corner = axes.transAxes
+    axes.text(0.97, 0.03, str(label), fontsize=40, color=_VALIDATION, ha="right", va="bottom", transform=corner)
     axes.set(xlabel=f"{pixels.shape[1]} pixels", ylabel=f"{pixels.shape[0]} pixels")
     return figure
 
@@ -211,6 +211,28 @@ def samples(
     axes.set_title(f"Training images of {classes_shown}{beside}", fontsize=11)
     for column in range(len(kinds), columns, len(kinds)) if augmented is not None else ():
         axes.axvline(column * width - 0.5, color=_VALIDATION, linewidth=1)
+    return figure
+
+
+def seen(images: npt.NDArray[np.uint8], titles: Sequence[str], names: Sequence[str]) -> Figure:
+    """What a model saw, bright on black as it got it: a picture each, with a title above and a name below.
+
+    Args:
+        images: (N, height, width) or (N, height, width, 3), 0 to 255.
+        titles: N texts.
+        names: N texts.
+    """
+    columns = min(len(images), 6)
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(2 * columns, 2.5 * rows), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
+    for axes, image, title, name in zip(grid, images, titles, names, strict=False):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel(_plain(name), fontsize=8)
+        axes.set(xticks=[], yticks=[])
+    for axes in grid[len(images) :]:
+        axes.set_visible(False)
     return figure
 
 

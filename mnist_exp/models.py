@@ -1,7 +1,9 @@
 """From configuration to `keras.Model`. Every kind of model is a list of layers, and one function builds them."""
 
+import json
 import re
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,48 @@ def servable(model: keras.Sequential, preprocessor: Preprocessor, image_shape: t
     Its layers are those of `model`, not copies.
     """
     return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *preprocessor.layers(), *model.layers])
+
+
+def load(path: Path) -> keras.Sequential:
+    """A model that `servable` made and Keras saved, from a file that may come from others.
+
+    Raises:
+        InputError: if it is no such file, or names a class that a configuration could not.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            saved = json.loads(file.read("config.json"))
+        foreign = sorted(set(_foreign_classes(saved)))
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: must be a model that a run kept, model.keras ({error})") from error
+    if foreign:
+        raise InputError(f"{path}: names {', '.join(foreign)}, which no configuration can; it is not loaded")
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (*REFUSALS, OSError) as error:
+        raise InputError(f"{path}: must be a model that a run kept ({keras_reason(error)})") from error
+
+
+_KEPT = {
+    "keras": frozenset({"DTypePolicy", "Sequential"}),
+    "keras.constraints": keras_names.ALLOWED["constraints"],
+    "keras.initializers": keras_names.ALLOWED["initializers"],
+    "keras.layers": keras_names.ALLOWED["layers"] | {"InputLayer"},
+    "keras.regularizers": keras_names.ALLOWED["regularizers"],
+}
+
+
+def _foreign_classes(node: Any) -> Iterator[str]:
+    """What the configuration of a saved model names beside the Keras classes that this project makes models of."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _foreign_classes(item)
+    elif isinstance(node, dict):
+        names = node.get("class_name"), node.get("registered_name") or node.get("class_name")
+        if "class_name" in node and not set(names) <= _KEPT.get(str(node.get("module")), frozenset()):
+            yield f"{node.get('module')}.{node['class_name']}"
+        for item in node.values():
+            yield from _foreign_classes(item)
 
 
 def make(kind: str, spec: Any, output: Path = Path()) -> Any:

@@ -121,11 +121,10 @@ def run_experiment(experiment: Experiment) -> Result:
 
 def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data]:
     """Draw the figures of a job that has its weights in `output`; its model, which takes raw images, and its data."""
-    from mnist_exp import training
-    from mnist_exp.keras_backend import keras
+    from mnist_exp import models, training
 
     data = datasets.load(config.dataset)
-    served = keras.saving.load_model(output / "model.keras")
+    served = models.load(output / "model.keras")
     history = json.loads((output / "result.json").read_text())["history"]
     _draw(history, data, training.predict(served, data.x_test), output / "figures")
     return served, data

@@ -24,14 +24,44 @@ if TYPE_CHECKING:
 DEFAULT_URI = "sqlite:///mlflow.db"
 
 
-def connect(tracking: MLflowTracking, *, create: bool = True) -> tuple["MlflowClient", str]:
+def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
     """A client of the store, and the id of the MLflow experiment, which is created where it does not exist yet.
 
     Raises:
-        InputError: if the store cannot be reached or written, the experiment was deleted, or does not exist and is not
-            to be created.
+        InputError: if the store cannot be reached or written, or the experiment was deleted.
     """
     _check_store(tracking.uri)
+    with _one_process_at_a_time(tracking.uri):
+        client = _client(tracking.uri)
+        found = client.get_experiment_by_name(tracking.experiment)
+        if found is None:
+            path = sqlite_path(tracking.uri)
+            # Beside the database, wherever that is; a server decides for itself.
+            artifacts = (path.resolve().parent / "mlruns").as_uri() if path else None
+            return client, str(client.create_experiment(tracking.experiment, artifact_location=artifacts))
+    if found.lifecycle_stage == "deleted":
+        raise InputError(
+            f"tracking.experiment={tracking.experiment}: was deleted in this store; choose another name, or restore it "
+            f"with mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return client, str(found.experiment_id)
+
+
+def connect_existing(uri: str) -> "MlflowClient":
+    """A client of a store that holds runs; none is made.
+
+    Raises:
+        InputError: if there is no such store, or it cannot be reached.
+    """
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        raise InputError(f"tracking.uri={uri}: no such store; run python -m mnist_exp in this folder first")
+    _check_store(uri)
+    with _one_process_at_a_time(uri):
+        return _client(uri)
+
+
+def _client(uri: str) -> "MlflowClient":
     # An outage is better told soon than waited for: MLflow's own default adds up to minutes a request.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -41,13 +71,11 @@ def connect(tracking: MLflowTracking, *, create: bool = True) -> tuple["MlflowCl
 
     for name in ("alembic", "mlflow.store.db.utils"):  # they announce each table of a new store
         logging.getLogger(name).setLevel(logging.WARNING)
-    with _one_process_at_a_time(tracking.uri):
-        try:
-            # Absolute, since MLflow keeps a store open by its address, also after a change of the current folder.
-            client = MlflowClient(f"sqlite:///{path}" if (path := sqlite_path(tracking.uri)) else tracking.uri)
-        except ImportError as error:
-            raise _store_error(tracking.uri, f"its database driver is not installed ({error})") from error
-        return client, _experiment_id(client, tracking, create=create)
+    try:
+        # Absolute, since MLflow keeps a store open by its address, also after a change of the current folder.
+        return MlflowClient(f"sqlite:///{path}" if (path := sqlite_path(uri)) else uri)
+    except ImportError as error:
+        raise _store_error(uri, f"its database driver is not installed ({error})") from error
 
 
 @contextmanager
@@ -87,24 +115,6 @@ def page(tracking: MLflowTracking, experiment_id: str, run_id: str) -> str:
 def sqlite_path(uri: str) -> Path | None:
     """The file of an SQLite store, absolute; None for any other."""
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
-
-
-def _experiment_id(client: "MlflowClient", tracking: MLflowTracking, *, create: bool) -> str:
-    found = client.get_experiment_by_name(tracking.experiment)
-    if found is None and not create:
-        names = [experiment.name for experiment in client.search_experiments()]
-        raise InputError(f"tracking.experiment={tracking.experiment}: no such experiment; there is {', '.join(names)}")
-    if found is None:
-        path = sqlite_path(tracking.uri)
-        # Beside the database, wherever that is; a server decides for itself.
-        artifacts = (path.resolve().parent / "mlruns").as_uri() if path else None
-        return str(client.create_experiment(tracking.experiment, artifact_location=artifacts))
-    if found.lifecycle_stage == "deleted":
-        raise InputError(
-            f"tracking.experiment={tracking.experiment}: was deleted in this store; choose another name, or restore it "
-            f"with mlflow experiments restore --experiment-id {found.experiment_id}"
-        )
-    return str(found.experiment_id)
 
 
 def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:

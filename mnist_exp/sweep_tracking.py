@@ -146,6 +146,10 @@ class SweepRecord:
     def log_model(self, job: Job, model: "keras.Model", data: Data) -> None:
         """Record the figures and the model of a job that were made after it had ended."""
 
+    def register(self, job: Job) -> str:  # noqa: ARG002
+        """Register a job's model, where `tracking.register` says so; what became of it, as a line."""
+        return ""
+
     def parent_for_jobs(self) -> Parent:
         """What jobs are told; a launcher may write it down, so that it holds no password."""
         return self.parent
@@ -259,6 +263,12 @@ class MLflowSweepRecord(SweepRecord):
         """Record the figures and the model of a job that were made after it had ended."""
         tracking.log_files(self._client, job.run_id, Path(job.output))
         tracking.log_model(self._client, self._experiment_id, job.run_id, model, data)
+
+    def register(self, job: Job) -> str:
+        """Register a job's model, where `tracking.register` says so; what became of it, as a line."""
+        assert isinstance(self.parent.tracking, MLflowTracking)
+        name = self.parent.tracking.register
+        return tracking.register(self._client, name, job.run_id) if name is not None else ""
 
     def close(self, status: str) -> None:
         """Record the sweep's files and end it; what its gone processes left RUNNING ends KILLED with it."""

@@ -228,6 +228,8 @@ def _finish(sweep: Sweep, record: SweepRecord) -> list[Job]:
         _draw(sweep, record, rows)
         record.log_best(best, sweep.config.objective)
         _complete_best(record, best)
+        if record.has_model(best) and (text := record.register(best)):
+            print(text)
     record.close("FAILED" if _unfinished(sweep, jobs) else "FINISHED")
     print(record.describe())
     return jobs

@@ -5,6 +5,8 @@ import hashlib
 import json
 import logging
 import os
+import platform
+import re
 import socket
 import subprocess
 import sys
@@ -13,13 +15,16 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from mnist_exp import __version__, store
 from mnist_exp.composition import Experiment
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
     from mlflow.entities import Metric
+    from mlflow.entities import Run as RecordedRun
 
 _SECONDS_BETWEEN_BATCHES = 2.0
 _SECONDS_AFTER_AN_OUTAGE = 60.0
@@ -129,6 +135,7 @@ class MLflowRun(Run):
         self.id = run_id
         self._client = client
         self._experiment_id = experiment_id
+        self._registered = ""
         self._pending: list[Metric] = []
         self._next_batch = time.monotonic() + _SECONDS_BETWEEN_BATCHES
 
@@ -179,6 +186,8 @@ class MLflowRun(Run):
     def log_model(self, model: "keras.Model", data: Data) -> None:
         """Record the model, with a signature and an input example."""
         log_model(self._client, self._experiment_id, self.id, model, data)
+        if self._tracking.register is not None and self._experiment.child is None:
+            self._registered = register(self._client, self._tracking.register, self.id)
 
     def log_failure(self, reason: str) -> None:
         """Record why the run failed, as the tag `error`."""
@@ -196,7 +205,8 @@ class MLflowRun(Run):
     def describe(self) -> str:
         """The run's page: on its server, or on the local one that `mlflow ui` starts."""
         page = store.page(self._tracking, self._experiment_id, self.id)
-        return f"Run {self.id} in experiment {self._tracking.experiment}; {page}"
+        where = f"Run {self.id} in experiment {self._tracking.experiment}; {page}"
+        return f"{self._registered}\n{where}" if self._registered else where
 
     def _add(self, metrics: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -263,6 +273,148 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model: "k
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A run as the store has it.
+
+    `config`: as config.yaml holds it, unchecked. `metrics`: name to step to value. `tags`: all. `digest`: of its data.
+    """
+
+    config: dict[str, Any]
+    metrics: dict[str, dict[int, float]]
+    tags: dict[str, str]
+    digest: str
+
+
+def fetch_run(uri: str, run_id: str) -> Recorded:
+    """Read a run from the store.
+
+    Raises:
+        InputError: if the store has no such run, or the run no configuration.
+    """
+    client = store.connect_existing(uri)
+    from mlflow.exceptions import MlflowException
+
+    where = store.without_credentials(uri)
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        raise InputError(f"{run_id}: not in {where} ({str(error).splitlines()[0]})") from error
+    if "sweep" in run.data.tags:
+        raise InputError(f"{run_id}: is a sweep; name one of its jobs, the best is {run.data.tags.get('best_run')}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = client.download_artifacts(run_id, "config.yaml", folder)
+            config = OmegaConf.to_container(OmegaConf.load(path))
+        except (MlflowException, OSError, YAMLError, OmegaConfBaseException) as error:
+            raise InputError(f"{run_id}: its config.yaml cannot be read ({str(error).splitlines()[0]})") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{run_id}: its config.yaml holds no configuration")
+    return Recorded(
+        config={str(key): value for key, value in config.items()},
+        metrics={
+            name: {point.step: point.value for point in client.get_metric_history(run_id, name)}
+            for name in run.data.metrics
+        },
+        tags=dict(run.data.tags),
+        digest=data_digest(run),
+    )
+
+
+def data_digest(run: "RecordedRun") -> str:
+    """The digest of the data that a run has recorded; empty where it has none."""
+    inputs = run.inputs.dataset_inputs if run.inputs is not None else []
+    return str(inputs[0].dataset.digest) if inputs else ""
+
+
+def fetch_model(uri: str, name: str, folder: Path) -> Path:
+    """Download the Keras file of a run's model, or of one in the registry.
+
+    Args:
+        uri: of the store.
+        name: a run's id, of a sweep for its best job; or `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
+        folder: where to.
+
+    Raises:
+        InputError: if the store has no such run or model, or the run kept none.
+    """
+    client = store.connect_existing(uri)
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if name.startswith("models:/"):
+            location = client.get_model_version_download_uri(*_registered_version(client, name))
+        else:
+            location = client.get_logged_model(_model_of_run(client, name)).artifact_location
+    except MlflowException as error:
+        where = store.without_credentials(uri)
+        raise InputError(f"{name}: not in {where} ({str(error).splitlines()[0]})") from error
+    file = f"{location}/data/model.keras"
+    return Path(download_artifacts(file, dst_path=str(folder), tracking_uri=client.tracking_uri))
+
+
+def _model_of_run(client: "MlflowClient", run_id: str) -> str:
+    run = client.get_run(run_id)
+    if (best := run.data.tags.get("best_run")) is not None:
+        run = client.get_run(best)
+    if run.outputs is None or not run.outputs.model_outputs:
+        file = Path(run.data.tags.get("output", "OUTPUT")) / "model.keras"
+        raise InputError(
+            f"{run_id}: this run kept no model; of a sweep's jobs the best one does, with tracking.keep=all each. Its "
+            f"weights are in {file}, which can be named instead"
+        )
+    return str(run.outputs.model_outputs[-1].model_id)
+
+
+def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", name)
+    if found is None:
+        raise InputError(f"{name}: must be models:/NAME@ALIAS or models:/NAME/VERSION, such as models:/digits@champion")
+    model, alias, number = found.groups()
+    return model, number or str(client.get_model_version_by_alias(model, alias).version)
+
+
+def register(client: "MlflowClient", name: str, run_id: str) -> str:
+    """Put a run's model into MLflow's registry, as a new version of the model `name`; what became of it, as a line.
+
+    The version of the best objective has the alias `champion`: the new one, if it is the first, or if its objective is
+    better than the champion's and was measured alike: the same metric, on the same data and validation set.
+    """
+    from mlflow.exceptions import MlflowException
+
+    model_id = _model_of_run(client, run_id)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    version = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id).version
+    text = f"Registered as models:/{name}/{version}"
+    champion = client.get_registered_model(name).aliases.get("champion")
+    if champion is None:
+        client.set_registered_model_alias(name, "champion", version)
+        return f"{text}, the first and so its champion"
+    new, old = client.get_run(run_id), client.get_run(str(client.get_model_version(name, champion).run_id))
+    if _measure(new) != _measure(old):
+        return f"{text}; champion stays version {champion}, whose objective was measured otherwise"
+    objective, value, best = new.data.params["objective"], new.data.metrics["objective"], old.data.metrics["objective"]
+    better = value > best if new.data.params["direction"] == "maximize" else value < best
+    if better:
+        client.set_registered_model_alias(name, "champion", version)
+    on_test_set = objective.startswith("test_") or new.data.params["dataset.validation"] == "test"
+    return (
+        f"{text}, {'now its champion' if better else f'champion stays version {champion}'}: {objective} "
+        f"{value:.4f} against {best:.4f}{', MEASURED ON THE TEST SET' if on_test_set else ''}"
+    )
+
+
+def _measure(run: "RecordedRun") -> list[str | None]:
+    """What makes two objectives comparable."""
+    names = ("objective", "direction", "dataset.validation", "dataset.seed", "dataset.limit")
+    return [data_digest(run), *map(run.data.params.get, names)]
+
+
 def experiment_signature(config: Config, data_digest: str) -> str:
     """What makes two experiments the same: configuration without tracking, data and package version; hexadecimal."""
     values = {key: value for key, value in asdict(config).items() if key not in ("tracking", "resume")}
@@ -315,6 +467,7 @@ def process_tags(tracking: MLflowTracking) -> dict[str, str]:
     tags = {
         "host": socket.gethostname(),
         "process": store.process_tag(os.getpid()),
+        **environment_tags(),
         "mlflow.source.name": "mnist_exp",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
@@ -322,6 +475,32 @@ def process_tags(tracking: MLflowTracking) -> dict[str, str]:
         **{key: show(value) for key, value in (tracking.tags or {}).items()},
     }
     return tags if tracking.note is None else tags | {"mlflow.note.content": tracking.note}
+
+
+def environment_tags() -> dict[str, str]:
+    """What, beside configuration and data, decides whether a run repeats: packages, machine, threads, and the code.
+
+    `threads`: those that one operation of TensorFlow computes with. `code`: a digest of this package's source.
+    """
+    packages = [f"{name} {version(name)}" for name in ("tensorflow", "keras", "numpy")]
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(path.read_bytes())
+    return {
+        "packages": ", ".join([*packages, f"mnist_exp {__version__}", f"python {platform.python_version()}"]),
+        "machine": f"{platform.system()} {platform.machine()}, {_processor()}",
+        "threads": os.environ.get("TF_NUM_INTRAOP_THREADS") or str(os.cpu_count()),
+        "code": code.hexdigest()[:12],
+    }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown processor")
 
 
 def _user() -> str:

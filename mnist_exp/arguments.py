@@ -1,0 +1,41 @@
+"""What the commands beside `python -m mnist_exp` share: how arguments are described, and one message for bad input."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mnist_exp.errors import InputError
+
+
+def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser of the arguments of `python -m mnist_exp.MODULE`, whose --help ends with `examples`, a line each."""
+    return argparse.ArgumentParser(
+        prog=f"python -m mnist_exp.{module}",
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Exit with 1 and one message after bad input, 130 after Ctrl-C; any other exception is a bug and passes."""
+    try:
+        yield
+    except InputError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def check_plot(path: Path) -> None:
+    """Check that a picture can be written to `path`.
+
+    Raises:
+        InputError: if matplotlib does not write such a file, or its folder does not exist.
+    """
+    if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not path.absolute().parent.is_dir():
+        raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that exists")

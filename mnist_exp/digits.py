@@ -1,0 +1,117 @@
+"""From a picture of a digit, drawn by hand, to an image as MNIST's were made: pure functions of arrays and pictures.
+
+MNIST's images are 28 by 28, bright on black. Its page (Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database of
+handwritten digits) says how: each digit was scaled to fit 20 by 20 with its aspect kept, by a method that gives grey
+levels, and moved so that its centre of mass is the centre of the 28 by 28.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+from scipy import ndimage  # comes with MLflow
+
+from mnist_exp.errors import InputError
+
+_Floats = npt.NDArray[np.float64]
+
+_WORKING_SIZE = 400  # pixels of the longer side: more do not help, and less hides thin strokes
+_LEAST_CONTRAST = 0.1  # of 1, between ink and background
+_SPECK = 0.02  # of the area of the largest stroke: what is smaller is dirt
+_BOX = 20 / 28  # the share of an image that a digit fills
+_THIN, _THICK = 0.06, 0.2  # a stroke's width in the longer side of a digit; MNIST's is mostly between
+
+
+def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A picture of one digit as MNIST would have it: bright on black, scaled and centred, of shape (height, width).
+
+    Any size, any two colours for digit and background, transparent or not. The background is what most of the picture's
+    border is.
+
+    Raises:
+        InputError: if nothing stands out from the background.
+    """
+    digit = _cropped(_ink(_flat(picture)))
+    digit = _with_usual_stroke(digit)
+    scale = _BOX * min(height / digit.shape[0], width / digit.shape[1])
+    rows, columns = (max(1, round(length * scale)) for length in digit.shape)
+    small = Image.fromarray(digit.astype(np.float32)).resize((columns, rows), Image.Resampling.BILINEAR)
+    scaled = np.clip(np.asarray(small, np.float64), 0, None)
+    scaled /= scaled.max()
+    down, across = ndimage.center_of_mass(scaled)
+    # In MNIST's files the centre of mass is pixel (14, 14), counted from 0, to within half a pixel.
+    top = int(np.clip(round(height / 2 - down), 0, height - rows))
+    left = int(np.clip(round(width / 2 - across), 0, width - columns))
+    image = np.zeros((height, width), np.uint8)
+    image[top : top + rows, left : left + columns] = np.rint(255 * scaled)
+    return image
+
+
+def resized(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A picture in colour, (height, width, 3), for models that were trained on such."""
+    colours = ImageOps.exif_transpose(picture).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(colours, np.uint8)
+
+
+def _flat(picture: Image.Image) -> _Floats:
+    """Colours (rows, columns, 3) from 0 to 1, what is transparent on white, or on black where that shows more."""
+    picture = ImageOps.exif_transpose(picture).convert("RGBA")
+    picture.thumbnail((_WORKING_SIZE, _WORKING_SIZE))
+    pixels = np.asarray(picture, np.float64) / 255
+    colours, opaque = pixels[..., :3], pixels[..., 3:]
+    brightness = (colours * opaque).sum() / max(3 * opaque.sum(), 1e-9)
+    paper = 1.0 if brightness < 0.5 else 0.0
+    return np.asarray(colours * opaque + paper * (1 - opaque))
+
+
+def _ink(colours: _Floats) -> _Floats:
+    """How far each pixel is from the background's colour, 0 to 1; noise, dirt and shadows of the background are 0."""
+    edge = max(1, min(colours.shape[:2]) // 50)
+    inner = np.zeros(colours.shape[:2], bool)
+    inner[edge:-edge, edge:-edge] = True
+    border = colours[~inner]
+    distance = np.abs(colours - np.median(border, axis=0)).max(axis=-1)
+    if distance.max() < _LEAST_CONTRAST:
+        raise InputError("no digit stands out from the background")
+    threshold = _otsu(distance)
+    strokes, count = ndimage.label(distance > threshold, np.ones((3, 3)))
+    areas = np.bincount(strokes.reshape(-1), minlength=count + 1)
+    areas[0] = 0
+    kept = ndimage.binary_dilation((areas >= _SPECK * areas.max())[strokes], iterations=2)
+    noise = min(float(np.quantile(distance[distance <= threshold], 0.95)), threshold)
+    full = float(np.median(distance[distance > threshold]))
+    return np.asarray(np.clip((distance - noise) / max(full - noise, 1e-9), 0, 1) * kept)
+
+
+def _otsu(values: _Floats) -> float:
+    """The threshold that splits values into two groups of the least variance within (N. Otsu, 1979)."""
+    counts, edges = np.histogram(values, bins=64)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]
+    sums = np.cumsum(counts * centres)
+    mean_below = sums[:-1] / np.maximum(below, 1)
+    mean_above = (sums[-1] - sums[:-1]) / np.maximum(above, 1)
+    return float(edges[1:-1][np.argmax(below * above * (mean_below - mean_above) ** 2)])
+
+
+def _cropped(ink: _Floats) -> _Floats:
+    rows, columns = (np.flatnonzero((ink > 0.1).any(axis=axis)) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _with_usual_stroke(digit: _Floats) -> _Floats:
+    """Thicken what was drawn with a fine pen, which would fade when it is scaled; thin out what was painted."""
+    length = max(digit.shape)
+    inside = np.pad(digit > 0.5, 1)
+    outline = inside.sum() - ndimage.binary_erosion(inside).sum()
+    stroke = 2 * inside.sum() / max(outline, 1)
+    for wanted, filtered in ((_THIN, ndimage.grey_dilation), (_THICK, ndimage.grey_erosion)):
+        change = round(wanted * length - stroke) if wanted == _THIN else round(stroke - wanted * length)
+        if change > 0 and stroke < length / 2:
+            padded = np.pad(digit, change)
+            return _cropped(filtered(padded, footprint=_disc(change + 1)))
+    return digit
+
+
+def _disc(diameter: int) -> npt.NDArray[np.bool_]:
+    places = np.arange(diameter) - (diameter - 1) / 2
+    return np.asarray(places[:, None] ** 2 + places**2 <= (diameter / 2) ** 2)

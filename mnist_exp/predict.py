@@ -1,0 +1,118 @@
+"""Let a trained model read pictures of digits: `python -m mnist_exp.predict`."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mnist_exp import arguments
+from mnist_exp.composition import compose
+from mnist_exp.config import MLflowTracking
+from mnist_exp.errors import InputError
+
+_EXAMPLES = """\
+  python -m mnist_exp.predict 3f2a1c... three.png four.jpg
+  python -m mnist_exp.predict models:/digits@champion scans/*.png --plot seen.png
+  python -m mnist_exp.predict outputs/2026-01-31/12-00-00-000000/model.keras three.png
+  python -m mnist_exp.predict 3f2a1c... three.png tracking.uri=http://127.0.0.1:5000
+"""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`seen`: what the model got, of the shape of its images, 0 to 255. `probability`: of `label`, 0 to 1."""
+
+    path: Path
+    seen: npt.NDArray[np.uint8]
+    label: int
+    probability: float
+
+
+def main() -> None:
+    """Print a line a picture: its name, label and probability; exit with 1 and one message after bad input."""
+    about = "Load a run's model and print, for each picture of a digit, its name, label and probability."
+    parser = arguments.parser("predict", about, _EXAMPLES)
+    parser.add_argument("model", help="a run's id, of a sweep for its best; models:/NAME@ALIAS; or a file model.keras")
+    parser.add_argument("pictures", nargs="+", help="files of pictures; and, where needed, tracking.uri=ADDRESS")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the model saw, a .png, .pdf or .svg file")
+    given = parser.parse_intermixed_args()
+    overrides = [text for text in given.pictures if text.startswith("tracking")]
+    pictures = [Path(text) for text in given.pictures if text not in overrides]
+    with arguments.errors_told():
+        if given.plot is not None:
+            arguments.check_plot(given.plot)
+        found = predict(given.model, pictures, overrides)
+        width = max(len(str(prediction.path)) for prediction in found)
+        for prediction in found:
+            print(f"{prediction.path!s:{width}}  {prediction.label}  {prediction.probability:.3f}")
+        if given.plot is not None:
+            from mnist_exp import figures
+
+            images = np.stack([prediction.seen for prediction in found])
+            titles = [f"{prediction.label} ({prediction.probability:.0%})" for prediction in found]
+            names = [prediction.path.name for prediction in found]
+            figures.seen(images, titles, names).savefig(given.plot, dpi=120)
+            print(f"What the model saw: {given.plot}")
+
+
+def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ()) -> list[Prediction]:
+    """The most probable class of each picture.
+
+    Pictures of any size and colours are prepared as MNIST was made, for a model of greyscale images; for one of images
+    in colour, they are resized.
+
+    Args:
+        model: a run's id, of a sweep for its best job; `models:/NAME@ALIAS`; or a file `model.keras`.
+        pictures: files that Pillow reads.
+        overrides: `tracking.uri=ADDRESS`, where it is not the default store.
+
+    Raises:
+        InputError: for a file that is no picture or shows nothing, or a model that is not there or cannot be trusted.
+    """
+    if not pictures:
+        raise InputError("no picture is named; such as three.png")
+    opened = [_open(path) for path in pictures]
+    settings = compose(overrides).config.tracking
+    from mnist_exp import digits, models, store, tracking
+
+    with tempfile.TemporaryDirectory() as folder:
+        if model.endswith(".keras"):
+            path = Path(model)
+        elif isinstance(settings, MLflowTracking):
+            with store.store_errors(settings.uri):
+                path = tracking.fetch_model(settings.uri, model, Path(folder))
+        else:
+            raise InputError("tracking=none: has no store; name a file model.keras instead")
+        loaded = models.load(path)
+    height, width, *channels = loaded.input_shape[1:]
+    prepare = digits.resized if channels == [3] else digits.prepare
+    seen = []
+    for path, picture in zip(pictures, opened, strict=True):
+        try:
+            seen.append(prepare(picture, height, width))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    images = np.stack(seen).reshape(-1, height, width, *channels)
+    probabilities = loaded.predict(images, verbose=0)
+    return [
+        Prediction(path, image, int(row.argmax()), float(row.max()))
+        for path, image, row in zip(pictures, seen, probabilities, strict=True)
+    ]
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        reason = "no such file" if not path.exists() else "must be a picture, such as a .png or .jpg file"
+        raise InputError(f"{path}: {reason}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Repeat a run and compare what it logs: `python -m mnist_exp.rerun`."""
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mnist_exp import arguments, interrupts
+from mnist_exp.composition import Experiment, compose, recompose
+from mnist_exp.config import MLflowTracking
+from mnist_exp.errors import InputError
+
+if TYPE_CHECKING:
+    from mnist_exp.tracking import Recorded
+
+_EXAMPLES = """\
+  python -m mnist_exp.rerun 3f2a1c...
+  python -m mnist_exp.rerun 3f2a1c... seed=1
+  python -m mnist_exp.rerun 3f2a1c... tracking.uri=http://127.0.0.1:5000
+"""
+
+_Differing = dict[tuple[str, int], tuple[float | None, float | None]]
+
+_OF_THE_CLOCK = frozenset({"fit_seconds"})
+_COMPARED = ("packages", "machine", "threads", "code")
+
+
+def main() -> None:
+    """Repeat a run; exit with 1 if a metric differs though nothing was overridden, or after bad input."""
+    about = "Repeat a run by the configuration that MLflow holds of it, and compare every metric that it logged."
+    parser = arguments.parser("rerun", about, _EXAMPLES)
+    parser.add_argument("run_id", help="of the run to repeat")
+    parser.add_argument("overrides", nargs="*", help="what to change of it, as for a run; and tracking.uri=ADDRESS")
+    given = parser.parse_intermixed_args()
+    interrupts.install()
+    with arguments.errors_told():
+        identical = rerun(given.run_id, given.overrides)
+    changed = any(not text.startswith("tracking") for text in given.overrides)
+    sys.exit(0 if identical or changed else 1)
+
+
+def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
+    """Run what a run was configured to, as a new run in the same store, and print how their metrics compare.
+
+    A configuration from a store may come from others: it is checked as one that was typed, and nothing of it says where
+    the new run is recorded or writes.
+
+    Args:
+        run_id: of the run to repeat.
+        overrides: what to change of it; and `tracking.uri=ADDRESS`, where it is not the default store.
+
+    Returns:
+        Whether every value of every metric is the same, `fit_seconds` aside.
+
+    Raises:
+        InputError: if there is no such run, or its configuration or an override cannot be used.
+    """
+    settings = compose([text for text in overrides if text.startswith("tracking")]).config.tracking
+    if not isinstance(settings, MLflowTracking):
+        raise InputError("tracking=none: has no store with a run that could be repeated")
+    from mnist_exp import store, tracking
+
+    with store.store_errors(settings.uri):
+        before = tracking.fetch_run(settings.uri, run_id)
+    try:
+        experiment = recompose(before.config, overrides)
+    except InputError as error:
+        raise InputError(f"{run_id} cannot be repeated: {error}") from error
+    _use_threads(before.tags.get("threads", ""))
+    from mnist_exp.runner import run_experiment  # brings TensorFlow
+
+    result = run_experiment(_named(experiment, run_id, before))
+    assert result.run_id is not None
+    with store.store_errors(settings.uri):
+        after = tracking.fetch_run(settings.uri, result.run_id)
+    differing = _differing_values(before, after)
+    total = sum(len(steps) for name, steps in before.metrics.items() if name not in _OF_THE_CLOCK)
+    print(_verdict(run_id, differing, total, after))
+    if causes := _causes(before, after):
+        print("\n".join(["What differs between the two runs:", *causes]))
+    elif differing:
+        print("Of what is recorded, nothing differs: configuration, data, packages, machine, threads, code.")
+    return not differing
+
+
+def _use_threads(recorded: str) -> None:
+    """Compute with as many threads as the run did: of a convolution, TensorFlow rounds by their number."""
+    if recorded.isdecimal() and 1 <= int(recorded) <= (os.cpu_count() or 1):
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", recorded)
+
+
+def _named(experiment: Experiment, run_id: str, before: "Recorded") -> Experiment:
+    """The experiment as the run's own, so that it is named as that was, with the tag `rerun_of`."""
+    settings = experiment.config.tracking
+    assert isinstance(settings, MLflowTracking)
+    tagged = replace(settings, tags={**(settings.tags or {}), "rerun_of": run_id})
+    typed = [text for text in experiment.overrides if text != "experiment=recorded"]
+    overrides = tuple(text for text in (before.tags.get("overrides", ""), *typed) if text)
+    return replace(experiment, config=replace(experiment.config, tracking=tagged), overrides=overrides)
+
+
+def _differing_values(before: "Recorded", after: "Recorded") -> _Differing:
+    """By metric and step, what was logged then and now, where it is not the same; None where nothing was."""
+    differing = {}
+    for name in sorted((before.metrics.keys() | after.metrics.keys()) - _OF_THE_CLOCK):
+        then, now = before.metrics.get(name, {}), after.metrics.get(name, {})
+        for step in sorted(then.keys() | now.keys()):
+            pair = then.get(step), now.get(step)
+            if pair[0] != pair[1] and not all(value is not None and math.isnan(value) for value in pair):
+                differing[name, step] = pair
+    return differing
+
+
+def _verdict(run_id: str, differing: _Differing, total: int, after: "Recorded") -> str:
+    if not differing:
+        return f"Identical to {run_id}: all {total} values of {len(after.metrics.keys() - _OF_THE_CLOCK)} metrics"
+    lines = [f"Not identical to {run_id}: {len(differing)} of {total} values differ; the last of each metric:"]
+    last = {name: (step, pair) for (name, step), pair in differing.items()}
+    for name, (step, pair) in last.items():
+        then, now = ("none" if value is None else f"{value:.8g}" for value in pair)
+        lines.append(f"  {name}{f', epoch {step}' if step else ''}: {then} then, {now} now")
+    return "\n".join(lines)
+
+
+def _causes(before: "Recorded", after: "Recorded") -> list[str]:
+    from mnist_exp.tracking import flatten
+
+    then, now = (
+        flatten({key: value for key, value in run.config.items() if key not in ("tracking", "resume")})
+        for run in (before, after)
+    )
+    then |= {"data": before.digest, **{tag: before.tags.get(tag, "not recorded") for tag in _COMPARED}}
+    now |= {"data": after.digest, **{tag: after.tags.get(tag, "not recorded") for tag in _COMPARED}}
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    return [f"  {key}: {then.get(key, 'none')} then, {now.get(key, 'none')} now" for key in keys]
+
+
+if __name__ == "__main__":
+    main()

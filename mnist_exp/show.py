@@ -1,0 +1,177 @@
+"""Look at the data of an experiment: `python -m mnist_exp.show`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_exp import arguments, datasets
+from mnist_exp.composition import compose
+from mnist_exp.errors import InputError
+
+if TYPE_CHECKING:
+    from mnist_exp.config import Config
+
+_EXAMPLES = """\
+  python -m mnist_exp.show --index 7
+  python -m mnist_exp.show dataset=keras dataset.name=fashion_mnist
+  python -m mnist_exp.show experiment=best
+  python -m mnist_exp.show --save mnist_raw.npz
+"""
+
+
+def main() -> None:
+    """Print and draw the data of an experiment; exit with 1 and one message after bad input."""
+    about = "Print and draw the data of an experiment: its arrays, one image, and what the model gets for it."
+    parser = arguments.parser("show", about, _EXAMPLES)
+    parser.add_argument("overrides", nargs="*", help="as for a run, such as dataset=npz dataset.path=FILE")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with presets of your own")
+    parser.add_argument("--index", type=int, default=0, metavar="N", help="of the training image; default: %(default)s")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="a new npz file for the arrays, for dataset=npz")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", default=Path("outputs/show"), help="for pictures; default: %(default)s"
+    )
+    given = parser.parse_intermixed_args()
+    with arguments.errors_told():
+        show(given.overrides, given.config_dir, given.index, given.save, given.output)
+
+
+def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Path | None, output: Path) -> None:
+    """Print the arrays' shapes, types, ranges and label counts, one image, and what the model will get for it; draw it.
+
+    Args:
+        overrides: as for a run.
+        config_dir: a folder with presets of one's own; None for none.
+        index: of a training image, as it stands in the dataset, before any is held out.
+        save: a new npz file for all arrays; None for none.
+        output: the folder for the two pictures.
+
+    Raises:
+        InputError: for a configuration or data that cannot be used, no such image, or a file that cannot be written.
+    """
+    config = compose(overrides, config_dir).config
+    source = datasets.read(config.dataset)
+    data = datasets.split(source, config.dataset)
+    if not 0 <= index < len(source.x_train):
+        raise InputError(f"--index {index}: must be from 0 to {len(source.x_train) - 1}, the last training image")
+    if save is not None:
+        _save(source, save)
+    print(f"{source.name} from {source.source}, digest {source.digest}")
+    print(_arrays(data))
+    pixels, label = source.x_train[index], int(source.y_train[index])
+    print(f"\nTraining image {index}, label {label}:")
+    print(_numbers(pixels))
+    prepared = _Prepared(config, data)
+    print(prepared.describe(pixels, label))
+    _draw(source, index, prepared, output)
+    if save is not None:
+        print(f"Arrays in {save}: dataset=npz dataset.path={save}")
+
+
+class _Prepared:
+    """What the model of an experiment gets; brings TensorFlow, so only once the data is printed."""
+
+    def __init__(self, config: "Config", data: datasets.Data) -> None:
+        from mnist_exp import models
+        from mnist_exp.keras_backend import keras
+        from mnist_exp.preprocessing import fit_preprocessor
+
+        keras.utils.set_random_seed(config.seed)
+        self._preprocessor = fit_preprocessor(config.preprocessing, data)
+        self._augment = models.augmentation(config.preprocessing.augment, data.x_train.shape[1:])
+        self.is_augmented = bool(config.preprocessing.augment)
+
+    def describe(self, pixels: npt.NDArray[np.uint8], label: int) -> str:
+        """Shape, type and range of one prepared image, the values of its middle row, and its prepared label."""
+        image = np.asarray(self._preprocessor.images(pixels[None]))[0]
+        height, width = pixels.shape[:2]
+        middle = image.reshape(height, width, -1)[height // 2, :, 0]
+        encoded = np.asarray(self._preprocessor.labels(np.array([label])))[0]
+        values = fill(" ".join(f"{value:.2f}".rstrip("0").rstrip(".") for value in middle), width=100)
+        return (
+            f"\nThe model gets {image.dtype} of shape {image.shape}, {image.min():.4g} to {image.max():.4g}; "
+            f"of row {height // 2} of the image:\n{values}\nand as label: {encoded}"
+        )
+
+    def augmented(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Images as training may get them, before they are scaled."""
+        changed = np.asarray(self._augment(images))
+        return np.asarray(np.clip(np.rint(changed), 0, 255), np.uint8)
+
+
+def _arrays(data: datasets.Data) -> str:
+    """A table of the sets, and one of how often each label occurs."""
+    sets = {"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)}
+    if not data.watches_test_set:
+        sets["validation"] = (data.x_validation, data.y_validation)
+    lines = [f"{'':14}{'shape':22}{'type':8}values"]
+    for name, (x, y) in sets.items():
+        for array, values in ((f"x_{name}", x), (f"y_{name}", y)):
+            lines.append(f"{array:14}{values.shape!s:22}{values.dtype!s:8}{values.min()} to {values.max()}")
+    lines.append("")
+    for first in range(0, data.classes, _LABELS_IN_A_LINE):
+        labels = range(first, min(first + _LABELS_IN_A_LINE, data.classes))
+        lines.append(f"{'label':14}" + "".join(f"{label:>7}" for label in labels))
+        for name, (_, y) in sets.items():
+            counts = np.bincount(y, minlength=data.classes)
+            lines.append(f"{f'y_{name}':14}" + "".join(f"{counts[label]:>7}" for label in labels))
+    return "\n".join(lines)
+
+
+_LABELS_IN_A_LINE = 10
+
+
+def _numbers(pixels: npt.NDArray[np.uint8]) -> str:
+    """An image as numbers, a line a row; each column as wide as its largest number, so that MNIST's fits a screen.
+
+    >>> print(_numbers(np.array([[0, 7, 255], [0, 12, 3]], np.uint8)))
+    0  7 255
+    0 12   3
+    """
+    channels = pixels.reshape(*pixels.shape[:2], -1)
+    blocks = []
+    for channel in range(channels.shape[2]):
+        rows: list[list[Any]] = channels[:, :, channel].tolist()
+        widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]))]
+        lines = [" ".join(str(value).rjust(width) for value, width in zip(row, widths, strict=True)) for row in rows]
+        blocks.append("\n".join([f"channel {channel}:", *lines] if channels.shape[2] > 1 else lines))
+    return "\n".join(blocks)
+
+
+def _save(source: datasets.Source, path: Path) -> None:
+    if path.suffix != ".npz" or path.exists() or not path.absolute().parent.is_dir():
+        raise InputError(f"--save {path}: must be a new file that ends with .npz, in a folder that exists")
+    try:
+        np.savez_compressed(
+            path, x_train=source.x_train, y_train=source.y_train, x_test=source.x_test, y_test=source.y_test
+        )
+    except OSError as error:
+        raise InputError(f"--save {path}: cannot be written ({error})") from error
+
+
+def _draw(source: datasets.Source, index: int, prepared: _Prepared, folder: Path) -> None:
+    from mnist_exp import figures
+
+    chosen = np.concatenate(
+        [np.flatnonzero(source.y_train == label)[: figures.SAMPLES] for label in range(source.classes)]
+    )
+    images, labels = source.x_train[chosen], source.y_train[chosen]
+    augmented = prepared.augmented(images) if prepared.is_augmented else None
+    pictures = {
+        f"image-{index}.png": figures.image(source.x_train[index], int(source.y_train[index])),
+        "samples.png": figures.samples(images, labels, source.classes, augmented),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in pictures.items():
+            figure.savefig(folder / name, dpi=120)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written ({error})") from error
+    print(f"Pictures: {', '.join(str(folder / name) for name in pictures)}")
+
+
+if __name__ == "__main__":
+    main()
