@@ -348,7 +348,7 @@ def _convert_union(wanted: Any, value: Any, key: str) -> Any:
     if is_dataclass(choices[0]):
         kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
         kind = value.get("kind") if isinstance(value, Mapping) else None
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             raise InputError(f"{key}.kind={show(kind)}: must be one of {', '.join(kinds)}")
         return _convert_dataclass(kinds[kind], value, key)
     for choice in choices:

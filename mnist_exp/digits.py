@@ -54,7 +54,11 @@ def resized(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uin
 
 def _flat(picture: Image.Image) -> _Floats:
     """Colours (rows, columns, 3) from 0 to 1, what is transparent on white, or on black where that shows more."""
-    picture = ImageOps.exif_transpose(picture).convert("RGBA")
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):  # 16 bits, of which Pillow's own conversion cuts the upper half off
+        values = np.asarray(picture, np.float64)
+        picture = Image.fromarray(np.rint(255 * values / max(values.max(), 1)).astype(np.uint8))
+    picture = picture.convert("RGBA")
     picture.thumbnail((_WORKING_SIZE, _WORKING_SIZE))
     pixels = np.asarray(picture, np.float64) / 255
     colours, opaque = pixels[..., :3], pixels[..., 3:]

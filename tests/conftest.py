@@ -33,7 +33,8 @@ SIX = ("model.hidden=16,32,64", "model.activation=sigmoid,relu")
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs write below the folder that they start in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for variable in ("MLFLOW_TRACKING_URI", "TF_NUM_INTRAOP_THREADS"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 def installed(distribution: str) -> bool:
@@ -45,10 +46,10 @@ def installed(distribution: str) -> bool:
     return True
 
 
-def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
+def start(*arguments: str, cwd: Path, module: str = "mnist_exp", **env: str) -> subprocess.Popen[str]:
     """Start `python -m mnist_exp` as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "mnist_exp", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1]), **env},
         stdout=subprocess.PIPE,
@@ -57,11 +58,16 @@ def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def command(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, cwd: Path, module: str = "mnist_exp", **env: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m mnist_exp` to its end."""
-    process = start(*arguments, cwd=cwd, **env)
+    process = start(*arguments, cwd=cwd, module=module, **env)
     stdout, stderr = process.communicate(timeout=300)
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def run_module(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `python -m mnist_exp.NAME` to its end."""
+    return command(*arguments, cwd=cwd, module=f"mnist_exp.{name}")
 
 
 def runs_in(folder: Path, experiment: str = "mnist_exp") -> list[Run]:

@@ -1,28 +1,17 @@
 """What `python -m mnist_exp.compare` prints and draws of a real sweep."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-import mnist_exp
-
 from .conftest import QUICK, command, runs_in, sweep_in
 
 
 def compare(*arguments: str, cwd: Path, store: Path) -> subprocess.CompletedProcess[str]:
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1]),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db",
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "mnist_exp.compare", *arguments],
-        cwd=cwd, env=env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    uri = f"sqlite:///{store}/mlflow.db"
+    return command(*arguments, cwd=cwd, module="mnist_exp.compare", MLFLOW_TRACKING_URI=uri)
 
 
 def test_all_runs_are_ranked_and_drawn(sweep_folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,222 @@
+"""Pictures of digits in, labels out: drawn by script, and MNIST's own in other sizes and colours."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_exp import digits, run
+from mnist_exp.datasets import Data
+from mnist_exp.errors import InputError
+from mnist_exp.keras_backend import keras
+from mnist_exp.models import load
+from mnist_exp.predict import predict
+
+from .conftest import QUICK, command, run_module, runs_in, store, sweep_in
+from .drawing import STYLES, draw, draw_all
+
+
+def kept_model(folder: Path) -> Path:
+    [path] = folder.glob("outputs/*/*/model.keras")
+    return path
+
+
+def test_the_convnet_preset_reaches_099_without_watching_the_test_set_and_reads_drawn_digits(tmp_path: Path) -> None:
+    result = run("experiment=convnet", "tracking=none")
+    assert result.config.dataset.validation == 5000
+    assert result.scores["test_accuracy"] >= 0.99
+    found = predict(str(result.output / "model.keras"), draw_all(tmp_path))
+    assert sum(prediction.label == digit for digit, prediction in enumerate(found)) >= 9
+
+
+def test_a_line_a_picture_and_what_the_model_saw(tracked_folder: Path, tmp_path: Path) -> None:
+    paths = draw_all(tmp_path)
+    [recorded] = runs_in(tracked_folder)
+    uri = f"tracking.uri=sqlite:///{tracked_folder}/mlflow.db"
+    names = [path.name for path in paths]
+    done = run_module("predict", recorded.info.run_id, *names, uri, "--plot", "seen.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines[:10]] == names
+    assert sum(int(line[1]) == digit for digit, line in enumerate(lines[:10])) >= 9
+    assert all(0.1 <= float(line[2]) <= 1 for line in lines[:10])
+    assert lines[10] == ["What", "the", "model", "saw:", "seen.png"]
+    assert Image.open(tmp_path / "seen.png").size == (1440, 600)
+    here = predict(str(kept_model(tracked_folder)), paths)
+    assert [(str(p.label), f"{p.probability:.3f}") for p in here] == [(line[1], line[2]) for line in lines[:10]]
+
+
+@pytest.mark.parametrize("change", ["as it is", "ink on paper, five times as large", "off centre, in colour"])
+def test_mnists_own_images_are_recognised_as_well_when_they_come_as_pictures(
+    tracked_folder: Path, mnist: Data, change: str
+) -> None:
+    x, y = mnist.x_test[:1000], mnist.y_test[:1000]
+    if change == "as it is":
+        pictures = [Image.fromarray(image) for image in x]
+    elif change == "off centre, in colour":
+        colours = np.zeros((1000, 60, 90, 3), np.uint8) + np.array([30, 60, 20], np.uint8)
+        colours[:, 20:48, 55:83] += (x[..., None] * np.array([0.8, 0.2, 0.5])).astype(np.uint8)
+        pictures = [Image.fromarray(image) for image in colours]
+    else:
+        pictures = [Image.fromarray(255 - image).resize((140, 140), Image.Resampling.BICUBIC) for image in x]
+    model = load(kept_model(tracked_folder))
+    prepared = np.stack([digits.prepare(picture, 28, 28) for picture in pictures])
+    raw, pictured = ((model.predict(images, verbose=0).argmax(1) == y).mean() for images in (x, prepared))
+    assert pictured >= raw - 0.01
+
+
+def test_a_prepared_digit_fills_20_by_20_and_is_centred_by_mass() -> None:
+    for digit, style in STYLES.items():
+        image = digits.prepare(draw(digit, style), 28, 28)
+        rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
+        assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 == 20
+        mass = image / image.sum()
+        assert np.abs([(mass.sum(1) @ np.arange(28)) - 14, (mass.sum(0) @ np.arange(28)) - 14]).max() <= 0.51
+        assert image.dtype == np.uint8
+        assert image.max() == 255
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_a_picture_may_have_any_mode(mode: str) -> None:
+    plain = draw(3, STYLES[0])
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(plain.convert("L")).astype(np.uint16) * 257)
+    else:
+        picture = plain.convert(mode)
+    expected = digits.prepare(plain, 28, 28).astype(int)
+    assert np.abs(digits.prepare(picture, 28, 28) - expected).mean() < 10
+
+
+def test_dirt_and_a_fine_pen_do_not_matter() -> None:
+    clean = draw(4, STYLES[4])
+    dirty = clean.copy()
+    dirty.putpixel((10, 10), (0, 0, 0))
+    dirty.putpixel((480, 20), (90, 0, 0))
+    np.testing.assert_array_equal(digits.prepare(dirty, 28, 28), digits.prepare(clean, 28, 28))
+    hair = draw(0, STYLES[0].__class__((600, 600), (0, 0, 0), (255, 255, 255), 2, (50, 50), 0.8))
+    assert digits.prepare(hair, 28, 28).mean() > 20  # of MNIST, 33
+
+
+def test_a_model_of_images_in_colour_gets_the_picture_resized(tmp_path: Path) -> None:
+    x = np.zeros((60, 8, 8, 3), np.uint8) + np.arange(0, 240, 30, dtype=np.uint8)[None, :, None, None]
+    x[..., 1] = 200
+    np.savez(tmp_path / "colour.npz", x_train=x, y_train=np.arange(60) % 3, x_test=x, y_test=np.arange(60) % 3)
+    result = run("dataset=npz", f"dataset.path={tmp_path}/colour.npz", "training.epochs=1", "tracking=none")
+    Image.fromarray(x[0]).resize((80, 80), Image.Resampling.NEAREST).save(tmp_path / "big.png")
+    [found] = predict(str(result.output / "model.keras"), [tmp_path / "big.png"])
+    assert found.seen.shape == (8, 8, 3)
+    np.testing.assert_allclose(found.seen, x[0], atol=10)
+
+
+def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
+    options = ("tracking.register=digits", *QUICK, "dataset.validation=500")
+    done = command("-m", "model.hidden=8,64", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Registered as models:/digits/1, the first and so its champion" in done.stdout
+    parent, jobs = sweep_in(tmp_path)
+    best = next(job for job in jobs if job.info.run_id == parent.data.tags["best_run"])
+    other = next(job for job in jobs if job is not best)
+    client = store(tmp_path)
+    assert client.get_model_version_by_alias("digits", "champion").run_id == best.info.run_id
+    assert len(client.search_model_versions("name = 'digits'")) == 1
+    draw(7, STYLES[7]).save(tmp_path / "seven.png")
+    names = (parent.info.run_id, best.info.run_id, "models:/digits@champion", "models:/digits/1")
+    printed = {run_module("predict", name, "seven.png", cwd=tmp_path).stdout for name in names}
+    assert len(printed) == 1
+    assert printed.pop().startswith("seven.png  ")
+    refused = run_module("predict", other.info.run_id, "seven.png", cwd=tmp_path)
+    assert "this run kept no model" in refused.stderr
+    file = refused.stderr.split("Its weights are in ")[1].split(",")[0]
+    assert run_module("predict", file, "seven.png", cwd=tmp_path).returncode == 0
+
+
+def test_the_champion_is_the_best_of_those_measured_alike() -> None:
+    def registered(*overrides: str) -> str:
+        run("tracking.register=digits", *QUICK, *overrides)
+        return str(store(Path()).get_model_version_by_alias("digits", "champion").version)
+
+    assert registered("dataset.validation=500") == "1"
+    assert registered("dataset.validation=500", "model.hidden=64") == "2"
+    assert registered("dataset.validation=500", "model.hidden=4") == "2"
+    assert registered("dataset.validation=400", "model.hidden=128", "training.epochs=4") == "2"
+    assert registered("dataset.validation=500", "model.hidden=128", "objective=val_loss") == "2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no-such-run", "white.png"], "no-such-run: not in sqlite:///"),
+        (["models:/none@champion", "white.png"], "models:/none@champion: not in sqlite:///"),
+        (["models:/none", "white.png"], "models:/none: must be models:/NAME@ALIAS"),
+        (["MODEL", "white.png"], "white.png: no digit stands out from the background"),
+        (["MODEL", "none.png"], "none.png: no such file"),
+        (["MODEL", "text.png"], "text.png: must be a picture"),
+        (["text.keras", "white.png"], "text.keras: must be a model that a run kept"),
+        (["MODEL", "white.png", "--plot", "a.gif"], "--plot a.gif: must be a .png"),
+        (["MODEL"], "required: pictures"),
+    ],
+)
+def test_bad_input_is_one_message(tracked_folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    Image.new("RGB", (50, 50), "white").save(tmp_path / "white.png")
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.keras").write_text("no model")
+    model = str(kept_model(tracked_folder))
+    typed = [model if argument == "MODEL" else argument for argument in arguments]
+    done = run_module("predict", *typed, f"tracking.uri=sqlite:///{tracked_folder}/mlflow.db", cwd=tmp_path)
+    if message.startswith("required"):
+        done = run_module("predict", *typed, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def tampered(path: Path, target: Path, change: dict[str, Any]) -> Path:
+    """A kept model whose first dense layer's entry in config.json is changed."""
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w") as copy:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                saved = json.loads(content)
+                dense = next(layer for layer in saved["config"]["layers"] if layer["class_name"] == "Dense")
+                dense |= change
+                content = json.dumps(saved).encode()
+            copy.writestr(name, content)
+    return target
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_name": "Lambda"},
+        {"class_name": "TFSMLayer", "config": {"filepath": "elsewhere"}},
+        {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "HACKED"]}},
+        {"registered_name": "mine>Popen"},
+        {"class_name": ["Dense"]},
+        {"config": {"units": 16, "activation": {"class_name": "function", "module": "os", "config": "system"}}},
+        {"config": {"units": 16, "activation": {"class_name": "__lambda__", "config": {"value": "x"}}}},
+        {"build_config": {"class_name": "__typespec__", "spec_name": "Popen", "module": "subprocess", "config": []}},
+    ],
+)
+def test_a_model_that_names_what_no_configuration_can_is_not_loaded(
+    tracked_folder: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=r"model\.keras: (names .*, which no configuration can|must be a model)"):
+        load(tampered(kept_model(tracked_folder), tmp_path / "model.keras", change))
+    assert not (tmp_path / "HACKED").exists()
+
+
+@pytest.mark.parametrize("model", ["experiment=convnet", "rows as a sequence"])
+def test_any_kept_model_can_be_loaded(mnist: Data, model: str) -> None:
+    rows = "[{Reshape:{target_shape:[28,28]}},{Bidirectional:{layer:{LSTM:{units:4}}}},{Dense:{units:4,activation:gelu,kernel_regularizer:{L2:{l2:0.1}}}}]"  # noqa: E501, one override
+    typed = (model,) if "=" in model else ("model=layers", f"model.layers={rows}")
+    result = run(*typed, *QUICK, "dataset.limit=500", "dataset.validation=9", "training.epochs=1", "tracking=none")
+    again = load(result.output / "model.keras")
+    assert isinstance(again, keras.Sequential)
+    np.testing.assert_array_equal(
+        again.predict(mnist.x_test[:20], verbose=0), result.model.predict(mnist.x_test[:20], verbose=0)
+    )

@@ -1,0 +1,193 @@
+"""A run repeated from what the store holds of it; and configurations that somebody else changed there."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mnist_exp.composition import compose, recompose
+from mnist_exp.config import CNN
+from mnist_exp.errors import InputError
+from mnist_exp.rerun import rerun
+from mnist_exp.tracking import recorded_config
+
+from .conftest import QUICK, command, run_module, runs_in, store, sweep_in
+
+
+def recorded(*overrides: str) -> dict[str, Any]:
+    """A configuration as config.yaml holds it."""
+    return recorded_config(compose(overrides).config)
+
+
+def test_a_baseline_run_repeated_is_identical_in_every_metric(tmp_path: Path) -> None:
+    assert command(cwd=tmp_path).returncode == 0
+    [first] = runs_in(tmp_path)
+    done = run_module("rerun", first.info.run_id, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == f"Identical to {first.info.run_id}: all 43 values of 7 metrics"
+    _, second = runs_in(tmp_path)
+    assert second.data.tags["rerun_of"] == first.info.run_id
+    assert second.data.tags["signature"] == first.data.tags["signature"]
+    assert second.info.run_name == first.info.run_name
+    assert second.data.metrics["test_loss"] == first.data.metrics["test_loss"]
+
+
+def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(*QUICK, "model.hidden=8", cwd=tmp_path).returncode == 0
+    [first] = runs_in(tmp_path)
+    client = store(tmp_path)
+    packages = first.data.tags["packages"]
+    client.set_tag(first.info.run_id, "packages", packages.replace("numpy ", "numpy 9."))
+    client.log_metric(first.info.run_id, "val_loss", 7.5, step=2)
+    done = run_module("rerun", first.info.run_id, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"Not identical to {first.info.run_id}: 1 of 11 values differ" in done.stdout
+    assert "  val_loss, epoch 2: 7.5 then, " in done.stdout
+    assert "  packages: " in done.stdout.split("What differs between the two runs:")[1]
+    assert not rerun(first.info.run_id, ["seed=5", "optimizer=sgd"])
+    said = capsys.readouterr().out.split("What differs between the two runs:\n")[1]
+    assert "  seed: 0 then, 5 now" in said
+    assert "  optimizer.kind: Adam then, SGD now" in said
+    assert "model.hidden" not in said
+
+
+def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path) -> None:
+    convolutions = ("model=cnn", "model.filters=4", "dataset.limit=1000", "training.epochs=2", "training.batch_size=50")
+    assert command("-m", "seed=0,1", *convolutions, "dataset.validation=100", cwd=tmp_path).returncode == 0
+    parent, jobs = sweep_in(tmp_path)
+    assert {job.data.tags["threads"] for job in jobs} == {"1"}
+    done = run_module("rerun", jobs[1].info.run_id, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Identical to {jobs[1].info.run_id}" in done.stdout
+    assert runs_in(tmp_path)[-1].data.tags["threads"] == "1"
+    refused = run_module("rerun", parent.info.run_id, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert f"is a sweep; name one of its jobs, the best is {parent.data.tags['best_run']}" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("experiment=convnet",),
+        ("experiment=best",),
+        ("model=linear", "preprocessing.standardize=true", "preprocessing.one_hot=false"),
+        ("model=layers", "model.layers=[{Dense:{units:8}}]", "preprocessing=flatten", "optimizer=schedule_free_adamw"),
+        (
+            "model=cnn",
+            "model.filters=[4,8]",
+            "optimizer=rmsprop",
+            "training.callbacks={ReduceLROnPlateau:{factor:0.2}}",
+        ),
+        ("training.callbacks={ModelCheckpoint:{filepath:'{epoch:02d}.keras'}}", "training.loss=MeanSquaredError"),
+        ("preprocessing.augment=[{RandomRotation:{factor:0.1}}]", "seed=3", "objective=val_loss", "direction=minimize"),
+    ],
+)
+def test_any_configuration_is_recomposed_as_it_was(overrides: tuple[str, ...]) -> None:
+    before = compose(overrides).config
+    after = recompose(yaml.safe_load(yaml.safe_dump(recorded(*overrides))), []).config
+    assert after == before
+
+
+def test_overrides_come_on_top_of_what_was_recorded() -> None:
+    after = recompose(recorded("experiment=convnet"), ["training.epochs=1", "optimizer.beta_1=0.8"]).config
+    assert (after.training.epochs, after.training.batch_size, after.optimizer["beta_1"]) == (1, 128, 0.8)
+    chosen = recompose(recorded("model.hidden=64"), ["model=cnn", "preprocessing=image", "model.filters=4"]).config
+    assert isinstance(chosen.model, CNN)
+    assert (chosen.model.filters, chosen.preprocessing.kind) == (4, "image")
+    with pytest.raises(InputError, match="did you mean hidden"):
+        recompose(recorded(), ["model.hiden=3"])
+    with pytest.raises(InputError, match="experiment: is what was recorded"):
+        recompose(recorded(), ["experiment=convnet"])
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """A recorded configuration in which one key was set to something else."""
+    config = recorded("training.callbacks={EarlyStopping:{patience:1}}")
+    *folders, last = path.split("/")
+    node = config
+    for folder in folders:
+        node = node[folder]
+    node[last] = value
+    return config
+
+
+CALL = {"_target_": "subprocess.call", "args": ["touch", "HACKED"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("hydra", {"callbacks": {"x": CALL}}),
+        ("hydra", {"job_logging": {"handlers": {"x": {"()": "subprocess.call", "args": ["touch", "HACKED"]}}}}),
+        ("hydra", {"run": {"dir": "/tmp/elsewhere"}}),
+        ("defaults", [{"override /hydra/launcher": "joblib"}]),
+        ("_target_", "subprocess.call"),
+        ("model", CALL),
+        ("model/_target_", "subprocess.call"),
+        ("optimizer/learning_rate", CALL),
+        ("optimizer/name", "${oc.env:HOME}"),
+        ("dataset/kind", "pickle"),
+        ("dataset/kind", "../../mnist"),
+        ("dataset/kind", ["mnist"]),
+        ("seed", "${oc.decode:1}"),
+        ("seed", "${training.epochs}"),
+        ("training/callbacks/${oc.env:HOME}", {}),
+        ("training/callbacks/RemoteMonitor", {"root": "http://elsewhere"}),
+        ("training/callbacks/BackupAndRestore", {"backup_dir": "elsewhere"}),
+        ("training/callbacks/ModelCheckpoint", {"filepath": "../HACKED.keras"}),
+        ("training/callbacks/ModelCheckpoint", {"filepath": "/tmp/HACKED.keras"}),
+        ("training/callbacks/CSVLogger", {"filename": "{epoch:c}tmp/HACKED"}),
+        ("training/callbacks/CSVLogger", {"filename": "config.yaml"}),
+        ("training/metrics", [{"Lambda": {}}]),
+        ("preprocessing/augment", ["Lambda"]),
+        ("preprocessing/augment", [{"Pipeline": {"layers": []}}]),
+        ("model", {"kind": "layers", "layers": [{"Lambda": {"function": "print"}}]}),
+        ("model", {"kind": "layers", "layers": [{"TFSMLayer": {"filepath": "elsewhere"}}]}),
+        ("model", {"kind": "layers", "layers": [{"Bidirectional": {"layer": {"Lambda": {"function": "print"}}}}]}),
+        ("model", {"kind": "layers", "layers": [{"Dense": {"units": 1, "kernel_initializer": CALL}}]}),
+        ("model", "mlp"),
+        ("training", None),
+        ("seed", "???"),
+    ],
+)
+def test_a_tampered_configuration_is_refused_before_anything_of_it_is_made(
+    tmp_path: Path, path: str, value: Any
+) -> None:
+    for overrides in ([], ["seed=1"]):
+        with pytest.raises(InputError) as caught:
+            recompose(changed(path, value), overrides)
+        assert "\n" not in str(caught.value)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_where_a_run_is_recorded_is_the_users_own_choice(tmp_path: Path) -> None:
+    config = changed("tracking/uri", "sqlite:////tmp/elsewhere.db")
+    config["tracking"]["tags"] = {"a": "b"}
+    config["resume"] = True
+    assert recompose(config, []).config.tracking == compose([]).config.tracking
+    assert not recompose(config, []).config.resume
+    assert recompose(config, []).output.is_relative_to(tmp_path)
+
+
+def test_a_configuration_that_was_tampered_with_in_the_store_is_one_message(tmp_path: Path) -> None:
+    assert command(*QUICK, cwd=tmp_path).returncode == 0
+    [first] = runs_in(tmp_path)
+    [path] = tmp_path.glob("mlruns/*/artifacts/config.yaml")
+    honest = path.read_text()
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    for text in (
+        f"{honest}hydra: {{callbacks: {{x: {{_target_: subprocess.call, args: [touch, HACKED]}}}}}}\n",
+        "!!python/object/apply:os.system ['touch HACKED']\n",
+        honest.replace("kind: mlp", "kind: [mlp"),
+        "[]\n",
+    ):
+        path.write_text(text)
+        done = run_module("rerun", first.info.run_id, cwd=tmp_path)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert first.info.run_id in done.stderr
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert "not in sqlite:///mlflow.db" in run_module("rerun", "no-such-run", cwd=tmp_path).stderr
+    assert "has no store" in run_module("rerun", first.info.run_id, "tracking=none", cwd=tmp_path).stderr

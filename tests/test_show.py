@@ -1,0 +1,102 @@
+"""What `python -m mnist_exp.show` prints, draws and saves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_exp.config import NpzDataset
+from mnist_exp.datasets import Data, load
+
+from .conftest import QUICK, command, run_module
+
+AUGMENTED = "preprocessing.augment=[{RandomRotation:{factor:0.1,fill_mode:constant}}]"
+
+
+def numbers(stdout: str) -> list[list[int]]:
+    """The lines of 28 whole numbers."""
+    rows = [line.split() for line in stdout.splitlines()]
+    return [[int(text) for text in row] for row in rows if len(row) == 28 and all(text.isdecimal() for text in row)]
+
+
+def test_the_arrays_an_image_and_what_the_model_gets(tmp_path: Path, mnist: Data) -> None:
+    done = run_module("show", "--index", "7", "dataset.validation=10000", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert mnist.digest in lines[0]
+    table = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines[2:8]}
+    assert table["x_train"].split("  ")[0] == "(50000, 28, 28)"
+    assert table["x_validation"].split("  ")[0] == "(10000, 28, 28)"
+    assert table["y_test"].endswith("int64   0 to 9")
+    counts = next(line for line in lines if line.startswith("y_test ") and "int64" not in line)
+    assert list(map(int, counts.split()[1:])) == np.bincount(mnist.y_test).tolist()
+    assert f"Training image 7, label {mnist.y_train[7]}:" in lines
+    assert numbers(done.stdout) == mnist.x_train[7].tolist()
+    assert max(map(len, lines)) <= 112  # all of it on one screen
+    assert "The model gets float32 of shape (784,), 0 to 1; of row 14 of the image:" in done.stdout
+    middle = lines[lines.index(next(line for line in lines if line.startswith("The model gets"))) + 1]
+    np.testing.assert_allclose(list(map(float, middle.split())), mnist.x_train[7][14] / 255, atol=0.005)
+    assert lines[-2] == "and as label: [0. 0. 0. 1. 0. 0. 0. 0. 0. 0.]"
+
+
+def test_the_image_enlarged_and_samples_of_each_class(tmp_path: Path) -> None:
+    done = run_module("show", "--output", "plain", cwd=tmp_path)
+    assert done.stdout.endswith("Pictures: plain/image-0.png, plain/samples.png\n"), done.stderr
+    enlarged = np.asarray(Image.open(tmp_path / "plain/image-0.png").convert("RGB"), int)
+    assert enlarged.shape == (600, 600, 3)
+    blue = (enlarged[..., 2] - enlarged[..., 0] > 60).nonzero()
+    assert blue[0].min() > 300, "the label, in the lower right corner"
+    assert blue[1].min() > 300
+    done = run_module("show", AUGMENTED, "preprocessing.one_hot=false", "--output", "changed", cwd=tmp_path)
+    assert "and as label: 5" in done.stdout
+    plain, changed = (np.asarray(Image.open(tmp_path / name / "samples.png")) for name in ("plain", "changed"))
+    assert plain.shape != changed.shape or not np.array_equal(plain, changed)
+
+
+@pytest.mark.parametrize("limit", [(), ("dataset.limit=100",)])
+def test_saved_arrays_are_read_back_bit_identical(tmp_path: Path, mnist: Data, limit: tuple[str, ...]) -> None:
+    done = run_module("show", *limit, "dataset.validation=50", "--save", "saved.npz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    count = 100 if limit else 60000
+    with np.load(tmp_path / "saved.npz") as saved:
+        assert set(saved.files) == {"x_train", "y_train", "x_test", "y_test"}
+        np.testing.assert_array_equal(saved["x_train"], mnist.x_train[:count])
+        assert saved["x_train"].dtype == np.uint8
+    again = load(NpzDataset(kind="npz", path="saved.npz", validation="test", limit=None, seed=0))
+    np.testing.assert_array_equal(again.y_train, mnist.y_train[:count])
+    np.testing.assert_array_equal(again.x_test, mnist.x_test)
+    if not limit:
+        assert again.digest == mnist.digest
+    done = command(*QUICK, "dataset.limit=90", "tracking=none", "dataset=npz", "dataset.path=saved.npz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_images_in_colour_are_numbers_of_each_channel(tmp_path: Path) -> None:
+    x = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    np.savez("colour.npz", x_train=x, y_train=np.array([0, 1]), x_test=x, y_test=np.array([1, 0]))
+    done = run_module("show", "dataset=npz", "dataset.path=colour.npz", "model=cnn", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "channel 2:\n 2  5  8 11 14\n17 20" in done.stdout
+    assert "shape (4, 5, 3)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--index", "60000"], "--index 60000: must be from 0 to 59999"),
+        (["--index", "-1"], "--index -1: must be from 0"),
+        (["--save", "old.npz"], "--save old.npz: must be a new file"),
+        (["--save", "new.txt"], "--save new.txt: must be a new file that ends with .npz"),
+        (["modle=cnn"], "did you mean model?"),
+        (["preprocessing.augment=[RandomRotatoin]"], "did you mean RandomRotation?"),
+    ],
+)
+def test_bad_input_is_one_message(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "old.npz").write_text("")
+    done = run_module("show", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["old.npz"]
