@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 
 
 def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -26,7 +26,7 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        sys.exit(str(error))
+        sys.exit(printable(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -39,11 +39,18 @@ Share = Annotated[float, Rule(lambda x: 0 < x < 1, "a fraction between 0 and 1")
 DropoutRate = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number from 0 up to, not including, 1")]
 Counts = Annotated[list[Count], Rule(lambda ns: len(ns) > 0, "a list of at least one such number")]
 Activation = Annotated[str, KerasName("activations")]
-ExistingPath = Annotated[str, Rule(lambda path: Path(path).expanduser().exists(), "an existing file or folder")]
+ExistingPath = Annotated[str, Rule(lambda path: _exists(path), "an existing file or folder")]
 ModelName = Annotated[
     str, Rule(lambda name: re.fullmatch(r"[\w.-]{1,100}", name) is not None, "a name of letters, digits, _ - and .")
 ]
 Text = Annotated[str, Rule(lambda text: bool(text.strip()), "some text")]
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError):  # a name too long, a folder that is closed, a home that nobody has
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,7 +331,12 @@ def _convert(wanted: Any, value: Any, key: str) -> Any:
     if not _matches(wanted, value):
         hint = did_you_mean(str(value), get_args(wanted)) if origin is Literal else ""
         raise InputError(f"{key}={show(value)}: must be {_describe(wanted)}{hint}")
-    return float(value) if wanted is float else value
+    if wanted is not float:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{key}: must be a number of at most 300 digits") from None
 
 
 def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:

@@ -7,7 +7,7 @@ levels, and moved so that its centre of mass is the centre of the 28 by 28.
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy import ndimage  # comes with MLflow
 
 from mnist_exp.errors import InputError
@@ -16,6 +16,7 @@ _Floats = npt.NDArray[np.float64]
 
 _WORKING_SIZE = 400  # pixels of the longer side: more do not help, and less hides thin strokes
 _LEAST_CONTRAST = 0.1  # of 1, between ink and background
+_FAINT = 0.1  # what is lighter does not belong to a digit
 _SPECK = 0.02  # of the area of the largest stroke: what is smaller is dirt
 _BOX = 20 / 28  # the share of an image that a digit fills
 _THIN, _THICK = 0.06, 0.2  # a stroke's width in the longer side of a digit; MNIST's is mostly between
@@ -28,8 +29,10 @@ def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uin
     border is.
 
     Raises:
-        InputError: if nothing stands out from the background.
+        InputError: if nothing stands out from the background, or the picture is smaller than 8 by 8.
     """
+    if min(picture.size) < 8:
+        raise InputError(f"is {picture.width} by {picture.height} pixels; must be at least 8 by 8")
     digit = _cropped(_ink(_flat(picture)))
     digit = _with_usual_stroke(digit)
     scale = _BOX * min(height / digit.shape[0], width / digit.shape[1])
@@ -48,14 +51,13 @@ def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uin
 
 def resized(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
     """A picture in colour, (height, width, 3), for models that were trained on such."""
-    colours = ImageOps.exif_transpose(picture).convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    colours = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(colours, np.uint8)
 
 
 def _flat(picture: Image.Image) -> _Floats:
     """Colours (rows, columns, 3) from 0 to 1, what is transparent on white, or on black where that shows more."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):  # 16 bits, of which Pillow's own conversion cuts the upper half off
+    if picture.mode[0] in "FI":  # numbers of 16 bits and more, which Pillow's own conversion cuts off at 255
         values = np.asarray(picture, np.float64)
         picture = Image.fromarray(np.rint(255 * values / max(values.max(), 1)).astype(np.uint8))
     picture = picture.convert("RGBA")
@@ -98,7 +100,7 @@ def _otsu(values: _Floats) -> float:
 
 
 def _cropped(ink: _Floats) -> _Floats:
-    rows, columns = (np.flatnonzero((ink > 0.1).any(axis=axis)) for axis in (1, 0))
+    rows, columns = (np.flatnonzero((ink > _FAINT).any(axis=axis)) for axis in (1, 0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
@@ -111,8 +113,8 @@ def _with_usual_stroke(digit: _Floats) -> _Floats:
     for wanted, filtered in ((_THIN, ndimage.grey_dilation), (_THICK, ndimage.grey_erosion)):
         change = round(wanted * length - stroke) if wanted == _THIN else round(stroke - wanted * length)
         if change > 0 and stroke < length / 2:
-            padded = np.pad(digit, change)
-            return _cropped(filtered(padded, footprint=_disc(change + 1)))
+            usual = filtered(np.pad(digit, change), footprint=_disc(change + 1))
+            return _cropped(usual) if (usual > _FAINT).any() else digit
     return digit
 
 

@@ -11,6 +11,15 @@ class InputError(ValueError):
     """
 
 
+def printable(text: str) -> str:
+    r"""A text on one line, without what would steer a terminal: a store or a file may hold what others wrote.
+
+    >>> printable("wrong\x1b[2J")
+    'wrong?[2J'
+    """
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Name the nearest of `choices`, as the end of a sentence; empty where none is near.
 

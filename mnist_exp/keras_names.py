@@ -70,8 +70,8 @@ PATH_ARGUMENTS = frozenset({"filepath", "filename"})
 
 # Letters, digits and dots, and in braces what ModelCheckpoint fills in. A format other than that of a number is not
 # let through: {epoch:c} is a slash in epoch 47.
-_FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d*(?:\.\d+)?[df]?)?\})+")
-_OWN_FILES = frozenset({"config.yaml", "error.txt", "model.keras", "result.json", "run.log"})
+_FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d{0,2}(?:\.\d{1,2})?[df]?)?\}){1,100}", re.ASCII)
+_OWN_FILES = frozenset({"config.yaml", "error.txt", "model.keras", "result.json", "run.log", "figures", "job.json"})
 
 _WHOLE = """
     class_id cooldown decay_steps depth_multiplier dilation_rate ema_overwrite_frequency filters first_decay_steps
@@ -221,7 +221,7 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
     if value is not None and of_kind is not None and (of_kind != "schedules" or isinstance(value, Mapping)):
         check_spec(of_kind, value, key)
     elif argument in PATH_ARGUMENTS:
-        if not isinstance(value, str) or not _FILE_NAME.fullmatch(value) or value in _OWN_FILES:
+        if not isinstance(value, str) or not _FILE_NAME.fullmatch(value) or value.casefold() in _OWN_FILES:
             raise InputError(
                 f"{key}={show(value)}: must be the name of a new file in the run's output folder, such as best.keras; "
                 "{epoch:02d} or a metric's name in braces is filled in"
@@ -234,7 +234,8 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
             raise InputError(f"{key}={show(value)}: must be one of auto, min, max")
     elif isinstance(value, list) and _takes_list(kind, argument, default):
         for item in value:
-            if isinstance(item, bool | Mapping) or (isinstance(item, str) and default is not None):
+            plain = item is None or (isinstance(item, int | float | str) and not isinstance(item, bool))
+            if not plain or (isinstance(item, str) and default is not None):
                 raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
             if isinstance(item, int | float):
                 _check_number(kind, argument, item, key)
@@ -270,7 +271,11 @@ def _check_scalar(kind: str, argument: str, value: Any, default: Any, key: str) 
 
 
 def _check_number(kind: str, argument: str, value: float, key: str) -> None:
-    if not math.isfinite(value):
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # a whole number too large for a float
+        raise InputError(f"{key}: must be a number of at most 300 digits") from None
+    if not finite:
         raise InputError(f"{key}={show(value)}: must be a finite number")
     if argument in _WHOLE.split() and not isinstance(value, int):
         raise InputError(f"{key}={show(value)}: must be a whole number{_range_text(argument)}")

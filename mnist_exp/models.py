@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ REFUSALS = (
     AttributeError,
     IndexError,
     KeyError,
+    MemoryError,
     NotImplementedError,
+    OverflowError,
     TypeError,
     ValueError,
     tensorflow.errors.OpError,
@@ -86,6 +89,7 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Sequenti
         try:
             layer = make("layers", spec)
             flow_after = layer(flow)
+            _ = flow_after.shape  # which a layer that gives several tensors has not
             keras.Sequential([*layers, layer])  # refuses a name that is taken
         except REFUSALS as error:
             needs = "; if it is for images: preprocessing=image" if len(shape) == 1 else ""
@@ -157,14 +161,22 @@ def load(path: Path) -> keras.Sequential:
         with zipfile.ZipFile(path) as file:
             saved = json.loads(file.read("config.json"))
         foreign = sorted(set(_foreign_classes(saved)))
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (*REFUSALS, *_BROKEN) as error:
         raise InputError(f"{path}: must be a model that a run kept, model.keras ({error})") from error
     if foreign:
         raise InputError(f"{path}: names {', '.join(foreign)}, which no configuration can; it is not loaded")
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (*REFUSALS, OSError) as error:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        fits = _IMAGES.fullmatch(str(model.input_shape)) and len(model.output_shape) == 2
+    except (*REFUSALS, *_BROKEN) as error:
         raise InputError(f"{path}: must be a model that a run kept ({keras_reason(error)})") from error
+    if not fits:
+        raise InputError(f"{path}: must take images and give a probability a class; takes {model.input_shape}")
+    return model
+
+
+_BROKEN = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what a file that is none makes of Keras and zipfile
+_IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [13])?\)")  # height and width; no channel, one, or colours
 
 
 _KEPT = {

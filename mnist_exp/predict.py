@@ -1,13 +1,14 @@
 """Let a trained model read pictures of digits: `python -m mnist_exp.predict`."""
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mnist_exp import arguments
 from mnist_exp.composition import compose
@@ -104,14 +105,21 @@ def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ())
     ]
 
 
+# Of the formats that Pillow knows, those that people draw in; some others are programs, such as PostScript.
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+
+
 def _open(path: Path) -> Image.Image:
+    """A picture, turned upright."""
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        reason = "no such file" if not path.exists() else "must be a picture, such as a .png or .jpg file"
-        raise InputError(f"{path}: {reason}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as picture:
+                return ImageOps.exif_transpose(picture)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except Exception as error:  # Pillow raises whatever foreign bytes make of it
+        raise InputError(f"{path}: must be a picture: {', '.join(_FORMATS)}") from error
 
 
 if __name__ == "__main__":

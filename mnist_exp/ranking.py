@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from mnist_exp.errors import printable
+
 
 @dataclass(frozen=True)
 class Job:
@@ -153,7 +155,7 @@ def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, columns: Seq
     for job in rest:
         blank = [""] * (len(lines[0]) - len(shown) - 2)
         reason = job.reason or ("no objective" if job.status == "FINISHED" else "")
-        status = f"{job.status}: {_printable(reason)}" if reason else job.status
+        status = f"{job.status}: {printable(reason)}" if reason else job.status
         lines.append(["-", *(_shown(job.values.get(key, "")) for key in shown), *blank, status])
     return _aligned(lines, text_columns=1 + len(shown))
 
@@ -200,14 +202,9 @@ def _test_names(jobs: Iterable[Job], objective: str) -> list[str]:
     return [name for name in found if name != objective]
 
 
-def _printable(text: str) -> str:
-    """Without what would steer a terminal: a store may hold what others wrote."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _shown(value: str) -> str:
     """A value that varies, as one types it; of a number that was drawn at random, four digits."""
-    value = _printable(value)
+    value = printable(value)
     if value in {"True", "False"}:
         return value.lower()
     try:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from mnist_exp import arguments, interrupts
 from mnist_exp.composition import Experiment, compose, recompose
 from mnist_exp.config import MLflowTracking
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 
 if TYPE_CHECKING:
     from mnist_exp.tracking import Recorded
@@ -66,7 +67,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
         before = tracking.fetch_run(settings.uri, run_id)
     try:
         experiment = recompose(before.config, overrides)
-    except InputError as error:
+    except (ValueError, OverflowError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
         raise InputError(f"{run_id} cannot be repeated: {error}") from error
     _use_threads(before.tags.get("threads", ""))
     from mnist_exp.runner import run_experiment  # brings TensorFlow
@@ -87,7 +88,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
 
 def _use_threads(recorded: str) -> None:
     """Compute with as many threads as the run did: of a convolution, TensorFlow rounds by their number."""
-    if recorded.isdecimal() and 1 <= int(recorded) <= (os.cpu_count() or 1):
+    if re.fullmatch(r"[1-9][0-9]{0,3}", recorded) and int(recorded) <= (os.cpu_count() or 1):
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", recorded)
 
 
@@ -97,7 +98,7 @@ def _named(experiment: Experiment, run_id: str, before: "Recorded") -> Experimen
     assert isinstance(settings, MLflowTracking)
     tagged = replace(settings, tags={**(settings.tags or {}), "rerun_of": run_id})
     typed = [text for text in experiment.overrides if text != "experiment=recorded"]
-    overrides = tuple(text for text in (before.tags.get("overrides", ""), *typed) if text)
+    overrides = tuple(text for text in (printable(before.tags.get("overrides", ""))[:1000], *typed) if text)
     return replace(experiment, config=replace(experiment.config, tracking=tagged), overrides=overrides)
 
 
@@ -120,7 +121,7 @@ def _verdict(run_id: str, differing: _Differing, total: int, after: "Recorded") 
     last = {name: (step, pair) for (name, step), pair in differing.items()}
     for name, (step, pair) in last.items():
         then, now = ("none" if value is None else f"{value:.8g}" for value in pair)
-        lines.append(f"  {name}{f', epoch {step}' if step else ''}: {then} then, {now} now")
+        lines.append(f"  {printable(name)}{f', epoch {step}' if step else ''}: {then} then, {now} now")
     return "\n".join(lines)
 
 
@@ -134,7 +135,7 @@ def _causes(before: "Recorded", after: "Recorded") -> list[str]:
     then |= {"data": before.digest, **{tag: before.tags.get(tag, "not recorded") for tag in _COMPARED}}
     now |= {"data": after.digest, **{tag: after.tags.get(tag, "not recorded") for tag in _COMPARED}}
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-    return [f"  {key}: {then.get(key, 'none')} then, {now.get(key, 'none')} now" for key in keys]
+    return [printable(f"  {key}: {then.get(key, 'none')} then, {now.get(key, 'none')} now") for key in keys]
 
 
 if __name__ == "__main__":

@@ -4,16 +4,18 @@ import fcntl
 import http.client
 import logging
 import os
+import re
 import socket
 import sqlite3
 import subprocess
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mnist_exp.config import MLflowTracking
 from mnist_exp.errors import InputError
@@ -67,7 +69,9 @@ def _client(uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # in which a password would stand
-    from mlflow import MlflowClient
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # for progress bars in a notebook; none are shown
+        from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow.store.db.utils"):  # they announce each table of a new store
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -112,6 +116,34 @@ def page(tracking: MLflowTracking, experiment_id: str, run_id: str) -> str:
     return f"{command}, then http://127.0.0.1:5000/{path}"
 
 
+def check_location(uri: str, location: str | None) -> None:
+    """Check where a store says that its artifacts are: what it says is read, written and sent the user's password.
+
+    A local store's are beside its database. A server's are with it, or in a cloud's storage.
+
+    Raises:
+        InputError: for any other place.
+    """
+    parts = urlsplit(location or "")
+    path = sqlite_path(uri)
+    if path is not None:
+        folder = path.resolve().parent
+        allowed = parts.scheme in ("", "file") and not parts.netloc
+        allowed = allowed and Path(unquote(parts.path)).resolve().is_relative_to(folder)
+        wanted = f"below {folder}"
+    else:
+        allowed = parts.scheme in _OF_A_SERVER
+        wanted = f"one of {', '.join(_OF_A_SERVER)}"
+    if not allowed:
+        raise InputError(
+            f"tracking.uri={without_credentials(uri)}: keeps artifacts in {location}; must be {wanted}, "
+            "as those of a new tracking.experiment are"
+        )
+
+
+_OF_A_SERVER = ("mlflow-artifacts", "s3", "gs", "wasbs", "abfss", "hdfs", "dbfs")
+
+
 def sqlite_path(uri: str) -> Path | None:
     """The file of an SQLite store, absolute; None for any other."""
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
@@ -122,7 +154,7 @@ def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
     running = f"attributes.status = 'RUNNING' AND tags.host = '{socket.gethostname()}'"
     for run in client.search_runs([experiment_id], running):
         process = run.data.tags.get("process", "")
-        if process.partition(" ")[0].isdigit() and process != process_tag(int(process.partition(" ")[0])):
+        if re.match(r"[0-9]{1,9} ", process) and process != process_tag(int(process.partition(" ")[0])):
             client.set_terminated(run.info.run_id, "KILLED")
 
 

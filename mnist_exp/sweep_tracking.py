@@ -63,6 +63,7 @@ def open_sweep(sweep: Sweep, signature: str) -> "SweepRecord":
     if run_id is None:
         name = settings.run_name or " ".join(sweep.overrides)
         run_id = str(client.create_run(experiment_id, tags=tags, run_name=name[:250]).info.run_id)
+        tracking.check_artifacts(client, run_id)
     else:
         left = f"tags.mlflow.parentRunId = '{run_id}' AND attributes.status = 'RUNNING'"
         for job in search(client, experiment_id, left):

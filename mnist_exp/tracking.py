@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from mnist_exp import __version__, store
 from mnist_exp.composition import Experiment
@@ -98,6 +96,7 @@ def start(experiment: Experiment) -> Iterator[Run]:
         if experiment.child is None:
             store.close_abandoned(client, experiment_id)
         run_id = create_run(client, experiment_id, experiment, tracking)
+        check_artifacts(client, run_id)
         with _ended(MLflowRun(client, run_id, experiment_id, experiment), experiment.output) as run:
             yield run
 
@@ -221,6 +220,19 @@ class MLflowRun(Run):
         self._next_batch = time.monotonic() + _SECONDS_BETWEEN_BATCHES
 
 
+def check_artifacts(client: "MlflowClient", run_id: str) -> None:
+    """End a new run as FAILED whose artifacts would go elsewhere than the store's do.
+
+    Raises:
+        InputError: if so.
+    """
+    try:
+        store.check_location(client.tracking_uri, client.get_run(run_id).info.artifact_uri)
+    except InputError:
+        client.set_terminated(run_id, "FAILED")
+        raise
+
+
 def is_over(client: "MlflowClient", run_id: str) -> bool:
     """Whether a run has ended."""
     return bool(client.get_run(run_id).info.status != "RUNNING")
@@ -256,6 +268,7 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model: "k
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
     )
     logged = client.create_logged_model(experiment_id, name="model", source_run_id=run_id)
+    store.check_location(client.tracking_uri, client.get_logged_model(logged.model_id).artifact_location)
     description = Model(
         artifact_path=logged.artifact_location, run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id
     )
@@ -302,12 +315,12 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
         raise InputError(f"{run_id}: not in {where} ({str(error).splitlines()[0]})") from error
     if "sweep" in run.data.tags:
         raise InputError(f"{run_id}: is a sweep; name one of its jobs, the best is {run.data.tags.get('best_run')}")
+    store.check_location(uri, run.info.artifact_uri)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = client.download_artifacts(run_id, "config.yaml", folder)
-            config = OmegaConf.to_container(OmegaConf.load(path))
-        except (MlflowException, OSError, YAMLError, OmegaConfBaseException) as error:
-            raise InputError(f"{run_id}: its config.yaml cannot be read ({str(error).splitlines()[0]})") from error
+            config = OmegaConf.to_container(OmegaConf.load(client.download_artifacts(run_id, "config.yaml", folder)))
+        except Exception as error:  # MLflow, PyYAML and OmegaConf raise whatever foreign bytes make of them
+            raise InputError(f"{run_id}: its config.yaml cannot be read ({_first_line(error)})") from error
     if not isinstance(config, dict):
         raise InputError(f"{run_id}: its config.yaml holds no configuration")
     return Recorded(
@@ -350,8 +363,16 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
     except MlflowException as error:
         where = store.without_credentials(uri)
         raise InputError(f"{name}: not in {where} ({str(error).splitlines()[0]})") from error
+    store.check_location(uri, location)
     file = f"{location}/data/model.keras"
-    return Path(download_artifacts(file, dst_path=str(folder), tracking_uri=client.tracking_uri))
+    try:
+        return Path(download_artifacts(file, dst_path=str(folder), tracking_uri=client.tracking_uri))
+    except Exception as error:  # each kind of storage raises its own
+        raise InputError(f"{name}: its model cannot be read ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _model_of_run(client: "MlflowClient", run_id: str) -> str:

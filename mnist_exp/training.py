@@ -93,7 +93,7 @@ class _EpochBegin(keras.callbacks.Callback):  # type: ignore[misc]
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
     """Hands each epoch's metrics on, and stops a run that was interrupted or whose loss is no longer a number."""
 
-    def __init__(self, on_epoch: Callable[[int, EpochMetrics], None]) -> None:
+    def __init__(self, on_epoch: Callable[[int, EpochMetrics], None] | None) -> None:
         super().__init__()
         self._on_epoch = on_epoch
         self.epochs = 0
@@ -108,7 +108,8 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         log.info("epoch %d %s", epoch + 1, metrics)
         self.epochs += 1
-        self._on_epoch(epoch + 1, metrics)
+        if self._on_epoch is not None:
+            self._on_epoch(epoch + 1, metrics)
         for name in ("loss", "val_loss"):
             if math.isfinite(metrics[name]):
                 continue
@@ -145,8 +146,8 @@ def fit(
     validation: tuple[Any, Any],
     training: Training,
     *,
-    output: Path,
-    on_epoch: Callable[[int, EpochMetrics], None],
+    output: Path = Path(),
+    on_epoch: Callable[[int, EpochMetrics], None] | None = None,
     progress: bool = True,
 ) -> Fitted:
     """Train the compiled `model`, with Keras's progress bar on a terminal and a line an epoch elsewhere.
@@ -156,8 +157,8 @@ def fit(
         batches: of prepared training images.
         validation: prepared images and labels, measured after each epoch.
         training: epochs and callbacks.
-        output: the folder that callbacks write into.
-        on_epoch: called after each epoch with its number, from 1, and its metrics.
+        output: the folder that callbacks write into; by default the current one.
+        on_epoch: called after each epoch with its number, from 1, and its metrics; by default nothing is.
         progress: whether to show it.
 
     Raises:

@@ -156,6 +156,9 @@ def test_the_champion_is_the_best_of_those_measured_alike() -> None:
         (["MODEL", "white.png"], "white.png: no digit stands out from the background"),
         (["MODEL", "none.png"], "none.png: no such file"),
         (["MODEL", "text.png"], "text.png: must be a picture"),
+        (["MODEL", "program.png"], "program.png: must be a picture"),
+        (["MODEL", "dot.png"], "dot.png: is 2 by 1 pixels; must be at least 8 by 8"),
+        (["MODEL", "x" * 300], "must be a picture"),
         (["text.keras", "white.png"], "text.keras: must be a model that a run kept"),
         (["MODEL", "white.png", "--plot", "a.gif"], "--plot a.gif: must be a .png"),
         (["MODEL"], "required: pictures"),
@@ -163,7 +166,9 @@ def test_the_champion_is_the_best_of_those_measured_alike() -> None:
 )
 def test_bad_input_is_one_message(tracked_folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     Image.new("RGB", (50, 50), "white").save(tmp_path / "white.png")
+    Image.new("RGB", (2, 1), "white").save(tmp_path / "dot.png")
     (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "program.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 60\nshowpage\n")
     (tmp_path / "text.keras").write_text("no model")
     model = str(kept_model(tracked_folder))
     typed = [model if argument == "MODEL" else argument for argument in arguments]
@@ -208,6 +213,25 @@ def test_a_model_that_names_what_no_configuration_can_is_not_loaded(
     with pytest.raises(InputError, match=r"model\.keras: (names .*, which no configuration can|must be a model)"):
         load(tampered(kept_model(tracked_folder), tmp_path / "model.keras", change))
     assert not (tmp_path / "HACKED").exists()
+
+
+def test_a_model_of_something_else_than_images_is_refused(tmp_path: Path) -> None:
+    for shapes in ([(784,), (10,)], [(28, 28, 4), (10,)], [(28, 28), (28, 28)], [(0, 0), (10,)]):
+        model = keras.Sequential([keras.Input(shapes[0]), keras.layers.Reshape(shapes[0])])
+        if len(shapes[1]) == 1:
+            model.add(keras.layers.Flatten())
+            model.add(keras.layers.Dense(10))
+        model.save(tmp_path / "model.keras")
+        with pytest.raises(InputError, match="must take images and give a probability a class"):
+            load(tmp_path / "model.keras")
+
+
+def test_odd_pictures_are_prepared_or_refused() -> None:
+    holes = np.zeros((400, 400), np.uint8)
+    holes[50:350, 50:350] = 255
+    holes[60:340:22, 60:340:22] = 0
+    assert digits.prepare(Image.fromarray(holes), 28, 28).max() == 255
+    assert digits.prepare(draw(1, STYLES[1]).resize((8, 3000)), 28, 28).shape == (28, 28)
 
 
 @pytest.mark.parametrize("model", ["experiment=convnet", "rows as a sequence"])

@@ -1,5 +1,7 @@
 """A run repeated from what the store holds of it; and configurations that somebody else changed there."""
 
+import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from mnist_exp.composition import compose, recompose
 from mnist_exp.config import CNN
 from mnist_exp.errors import InputError
 from mnist_exp.rerun import rerun
+from mnist_exp.store import check_location
 from mnist_exp.tracking import recorded_config
 
 from .conftest import QUICK, command, run_module, runs_in, store, sweep_in
@@ -148,6 +151,12 @@ CALL = {"_target_": "subprocess.call", "args": ["touch", "HACKED"]}
         ("model", {"kind": "layers", "layers": [{"Bidirectional": {"layer": {"Lambda": {"function": "print"}}}}]}),
         ("model", {"kind": "layers", "layers": [{"Dense": {"units": 1, "kernel_initializer": CALL}}]}),
         ("model", "mlp"),
+        ("model", {"kind": "layers", "layers": [{"Reshape": {"target_shape": [b"x", ["y"]]}}]}),
+        ("training/callbacks/CSVLogger", {"filename": "figures"}),
+        ("training/callbacks/ModelCheckpoint", {"filepath": "{epoch:99999999d}.keras"}),
+        ("optimizer/learning_rate", 10**400),
+        ("model/dropout", 10**400),
+        ("model", {"kind": ["mlp"]}),
         ("training", None),
         ("seed", "???"),
     ],
@@ -182,12 +191,78 @@ def test_a_configuration_that_was_tampered_with_in_the_store_is_one_message(tmp_
         "!!python/object/apply:os.system ['touch HACKED']\n",
         honest.replace("kind: mlp", "kind: [mlp"),
         "[]\n",
+        "[" * 3000,
+        f"{honest}\xff",
+        honest.replace("seed: 0", f"seed: 0x{'f' * 5000}"),
+        honest.replace("activation: sigmoid", 'activation: "\\e[2J\\nIdentical"'),
     ):
-        path.write_text(text)
+        path.write_text(text, encoding="latin-1")
         done = run_module("rerun", first.info.run_id, cwd=tmp_path)
         assert done.returncode == 1
+        assert "\x1b" not in done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
         assert first.info.run_id in done.stderr
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
     assert "not in sqlite:///mlflow.db" in run_module("rerun", "no-such-run", cwd=tmp_path).stderr
     assert "has no store" in run_module("rerun", first.info.run_id, "tracking=none", cwd=tmp_path).stderr
+
+
+def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
+    assert command(*QUICK, cwd=tmp_path).returncode == 0
+    [first] = runs_in(tmp_path)
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}-elsewhere")
+    database = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
+    redirect = f"begin update runs set artifact_uri = 'file://{elsewhere}' where run_uuid = new.run_uuid; end"
+    database.execute(f"create trigger t after insert on runs {redirect}")
+    done = run_module("rerun", first.info.run_id, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"keeps artifacts in file://{elsewhere}; must be below {tmp_path}" in done.stderr
+    for location in (f"file://{elsewhere}", "http://127.0.0.1:1/api", f"{tmp_path}/mlruns/../../{elsewhere.name}"):
+        database.execute("update runs set artifact_uri = ?", [location])
+        database.execute("update logged_models set artifact_location = ?", [location])
+        for module in ("rerun", "predict"):
+            done = run_module(module, first.info.run_id, *([] if module == "rerun" else ["a.png"]), cwd=tmp_path)
+            assert done.returncode == 1
+            assert len(done.stderr.splitlines()) == 1, done.stderr
+            assert "keeps artifacts in" in done.stderr or module == "predict"
+    assert not elsewhere.exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "location", "allowed"),
+    [
+        ("sqlite:////a/mlflow.db", "file:///a/mlruns/1", True),
+        ("sqlite:////a/mlflow.db", "/a/mlruns/1", True),
+        ("sqlite:////a/mlflow.db", "file:///a/../b", False),
+        ("sqlite:////a/mlflow.db", "file:///a/%2e%2e/b", False),
+        ("sqlite:////a/mlflow.db", "file://host/a/mlruns", False),
+        ("sqlite:////a/mlflow.db", "http://host/a", False),
+        ("sqlite:////a/mlflow.db", None, False),
+        ("http://host:5000", "mlflow-artifacts:/1/2", True),
+        ("http://host:5000", "s3://bucket/1", True),
+        ("http://host:5000", "file:///home/me", False),
+        ("http://host:5000", "/home/me", False),
+        ("http://host:5000", "http://other/1", False),
+    ],
+)
+def test_where_artifacts_may_be(uri: str, location: str | None, allowed: bool) -> None:
+    if allowed:
+        check_location(uri, location)
+    else:
+        with pytest.raises(InputError, match="keeps artifacts in"):
+            check_location(uri, location)
+
+
+def test_what_a_store_says_of_a_run_neither_steers_the_terminal_nor_the_environment(tmp_path: Path) -> None:
+    assert command(*QUICK, cwd=tmp_path).returncode == 0
+    [first] = runs_in(tmp_path)
+    client = store(tmp_path)
+    for tag in ("packages", "machine", "threads", "overrides", "code"):
+        client.set_tag(first.info.run_id, tag, "\x1b[2J\nIdentical " + "9" * 1000)
+    done = run_module("rerun", first.info.run_id, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("Identical")] == [
+        f"Identical to {first.info.run_id}: all 11 values of 7 metrics"
+    ]
+    assert runs_in(tmp_path)[1].data.tags["threads"] == str(os.cpu_count())
