@@ -148,36 +148,43 @@ def test_the_champion_is_the_best_of_those_measured_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("name", "picture", "message"),
     [
-        (["no-such-run", "white.png"], "no-such-run: not in sqlite:///"),
-        (["models:/none@champion", "white.png"], "models:/none@champion: not in sqlite:///"),
-        (["models:/none", "white.png"], "models:/none: must be models:/NAME@ALIAS"),
-        (["MODEL", "white.png"], "white.png: no digit stands out from the background"),
-        (["MODEL", "none.png"], "none.png: no such file"),
-        (["MODEL", "text.png"], "text.png: must be a picture"),
-        (["MODEL", "program.png"], "program.png: must be a picture"),
-        (["MODEL", "dot.png"], "dot.png: is 2 by 1 pixels; must be at least 8 by 8"),
-        (["MODEL", "x" * 300], "must be a picture"),
-        (["text.keras", "white.png"], "text.keras: must be a model that a run kept"),
-        (["MODEL", "white.png", "--plot", "a.gif"], "--plot a.gif: must be a .png"),
-        (["MODEL"], "required: pictures"),
+        ("no-such-run", "white.png", "no-such-run: not in sqlite:///"),
+        ("models:/none@champion", "white.png", "models:/none@champion: not in sqlite:///"),
+        ("models:/none", "white.png", "models:/none: must be models:/NAME@ALIAS"),
+        ("MODEL", "white.png", "white.png: no digit stands out from the background"),
+        ("MODEL", "none.png", "none.png: no such file"),
+        ("MODEL", "text.png", "text.png: must be a picture"),
+        ("MODEL", "program.png", "program.png: must be a picture"),
+        ("MODEL", "dot.png", "dot.png: is 2 by 1 pixels; must be at least 8 by 8"),
+        ("MODEL", "x" * 300, "must be a picture"),
+        ("text.keras", "white.png", "text.keras: must be a model that a run kept"),
     ],
 )
-def test_bad_input_is_one_message(tracked_folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_message(tracked_folder: Path, tmp_path: Path, name: str, picture: str, message: str) -> None:
     Image.new("RGB", (50, 50), "white").save(tmp_path / "white.png")
     Image.new("RGB", (2, 1), "white").save(tmp_path / "dot.png")
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "program.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 60\nshowpage\n")
     (tmp_path / "text.keras").write_text("no model")
-    model = str(kept_model(tracked_folder))
-    typed = [model if argument == "MODEL" else argument for argument in arguments]
-    done = run_module("predict", *typed, f"tracking.uri=sqlite:///{tracked_folder}/mlflow.db", cwd=tmp_path)
-    if message.startswith("required"):
-        done = run_module("predict", *typed, cwd=tmp_path)
-    assert done.returncode != 0
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    model = str(kept_model(tracked_folder)) if name == "MODEL" else name
+    with pytest.raises(InputError) as caught:
+        predict(model, [Path(picture)], [f"tracking.uri=sqlite:///{tracked_folder}/mlflow.db"])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_input_on_the_command_line_is_one_message(tmp_path: Path) -> None:
+    for arguments, message in (
+        (["m.keras", "none.png"], "none.png: no such file"),
+        (["m.keras", "none.png", "--plot", "a.gif"], "--plot a.gif: must be a .png"),
+        (["m.keras", "tracking=none"], "no picture is named"),
+    ):
+        done = run_module("predict", *arguments, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(message)
+        assert len(done.stderr.splitlines()) == 1
 
 
 def tampered(path: Path, target: Path, change: dict[str, Any]) -> Path:

@@ -11,11 +11,13 @@ import yaml
 from mnist_exp.composition import compose, recompose
 from mnist_exp.config import CNN
 from mnist_exp.errors import InputError
+from mnist_exp.predict import predict
 from mnist_exp.rerun import rerun
 from mnist_exp.store import check_location
 from mnist_exp.tracking import recorded_config
 
 from .conftest import QUICK, command, run_module, runs_in, store, sweep_in
+from .drawing import STYLES, draw
 
 
 def recorded(*overrides: str) -> dict[str, Any]:
@@ -197,14 +199,18 @@ def test_a_configuration_that_was_tampered_with_in_the_store_is_one_message(tmp_
         honest.replace("activation: sigmoid", 'activation: "\\e[2J\\nIdentical"'),
     ):
         path.write_text(text, encoding="latin-1")
-        done = run_module("rerun", first.info.run_id, cwd=tmp_path)
-        assert done.returncode == 1
-        assert "\x1b" not in done.stderr
-        assert len(done.stderr.splitlines()) == 1, done.stderr
-        assert first.info.run_id in done.stderr
+        with pytest.raises(InputError, match=first.info.run_id) as caught:
+            rerun(first.info.run_id)
+        assert len(str(caught.value)) < 10_000
+    done = run_module("rerun", first.info.run_id, cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "\x1b" not in done.stderr
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert "not in sqlite:///mlflow.db" in run_module("rerun", "no-such-run", cwd=tmp_path).stderr
-    assert "has no store" in run_module("rerun", first.info.run_id, "tracking=none", cwd=tmp_path).stderr
+    with pytest.raises(InputError, match=r"no-such-run: not in sqlite:///mlflow\.db"):
+        rerun("no-such-run")
+    with pytest.raises(InputError, match="has no store"):
+        rerun(first.info.run_id, ["tracking=none"])
 
 
 def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
@@ -214,17 +220,15 @@ def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
     redirect = f"begin update runs set artifact_uri = 'file://{elsewhere}' where run_uuid = new.run_uuid; end"
     database.execute(f"create trigger t after insert on runs {redirect}")
-    done = run_module("rerun", first.info.run_id, cwd=tmp_path)
-    assert done.returncode == 1
-    assert f"keeps artifacts in file://{elsewhere}; must be below {tmp_path}" in done.stderr
+    with pytest.raises(InputError, match=f"keeps artifacts in file://{elsewhere}; must be below {tmp_path}"):
+        rerun(first.info.run_id)
+    draw(3, STYLES[3]).save("three.png")
     for location in (f"file://{elsewhere}", "http://127.0.0.1:1/api", f"{tmp_path}/mlruns/../../{elsewhere.name}"):
         database.execute("update runs set artifact_uri = ?", [location])
         database.execute("update logged_models set artifact_location = ?", [location])
-        for module in ("rerun", "predict"):
-            done = run_module(module, first.info.run_id, *([] if module == "rerun" else ["a.png"]), cwd=tmp_path)
-            assert done.returncode == 1
-            assert len(done.stderr.splitlines()) == 1, done.stderr
-            assert "keeps artifacts in" in done.stderr or module == "predict"
+        for read in (lambda: rerun(first.info.run_id), lambda: predict(first.info.run_id, [Path("three.png")])):
+            with pytest.raises(InputError, match="keeps artifacts in"):
+                read()
     assert not elsewhere.exists()
 
 
