@@ -13,6 +13,7 @@ from .conftest import runs_in
 DOCS = Path(__file__).parents[1] / "docs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quickstart.ipynb", "quickstart.ja.ipynb"])
 def test_a_notebook_runs_and_leaves_a_tracked_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(mnist_exp.__file__).parents[1]))

@@ -25,6 +25,7 @@ def kept_model(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_convnet_preset_reaches_099_without_watching_the_test_set_and_reads_drawn_digits(tmp_path: Path) -> None:
     result = run("experiment=convnet", "tracking=none")
     assert result.config.dataset.validation == 5000

@@ -337,6 +337,7 @@ def test_a_job_that_reaches_another_store_fails_loudly(tmp_path: Path) -> None:
         record_in_job(Parent("0" * 32, tracking, (), tmp_path, tmp_path, 0))
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_fifty_jobs(tmp_path: Path) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("reads the memory of a process from /proc")
