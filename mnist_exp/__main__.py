@@ -21,7 +21,7 @@ def _run(composed: Composed) -> None:
         from mnist_exp.sweeps import find_finished
 
         if (run_id := find_finished(experiment)) is not None:
-            print(f"Run {run_id} has finished this before; resume=false runs it again")
+            print(f"Run {run_id} has finished this before; resume=false runs it again, and registers it where asked to")
             return
     from mnist_exp.runner import run_experiment  # brings TensorFlow, so only once the configuration is known to be good
 

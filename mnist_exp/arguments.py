@@ -1,6 +1,8 @@
 """What the commands beside `python -m mnist_exp` share: how arguments are described, and one message for bad input."""
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +33,21 @@ def errors_told() -> Iterator[None]:
         sys.exit(130)
 
 
+def is_of_tracking(text: str) -> bool:
+    """Whether an argument is an override of `tracking`, such as where the store is.
+
+    >>> is_of_tracking("tracking.uri=sqlite:///mlflow.db"), is_of_tracking("tracking-sheet.png")
+    (True, False)
+    """
+    return re.match(r"tracking(\.\w+)*=", text) is not None
+
+
 def check_plot(path: Path) -> None:
     """Check that a picture can be written to `path`.
 
     Raises:
-        InputError: if matplotlib does not write such a file, or its folder does not exist.
+        InputError: if matplotlib does not write such a file, or not into its folder.
     """
-    if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not path.absolute().parent.is_dir():
-        raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that exists")
+    folder = path.absolute().parent
+    if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that can be written")

@@ -130,6 +130,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
         InputError: if an override does not parse, names nothing that exists, or has a value that cannot be used.
     """
     composed = _composed(overrides, RunMode.RUN, str(CONF), config_dir)
+    _refuse_sweep(composed)
     if config_dir is not None:
         _refuse_foreign_settings(composed, overrides, RunMode.RUN)
     return Experiment(_checked(composed), _typed(overrides), Path(str(composed.hydra.run.dir)).resolve())
@@ -214,9 +215,7 @@ def command_line(
                 sys.argv += started.overrides
                 _hydra_main(started.run_job)
         else:
-            chosen = composed.hydra.runtime.choices.get("sweep")
-            if chosen is not None:
-                raise InputError(f"sweep={chosen}: several runs, for which add -m")
+            _refuse_sweep(composed)
             _checked(composed)
             _hydra_main(run)
 
@@ -324,6 +323,11 @@ def _checked(composed: DictConfig) -> Config:
         values = OmegaConf.to_container(own, resolve=True)
     assert isinstance(values, dict)
     return check({str(key): value for key, value in values.items()})
+
+
+def _refuse_sweep(composed: DictConfig) -> None:
+    if (chosen := composed.hydra.runtime.choices.get("sweep")) is not None:
+        raise InputError(f"sweep={chosen}: several runs, for which type python -m mnist_exp -m sweep={chosen}")
 
 
 def _typed(overrides: Sequence[str]) -> tuple[str, ...]:

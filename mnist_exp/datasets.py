@@ -194,9 +194,10 @@ def _read_keras(name: str) -> _Arrays:
 def _checked(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic], part: str, source: str) -> tuple[Images, Labels]:
     if len(x) == 0:
         raise InputError(f"{source}: x_{part} has no images")
-    if x.ndim not in (3, 4) or 0 in x.shape:
+    if x.ndim not in (3, 4) or 0 in x.shape or x.shape[3:] not in ((), (1,), (3,)):
         raise InputError(
-            f"{source}: x_{part} has shape {x.shape}; must be (N, height, width) or (N, height, width, channels)"
+            f"{source}: x_{part} has shape {x.shape}; must be (N, height, width), or (N, height, width, channels) with "
+            "1 or 3 channels"
         )
     if not np.issubdtype(x.dtype, np.integer) or x.min() < 0 or x.max() > 255:
         raise InputError(

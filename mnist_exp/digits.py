@@ -51,12 +51,16 @@ def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uin
 
 def resized(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
     """A picture in colour, (height, width, 3), for models that were trained on such."""
-    colours = picture.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(colours, np.uint8)
+    flat = Image.fromarray(np.rint(255 * _flat(picture)).astype(np.uint8))
+    return np.asarray(flat.resize((width, height), Image.Resampling.BILINEAR), np.uint8)
 
 
 def _flat(picture: Image.Image) -> _Floats:
-    """Colours (rows, columns, 3) from 0 to 1, what is transparent on white, or on black where that shows more."""
+    """Colours (rows, columns, 3) from 0 to 1, without transparency.
+
+    What is transparent becomes as the border is; of a border that is transparent itself, white, or black where that
+    shows more.
+    """
     if picture.mode[0] in "FI":  # numbers of 16 bits and more, which Pillow's own conversion cuts off at 255
         values = np.asarray(picture, np.float64)
         picture = Image.fromarray(np.rint(255 * values / max(values.max(), 1)).astype(np.uint8))
@@ -64,18 +68,27 @@ def _flat(picture: Image.Image) -> _Floats:
     picture.thumbnail((_WORKING_SIZE, _WORKING_SIZE))
     pixels = np.asarray(picture, np.float64) / 255
     colours, opaque = pixels[..., :3], pixels[..., 3:]
-    brightness = (colours * opaque).sum() / max(3 * opaque.sum(), 1e-9)
-    paper = 1.0 if brightness < 0.5 else 0.0
+    border = _border(opaque.shape[:2])
+    if (opaque[border] > 0.5).mean() > 0.5:
+        paper = np.median(colours[border & (opaque[..., 0] > 0.5)], axis=0)
+    else:
+        brightness = (colours * opaque).sum() / max(3 * opaque.sum(), 1e-9)
+        paper = np.full(3, 1.0 if brightness < 0.5 else 0.0)
     return np.asarray(colours * opaque + paper * (1 - opaque))
+
+
+def _border(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Which pixels are within a fiftieth of the shorter side from an edge."""
+    width = max(1, min(shape) // 50)
+    border = np.ones(shape, bool)
+    border[width:-width, width:-width] = False
+    return border
 
 
 def _ink(colours: _Floats) -> _Floats:
     """How far each pixel is from the background's colour, 0 to 1; noise, dirt and shadows of the background are 0."""
-    edge = max(1, min(colours.shape[:2]) // 50)
-    inner = np.zeros(colours.shape[:2], bool)
-    inner[edge:-edge, edge:-edge] = True
-    border = colours[~inner]
-    distance = np.abs(colours - np.median(border, axis=0)).max(axis=-1)
+    paper = np.median(colours[_border(colours.shape[:2])], axis=0)
+    distance = np.abs(colours - paper).max(axis=-1)
     if distance.max() < _LEAST_CONTRAST:
         raise InputError("no digit stands out from the background")
     threshold = _otsu(distance)
@@ -110,11 +123,12 @@ def _with_usual_stroke(digit: _Floats) -> _Floats:
     inside = np.pad(digit > 0.5, 1)
     outline = inside.sum() - ndimage.binary_erosion(inside).sum()
     stroke = 2 * inside.sum() / max(outline, 1)
-    for wanted, filtered in ((_THIN, ndimage.grey_dilation), (_THICK, ndimage.grey_erosion)):
-        change = round(wanted * length - stroke) if wanted == _THIN else round(stroke - wanted * length)
-        if change > 0 and stroke < length / 2:
-            usual = filtered(np.pad(digit, change), footprint=_disc(change + 1))
-            return _cropped(usual) if (usual > _FAINT).any() else digit
+    missing, excess = round(_THIN * length - stroke), round(stroke - _THICK * length)
+    if missing > 0:
+        return _cropped(ndimage.grey_dilation(np.pad(digit, missing), footprint=_disc(missing + 1)))
+    if excess > 0:
+        thinner = ndimage.grey_erosion(np.pad(digit, excess), footprint=_disc(excess + 1))
+        return _cropped(thinner) if (thinner > _FAINT).any() else digit
     return digit
 
 

@@ -4,8 +4,9 @@ Figures are made without pyplot, whose start-up costs more than drawing them.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import shorten
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,6 @@ from matplotlib.ticker import MaxNLocator
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says once a machine that it makes a cache
 
-SAMPLES = 10  # images of a class, half as many where each has its augmented form beside it
-_SAMPLED_CLASSES = 20
 _NAMED = 10  # curves in colour, as many as there are colours
 _TRAINING, _VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 
@@ -179,25 +178,28 @@ def samples(
     images: npt.NDArray[np.uint8],
     labels: npt.NDArray[np.int64],
     classes: int,
-    augmented: npt.NDArray[np.uint8] | None = None,
+    augment: Callable[[npt.NDArray[np.uint8]], Any] | None = None,
 ) -> Figure:
-    """The first images of each class, a row a class, up to 20 classes; beside each its augmented form, where given.
+    """The first images of each class, a row a class, up to 20 classes; beside each its augmented form, if any.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
         labels: (N,) their labels.
         classes: the number of labels.
-        augmented: as `images`, changed.
+        augment: changes images as training does; None for none.
     """
-    shown, each = min(classes, _SAMPLED_CLASSES), SAMPLES if augmented is None else SAMPLES // 2
-    places = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
-    kinds = [_on_paper(images)] if augmented is None else [_on_paper(images), _on_paper(augmented)]
+    shown, each = min(classes, 20), 10 if augment is None else 5
+    chosen = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
+    picked = images[np.concatenate(chosen)]
+    kinds = [_on_paper(picked)]
+    if augment is not None:
+        kinds.append(_on_paper(np.clip(np.rint(np.asarray(augment(picked))), 0, 255).astype(np.uint8)))
     height, width, *channels = kinds[0].shape[1:]
     sheet = np.full((shown, height, each, len(kinds), width, *channels), 255, np.uint8)
-    for label, found in enumerate(places):
-        for column, index in enumerate(found):
-            for kind, pictures in enumerate(kinds):
-                sheet[label, :, column, kind] = pictures[index]
+    places = [(label, column) for label, found in enumerate(chosen) for column in range(len(found))]
+    for index, (label, column) in enumerate(places):
+        for kind, pictures in enumerate(kinds):
+            sheet[label, :, column, kind] = pictures[index]
     columns = each * len(kinds)
     figure = Figure(figsize=(0.6 * columns + 1, 0.6 * shown * height / width + 0.8), layout="constrained")
     axes: Axes = figure.subplots()
@@ -207,9 +209,9 @@ def samples(
     axes.tick_params(length=0)
     axes.set(xticks=[], ylabel="label")
     classes_shown = "each class" if shown == classes else f"the first {shown} of {classes} classes"
-    beside = "" if augmented is None else ",\nto the right of each as it may be augmented for training"
+    beside = "" if augment is None else ",\nto the right of each as it may be augmented for training"
     axes.set_title(f"Training images of {classes_shown}{beside}", fontsize=11)
-    for column in range(len(kinds), columns, len(kinds)) if augmented is not None else ():
+    for column in range(len(kinds), columns, len(kinds)) if augment is not None else ():
         axes.axvline(column * width - 0.5, color=_VALIDATION, linewidth=1)
     return figure
 

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("pictures", nargs="+", help="files of pictures; and, where needed, tracking.uri=ADDRESS")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the model saw, a .png, .pdf or .svg file")
     given = parser.parse_intermixed_args()
-    overrides = [text for text in given.pictures if text.startswith("tracking")]
+    overrides = [text for text in given.pictures if arguments.is_of_tracking(text)]
     pictures = [Path(text) for text in given.pictures if text not in overrides]
     with arguments.errors_told():
         if given.plot is not None:
@@ -76,7 +76,8 @@ def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ())
     """
     if not pictures:
         raise InputError("no picture is named; such as three.png")
-    opened = [_open(path) for path in pictures]
+    for path in pictures:  # before the model is loaded, which takes seconds
+        _open(path).close()
     settings = compose(overrides).config.tracking
     from mnist_exp import digits, models, store, tracking
 
@@ -92,9 +93,9 @@ def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ())
     height, width, *channels = loaded.input_shape[1:]
     prepare = digits.resized if channels == [3] else digits.prepare
     seen = []
-    for path, picture in zip(pictures, opened, strict=True):
+    for path in pictures:
         try:
-            seen.append(prepare(picture, height, width))
+            seen.append(prepare(_open(path), height, width))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     images = np.stack(seen).reshape(-1, height, width, *channels)
@@ -110,7 +111,7 @@ _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
 def _open(path: Path) -> Image.Image:
-    """A picture, turned upright."""
+    """A picture, turned upright, of at most 89 million pixels."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -118,6 +119,8 @@ def _open(path: Path) -> Image.Image:
                 return ImageOps.exif_transpose(picture)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: must have at most {Image.MAX_IMAGE_PIXELS} pixels") from error
     except Exception as error:  # Pillow raises whatever foreign bytes make of it
         raise InputError(f"{path}: must be a picture: {', '.join(_FORMATS)}") from error
 

@@ -38,7 +38,7 @@ def main() -> None:
     interrupts.install()
     with arguments.errors_told():
         identical = rerun(given.run_id, given.overrides)
-    changed = any(not text.startswith("tracking") for text in given.overrides)
+    changed = any(not arguments.is_of_tracking(text) for text in given.overrides)
     sys.exit(0 if identical or changed else 1)
 
 
@@ -58,7 +58,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     Raises:
         InputError: if there is no such run, or its configuration or an override cannot be used.
     """
-    settings = compose([text for text in overrides if text.startswith("tracking")]).config.tracking
+    settings = compose([text for text in overrides if arguments.is_of_tracking(text)]).config.tracking
     if not isinstance(settings, MLflowTracking):
         raise InputError("tracking=none: has no store with a run that could be repeated")
     from mnist_exp import store, tracking
@@ -66,22 +66,24 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     with store.store_errors(settings.uri):
         before = tracking.fetch_run(settings.uri, run_id)
     try:
-        experiment = recompose(before.config, overrides)
+        experiment = _as_before(recompose(before.config, overrides), run_id, before, overrides)
     except (ValueError, OverflowError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
         raise InputError(f"{run_id} cannot be repeated: {error}") from error
     _use_threads(before.tags.get("threads", ""))
     from mnist_exp.runner import run_experiment  # brings TensorFlow
 
-    result = run_experiment(_named(experiment, run_id, before))
+    result = run_experiment(experiment)
     assert result.run_id is not None
     with store.store_errors(settings.uri):
         after = tracking.fetch_run(settings.uri, result.run_id)
     differing = _differing_values(before, after)
-    total = sum(len(steps) for name, steps in before.metrics.items() if name not in _OF_THE_CLOCK)
+    total = len(_values(before) | _values(after))
+    if before.status != "FINISHED":
+        print(f"{run_id} is {before.status}; what it logged is compared")
     print(_verdict(run_id, differing, total, after))
     if causes := _causes(before, after):
         print("\n".join(["What differs between the two runs:", *causes]))
-    elif differing:
+    elif differing and before.status == "FINISHED":
         print("Of what is recorded, nothing differs: configuration, data, packages, machine, threads, code.")
     return not differing
 
@@ -92,26 +94,40 @@ def _use_threads(recorded: str) -> None:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", recorded)
 
 
-def _named(experiment: Experiment, run_id: str, before: "Recorded") -> Experiment:
-    """The experiment as the run's own, so that it is named as that was, with the tag `rerun_of`."""
+def _as_before(experiment: Experiment, run_id: str, before: "Recorded", overrides: Sequence[str]) -> Experiment:
+    """The experiment named as the run was, in the same MLflow experiment unless one is typed, and tagged `rerun_of`."""
     settings = experiment.config.tracking
     assert isinstance(settings, MLflowTracking)
-    tagged = replace(settings, tags={**(settings.tags or {}), "rerun_of": run_id})
     typed = [text for text in experiment.overrides if text != "experiment=recorded"]
-    overrides = tuple(text for text in (printable(before.tags.get("overrides", ""))[:1000], *typed) if text)
-    return replace(experiment, config=replace(experiment.config, tracking=tagged), overrides=overrides)
+    settings = replace(
+        settings,
+        experiment=settings.experiment if any("experiment=" in text for text in overrides) else before.experiment,
+        run_name=settings.run_name or " ".join([printable(before.name), *typed]),
+        tags={**(settings.tags or {}), "rerun_of": run_id},
+    )
+    known = [text for text in (printable(before.tags.get("overrides", ""))[:1000], *typed) if text]
+    return replace(experiment, config=replace(experiment.config, tracking=settings), overrides=tuple(known))
+
+
+def _values(run: "Recorded") -> dict[tuple[str, int], float]:
+    """What a run logged, by metric and step; without what the clock decides."""
+    return {
+        (name, step): value
+        for name, steps in run.metrics.items()
+        if name not in _OF_THE_CLOCK
+        for step, value in steps.items()
+    }
 
 
 def _differing_values(before: "Recorded", after: "Recorded") -> _Differing:
     """By metric and step, what was logged then and now, where it is not the same; None where nothing was."""
-    differing = {}
-    for name in sorted((before.metrics.keys() | after.metrics.keys()) - _OF_THE_CLOCK):
-        then, now = before.metrics.get(name, {}), after.metrics.get(name, {})
-        for step in sorted(then.keys() | now.keys()):
-            pair = then.get(step), now.get(step)
-            if pair[0] != pair[1] and not all(value is not None and math.isnan(value) for value in pair):
-                differing[name, step] = pair
-    return differing
+    then, now = _values(before), _values(after)
+    pairs = {key: (then.get(key), now.get(key)) for key in sorted(then.keys() | now.keys())}
+    return {key: (old, new) for key, (old, new) in pairs.items() if old != new and not (_is_nan(old) and _is_nan(new))}
+
+
+def _is_nan(value: float | None) -> bool:
+    return value is not None and math.isnan(value)
 
 
 def _verdict(run_id: str, differing: _Differing, total: int, after: "Recorded") -> str:

@@ -1,6 +1,6 @@
 """Look at the data of an experiment: `python -m mnist_exp.show`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from mnist_exp.composition import compose
 from mnist_exp.errors import InputError
 
 if TYPE_CHECKING:
-    from mnist_exp.config import Config
+    from mnist_exp.preprocessing import Preprocessor
 
 _EXAMPLES = """\
   python -m mnist_exp.show --index 7
@@ -29,7 +29,13 @@ def main() -> None:
     parser = arguments.parser("show", about, _EXAMPLES)
     parser.add_argument("overrides", nargs="*", help="as for a run, such as dataset=npz dataset.path=FILE")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with presets of your own")
-    parser.add_argument("--index", type=int, default=0, metavar="N", help="of the training image; default: %(default)s")
+    parser.add_argument(
+        "--index",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of a training image, counted before any is held out",
+    )
     parser.add_argument("--save", type=Path, metavar="FILE", help="a new npz file for the arrays, for dataset=npz")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", default=Path("outputs/show"), help="for pictures; default: %(default)s"
@@ -64,42 +70,30 @@ def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Pa
     pixels, label = source.x_train[index], int(source.y_train[index])
     print(f"\nTraining image {index}, label {label}:")
     print(_numbers(pixels))
-    prepared = _Prepared(config, data)
-    print(prepared.describe(pixels, label))
-    _draw(source, index, prepared, output)
+    from mnist_exp import models  # brings TensorFlow, so only once the data is printed
+    from mnist_exp.keras_backend import keras
+    from mnist_exp.preprocessing import fit_preprocessor
+
+    print(_prepared(fit_preprocessor(config.preprocessing, data), pixels, label))
+    keras.utils.set_random_seed(config.seed)
+    specs = config.preprocessing.augment
+    _draw(source, index, models.augmentation(specs, pixels.shape) if specs else None, output)
     if save is not None:
         print(f"Arrays in {save}: dataset=npz dataset.path={save}")
 
 
-class _Prepared:
-    """What the model of an experiment gets; brings TensorFlow, so only once the data is printed."""
-
-    def __init__(self, config: "Config", data: datasets.Data) -> None:
-        from mnist_exp import models
-        from mnist_exp.keras_backend import keras
-        from mnist_exp.preprocessing import fit_preprocessor
-
-        keras.utils.set_random_seed(config.seed)
-        self._preprocessor = fit_preprocessor(config.preprocessing, data)
-        self._augment = models.augmentation(config.preprocessing.augment, data.x_train.shape[1:])
-        self.is_augmented = bool(config.preprocessing.augment)
-
-    def describe(self, pixels: npt.NDArray[np.uint8], label: int) -> str:
-        """Shape, type and range of one prepared image, the values of its middle row, and its prepared label."""
-        image = np.asarray(self._preprocessor.images(pixels[None]))[0]
-        height, width = pixels.shape[:2]
-        middle = image.reshape(height, width, -1)[height // 2, :, 0]
-        encoded = np.asarray(self._preprocessor.labels(np.array([label])))[0]
-        values = fill(" ".join(f"{value:.2f}".rstrip("0").rstrip(".") for value in middle), width=100)
-        return (
-            f"\nThe model gets {image.dtype} of shape {image.shape}, {image.min():.4g} to {image.max():.4g}; "
-            f"of row {height // 2} of the image:\n{values}\nand as label: {encoded}"
-        )
-
-    def augmented(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Images as training may get them, before they are scaled."""
-        changed = np.asarray(self._augment(images))
-        return np.asarray(np.clip(np.rint(changed), 0, 255), np.uint8)
+def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.uint8], label: int) -> str:
+    """What the model gets for an image: shape, type and range, the values of its middle row, and its label."""
+    image = np.asarray(preprocessor.images(pixels[None]))[0]
+    height, width = pixels.shape[:2]
+    middle = image.reshape(height, width, -1)[height // 2, :, 0]
+    values = fill(" ".join(f"{value:.2f}".rstrip("0").rstrip(".") for value in middle), width=100)
+    channel = " in the first channel" if pixels.shape[2:] == (3,) else ""
+    return (
+        f"\nThe model gets {image.dtype} of shape {image.shape}, {image.min():.4g} to {image.max():.4g}; "
+        f"of row {height // 2} of the image{channel}:\n{values}\n"
+        f"and as label: {np.asarray(preprocessor.labels(np.array([label])))[0]}"
+    )
 
 
 def _arrays(data: datasets.Data) -> str:
@@ -148,21 +142,21 @@ def _save(source: datasets.Source, path: Path) -> None:
         np.savez_compressed(
             path, x_train=source.x_train, y_train=source.y_train, x_test=source.x_test, y_test=source.y_test
         )
-    except OSError as error:
-        raise InputError(f"--save {path}: cannot be written ({error})") from error
+    except BaseException as error:
+        path.unlink(missing_ok=True)  # half a file
+        if isinstance(error, OSError):
+            raise InputError(f"--save {path}: cannot be written ({error})") from error
+        raise
 
 
-def _draw(source: datasets.Source, index: int, prepared: _Prepared, folder: Path) -> None:
+def _draw(
+    source: datasets.Source, index: int, augment: Callable[[npt.NDArray[np.uint8]], Any] | None, folder: Path
+) -> None:
     from mnist_exp import figures
 
-    chosen = np.concatenate(
-        [np.flatnonzero(source.y_train == label)[: figures.SAMPLES] for label in range(source.classes)]
-    )
-    images, labels = source.x_train[chosen], source.y_train[chosen]
-    augmented = prepared.augmented(images) if prepared.is_augmented else None
     pictures = {
         f"image-{index}.png": figures.image(source.x_train[index], int(source.y_train[index])),
-        "samples.png": figures.samples(images, labels, source.classes, augmented),
+        "samples.png": figures.samples(source.x_train, source.y_train, source.classes, augment),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)

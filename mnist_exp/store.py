@@ -119,25 +119,24 @@ def page(tracking: MLflowTracking, experiment_id: str, run_id: str) -> str:
 def check_location(uri: str, location: str | None) -> None:
     """Check where a store says that its artifacts are: what it says is read, written and sent the user's password.
 
-    A local store's are beside its database. A server's are with it, or in a cloud's storage.
+    They are in `mlruns` beside an SQLite database, or in the current folder for any other; on the server; or in a
+    cloud's storage.
 
     Raises:
         InputError: for any other place.
     """
     parts = urlsplit(location or "")
     path = sqlite_path(uri)
-    if path is not None:
-        folder = path.resolve().parent
-        allowed = parts.scheme in ("", "file") and not parts.netloc
-        allowed = allowed and Path(unquote(parts.path)).resolve().is_relative_to(folder)
-        wanted = f"below {folder}"
+    folder = (path.resolve().parent if path is not None else Path.cwd()) / "mlruns"
+    if location and parts.scheme in ("", "file") and not parts.netloc:
+        allowed = Path(unquote(parts.path)).resolve().is_relative_to(folder)
     else:
-        allowed = parts.scheme in _OF_A_SERVER
-        wanted = f"one of {', '.join(_OF_A_SERVER)}"
+        allowed = path is None and parts.scheme in _OF_A_SERVER
     if not allowed:
+        others = "" if path is not None else f", or one of {', '.join(_OF_A_SERVER)}"
         raise InputError(
-            f"tracking.uri={without_credentials(uri)}: keeps artifacts in {location}; must be {wanted}, "
-            "as those of a new tracking.experiment are"
+            f"tracking.uri={without_credentials(uri)}: keeps artifacts in {location}; must be below {folder}{others}; "
+            "another tracking.experiment may be"
         )
 
 

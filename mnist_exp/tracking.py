@@ -290,9 +290,13 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model: "k
 class Recorded:
     """A run as the store has it.
 
-    `config`: as config.yaml holds it, unchecked. `metrics`: name to step to value. `tags`: all. `digest`: of its data.
+    `experiment`: MLflow's, by name. `config`: as config.yaml holds it, unchecked. `metrics`: name to step to value.
+    `tags`: all. `digest`: of its data.
     """
 
+    experiment: str
+    name: str
+    status: str
     config: dict[str, Any]
     metrics: dict[str, dict[int, float]]
     tags: dict[str, str]
@@ -314,7 +318,8 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     except MlflowException as error:
         raise InputError(f"{run_id}: not in {where} ({str(error).splitlines()[0]})") from error
     if "sweep" in run.data.tags:
-        raise InputError(f"{run_id}: is a sweep; name one of its jobs, the best is {run.data.tags.get('best_run')}")
+        best = run.data.tags.get("best_run")
+        raise InputError(f"{run_id}: is a sweep; name one of its jobs{f', the best is {best}' if best else ''}")
     store.check_location(uri, run.info.artifact_uri)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -324,6 +329,9 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     if not isinstance(config, dict):
         raise InputError(f"{run_id}: its config.yaml holds no configuration")
     return Recorded(
+        experiment=client.get_experiment(run.info.experiment_id).name,
+        name=str(run.info.run_name),
+        status=run.info.status,
         config={str(key): value for key, value in config.items()},
         metrics={
             name: {point.step: point.value for point in client.get_metric_history(run_id, name)}
@@ -377,15 +385,19 @@ def _first_line(error: Exception) -> str:
 
 def _model_of_run(client: "MlflowClient", run_id: str) -> str:
     run = client.get_run(run_id)
-    if (best := run.data.tags.get("best_run")) is not None:
-        run = client.get_run(best)
-    if run.outputs is None or not run.outputs.model_outputs:
-        file = Path(run.data.tags.get("output", "OUTPUT")) / "model.keras"
-        raise InputError(
-            f"{run_id}: this run kept no model; of a sweep's jobs the best one does, with tracking.keep=all each. Its "
-            f"weights are in {file}, which can be named instead"
-        )
-    return str(run.outputs.model_outputs[-1].model_id)
+    if "sweep" in run.data.tags:
+        if "best_run" not in run.data.tags:
+            raise InputError(f"{run_id}: is a sweep, {run.info.status} and without a best job; name one of its jobs")
+        run = client.get_run(run.data.tags["best_run"])
+    if run.outputs is not None and run.outputs.model_outputs:
+        return str(run.outputs.model_outputs[-1].model_id)
+    if run.info.status != "FINISHED":
+        raise InputError(f"{run_id}: is {run.info.status} and kept no model")
+    file = Path(run.data.tags.get("output", "")) / "model.keras"
+    raise InputError(
+        f"{run_id}: kept no model, which of a sweep's jobs the best alone does, or with tracking.keep=all each; its "
+        f"weights are in {file} on {run.data.tags.get('host')}, a file that can be named instead"
+    )
 
 
 def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
@@ -397,10 +409,10 @@ def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
 
 
 def register(client: "MlflowClient", name: str, run_id: str) -> str:
-    """Put a run's model into MLflow's registry, as a new version of the model `name`; what became of it, as a line.
+    """Put a run's model into MLflow's registry, once, as a new version of the model `name`; the outcome as a line.
 
-    The version of the best objective has the alias `champion`: the new one, if it is the first, or if its objective is
-    better than the champion's and was measured alike: the same metric, on the same data and validation set.
+    A model without a version of the alias `champion` gets it; later ones get it if their objective is better than the
+    champion's and was measured alike: the same metric and loss, on the same data and validation set.
     """
     from mlflow.exceptions import MlflowException
 
@@ -410,15 +422,25 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    for known in client.search_model_versions(f"name = '{name}'"):
+        if known.run_id == run_id:
+            return f"Registered before, as models:/{name}/{known.version}"
     version = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id).version
     text = f"Registered as models:/{name}/{version}"
     champion = client.get_registered_model(name).aliases.get("champion")
     if champion is None:
         client.set_registered_model_alias(name, "champion", version)
-        return f"{text}, the first and so its champion"
-    new, old = client.get_run(run_id), client.get_run(str(client.get_model_version(name, champion).run_id))
-    if _measure(new) != _measure(old):
-        return f"{text}; champion stays version {champion}, whose objective was measured otherwise"
+        return f"{text}, now its champion, as it had none"
+    new = client.get_run(run_id)
+    try:
+        old = client.get_run(str(client.get_model_version(name, champion).run_id))
+    except MlflowException:  # registered by hand, or its run was deleted
+        old = None
+    if old is None or _measure(new) != _measure(old):
+        return (
+            f"{text}; champion stays version {champion}, whose objective was measured otherwise; where this one is "
+            "better, move the alias in mlflow ui"
+        )
     objective, value, best = new.data.params["objective"], new.data.metrics["objective"], old.data.metrics["objective"]
     better = value > best if new.data.params["direction"] == "maximize" else value < best
     if better:
@@ -432,7 +454,9 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
 
 def _measure(run: "RecordedRun") -> list[str | None]:
     """What makes two objectives comparable."""
-    names = ("objective", "direction", "dataset.validation", "dataset.seed", "dataset.limit")
+    names = ["objective", "direction", "training.loss", "training.metrics", "dataset.validation"]
+    if run.data.params.get("dataset.validation") != "test":  # held out of the training images
+        names += ["dataset.seed", "dataset.limit"]
     return [data_digest(run), *map(run.data.params.get, names)]
 
 

@@ -179,6 +179,7 @@ def test_a_preset_from_elsewhere_cannot_read_the_environment(tmp_path: Path) -> 
         ("64", "64: cannot be read; write KEY=VALUE"),
         ("training.callbacks=[EarlyStopping]", "training.callbacks=[EarlyStopping]: must be a map of keys to values"),
         ("model.hidden=16,32", "model.hidden=16,32: several values are a sweep, for which add -m"),
+        ("sweep=grid", "sweep=grid: several runs, for which type python -m mnist_exp -m sweep=grid"),
         ("+extra=1", "extra=1: the configuration has no such key"),
         ("~seed", "seed: is missing; it must be a whole number"),
         ("dataset=npz", "dataset.path: is not set"),

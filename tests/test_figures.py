@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mnist_exp.datasets import Data
-from mnist_exp.figures import confusion_matrix, curves, predictions
+from mnist_exp.figures import confusion_matrix, curves, image, predictions, samples, seen
 
 HISTORY = {
     "accuracy": [0.4, 0.7, 0.8],
@@ -71,3 +71,31 @@ def test_the_confusion_matrix_counts() -> None:
     cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
     assert cells == {(0, 0): "2", (1, 0): "1", (1, 1): "2", (0, 2): "1"}  # (predicted, true)
     assert "66.67%" in figure.axes[0].get_title()
+
+
+def test_an_image_is_ink_on_paper_with_its_label_in_the_lower_right_corner(mnist: Data) -> None:
+    [axes] = image(mnist.x_train[0], int(mnist.y_train[0])).axes
+    np.testing.assert_array_equal(axes.get_images()[0].get_array(), 255 - mnist.x_train[0])
+    [label] = axes.texts
+    assert (label.get_text(), label.get_color()) == ("5", "cornflowerblue")
+    assert label.get_position() == (0.97, 0.03)
+
+
+def test_samples_are_a_row_a_class_with_their_augmented_forms_beside_them(mnist: Data) -> None:
+    x, y = mnist.x_train[:500], mnist.y_train[:500]
+    plain = np.asarray(samples(x, y, 10).axes[0].get_images()[0].get_array())
+    assert plain.shape == (10 * 28, 10 * 28)
+    np.testing.assert_array_equal(plain[3 * 28 : 4 * 28, 28:56], 255 - x[y == 3][1])
+    pairs = np.asarray(samples(x, y, 10, lambda images: images / 2).axes[0].get_images()[0].get_array())
+    assert pairs.shape == (10 * 28, 10 * 28)
+    np.testing.assert_array_equal(pairs[3 * 28 : 4 * 28, 2 * 28 : 3 * 28], 255 - x[y == 3][1])
+    np.testing.assert_array_equal(pairs[3 * 28 : 4 * 28, 3 * 28 : 4 * 28], 255 - np.rint(x[y == 3][1] / 2))
+    many = samples(x, y, 100).axes[0]
+    assert "first 20 of 100 classes" in many.get_title()
+
+
+def test_what_a_model_saw_is_a_picture_each(mnist: Data) -> None:
+    axes = seen(mnist.x_test[:7], [str(n) for n in range(7)], [f"{n}.png" for n in range(7)]).axes
+    shown = [one for one in axes if one.get_visible()]
+    assert [(one.get_title(), one.get_xlabel()) for one in shown] == [(str(n), f"{n}.png") for n in range(7)]
+    np.testing.assert_array_equal(shown[6].get_images()[0].get_array(), mnist.x_test[6])

@@ -1,6 +1,7 @@
 """Pictures of digits in, labels out: drawn by script, and MNIST's own in other sizes and colours."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,14 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     options = ("tracking.register=digits", *QUICK, "dataset.validation=500")
     done = command("-m", "model.hidden=8,64", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Registered as models:/digits/1, the first and so its champion" in done.stdout
+    assert "Registered as models:/digits/1, now its champion, as it had none" in done.stdout
     parent, jobs = sweep_in(tmp_path)
     best = next(job for job in jobs if job.info.run_id == parent.data.tags["best_run"])
     other = next(job for job in jobs if job is not best)
     client = store(tmp_path)
     assert client.get_model_version_by_alias("digits", "champion").run_id == best.info.run_id
+    again = command("-m", "model.hidden=8,64", *options, "resume=true", cwd=tmp_path)
+    assert "Registered before, as models:/digits/1" in again.stdout
     assert len(client.search_model_versions("name = 'digits'")) == 1
     draw(7, STYLES[7]).save(tmp_path / "seven.png")
     names = (parent.info.run_id, best.info.run_id, "models:/digits@champion", "models:/digits/1")
@@ -131,21 +134,24 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     assert len(printed) == 1
     assert printed.pop().startswith("seven.png  ")
     refused = run_module("predict", other.info.run_id, "seven.png", cwd=tmp_path)
-    assert "this run kept no model" in refused.stderr
-    file = refused.stderr.split("Its weights are in ")[1].split(",")[0]
+    assert "kept no model, which of a sweep's jobs the best alone does" in refused.stderr
+    file = refused.stderr.split("weights are in ")[1].split(" on ")[0]
     assert run_module("predict", file, "seven.png", cwd=tmp_path).returncode == 0
 
 
-def test_the_champion_is_the_best_of_those_measured_alike() -> None:
+def test_the_champion_is_the_best_of_those_measured_alike(capsys: pytest.CaptureFixture[str]) -> None:
     def registered(*overrides: str) -> str:
         run("tracking.register=digits", *QUICK, *overrides)
         return str(store(Path()).get_model_version_by_alias("digits", "champion").version)
 
     assert registered("dataset.validation=500") == "1"
     assert registered("dataset.validation=500", "model.hidden=64") == "2"
+    assert re.search(r"models:/digits/2, now its champion: val_accuracy 0\.\d+ against 0\.", capsys.readouterr().out)
     assert registered("dataset.validation=500", "model.hidden=4") == "2"
     assert registered("dataset.validation=400", "model.hidden=128", "training.epochs=4") == "2"
     assert registered("dataset.validation=500", "model.hidden=128", "objective=val_loss") == "2"
+    assert registered("dataset.validation=500", "model.hidden=128", "training.loss=MeanSquaredError") == "2"
+    assert "champion stays version 2, whose objective was measured otherwise" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -232,6 +238,15 @@ def test_a_model_of_something_else_than_images_is_refused(tmp_path: Path) -> Non
         model.save(tmp_path / "model.keras")
         with pytest.raises(InputError, match="must take images and give a probability a class"):
             load(tmp_path / "model.keras")
+
+
+def test_a_transparent_corner_or_margin_is_no_ink() -> None:
+    page = draw(3, STYLES[0]).convert("RGBA")
+    expected = digits.prepare(page, 28, 28)
+    for corner in ((0, 0), (160, 0), (0, 260), (160, 260)):
+        page.paste((0, 0, 0, 0), (*corner, corner[0] + 40, corner[1] + 40))
+    np.testing.assert_array_equal(digits.prepare(page, 28, 28), expected)
+    assert digits.resized(draw(7, STYLES[7]), 32, 32).max() == 255  # black on nothing: on white
 
 
 def test_odd_pictures_are_prepared_or_refused() -> None:

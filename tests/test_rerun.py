@@ -55,6 +55,12 @@ def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "  seed: 0 then, 5 now" in said
     assert "  optimizer.kind: Adam then, SGD now" in said
     assert "model.hidden" not in said
+    client.set_terminated(first.info.run_id, "KILLED")
+    assert not rerun(first.info.run_id, ["training.epochs=3"])
+    said = capsys.readouterr().out
+    assert f"{first.info.run_id} is KILLED; what it logged is compared" in said
+    assert " of 15 values differ" in said
+    assert "  loss, epoch 3: none then, " in said
 
 
 def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path) -> None:
@@ -220,7 +226,7 @@ def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
     redirect = f"begin update runs set artifact_uri = 'file://{elsewhere}' where run_uuid = new.run_uuid; end"
     database.execute(f"create trigger t after insert on runs {redirect}")
-    with pytest.raises(InputError, match=f"keeps artifacts in file://{elsewhere}; must be below {tmp_path}"):
+    with pytest.raises(InputError, match=f"keeps artifacts in file://{elsewhere}; must be below {tmp_path}/mlruns"):
         rerun(first.info.run_id)
     draw(3, STYLES[3]).save("three.png")
     for location in (f"file://{elsewhere}", "http://127.0.0.1:1/api", f"{tmp_path}/mlruns/../../{elsewhere.name}"):
@@ -237,7 +243,10 @@ def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
     [
         ("sqlite:////a/mlflow.db", "file:///a/mlruns/1", True),
         ("sqlite:////a/mlflow.db", "/a/mlruns/1", True),
-        ("sqlite:////a/mlflow.db", "file:///a/../b", False),
+        ("sqlite:////a/mlflow.db", "file:///a/mlruns/../../b", False),
+        ("sqlite:////a/mlflow.db", "file:///a/conf", False),
+        ("postgresql://host/db", "mlruns/1", True),
+        ("postgresql://host/db", "/elsewhere/mlruns/1", False),
         ("sqlite:////a/mlflow.db", "file:///a/%2e%2e/b", False),
         ("sqlite:////a/mlflow.db", "file://host/a/mlruns", False),
         ("sqlite:////a/mlflow.db", "http://host/a", False),

@@ -178,7 +178,10 @@ def test_values_are_checked_before_the_first_job(tmp_path: Path, swept: str, mes
 
 def test_a_sweep_preset_needs_m(tmp_path: Path) -> None:
     done = command("sweep=grid", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (1, "sweep=grid: several runs, for which add -m\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "sweep=grid: several runs, for which type python -m mnist_exp -m sweep=grid\n",
+    )
 
 
 def test_presets_hold_out_images_to_rank_by() -> None:
