@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from mnist_exp import interrupts
 from mnist_exp.arguments import errors_told
 from mnist_exp.composition import Composed, StartedSweep, Sweep, command_line
+from mnist_exp.config import MLflowTracking
 
 
 def main() -> None:
@@ -21,7 +22,9 @@ def _run(composed: Composed) -> None:
         from mnist_exp.sweeps import find_finished
 
         if (run_id := find_finished(experiment)) is not None:
-            print(f"Run {run_id} has finished this before; resume=false runs it again, and registers it where asked to")
+            tracking = experiment.config.tracking
+            registers = " and registers it" if isinstance(tracking, MLflowTracking) and tracking.register else ""
+            print(f"Run {run_id} has finished this before; resume=false runs it again{registers}")
             return
     from mnist_exp.runner import run_experiment  # brings TensorFlow, so only once the configuration is known to be good
 

@@ -115,6 +115,7 @@ def test_a_model_of_images_in_colour_gets_the_picture_resized(tmp_path: Path) ->
     np.testing.assert_allclose(found.seen, x[0], atol=10)
 
 
+@pytest.mark.slow
 def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     options = ("tracking.register=digits", *QUICK, "dataset.validation=500")
     done = command("-m", "model.hidden=8,64", *options, cwd=tmp_path)

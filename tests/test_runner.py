@@ -56,7 +56,10 @@ def test_what_a_notebook_gets_back(mnist: Data) -> None:
     assert files == {"config.yaml", "run.log", "model.keras", "result.json"} | figures
 
 
-@pytest.mark.parametrize("stack", [("training.epochs=2",), ("experiment=convnet", *QUICK, "dataset.validation=500")])
+CONVNET = ("experiment=convnet", *QUICK, "dataset.validation=500")
+
+
+@pytest.mark.parametrize("stack", [("training.epochs=2",), pytest.param(CONVNET, marks=pytest.mark.slow)])
 def test_the_same_configuration_gives_the_same_weights_in_any_process(tmp_path: Path, stack: tuple[str, ...]) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -190,6 +190,7 @@ def test_what_kill_9_leaves_running_is_closed_by_the_next_command(tmp_path: Path
     assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["KILLED", "KILLED", "FINISHED"]
 
 
+@pytest.mark.slow
 def test_eight_processes_at_once_on_a_store_that_does_not_exist(tmp_path: Path) -> None:
     processes = [start(*QUICK, f"seed={seed}", cwd=tmp_path) for seed in range(8)]
     for process in processes:
