@@ -212,11 +212,11 @@ def tampered(path: Path, target: Path, change: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     "change",
     [
+        {"class_name": "Masking", "config": {}},
         {"class_name": "Lambda"},
         {"class_name": "TFSMLayer", "config": {"filepath": "elsewhere"}},
         {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "HACKED"]}},
         {"registered_name": "mine>Popen"},
-        {"class_name": ["Dense"]},
         {"config": {"units": 16, "activation": {"class_name": "function", "module": "os", "config": "system"}}},
         {"config": {"units": 16, "activation": {"class_name": "__lambda__", "config": {"value": "x"}}}},
         {"build_config": {"class_name": "__typespec__", "spec_name": "Popen", "module": "subprocess", "config": []}},
@@ -225,7 +225,7 @@ def tampered(path: Path, target: Path, change: dict[str, Any]) -> Path:
 def test_a_model_that_names_what_no_configuration_can_is_not_loaded(
     tracked_folder: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    with pytest.raises(InputError, match=r"model\.keras: (names .*, which no configuration can|must be a model)"):
+    with pytest.raises(InputError, match=r"model\.keras: names .*, which no configuration can"):
         load(tampered(kept_model(tracked_folder), tmp_path / "model.keras", change))
     assert not (tmp_path / "HACKED").exists()
 
