@@ -223,10 +223,23 @@ def _check_objective(config: Config) -> None:
 
 
 _OWN_TAGS = frozenset(
-    {"best_run", "error", "host", "output", "overrides", "rerun_of", "signature", "swept", "sweep"}
-) | {
-    *("code", "machine", "packages", "process", "threads"),
-}
+    {
+        "best_run",
+        "code",
+        "error",
+        "host",
+        "machine",
+        "output",
+        "overrides",
+        "packages",
+        "process",
+        "rerun_of",
+        "signature",
+        "sweep",
+        "swept",
+        "threads",
+    }
+)
 
 
 def _check_tracking(tracking: MLflowTracking) -> None:

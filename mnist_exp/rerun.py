@@ -99,9 +99,10 @@ def _as_before(experiment: Experiment, run_id: str, before: "Recorded", override
     settings = experiment.config.tracking
     assert isinstance(settings, MLflowTracking)
     typed = [text for text in experiment.overrides if text != "experiment=recorded"]
+    typed_experiment = any(text.startswith("tracking.experiment=") for text in overrides)
     settings = replace(
         settings,
-        experiment=settings.experiment if any("experiment=" in text for text in overrides) else before.experiment,
+        experiment=settings.experiment if typed_experiment else before.experiment,
         run_name=settings.run_name or " ".join([printable(before.name), *typed]),
         tags={**(settings.tags or {}), "rerun_of": run_id},
     )

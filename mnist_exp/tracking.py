@@ -290,8 +290,8 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model: "k
 class Recorded:
     """A run as the store has it.
 
-    `experiment`: MLflow's, by name. `config`: as config.yaml holds it, unchecked. `metrics`: name to step to value.
-    `tags`: all. `digest`: of its data.
+    `experiment`: MLflow's, by name. `name` and `status`: the run's. `config`: as config.yaml holds it, unchecked.
+    `metrics`: name to step to value. `tags`: all. `digest`: of its data.
     """
 
     experiment: str
@@ -316,7 +316,7 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        raise InputError(f"{run_id}: not in {where} ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{run_id}: not in {where} ({_first_line(error)})") from error
     if "sweep" in run.data.tags:
         best = run.data.tags.get("best_run")
         raise InputError(f"{run_id}: is a sweep; name one of its jobs{f', the best is {best}' if best else ''}")
@@ -370,7 +370,7 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
             location = client.get_logged_model(_model_of_run(client, name)).artifact_location
     except MlflowException as error:
         where = store.without_credentials(uri)
-        raise InputError(f"{name}: not in {where} ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{name}: not in {where} ({_first_line(error)})") from error
     store.check_location(uri, location)
     file = f"{location}/data/model.keras"
     try:
