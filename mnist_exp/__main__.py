@@ -1,5 +1,7 @@
 """The command line: `python -m mnist_exp`, or `mnist_exp`. Imports nothing heavy."""
 
+import atexit
+import gc
 from contextlib import AbstractContextManager
 
 from mnist_exp import interrupts
@@ -11,6 +13,10 @@ from mnist_exp.config import MLflowTracking
 def main() -> None:
     """Run what was typed; exit with 1 and one message after bad input or a failed job, 130 after Ctrl-C, 143 after
     SIGTERM."""
+    # Keras and MLflow make a million objects that stay, and Python looks through all of them for garbage again and
+    # again: a second of a run while they are imported, and one more at its end.
+    gc.set_threshold(20_000, 20, 20)
+    atexit.register(gc.freeze)
     interrupts.install()
     with errors_told():
         command_line(_run, _sweep)

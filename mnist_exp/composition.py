@@ -112,10 +112,11 @@ class Sweep:
 
 @dataclass(frozen=True)
 class StartedSweep:
-    """`run_job`: called for each job, also in other processes and on other machines, so it can be pickled; returns the
-    objective, None for a job that failed. `overrides`: for Hydra, beside those that were typed."""
+    """`run_jobs`: called with each job, also in other processes and on other machines, so it can be pickled, or with
+    all that a launcher has; returns the objectives, None for a job that failed. `overrides`: for Hydra, beside those
+    that were typed."""
 
-    run_job: Callable[[Composed], float | None]
+    run_jobs: Callable[[Sequence[Composed]], Sequence[float | None]]
     overrides: tuple[str, ...]
 
 
@@ -150,6 +151,10 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
         InputError: if either has a value that cannot be used.
     """
     own = {key: value for key, value in recorded.items() if key not in ("tracking", "resume")}
+    # Keys that runs recorded before there was a choice do not have.
+    own = {"backend": "tensorflow", **own}
+    if isinstance(own.get("training"), Mapping):
+        own["training"] = {"engine": "fit", **own["training"]}
     for key, value in _flat(own):
         if "${" in f"{key}{value}" or value == "???":
             raise InputError(f"{key}={show(value)}: a recorded configuration has only plain values")
@@ -202,10 +207,14 @@ def command_line(
     mode = RunMode.MULTIRUN if arguments.multirun else RunMode.RUN
     where = (conf, arguments.config_dir, arguments.config_name)
     foreign = arguments.config_path or arguments.config_dir or any("searchpath" in o for o in arguments.overrides)
+
+    def run_one(jobs: Sequence[Composed]) -> Sequence[object]:
+        return [run(job) for job in jobs]
+
     shows = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
     with _complaints_in_our_words(arguments.overrides), _errors_raised():
         if shows:
-            _hydra_main(run)
+            _hydra_main(run_one)
             return
         composed = _composed(arguments.overrides, mode, *where)
         if foreign:
@@ -213,27 +222,32 @@ def command_line(
         if mode == RunMode.MULTIRUN:
             with sweep(_sweep(composed, arguments.overrides, where, foreign=bool(foreign))) as started:
                 sys.argv += started.overrides
-                _hydra_main(started.run_job)
+                _hydra_main(started.run_jobs)
         else:
             _refuse_sweep(composed)
             _checked(composed)
-            _hydra_main(run)
+            _hydra_main(run_one)
 
 
-def _hydra_main(run: Callable[[Composed], object]) -> None:
-    """Compose what was typed, as a run or as the jobs of a sweep, and call `run` for each."""
+def _hydra_main(run_jobs: Callable[[Sequence[Composed]], Sequence[object]]) -> None:
+    """Compose what was typed, as a run or as the jobs of a sweep, and call `run_jobs` with each, or as the launcher
+    does."""
     failures: list[InputError] = []
 
-    @hydra.main(config_path=str(CONF), config_name="config", **_HYDRA_DEFAULTS)
-    def task(composed: DictConfig) -> object:
+    def compose_job(composed: DictConfig) -> Composed:
         settings = HydraConfig.get()
+        return Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir))
+
+    def task(composed: DictConfig) -> object:
         try:
-            return run(Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir)))
+            return run_jobs([compose_job(composed)])[0]
         except InputError as error:  # of which Hydra would show a traceback
             failures.append(error)
             return None
 
-    task()
+    # For the launcher that has all jobs at once, in hydra_plugins/.
+    vars(task).update(compose=compose_job, run_jobs=run_jobs)
+    hydra.main(config_path=str(CONF), config_name="config", **_HYDRA_DEFAULTS)(task)()
     if failures:
         raise failures[0]
 
@@ -259,7 +273,7 @@ def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any
     parsed = {o.get_key_element(): o for o in [*preset, *parser.parse_overrides(list(overrides))]}
     swept = {key: _samples(o) for key, o in parsed.items() if o.is_sweep_override()}
     for key, samples in swept.items():
-        if re.match(r"[+~]*(tracking|hydra|objective|direction|resume)\b", key):
+        if re.match(r"[+~]*(tracking|hydra|objective|direction|resume|backend)\b", key):
             raise InputError(f"{key}: is the same for all jobs of a sweep, so it has one value")
         if len(set(samples)) < len(samples):
             raise InputError(f"{key}={','.join(samples)}: each value may be listed once")
@@ -272,6 +286,13 @@ def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any
         if foreign:
             _refuse_foreign_settings(of_job, overrides, RunMode.RUN)
         configs.append(_checked(of_job))
+    if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
+        for config in configs:
+            if config.training.engine != "compiled":
+                raise InputError(
+                    "hydra/launcher=stacked: trains jobs as one program, for which add backend=jax "
+                    "training.engine=compiled"
+                )
     if len({(config.objective, objective_direction(config)) for config in configs}) > 1:
         raise InputError(f"objective={configs[0].objective}: not that of all jobs, which cannot be ranked then")
     return Sweep(
@@ -339,7 +360,7 @@ def _refuse_foreign_settings(composed: DictConfig, overrides: Sequence[str], mod
     """Refuse presets from elsewhere that change Hydra's own settings or call a resolver, unless the user typed it.
 
     Hydra imports and calls what its settings name, sets environment variables and writes where they say; a resolver
-    reads the environment. A sweep may choose its sweeper, and what it varies.
+    reads the environment. A sweep may choose its sweeper, what it varies, and to train as one program.
 
     Raises:
         InputError: naming the key.
@@ -348,6 +369,8 @@ def _refuse_foreign_settings(composed: DictConfig, overrides: Sequence[str], mod
     typed = tuple(o.key_or_group.replace("/", ".") for o in parsed)
     found, choices = _settings(composed), composed.hydra.runtime.choices
     sweeper = [f"{group}={choices[group]}" for group in _SWEEPER_GROUPS if choices.get(group) is not None]
+    if choices.get("hydra/launcher") == "stacked":
+        sweeper.append("hydra/launcher=stacked")
     usual = _settings(_composed(sweeper, mode, str(CONF), None))
     for key in sorted(found.keys() | usual.keys()):
         changed = found.get(key) != usual.get(key)

@@ -4,6 +4,7 @@
 a default, and `dataclasses.asdict` of a `Config` has the shape of the YAML again.
 """
 
+import importlib.util
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -131,6 +132,7 @@ class Training:
     shuffle: bool
     loss: Annotated[Any, KerasName("losses")] | None
     metrics: list[Any]
+    engine: Literal["fit", "compiled"]
     callbacks: dict[str, Any]
 
 
@@ -162,6 +164,7 @@ class Config:
     training: Training
     tracking: MLflowTracking | NoTracking
     seed: Seed
+    backend: Literal["tensorflow", "jax"]
     objective: str
     direction: Literal["maximize", "minimize"] | None
     resume: bool
@@ -183,6 +186,7 @@ def check(values: Mapping[str, Any]) -> Config:
     _check_optimizer(config.optimizer)
     _check_training(config.training, one_hot=config.preprocessing.one_hot)
     _check_callbacks(config.training, config.optimizer)
+    _check_engine(config)
     _check_objective(config)
     if config.resume and isinstance(config.tracking, NoTracking):
         raise InputError("resume=true: needs the store that knows what has finished; tracking=none has none")
@@ -238,6 +242,7 @@ _OWN_TAGS = frozenset(
         "sweep",
         "swept",
         "threads",
+        "trained_together",
     }
 )
 
@@ -312,6 +317,27 @@ def _check_callbacks(training: Training, optimizer: Mapping[str, Any]) -> None:
         )
     if "SwapEMAWeights" in training.callbacks and not optimizer.get("use_ema"):
         raise InputError("training.callbacks.SwapEMAWeights: needs optimizer.use_ema=true")
+
+
+def _check_engine(config: Config) -> None:
+    if config.backend == "jax" and importlib.util.find_spec("jax") is None:
+        raise InputError("backend=jax: is not installed; pip install 'mnist_exp[jax]' brings it")
+    if (config.training.engine == "compiled") != (config.backend == "jax"):
+        fits = "training.engine=compiled" if config.backend == "jax" else "backend=jax"
+        given = "backend=jax" if config.backend == "jax" else "training.engine=compiled"
+        raise InputError(f"{given}: needs {fits} beside it; the defaults are backend=tensorflow training.engine=fit")
+    if config.training.engine == "fit":
+        return
+    for name, arguments in config.training.callbacks.items():
+        if name in _NEED_EVERY_BATCH or (arguments or {}).get("save_freq", "epoch") != "epoch":
+            raise InputError(
+                f"training.callbacks.{name}: acts within an epoch, which training.engine=compiled runs as one program; "
+                "training.engine=fit backend=tensorflow can"
+            )
+
+
+# SwapEMAWeights changes the weights between an epoch's training and its validation.
+_NEED_EVERY_BATCH = frozenset({"SwapEMAWeights", "TerminateOnNaN"})
 
 
 def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:

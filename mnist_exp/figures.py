@@ -16,6 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says once a machine that it makes a cache
 
+# Of the figures that each run draws; a constrained layout, which finds its own, draws twice.
+_MARGINS = {"right": 0.98, "bottom": 0.12, "top": 0.91, "wspace": 0.18}
 _NAMED = 10  # curves in colour, as many as there are colours
 _TRAINING, _VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 
@@ -29,8 +31,9 @@ def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figu
     """
     names = [name for name in history if f"val_{name}" in history][:2]
     names.sort(key=lambda name: name != "loss")
-    figure = Figure(figsize=(5 * len(names), 4), layout="constrained")
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+    figure = Figure(figsize=(5 * len(names), 4))
+    grid = figure.subplots(1, len(names), gridspec_kw=_MARGINS | {"left": 0.6 / (5 * len(names))})
+    for axes, name in zip(np.atleast_1d(grid), names, strict=True):
         epochs = range(1, len(history[name]) + 1)
         marker = "o" if len(epochs) <= 30 else None
         axes.plot(epochs, history[name], color=_TRAINING, label="training", marker=marker, markersize=3)
@@ -266,8 +269,8 @@ def predictions(
     height, width, *channels = pictures.shape[1:]
     cell_height, cell_width = round(height * 1.45), round(width * 1.15)
     sheet = np.full((rows * cell_height, columns * cell_width, *channels), 255, np.uint8)
-    figure = Figure(figsize=(columns * 0.75, rows * 0.75 * cell_height / cell_width + 0.4), layout="constrained")
-    axes: Axes = figure.subplots()
+    figure = Figure(figsize=(columns * 0.75, rows * 0.75 * cell_height / cell_width + 0.4))
+    axes: Axes = figure.subplots(gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.96})
     for index in range(shown):
         top, left = index // columns * cell_height, index % columns * cell_width
         sheet[top : top + height, left : left + width] = pictures[index]
@@ -304,8 +307,8 @@ def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.in
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, predicted), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(6.5, 5.8), layout="constrained")
-    axes: Axes = figure.subplots()
+    figure = Figure(figsize=(6.5, 5.8))
+    axes: Axes = figure.subplots(gridspec_kw=_MARGINS | {"left": 0.1, "right": 1.0})
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axes, label="share of the true label")
     accuracy = float((labels == predicted).mean())

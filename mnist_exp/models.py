@@ -11,7 +11,7 @@ from typing import Any
 from mnist_exp import keras_names
 from mnist_exp.config import CNN, MLP, Layers, Linear, Model
 from mnist_exp.errors import InputError
-from mnist_exp.keras_backend import keras, tensorflow
+from mnist_exp.keras_backend import BackendError, keras
 from mnist_exp.preprocessing import Preprocessor
 
 _MODULES = {
@@ -28,7 +28,7 @@ _MODULES = {
 }
 
 
-# What Keras and TensorFlow raise for arguments and shapes that they cannot use.
+# What Keras and its backends raise for arguments and shapes that they cannot use.
 REFUSALS = (
     AttributeError,
     IndexError,
@@ -38,8 +38,14 @@ REFUSALS = (
     OverflowError,
     TypeError,
     ValueError,
-    tensorflow.errors.OpError,
+    BackendError,
 )
+
+
+def set_seed(seed: int) -> None:
+    """Let what is built from here on, weights and random layers, depend on `seed` alone."""
+    keras.utils.clear_session(free_memory=False)  # which counts the names of layers from the start again
+    keras.utils.set_random_seed(seed)
 
 
 def layer_specs(config: Model) -> list[Any]:
@@ -112,7 +118,21 @@ def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...]) -> Callable
     Raises:
         InputError: naming the layer that Keras refuses.
     """
-    shape = (*image_shape, 1) if len(image_shape) == 2 else image_shape
+    shape = _with_channels(image_shape)
+    layers = _augmentation_layers(specs, shape)
+
+    def augment(images: Any) -> Any:
+        if not layers:
+            return images
+        changed = keras.ops.reshape(keras.ops.cast(images, "float32"), (-1, *shape))
+        for layer in layers:
+            changed = layer(changed, training=True)
+        return keras.ops.reshape(changed, (-1, *image_shape))
+
+    return augment
+
+
+def _augmentation_layers(specs: Sequence[Any], shape: tuple[int, ...]) -> list[Any]:
     layers = []
     for index, spec in enumerate(specs):
         try:
@@ -124,16 +144,11 @@ def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...]) -> Callable
                 f"({keras_reason(error)})"
             ) from error
         layers.append(layer)
+    return layers
 
-    def augment(images: Any) -> Any:
-        if not layers:
-            return images
-        changed = keras.ops.reshape(keras.ops.cast(images, "float32"), (-1, *shape))
-        for layer in layers:
-            changed = layer(changed, training=True)
-        return keras.ops.reshape(changed, (-1, *image_shape))
 
-    return augment
+def _with_channels(image_shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*image_shape, 1) if len(image_shape) == 2 else image_shape
 
 
 def keras_reason(error: Exception) -> str:
@@ -149,6 +164,18 @@ def servable(model: keras.Sequential, preprocessor: Preprocessor, image_shape: t
     Its layers are those of `model`, not copies.
     """
     return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *preprocessor.layers(), *model.layers])
+
+
+def trainable(served: keras.Sequential, augment: Sequence[Any], image_shape: tuple[int, ...]) -> keras.Sequential:
+    """The layers of a model that takes raw images, behind those of `augmentation`, which act while it trains alone.
+
+    Raises:
+        InputError: naming the layer of `augment` that Keras refuses.
+    """
+    shape = _with_channels(image_shape)
+    to_floats = [keras.layers.Rescaling(1.0), keras.layers.Reshape(shape)] if augment else []
+    layers = [*to_floats, *_augmentation_layers(augment, shape), *served.layers]
+    return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *layers])
 
 
 def load(path: Path) -> keras.Sequential:

@@ -25,7 +25,7 @@ _EXAMPLES = """\
 _Differing = dict[tuple[str, int], tuple[float | None, float | None]]
 
 _OF_THE_CLOCK = frozenset({"fit_seconds"})
-_COMPARED = ("packages", "machine", "threads", "code")
+_COMPARED = ("packages", "machine", "threads", "code", "trained_together")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
@@ -17,7 +17,8 @@ from types import TracebackType
 
 from omegaconf import OmegaConf
 
-from mnist_exp import __version__, datasets, interrupts, ranking, store
+from mnist_exp import __version__, datasets, interrupts, ranking, stacking, store
+from mnist_exp.backend import choose_backend
 from mnist_exp.composition import Child, Composed, Experiment, StartedSweep, Sweep
 from mnist_exp.config import Config, Dataset, MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
@@ -26,6 +27,7 @@ from mnist_exp.sweep_tracking import MLflowSweepRecord, Parent, SweepRecord, ope
 from mnist_exp.tracking import experiment_signature, failure_reason
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_LINES = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
         SystemExit: with a message, if a job did not finish.
     """
     uri = sweep.config.tracking.uri if isinstance(sweep.config.tracking, MLflowTracking) else ""
+    choose_backend(sweep.config.backend)
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with store.store_errors(uri):
         record = open_sweep(sweep, _signature(sweep))
@@ -47,7 +50,7 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
             settings = [f"hydra.sweep.dir={_quoted(str(sweep.folder))}", *_search_settings(sweep, record)]
             try:
                 with _Progress(record, sweep):
-                    yield StartedSweep(partial(run_job, record.parent_for_jobs()), tuple(settings))
+                    yield StartedSweep(partial(run_jobs, record.parent_for_jobs()), tuple(settings))
             except ValueError as error:
                 statuses = {job.status for job in record.jobs()}
                 if not _is_search(sweep) or isinstance(error, InputError) or "FINISHED" in statuses:
@@ -63,10 +66,13 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
         raise SystemExit(f"{unfinished} of {sweep.jobs} jobs did not finish; the same command with resume=true retries")
 
 
-def run_job(parent: Parent, composed: Composed) -> float | None:
-    """Run one job of a sweep in whatever process it was launched; the objective, None if it failed.
+def run_jobs(parent: Parent, jobs: Sequence[Composed]) -> list[float | None]:
+    """Run jobs of a sweep in whatever process they were launched, those that can be as one program.
 
     A failure is recorded and does not stop other jobs. With `resume`, a job that has finished before is not run.
+
+    Returns:
+        The objective of each, None for one that failed.
     """
     if parent.cwd.is_dir():
         os.chdir(parent.cwd)
@@ -74,44 +80,84 @@ def run_job(parent: Parent, composed: Composed) -> float | None:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
         interrupts.install()
-    parent = _reached_from_here(parent, composed)
+    parent = _reached_from_here(parent, jobs[0])
     try:
         record = record_in_job(parent)
     except InputError as error:  # which would stay in this process; any other error goes back through the launcher
         raise RuntimeError(str(error)) from error
-    if record.is_over():
-        return None
+    objectives: list[float | None] = [None] * len(jobs)
+    experiments: dict[int, Experiment] = {}
+    for index, composed in enumerate(jobs):
+        prepared = _prepare(parent, record, composed)
+        if isinstance(prepared, Experiment):
+            experiments[index] = prepared
+        else:
+            objectives[index] = prepared
+    for group in _groups(experiments):
+        from mnist_exp.runner import stack_size  # brings NumPy
+
+        size = stack_size(experiments[group[0]], len(group))
+        for stack in stacking.split(group, size):
+            if record.is_over():
+                return objectives
+            for index, objective in zip(stack, _run_stack(record, [experiments[i] for i in stack]), strict=True):
+                objectives[index] = objective
+    return objectives
+
+
+def _prepare(parent: Parent, record: SweepRecord, composed: Composed) -> Experiment | float | None:
+    """A job that is to run; or the objective of one that is not, None where it cannot run, which is recorded."""
     values = _swept_values(composed.overrides, parent.keys)
-    job = Job(values, "FAILED", output=str(composed.output))
     try:
         experiment = composed.experiment()
         config = replace(experiment.config, tracking=parent.tracking)
-        experiment = replace(experiment, config=config, child=Child(parent.run_id, values))
+        choose_backend(config.backend)
     except InputError as error:
-        record.log_refused(replace(job, reason=str(error)), error)
+        record.log_refused(Job(values, "FAILED", reason=str(error), output=str(composed.output)), error)
         return None
     if config.resume and (finished := _finished(record, config)) is not None:
         if finished.parent != parent.run_id:
             record.reuse(replace(finished, values=values))
         return finished.objective
-    from mnist_exp.runner import run_experiment  # brings TensorFlow
+    return replace(experiment, config=config, child=Child(parent.run_id, values))
 
+
+def _groups(experiments: Mapping[int, Experiment]) -> list[list[int]]:
+    """Which jobs are alike enough to train as one program."""
+    groups: dict[str, list[int]] = {}
+    for index, experiment in experiments.items():
+        compiled = experiment.config.training.engine == "compiled"
+        groups.setdefault(stacking.key(experiment.config) if compiled else str(index), []).append(index)
+    return list(groups.values())
+
+
+# How far a stack that trains in this process has come, which `_Progress` shows.
+_reached = ""
+
+
+def _run_stack(record: SweepRecord, experiments: Sequence[Experiment]) -> list[float | None]:
+    from mnist_exp.runner import Result, run_stack
+
+    def reached(epoch: int) -> None:
+        global _reached
+        of = experiments[0].config.training.epochs
+        _reached = f"{_jobs(len(experiments))} as one program: epoch {epoch} of {of}" if len(experiments) > 1 else ""
+
+    outcomes: Sequence[Result | Exception]
     try:
-        result = run_experiment(experiment)
+        outcomes = run_stack(experiments, reached)
     except Exception as error:
-        record.log_ended(replace(job, reason=failure_reason(error)))
-        return None
-    scores = {name: value for name, value in result.scores.items() if name != "fit_seconds"}
-    record.log_ended(
-        replace(
-            job,
-            status="FINISHED",
-            objective=result.objective,
-            scores=scores,
-            seconds=result.scores["fit_seconds"],
-        )
-    )
-    return result.objective
+        outcomes = [error] * len(experiments)
+    for experiment, outcome in zip(experiments, outcomes, strict=True):
+        assert experiment.child is not None
+        job = Job(experiment.child.values, "FAILED", output=str(experiment.output))
+        if isinstance(outcome, Exception):
+            record.log_ended(replace(job, reason=failure_reason(outcome)))
+            continue
+        scores = {name: value for name, value in outcome.scores.items() if name != "fit_seconds"}
+        ended = replace(job, status="FINISHED", objective=outcome.objective, scores=scores)
+        record.log_ended(replace(ended, seconds=outcome.scores["fit_seconds"]))
+    return [None if isinstance(outcome, Exception) else outcome.objective for outcome in outcomes]
 
 
 def _reached_from_here(parent: Parent, composed: Composed) -> Parent:
@@ -321,6 +367,7 @@ class _Progress:
         self._start = time.monotonic()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._told, self._next_line = "", 0.0
 
     def __enter__(self) -> None:
         if self._before:
@@ -340,9 +387,12 @@ class _Progress:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
             self._look()
             if sys.stdout.isatty():
-                running = self._running()
+                running = f"; {_reached}" if _reached else self._running()
                 self._erase()
                 print(f"{self._counts()}{running}"[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+            elif _reached != self._told and time.monotonic() >= self._next_line:
+                print(_reached, flush=True)
+                self._told, self._next_line = _reached, time.monotonic() + _SECONDS_BETWEEN_LINES
 
     def _look(self) -> None:
         """Print a line for each job that ended since the last look."""

@@ -77,8 +77,8 @@ class Run:
 
 
 @contextmanager
-def start(experiment: Experiment) -> Iterator[Run]:
-    """Record an experiment from its start to its end.
+def start(experiment: Experiment, together: int = 1) -> Iterator[Run]:
+    """Record an experiment from its start to its end; `together`: how many jobs train as one program with it.
 
     The run ends FINISHED, FAILED after an exception (with the traceback as `error.txt`), or KILLED after Ctrl-C or
     SIGTERM.
@@ -95,9 +95,9 @@ def start(experiment: Experiment) -> Iterator[Run]:
         client, experiment_id = store.connect(tracking)
         if experiment.child is None:
             store.close_abandoned(client, experiment_id)
-        run_id = create_run(client, experiment_id, experiment, tracking)
+        run_id = create_run(client, experiment_id, experiment, tracking, together)
         check_artifacts(client, run_id)
-        with _ended(MLflowRun(client, run_id, experiment_id, experiment), experiment.output) as run:
+        with _ended(MLflowRun(client, run_id, experiment_id, experiment, together), experiment.output) as run:
             yield run
 
 
@@ -127,7 +127,9 @@ class MLflowRun(Run):
 
     id: str
 
-    def __init__(self, client: "MlflowClient", run_id: str, experiment_id: str, experiment: Experiment) -> None:
+    def __init__(
+        self, client: "MlflowClient", run_id: str, experiment_id: str, experiment: Experiment, together: int
+    ) -> None:
         super().__init__(experiment)
         assert isinstance(experiment.config.tracking, MLflowTracking)
         self._tracking = experiment.config.tracking
@@ -136,7 +138,8 @@ class MLflowRun(Run):
         self._experiment_id = experiment_id
         self._registered = ""
         self._pending: list[Metric] = []
-        self._next_batch = time.monotonic() + _SECONDS_BETWEEN_BATCHES
+        self._seconds_between_batches = _SECONDS_BETWEEN_BATCHES * together
+        self._next_batch = time.monotonic() + self._seconds_between_batches
 
     def log_data(self, data: Data) -> None:
         """Record the dataset as an input of the run, and the signature, which includes its digest."""
@@ -217,7 +220,7 @@ class MLflowRun(Run):
         for start in range(0, len(self._pending), _METRICS_IN_A_BATCH):
             self._client.log_batch(self.id, metrics=self._pending[start : start + _METRICS_IN_A_BATCH])
         self._pending = []
-        self._next_batch = time.monotonic() + _SECONDS_BETWEEN_BATCHES
+        self._next_batch = time.monotonic() + self._seconds_between_batches
 
 
 def check_artifacts(client: "MlflowClient", run_id: str) -> None:
@@ -490,8 +493,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def create_run(client: "MlflowClient", experiment_id: str, experiment: Experiment, tracking: MLflowTracking) -> str:
-    """Open a run with its tags and parameters; a sweep's job below its parent, named by what varies."""
+def create_run(
+    client: "MlflowClient", experiment_id: str, experiment: Experiment, tracking: MLflowTracking, together: int
+) -> str:
+    """Open a run with its tags and parameters; a sweep's job below its parent, named by what varies.
+
+    `together`: how many jobs train as one program with it; more than one is a tag.
+    """
     from mlflow.entities import Param
 
     name = tracking.run_name or " ".join(experiment.overrides) or "baseline"
@@ -500,6 +508,8 @@ def create_run(client: "MlflowClient", experiment_id: str, experiment: Experimen
         values = experiment.child.values
         name = job_name(values, values) or name
         tags |= {"mlflow.parentRunId": experiment.child.parent, "swept": json.dumps(values)}
+    if together > 1:
+        tags["trained_together"] = str(together)
     run = client.create_run(experiment_id, tags=tags, run_name=name[:250])  # as long as MLflow's databases take
     recorded = recorded_config(experiment.config) | {"direction": objective_direction(experiment.config)}
     values = {key: value for key, value in recorded.items() if key not in ("tracking", "resume")}
@@ -525,16 +535,17 @@ def process_tags(tracking: MLflowTracking) -> dict[str, str]:
 def environment_tags() -> dict[str, str]:
     """What, beside configuration and data, decides whether a run repeats: packages, machine, threads, and the code.
 
-    `threads`: those that one operation of TensorFlow computes with. `code`: a digest of this package's source.
+    `threads`: those that one operation computes with. `code`: a digest of this package's source.
     """
-    packages = [f"{name} {version(name)}" for name in ("tensorflow", "keras", "numpy")]
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    packages = [f"{name} {version(name)}" for name in (backend, "keras", "numpy")]
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         code.update(path.read_bytes())
     return {
         "packages": ", ".join([*packages, f"mnist_exp {__version__}", f"python {platform.python_version()}"]),
         "machine": f"{platform.system()} {platform.machine()}, {_processor()}",
-        "threads": os.environ.get("TF_NUM_INTRAOP_THREADS") or str(os.cpu_count()),
+        "threads": (backend == "tensorflow" and os.environ.get("TF_NUM_INTRAOP_THREADS")) or str(os.cpu_count()),
         "code": code.hexdigest()[:12],
     }
 

@@ -4,8 +4,9 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mnist_exp import interrupts
 from mnist_exp.config import Training
 from mnist_exp.datasets import Images, Labels
 from mnist_exp.errors import InputError
-from mnist_exp.keras_backend import keras, tensorflow
+from mnist_exp.keras_backend import keras
 from mnist_exp.keras_names import show
 from mnist_exp.models import REFUSALS, keras_reason, make
 from mnist_exp.preprocessing import Preprocessor
@@ -25,8 +26,10 @@ EpochMetrics = Mapping[str, float]
 
 log = logging.getLogger(__name__)
 
-# Images of a validation batch. Larger ones save little time and cost a convolutional network much memory.
-_EVALUATION_BATCH = 2000
+# Images of a validation batch, at least: larger ones save a large network little time and cost it much memory.
+EVALUATION_BATCH = 2000
+# What a small network may have at once instead: 32 MB in its largest layer.
+_NUMBERS_AT_ONCE = 2**23
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,12 @@ class Batches:
         shuffle: bool,
         seed: int,
     ) -> None:
-        self._count, self._shuffle, self._seed = len(x), shuffle, seed
+        import tensorflow
+
+        self._order_of = partial(epoch_order, len(x), shuffle, seed)
         with tensorflow.device("CPU"):
             images, labels = tensorflow.constant(x), tensorflow.constant(y)
-            self._order = tensorflow.Variable(self.order(epoch=0))
+            self._order = tensorflow.Variable(self._order_of(0))
 
         # No Python runs inside the pipeline: a thread of it that waits for Python blocks the exit after Ctrl-C.
         def batch(positions: Any) -> tuple[Any, Any]:
@@ -70,15 +75,14 @@ class Batches:
 
         self.dataset = tensorflow.data.Dataset.range(len(x)).batch(batch_size).map(batch).prefetch(2)
 
-    def order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """The positions of all images in the order of `epoch`, counted from 0."""
-        if not self._shuffle:
-            return np.arange(self._count)
-        return np.random.default_rng([self._seed, epoch]).permutation(self._count)
-
     def set_epoch(self, epoch: int) -> None:
         """Let the next pass over `dataset` have the order of `epoch`, counted from 0."""
-        self._order.assign(self.order(epoch))
+        self._order.assign(self._order_of(epoch))
+
+
+def epoch_order(count: int, shuffle: bool, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The positions of `count` images in the order of `epoch`, counted from 0."""
+    return np.random.default_rng([seed, epoch]).permutation(count) if shuffle else np.arange(count)
 
 
 class _EpochBegin(keras.callbacks.Callback):  # type: ignore[misc]
@@ -106,15 +110,22 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
-        log.info("epoch %d %s", epoch + 1, metrics)
         self.epochs += 1
         if self._on_epoch is not None:
             self._on_epoch(epoch + 1, metrics)
-        for name in ("loss", "val_loss"):
-            if math.isfinite(metrics[name]):
-                continue
+        check_finite(epoch + 1, metrics)
+
+
+def check_finite(epoch: int, metrics: EpochMetrics) -> None:
+    """Check the losses of an epoch, counted from 1.
+
+    Raises:
+        InputError: if one is NaN or infinite.
+    """
+    for name in ("loss", "val_loss"):
+        if not math.isfinite(metrics[name]):
             raise InputError(
-                f"{name} became {metrics[name]} in epoch {epoch + 1}; a smaller optimizer.learning_rate, or "
+                f"{name} became {metrics[name]} in epoch {epoch}; a smaller optimizer.learning_rate, or "
                 "optimizer.clipnorm=1.0, keeps it finite"
             )
 
@@ -168,17 +179,17 @@ def fit(
     watch = _Watch(on_epoch)
     start = time.perf_counter()
     try:
-        callbacks = [make("callbacks", {name: arguments}, output) for name, arguments in training.callbacks.items()]
+        callbacks = make_callbacks(training, output)
         _create_variables(model, *validation)
         with interrupts.deferred():
             history = model.fit(
                 batches.dataset,
                 epochs=training.epochs,
                 validation_data=validation,
-                validation_batch_size=_EVALUATION_BATCH,
+                validation_batch_size=_evaluation_batch(model),
                 callbacks=[_EpochBegin(batches), *callbacks, watch],
                 shuffle=False,  # the order is that of `batches`
-                verbose=0 if not progress else 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2,
+                verbose=verbosity(progress),
             )
     except InputError:
         raise
@@ -188,12 +199,27 @@ def fit(
         raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
     seconds = time.perf_counter() - start
     measured = {name: [float(v) for v in values] for name, values in history.history.items()}
+    return Fitted(measured, seconds, kept_epoch(callbacks, measured))
+
+
+def make_callbacks(training: Training, output: Path) -> list[Any]:
+    """The configured Keras callbacks of one model; those that write do so into `output`."""
+    return [make("callbacks", {name: arguments}, output) for name, arguments in training.callbacks.items()]
+
+
+def kept_epoch(callbacks: Sequence[Any], history: Mapping[str, Sequence[float]]) -> int:
+    """The epoch, from 1, whose weights a model has at the end: the last, unless early stopping restored the best."""
     restored = [
         callback.best_epoch + 1
         for callback in callbacks
         if isinstance(callback, keras.callbacks.EarlyStopping) and callback.best_weights is not None
     ]
-    return Fitted(measured, seconds, kept_epoch=restored[0] if restored else len(measured["loss"]))
+    return restored[0] if restored else len(history["loss"])
+
+
+def verbosity(progress: bool) -> int:
+    """Keras's: a progress bar on a terminal, a line an epoch elsewhere, or nothing."""
+    return 0 if not progress else 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
 
 
 def _create_variables(model: keras.Model, x: Any, y: Any) -> None:
@@ -206,15 +232,20 @@ def _create_variables(model: keras.Model, x: Any, y: Any) -> None:
 def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
     """The loss, then the metrics of the compiled `model` on prepared images, by name."""
     with interrupts.deferred():
-        scores = model.evaluate(x, y, batch_size=_EVALUATION_BATCH, verbose=0, return_dict=True)
+        scores = model.evaluate(x, y, batch_size=_evaluation_batch(model), verbose=0, return_dict=True)
     return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
 
 
 def predict(model: keras.Model, x: Any) -> Labels:
     """The most probable class of each prepared image, shape (N,)."""
     with interrupts.deferred():
-        predicted = model.predict(x, batch_size=_EVALUATION_BATCH, verbose=0).argmax(axis=1)
+        predicted = model.predict(x, batch_size=_evaluation_batch(model), verbose=0).argmax(axis=1)
     return predicted.astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _evaluation_batch(model: keras.Model) -> int:
+    shapes = [model.input_shape, *(layer.output.shape for layer in model.layers)]
+    return max(EVALUATION_BATCH, _NUMBERS_AT_ONCE // max(int(math.prod(shape[1:])) for shape in shapes))
 
 
 def _make(kind: str, spec: Any, key: str) -> Any:

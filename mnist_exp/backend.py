@@ -1,0 +1,21 @@
+"""Which backend Keras computes with. Keras reads it once, when it is imported."""
+
+import os
+import sys
+
+from mnist_exp.errors import InputError
+
+
+def choose_backend(name: str) -> None:
+    """Let Keras be imported with the backend `name`: tensorflow or jax.
+
+    Raises:
+        InputError: if this process has imported Keras with another.
+    """
+    keras = sys.modules.get("keras")
+    if keras is not None and keras.backend.backend() != name:
+        raise InputError(
+            f"backend={name}: Keras runs with {keras.backend.backend()} in this process, one backend a process; "
+            "start another"
+        )
+    os.environ["KERAS_BACKEND"] = name

@@ -1,0 +1,255 @@
+"""This project against a plain Keras script and KerasTuner, in turn on one machine: python -m tests.benchmarks
+
+Prints the tables of the README and writes every single measurement to benchmarks.json; takes about half an hour, in
+which nothing else should run. Needs pip install -e '.[test]' and -r tests/benchmarks/requirements.txt.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+PYTHON = sys.executable
+COMPILED = ("backend=jax", "training.engine=compiled")
+SEEDS, RATES = 8, "0.001,0.003,0.01,0.03"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Wall time in seconds, and the largest resident memory in MB."""
+
+    seconds: float
+    megabytes: float
+
+
+def measure(folder: Path, *arguments: str, fails: bool = False) -> Measured:
+    """Run Python with `arguments` in `folder`, with its output thrown away."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [PYTHON, *arguments], cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    assert (os.waitstatus_to_exitcode(status) != 0) == fails, arguments
+    return Measured(seconds, usage.ru_maxrss / (1024 if platform.system() == "Linux" else 1024**2))
+
+
+def one_run(rounds: int) -> dict[str, list[Measured]]:
+    """The baseline, as a script and as a tracked run: the first in its folder, and one in a folder with a store."""
+    rows: dict[str, list[Measured]] = {}
+    for number in range(rounds):
+        say(f"one run, round {number + 1} of {rounds}")
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for title, arguments in (
+                ("plain Keras script, no tracking", ("tests.benchmarks.reference",)),
+                ("`python -m mnist_exp`, first in its folder", ("mnist_exp",)),
+                ("`python -m mnist_exp`, any later", ("mnist_exp",)),
+                ("the same with `backend=jax training.engine=compiled`", ("mnist_exp", *COMPILED)),
+            ):
+                rows.setdefault(title, []).append(measure(folder, "-m", *arguments))
+    return rows
+
+
+def before_training(rounds: int) -> dict[str, list[Measured]]:
+    """What needs no Keras, against importing it."""
+    rows: dict[str, list[Measured]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for _ in range(rounds):
+            for title, arguments, fails in (
+                ("`import keras`", ("-c", "import keras"), False),
+                ("`python -m mnist_exp --help`", ("-m", "mnist_exp", "--help"), False),
+                ("`python -m mnist_exp model.hiden=64`, an error", ("-m", "mnist_exp", "model.hiden=64"), True),
+            ):
+                rows.setdefault(title, []).append(measure(Path(name), *arguments, fails=fails))
+    return rows
+
+
+def stages(rounds: int) -> dict[str, dict[str, float]]:
+    """Where the time of a run goes, in seconds: medians."""
+    tables = {}
+    for title, arguments in (("fit", ()), ("compiled", COMPILED)):
+        with tempfile.TemporaryDirectory() as name:
+            measure(Path(name), "-m", "mnist_exp", "training.epochs=1")
+            found = []
+            for _ in range(rounds):
+                say(f"stages of {title}")
+                command = [PYTHON, "-m", "tests.benchmarks.stages", *arguments]
+                done = subprocess.run(command, cwd=name, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+                found.append(json.loads(done.stdout.splitlines()[-1]))
+        names = dict.fromkeys(stage for seconds in found for stage in seconds)
+        tables[title] = {stage: statistics.median(seconds.get(stage, 0.0) for seconds in found) for stage in names}
+    return tables
+
+
+def jobs_of_a_sweep(jobs: int) -> dict[str, float]:
+    """A sweep one by one in one process: what a job costs beyond `fit`, and memory as jobs go by."""
+    say(f"a sweep of {jobs} jobs with the basic launcher")
+    resident: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        command = [PYTHON, "-u", "-m", "mnist_exp", "-m", f"seed=range({jobs})"]
+        process = subprocess.Popen(command, cwd=name, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.match(r"(\d+) of \d+ done", line):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                resident[int(found[1])] = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+        assert process.wait() == 0
+        runs = children(Path(name))
+    starts = [run.info.start_time / 1000 for run in runs]
+    beyond = [
+        after - before - run.data.metrics["fit_seconds"]
+        for before, after, run in zip(starts[1:], starts[2:], runs[1:], strict=False)
+    ]
+    return {
+        "beyond_fit": statistics.median(beyond),
+        "fit": statistics.median(run.data.metrics["fit_seconds"] for run in runs[1:]),
+        "megabytes_after_10": resident[10],
+        f"megabytes_after_{jobs}": resident[jobs],
+    }
+
+
+def children(folder: Path) -> list[Any]:
+    """The jobs of the one sweep in the store of `folder`, oldest first."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    found = client.get_experiment_by_name("mnist_exp")
+    assert found is not None
+    runs = client.search_runs([found.experiment_id], order_by=["attributes.start_time"], max_results=1000)
+    return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+
+
+def sweeps(rounds: int) -> tuple[dict[str, list[Measured]], dict[int, list[float]]]:
+    """32 jobs, 8 seeds by 4 learning rates, each way; and stacks of other sizes, with the seconds of their training."""
+    rows: dict[str, list[Measured]] = {}
+    training: dict[int, list[float]] = {}
+    swept = (f"seed=range({SEEDS})", f"optimizer.learning_rate={RATES}")
+    for number in range(rounds):
+        for title, arguments in (
+            ("KerasTuner, grid search", ("tests.benchmarks.tuner", str(SEEDS), RATES)),
+            ("`python -m mnist_exp -m`, one by one", ("mnist_exp", "-m", *swept)),
+        ):
+            say(f"32 jobs, round {number + 1} of {rounds}: {title}")
+            with tempfile.TemporaryDirectory() as name:
+                rows.setdefault(title, []).append(measure(Path(name), "-m", *arguments))
+        say(f"32 jobs, round {number + 1} of {rounds}: plain scripts")
+        with tempfile.TemporaryDirectory() as name:
+            scripts = [measure(Path(name), "-m", "tests.benchmarks.reference") for _ in range(32)]
+        total = Measured(sum(script.seconds for script in scripts), max(script.megabytes for script in scripts))
+        rows.setdefault("32 plain Keras scripts, no tracking", []).append(total)
+        for jobs, seeds in ((1, 1), (8, 2), (32, 8), (128, 32)):
+            say(f"{jobs} stacked jobs, round {number + 1} of {rounds}")
+            rates = RATES if jobs > 1 else "0.001"
+            own = (f"seed=range({seeds})", f"optimizer.learning_rate={rates}")
+            with tempfile.TemporaryDirectory() as name:
+                stacked = ("mnist_exp", "-m", "hydra/launcher=stacked", *COMPILED, *own)
+                rows.setdefault(stacked_title(jobs), []).append(measure(Path(name), "-m", *stacked))
+                seconds = sum(run.data.metrics["fit_seconds"] for run in children(Path(name)))
+                training.setdefault(jobs, []).append(seconds)
+    return rows, training
+
+
+def stacked_title(jobs: int) -> str:
+    """The name of a row."""
+    return f"`hydra/launcher=stacked`, {jobs} job{'s' if jobs > 1 else ''}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def median(measured: Sequence[Measured]) -> float:
+    """Of the seconds."""
+    return statistics.median(one.seconds for one in measured)
+
+
+def against_reference(rows: dict[str, list[Measured]]) -> str:
+    """Medians, and the medians of each round's ratios to the first row's."""
+    reference = next(iter(rows.values()))
+    lines = []
+    for title, measured in rows.items():
+        memory = statistics.median(one.megabytes for one in measured)
+        times = statistics.median(a.seconds / b.seconds for a, b in zip(measured, reference, strict=True))
+        sizes = statistics.median(a.megabytes / b.megabytes for a, b in zip(measured, reference, strict=True))
+        lines.append([title, f"{median(measured):.2f}", f"{times:.2f}", f"{memory:.0f}", f"{sizes:.2f}"])
+    return table(["", "seconds", "ratio", "peak MB", "ratio"], lines)
+
+
+def of_sweeps(rows: dict[str, list[Measured]]) -> str:
+    """Seconds in all and a job, and how many times the throughput of 32 stacked jobs is that of each other way."""
+    best = rows[stacked_title(32)]
+    lines = []
+    for title, measured in rows.items():
+        jobs = int(found[1]) if (found := re.search(r", (\d+) job", title)) else 32
+        times = statistics.median(a.seconds / b.seconds for a, b in zip(measured, best, strict=True))
+        shown = f"{times:.1f}" if jobs == 32 else ""
+        lines.append([title, f"{median(measured):.1f}", f"{median(measured) / jobs:.2f}", shown])
+    return table(["", "seconds", "seconds a job", "times 32 stacked"], lines)
+
+
+def say(text: str) -> None:
+    """Show progress, apart from the tables."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Measure all of it, or what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="of single runs; of sweeps three at most (default: 5)")
+    parser.add_argument("--jobs", type=int, default=50, help="of the sweep whose memory is watched (default: 50)")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), help="(default: benchmarks.json)")
+    arguments = parser.parse_args()
+    processor = next(
+        (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
+    )
+    machine = f"{os.cpu_count()} cores, {processor}, {platform.system()}, Python {platform.python_version()}"
+    single, first, where = one_run(arguments.rounds), before_training(arguments.rounds), stages(3)
+    basic = jobs_of_a_sweep(arguments.jobs)
+    many, training = sweeps(min(arguments.rounds, 3))
+    marginal = [
+        (a.seconds - b.seconds - (of_128 - of_32)) / 96
+        for a, b, of_128, of_32 in zip(
+            many[stacked_title(128)], many[stacked_title(32)], training[128], training[32], strict=True
+        )
+    ]
+    print(f"{machine}\n\n{against_reference(single)}\n\n{against_reference(first)}\n")
+    for title, seconds in where.items():
+        rows = sorted(seconds.items(), key=lambda item: -item[1])
+        print(table([f"stage, {title}", "seconds"], [[stage, f"{value:.2f}"] for stage, value in rows]), "\n")
+    print(of_sweeps(many), "\n")
+    print("training alone:", {jobs: round(statistics.median(seconds), 2) for jobs, seconds in training.items()})
+    print(f"composing and recording a stacked job: {statistics.median(marginal):.3f} s")
+    print(f"a job one by one: {basic}")
+    everything = {
+        "machine": machine,
+        "one_run": plain(single),
+        "before_training": plain(first),
+        "stages": where,
+        "one_by_one": basic,
+        "sweeps": plain(many),
+        "stacked_training": training,
+        "stacked_composing_and_recording": marginal,
+    }
+    arguments.output.write_text(json.dumps(everything, indent=1))
+
+
+def plain(rows: dict[str, list[Measured]]) -> dict[str, list[dict[str, float]]]:
+    """For JSON."""
+    return {title: [vars(one) for one in measured] for title, measured in rows.items()}
+
+
+if __name__ == "__main__":
+    main()
