@@ -5,7 +5,6 @@ job into that of all; an epoch with its validation is one program. All jobs see 
 model alone is a stack of one.
 """
 
-import logging
 import math
 import os
 import time
@@ -32,7 +31,8 @@ from mnist_exp.training import EVALUATION_BATCH, Fitted, check_finite, kept_epoc
 # The values of a stack's variables: trainable, others, and the optimizer's; each has the jobs as its first axis.
 State = tuple[list[Any], list[Any], list[Any]]
 
-log = logging.getLogger(__name__)
+# Jobs of a stack, at most: each keeps its log open, and a process may have few files open, on macOS 256.
+_MOST_JOBS = 200
 
 
 def fit(
@@ -78,6 +78,7 @@ def fit(
         for model, output in zip(models, outputs, strict=True)
     ]
     failed: dict[int, InputError] = {}
+    epoch = 0
     try:
         with interrupts.deferred():
             data = jax.tree.map(jnp.asarray, (training_set, validation_set))
@@ -109,12 +110,15 @@ def fit(
                     break
                 if training.callbacks:
                     state = _stacked(models)
-            _take_out(state, models, running)
+            if running:
+                _take_out(state, models, running)
             for index, model in enumerate(models):
                 if index not in failed:
                     model.optimizer.finalize_variable_values(model.trainable_variables)
                     callbacks[index].on_train_end()
     except REFUSALS as error:
+        if epoch:
+            raise
         raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
     seconds = (time.perf_counter() - start) / len(models)
     fitted: list[Fitted | InputError] = []
@@ -145,7 +149,7 @@ def stack_size(model: keras.Sequential, batch_size: int, wanted: int) -> int:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     else:
         memory = int(device.memory_stats()["bytes_limit"])
-    return max(1, min(wanted, memory // 2 // _bytes_a_job(model, batch_size)))
+    return max(1, min(wanted, _MOST_JOBS, memory // 2 // _bytes_a_job(model, batch_size)))
 
 
 def _bytes_a_job(model: keras.Sequential, batch_size: int) -> int:
@@ -251,7 +255,7 @@ def _attributes(optimizer: Any, values: Mapping[str, Any]) -> Iterator[None]:
 
 def _scalars(models: Sequence[keras.Model]) -> dict[str, Any]:
     """The numbers of the optimizers that may differ between jobs, each of shape (jobs,)."""
-    names = [name for name in SCALARS if isinstance(getattr(models[0].optimizer, name, None), float)]
+    names = [name for name in SCALARS if isinstance(getattr(models[0].optimizer, name, None), int | float)]
     return {name: jnp.asarray([getattr(model.optimizer, name) for model in models], jnp.float32) for name in names}
 
 

@@ -80,7 +80,7 @@ def run_stack(
     """
     config = experiments[0].config
     choose_backend(config.backend)
-    with ExitStack() as opened:
+    with _logged(), ExitStack() as opened:
         jobs = [_Job(experiment, *_open(experiment, opened, len(experiments))) for experiment in experiments]
         data = datasets.load(config.dataset)
         for job in jobs:
@@ -322,6 +322,20 @@ def _draw(history: dict[str, list[float]], data: datasets.Data, predicted: datas
 
 
 @contextmanager
+def _logged() -> Iterator[None]:
+    """Let this package log from INFO on, to its own files alone."""
+    package = logging.getLogger("mnist_exp")
+    level, propagate = package.level, package.propagate
+    package.setLevel(logging.INFO)
+    package.propagate = False
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+        package.propagate = propagate
+
+
+@contextmanager
 def _log_file(output: Path) -> Iterator[None]:
     """Write what this package logs to `run.log` in the output folder."""
     output.mkdir(parents=True, exist_ok=True)
@@ -330,14 +344,9 @@ def _log_file(output: Path) -> Iterator[None]:
     # Of jobs that train together, a message about one has its output folder; any other is for all.
     handler.addFilter(lambda record: getattr(record, "output", output) == output)
     package = logging.getLogger("mnist_exp")
-    level, propagate = package.level, package.propagate
     package.addHandler(handler)
-    package.setLevel(logging.INFO)
-    package.propagate = False
     try:
         yield
     finally:
         package.removeHandler(handler)
-        package.setLevel(level)
-        package.propagate = propagate
         handler.close()

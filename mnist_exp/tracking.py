@@ -109,7 +109,7 @@ def _ended(run: Run, output: Path) -> Iterator[Run]:
         run.close("FINISHED")
     except BaseException as error:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        log.error("%s", status, exc_info=error)
+        log.error("%s", status, exc_info=error, extra={"output": output})
         if status == "FAILED":
             (output / "error.txt").write_text("".join(traceback.format_exception(error)))
         try:
@@ -175,7 +175,8 @@ class MLflowRun(Run):
             over = child is not None and is_over(self._client, child.parent)
         except MlflowException as error:
             over = False
-            log.warning("the store does not answer, metrics are kept back: %s", error)
+            output = self._experiment.output
+            log.warning("the store does not answer, metrics are kept back: %s", error, extra={"output": output})
             self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
         if over:  # by Ctrl-C or SIGTERM, which reached the sweep but not this process
             raise SystemExit(143)

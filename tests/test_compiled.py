@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mnist_exp import stacking
 from mnist_exp.composition import Child, Experiment, compose
 from mnist_exp.config import Config
+from mnist_exp.datasets import Data
 from mnist_exp.errors import InputError
 
-from .conftest import QUICK, command, installed, runs_in, start, sweep_in, wait_for_line
+from .conftest import QUICK, command, installed, run_module, runs_in, start, sweep_in, wait_for_line
 
 pytestmark = pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
 
@@ -191,9 +193,9 @@ def test_the_baseline_on_jax(on_jax: OnJax) -> None:
 
 
 SEEDS_AND_NUMBERS = (
-    ("seed=0",),
+    ("seed=2", "optimizer.beta_1=0.5", "optimizer.beta_2=0.9", "optimizer.epsilon=1"),
     ("seed=1", "optimizer.learning_rate=0.01"),
-    ("seed=2", "optimizer.beta_1=0.5", "optimizer.beta_2=0.9", "optimizer.epsilon=0.001"),
+    ("seed=0",),
 )
 
 
@@ -207,7 +209,7 @@ def test_a_job_in_a_stack_does_what_it_does_alone(on_jax: OnJax) -> None:
             np.testing.assert_allclose(own, stacked, atol=1e-5)
         assert of_stack["files"] == ["config.yaml", "model.keras", "result.json", "run.log"]
         assert "trained as one program with 2 others" in of_stack["log"]
-        assert of_stack["log"].count("epoch 1 ") == 1
+        assert of_stack["log"].count("epoch 1 ") == of_stack["log"].count("scores ") == 1
     assert len({str(of_stack["history"]) for of_stack in together}) == 3
 
 
@@ -226,6 +228,7 @@ def test_a_job_whose_loss_is_no_number_fails_alone(on_jax: OnJax) -> None:
     first, second, third = on_jax(_together, *jobs)
     assert "loss became nan in epoch 1; a smaller optimizer.learning_rate" in second["error"]
     for job, of_stack in ((jobs[0], first), (jobs[2], third)):
+        assert "FAILED" not in of_stack["log"]
         assert of_stack["history"]["loss"] == pytest.approx(on_jax(_alone, *job)["history"]["loss"], abs=1e-5)
 
 
@@ -265,10 +268,11 @@ def _sizes(memory: int) -> tuple[int, int]:
 
 
 def test_a_stack_has_no_more_jobs_than_memory_takes_and_on_a_cpu_no_convolutions(on_jax: OnJax) -> None:
-    much, one = on_jax(_sizes, 2**34)
-    little, _ = on_jax(_sizes, 2**30)
+    much, one = on_jax(_sizes, 2**27)
+    little, _ = on_jax(_sizes, 2**24)
     assert one == 1
-    assert much == pytest.approx(16 * little, rel=0.1)
+    assert 8 * little <= much < 8 * (little + 1)
+    assert 1 < little < much < 200 == on_jax(_sizes, 2**40)[0]
     assert on_jax(_sizes, 1)[0] == 1
 
 
@@ -323,6 +327,19 @@ def _on_tensorflow() -> None:
 
     assert keras_backend.keras.backend.backend() == "jax"
     run("tracking=none", *QUICK)
+
+
+def test_a_run_on_jax_can_be_repeated_and_its_model_used_on_tensorflow(tmp_path: Path, mnist: Data) -> None:
+    assert command(*JAX, *QUICK, cwd=tmp_path).returncode == 0
+    [run] = runs_in(tmp_path)
+    assert run.data.tags["packages"].startswith("jax ")
+    again = run_module("rerun", run.info.run_id, cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Identical to" in again.stdout
+    Image.fromarray(mnist.x_test[0]).save(tmp_path / "seven.png")
+    done = run_module("predict", run.info.run_id, "seven.png", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("seven.png")
 
 
 def test_a_stacked_sweep_is_a_sweep(tmp_path: Path) -> None:

@@ -156,6 +156,11 @@ def test_a_sweep_from_elsewhere_may_say_what_varies(tmp_path: Path) -> None:
         search = ("sweep=my_optuna", *QUICK, "dataset.validation=9", "hydra.sweeper.n_trials=1")
         done = command("--config-dir", str(tmp_path), "-m", *search, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+    if installed("jax"):
+        stacked = ("sweep=my_stacked", *QUICK, "dataset.validation=9", "hydra.sweeper.params.seed='0,1'")
+        done = command("--config-dir", str(tmp_path), "-m", *stacked, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "8 of 8 done" in done.stdout
 
 
 def test_a_preset_from_elsewhere_cannot_read_the_environment(tmp_path: Path) -> None:

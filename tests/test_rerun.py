@@ -101,6 +101,12 @@ def test_any_configuration_is_recomposed_as_it_was(overrides: tuple[str, ...]) -
     assert after == before
 
 
+def test_a_run_from_before_there_were_engines_can_be_repeated() -> None:
+    config = recorded("model.hidden=64")
+    del config["backend"], config["training"]["engine"]
+    assert recompose(config, []).config == recompose(recorded("model.hidden=64"), []).config
+
+
 def test_overrides_come_on_top_of_what_was_recorded() -> None:
     after = recompose(recorded("experiment=convnet"), ["training.epochs=1", "optimizer.beta_1=0.8"]).config
     assert (after.training.epochs, after.training.batch_size, after.optimizer["beta_1"]) == (1, 128, 0.8)
