@@ -216,8 +216,29 @@ def main() -> None:
         (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
     )
     machine = f"{os.cpu_count()} cores, {processor}, {platform.system()}, Python {platform.python_version()}"
-    single, first, where = one_run(arguments.rounds), before_training(arguments.rounds), stages(3)
+    results: dict[str, Any] = {"machine": machine}
+
+    def keep(**found: Any) -> None:
+        results.update(found)
+        arguments.output.write_text(json.dumps(results, indent=1))
+
+    print(machine, "\n")
+    single = one_run(arguments.rounds)
+    keep(one_run=plain(single))
+    print(against_reference(single), "\n", flush=True)
+    first = before_training(arguments.rounds)
+    keep(before_training=plain(first))
+    print(against_reference(first), "\n", flush=True)
+    where = stages(3)
+    keep(stages=where)
+    for title, seconds in where.items():
+        rows = sorted(seconds.items(), key=lambda item: -item[1])
+        print(
+            table([f"stage, {title}", "seconds"], [[stage, f"{value:.2f}"] for stage, value in rows]), "\n", flush=True
+        )
     basic = jobs_of_a_sweep(arguments.jobs)
+    keep(one_by_one=basic)
+    print(f"a job one by one: {basic}\n", flush=True)
     many, training = sweeps(min(arguments.rounds, 3))
     marginal = [
         (a.seconds - b.seconds - (of_128 - of_32)) / 96
@@ -225,25 +246,10 @@ def main() -> None:
             many[stacked_title(128)], many[stacked_title(32)], training[128], training[32], strict=True
         )
     ]
-    print(f"{machine}\n\n{against_reference(single)}\n\n{against_reference(first)}\n")
-    for title, seconds in where.items():
-        rows = sorted(seconds.items(), key=lambda item: -item[1])
-        print(table([f"stage, {title}", "seconds"], [[stage, f"{value:.2f}"] for stage, value in rows]), "\n")
+    keep(sweeps=plain(many), stacked_training=training, stacked_composing_and_recording=marginal)
     print(of_sweeps(many), "\n")
     print("training alone:", {jobs: round(statistics.median(seconds), 2) for jobs, seconds in training.items()})
     print(f"composing and recording a stacked job: {statistics.median(marginal):.3f} s")
-    print(f"a job one by one: {basic}")
-    everything = {
-        "machine": machine,
-        "one_run": plain(single),
-        "before_training": plain(first),
-        "stages": where,
-        "one_by_one": basic,
-        "sweeps": plain(many),
-        "stacked_training": training,
-        "stacked_composing_and_recording": marginal,
-    }
-    arguments.output.write_text(json.dumps(everything, indent=1))
 
 
 def plain(rows: dict[str, list[Measured]]) -> dict[str, list[dict[str, float]]]:
