@@ -65,21 +65,21 @@ def fit(
         InputError: for what only Keras can judge.
     """
     start = time.perf_counter()
-    callbacks = [
-        keras.callbacks.CallbackList(
-            make_callbacks(training, output),
-            add_history=True,
-            add_progbar=progress,
-            model=model,
-            epochs=training.epochs,
-            steps=-(-len(training_set[0]) // training.batch_size),
-            verbose=verbosity(progress),
-        )
-        for model, output in zip(models, outputs, strict=True)
-    ]
     failed: dict[int, InputError] = {}
-    epoch = 0
+    trained = False
     try:
+        callbacks = [
+            keras.callbacks.CallbackList(
+                make_callbacks(training, output),
+                add_history=True,
+                add_progbar=progress,
+                model=model,
+                epochs=training.epochs,
+                steps=-(-len(training_set[0]) // training.batch_size),
+                verbose=verbosity(progress),
+            )
+            for model, output in zip(models, outputs, strict=True)
+        ]
         with interrupts.deferred():
             data = jax.tree.map(jnp.asarray, (training_set, validation_set))
             _create_variables(models, *data[1])
@@ -94,12 +94,15 @@ def fit(
                     callbacks[index].on_epoch_begin(epoch)
                 state, measured = epoch_program(state, scalars, jnp.asarray(order(epoch), jnp.int32), *data)
                 metrics = _of_each(measured)
+                trained = True
                 interrupts.raise_if_received()
                 if training.callbacks:
                     _take_out(state, models, running)
                 for index in running:
                     callbacks[index].on_epoch_end(epoch, metrics[index])
-                on_epoch(epoch + 1, {index: metrics[index] for index in running})
+                # With what callbacks added, such as the learning rate.
+                histories = {index: models[index].history.history for index in running}
+                on_epoch(epoch + 1, {i: {name: of[-1] for name, of in h.items()} for i, h in histories.items()})
                 for index in running:
                     try:
                         check_finite(epoch + 1, metrics[index])
@@ -116,8 +119,10 @@ def fit(
                 if index not in failed:
                     model.optimizer.finalize_variable_values(model.trainable_variables)
                     callbacks[index].on_train_end()
+    except InputError:
+        raise
     except REFUSALS as error:
-        if epoch:
+        if trained:
             raise
         raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
     seconds = (time.perf_counter() - start) / len(models)
@@ -143,20 +148,27 @@ def stack_size(model: keras.Sequential, batch_size: int, wanted: int) -> int:
     than one after the other (2.4 times, measured with 8 filters on 2 cores).
     """
     device = jax.devices()[0]
-    if device.platform == "cpu":
-        if any("Conv" in type(layer).__name__ for layer in model.layers):
-            return 1
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    else:
-        memory = int(device.memory_stats()["bytes_limit"])
+    if device.platform == "cpu" and any("Conv" in type(layer).__name__ for layer in model.layers):
+        return 1
+    memory = min(_memory_limits())
+    if device.platform != "cpu":
+        memory = (device.memory_stats() or {}).get("bytes_limit", memory)
     return max(1, min(wanted, _MOST_JOBS, memory // 2 // _bytes_a_job(model, batch_size)))
 
 
+def _memory_limits() -> Iterator[int]:
+    """In bytes: the machine's memory, and what a container may have of it."""
+    yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        yield int(text)
+
+
 def _bytes_a_job(model: keras.Sequential, batch_size: int) -> int:
-    """A generous estimate: the weights, their gradients and as much as three optimizer variables a weight; and, for a
-    batch, each layer's output with its gradient, twice as XLA may keep a copy. Four bytes each."""
+    """An estimate: a weight with its gradient and two optimizer variables in the model, in the stack and on their way
+    between; and, for a batch, each layer's output with its gradient, twice as XLA may keep a copy. Four bytes each."""
     weights, outputs = int(model.count_params()), sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
-    return 4 * (5 * weights + 4 * max(batch_size, EVALUATION_BATCH) * int(outputs))
+    return 4 * (12 * weights + 4 * max(batch_size, EVALUATION_BATCH) * int(outputs))
 
 
 def _create_variables(models: Sequence[keras.Model], x: Any, y: Any) -> None:

@@ -293,6 +293,10 @@ def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any
                     "hydra/launcher=stacked: trains jobs as one program, for which add backend=jax "
                     "training.engine=compiled"
                 )
+        if composed.hydra.job.env_set or composed.hydra.job.chdir:
+            raise InputError(
+                "hydra.job: with hydra/launcher=stacked, jobs run together, so none has its own env_set or chdir"
+            )
     if len({(config.objective, objective_direction(config)) for config in configs}) > 1:
         raise InputError(f"objective={configs[0].objective}: not that of all jobs, which cannot be ranked then")
     return Sweep(

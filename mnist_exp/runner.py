@@ -103,11 +103,13 @@ def run_stack(
                 with job.end:
                     if isinstance(of_job, InputError):
                         raise of_job
-                    outcomes.append(_record(job, data, of_job))
-                if job.experiment.child is None:
-                    _tell(of_job, config, job.run)
+                    result = _record(job, data, of_job)
             except Exception as error:
                 outcomes.append(error)
+            else:
+                outcomes.append(result)
+                if job.experiment.child is None:
+                    _tell(of_job, config, job.run)
     return outcomes
 
 
@@ -240,8 +242,8 @@ def _validates_as_tested(config: Config) -> bool:
 def _validated(fitted: "training.Fitted") -> dict[str, float]:
     """What was validated in the kept epoch, the loss first, without `val_`."""
     kept = {name: values[fitted.kept_epoch - 1] for name, values in fitted.history.items()}
-    names = [name for name in kept if name.startswith("val_") and name != "val_loss"]
-    return {name.removeprefix("val_"): kept[name] for name in ("val_loss", *names)}
+    names = [name for name in kept if f"val_{name}" in kept and name != "loss"]
+    return {name: kept[f"val_{name}"] for name in ("loss", *names)}
 
 
 def _record(job: _Job, data: datasets.Data, trained: _Trained) -> Result:

@@ -1,5 +1,6 @@
 """A sweep from start to end: its parent run, each of its jobs, the ranking; and how it resumes."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -10,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from mnist_exp.config import Config, Dataset, MLflowTracking, objective_directio
 from mnist_exp.errors import InputError
 from mnist_exp.ranking import Job, job_name
 from mnist_exp.sweep_tracking import MLflowSweepRecord, Parent, SweepRecord, open_sweep, record_in_job
-from mnist_exp.tracking import experiment_signature, failure_reason
+from mnist_exp.tracking import experiment_signature, failure_reason, identity
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LINES = 10.0
@@ -138,6 +139,12 @@ _reached = ""
 def _run_stack(record: SweepRecord, experiments: Sequence[Experiment]) -> list[float | None]:
     from mnist_exp.runner import Result, run_stack
 
+    global _reached
+    # The last job's model is a web of cycles that holds its data. What is left then, Keras above all, stays, and need
+    # not be looked through again.
+    gc.collect()
+    gc.freeze()
+
     def reached(epoch: int) -> None:
         global _reached
         of = experiments[0].config.training.epochs
@@ -148,6 +155,8 @@ def _run_stack(record: SweepRecord, experiments: Sequence[Experiment]) -> list[f
         outcomes = run_stack(experiments, reached)
     except Exception as error:
         outcomes = [error] * len(experiments)
+    finally:
+        _reached = ""
     for experiment, outcome in zip(experiments, outcomes, strict=True):
         assert experiment.child is not None
         job = Job(experiment.child.values, "FAILED", output=str(experiment.output))
@@ -194,9 +203,8 @@ def _data_digest(dataset: Dataset) -> str:
 
 def _signature(sweep: Sweep) -> str:
     """What makes two sweeps the same: what their jobs share, and what varies how."""
-    values = {key: value for key, value in asdict(sweep.config).items() if key not in ("tracking", "resume")}
     how = [sweep.sweeper.get("_target_"), (sweep.sweeper.get("sampler") or {}).get("_target_")]
-    content = json.dumps([values, sweep.swept, how, __version__], sort_keys=True)
+    content = json.dumps([identity(sweep.config), sweep.swept, how, __version__], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -390,7 +398,7 @@ class _Progress:
                 running = f"; {_reached}" if _reached else self._running()
                 self._erase()
                 print(f"{self._counts()}{running}"[: shutil.get_terminal_size().columns - 1], end="", flush=True)
-            elif _reached != self._told and time.monotonic() >= self._next_line:
+            elif _reached not in ("", self._told) and time.monotonic() >= self._next_line:
                 print(_reached, flush=True)
                 self._told, self._next_line = _reached, time.monotonic() + _SECONDS_BETWEEN_LINES
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as RecordedRun
 
 _SECONDS_BETWEEN_BATCHES = 2.0
+_SECONDS_BETWEEN_BATCHES_AT_MOST = 30.0
 _SECONDS_AFTER_AN_OUTAGE = 60.0
 _METRICS_IN_A_BATCH = 1000  # the most that MLflow takes
 
@@ -138,7 +139,7 @@ class MLflowRun(Run):
         self._experiment_id = experiment_id
         self._registered = ""
         self._pending: list[Metric] = []
-        self._seconds_between_batches = _SECONDS_BETWEEN_BATCHES * together
+        self._seconds_between_batches = min(_SECONDS_BETWEEN_BATCHES * together, _SECONDS_BETWEEN_BATCHES_AT_MOST)
         self._next_batch = time.monotonic() + self._seconds_between_batches
 
     def log_data(self, data: Data) -> None:
@@ -466,9 +467,19 @@ def _measure(run: "RecordedRun") -> list[str | None]:
 
 def experiment_signature(config: Config, data_digest: str) -> str:
     """What makes two experiments the same: configuration without tracking, data and package version; hexadecimal."""
-    values = {key: value for key, value in asdict(config).items() if key not in ("tracking", "resume")}
-    content = json.dumps([values, data_digest, __version__], sort_keys=True)
+    content = json.dumps([identity(config), data_digest, __version__], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """What a signature holds of a configuration: all but where it is recorded.
+
+    Without the engine that there was before there was a choice, so that what finished then is still recognised.
+    """
+    values = {key: value for key, value in asdict(config).items() if key not in ("tracking", "resume")}
+    if config.training.engine == "fit":
+        del values["backend"], values["training"]["engine"]
+    return values
 
 
 def recorded_config(config: Config) -> dict[str, Any]:

@@ -139,6 +139,8 @@ def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Tr
         InputError: for arguments that only Keras can judge.
     """
     arguments = {key: value for key, value in optimizer.items() if key != "kind"}
+    if isinstance(arguments["learning_rate"], int):
+        arguments["learning_rate"] = float(arguments["learning_rate"])  # Keras takes no 1
     loss = training.loss or ("CategoricalCrossentropy" if one_hot else "SparseCategoricalCrossentropy")
     made = _make("optimizers", {optimizer["kind"]: arguments}, "optimizer")
     # Between the replicas of one model; there is one. TensorFlow would keep the graph of this step for good: its

@@ -232,6 +232,17 @@ def test_a_job_whose_loss_is_no_number_fails_alone(on_jax: OnJax) -> None:
         assert of_stack["history"]["loss"] == pytest.approx(on_jax(_alone, *job)["history"]["loss"], abs=1e-5)
 
 
+def test_a_whole_number_is_a_learning_rate_too(on_jax: OnJax) -> None:
+    jobs = [("optimizer=sgd", f"optimizer.learning_rate={rate}") for rate in ("0.5", "1")]
+    for job, of_stack in zip(jobs, on_jax(_together, *jobs), strict=True):
+        assert of_stack["history"]["loss"] == pytest.approx(on_jax(_alone, *job)["history"]["loss"], abs=1e-5)
+
+
+def test_keras_refusing_a_callback_is_bad_input(on_jax: OnJax) -> None:
+    with pytest.raises(InputError, match="Keras cannot train with these arguments: "):
+        on_jax(_alone, "training.callbacks={ModelCheckpoint:{filepath:best.txt}}")
+
+
 def test_each_job_stops_at_its_own_epoch_and_keeps_its_best_weights(on_jax: OnJax) -> None:
     stopping = (
         "training.callbacks={EarlyStopping:{monitor:val_loss,patience:1,min_delta:0.1,restore_best_weights:true},"
@@ -248,6 +259,7 @@ def test_each_job_stops_at_its_own_epoch_and_keeps_its_best_weights(on_jax: OnJa
     for job, of_stack in zip(jobs, together, strict=True):
         alone = on_jax(_alone, *job)
         assert set(of_stack["history"]) == set(alone["history"]) >= {"learning_rate"}
+        assert "'learning_rate': " in of_stack["log"]
         for name, values in alone["history"].items():
             assert of_stack["history"][name] == pytest.approx(values, abs=1e-4), name
         assert of_stack["scores"]["test_loss"] == pytest.approx(alone["scores"]["test_loss"], abs=1e-4)

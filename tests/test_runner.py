@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_exp import run
+from mnist_exp import run, tracking
 from mnist_exp.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.keras_backend import keras
@@ -155,6 +155,15 @@ def test_a_wheel_runs_in_an_empty_folder(tmp_path: Path) -> None:
         cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert where.stdout.strip() == str(site / "mnist_exp" / "conf")
+
+
+def test_what_goes_wrong_at_the_very_end_is_what_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def close(_run: tracking.Run, status: str) -> None:
+        raise OSError(f"no space left to write {status}")
+
+    monkeypatch.setattr(tracking.Run, "close", close)
+    with pytest.raises(OSError, match="no space left to write FINISHED"):
+        run("tracking=none", *QUICK)
 
 
 def test_an_input_error_is_a_value_error() -> None:

@@ -126,6 +126,11 @@ def test_other_losses_and_metrics() -> None:
     assert result.scores["test_top_k_categorical_accuracy"] > result.scores["test_accuracy"]
 
 
+def test_a_metric_may_have_any_name() -> None:
+    result = quick("training.metrics=[accuracy,{AUC:{name:val_auc}}]")
+    assert result.scores["test_val_auc"] == result.history["val_val_auc"][-1] != result.history["val_auc"][-1]
+
+
 def test_every_loss_gives_a_number() -> None:
     for name in sorted(ALLOWED["losses"]):
         one_hot = f"preprocessing.one_hot={str(not name.startswith('Sparse')).lower()}"
