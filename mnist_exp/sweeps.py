@@ -147,10 +147,12 @@ def _run_stack(record: SweepRecord, experiments: Sequence[Experiment]) -> list[f
 
     def reached(epoch: int) -> None:
         global _reached
-        of = experiments[0].config.training.epochs
-        _reached = f"{_jobs(len(experiments))} as one program: epoch {epoch} of {of}" if len(experiments) > 1 else ""
+        if len(experiments) > 1:
+            state = f"epoch {epoch} of {experiments[0].config.training.epochs}" if epoch else "starting"
+            _reached = f"{_jobs(len(experiments))} as one program: {state}"
 
     outcomes: Sequence[Result | Exception]
+    reached(0)
     try:
         outcomes = run_stack(experiments, reached)
     except Exception as error:
@@ -376,6 +378,7 @@ class _Progress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._told, self._next_line = "", 0.0
+        self._stacked = False
 
     def __enter__(self) -> None:
         if self._before:
@@ -404,6 +407,7 @@ class _Progress:
 
     def _look(self) -> None:
         """Print a line for each job that ended since the last look."""
+        self._stacked |= bool(_reached)
         try:
             ended = [job for job in self._record.ended() if (job.run_id or job.output) not in self._shown]
         except Exception as error:  # an outage of the store is told where a job meets it
@@ -427,8 +431,9 @@ class _Progress:
         text = f"{done} of {self._sweep.jobs} done"
         left = max(self._sweep.jobs - done, 0)
         elapsed = time.monotonic() - self._start
-        # The first job of all also waits for TensorFlow, so what it took says little unless it was long.
-        if not left or not self._ended or (self._ended == 1 and elapsed < 60):
+        # The first job of all also waits for TensorFlow, so what it took says little unless it was long; nor does when
+        # jobs of a stack end, which they do together.
+        if not left or not self._ended or (self._ended == 1 and elapsed < 60) or self._stacked:
             return text
         seconds = elapsed / self._ended * left
         return f"{text}, about {seconds:.0f} s left" if seconds < 120 else f"{text}, about {seconds / 60:.0f} min left"

@@ -6,6 +6,7 @@ Nothing of this project but the file of images. Writes curves.png into FOLDER, b
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import matplotlib
@@ -17,16 +18,19 @@ import matplotlib.pyplot as plt
 MNIST = Path(__file__).parents[2] / "mnist_exp" / "data" / "mnist.npz"
 
 
-def main(folder: Path, seed: int = 0, learning_rate: float = 0.001) -> float:
-    """Train 784-16-10 as the article does; the accuracy on the test set."""
-    keras.utils.set_random_seed(seed)
+def load() -> tuple[Any, Any, Any, Any]:
+    """MNIST as vectors from 0 to 1 and one-hot labels: x_train, y_train, x_test, y_test."""
     with np.load(MNIST) as data:
         x_train, y_train, x_test, y_test = (data[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     x_train = x_train.reshape(60000, 784).astype("float32") / 255
     x_test = x_test.reshape(10000, 784).astype("float32") / 255
-    y_train = keras.utils.to_categorical(y_train, 10)
-    y_test = keras.utils.to_categorical(y_test, 10)
+    return x_train, keras.utils.to_categorical(y_train, 10), x_test, keras.utils.to_categorical(y_test, 10)
 
+
+def main(folder: Path) -> None:
+    """Train 784-16-10 as the article does, evaluate it on the test set, and draw its curves."""
+    keras.utils.set_random_seed(0)
+    x_train, y_train, x_test, y_test = load()
     model = keras.Sequential(
         [
             keras.Input((784,)),
@@ -35,7 +39,7 @@ def main(folder: Path, seed: int = 0, learning_rate: float = 0.001) -> float:
         ]
     )
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate=learning_rate),
+        optimizer=keras.optimizers.Adam(),
         loss="categorical_crossentropy",
         metrics=["accuracy"],
     )
@@ -55,7 +59,6 @@ def main(folder: Path, seed: int = 0, learning_rate: float = 0.001) -> float:
         plt.grid()
         plt.legend()
     plt.savefig(folder / "curves.png", dpi=120)
-    return float(accuracy)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import keras
 import keras_tuner
-import numpy as np
 
-from tests.benchmarks.reference import MNIST
+from tests.benchmarks.reference import load
 
 
 class Search(keras_tuner.HyperModel):  # type: ignore[misc]
@@ -33,12 +32,7 @@ class Search(keras_tuner.HyperModel):  # type: ignore[misc]
 
 def main(seeds: int, rates: list[float], folder: Path) -> None:
     """Search the whole grid and print its best trial."""
-    with np.load(MNIST) as data:
-        x_train, y_train, x_test, y_test = (data[name] for name in ("x_train", "y_train", "x_test", "y_test"))
-    x_train = x_train.reshape(60000, 784).astype("float32") / 255
-    x_test = x_test.reshape(10000, 784).astype("float32") / 255
-    y_train = keras.utils.to_categorical(y_train, 10)
-    y_test = keras.utils.to_categorical(y_test, 10)
+    x_train, y_train, x_test, y_test = load()
     tuner = keras_tuner.GridSearch(
         Search(seeds, rates), objective="val_accuracy", max_trials=None, directory=folder, project_name="grid"
     )
