@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -373,6 +374,20 @@ def test_a_stacked_sweep_is_a_sweep(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "8 of them finished before" in again.stdout
     assert len(runs_in(tmp_path)) == 9
+
+
+def test_a_group_that_is_too_large_is_split(tmp_path: Path) -> None:
+    code = "from mnist_exp import __main__, compiled; compiled._MOST_JOBS = 2; __main__.main()"
+    typed = (*STACKED, "seed=range(3)", "dataset.limit=300", "training.epochs=1")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *typed],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    _, jobs = sweep_in(tmp_path)
+    assert sorted(job.data.tags.get("trained_together", "1") for job in jobs) == ["1", "2", "2"]
 
 
 def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path: Path) -> None:
