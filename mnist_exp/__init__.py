@@ -3,6 +3,7 @@
 `from mnist_exp import run` trains from a notebook or a program what `python -m mnist_exp` trains from a shell.
 """
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,4 +31,5 @@ def run(*overrides: str, config_dir: str | Path | None = None) -> "Result":
     experiment = compose(overrides, config_dir)
     if experiment.config.resume:
         raise InputError("resume=true: is for the command line; run() always runs, to return what it trained")
+    gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
     return run_experiment(experiment)
