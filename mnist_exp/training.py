@@ -1,6 +1,5 @@
 """Compile, fit and evaluate a model."""
 
-import logging
 import math
 import sys
 import time
@@ -23,8 +22,6 @@ from mnist_exp.models import REFUSALS, keras_reason, make
 from mnist_exp.preprocessing import Preprocessor
 
 EpochMetrics = Mapping[str, float]
-
-log = logging.getLogger(__name__)
 
 # Images of a validation batch, at least: larger ones save a large network little time and cost it much memory.
 EVALUATION_BATCH = 2000
