@@ -3,6 +3,15 @@
 `from mnist_exp import run` trains from a notebook or a program what `python -m mnist_exp` trains from a shell.
 """
 
+import os
+import sys
+
+# `python -m` puts the current folder first, where a stranger's numpy.py or hydra_plugins/ could lie. Nothing is
+# imported from there. While Python locates our module, sys.argv[0] is "-m".
+_module = sys.orig_argv[-len(sys.argv)].removeprefix("-m") if sys.argv[:1] == ["-m"] else ""
+if _module.partition(".")[0] == "mnist_exp" and sys.path[:1] == [os.getcwd()]:
+    del sys.path[0]
+
 import gc
 from pathlib import Path
 from typing import TYPE_CHECKING

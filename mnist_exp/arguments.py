@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mnist_exp.errors import InputError, printable
+from mnist_exp.redaction import traceback_text
 
 
 def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -24,13 +25,15 @@ def parser(module: str, description: str, examples: str) -> argparse.ArgumentPar
 
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """Exit with 1 and one message after bad input, 130 after Ctrl-C; any other exception is a bug and passes."""
+    """Exit with 1 and one message after bad input, 130 after Ctrl-C; of a bug, print the traceback."""
     try:
         yield
     except InputError as error:
         sys.exit(printable(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        sys.exit(traceback_text(error).rstrip())
 
 
 def is_of_tracking(text: str) -> bool:

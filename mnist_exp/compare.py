@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mnist_exp import arguments, ranking
 from mnist_exp.composition import compose
 from mnist_exp.config import MLflowTracking
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 from mnist_exp.ranking import Job
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
             raise InputError(f"tracking.experiment={tracking.experiment}: no such experiment; {there}")
         with _refusals_explained(condition, sort):
             found = search(client, experiment.experiment_id, condition, sort or "attributes.start_time DESC")
-            runs = [run for run in found if "sweep" not in run.data.tags]
+            runs = [run for run in found if "mnist_exp.sweep" not in run.data.tags]
         if last is not None:
             newest = sorted(runs, key=lambda run: run.info.start_time, reverse=True)[:last]
             runs = [run for run in runs if run in newest]
@@ -89,7 +89,8 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
         rows = ranking.rank(jobs, direction)
         if sort is not None:
             rows = [ranking.row([job]) for job in jobs if job not in rest]
-        print(f"{len(jobs)} runs, {sort or ranking.order(objective, direction)}{_on_the_test_set(runs, objective)}")
+        title = f"{len(jobs)} runs, {sort or ranking.order(objective, direction)}{_on_the_test_set(runs, objective)}"
+        print(printable(title))
         print(ranking.table(rows, rest, objective, common))
         if sort is None and (text := ranking.verdict(rows, common)):
             print(text)
@@ -120,7 +121,7 @@ def _newest_of_each(runs: Sequence["Run"]) -> list["Run"]:
     """Of runs with the same signature the newest that finished; the same experiment twice says nothing of chance."""
     best: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: (run.info.status == "FINISHED", run.info.start_time)):
-        best[run.data.tags.get("signature", run.info.run_id)] = run
+        best[run.data.tags.get("mnist_exp.signature", run.info.run_id)] = run
     return [run for run in runs if run in best.values()]
 
 

@@ -8,13 +8,11 @@ import math
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -31,11 +29,9 @@ from yaml import YAMLError
 
 from mnist_exp.config import Config, check, objective_direction
 from mnist_exp.errors import InputError, did_you_mean
-from mnist_exp.keras_names import show
-
-_PACKAGE = Path(__file__).resolve().parent
-# A wheel carries conf/ inside the package; in a checkout it lies beside it, for people to read and edit.
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+from mnist_exp.experiment import Experiment
+from mnist_exp.presets import CONF, Preset, check_values, offered, read_presets
+from mnist_exp.redaction import without_secrets
 
 # Hydra 1.3 warns where this is missing, 1.4 where it is given.
 _HYDRA_DEFAULTS = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -55,24 +51,6 @@ _EXTRAS = {
     "hydra/sweeper/sampler=random": "optuna",
     "hydra/sweeper/sampler=tpe": "optuna",
 }
-
-
-@dataclass(frozen=True)
-class Child:
-    """A job's place in its sweep: the parent run's id (empty with `tracking=none`), and what varies, by full key."""
-
-    parent: str
-    values: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A configuration, what was typed to get it (`tracking` and `hydra` aside), and the folder for its files."""
-
-    config: Config
-    overrides: tuple[str, ...]
-    output: Path
-    child: Child | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +76,7 @@ class Sweep:
 
     `overrides`: typed, `tracking` and `hydra` aside. `swept`: what was typed for each key that varies. `jobs`: their
     number. `config`: the first job's. `watches_test_set`: whether any job does. `folder`: for the sweep's own files,
-    the jobs' folders in it. `sweeper`: Hydra's settings of it.
+    the jobs' folders in it. `sweeper`, `launcher`: Hydra's settings of them.
     """
 
     overrides: tuple[str, ...]
@@ -108,6 +86,7 @@ class Sweep:
     watches_test_set: bool
     folder: Path
     sweeper: dict[str, Any]
+    launcher: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -128,20 +107,19 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
         config_dir: a folder with presets of one's own, as with `--config-dir`.
 
     Raises:
-        InputError: if an override does not parse, names nothing that exists, or has a value that cannot be used.
+        InputError: if an override does not parse, names nothing that exists, or has a value that cannot be used, or a
+            preset in `config_dir` sets what it may not.
     """
-    composed = _composed(overrides, RunMode.RUN, str(CONF), config_dir)
-    _refuse_sweep(composed)
-    if config_dir is not None:
-        _refuse_foreign_settings(composed, overrides, RunMode.RUN)
-    return Experiment(_checked(composed), _typed(overrides), Path(str(composed.hydra.run.dir)).resolve())
+    _refuse_search_path(overrides)
+    with _presets_of(config_dir):
+        return _compose_run(overrides)
 
 
 def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
     """Compose a recorded configuration, as config.yaml holds it, with `overrides` on top of it.
 
-    It may come from others. It is checked before Hydra sees it, and then composed as a preset from elsewhere is; where
-    it was recorded (`tracking`) is left out.
+    It may come from others, so it is checked like a preset from elsewhere before Hydra gets it; where it was recorded
+    (`tracking`) is left out.
 
     Args:
         recorded: the configuration.
@@ -150,14 +128,9 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
     Raises:
         InputError: if either has a value that cannot be used.
     """
+    _refuse_search_path(overrides)
     own = {key: value for key, value in recorded.items() if key not in ("tracking", "resume")}
-    # Keys that runs recorded before there was a choice do not have.
-    own = {"backend": "tensorflow", **own}
-    if isinstance(own.get("training"), Mapping):
-        own["training"] = {"engine": "fit", **own["training"]}
-    for key, value in _flat(own):
-        if "${" in f"{key}{value}" or value == "???":
-            raise InputError(f"{key}={show(value)}: a recorded configuration has only plain values")
+    check_values(own, "a recorded configuration")
     check({**own, "tracking": {"kind": "none"}, "resume": False})
     if any(override.startswith(("experiment=", "sweep=")) for override in overrides):
         raise InputError("experiment: is what was recorded; change single values or groups, such as model=cnn")
@@ -168,11 +141,8 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
         for group in ("dataset", "model", "preprocessing", "optimizer")
         if group in own
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        preset = Path(folder) / "experiment" / "recorded.yaml"
-        preset.parent.mkdir()
-        preset.write_text(f"# @package _global_\n{OmegaConf.to_yaml(OmegaConf.create({'defaults': choices, **own}))}")
-        return compose(["experiment=recorded", *overrides], folder)
+    with offered([Preset("experiment", "recorded", {"defaults": choices, **own})]):
+        return _compose_run(["experiment=recorded", *overrides])
 
 
 def _choice(group: str, kind: str) -> str:
@@ -187,14 +157,15 @@ def command_line(
 ) -> None:
     """Let Hydra read `sys.argv`, and call `run` for one run, or `sweep` and what it starts for the jobs of several.
 
-    `--help`, `--cfg`, `--info` and shell completion are Hydra's. A configuration is checked before Hydra makes an
-    output folder or instantiates anything that a preset names; of a sweep, each value that is swept.
+    `--help`, `--cfg`, `--info` and shell completion are Hydra's. Presets of a folder and the configuration are checked
+    before Hydra makes an output folder; of a sweep, each value that is swept.
 
     Raises:
         InputError: as `compose` does, or that `run` raises.
     """
     # Hydra's parser takes flags only before overrides; people append -m to what they typed before.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in {"-m", "--multirun"})
+    config_dir = _take_config_dir(sys.argv)
     arguments, unknown = get_args_parser().parse_known_args()
     if unknown:
         raise InputError(
@@ -202,31 +173,63 @@ def command_line(
         )
     if arguments.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run any code; type the overrides again")
-
-    conf = str(Path(arguments.config_path).resolve() if arguments.config_path else CONF)
-    mode = RunMode.MULTIRUN if arguments.multirun else RunMode.RUN
-    where = (conf, arguments.config_dir, arguments.config_name)
-    foreign = arguments.config_path or arguments.config_dir or any("searchpath" in o for o in arguments.overrides)
+    for flag in ("config_path", "config_name", "config_dir"):
+        if getattr(arguments, flag) is not None:
+            raise InputError(f"--{flag.replace('_', '-')}: {_ONLY_CONFIG_DIR}")
 
     def run_one(jobs: Sequence[Composed]) -> Sequence[object]:
         return [run(job) for job in jobs]
 
     shows = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
-    with _complaints_in_our_words(arguments.overrides), _errors_raised():
+    with _presets_of(config_dir), _complaints_in_our_words(arguments.overrides), _errors_raised():
+        _refuse_search_path(arguments.overrides)
         if shows:
             _hydra_main(run_one)
-            return
-        composed = _composed(arguments.overrides, mode, *where)
-        if foreign:
-            _refuse_foreign_settings(composed, arguments.overrides, mode)
-        if mode == RunMode.MULTIRUN:
-            with sweep(_sweep(composed, arguments.overrides, where, foreign=bool(foreign))) as started:
+        elif arguments.multirun:
+            composed = _composed(arguments.overrides, RunMode.MULTIRUN)
+            with sweep(_sweep(composed, arguments.overrides)) as started:
                 sys.argv += started.overrides
                 _hydra_main(started.run_jobs)
         else:
-            _refuse_sweep(composed)
-            _checked(composed)
+            _compose_run(arguments.overrides)
             _hydra_main(run_one)
+
+
+_ONLY_CONFIG_DIR = (
+    "would let Hydra read settings that can run code; presets of your own are read, as values, from --config-dir DIR"
+)
+
+
+def _take_config_dir(arguments: list[str]) -> str | None:
+    """Take `--config-dir DIR` out of the arguments, so that Hydra does not search that folder."""
+    for index, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            found = [value] if equals else arguments[index + 1 : index + 2]
+            del arguments[index : index + (1 if equals else 2)]
+            if not found:
+                raise InputError("--config-dir: needs a folder with presets; --config-dir DIR")
+            return found[0]
+    return None
+
+
+def _presets_of(config_dir: str | Path | None) -> AbstractContextManager[None]:
+    return offered(read_presets(Path(config_dir).expanduser()) if config_dir is not None else [])
+
+
+def _refuse_search_path(overrides: Sequence[str]) -> None:
+    with _complaints_in_our_words():
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        if re.split(r"[./\[\]]+", override.key_or_group)[:2] == ["hydra", "searchpath"]:
+            raise InputError(f"hydra.searchpath: {_ONLY_CONFIG_DIR}")
+
+
+def _compose_run(overrides: Sequence[str]) -> Experiment:
+    composed = _composed(overrides, RunMode.RUN)
+    if (chosen := composed.hydra.runtime.choices.get("sweep")) is not None:
+        raise InputError(f"sweep={chosen}: several runs, for which type python -m mnist_exp -m sweep={chosen}")
+    return Experiment(_checked(composed), _typed(overrides), Path(str(composed.hydra.run.dir)).resolve())
 
 
 def _hydra_main(run_jobs: Callable[[Sequence[Composed]], Sequence[object]]) -> None:
@@ -252,20 +255,26 @@ def _hydra_main(run_jobs: Callable[[Sequence[Composed]], Sequence[object]]) -> N
         raise failures[0]
 
 
-def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any, Any], *, foreign: bool) -> Sweep:
+def _sweep(composed: DictConfig, overrides: Sequence[str]) -> Sweep:
     """What a sweep consists of, each of its values checked once, with the first of all others.
 
     Raises:
         InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
             password in what Hydra writes to multirun.yaml.
     """
-    settings = _settings(composed)
-    for key, instead in (("tracking.uri", "MLFLOW_TRACKING_URI"), ("hydra.sweeper.storage", "an option file")):
-        if "@" in urlsplit(str(settings.get(key, ""))).netloc:
-            raise InputError(f"{key}: a sweep writes down what was typed; put a password into {instead}")
-    sweeper = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
-    assert isinstance(sweeper, dict)
-    with hydra.initialize_config_dir(where[0], **_HYDRA_DEFAULTS):
+    written: Any = OmegaConf.to_container(composed, resolve=False)  # with interpolations as they were typed
+    for key, address, instead in (
+        ("tracking.uri", written["tracking"].get("uri"), "MLFLOW_TRACKING_URI"),
+        ("hydra.sweeper.storage", written["hydra"]["sweeper"].get("storage"), "an option file"),
+    ):
+        if without_secrets(str(address)) != str(address):
+            raise InputError(
+                f"{key}: a sweep writes down what was typed; put an address with a password or parameters into "
+                f"{instead}"
+            )
+    sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+    launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
+    with hydra.initialize_config_dir(str(CONF), **_HYDRA_DEFAULTS):
         loaded = GlobalHydra.instance().hydra
         assert loaded is not None
         parser = OverridesParser.create(config_loader=loaded.config_loader)  # which knows the choices for glob(*)
@@ -280,12 +289,9 @@ def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any
     fixed = [o.input_line or "" for o in parsed.values() if not o.is_sweep_override()]
     first = {key: samples[0] for key, samples in swept.items()}
     jobs = [first, *(first | {key: sample} for key, samples in swept.items() for sample in samples[1:])]
-    configs = []
-    for job in jobs:
-        of_job = _composed([*fixed, *(f"{key}={value}" for key, value in job.items())], RunMode.RUN, *where)
-        if foreign:
-            _refuse_foreign_settings(of_job, overrides, RunMode.RUN)
-        configs.append(_checked(of_job))
+    configs = [
+        _checked(_composed([*fixed, *(f"{key}={value}" for key, value in job.items())], RunMode.RUN)) for job in jobs
+    ]
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
         for config in configs:
             if config.training.engine != "compiled":
@@ -306,7 +312,8 @@ def _sweep(composed: DictConfig, overrides: Sequence[str], where: tuple[str, Any
         config=configs[0],
         watches_test_set=any(config.dataset.validation == "test" for config in configs),
         folder=Path(str(composed.hydra.sweep.dir)).absolute(),
-        sweeper={str(key): value for key, value in sweeper.items()},
+        sweeper=sweeper,
+        launcher=launcher,
     )
 
 
@@ -319,25 +326,13 @@ def _samples(override: Override) -> list[str]:
     return [str(interval.start), str(interval.end)]
 
 
-def _composed(
-    overrides: Sequence[str],
-    mode: RunMode,
-    conf: str,
-    config_dir: str | Path | None,
-    config_name: str | None = None,
-) -> DictConfig:
+def _composed(overrides: Sequence[str], mode: RunMode) -> DictConfig:
     """The configuration with Hydra's own under `hydra`; in MULTIRUN mode without what is swept."""
-    typed = list(overrides)
-    if config_dir is not None:
-        folder = Path(config_dir).expanduser().resolve()
-        if not folder.is_dir():
-            raise InputError(f"--config-dir {config_dir}: must be an existing folder with presets")
-        typed.append(f"hydra.searchpath=['file://{folder}']")
-    with _complaints_in_our_words(typed), hydra.initialize_config_dir(conf, **_HYDRA_DEFAULTS):
+    with _complaints_in_our_words(overrides), hydra.initialize_config_dir(str(CONF), **_HYDRA_DEFAULTS):
         loaded = GlobalHydra.instance().hydra
         assert loaded is not None
         try:
-            return loaded.compose_config(config_name or "config", typed, mode, with_log_configuration=False)
+            return loaded.compose_config("config", list(overrides), mode, with_log_configuration=False)
         except ValueError as error:  # a group that is given no name of a choice, such as model=5
             raise InputError(f"{' '.join(overrides)}: cannot be composed; {str(error).splitlines()[0]}") from error
 
@@ -350,72 +345,9 @@ def _checked(composed: DictConfig) -> Config:
     return check({str(key): value for key, value in values.items()})
 
 
-def _refuse_sweep(composed: DictConfig) -> None:
-    if (chosen := composed.hydra.runtime.choices.get("sweep")) is not None:
-        raise InputError(f"sweep={chosen}: several runs, for which type python -m mnist_exp -m sweep={chosen}")
-
-
 def _typed(overrides: Sequence[str]) -> tuple[str, ...]:
     """What describes the experiment itself. An address in `tracking` may hold a password, which no run records."""
     return tuple(o for o in overrides if not o.lstrip("+~").startswith(("tracking", "hydra")))
-
-
-def _refuse_foreign_settings(composed: DictConfig, overrides: Sequence[str], mode: RunMode) -> None:
-    """Refuse presets from elsewhere that change Hydra's own settings or call a resolver, unless the user typed it.
-
-    Hydra imports and calls what its settings name, sets environment variables and writes where they say; a resolver
-    reads the environment. A sweep may choose its sweeper, what it varies, and to train as one program.
-
-    Raises:
-        InputError: naming the key.
-    """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    typed = tuple(o.key_or_group.replace("/", ".") for o in parsed)
-    found, choices = _settings(composed), composed.hydra.runtime.choices
-    sweeper = [f"{group}={choices[group]}" for group in _SWEEPER_GROUPS if choices.get(group) is not None]
-    if choices.get("hydra/launcher") == "stacked":
-        sweeper.append("hydra/launcher=stacked")
-    usual = _settings(_composed(sweeper, mode, str(CONF), None))
-    for key in sorted(found.keys() | usual.keys()):
-        changed = found.get(key) != usual.get(key)
-        setting = key.startswith("hydra.") and not _OF_A_SWEEP.fullmatch(f"{key}={show(found.get(key))}")
-        suspicious = setting or re.search(r"\$\{.*:", str(found.get(key)), re.DOTALL)
-        if changed and suspicious and not key.startswith(typed):
-            raise InputError(
-                f"{key}={show(found.get(key))}: a preset from elsewhere may not set this; if you trust it, type it "
-                "on the command line"
-            )
-
-
-_SWEEPER_GROUPS = ("hydra/sweeper", "hydra/sweeper/sampler")
-# Of the settings of a sweeper, those that conf/sweep/ has. Under params, where hydra.job.env_set could stand as well,
-# only what belongs to the experiment; as storage only a file in the current folder.
-_OF_A_SWEEP = re.compile(
-    r"hydra\.sweeper\.(params(\.(?![+~]*hydra\b)[\w./+~]+)?=.*|(n_trials|n_jobs|max_failure_rate|sampler\.seed)=.*"
-    r"|storage=sqlite:///[\w-]+\.db)",
-    re.DOTALL,
-)
-
-
-def _settings(composed: DictConfig) -> dict[str, Any]:
-    """Every value under its dotted key, interpolations as they are written; without what Hydra notes of the command."""
-    noted = (
-        "hydra.overrides",
-        "hydra.runtime",
-        "hydra.searchpath",
-        "hydra.job.config_name",
-        "hydra.job.override_dirname",
-    )
-    values = OmegaConf.to_container(composed, resolve=False)
-    return {key: value for key, value in _flat(values) if not key.startswith(noted)}
-
-
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
 
 
 @contextlib.contextmanager

@@ -42,9 +42,13 @@ Counts = Annotated[list[Count], Rule(lambda ns: len(ns) > 0, "a list of at least
 Activation = Annotated[str, KerasName("activations")]
 ExistingPath = Annotated[str, Rule(lambda path: _exists(path), "an existing file or folder")]
 ModelName = Annotated[
-    str, Rule(lambda name: re.fullmatch(r"[\w.-]{1,100}", name) is not None, "a name of letters, digits, _ - and .")
+    str,
+    Rule(
+        lambda name: re.fullmatch(r"(?!\.\.|\.$)[\w.-]{1,100}", name) is not None,
+        "a name of letters, digits, _ - and ., and no folder such as ..",
+    ),
 ]
-Text = Annotated[str, Rule(lambda text: bool(text.strip()), "some text")]
+Text = Annotated[str, Rule(lambda text: bool(text.strip()) and text.isprintable(), "some text, on one line")]
 
 
 def _exists(path: str) -> bool:
@@ -178,8 +182,6 @@ def check(values: Mapping[str, Any]) -> Config:
             type, a value out of range, a Keras name or argument that cannot be used, or fields that do not fit
             each other.
     """
-    if "experiment" in values:
-        raise InputError("experiment: the first line of a preset must be: # @package _global_")
     config: Config = _convert(Config, values, "")
     if isinstance(config.tracking, MLflowTracking):
         _check_tracking(config.tracking)
@@ -226,25 +228,7 @@ def _check_objective(config: Config) -> None:
         raise InputError(f"objective={config.objective}: with these metrics, none of that name is logged{fits}")
 
 
-_OWN_TAGS = frozenset(
-    {
-        "best_run",
-        "code",
-        "error",
-        "host",
-        "machine",
-        "output",
-        "overrides",
-        "packages",
-        "process",
-        "rerun_of",
-        "signature",
-        "sweep",
-        "swept",
-        "threads",
-        "trained_together",
-    }
-)
+_RESERVED_TAGS = ("mlflow.", "mnist_exp.")
 
 
 def _check_tracking(tracking: MLflowTracking) -> None:
@@ -260,8 +244,9 @@ def _check_tracking(tracking: MLflowTracking) -> None:
             f"({', '.join(known)}); tracking=none trains without"
         )
     for tag in tracking.tags or {}:
-        if str(tag).startswith("mlflow.") or tag in _OWN_TAGS:
-            raise InputError(f"tracking.tags.{tag}: is set by the run itself; choose another name")
+        if str(tag).lower().startswith(_RESERVED_TAGS):
+            reserved = " or ".join(_RESERVED_TAGS)
+            raise InputError(f"tracking.tags.{tag}: begins with {reserved}, which runs use themselves; leave that out")
         if not re.fullmatch(r"[\w. /-]{1,250}", str(tag)):
             raise InputError(f"tracking.tags.{tag}: a tag's name has letters, digits, _ - . / and spaces")
 
@@ -288,9 +273,25 @@ def _check_training(training: Training, *, one_hot: bool) -> None:
         name, arguments = keras_names.parse_spec(metric, key)
         if name == "F1Score" and arguments.get("average") is None:
             raise InputError(f"{key}={show(metric)}: gives a value a class; {{F1Score: {{average: macro}}}} gives one")
-    names = logged_metrics(training)
-    if len(set(names)) != len(names):
-        raise InputError(f"training.metrics={show(training.metrics)}: each may be named once")
+    _check_metric_names(training.metrics)
+
+
+# What a run logs or its callbacks write beside the metrics.
+_LOGGED_BESIDE = frozenset({"loss", "val_loss", "test_loss", "objective", "fit_seconds", "learning_rate", "epoch"})
+
+
+def _check_metric_names(metrics: list[Any]) -> None:
+    """Check that each metric is logged under names of its own, while it trains, validates and is tested."""
+    taken = set(_LOGGED_BESIDE)
+    for index, metric in enumerate(metrics):
+        name = keras_names.metric_name(metric)
+        names = {name, f"val_{name}", f"test_{name}"}
+        if clash := sorted(taken & names):
+            raise InputError(
+                f"training.metrics[{index}]={show(metric)}: would be logged as {clash[0]}, as something else is in "
+                "this run; {NAME: {name: mine}} gives it another name"
+            )
+        taken |= names
 
 
 def _check_callbacks(training: Training, optimizer: Mapping[str, Any]) -> None:

@@ -3,12 +3,18 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from mnist_exp.redaction import without_secrets
+
 
 class InputError(ValueError):
     """Bad input, in words for the person who typed it: the key, the value, and what would be right.
 
-    The command line prints the message alone; any other exception is a bug and shows its traceback.
+    The command line prints the message alone; any other exception is a bug and shows its traceback. The message holds
+    no password, also where the value or another library's error has one.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 def printable(text: str) -> str:

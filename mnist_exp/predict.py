@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from mnist_exp import arguments
 from mnist_exp.composition import compose
 from mnist_exp.config import MLflowTracking
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 
 _EXAMPLES = """\
   python -m mnist_exp.predict 3f2a1c... three.png four.jpg
@@ -47,16 +47,17 @@ def main() -> None:
         if given.plot is not None:
             arguments.check_plot(given.plot)
         found = predict(given.model, pictures, overrides)
-        width = max(len(str(prediction.path)) for prediction in found)
-        for prediction in found:
-            print(f"{prediction.path!s:{width}}  {prediction.label}  {prediction.probability:.3f}")
+        names = [printable(str(prediction.path)) for prediction in found]
+        width = max(map(len, names))
+        for name, prediction in zip(names, found, strict=True):
+            print(f"{name:{width}}  {prediction.label}  {prediction.probability:.3f}")
         if given.plot is not None:
             from mnist_exp import figures
 
             images = np.stack([prediction.seen for prediction in found])
             titles = [f"{prediction.label} ({prediction.probability:.0%})" for prediction in found]
-            names = [prediction.path.name for prediction in found]
-            figures.seen(images, titles, names).savefig(given.plot, dpi=120)
+            files = [prediction.path.name for prediction in found]
+            figures.seen(images, titles, files).savefig(given.plot, dpi=120)
             print(f"What the model saw: {given.plot}")
 
 

@@ -62,7 +62,7 @@ def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
     'hidden=32 activation=relu'
     """
     names = short_names(keys)
-    return " ".join(f"{names.get(key, key)}={_shown(value)}" for key, value in values.items())
+    return printable(" ".join(f"{names.get(key, key)}={_shown(value)}" for key, value in values.items()))
 
 
 def row(members: Sequence[Job]) -> Row:
@@ -155,7 +155,7 @@ def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, columns: Seq
     for job in rest:
         blank = [""] * (len(lines[0]) - len(shown) - 2)
         reason = job.reason or ("no objective" if job.status == "FINISHED" else "")
-        status = f"{job.status}: {printable(reason)}" if reason else job.status
+        status = f"{job.status}: {reason}" if reason else job.status
         lines.append(["-", *(_shown(job.values.get(key, "")) for key in shown), *blank, status])
     return _aligned(lines, text_columns=1 + len(shown))
 
@@ -204,7 +204,6 @@ def _test_names(jobs: Iterable[Job], objective: str) -> list[str]:
 
 def _shown(value: str) -> str:
     """A value that varies, as one types it; of a number that was drawn at random, four digits."""
-    value = printable(value)
     if value in {"True", "False"}:
         return value.lower()
     try:
@@ -219,6 +218,7 @@ def _number(value: float) -> str:
 
 def _aligned(lines: Sequence[Sequence[str]], text_columns: int) -> str:
     """Columns of equal width: the first `text_columns` and the last to the left, numbers to the right."""
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
     text = []
     for line in lines:

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mnist_exp import arguments, interrupts
-from mnist_exp.composition import Experiment, compose, recompose
+from mnist_exp.composition import compose, recompose
 from mnist_exp.config import MLflowTracking
 from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Experiment
 
 if TYPE_CHECKING:
     from mnist_exp.tracking import Recorded
@@ -25,7 +26,7 @@ _EXAMPLES = """\
 _Differing = dict[tuple[str, int], tuple[float | None, float | None]]
 
 _OF_THE_CLOCK = frozenset({"fit_seconds"})
-_COMPARED = ("packages", "machine", "threads", "code", "trained_together")
+_COMPARED = tuple(f"mnist_exp.{name}" for name in ("packages", "machine", "threads", "code", "trained_together"))
 
 
 def main() -> None:
@@ -45,8 +46,8 @@ def main() -> None:
 def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     """Run what a run was configured to, as a new run in the same store, and print how their metrics compare.
 
-    A configuration from a store may come from others: it is checked as one that was typed, and nothing of it says where
-    the new run is recorded or writes.
+    A configuration from a store may come from others: it is checked as a preset from elsewhere is, and nothing of it
+    says where the new run is recorded or writes.
 
     Args:
         run_id: of the run to repeat.
@@ -69,7 +70,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
         experiment = _as_before(recompose(before.config, overrides), run_id, before, overrides)
     except (ValueError, OverflowError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
         raise InputError(f"{run_id} cannot be repeated: {error}") from error
-    _use_threads(before.tags.get("threads", ""))
+    _use_threads(before.tags.get("mnist_exp.threads", ""))
     from mnist_exp.runner import run_experiment  # brings TensorFlow
 
     result = run_experiment(experiment)
@@ -95,7 +96,7 @@ def _use_threads(recorded: str) -> None:
 
 
 def _as_before(experiment: Experiment, run_id: str, before: "Recorded", overrides: Sequence[str]) -> Experiment:
-    """The experiment named as the run was, in the same MLflow experiment unless one is typed, and tagged `rerun_of`."""
+    """The experiment named as the run was, in the same MLflow experiment unless one is typed; a tag names the run."""
     settings = experiment.config.tracking
     assert isinstance(settings, MLflowTracking)
     typed = [text for text in experiment.overrides if text != "experiment=recorded"]
@@ -104,9 +105,9 @@ def _as_before(experiment: Experiment, run_id: str, before: "Recorded", override
         settings,
         experiment=settings.experiment if typed_experiment else before.experiment,
         run_name=settings.run_name or " ".join([printable(before.name), *typed]),
-        tags={**(settings.tags or {}), "rerun_of": run_id},
+        tags={**(settings.tags or {}), "mnist_exp.rerun_of": run_id},
     )
-    known = [text for text in (printable(before.tags.get("overrides", ""))[:1000], *typed) if text]
+    known = [text for text in (printable(before.tags.get("mnist_exp.overrides", ""))[:1000], *typed) if text]
     return replace(experiment, config=replace(experiment.config, tracking=settings), overrides=tuple(known))
 
 
@@ -149,8 +150,9 @@ def _causes(before: "Recorded", after: "Recorded") -> list[str]:
         flatten({key: value for key, value in run.config.items() if key not in ("tracking", "resume")})
         for run in (before, after)
     )
-    then |= {"data": before.digest, **{tag: before.tags.get(tag, "not recorded") for tag in _COMPARED}}
-    now |= {"data": after.digest, **{tag: after.tags.get(tag, "not recorded") for tag in _COMPARED}}
+    for values, run in ((then, before), (now, after)):
+        tags = {tag.removeprefix("mnist_exp."): run.tags.get(tag, "not recorded") for tag in _COMPARED}
+        values |= {"data": run.digest, **tags}
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     return [printable(f"  {key}: {then.get(key, 'none')} then, {now.get(key, 'none')} now") for key in keys]
 

@@ -16,10 +16,11 @@ from omegaconf import OmegaConf
 
 from mnist_exp import datasets, tracking
 from mnist_exp.backend import choose_backend
-from mnist_exp.composition import Experiment
 from mnist_exp.config import Config, MLflowTracking
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Experiment
 from mnist_exp.preprocessing import Preprocessor, fit_preprocessor
+from mnist_exp.redaction import SecretsFilter
 
 if TYPE_CHECKING:
     import keras
@@ -91,7 +92,7 @@ def run_stack(
 
         if experiments[0].child is None and sys.stdout.isatty():
             started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
-            print(f"{data.name}: {len(data.x_train)} training images; starting {started}")
+            print(f"{printable(data.name)}: {len(data.x_train)} training images; starting {started}")
 
         # Only now, since Keras takes seconds and bad data is known by here.
         train = _train_compiled if config.training.engine == "compiled" else _train
@@ -345,6 +346,7 @@ def _log_file(output: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     # Of jobs that train together, a message about one has its output folder; any other is for all.
     handler.addFilter(lambda record: getattr(record, "output", output) == output)
+    handler.addFilter(SecretsFilter())
     package = logging.getLogger("mnist_exp")
     package.addHandler(handler)
     try:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mnist_exp import arguments, datasets
 from mnist_exp.composition import compose
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 
 if TYPE_CHECKING:
     from mnist_exp.preprocessing import Preprocessor
@@ -65,7 +65,7 @@ def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Pa
         raise InputError(f"--index {index}: must be from 0 to {len(source.x_train) - 1}, the last training image")
     if save is not None:
         _save(source, save)
-    print(f"{source.name} from {source.source}, digest {source.digest}")
+    print(printable(f"{source.name} from {source.source}, digest {source.digest}"))
     print(_arrays(data))
     pixels, label = source.x_train[index], int(source.y_train[index])
     print(f"\nTraining image {index}, label {label}:")

@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,14 +13,16 @@ from mnist_exp import store, tracking
 from mnist_exp.composition import Sweep
 from mnist_exp.config import MLflowTracking, NoTracking
 from mnist_exp.datasets import Data
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 from mnist_exp.ranking import Job, job_name
+from mnist_exp.redaction import traceback_text, without_secrets
 
 if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+_REUSED = "mnist_exp.reused."  # a tag of a sweep for each run of before that it counts among its jobs
 _SECONDS_FOR_JOBS_TO_END = 20.0
 _MILLISECONDS_THAT_CLOCKS_DIFFER = 60_000  # between the machines of a cluster
 
@@ -59,7 +60,10 @@ def open_sweep(sweep: Sweep, signature: str) -> "SweepRecord":
     client, experiment_id = store.connect(settings)
     store.close_abandoned(client, experiment_id)
     run_id = _interrupted(client, experiment_id, signature) if sweep.config.resume else None
-    tags = tracking.process_tags(settings) | {"overrides": " ".join(sweep.overrides), "sweep": signature}
+    tags = tracking.process_tags(settings) | {
+        "mnist_exp.overrides": " ".join(sweep.overrides),
+        "mnist_exp.sweep": signature,
+    }
     if run_id is None:
         name = settings.run_name or " ".join(sweep.overrides)
         run_id = str(client.create_run(experiment_id, tags=tags, run_name=name[:250]).info.run_id)
@@ -67,9 +71,10 @@ def open_sweep(sweep: Sweep, signature: str) -> "SweepRecord":
     else:
         left = f"tags.mlflow.parentRunId = '{run_id}' AND attributes.status = 'RUNNING'"
         for job in search(client, experiment_id, left):
-            if job.data.tags.get("host") != tags["host"]:  # of those on this host it is known whether they run
+            # Of those on this host it is known whether they run.
+            if job.data.tags.get("mnist_exp.host") != tags["mnist_exp.host"]:
                 client.set_terminated(job.info.run_id, "KILLED")
-        for name in ("host", "process"):
+        for name in ("mnist_exp.host", "mnist_exp.process"):
             client.set_tag(run_id, name, tags[name])
         client.update_run(run_id, status="RUNNING")
     return MLflowSweepRecord(
@@ -92,7 +97,7 @@ def record_in_job(parent: Parent) -> "SweepRecord":
         found = bool(client.search_runs([experiment_id], f"attributes.run_id = '{parent.run_id}'"))
     if not found:
         raise InputError(
-            f"tracking.uri={store.without_credentials(parent.tracking.uri)}: {socket.gethostname()} has no such store "
+            f"tracking.uri={without_secrets(parent.tracking.uri)}: {socket.gethostname()} has no such store "
             "with this sweep; jobs on several machines need one that all reach, such as tracking=server"
         )
     return MLflowSweepRecord(parent, client, experiment_id)
@@ -185,26 +190,26 @@ class MLflowSweepRecord(SweepRecord):
 
     def finished(self, signature: str) -> Job | None:
         """The newest run that has finished what `signature` stands for, if any; one query."""
-        query = f"tags.signature = '{signature}' AND attributes.status = 'FINISHED'"
+        query = f"tags.mnist_exp.signature = '{signature}' AND attributes.status = 'FINISHED'"
         found = self._client.search_runs([self._experiment_id], query, max_results=1)
         return job_of(found[0]) if found else None
 
     def reuse(self, job: Job) -> None:
         """Count a finished run among the jobs of this sweep; it stays where it is."""
-        self._client.set_tag(self.parent.run_id, f"reused.{job.run_id}", json.dumps(job.values))
+        self._client.set_tag(self.parent.run_id, f"{_REUSED}{job.run_id}", json.dumps(job.values))
 
     def log_refused(self, job: Job, error: Exception) -> None:
         """Record a job that failed before it had a run, as a run with its traceback."""
         assert isinstance(self.parent.tracking, MLflowTracking)
         tags = tracking.process_tags(self.parent.tracking) | {
             "mlflow.parentRunId": self.parent.run_id,
-            "swept": json.dumps(job.values),
-            "error": job.reason,
-            "output": job.output,
+            "mnist_exp.swept": json.dumps(job.values),
+            "mnist_exp.error": job.reason,
+            "mnist_exp.output": job.output,
         }
         name = job_name(job.values, self.parent.keys)[:250]
         run_id = self._client.create_run(self._experiment_id, tags=tags, run_name=name).info.run_id
-        self._client.log_text(run_id, "".join(traceback.format_exception(error)), "error.txt")
+        self._client.log_text(run_id, traceback_text(error), "error.txt")
         self._client.set_terminated(run_id, "FAILED")
 
     def log_ended(self, job: Job) -> None:
@@ -237,7 +242,7 @@ class MLflowSweepRecord(SweepRecord):
         assert job.objective is not None
         for name, value in {**(job.scores or {}), objective: job.objective, "objective": job.objective}.items():
             self._client.log_metric(self.parent.run_id, name, value, step=0)
-        self._client.set_tag(self.parent.run_id, "best_run", job.run_id)
+        self._client.set_tag(self.parent.run_id, "mnist_exp.best_run", job.run_id)
         config = Path(self._client.download_artifacts(job.run_id, "config.yaml"))
         (self.parent.folder / "best.yaml").write_text(config.read_text())
 
@@ -249,7 +254,7 @@ class MLflowSweepRecord(SweepRecord):
     def parent_for_jobs(self) -> Parent:
         """What jobs are told; a launcher may write it down, so that it holds no password."""
         assert isinstance(self.parent.tracking, MLflowTracking)
-        uri = store.without_credentials(self.parent.tracking.uri)
+        uri = without_secrets(self.parent.tracking.uri)
         return replace(self.parent, tracking=replace(self.parent.tracking, uri=uri))
 
     def is_over(self) -> bool:
@@ -283,7 +288,7 @@ class MLflowSweepRecord(SweepRecord):
     def close_jobs(self) -> None:
         """Mark as KILLED what runs on this host and whose process has gone; give processes a moment to go."""
         deadline = time.monotonic() + _SECONDS_FOR_JOBS_TO_END
-        here = f"attributes.status = 'RUNNING' AND tags.host = '{socket.gethostname()}'"
+        here = f"attributes.status = 'RUNNING' AND tags.mnist_exp.host = '{socket.gethostname()}'"
         store.close_abandoned(self._client, self._experiment_id)
         while any(self._children(here)) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -293,7 +298,7 @@ class MLflowSweepRecord(SweepRecord):
         """The sweep's page: on its server, or on the local one that `mlflow ui` starts."""
         assert isinstance(self.parent.tracking, MLflowTracking)
         page = store.page(self.parent.tracking, self._experiment_id, self.parent.run_id)
-        return f"Sweep {self.parent.run_id} in experiment {self.parent.tracking.experiment}; {page}"
+        return printable(f"Sweep {self.parent.run_id} in experiment {self.parent.tracking.experiment}; {page}")
 
     def _children(self, condition: str = "") -> Iterator["Run"]:
         query = f"tags.mlflow.parentRunId = '{self.parent.run_id}'" + (f" AND {condition}" if condition else "")
@@ -301,7 +306,7 @@ class MLflowSweepRecord(SweepRecord):
 
     def _reused(self) -> list[Job]:
         tags: Mapping[str, str] = self._client.get_run(self.parent.run_id).data.tags
-        reused = {name.removeprefix("reused."): value for name, value in tags.items() if name.startswith("reused.")}
+        reused = {name.removeprefix(_REUSED): value for name, value in tags.items() if name.startswith(_REUSED)}
         for run_id in reused.keys() - self._reused_jobs.keys():
             job = job_of(self._client.get_run(run_id))
             self._reused_jobs[run_id] = replace(job, values=_values(reused[run_id]))
@@ -331,15 +336,15 @@ def job_of(run: "Run") -> Job:
     tags, metrics = run.data.tags, run.data.metrics
     finished = run.info.status == "FINISHED"
     return Job(
-        values=_values(tags.get("swept", "{}")),
+        values=_values(tags.get("mnist_exp.swept", "{}")),
         status=run.info.status,
         objective=metrics.get("objective") if finished else None,
         scores={name: value for name, value in metrics.items() if name.startswith("test_")} if finished else {},
         seconds=metrics.get("fit_seconds"),
-        reason=tags.get("error", ""),
+        reason=tags.get("mnist_exp.error", ""),
         run_id=run.info.run_id,
-        output=tags.get("output", ""),
-        host=tags.get("host", ""),
+        output=tags.get("mnist_exp.output", ""),
+        host=tags.get("mnist_exp.host", ""),
         parent=tags.get("mlflow.parentRunId", ""),
     )
 
@@ -356,7 +361,7 @@ def _values(text: str) -> dict[str, str]:
 def _interrupted(client: "MlflowClient", experiment_id: str, signature: str) -> str | None:
     """The last sweep of this signature, unless it may still be running."""
     found = client.search_runs(
-        [experiment_id], f"tags.sweep = '{signature}'", order_by=["attributes.start_time DESC"], max_results=1
+        [experiment_id], f"tags.mnist_exp.sweep = '{signature}'", order_by=["attributes.start_time DESC"], max_results=1
     )
     if not found or found[0].info.status == "RUNNING":
         return None

@@ -1,11 +1,10 @@
 """A sweep from start to end: its parent run, each of its jobs, the ranking; and how it resumes."""
 
 import gc
-import hashlib
-import json
 import logging
 import os
 import shutil
+import sqlite3
 import sys
 import threading
 import time
@@ -18,14 +17,16 @@ from types import TracebackType
 
 from omegaconf import OmegaConf
 
-from mnist_exp import __version__, datasets, interrupts, ranking, stacking, store
+from mnist_exp import datasets, interrupts, ranking, stacking, store
 from mnist_exp.backend import choose_backend
-from mnist_exp.composition import Child, Composed, Experiment, StartedSweep, Sweep
+from mnist_exp.composition import Composed, StartedSweep, Sweep
 from mnist_exp.config import Config, Dataset, MLflowTracking, objective_direction
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Child, Experiment, experiment_signature, identity, signature
 from mnist_exp.ranking import Job, job_name
+from mnist_exp.redaction import traceback_text, without_secrets
 from mnist_exp.sweep_tracking import MLflowSweepRecord, Parent, SweepRecord, open_sweep, record_in_job
-from mnist_exp.tracking import experiment_signature, failure_reason, identity
+from mnist_exp.tracking import failure_reason
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LINES = 10.0
@@ -43,12 +44,18 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
     """
     uri = sweep.config.tracking.uri if isinstance(sweep.config.tracking, MLflowTracking) else ""
     choose_backend(sweep.config.backend)
+    _check_search_storage(sweep, uri)
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with store.store_errors(uri):
         record = open_sweep(sweep, _signature(sweep))
         try:
             print(f"{_jobs(sweep.jobs)}: {' '.join(f'{k}={values}' for k, values in sweep.swept.items())}", flush=True)
-            settings = [f"hydra.sweep.dir={_quoted(str(sweep.folder))}", *_search_settings(sweep, record)]
+            folder = _quoted(str(sweep.folder))
+            settings = [f"hydra.sweep.dir={folder}", *_search_settings(sweep, record)]
+            ray = sweep.launcher.get("ray")
+            if ray is not None and "runtime_env" not in ray["init"]:
+                # Ray's workers would import what lies in the current folder; with a working directory they do not.
+                settings.append(f"+hydra.launcher.ray.init.runtime_env.working_dir={folder}")
             try:
                 with _Progress(record, sweep):
                     yield StartedSweep(partial(run_jobs, record.parent_for_jobs()), tuple(settings))
@@ -75,6 +82,16 @@ def run_jobs(parent: Parent, jobs: Sequence[Composed]) -> list[float | None]:
     Returns:
         The objective of each, None for one that failed.
     """
+    try:
+        return _run_jobs(parent, jobs)
+    except Exception as error:
+        if os.getpid() == parent.process:
+            raise
+        # The launcher writes this down, so it has no password, and no cause that has one.
+        raise RuntimeError(traceback_text(error)) from None
+
+
+def _run_jobs(parent: Parent, jobs: Sequence[Composed]) -> list[float | None]:
     if parent.cwd.is_dir():
         os.chdir(parent.cwd)
     # One thread a job, whatever the launcher: of a convolution, TensorFlow rounds by the number of threads.
@@ -174,7 +191,7 @@ def _run_stack(record: SweepRecord, experiments: Sequence[Experiment]) -> list[f
 def _reached_from_here(parent: Parent, composed: Composed) -> Parent:
     """The sweep with the password that this process has for its store, as `parent` was sent without one."""
     own = OmegaConf.select(composed.values, "tracking.uri")
-    if isinstance(parent.tracking, MLflowTracking) and store.without_credentials(str(own)) == parent.tracking.uri:
+    if isinstance(parent.tracking, MLflowTracking) and without_secrets(str(own)) == parent.tracking.uri:
         return replace(parent, tracking=replace(parent.tracking, uri=str(own)))
     return parent
 
@@ -204,10 +221,9 @@ def _data_digest(dataset: Dataset) -> str:
 
 
 def _signature(sweep: Sweep) -> str:
-    """What makes two sweeps the same: what their jobs share, and what varies how."""
+    """Return what two sweeps share if they are the same: the identity of the first job, and what varies how."""
     how = [sweep.sweeper.get("_target_"), (sweep.sweeper.get("sampler") or {}).get("_target_")]
-    content = json.dumps([identity(sweep.config), sweep.swept, how, __version__], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return signature([identity(sweep.config), sweep.swept, how])
 
 
 def _swept_values(overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:
@@ -226,6 +242,27 @@ def _quoted(text: str) -> str:
 
 def _is_search(sweep: Sweep) -> bool:
     return "OptunaSweeper" in str(sweep.sweeper.get("_target_"))
+
+
+def _check_search_storage(sweep: Sweep, uri: str) -> None:
+    """Check that Optuna will make its tables in no database of something else.
+
+    Raises:
+        InputError: if the file for searches is that of the store `uri`, or holds other tables.
+    """
+    storage = str(sweep.sweeper.get("storage") or "")
+    path = store.sqlite_path(storage)
+    if path is None:
+        return
+    try:
+        held = store.tables(path) if path.exists() else set()
+    except sqlite3.Error as error:
+        held = {str(error)}
+    if (held and "studies" not in held) or path == store.sqlite_path(uri):
+        raise InputError(
+            f"hydra.sweeper.storage={storage}: holds something else than searches; must be a file of its own, such as "
+            "sqlite:///optuna.db"
+        )
 
 
 def _search_settings(sweep: Sweep, record: SweepRecord) -> list[str]:
@@ -269,7 +306,7 @@ def _end_early(sweep: Sweep, record: SweepRecord, error: BaseException) -> None:
         record.close(status)
         print(record.describe())
     except Exception as second:  # the first error is the one to show
-        print(f"The sweep could not be closed as {status}: {second}", file=sys.stderr)
+        print(f"The sweep could not be closed as {status}: {failure_reason(second)}", file=sys.stderr)
     print(f"The sweep is {status}; the same command with resume=true goes on", file=sys.stderr)
 
 
@@ -349,9 +386,10 @@ def _complete_best(record: SweepRecord, best: Job) -> None:
     if record.has_model(best):
         return
     if not (output / "model.keras").is_file():
+        where = printable(f"on {best.host} in {output}")
         print(
-            f"The best job's weights are on {best.host} in {output}, which cannot be read here: its figures and model "
-            "were not made; tracking.keep=all makes them where a job runs"
+            f"The best job's weights are {where}, which cannot be read here: its figures and model were not made; "
+            "tracking.keep=all makes them where a job runs"
         )
         return
     from mnist_exp.config import check
@@ -411,7 +449,7 @@ class _Progress:
         try:
             ended = [job for job in self._record.ended() if (job.run_id or job.output) not in self._shown]
         except Exception as error:  # an outage of the store is told where a job meets it
-            log.warning("no progress can be shown: %s", error)
+            log.warning("no progress can be shown: %s", failure_reason(error))
             return
         for job in ended:
             self._shown.add(job.run_id or job.output)
@@ -420,7 +458,7 @@ class _Progress:
             self._ended += 1
             name = job_name(job.values, self._sweep.swept) or "the job"
             if job.status != "FINISHED":
-                what = f"{job.status} {job.reason}".strip()
+                what = printable(f"{job.status} {job.reason}".strip())
             else:
                 what = f"{self._sweep.config.objective} {job.objective:.4f}, {job.seconds or 0.0:.1f} s"
             self._erase()
@@ -443,7 +481,7 @@ class _Progress:
             names = self._record.running()
         except Exception:
             return ""
-        return f"; running: {', '.join(names)}" if names else ""
+        return printable(f"; running: {', '.join(names)}") if names else ""
 
     def _erase(self) -> None:
         if sys.stdout.isatty():

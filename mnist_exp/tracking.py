@@ -1,7 +1,6 @@
 """The only module that talks to MLflow: one run's start, its metrics, its files and its end."""
 
 import getpass
-import hashlib
 import json
 import logging
 import os
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,15 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from omegaconf import OmegaConf
 
 from mnist_exp import __version__, store
-from mnist_exp.composition import Experiment
 from mnist_exp.config import Config, MLflowTracking, objective_direction
 from mnist_exp.datasets import Data
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Experiment, code_digest, experiment_signature, package_versions
 from mnist_exp.keras_names import show
+from mnist_exp.presets import parse_values, read_text
 from mnist_exp.ranking import job_name
+from mnist_exp.redaction import traceback_text, without_secrets
 
 if TYPE_CHECKING:
     import keras
@@ -112,13 +111,13 @@ def _ended(run: Run, output: Path) -> Iterator[Run]:
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
         log.error("%s", status, exc_info=error, extra={"output": output})
         if status == "FAILED":
-            (output / "error.txt").write_text("".join(traceback.format_exception(error)))
+            (output / "error.txt").write_text(traceback_text(error))
         try:
             if status == "FAILED":
                 run.log_failure(failure_reason(error))
             run.close(status)
         except Exception as second:  # the first error is the one to show
-            print(f"{run.describe()} could not be closed as {status}: {second}", file=sys.stderr)
+            print(f"{run.describe()} could not be closed as {status}: {failure_reason(second)}", file=sys.stderr)
             print(f"Its files are in {output}", file=sys.stderr)
         raise
 
@@ -158,7 +157,7 @@ class MLflowRun(Run):
         )
         self._client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         signature = experiment_signature(self._experiment.config, data.digest)
-        self._client.log_batch(self.id, tags=[RunTag("signature", signature)])
+        self._client.log_batch(self.id, tags=[RunTag("mnist_exp.signature", signature)])
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch, several epochs at a time where they are short.
@@ -177,7 +176,9 @@ class MLflowRun(Run):
         except MlflowException as error:
             over = False
             output = self._experiment.output
-            log.warning("the store does not answer, metrics are kept back: %s", error, extra={"output": output})
+            log.warning(
+                "the store does not answer, metrics are kept back: %s", failure_reason(error), extra={"output": output}
+            )
             self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
         if over:  # by Ctrl-C or SIGTERM, which reached the sweep but not this process
             raise SystemExit(143)
@@ -194,8 +195,8 @@ class MLflowRun(Run):
             self._registered = register(self._client, self._tracking.register, self.id)
 
     def log_failure(self, reason: str) -> None:
-        """Record why the run failed, as the tag `error`."""
-        self._client.set_tag(self.id, "error", reason)
+        """Record why the run failed, as the tag `mnist_exp.error`."""
+        self._client.set_tag(self.id, "mnist_exp.error", reason)
 
     def close(self, status: str) -> None:
         """Record the output folder's configuration, figures, log and error, and end the run."""
@@ -209,7 +210,7 @@ class MLflowRun(Run):
     def describe(self) -> str:
         """The run's page: on its server, or on the local one that `mlflow ui` starts."""
         page = store.page(self._tracking, self._experiment_id, self.id)
-        where = f"Run {self.id} in experiment {self._tracking.experiment}; {page}"
+        where = printable(f"Run {self.id} in experiment {self._tracking.experiment}; {page}")
         return f"{self._registered}\n{where}" if self._registered else where
 
     def _add(self, metrics: Mapping[str, float], step: int) -> None:
@@ -251,8 +252,8 @@ def log_files(client: "MlflowClient", run_id: str, output: Path) -> None:
 
 
 def failure_reason(error: BaseException) -> str:
-    """The first line of an error, for tables; of an exception that is no bad input, with its class."""
-    lines = str(error).splitlines() or [""]
+    """Return the first line of an error, for tables; of an exception that is no bad input, with its class."""
+    lines = without_secrets(str(error)).splitlines() or [""]
     return lines[0][:300] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}"[:300]
 
 
@@ -317,27 +318,26 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     client = store.connect_existing(uri)
     from mlflow.exceptions import MlflowException
 
-    where = store.without_credentials(uri)
+    where = without_secrets(uri)
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        raise InputError(f"{run_id}: not in {where} ({_first_line(error)})") from error
-    if "sweep" in run.data.tags:
-        best = run.data.tags.get("best_run")
+        raise InputError(f"{run_id}: not in {where} ({_first_line(error)})") from None
+    if "mnist_exp.sweep" in run.data.tags:
+        best = run.data.tags.get("mnist_exp.best_run")
         raise InputError(f"{run_id}: is a sweep; name one of its jobs{f', the best is {best}' if best else ''}")
     store.check_location(uri, run.info.artifact_uri)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            config = OmegaConf.to_container(OmegaConf.load(client.download_artifacts(run_id, "config.yaml", folder)))
-        except Exception as error:  # MLflow, PyYAML and OmegaConf raise whatever foreign bytes make of them
-            raise InputError(f"{run_id}: its config.yaml cannot be read ({_first_line(error)})") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{run_id}: its config.yaml holds no configuration")
+            text = read_text(Path(client.download_artifacts(run_id, "config.yaml", folder)))
+        except Exception as error:  # each kind of storage raises its own
+            raise InputError(f"{run_id}: its config.yaml cannot be read ({_first_line(error)})") from None
+    config = parse_values(text, f"{run_id}: its config.yaml")
     return Recorded(
         experiment=client.get_experiment(run.info.experiment_id).name,
         name=str(run.info.run_name),
         status=run.info.status,
-        config={str(key): value for key, value in config.items()},
+        config=config,
         metrics={
             name: {point.step: point.value for point in client.get_metric_history(run_id, name)}
             for name in run.data.metrics
@@ -374,14 +374,14 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
         else:
             location = client.get_logged_model(_model_of_run(client, name)).artifact_location
     except MlflowException as error:
-        where = store.without_credentials(uri)
-        raise InputError(f"{name}: not in {where} ({_first_line(error)})") from error
+        where = without_secrets(uri)
+        raise InputError(f"{name}: not in {where} ({_first_line(error)})") from None
     store.check_location(uri, location)
     file = f"{location}/data/model.keras"
     try:
         return Path(download_artifacts(file, dst_path=str(folder), tracking_uri=client.tracking_uri))
     except Exception as error:  # each kind of storage raises its own
-        raise InputError(f"{name}: its model cannot be read ({_first_line(error)})") from error
+        raise InputError(f"{name}: its model cannot be read ({_first_line(error)})") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -390,18 +390,18 @@ def _first_line(error: Exception) -> str:
 
 def _model_of_run(client: "MlflowClient", run_id: str) -> str:
     run = client.get_run(run_id)
-    if "sweep" in run.data.tags:
-        if "best_run" not in run.data.tags:
+    if "mnist_exp.sweep" in run.data.tags:
+        if "mnist_exp.best_run" not in run.data.tags:
             raise InputError(f"{run_id}: is a sweep, {run.info.status} and without a best job; name one of its jobs")
-        run = client.get_run(run.data.tags["best_run"])
+        run = client.get_run(run.data.tags["mnist_exp.best_run"])
     if run.outputs is not None and run.outputs.model_outputs:
         return str(run.outputs.model_outputs[-1].model_id)
     if run.info.status != "FINISHED":
         raise InputError(f"{run_id}: is {run.info.status} and kept no model")
-    file = Path(run.data.tags.get("output", "")) / "model.keras"
+    file = Path(run.data.tags.get("mnist_exp.output", "")) / "model.keras"
     raise InputError(
         f"{run_id}: kept no model, which of a sweep's jobs the best alone does, or with tracking.keep=all each; its "
-        f"weights are in {file} on {run.data.tags.get('host')}, a file that can be named instead"
+        f"weights are in {file} on {run.data.tags.get('mnist_exp.host')}, a file that can be named instead"
     )
 
 
@@ -465,28 +465,11 @@ def _measure(run: "RecordedRun") -> list[str | None]:
     return [data_digest(run), *map(run.data.params.get, names)]
 
 
-def experiment_signature(config: Config, data_digest: str) -> str:
-    """What makes two experiments the same: configuration without tracking, data and package version; hexadecimal."""
-    content = json.dumps([identity(config), data_digest, __version__], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def identity(config: Config) -> dict[str, Any]:
-    """What a signature holds of a configuration: all but where it is recorded.
-
-    Without the engine that there was before there was a choice, so that what finished then is still recognised.
-    """
-    values = {key: value for key, value in asdict(config).items() if key not in ("tracking", "resume")}
-    if config.training.engine == "fit":
-        del values["backend"], values["training"]["engine"]
-    return values
-
-
 def recorded_config(config: Config) -> dict[str, Any]:
     """The configuration as `config.yaml` holds it: everything but a password in the store's address."""
     values = asdict(config)
     if "uri" in values["tracking"]:
-        values["tracking"]["uri"] = store.without_credentials(values["tracking"]["uri"])
+        values["tracking"]["uri"] = without_secrets(values["tracking"]["uri"])
     return values
 
 
@@ -515,13 +498,16 @@ def create_run(
     from mlflow.entities import Param
 
     name = tracking.run_name or " ".join(experiment.overrides) or "baseline"
-    tags = process_tags(tracking) | {"overrides": " ".join(experiment.overrides), "output": str(experiment.output)}
+    tags = process_tags(tracking) | {
+        "mnist_exp.overrides": " ".join(experiment.overrides),
+        "mnist_exp.output": str(experiment.output),
+    }
     if experiment.child is not None:
         values = experiment.child.values
         name = job_name(values, values) or name
-        tags |= {"mlflow.parentRunId": experiment.child.parent, "swept": json.dumps(values)}
+        tags |= {"mlflow.parentRunId": experiment.child.parent, "mnist_exp.swept": json.dumps(values)}
     if together > 1:
-        tags["trained_together"] = str(together)
+        tags["mnist_exp.trained_together"] = str(together)
     run = client.create_run(experiment_id, tags=tags, run_name=name[:250])  # as long as MLflow's databases take
     recorded = recorded_config(experiment.config) | {"direction": objective_direction(experiment.config)}
     values = {key: value for key, value in recorded.items() if key not in ("tracking", "resume")}
@@ -532,8 +518,8 @@ def create_run(
 def process_tags(tracking: MLflowTracking) -> dict[str, str]:
     """The tags of every run that this process opens: where it runs, which code, and what the user adds."""
     tags = {
-        "host": socket.gethostname(),
-        "process": store.process_tag(os.getpid()),
+        "mnist_exp.host": socket.gethostname(),
+        "mnist_exp.process": store.process_tag(os.getpid()),
         **environment_tags(),
         "mlflow.source.name": "mnist_exp",
         "mlflow.source.type": "LOCAL",
@@ -547,18 +533,16 @@ def process_tags(tracking: MLflowTracking) -> dict[str, str]:
 def environment_tags() -> dict[str, str]:
     """What, beside configuration and data, decides whether a run repeats: packages, machine, threads, and the code.
 
-    `threads`: those that one operation computes with. `code`: a digest of this package's source.
+    `threads`: those that one operation computes with. `code`: a digest of the source that can change a result.
     """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    packages = [f"{name} {version(name)}" for name in (backend, "keras", "numpy")]
-    code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        code.update(path.read_bytes())
+    threads = os.environ.get("TF_NUM_INTRAOP_THREADS") if backend == "tensorflow" else None
+    packages = {**package_versions(backend), "mnist_exp": __version__, "python": platform.python_version()}
     return {
-        "packages": ", ".join([*packages, f"mnist_exp {__version__}", f"python {platform.python_version()}"]),
-        "machine": f"{platform.system()} {platform.machine()}, {_processor()}",
-        "threads": (backend == "tensorflow" and os.environ.get("TF_NUM_INTRAOP_THREADS")) or str(os.cpu_count()),
-        "code": code.hexdigest()[:12],
+        "mnist_exp.packages": ", ".join(f"{name} {number}" for name, number in packages.items()),
+        "mnist_exp.machine": f"{platform.system()} {platform.machine()}, {_processor()}",
+        "mnist_exp.threads": threads or str(os.cpu_count()),
+        "mnist_exp.code": code_digest(),
     }
 
 

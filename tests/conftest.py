@@ -129,7 +129,7 @@ def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sweep_in(folder: Path, experiment: str = "mnist_exp") -> tuple[Run, list[Run]]:
     """The one parent run of the store in `folder`, and its jobs, oldest first."""
     recorded = runs_in(folder, experiment)
-    [parent] = [run for run in recorded if "sweep" in run.data.tags]
+    [parent] = [run for run in recorded if "mnist_exp.sweep" in run.data.tags]
     return parent, [run for run in recorded if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
 
 

@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 
 from mnist_exp import stacking
-from mnist_exp.composition import Child, Experiment, compose
+from mnist_exp.composition import compose
 from mnist_exp.config import Config
 from mnist_exp.datasets import Data
 from mnist_exp.errors import InputError
+from mnist_exp.experiment import Child, Experiment
 
 from .conftest import QUICK, command, installed, run_module, runs_in, start, sweep_in, wait_for_line
 
@@ -345,7 +346,7 @@ def _on_tensorflow() -> None:
 def test_a_run_on_jax_can_be_repeated_and_its_model_used_on_tensorflow(tmp_path: Path, mnist: Data) -> None:
     assert command(*JAX, *QUICK, cwd=tmp_path).returncode == 0
     [run] = runs_in(tmp_path)
-    assert run.data.tags["packages"].startswith("jax ")
+    assert run.data.tags["mnist_exp.packages"].startswith("jax ")
     again = run_module("rerun", run.info.run_id, cwd=tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "Identical to" in again.stdout
@@ -363,11 +364,11 @@ def test_a_stacked_sweep_is_a_sweep(tmp_path: Path) -> None:
     assert "8 jobs, largest val_accuracy first" in done.stdout
     parent, jobs = sweep_in(tmp_path)
     assert [one.info.status for one in (parent, *jobs)] == ["FINISHED"] * 9
-    assert {job.data.tags["trained_together"] for job in jobs} == {"4"}
+    assert {job.data.tags["mnist_exp.trained_together"] for job in jobs} == {"4"}
     assert len({job.data.metrics["val_loss"] for job in jobs}) == 8
-    assert len({job.data.tags["output"] for job in jobs}) == 8
+    assert len({job.data.tags["mnist_exp.output"] for job in jobs}) == 8
     for job in jobs:
-        assert (Path(job.data.tags["output"]) / "model.keras").is_file()
+        assert (Path(job.data.tags["mnist_exp.output"]) / "model.keras").is_file()
         assert math.isfinite(job.data.metrics["fit_seconds"])
     assert {str(job.info.run_name) for job in jobs} >= {"seed=0 learning_rate=0.001 hidden=4"}
     again = command(*STACKED, *swept, "resume=true", cwd=tmp_path)
@@ -387,7 +388,7 @@ def test_a_group_that_is_too_large_is_split(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, b"")
     _, jobs = sweep_in(tmp_path)
-    assert sorted(job.data.tags.get("trained_together", "1") for job in jobs) == ["1", "2", "2"]
+    assert sorted(job.data.tags.get("mnist_exp.trained_together", "1") for job in jobs) == ["1", "2", "2"]
 
 
 def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path: Path) -> None:
@@ -398,7 +399,7 @@ def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path
     assert done.stderr == "1 of 2 jobs did not finish; the same command with resume=true retries\n"
     _, jobs = sweep_in(tmp_path)
     assert sorted(job.info.status for job in jobs) == ["FAILED", "FINISHED"]
-    assert not any("trained_together" in job.data.tags for job in jobs)
+    assert not any("mnist_exp.trained_together" in job.data.tags for job in jobs)
 
 
 def test_the_launcher_says_which_engine_it_needs(tmp_path: Path) -> None:

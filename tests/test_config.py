@@ -6,8 +6,9 @@ from dataclasses import asdict
 import pytest
 import yaml
 
-from mnist_exp.composition import CONF, compose
+from mnist_exp.composition import compose
 from mnist_exp.errors import InputError
+from mnist_exp.presets import CONF
 
 IMAGES = "model=layers"
 
@@ -31,7 +32,6 @@ IMAGES = "model=layers"
         ("training.loss=mse", "training.loss=mse: not one of the losses"),
         ("training.loss=categorical_crossentropy", "did you mean CategoricalCrossentropy?"),
         ("training.metrics=[acuracy]", "did you mean accuracy?"),
-        ("training.metrics=[accuracy,accuracy]", "each may be named once"),
         ("training.callbacks={EarlyStoping:{}}", "did you mean EarlyStopping?"),
         ("training.callbacks={EarlyStopping:{patince:3}}", "patince=3: EarlyStopping has no such argument; did you mean patience?"),
         ("training.callbacks={EarlyStopping:{patience:-1}}", "EarlyStopping.patience=-1: must be a number, 0 or more"),
@@ -69,8 +69,19 @@ IMAGES = "model=layers"
         ("tracking.uri=http://127.0.0.1:abc", "tracking.uri: must be the address of a store"),
         ("tracking.uri='http://[bad'", "tracking.uri: must be the address of a store"),
         ("tracking.uri='sqlite:///:memory:'", "tracking.uri: must be the address of a store"),
-        ("tracking.tags={signature:mine}", "tracking.tags.signature: is set by the run itself"),
-        ("tracking.tags={mlflow.user:me}", "tracking.tags.mlflow.user: is set by the run itself"),
+        ("tracking.tags={mnist_exp.signature:mine}", "tracking.tags.mnist_exp.signature: begins with mlflow. or mnist_exp."),
+        ("tracking.tags={MLflow.user:me}", "tracking.tags.MLflow.user: begins with mlflow. or mnist_exp."),
+        ("tracking.register=..", "tracking.register=..: must be a name of letters, digits, _ - and ., and no folder"),
+        ("tracking.register=..a", "tracking.register=..a: must be a name of letters"),
+        ("tracking.register=.", "tracking.register=.: must be a name of letters"),
+        ("tracking.tags={mnist_exp.reused.x:y}", "tracking.tags.mnist_exp.reused.x: begins with"),
+        ("tracking.experiment='\x1b[2J'", "must be some text, on one line"),
+        ("training.metrics=[{MeanSquaredError:{name:objective}}]", "training.metrics[0]={MeanSquaredError: {name: objective}}: would be logged as objective"),
+        ("training.metrics=[{MeanSquaredError:{name:fit_seconds}}]", "would be logged as fit_seconds, as something else is in this run"),
+        ("training.metrics=[{MeanSquaredError:{name:learning_rate}}]", "would be logged as learning_rate"),
+        ("training.metrics=[accuracy,{MeanSquaredError:{name:test_accuracy}}]", "training.metrics[1]={MeanSquaredError: {name: test_accuracy}}: would be logged as test_accuracy"),
+        ("training.metrics=[accuracy,accuracy]", "training.metrics[1]=accuracy: would be logged as accuracy"),
+        ("training.metrics=[accuracy,{MeanSquaredError:{name:val_loss}}]", "would be logged as val_loss"),
         ("model.hidden=99999999999999", "model.hidden=99999999999999: must be a whole number"),
         ("optimizer.learning_rate=inf", "optimizer.learning_rate=inf: must be a finite number"),
         ("optimizer.learning_rate=nan", "optimizer.learning_rate=nan: must be a finite number"),

@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from mnist_exp import keras_names
-from mnist_exp.composition import CONF, compose
+from mnist_exp.composition import compose
 from mnist_exp.datasets import Data
 from mnist_exp.keras_backend import keras
 from mnist_exp.keras_names import ALLOWED, show
 from mnist_exp.models import augmentation, make
+from mnist_exp.presets import CONF
 
 
 def real_arguments(kind: str, name: str) -> dict[str, object]:

@@ -33,7 +33,7 @@ def test_joblib_gives_the_scores_of_the_basic_launcher(tmp_path: Path, sweep_fol
     assert done.returncode == 0, done.stderr
     assert scores(tmp_path) == scores(sweep_folder)
     assert len(scores(tmp_path)) == 6
-    processes = {job.data.tags["process"] for job in sweep_in(tmp_path)[1]}
+    processes = {job.data.tags["mnist_exp.process"] for job in sweep_in(tmp_path)[1]}
     assert len(processes) > 1
 
 
@@ -134,7 +134,7 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_scores(
     assert done.returncode == 0, done.stderr
     assert scores(tmp_path) == scores(sweep_folder)
     assert len(scores(tmp_path)) == 6
-    assert len({job.data.tags["process"] for job in sweep_in(tmp_path)[1]}) > 1
+    assert len({job.data.tags["mnist_exp.process"] for job in sweep_in(tmp_path)[1]}) > 1
 
 
 @needs("hydra-optuna-sweeper", "optuna")

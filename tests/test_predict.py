@@ -122,7 +122,7 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Registered as models:/digits/1, now its champion, as it had none" in done.stdout
     parent, jobs = sweep_in(tmp_path)
-    best = next(job for job in jobs if job.info.run_id == parent.data.tags["best_run"])
+    best = next(job for job in jobs if job.info.run_id == parent.data.tags["mnist_exp.best_run"])
     other = next(job for job in jobs if job is not best)
     client = store(tmp_path)
     assert client.get_model_version_by_alias("digits", "champion").run_id == best.info.run_id

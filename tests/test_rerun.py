@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ def test_a_baseline_run_repeated_is_identical_in_every_metric(tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"Identical to {first.info.run_id}: all 43 values of 7 metrics"
     _, second = runs_in(tmp_path)
-    assert second.data.tags["rerun_of"] == first.info.run_id
-    assert second.data.tags["signature"] == first.data.tags["signature"]
+    assert second.data.tags["mnist_exp.rerun_of"] == first.info.run_id
+    assert second.data.tags["mnist_exp.signature"] == first.data.tags["mnist_exp.signature"]
     assert second.info.run_name == first.info.run_name
     assert second.data.metrics["test_loss"] == first.data.metrics["test_loss"]
 
@@ -42,8 +43,8 @@ def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert command(*QUICK, "model.hidden=8", cwd=tmp_path).returncode == 0
     [first] = runs_in(tmp_path)
     client = store(tmp_path)
-    packages = first.data.tags["packages"]
-    client.set_tag(first.info.run_id, "packages", packages.replace("numpy ", "numpy 9."))
+    packages = first.data.tags["mnist_exp.packages"]
+    client.set_tag(first.info.run_id, "mnist_exp.packages", packages.replace("numpy ", "numpy 9."))
     client.log_metric(first.info.run_id, "val_loss", 7.5, step=2)
     done = run_module("rerun", first.info.run_id, cwd=tmp_path)
     assert done.returncode == 1
@@ -67,14 +68,14 @@ def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path)
     convolutions = ("model=cnn", "model.filters=4", "dataset.limit=1000", "training.epochs=2", "training.batch_size=50")
     assert command("-m", "seed=0,1", *convolutions, "dataset.validation=100", cwd=tmp_path).returncode == 0
     parent, jobs = sweep_in(tmp_path)
-    assert {job.data.tags["threads"] for job in jobs} == {"1"}
+    assert {job.data.tags["mnist_exp.threads"] for job in jobs} == {"1"}
     done = run_module("rerun", jobs[1].info.run_id, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Identical to {jobs[1].info.run_id}" in done.stdout
-    assert runs_in(tmp_path)[-1].data.tags["threads"] == "1"
+    assert runs_in(tmp_path)[-1].data.tags["mnist_exp.threads"] == "1"
     refused = run_module("rerun", parent.info.run_id, cwd=tmp_path)
     assert refused.returncode == 1
-    assert f"is a sweep; name one of its jobs, the best is {parent.data.tags['best_run']}" in refused.stderr
+    assert f"is a sweep; name one of its jobs, the best is {parent.data.tags['mnist_exp.best_run']}" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -99,12 +100,6 @@ def test_any_configuration_is_recomposed_as_it_was(overrides: tuple[str, ...]) -
     before = compose(overrides).config
     after = recompose(yaml.safe_load(yaml.safe_dump(recorded(*overrides))), []).config
     assert after == before
-
-
-def test_a_run_from_before_there_were_engines_can_be_repeated() -> None:
-    config = recorded("model.hidden=64")
-    del config["backend"], config["training"]["engine"]
-    assert recompose(config, []).config == recompose(recorded("model.hidden=64"), []).config
 
 
 def test_overrides_come_on_top_of_what_was_recorded() -> None:
@@ -277,11 +272,16 @@ def test_what_a_store_says_of_a_run_neither_steers_the_terminal_nor_the_environm
     [first] = runs_in(tmp_path)
     client = store(tmp_path)
     for tag in ("packages", "machine", "threads", "overrides", "code"):
+        tag = f"mnist_exp.{tag}"
         client.set_tag(first.info.run_id, tag, "\x1b[2J\nIdentical " + "9" * 1000)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("UPDATE experiments SET name = ? WHERE name = 'mnist_exp'", ["mine\x1b[2J\x1b]0;owned\x07"])
+        database.commit()
     done = run_module("rerun", first.info.run_id, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "in experiment mine?[2J?]0;owned?; mlflow ui" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("Identical")] == [
         f"Identical to {first.info.run_id}: all 11 values of 7 metrics"
     ]
-    assert runs_in(tmp_path)[1].data.tags["threads"] == str(os.cpu_count())
+    assert runs_in(tmp_path, "mine\x1b[2J\x1b]0;owned\x07")[1].data.tags["mnist_exp.threads"] == str(os.cpu_count())

@@ -15,9 +15,10 @@ from mlflow import MlflowClient
 
 import mnist_exp
 from mnist_exp import run
-from mnist_exp.composition import CONF, compose
+from mnist_exp.composition import compose
 from mnist_exp.config import MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
+from mnist_exp.presets import CONF
 from mnist_exp.sweep_tracking import Parent, record_in_job
 
 from .conftest import (
@@ -40,7 +41,7 @@ LONG = ("training.epochs=100000", "dataset.limit=2000", "training.batch_size=100
 def test_a_sweep_is_one_parent_with_its_jobs_below(sweep_folder: Path) -> None:
     parent, jobs = sweep_in(sweep_folder)
     assert parent.info.status == "FINISHED"
-    assert parent.data.tags["overrides"] == " ".join(SIX)
+    assert parent.data.tags["mnist_exp.overrides"] == " ".join(SIX)
     assert {job.info.status for job in jobs} == {"FINISHED"}
     assert [job.info.run_name for job in jobs] == [
         f"hidden={hidden} activation={activation}" for hidden in (16, 32, 64) for activation in ("sigmoid", "relu")
@@ -49,7 +50,7 @@ def test_a_sweep_is_one_parent_with_its_jobs_below(sweep_folder: Path) -> None:
     for job in jobs:
         assert {"test_loss", "test_accuracy", "fit_seconds", "objective", "val_accuracy"} <= set(job.data.metrics)
         assert job.data.metrics["objective"] == job.data.metrics["val_accuracy"]
-        assert (Path(job.data.tags["output"]) / "model.keras").is_file()
+        assert (Path(job.data.tags["mnist_exp.output"]) / "model.keras").is_file()
 
 
 def test_the_parent_holds_the_ranking_figures_and_the_best(sweep_folder: Path, tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_the_parent_holds_the_ranking_figures_and_the_best(sweep_folder: Path, t
         "figures/curves.png",
         "figures/objective.png",
     }
-    assert parent.data.tags["best_run"] == best.info.run_id
+    assert parent.data.tags["mnist_exp.best_run"] == best.info.run_id
     for name in ("test_loss", "test_accuracy", "objective", "val_accuracy"):
         assert parent.data.metrics[name] == best.data.metrics[name]
     config = Path(client.download_artifacts(parent.info.run_id, "best.yaml", str(tmp_path)))
@@ -78,7 +79,7 @@ def test_figures_and_the_model_are_kept_of_the_best_alone(sweep_folder: Path) ->
     parent, jobs = sweep_in(sweep_folder)
     client = store(sweep_folder)
     kept = {job.info.run_id for job in jobs if "figures/curves.png" in artifacts(client, job.info.run_id)}
-    assert kept == {parent.data.tags["best_run"]}
+    assert kept == {parent.data.tags["mnist_exp.best_run"]}
     models = client.search_logged_models([parent.info.experiment_id])
     assert {model.source_run_id for model in models} == kept
 
@@ -115,7 +116,7 @@ def test_seeds_are_one_row_and_single_runs_stay_single(tmp_path: Path) -> None:
     assert "Welch's t-test" in done.stdout
     for job in jobs:
         assert "figures/predictions.png" in artifacts(store(tmp_path), job.info.run_id)
-    [single] = [one for one in runs_in(tmp_path) if not {"sweep", "swept"} & set(one.data.tags)]
+    [single] = [one for one in runs_in(tmp_path) if not {"mnist_exp.sweep", "mnist_exp.swept"} & set(one.data.tags)]
     assert "mlflow.parentRunId" not in single.data.tags
 
 
@@ -150,7 +151,7 @@ def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -
     assert done.returncode == 1
     _, jobs = sweep_in(tmp_path)
     assert [job.info.status for job in jobs] == ["FINISHED", "FINISHED", "FINISHED", "FAILED"]
-    assert jobs[3].data.tags["error"] == "training.callbacks.SwapEMAWeights: needs optimizer.use_ema=true"
+    assert jobs[3].data.tags["mnist_exp.error"] == "training.callbacks.SwapEMAWeights: needs optimizer.use_ema=true"
     assert jobs[3].info.run_name == "use_ema=false callbacks={SwapEMAWeights:{}}"
     assert "error.txt" in artifacts(store(tmp_path), jobs[3].info.run_id)
 
@@ -164,7 +165,10 @@ def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -
         ("tracking.run_name=a,b", "tracking.run_name: is the same for all jobs of a sweep, so it has one value"),
         ("seed=0,1,0", "seed=0,1,0: each value may be listed once"),
         ("objective=loss,val_loss", "objective: is the same for all jobs of a sweep"),
-        ("tracking.uri=postgresql://me:secret@host/db", "put a password into MLFLOW_TRACKING_URI"),
+        (
+            "tracking.uri=postgresql://me:secret@host/db",
+            "put an address with a password or parameters into MLFLOW_TRACKING_URI",
+        ),
     ],
 )
 def test_values_are_checked_before_the_first_job(tmp_path: Path, swept: str, message: str) -> None:
@@ -274,10 +278,11 @@ def test_two_sweeps_at_once_do_not_mix(tmp_path: Path) -> None:
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
     recorded = runs_in(tmp_path)
-    parents = {one.info.run_id: one.data.tags["overrides"] for one in recorded if "sweep" in one.data.tags}
+    sweeps = [one for one in recorded if "mnist_exp.sweep" in one.data.tags]
+    parents = {one.info.run_id: one.data.tags["mnist_exp.overrides"] for one in sweeps}
     assert len(parents) == 2
     for one in recorded:
-        if "swept" in one.data.tags:
+        if "mnist_exp.swept" in one.data.tags:
             assert f"model.hidden={one.data.params['model.hidden']}" in parents[one.data.tags["mlflow.parentRunId"]]
     assert len(recorded) == 6
 
@@ -382,7 +387,7 @@ def test_a_lookup_finds_what_finished_and_nothing_else(tmp_path: Path) -> None:
     [recorded] = runs_in(tmp_path)
     tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]).config.tracking
     parent = Parent(recorded.info.run_id, tracking, (), tmp_path, tmp_path, 0)
-    signature = recorded.data.tags["signature"]
+    signature = recorded.data.tags["mnist_exp.signature"]
     found = record_in_job(parent).finished(signature)
     assert found is not None
     assert (found.run_id, found.objective) == (result.run_id, result.objective)

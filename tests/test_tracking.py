@@ -19,7 +19,8 @@ from mnist_exp import run
 from mnist_exp.composition import compose
 from mnist_exp.datasets import Data
 from mnist_exp.errors import InputError
-from mnist_exp.tracking import experiment_signature, recorded_config
+from mnist_exp.experiment import experiment_signature
+from mnist_exp.tracking import recorded_config
 
 from .conftest import QUICK, artifacts, command, runs_in, start, store, wait_for_line
 
@@ -94,10 +95,10 @@ def test_the_dataset_and_tags(tracked_folder: Path, mnist: Data) -> None:
     assert used.dataset.digest == mnist.digest
     assert json.loads(used.dataset.profile or "") == {"training": 60000, "validation": 10000, "test": 10000}
     tags = recorded.data.tags
-    assert tags["signature"] == experiment_signature(compose([]).config, mnist.digest)
-    assert tags["host"] == socket.gethostname()
-    assert tags["process"].split()[0].isdigit()
-    assert tags["overrides"] == ""
+    assert tags["mnist_exp.signature"] == experiment_signature(compose([]).config, mnist.digest)
+    assert tags["mnist_exp.host"] == socket.gethostname()
+    assert tags["mnist_exp.process"].split()[0].isdigit()
+    assert tags["mnist_exp.overrides"] == ""
     assert tags["team"] == "vision"
     assert tags["mlflow.note.content"] == "first"
     assert recorded.info.run_name == "baseline"
@@ -133,9 +134,9 @@ def test_a_run_is_named_by_what_was_typed_unless_it_has_a_name() -> None:
     run("model.hidden=4", *QUICK)
     run("tracking.run_name=mine", *QUICK)
     first, second = runs_in(Path())
-    assert first.info.run_name == " ".join(("model.hidden=4", *QUICK)) == first.data.tags["overrides"]
+    assert first.info.run_name == " ".join(("model.hidden=4", *QUICK)) == first.data.tags["mnist_exp.overrides"]
     assert second.info.run_name == "mine"
-    assert second.data.tags["overrides"] == " ".join(QUICK)
+    assert second.data.tags["mnist_exp.overrides"] == " ".join(QUICK)
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def main() -> None:
         assert isinstance(tracking, MLflowTracking)
         client, experiment_id = connect(tracking)
         record = MLflowSweepRecord(Parent("", tracking, (), Path(folder), Path(folder), 0), client, experiment_id)
-        signature = client.get_run(result.run_id).data.tags["signature"]
+        signature = client.get_run(result.run_id).data.tags["mnist_exp.signature"]
         for name, wanted in (("finished", signature), ("not finished", "f" * 64)):
             seconds = []
             for _ in range(50):
@@ -68,7 +68,7 @@ def _copy(database: Path, run_id: str, count: int) -> None:
                 name = uuid.UUID(int=number).hex
                 for row in rows:
                     copy = dict(zip(columns, row, strict=True)) | {key: name}
-                    if copy.get("key") == "signature":
+                    if copy.get("key") == "mnist_exp.signature":
                         copy["value"] = name * 2
                     copies.append(tuple(copy.values()))
             marks = ", ".join("?" * len(columns))

@@ -1,0 +1,46 @@
+"""Passwords and tokens are taken out of every text before it is shown, logged or stored."""
+
+import logging
+import os
+import re
+import traceback
+
+# MLflow sends these to a server, which may repeat them in an error.
+_SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
+_SHORTEST_SECRET = 4  # a shorter one stands by chance in many words
+
+# Of a database's address, the password may hold what ends the host in a URL.
+_USER_AND_PASSWORD = re.compile(r"://(?:[^\s/?#]*@|[^\s:/@]*:[^\s@'\"]*@)")
+_QUERY_VALUE = re.compile(r"([?&;][\w.%-]+=)[^\s&;'\")>]*[^\s&;'\")>\]:]")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without what can log in: an address's user, password and query values, and the tokens of MLflow.
+
+    >>> without_secrets("https://me:secret@host/mlflow does not answer")
+    'https://host/mlflow does not answer'
+    >>> without_secrets("postgresql://host/db?user=me&password=secret")
+    'postgresql://host/db?user=...&password=...'
+    """
+    text = _QUERY_VALUE.sub(r"\1...", _USER_AND_PASSWORD.sub("://", text))
+    for variable in _SECRET_VARIABLES:
+        secret = os.environ.get(variable, "")
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "...")
+    return text
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return an error's traceback, with those of its causes, without secrets."""
+    return without_secrets("".join(traceback.format_exception(error)))
+
+
+class SecretsFilter(logging.Filter):
+    """Lets every message of a logger or handler through without the secrets in it or in its traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record; return True."""
+        record.msg, record.args = without_secrets(record.getMessage()), ()
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = traceback_text(record.exc_info[1]).rstrip()
+        return True

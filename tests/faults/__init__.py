@@ -1,0 +1,1 @@
+"""Faults while something is written: signals, full disks."""

@@ -1,0 +1,230 @@
+"""A store is whole or not there: what ends the process that makes or upgrades it."""
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+import mnist_exp
+from mnist_exp.composition import compose
+from mnist_exp.config import MLflowTracking
+from mnist_exp.errors import InputError
+from mnist_exp.store import connect, tables
+
+from ..conftest import QUICK, command, runs_in, start
+
+NEW = ".mlflow.db.new"
+WHOLE = 950_000  # bytes of a new store
+TRIES = 12
+
+
+def open_store(folder: Path) -> MlflowClient:
+    """Reach the store in a folder as a run does; it is made where there is none."""
+    tracking = compose([f"tracking.uri=sqlite:///{folder}/mlflow.db"]).config.tracking
+    assert isinstance(tracking, MLflowTracking)
+    return connect(tracking)[0]
+
+
+def size(path: Path) -> int:
+    """Return the bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def wait_for_size(path: Path, wanted: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a file that a process writes has so many bytes, or the process has ended."""
+    while size(path) < wanted and process.poll() is None:
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_store_whose_making_is_interrupted_works_afterwards(tmp_path: Path, number: signal.Signals) -> None:
+    halfway = 0
+    for index in range(TRIES):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        process = start(*QUICK, cwd=folder)
+        wait_for_size(folder / NEW, 20_000 + index * (WHOLE - 20_000) // TRIES, process)
+        process.send_signal(number)
+        process.communicate(timeout=100)
+        if (folder / "mlflow.db").exists():
+            assert len(tables(folder / "mlflow.db")) > 50
+        else:
+            halfway += 1
+        assert open_store(folder).search_experiments()
+        assert not (folder / NEW).exists()
+    assert halfway > TRIES // 2  # or the signals came too late to show anything
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 kB, of which MLflow's tables need 950."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_no_store(small_disk: Path, tmp_path: Path) -> None:
+    for index in range(TRIES // 2):
+        (small_disk / "ballast").write_bytes(b"x" * 60_000 * index)
+        done = command(*QUICK, f"tracking.uri=sqlite:///{small_disk}/mlflow.db", cwd=tmp_path)
+        assert done.returncode == 1
+        assert f"tracking.uri=sqlite:///{small_disk}/mlflow.db: cannot be written" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert {path.name for path in small_disk.iterdir()} == {"ballast", ".mlflow.db.lock"}
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    assert open_store(small_disk).search_experiments()
+
+
+@pytest.mark.slow
+def test_a_file_that_may_not_grow_leaves_no_store(tmp_path: Path) -> None:
+    for index in range(TRIES // 2):
+        most = 50_000 + 150_000 * index
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_exp", *QUICK],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1])},
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (most, most)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "tracking.uri=sqlite:///mlflow.db: cannot be written" in done.stderr
+        assert not (tmp_path / "mlflow.db").exists()
+        assert not (tmp_path / NEW).exists()
+    assert open_store(tmp_path).search_experiments()
+
+
+def test_what_killed_processes_left_is_cleaned_up(tmp_path: Path) -> None:
+    for name in (NEW, f"{NEW}-journal", "mlflow.db", "mlflow.db-journal"):
+        (tmp_path / name).touch()  # as a killed process leaves them, the first two with something in them
+    (tmp_path / NEW).write_bytes(b"half a store")
+    assert open_store(tmp_path).search_experiments()
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}
+
+
+@pytest.fixture
+def older(tmp_path: Path) -> Path:
+    """A store as an older MLflow left it, made by MLflow's own migrations, with a run in it."""
+    from alembic import command as alembic
+    from mlflow.store.db import utils
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    engine = utils.create_sqlalchemy_engine_with_retry(uri)  # type: ignore[no-untyped-call]
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        config = utils._get_alembic_config(uri)  # type: ignore[no-untyped-call]
+        config.attributes["connection"] = connection
+        alembic.upgrade(config, OLDER)
+    engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute(
+            "INSERT INTO experiments (experiment_id, name, artifact_location, lifecycle_stage) "
+            f"VALUES (1, 'mnist_exp', 'file://{tmp_path}/mlruns/1', 'active')"
+        )
+        connection.execute(
+            "INSERT INTO runs "
+            "(run_uuid, name, user_id, experiment_id, status, start_time, lifecycle_stage, artifact_uri) "
+            f"VALUES ('old', 'old', 'me', 1, 'FINISHED', 1, 'active', 'file://{tmp_path}/mlruns/1/old/artifacts')"
+        )
+        connection.commit()
+    return tmp_path
+
+
+OLDER = "0584bdc529eb"  # the tables of MLflow 2.15
+
+
+def test_an_older_store_is_upgraded_and_kept_as_it_was(older: Path) -> None:
+    before = (older / "mlflow.db").read_bytes()
+    (older / "mlflow.db").chmod(0o600)
+    done = command(*QUICK, cwd=older)
+    assert done.returncode == 0, done.stderr
+    assert (older / "mlflow.db").stat().st_mode & 0o777 == 0o600
+    [kept] = older.glob("mlflow.db.*")
+    assert f"mlflow.db was made by another version of MLflow and is now upgraded; as it was: {kept.name}" in done.stdout
+    assert kept.read_bytes() == before
+    assert [run.info.run_name for run in runs_in(older)] == ["old", " ".join(QUICK)]
+    assert "upgraded" not in command(*QUICK, cwd=older).stdout
+
+
+def mark_running(folder: Path, **tags: str) -> None:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+        connection.execute("UPDATE runs SET status = 'RUNNING'")
+        connection.executemany("INSERT INTO tags (key, value, run_uuid) VALUES (?, ?, 'old')", tags.items())
+        connection.commit()
+
+
+def test_an_older_store_is_not_upgraded_while_a_run_is_alive(older: Path) -> None:
+    mark_running(older)
+    before = (older / "mlflow.db").read_bytes()
+    done = command(*QUICK, cwd=older)
+    assert done.returncode == 1
+    assert "is upgraded only while no run is RUNNING in it, as old is; wait for it" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert (older / "mlflow.db").read_bytes() == before
+    assert {path.name for path in older.iterdir()} == {"mlflow.db", ".mlflow.db.lock", "outputs"}
+
+
+def test_a_run_whose_process_has_gone_does_not_stop_an_upgrade(older: Path) -> None:
+    mark_running(older, **{"mnist_exp.host": socket.gethostname(), "mnist_exp.process": "999999999 started 1"})
+    assert command(*QUICK, cwd=older).returncode == 0
+    assert [run.info.status for run in runs_in(older)] == ["KILLED", "FINISHED"]
+
+
+@pytest.mark.slow
+def test_an_upgrade_that_is_killed_leaves_the_store_as_it_was(older: Path, tmp_path: Path) -> None:
+    before = (older / "mlflow.db").read_bytes()
+    killed = 0
+    for index in range(TRIES):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        shutil.copy(older / "mlflow.db", folder)
+        process = start(*QUICK, cwd=folder)
+        wait_for_size(folder / NEW, 200_000 + index * (WHOLE - 200_000) // TRIES, process)
+        process.kill()
+        process.communicate(timeout=100)
+        if not list(folder.glob("mlflow.db.*")):
+            assert (folder / "mlflow.db").read_bytes() == before
+            killed += 1
+        open_store(folder)
+        assert "old" in [run.info.run_name for run in runs_in(folder)]
+    assert killed > TRIES // 2
+
+
+def test_a_store_behind_a_link_is_made_and_locked_where_the_link_leads(tmp_path: Path) -> None:
+    for name in ("shared", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "mlflow.db").symlink_to(tmp_path / "shared" / "mlflow.db")
+    assert open_store(tmp_path / "mine").search_experiments()
+    assert (tmp_path / "mine" / "mlflow.db").is_symlink()
+    assert {path.name for path in (tmp_path / "shared").iterdir()} == {"mlflow.db", ".mlflow.db.lock"}
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
+        other.execute("CREATE TABLE albums (name TEXT)")
+    before = (tmp_path / "mlflow.db").read_bytes()
+    with pytest.raises(InputError, match="holds a database that is no whole MLflow store"):
+        open_store(tmp_path)
+    assert (tmp_path / "mlflow.db").read_bytes() == before

@@ -1,0 +1,117 @@
+"""What makes two experiments the same: a result is used again only if nothing that could change it did."""
+
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+
+import mnist_exp
+from mnist_exp import experiment
+from mnist_exp.composition import compose
+from mnist_exp.presets import CONF
+
+from .conftest import QUICK, command, runs_in
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of this project, to be edited, as a folder for PYTHONPATH."""
+    root = Path(mnist_exp.__file__).parents[1]
+    for name in ("mnist_exp", "hydra_plugins"):
+        shutil.copytree(root / name, tmp_path / "copy" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CONF, tmp_path / "copy" / "conf", dirs_exist_ok=True)
+    return tmp_path / "copy"
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, path
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("models.py", '"activation": "softmax"', '"activation": "softplus"'),
+        ("training.py", "training.loss or (", 'training.loss or "MeanSquaredError" or ('),
+        ("datasets.py", "np.sort(order[:size]), np.sort(order[size:])", "order[:size], order[size:]"),
+    ],
+)
+def test_after_an_edit_of_what_trains_nothing_is_skipped(
+    tmp_path: Path, copy: Path, module: str, old: str, new: str
+) -> None:
+    arguments = (*QUICK, "dataset.validation=100", "resume=true")
+    assert command(*arguments, cwd=tmp_path, PYTHONPATH=str(copy)).returncode == 0
+    again = command(*arguments, cwd=tmp_path, PYTHONPATH=str(copy))
+    assert "has finished this before" in again.stdout
+    edit(copy / "mnist_exp" / module, old, new)
+    edited = command(*arguments, cwd=tmp_path, PYTHONPATH=str(copy))
+    assert edited.returncode == 0, edited.stderr
+    assert "has finished this before" not in edited.stdout
+    first, second = runs_in(tmp_path)
+    assert first.data.tags["mnist_exp.code"] != second.data.tags["mnist_exp.code"]
+    assert first.data.metrics["test_loss"] != second.data.metrics["test_loss"]
+
+
+def test_an_edit_of_a_figure_or_a_table_invalidates_nothing(tmp_path: Path, copy: Path) -> None:
+    arguments = (*QUICK, "resume=true")
+    assert command(*arguments, cwd=tmp_path, PYTHONPATH=str(copy)).returncode == 0
+    for name in ("figures.py", "ranking.py"):
+        with (copy / "mnist_exp" / name).open("a") as module:
+            module.write("\n\nprint('edited')\n")
+    assert "has finished this before" in command(*arguments, cwd=tmp_path, PYTHONPATH=str(copy)).stdout
+    assert len(runs_in(tmp_path)) == 1
+
+
+def test_after_an_edit_a_sweep_has_a_new_parent(tmp_path: Path, copy: Path) -> None:
+    sweep = ("-m", *QUICK, "seed=0,1", "resume=true")
+    for _ in range(2):
+        assert command(*sweep, cwd=tmp_path, PYTHONPATH=str(copy)).returncode == 0
+    [parent] = [run for run in runs_in(tmp_path) if "mnist_exp.sweep" in run.data.tags]
+    assert len(runs_in(tmp_path)) == 3
+    edit(copy / "mnist_exp" / "models.py", '"activation": "softmax"', '"activation": "softplus"')
+    assert command(*sweep, cwd=tmp_path, PYTHONPATH=str(copy)).returncode == 0
+    recorded = runs_in(tmp_path)
+    parents = [run.info.run_id for run in recorded if "mnist_exp.sweep" in run.data.tags]
+    assert parents[0] == parent.info.run_id
+    jobs = [run.data.tags.get("mlflow.parentRunId") for run in recorded]
+    assert [jobs.count(one) for one in parents] == [2, 2]
+
+
+# What the code that can change a result imports, and which cannot: texts, types, checks, signals, recording, pictures.
+CANNOT_CHANGE_A_RESULT = {
+    "backend",
+    "config",
+    "errors",
+    "experiment",
+    "figures",
+    "interrupts",
+    "redaction",
+    "tracking",
+}
+
+
+def test_the_list_of_code_that_can_change_a_result_is_complete() -> None:
+    package = Path(mnist_exp.__file__).parent
+    listed = {name.removesuffix(".py") for name in experiment._RESULT_CODE}
+    imported = set()
+    for name in listed:
+        for node in ast.walk(ast.parse((package / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "mnist_exp":
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("mnist_exp."):
+                imported.add(str(node.module).partition(".")[2])
+    assert imported - listed == CANNOT_CHANGE_A_RESULT
+
+
+def test_another_version_of_a_package_is_another_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose([]).config
+    before = experiment.experiment_signature(config, "digest")
+    assert before == experiment.experiment_signature(config, "digest")
+    for package in ("numpy", "keras", "tensorflow"):
+        with monkeypatch.context() as changed:
+            changed.setattr(experiment, "version", lambda name, package=package: "9" if name == package else "1")
+            one = experiment.experiment_signature(config, "digest")
+            changed.setattr(experiment, "version", lambda _: "1")
+            assert one != experiment.experiment_signature(config, "digest")

@@ -1,0 +1,166 @@
+"""No password reaches a terminal, a file or a store, whatever goes wrong."""
+
+import logging
+import os
+import signal
+import subprocess
+import traceback
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from mnist_exp import run
+from mnist_exp.composition import compose
+from mnist_exp.errors import InputError
+from mnist_exp.redaction import SecretsFilter, without_secrets
+
+from .conftest import QUICK, command, installed, start, wait_for_line
+
+SECRETS = ("hunter2", "t0ken-of-mine", "qu3ry-secret", "somebody")
+Server = tuple[str, subprocess.Popen[str]]
+
+
+def with_login(uri: str) -> str:
+    return uri.replace("http://", "http://somebody:hunter2@")
+
+
+def assert_no_secret(folder: Path, *outputs: str) -> None:
+    """Look at all that was printed and at every byte of every file below a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    for secret in SECRETS:
+        assert all(secret not in output for output in outputs), outputs
+        assert [path for path in files if secret.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://me:pa@ss@host/x", "https://host/x"),
+        (
+            "API request to http://me:secret@h:5/api failed, see http://h",
+            "API request to http://h:5/api failed, see http://h",
+        ),
+        ("postgresql+psycopg://me:secret@/db", "postgresql+psycopg:///db"),
+        ("postgresql://me:pa/ss?w#rd@host/db is closed", "postgresql://host/db is closed"),
+        ("http://127.0.0.1:5000/#/experiments/1 of me@host", "http://127.0.0.1:5000/#/experiments/1 of me@host"),
+        ("http://host/?token=a:b: cannot be read", "http://host/?token=...: cannot be read"),
+        ("'https://token@host'", "'https://host'"),
+        ("url: /api?token=secret&run_id=1 (Caused by", "url: /api?token=...&run_id=... (Caused by"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("optimizer=sgd: did you mean adam?", "optimizer=sgd: did you mean adam?"),
+    ],
+)
+def test_what_is_taken_out(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+    assert str(InputError(text)) == shown
+
+
+def test_a_token_of_the_environment_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken-of-mine")
+    assert without_secrets("403: bearer t0ken-of-mine is not known") == "403: bearer ... is not known"
+
+
+def test_a_logged_error_has_none(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.addFilter(SecretsFilter())
+    try:
+        try:
+            raise OSError("http://me:hunter2@host does not answer")
+        except OSError as error:
+            raise RuntimeError("sending failed") from error
+    except RuntimeError:
+        logging.getLogger("somewhere").exception("to %s", "http://me:hunter2@host/a")
+    assert "hunter2" not in caplog.text
+    assert "to http://host/a" in caplog.text
+    assert "OSError: http://host does not answer" in caplog.text
+
+
+@pytest.mark.parametrize("override", ["tracking.uri=[{}]", "tracking.urii={}", "tracking.note=[{}", "model.hidden={}"])
+def test_a_message_about_bad_input_has_none(override: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compose([override.format("'http://somebody:hunter2@host/?token=qu3ry-secret'")])
+    assert not any(secret in str(caught.value) for secret in SECRETS)
+
+
+def test_an_outage_while_a_run_trains(tmp_path: Path, server: Server) -> None:
+    uri, process = server
+    environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_URI": with_login(uri)}
+    training = start(*QUICK, "training.epochs=300", cwd=tmp_path, **environment)
+    wait_for_line(training, "Epoch 3/")
+    os.killpg(process.pid, signal.SIGKILL)
+    stdout, stderr = training.communicate(timeout=200)
+    assert training.returncode == 1
+    assert "Traceback" not in stderr
+    [log] = tmp_path.glob("outputs/*/*/run.log")
+    assert "the store does not answer" in log.read_text()
+    assert f"API request to {uri}/api" in (log.parent / "error.txt").read_text()
+    assert_no_secret(tmp_path, stdout, stderr)
+
+
+LAUNCHERS = {"basic": "hydra-core", "joblib": "hydra-joblib-launcher", "submitit_local": "hydra-submitit-launcher"}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_an_outage_while_a_sweep_trains(tmp_path: Path, server: Server, launcher: str) -> None:
+    if not installed(LAUNCHERS[launcher]):
+        pytest.skip(f"hydra/launcher={launcher} is not installed")
+    uri, process = server
+    environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_URI": with_login(uri)}
+    sweep = ("-m", *QUICK, "training.epochs=2,300", f"hydra/launcher={launcher}")
+    training = start(*sweep, cwd=tmp_path, **environment)
+    wait_for_line(training, "1 of 2 done")
+    os.killpg(process.pid, signal.SIGKILL)
+    stdout, stderr = training.communicate(timeout=200)
+    assert training.returncode == 1
+    assert_no_secret(tmp_path, stdout, stderr)
+
+
+def test_a_server_that_is_none(tmp_path: Path, server: Server) -> None:
+    """It answers, but with no MLflow behind the address that the query makes of it."""
+    uri, _ = server
+    secret = f"{with_login(uri)}/?token=qu3ry-secret"
+    environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_TOKEN": "t0ken-of-mine"}
+    for arguments in ((f"tracking.uri='{secret}'",), (f"tracking.uri='{secret}'", "resume=true")):
+        done = command(*QUICK, *arguments, cwd=tmp_path, **environment)
+        assert done.returncode == 1
+        assert f"tracking.uri={uri}/?token=...: " in done.stderr
+        assert_no_secret(tmp_path, done.stdout, done.stderr)
+    for module in ("compare", "rerun", "predict"):
+        names = {"compare": (), "rerun": ("0" * 32,), "predict": ("0" * 32, "a.png")}[module]
+        (tmp_path / "a.png").write_bytes(b"")
+        done = command(*names, f"tracking.uri='{secret}'", cwd=tmp_path, module=f"mnist_exp.{module}", **environment)
+        assert done.returncode == 1
+        assert module == "predict" or f"tracking.uri={uri}/?token=...: " in done.stderr
+        assert_no_secret(tmp_path, done.stdout, done.stderr)
+
+
+def test_a_notebook_shows_none_in_the_errors_behind_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    uri, _ = server
+    with pytest.raises(InputError) as caught:
+        run(*QUICK, f"tracking.uri='{with_login(uri)}/?token=qu3ry-secret'")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not any(secret in shown for secret in SECRETS)
+
+
+def test_a_sweep_takes_no_password_that_it_would_write_down(tmp_path: Path) -> None:
+    for uri in ("http://somebody:hunter2@127.0.0.1:9", "mysql://127.0.0.1/db?password=qu3ry-secret"):
+        done = command("-m", "seed=0,1", f"tracking.uri='{uri}'", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "put an address with a password or parameters into MLFLOW_TRACKING_URI" in done.stderr
+        assert not any(secret in done.stderr for secret in SECRETS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_run_stores_has_none(tmp_path: Path, server: Server) -> None:
+    uri, _ = server
+    diverging = ("optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear")
+    for arguments in (QUICK, (*QUICK, *diverging), ("-m", *QUICK, "seed=0,1")):
+        command(*arguments, cwd=tmp_path, MLFLOW_TRACKING_URI=with_login(uri))
+    client = MlflowClient(uri)
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert len(runs) == 5
+    for recorded in runs:
+        assert not any(secret in str(recorded.to_dictionary()) for secret in SECRETS)
+    assert_no_secret(tmp_path)  # the server keeps its artifacts there
