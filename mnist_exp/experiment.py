@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -72,4 +72,12 @@ def code_digest() -> str:
 
 def package_versions(backend: str) -> dict[str, str]:
     """Return the versions of Keras, of its backend (`tensorflow` or `jax`) and of NumPy."""
-    return {name: version(name) for name in (backend, "keras", "numpy")}
+    return {name: package_version(name) for name in (backend, "keras", "numpy")}
+
+
+def package_version(module: str) -> str:
+    """Return the version of what brings a module; of Keras and TensorFlow there is more, such as tensorflow-cpu."""
+    try:
+        return version(module)
+    except PackageNotFoundError:
+        return version(packages_distributions()[module][0])

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from mnist_exp import __version__, store
 from mnist_exp.config import Config, MLflowTracking, objective_direction
 from mnist_exp.datasets import Data
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import Experiment, code_digest, experiment_signature, package_versions
+from mnist_exp.experiment import Experiment, code_digest, experiment_signature, package_version, package_versions
 from mnist_exp.keras_names import show
 from mnist_exp.presets import parse_values, read_text
 from mnist_exp.ranking import job_name
@@ -285,7 +284,7 @@ def log_model(client: "MlflowClient", experiment_id: str, run_id: str, model: "k
             mlflow_model=description,
             signature=signature,
             input_example=example,
-            pip_requirements=[f"{name}=={version(name)}" for name in ("keras", "tensorflow", "numpy")],
+            pip_requirements=[f"{name}=={package_version(name)}" for name in ("keras", "tensorflow", "numpy")],
         )
         client.log_model_artifacts(logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, "READY")
