@@ -6,25 +6,36 @@ In `hydra_plugins`, since Hydra looks for launchers nowhere else; it imports thi
 from collections.abc import Sequence
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, run_job
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import open_dict
+
+# python -m mnist_exp -m hydra/launcher=stacked backend=jax 'seed=range(8)' optimizer.learning_rate=0.001,0.01
+ConfigStore.instance().store(
+    group="hydra/launcher",
+    name="stacked",
+    node={"_target_": f"{__name__}.StackedLauncher"},
+    provider="mnist_exp",
+)
 
 
-class StackedLauncher(Launcher):
-    """Composes each job as Hydra's basic launcher does, then lets the task function run them together."""
+class StackedLauncher(BasicLauncher):
+    """Composes each job as Hydra's basic launcher does, then lets the task function run them together.
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what `launch` needs; called by Hydra."""
-        self._context, self._task, self._config = hydra_context, task_function, config
+    A task function that cannot, as `command_line.py` makes it, is called for each job.
+    """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; of each what Hydra's sweepers expect, with its objective."""
-        task: Any = self._task  # as composition.py made it
+        """Run the jobs; return of each what Hydra's sweepers expect, with its objective."""
+        task: Any = self.task_function
+        if not hasattr(task, "run_jobs"):
+            return super().launch(job_overrides, initial_job_idx)
+        assert self.hydra_context is not None
+        assert self.config is not None
         jobs, returned = [], []
         for index, overrides in enumerate(job_overrides, start=initial_job_idx):
-            config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
                 config.hydra.job.id, config.hydra.job.num = str(index), index
             composed = run_job(
@@ -32,7 +43,7 @@ class StackedLauncher(Launcher):
                 config=config,
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
-                hydra_context=self._context,
+                hydra_context=self.hydra_context,
                 configure_logging=False,
             )
             jobs.append(composed.return_value)

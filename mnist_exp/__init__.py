@@ -4,11 +4,12 @@
 """
 
 import os
+import re
 import sys
 
 # `python -m` puts the current folder first, where a stranger's numpy.py or hydra_plugins/ could lie. Nothing is
 # imported from there. While Python locates our module, sys.argv[0] is "-m".
-_module = sys.orig_argv[-len(sys.argv)].removeprefix("-m") if sys.argv[:1] == ["-m"] else ""
+_module = re.sub("^-[A-Za-z]*?m", "", sys.orig_argv[-len(sys.argv)]) if sys.argv[:1] == ["-m"] else ""
 if _module.partition(".")[0] == "mnist_exp" and sys.path[:1] == [os.getcwd()]:
     del sys.path[0]
 
@@ -20,7 +21,7 @@ __version__ = "0.1.0"
 __all__ = ["run"]
 
 if TYPE_CHECKING:
-    from mnist_exp.runner import Result
+    from mnist_exp.experiment import Result
 
 
 def run(*overrides: str, config_dir: str | Path | None = None) -> "Result":
@@ -33,7 +34,7 @@ def run(*overrides: str, config_dir: str | Path | None = None) -> "Result":
     Raises:
         InputError: a ValueError that names the key, its value, and what would be right.
     """
-    from mnist_exp.composition import compose
+    from mnist_exp.config.composition import compose
     from mnist_exp.errors import InputError
     from mnist_exp.runner import run_experiment
 

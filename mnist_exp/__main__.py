@@ -6,10 +6,10 @@ import os
 from contextlib import AbstractContextManager
 
 from mnist_exp import interrupts
-from mnist_exp.arguments import errors_told
-from mnist_exp.composition import Composed, StartedSweep, Sweep, command_line
-from mnist_exp.config import MLflowTracking
+from mnist_exp.commands import exit_on_errors
+from mnist_exp.config.command_line import StartedSweep, command_line
 from mnist_exp.errors import printable
+from mnist_exp.experiment import Experiment, Sweep
 
 
 def main() -> None:
@@ -21,19 +21,18 @@ def main() -> None:
     gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)
     interrupts.install()
-    with errors_told():
+    with exit_on_errors():
         command_line(_run, _sweep)
 
 
-def _run(composed: Composed) -> None:
-    experiment = composed.experiment()
+def _run(experiment: Experiment) -> None:
     if experiment.config.resume:
-        from mnist_exp.sweeps import find_finished
+        from mnist_exp.sweeps.jobs import find_finished
+        from mnist_exp.tracking.tracker import stored
 
-        if (run_id := find_finished(experiment)) is not None:
-            tracking = experiment.config.tracking
-            registers = " and registers it" if isinstance(tracking, MLflowTracking) and tracking.register else ""
-            print(printable(f"Run {run_id} has finished this before; resume=false runs it again{registers}"))
+        if (job := find_finished(experiment.config)) is not None:
+            registers = " and registers it" if stored(experiment.config.tracking).register else ""
+            print(printable(f"Run {job.run_id} has finished this before; resume=false runs it again{registers}"))
             return
     from mnist_exp.runner import run_experiment  # brings TensorFlow, so only once the configuration is known to be good
 
@@ -41,7 +40,7 @@ def _run(composed: Composed) -> None:
 
 
 def _sweep(sweep: Sweep) -> AbstractContextManager[StartedSweep]:
-    from mnist_exp.sweeps import start
+    from mnist_exp.sweeps.sweep import start
 
     return start(sweep)
 

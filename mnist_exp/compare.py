@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp import arguments, ranking
-from mnist_exp.composition import compose
-from mnist_exp.config import MLflowTracking
+from mnist_exp import commands
+from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError, printable
-from mnist_exp.ranking import Job
+from mnist_exp.sweeps import ranking
+from mnist_exp.tracking.job import Job, job_name
+from mnist_exp.tracking.tracker import stored
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,14 +31,14 @@ _CURVES = 200  # the most that are drawn
 def main() -> None:
     """Print a ranking of runs and draw their curves; exit with 1 and one message after bad input."""
     about = "Rank the runs of an experiment in MLflow by their objective, and draw their curves."
-    parser = arguments.parser("compare", about, _EXAMPLES)
+    parser = commands.parser("compare", about, _EXAMPLES)
     parser.add_argument("overrides", nargs="*", help="such as tracking.experiment=NAME tracking.uri=ADDRESS")
     parser.add_argument("--filter", default="", help="a condition in MLflow's search syntax")
     parser.add_argument("--sort", help="MLflow's order_by, such as 'metrics.test_loss ASC'; instead of a ranking")
     parser.add_argument("--last", type=int, metavar="N", help="only the newest N of them")
     parser.add_argument("--plot", type=Path, default=Path("comparison.png"), help="where to draw; default: %(default)s")
     given = parser.parse_intermixed_args()
-    with arguments.errors_told():
+    with commands.exit_on_errors():
         compare(given.overrides, given.filter, given.sort, given.last, given.plot)
 
 
@@ -57,14 +58,12 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
         InputError: if there is no such store, MLflow refuses the condition or order, no run fulfils it, or the runs to
             be ranked have different objectives.
     """
-    tracking = compose(overrides).config.tracking
-    if not isinstance(tracking, MLflowTracking):
-        raise InputError("tracking=none: has no store whose runs could be compared")
+    tracking = stored(compose(overrides).config.tracking)
     if last is not None and last < 1:
         raise InputError(f"--last {last}: must be a whole number, at least 1")
-    arguments.check_plot(plot)
-    from mnist_exp import store
-    from mnist_exp.sweep_tracking import curve, job_of, search
+    commands.check_plot(plot)
+    from mnist_exp.tracking import store
+    from mnist_exp.tracking.reading import curve, recorded_job, search
 
     with store.store_errors(tracking.uri):
         client = store.connect_existing(tracking.uri)
@@ -83,7 +82,9 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
         if not runs:
             raise InputError(f"tracking.experiment={tracking.experiment}: no such run; --help shows filters")
         common, differing = _differences(runs)
-        jobs = [replace(job_of(run), values={key: run.data.params.get(key, "") for key in differing}) for run in runs]
+        jobs = [
+            replace(recorded_job(run), values={key: run.data.params.get(key, "") for key in differing}) for run in runs
+        ]
         objective, direction = _objective(runs, ranked=sort is None)
         rest = ranking.unranked(jobs)
         rows = ranking.rank(jobs, direction)
@@ -135,7 +136,7 @@ def _differences(runs: Sequence["Run"]) -> tuple[list[str], list[str]]:
 
 def _name(job: Job, keys: Sequence[str]) -> str:
     varying = {key: job.values[key] for key in keys}
-    return f"{ranking.job_name(varying, keys)} ({job.run_id[:6]})".strip()
+    return f"{job_name(varying, keys)} ({job.run_id[:6]})".strip()
 
 
 def _on_the_test_set(runs: Sequence["Run"], objective: str) -> str:

@@ -4,24 +4,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mnist_exp.config import Config
+from mnist_exp.config.schema import Config
 
-# The modules that can change a result. An edit of any other leaves what has finished valid.
-_RESULT_CODE = (
-    "compiled.py",
-    "datasets.py",
-    "keras_backend.py",
-    "keras_names.py",
-    "models.py",
-    "preprocessing.py",
-    "runner.py",
-    "stacking.py",
-    "training.py",
-)
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True)
@@ -34,20 +23,63 @@ class Child:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A configuration, what was typed to get it (`tracking` and `hydra` aside), and the folder for its files."""
+    """A configuration, what was typed to get it (`tracking` and `hydra` aside), and the folder for its files.
+
+    `child`: of a sweep's job. `repeats`: the id of the run that it repeats, if it does.
+    """
 
     config: Config
     overrides: tuple[str, ...]
     output: Path
     child: Child | None = None
+    repeats: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an experiment gives.
+
+    `history`: one value an epoch, for `loss`, each metric, and both with `val_`. `scores`: `test_loss`, a `test_`
+    value for each metric, and `fit_seconds`. `objective`: the value that runs are ranked by. `model`: takes raw images
+    of 0 to 255. `run_id`: MLflow's, None with `tracking=none`. `output`: the folder with figures, configuration, log
+    and model.
+    """
+
+    history: dict[str, list[float]]
+    scores: dict[str, float]
+    objective: float
+    model: "keras.Sequential"
+    run_id: str | None
+    config: Config
+    output: Path
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Several jobs, as typed and as a preset has it.
+
+    `overrides`: typed, `tracking` and `hydra` aside. `swept`: what was typed for each key that varies. `jobs`: their
+    number. `config`: the first job's. `watches_test_set`: whether any job does. `folder`: for the sweep's own files,
+    the jobs' folders in it. `sweeper`, `launcher`: Hydra's settings of them.
+    """
+
+    overrides: tuple[str, ...]
+    swept: dict[str, str]
+    jobs: int
+    config: Config
+    watches_test_set: bool
+    folder: Path
+    sweeper: dict[str, Any]
+    launcher: dict[str, Any]
+
+
+# Parts of a configuration that cannot change a result: where a run is recorded, and whether it may be skipped.
+NOT_OF_THE_RESULT = ("tracking", "resume")
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Return what can change a result: the configuration, the code that trains, and the packages it computes with.
-
-    Where a run is recorded (`tracking`) and whether it may be skipped (`resume`) are left out.
-    """
-    values = {key: value for key, value in asdict(config).items() if key not in ("tracking", "resume")}
+    """Return what can change a result: the configuration, the code that trains, and the packages it computes with."""
+    values = {key: value for key, value in asdict(config).items() if key not in NOT_OF_THE_RESULT}
     return {"configuration": values, "code": code_digest(), "packages": package_versions(config.backend)}
 
 
@@ -63,10 +95,14 @@ def signature(content: Any) -> str:
 
 @cache
 def code_digest() -> str:
-    """Return 12 hexadecimal digits that change with every edit of the code that can change a result."""
+    """Return 12 hexadecimal digits that change with every edit of the code that can change a result.
+
+    That is the folder `learning/`, and `runner.py`. An edit of any other file leaves what has finished valid.
+    """
+    package = Path(__file__).parent
     digest = hashlib.sha256()
-    for name in _RESULT_CODE:
-        digest.update((Path(__file__).parent / name).read_bytes())
+    for path in [*sorted((package / "learning").glob("*.py")), package / "runner.py"]:
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -77,6 +113,8 @@ def package_versions(backend: str) -> dict[str, str]:
 
 def package_version(module: str) -> str:
     """Return the version of what brings a module; of Keras and TensorFlow there is more, such as tensorflow-cpu."""
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version  # help can do without
+
     try:
         return version(module)
     except PackageNotFoundError:

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mnist_exp.errors import printable
+
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says once a machine that it makes a cache
 
 # Of the figures that each run draws; a constrained layout, which finds its own, draws twice.
@@ -67,7 +69,8 @@ def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Fig
             marker="o" if len(values) == 1 else None,
         )
     others = f", the best {_NAMED} named" if len(curves) > _NAMED else ""
-    axes.set(title=f"{metric} of {len(curves)} jobs{others}", xlabel="epoch", ylabel=metric)
+    shown = _plain(metric)  # which a store may say
+    axes.set(title=f"{shown} of {len(curves)} jobs{others}", xlabel="epoch", ylabel=shown)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.4)
     handles, labels = axes.get_legend_handles_labels()
@@ -145,7 +148,7 @@ def _heat_map(
 
 def _plain(text: str) -> str:
     """A label of bearable length, in which matplotlib finds no formula."""
-    return shorten(text, 60).replace("$", r"\$")
+    return printable(shorten(text, 60)).replace("$", r"\$")
 
 
 def _ordered(choices: set[str]) -> list[str]:

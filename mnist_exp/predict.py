@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from mnist_exp import arguments
-from mnist_exp.composition import compose
-from mnist_exp.config import MLflowTracking
+from mnist_exp import commands
+from mnist_exp.config.composition import compose
+from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.errors import InputError, printable
 
 _EXAMPLES = """\
@@ -36,16 +36,16 @@ class Prediction:
 def main() -> None:
     """Print a line a picture: its name, label and probability; exit with 1 and one message after bad input."""
     about = "Load a run's model and print, for each picture of a digit, its name, label and probability."
-    parser = arguments.parser("predict", about, _EXAMPLES)
+    parser = commands.parser("predict", about, _EXAMPLES)
     parser.add_argument("model", help="a run's id, of a sweep for its best; models:/NAME@ALIAS; or a file model.keras")
     parser.add_argument("pictures", nargs="+", help="files of pictures; and, where needed, tracking.uri=ADDRESS")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the model saw, a .png, .pdf or .svg file")
     given = parser.parse_intermixed_args()
-    overrides = [text for text in given.pictures if arguments.is_of_tracking(text)]
+    overrides = [text for text in given.pictures if is_of_tracking(text)]
     pictures = [Path(text) for text in given.pictures if text not in overrides]
-    with arguments.errors_told():
+    with commands.exit_on_errors():
         if given.plot is not None:
-            arguments.check_plot(given.plot)
+            commands.check_plot(given.plot)
         found = predict(given.model, pictures, overrides)
         names = [printable(str(prediction.path)) for prediction in found]
         width = max(map(len, names))
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ()) -> list[Prediction]:
-    """The most probable class of each picture.
+    """Return the most probable class of each picture.
 
     Pictures of any size and colours are prepared as MNIST was made, for a model of greyscale images; for one of images
     in colour, they are resized.
@@ -80,16 +80,18 @@ def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ())
     for path in pictures:  # before the model is loaded, which takes seconds
         _open(path).close()
     settings = compose(overrides).config.tracking
-    from mnist_exp import digits, models, store, tracking
+    from mnist_exp import digits
+    from mnist_exp.learning import models
+    from mnist_exp.tracking import reading, store
+    from mnist_exp.tracking.tracker import stored
 
     with tempfile.TemporaryDirectory() as folder:
         if model.endswith(".keras"):
             path = Path(model)
-        elif isinstance(settings, MLflowTracking):
-            with store.store_errors(settings.uri):
-                path = tracking.fetch_model(settings.uri, model, Path(folder))
         else:
-            raise InputError("tracking=none: has no store; name a file model.keras instead")
+            uri = stored(settings).uri
+            with store.store_errors(uri):
+                path = reading.fetch_model(uri, model, Path(folder))
         loaded = models.load(path)
     height, width, *channels = loaded.input_shape[1:]
     prepare = digits.resized if channels == [3] else digits.prepare

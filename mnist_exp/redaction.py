@@ -14,6 +14,28 @@ _USER_AND_PASSWORD = re.compile(r"://(?:[^\s/?#]*@|[^\s:/@]*:[^\s@'\"]*@)")
 _QUERY_VALUE = re.compile(r"([?&;][\w.%-]+=)[^\s&;'\")>]*[^\s&;'\")>\]:]")
 
 
+_known: dict[str, str] = {}
+
+
+def shown_address(address: str) -> str:
+    """Return an address as far as it may be shown, whatever its password has in it, and remember it.
+
+    From here on `without_secrets` shortens it in every text, such as another library's error.
+
+    >>> shown_address("postgresql://me:my secret@host/db?password=another")
+    'postgresql://host/db'
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        return address
+    shown = f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"
+    if scheme.startswith("sqlite") and "?" not in rest:
+        shown = address  # a file's name, which may have these characters
+    if shown != address:
+        _known[address] = shown
+    return shown
+
+
 def without_secrets(text: str) -> str:
     """Return a text without what can log in: an address's user, password and query values, and the tokens of MLflow.
 
@@ -22,6 +44,8 @@ def without_secrets(text: str) -> str:
     >>> without_secrets("postgresql://host/db?user=me&password=secret")
     'postgresql://host/db?user=...&password=...'
     """
+    for address, shown in _known.items():
+        text = text.replace(address, shown)
     text = _QUERY_VALUE.sub(r"\1...", _USER_AND_PASSWORD.sub("://", text))
     for variable in _SECRET_VARIABLES:
         secret = os.environ.get(variable, "")

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mnist_exp import arguments, interrupts
-from mnist_exp.composition import compose, recompose
-from mnist_exp.config import MLflowTracking
+from mnist_exp import commands, interrupts
+from mnist_exp.config.composition import compose, recompose
+from mnist_exp.config.overrides import Override, is_of_tracking
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import Experiment
+from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment
+from mnist_exp.tracking.tracker import stored
 
 if TYPE_CHECKING:
-    from mnist_exp.tracking import Recorded
+    from mnist_exp.tracking.reading import Recorded
 
 _EXAMPLES = """\
   python -m mnist_exp.rerun 3f2a1c...
@@ -32,14 +33,14 @@ _COMPARED = tuple(f"mnist_exp.{name}" for name in ("packages", "machine", "threa
 def main() -> None:
     """Repeat a run; exit with 1 if a metric differs though nothing was overridden, or after bad input."""
     about = "Repeat a run by the configuration that MLflow holds of it, and compare every metric that it logged."
-    parser = arguments.parser("rerun", about, _EXAMPLES)
+    parser = commands.parser("rerun", about, _EXAMPLES)
     parser.add_argument("run_id", help="of the run to repeat")
     parser.add_argument("overrides", nargs="*", help="what to change of it, as for a run; and tracking.uri=ADDRESS")
     given = parser.parse_intermixed_args()
     interrupts.install()
-    with arguments.errors_told():
+    with commands.exit_on_errors():
         identical = rerun(given.run_id, given.overrides)
-    changed = any(not arguments.is_of_tracking(text) for text in given.overrides)
+    changed = any(not is_of_tracking(text) for text in given.overrides)
     sys.exit(0 if identical or changed else 1)
 
 
@@ -59,13 +60,11 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     Raises:
         InputError: if there is no such run, or its configuration or an override cannot be used.
     """
-    settings = compose([text for text in overrides if arguments.is_of_tracking(text)]).config.tracking
-    if not isinstance(settings, MLflowTracking):
-        raise InputError("tracking=none: has no store with a run that could be repeated")
-    from mnist_exp import store, tracking
+    settings = stored(compose([text for text in overrides if is_of_tracking(text)]).config.tracking)
+    from mnist_exp.tracking import reading, store
 
     with store.store_errors(settings.uri):
-        before = tracking.fetch_run(settings.uri, run_id)
+        before = reading.fetch_run(settings.uri, run_id)
     try:
         experiment = _as_before(recompose(before.config, overrides), run_id, before, overrides)
     except (ValueError, OverflowError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
@@ -76,11 +75,11 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     result = run_experiment(experiment)
     assert result.run_id is not None
     with store.store_errors(settings.uri):
-        after = tracking.fetch_run(settings.uri, result.run_id)
+        after = reading.fetch_run(settings.uri, result.run_id)
     differing = _differing_values(before, after)
     total = len(_values(before) | _values(after))
     if before.status != "FINISHED":
-        print(f"{run_id} is {before.status}; what it logged is compared")
+        print(printable(f"{run_id} is {before.status}; what it logged is compared"))
     print(_verdict(run_id, differing, total, after))
     if causes := _causes(before, after):
         print("\n".join(["What differs between the two runs:", *causes]))
@@ -97,18 +96,18 @@ def _use_threads(recorded: str) -> None:
 
 def _as_before(experiment: Experiment, run_id: str, before: "Recorded", overrides: Sequence[str]) -> Experiment:
     """The experiment named as the run was, in the same MLflow experiment unless one is typed; a tag names the run."""
-    settings = experiment.config.tracking
-    assert isinstance(settings, MLflowTracking)
+    settings = stored(experiment.config.tracking)
     typed = [text for text in experiment.overrides if text != "experiment=recorded"]
-    typed_experiment = any(text.startswith("tracking.experiment=") for text in overrides)
+    typed_experiment = any(Override.of(text).key == "tracking.experiment" for text in overrides)
     settings = replace(
         settings,
         experiment=settings.experiment if typed_experiment else before.experiment,
         run_name=settings.run_name or " ".join([printable(before.name), *typed]),
-        tags={**(settings.tags or {}), "mnist_exp.rerun_of": run_id},
     )
     known = [text for text in (printable(before.tags.get("mnist_exp.overrides", ""))[:1000], *typed) if text]
-    return replace(experiment, config=replace(experiment.config, tracking=settings), overrides=tuple(known))
+    return replace(
+        experiment, config=replace(experiment.config, tracking=settings), overrides=tuple(known), repeats=run_id
+    )
 
 
 def _values(run: "Recorded") -> dict[tuple[str, int], float]:
@@ -144,10 +143,10 @@ def _verdict(run_id: str, differing: _Differing, total: int, after: "Recorded") 
 
 
 def _causes(before: "Recorded", after: "Recorded") -> list[str]:
-    from mnist_exp.tracking import flatten
+    from mnist_exp.tracking.environment import flatten
 
     then, now = (
-        flatten({key: value for key, value in run.config.items() if key not in ("tracking", "resume")})
+        flatten({key: value for key, value in run.config.items() if key not in NOT_OF_THE_RESULT})
         for run in (before, after)
     )
     for values, run in ((then, before), (now, after)):

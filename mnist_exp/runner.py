@@ -1,73 +1,47 @@
-"""One experiment from start to end."""
+"""One experiment from start to end: load, prepare, train, record."""
 
-import json
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from omegaconf import OmegaConf
-
-from mnist_exp import datasets, tracking
-from mnist_exp.backend import choose_backend
-from mnist_exp.config import Config, MLflowTracking
+from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import Experiment
-from mnist_exp.preprocessing import Preprocessor, fit_preprocessor
-from mnist_exp.redaction import SecretsFilter
+from mnist_exp.experiment import Experiment, Result
+from mnist_exp.learning import datasets
+from mnist_exp.learning.backend import choose_backend
+from mnist_exp.learning.engine import Trained, choose_engine
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.record import Run
+from mnist_exp.tracking.run_log import log_file, package_logs
+from mnist_exp.tracking.tracker import tracker_of
 
 if TYPE_CHECKING:
     import keras
 
-    from mnist_exp import training
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an experiment gives.
-
-    `history`: one value an epoch, for `loss`, each metric, and both with `val_`. `scores`: `test_loss`, a `test_`
-    value for each metric, and `fit_seconds`. `objective`: the value that runs are ranked by. `model`: takes raw images
-    of 0 to 255. `run_id`: MLflow's, None with `tracking=none`. `output`: the folder with figures, configuration, log
-    and model.
-    """
-
-    history: dict[str, list[float]]
-    scores: dict[str, float]
-    objective: float
-    model: "keras.Sequential"
-    run_id: str | None
-    config: Config
-    output: Path
 
 
 def run_experiment(experiment: Experiment) -> Result:
     """Load the data, prepare it, build the model, fit it, evaluate it on the test set, and record all of it.
 
-    The job of a sweep prints nothing, and leaves figures and the logged model to `complete` unless `tracking.keep` is
-    `all`.
-
     Raises:
         InputError: for bad data, layers that do not fit each other, a loss that becomes NaN, an unreachable store.
     """
-    [outcome] = run_stack([experiment])
+    [outcome] = run_together([experiment])
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
 
 
-def run_stack(
+def run_together(
     experiments: Sequence[Experiment], on_epoch: Callable[[int], None] = lambda _: None
 ) -> list[Result | Exception]:
-    """Run one experiment with either engine, or with the compiled one several that `stacking.key` finds alike.
+    """Run one experiment, or several that `stacking.groups` finds alike.
+
+    A sweep's job prints nothing, and leaves figures and the logged model to `complete` unless its record keeps all.
 
     Args:
         experiments: what to run.
@@ -79,278 +53,95 @@ def run_stack(
     Raises:
         InputError: as `run_experiment` does, for what none of them can do.
     """
-    config = experiments[0].config
+    config, alone = experiments[0].config, experiments[0].child is None
     choose_backend(config.backend)
-    with _logged(), ExitStack() as opened:
-        jobs = [_Job(experiment, *_open(experiment, opened, len(experiments))) for experiment in experiments]
+    with package_logs(), ExitStack() as opened:
+        ends = [opened.enter_context(ExitStack()) for _ in experiments]
+        runs = [_open(one, end, len(experiments)) for one, end in zip(experiments, ends, strict=True)]
         data = datasets.load(config.dataset)
-        for job in jobs:
-            job.run.log_data(data)
+        for run in runs:
+            run.log_data(data)
         log.info("%s: %d training images, digest %s", data.name, len(data.x_train), data.digest)
-        if len(jobs) > 1:
-            log.info("trained as one program with %d others", len(jobs) - 1)
-
-        if experiments[0].child is None and sys.stdout.isatty():
+        if len(runs) > 1:
+            log.info("trained as one program with %d others", len(runs) - 1)
+        if alone and sys.stdout.isatty():
             started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
             print(f"{printable(data.name)}: {len(data.x_train)} training images; starting {started}")
 
-        # Only now, since Keras takes seconds and bad data is known by here.
-        train = _train_compiled if config.training.engine == "compiled" else _train
-        trained = train(jobs, data, fit_preprocessor(config.preprocessing, data), on_epoch)
+        def log_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> None:
+            for index, measured in metrics.items():
+                log.info("epoch %d %s", epoch, dict(measured), extra={"output": experiments[index].output})
+                runs[index].log_epoch(epoch, measured)
+            on_epoch(epoch)
 
+        # Only now, since Keras takes seconds and bad data is known by here.
+        trained = choose_engine(config.backend).train(experiments, data, log_epoch)
         outcomes: list[Result | Exception] = []
-        for job, of_job in zip(jobs, trained, strict=True):
+        for experiment, run, end, one in zip(experiments, runs, ends, trained, strict=True):
             try:
-                with job.end:
-                    if isinstance(of_job, InputError):
-                        raise of_job
-                    result = _record(job, data, of_job)
+                with end:
+                    result = _record(experiment, run, data, one)
             except Exception as error:
                 outcomes.append(error)
             else:
                 outcomes.append(result)
-                if job.experiment.child is None:
-                    _tell(of_job, config, job.run)
+                if alone and isinstance(one, Trained):
+                    _print_summary(one, config, run)
     return outcomes
 
 
-@dataclass(frozen=True)
-class _Job:
-    """An experiment that runs: what records it, and what ends that, well or with an error."""
-
-    experiment: Experiment
-    run: tracking.Run
-    end: ExitStack
-
-    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        log.info("epoch %d %s", epoch, dict(metrics), extra={"output": self.experiment.output})
-        self.run.log_epoch(epoch, metrics)
+def _open(experiment: Experiment, end: ExitStack, together: int) -> Run:
+    """Start to log and to record, until `end`."""
+    end.enter_context(log_file(experiment.output))
+    return end.enter_context(tracker_of(experiment.config.tracking).open_run(experiment, together))
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """`served`: takes raw images. `test_scores`: the loss, then each metric. `seconds`: of training and evaluating."""
-
-    served: "keras.Sequential"
-    fitted: "training.Fitted"
-    test_scores: dict[str, float]
-    seconds: float
-
-
-def _open(experiment: Experiment, opened: ExitStack, together: int) -> tuple[tracking.Run, ExitStack]:
-    """Start to log and to record; what is not ended before `opened` ends with it."""
-    end = ExitStack()
-    opened.push(end)
-    end.enter_context(_log_file(experiment.output))
-    run = end.enter_context(tracking.start(experiment, together))
-    config = tracking.recorded_config(experiment.config)
-    OmegaConf.save(OmegaConf.create(config), experiment.output / "config.yaml")
-    return run, end
-
-
-def _train(
-    jobs: Sequence[_Job], data: datasets.Data, preprocessor: Preprocessor, on_epoch: Callable[[int], None]
-) -> "list[_Trained | InputError]":
-    """Train one job with Keras's own loop."""
-    from mnist_exp import models, training
-
-    [job] = jobs
-    config, image_shape = job.experiment.config, data.x_train.shape[1:]
-    models.set_seed(config.seed)
-    model = models.build(config.model, preprocessor.shape, data.classes)
-    training.compile_model(model, config.optimizer, config.training, one_hot=preprocessor.one_hot)
-    batches = training.Batches(
-        data.x_train,
-        data.y_train,
-        preprocessor,
-        models.augmentation(config.preprocessing.augment, image_shape),
-        batch_size=config.training.batch_size,
-        shuffle=config.training.shuffle,
-        seed=config.dataset.seed,
-    )
-    test = preprocessor.images(data.x_test), preprocessor.labels(data.y_test)
-    validation = test
-    if not data.watches_test_set:
-        validation = preprocessor.images(data.x_validation), preprocessor.labels(data.y_validation)
-
-    def log_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
-        job.log_epoch(epoch, metrics)
-        on_epoch(epoch)
-
-    start = time.perf_counter()
-    fitted = training.fit(
-        model,
-        batches,
-        validation,
-        config.training,
-        output=job.experiment.output,
-        on_epoch=log_epoch,
-        progress=job.experiment.child is None,
-    )
-    scores = _validated(fitted) if _validates_as_tested(config) else training.evaluate(model, *test)
-    seconds = time.perf_counter() - start
-    return [_Trained(models.servable(model, preprocessor, image_shape), fitted, scores, seconds)]
-
-
-def _train_compiled(
-    jobs: Sequence[_Job], data: datasets.Data, preprocessor: Preprocessor, on_epoch: Callable[[int], None]
-) -> "list[_Trained | InputError]":
-    """Train jobs as one program; of one that its loss fails, the error."""
-    from mnist_exp import compiled, models, training
-
-    config, image_shape = jobs[0].experiment.config, data.x_train.shape[1:]
-    served, trained = [], []
-    for job in jobs:
-        models.set_seed(job.experiment.config.seed)
-        model = models.build(config.model, preprocessor.shape, data.classes)
-        served.append(models.servable(model, preprocessor, image_shape))
-        trained.append(models.trainable(served[-1], config.preprocessing.augment, image_shape))
-        optimizer = job.experiment.config.optimizer
-        training.compile_model(trained[-1], optimizer, config.training, one_hot=preprocessor.one_hot)
-
-    def log_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> None:
-        for index, of_job in metrics.items():
-            jobs[index].log_epoch(epoch, of_job)
-        on_epoch(epoch)
-
-    start = time.perf_counter()
-    fitted = compiled.fit(
-        trained,
-        (data.x_train, np.asarray(preprocessor.labels(data.y_train))),
-        (data.x_validation, np.asarray(preprocessor.labels(data.y_validation))),
-        partial(training.epoch_order, len(data.x_train), config.training.shuffle, config.dataset.seed),
-        config.training,
-        outputs=[job.experiment.output for job in jobs],
-        on_epoch=log_epoch,
-        progress=jobs[0].experiment.child is None,
-    )
-    if _validates_as_tested(config):
-        scores = [{} if isinstance(of_job, InputError) else _validated(of_job) for of_job in fitted]
-    else:
-        scores = compiled.evaluate(trained, data.x_test, np.asarray(preprocessor.labels(data.y_test)))
-    seconds = (time.perf_counter() - start) / len(jobs)
-    return [
-        of_job if isinstance(of_job, InputError) else _Trained(model, of_job, of_test, seconds)
-        for model, of_job, of_test in zip(served, fitted, scores, strict=True)
-    ]
-
-
-def _validates_as_tested(config: Config) -> bool:
-    """Whether the last validation measured what the test would: the test set, with the weights that were kept."""
-    return config.dataset.validation == "test" and not config.optimizer.get("use_ema")
-
-
-def _validated(fitted: "training.Fitted") -> dict[str, float]:
-    """What was validated in the kept epoch, the loss first, without `val_`."""
-    kept = {name: values[fitted.kept_epoch - 1] for name, values in fitted.history.items()}
-    names = [name for name in kept if f"val_{name}" in kept and name != "loss"]
-    return {name: kept[f"val_{name}"] for name in ("loss", *names)}
-
-
-def _record(job: _Job, data: datasets.Data, trained: _Trained) -> Result:
+def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: Trained | InputError) -> Result:
     """Write and record all that comes of an experiment."""
-    from mnist_exp import training
-
-    experiment, fitted, served = job.experiment, trained.fitted, trained.served
+    if isinstance(trained, InputError):
+        raise trained
     config, output = experiment.config, experiment.output
-    scores = {f"test_{name}": value for name, value in trained.test_scores.items()} | {"fit_seconds": fitted.seconds}
-    objective = _objective(config.objective, fitted, scores)
-    kept = f"{config.objective} {objective} of epoch {fitted.kept_epoch}"
-    log.info("scores %s, %s", scores, kept, extra={"output": output})
-    served.save(output / "model.keras")
-    result = {"history": fitted.history, "kept_epoch": fitted.kept_epoch, "scores": scores, "objective": objective}
-    (output / "result.json").write_text(json.dumps(result, indent=1))
-    keep = experiment.child is None or (isinstance(config.tracking, MLflowTracking) and config.tracking.keep == "all")
-    if keep:
-        _draw(fitted.history, data, training.predict(served, data.x_test), output / "figures")
-    job.run.log_scores(scores | {"objective": objective})  # once all files are there, in case the store is not
-    if keep:
-        job.run.log_model(served, data)
-    return Result(fitted.history, scores, objective, served, job.run.id, config, output)
+    objective = trained.value(config.objective)
+    kept = f"{config.objective} {objective} of epoch {trained.kept_epoch}"
+    log.info("scores %s, %s", trained.scores, kept, extra={"output": output})
+    trained.model.save(output / "model.keras")
+    if run.keeps_all:
+        _draw(trained.history, data, trained.model, output / "figures")
+        run.log_model(trained.model, data)
+    # Once all files are there, in case the store is not.
+    run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
+    return Result(trained.history, trained.scores, objective, trained.model, run.id, config, output)
 
 
-def _tell(trained: _Trained, config: Config, run: tracking.Run) -> None:
-    """Print what came of a single run."""
-    fitted = trained.fitted
-    if (epochs := len(fitted.history["loss"])) < config.training.epochs:
+def _print_summary(trained: Trained, config: Config, run: Run) -> None:
+    if (epochs := len(trained.history["loss"])) < config.training.epochs:
         print(f"Stopped after epoch {epochs} of {config.training.epochs}")
-    if fitted.kept_epoch < epochs:
-        print(f"The weights are those of epoch {fitted.kept_epoch}")
-    for name, value in trained.test_scores.items():
-        print(f"TEST {name}: {value:.4f}")
+    if trained.kept_epoch < epochs:
+        print(f"The weights are those of epoch {trained.kept_epoch}")
+    for name, value in trained.scores.items():
+        if name.startswith("test_"):
+            print(f"TEST {name.removeprefix('test_')}: {value:.4f}")
     print(f"Computation time: {trained.seconds:.3f} sec")
     print(run.describe())
 
 
-def stack_size(experiment: Experiment, wanted: int) -> int:
-    """How many experiments like this one train best as one program on this machine, up to `wanted`."""
-    if wanted == 1:
-        return 1
-    from mnist_exp import compiled, models
-
-    config = experiment.config
-    try:
-        data = datasets.load(config.dataset)
-        preprocessor = fit_preprocessor(config.preprocessing, data)
-        model = models.build(config.model, preprocessor.shape, data.classes)
-    except InputError:  # which each will record as its own failure
-        return 1
-    return compiled.stack_size(model, config.training.batch_size, wanted)
-
-
-def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data]:
-    """Draw the figures of a job that has its weights in `output`; its model, which takes raw images, and its data."""
-    from mnist_exp import models, training
+def complete(output: Path, config: Config) -> tuple["keras.Sequential", datasets.Data]:
+    """Draw the figures of a job that has its weights in `output`; return its model and its data."""
+    from mnist_exp.learning import models
 
     data = datasets.load(config.dataset)
-    served = models.load(output / "model.keras")
-    history = json.loads((output / "result.json").read_text())["history"]
-    _draw(history, data, training.predict(served, data.x_test), output / "figures")
-    return served, data
+    model = models.load(output / "model.keras")
+    _draw(Folder(output).history(), data, model, output / "figures")
+    return model, data
 
 
-def _objective(name: str, fitted: "training.Fitted", scores: Mapping[str, float]) -> float:
-    """Of an epoch's metric the value at the epoch whose weights were kept."""
-    return scores[name] if name.startswith("test_") else fitted.history[name][fitted.kept_epoch - 1]
-
-
-def _draw(history: dict[str, list[float]], data: datasets.Data, predicted: datasets.Labels, folder: Path) -> None:
+def _draw(history: dict[str, list[float]], data: datasets.Data, model: "keras.Sequential", folder: Path) -> None:
     from mnist_exp import figures
+    from mnist_exp.learning.training import predict
 
     folder.mkdir(exist_ok=True)
+    predicted = predict(model, data.x_test)
     validation = "test (watched)" if data.watches_test_set else "validation"
     figures.curves(history, validation).savefig(folder / "curves.png", dpi=120)
     figures.predictions(data.x_test, data.y_test, predicted).savefig(folder / "predictions.png", dpi=120)
     figures.confusion_matrix(data.y_test, predicted, data.classes).savefig(folder / "confusion_matrix.png", dpi=120)
-
-
-@contextmanager
-def _logged() -> Iterator[None]:
-    """Let this package log from INFO on, to its own files alone."""
-    package = logging.getLogger("mnist_exp")
-    level, propagate = package.level, package.propagate
-    package.setLevel(logging.INFO)
-    package.propagate = False
-    try:
-        yield
-    finally:
-        package.setLevel(level)
-        package.propagate = propagate
-
-
-@contextmanager
-def _log_file(output: Path) -> Iterator[None]:
-    """Write what this package logs to `run.log` in the output folder."""
-    output.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(output / "run.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    # Of jobs that train together, a message about one has its output folder; any other is for all.
-    handler.addFilter(lambda record: getattr(record, "output", output) == output)
-    handler.addFilter(SecretsFilter())
-    package = logging.getLogger("mnist_exp")
-    package.addHandler(handler)
-    try:
-        yield
-    finally:
-        package.removeHandler(handler)
-        handler.close()

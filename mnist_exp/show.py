@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp import arguments, datasets
-from mnist_exp.composition import compose
+from mnist_exp import commands
+from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError, printable
+from mnist_exp.learning import datasets
 
 if TYPE_CHECKING:
-    from mnist_exp.preprocessing import Preprocessor
+    from mnist_exp.learning.preprocessing import Preprocessor
 
 _EXAMPLES = """\
   python -m mnist_exp.show --index 7
@@ -26,7 +27,7 @@ _EXAMPLES = """\
 def main() -> None:
     """Print and draw the data of an experiment; exit with 1 and one message after bad input."""
     about = "Print and draw the data of an experiment: its arrays, one image, and what the model gets for it."
-    parser = arguments.parser("show", about, _EXAMPLES)
+    parser = commands.parser("show", about, _EXAMPLES)
     parser.add_argument("overrides", nargs="*", help="as for a run, such as dataset=npz dataset.path=FILE")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with presets of your own")
     parser.add_argument(
@@ -41,7 +42,7 @@ def main() -> None:
         "--output", type=Path, metavar="DIR", default=Path("outputs/show"), help="for pictures; default: %(default)s"
     )
     given = parser.parse_intermixed_args()
-    with arguments.errors_told():
+    with commands.exit_on_errors():
         show(given.overrides, given.config_dir, given.index, given.save, given.output)
 
 
@@ -70,12 +71,11 @@ def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Pa
     pixels, label = source.x_train[index], int(source.y_train[index])
     print(f"\nTraining image {index}, label {label}:")
     print(_numbers(pixels))
-    from mnist_exp import models  # brings TensorFlow, so only once the data is printed
-    from mnist_exp.keras_backend import keras
-    from mnist_exp.preprocessing import fit_preprocessor
+    from mnist_exp.learning import models  # brings TensorFlow, so only once the data is printed
+    from mnist_exp.learning.preprocessing import fit_preprocessor
 
     print(_prepared(fit_preprocessor(config.preprocessing, data), pixels, label))
-    keras.utils.set_random_seed(config.seed)
+    models.set_seed(config.seed)
     specs = config.preprocessing.augment
     _draw(source, index, models.augmentation(specs, pixels.shape) if specs else None, output)
     if save is not None:

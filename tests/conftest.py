@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import mnist_exp
-from mnist_exp.config import MnistDataset
-from mnist_exp.datasets import Data, load
+from mnist_exp.config.schema import MnistDataset
+from mnist_exp.learning.datasets import Data, load
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Arrays = dict[str, Any]
@@ -27,6 +27,13 @@ Arrays = dict[str, Any]
 QUICK = ("dataset.limit=2000", "training.epochs=2", "training.batch_size=100")
 # The sweep that the README types.
 SIX = ("model.hidden=16,32,64", "model.activation=sigmoid,relu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Examples in docstrings are fast, but for those of `learning/`, which brings TensorFlow."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and "learning" not in item.path.parts:
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.fixture(autouse=True)

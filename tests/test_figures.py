@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mnist_exp.datasets import Data
 from mnist_exp.figures import confusion_matrix, curves, image, predictions, samples, seen
+from mnist_exp.learning.datasets import Data
+
+pytestmark = pytest.mark.fast
 
 HISTORY = {
     "accuracy": [0.4, 0.7, 0.8],

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from mnist_exp.composition import compose, recompose
-from mnist_exp.config import CNN
+from mnist_exp.config.composition import compose, recompose
+from mnist_exp.config.schema import CNN
 from mnist_exp.errors import InputError
 from mnist_exp.predict import predict
 from mnist_exp.rerun import rerun
-from mnist_exp.store import check_location
-from mnist_exp.tracking import recorded_config
+from mnist_exp.tracking.environment import recorded_config
+from mnist_exp.tracking.store import repository
 
 from .conftest import QUICK, command, run_module, runs_in, store, sweep_in
 from .drawing import STYLES, draw
@@ -252,7 +252,14 @@ def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
         ("sqlite:////a/mlflow.db", "file://host/a/mlruns", False),
         ("sqlite:////a/mlflow.db", "http://host/a", False),
         ("sqlite:////a/mlflow.db", None, False),
+        ("sqlite:////tmp/a%b/mlflow.db", "file:///tmp/a%25b/mlruns/1", True),
+        ("sqlite:////a/mlflow.db", "/a/mlruns/1#/../../../b", False),
+        ("sqlite:////a/mlflow.db", "file:///a/mlruns/1?/../../../b", False),
+        ("sqlite:////a/mlflow.db", "file://[bad", False),
+        ("sqlite:////a/mlflow.db", "/a/mlruns/\0", False),
         ("http://host:5000", "mlflow-artifacts:/1/2", True),
+        ("http://me:secret@host:5000", "mlflow-artifacts://host:5000/1/2", True),
+        ("http://host:5000", "mlflow-artifacts://other:5000/1/2", False),
         ("http://host:5000", "s3://bucket/1", True),
         ("http://host:5000", "file:///home/me", False),
         ("http://host:5000", "/home/me", False),
@@ -261,10 +268,10 @@ def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
 )
 def test_where_artifacts_may_be(uri: str, location: str | None, allowed: bool) -> None:
     if allowed:
-        check_location(uri, location)
+        repository(uri, location)
     else:
         with pytest.raises(InputError, match="keeps artifacts in"):
-            check_location(uri, location)
+            repository(uri, location)
 
 
 def test_what_a_store_says_of_a_run_neither_steers_the_terminal_nor_the_environment(tmp_path: Path) -> None:

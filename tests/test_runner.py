@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_exp import run, tracking
-from mnist_exp.datasets import Data
+from mnist_exp import run
 from mnist_exp.errors import InputError
-from mnist_exp.keras_backend import keras
+from mnist_exp.learning.datasets import Data
+from mnist_exp.learning.keras_backend import keras
+from mnist_exp.tracking.record import Run
 
 from .conftest import QUICK, Arrays, command
-from .test_datasets import write_idx
+from .learning.test_datasets import write_idx
 
 
 def weights(folder: Path) -> list[Any]:
@@ -53,7 +54,7 @@ def test_what_a_notebook_gets_back(mnist: Data) -> None:
     assert (probabilities.argmax(1) == mnist.y_test).mean() == pytest.approx(result.scores["test_accuracy"], abs=2e-4)
     files = {str(path.relative_to(result.output)) for path in result.output.rglob("*") if path.is_file()}
     figures = {"figures/curves.png", "figures/predictions.png", "figures/confusion_matrix.png"}
-    assert files == {"config.yaml", "run.log", "model.keras", "result.json"} | figures
+    assert files == {"config.yaml", "run.log", "run.json", "metrics.jsonl", "model.keras"} | figures
 
 
 CONVNET = ("experiment=convnet", *QUICK, "dataset.validation=500")
@@ -116,7 +117,8 @@ def test_layers_that_do_not_fit_are_one_message(tmp_path: Path) -> None:
 
 def test_a_bug_shows_its_traceback() -> None:
     code = (
-        "import mnist_exp.datasets as d\nd._digest = lambda *arrays: 1 / 0\nfrom mnist_exp.__main__ import main\nmain()"
+        "import mnist_exp.learning.datasets as d\nd._digest = lambda *arrays: 1 / 0\n"
+        "from mnist_exp.__main__ import main\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", code, "tracking=none"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -151,17 +153,17 @@ def test_a_wheel_runs_in_an_empty_folder(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "TEST accuracy" in done.stdout
     where = subprocess.run(
-        [sys.executable, "-c", "from mnist_exp.composition import CONF; print(CONF)"],
+        [sys.executable, "-c", "from mnist_exp.config.composition import CONF; print(CONF)"],
         cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert where.stdout.strip() == str(site / "mnist_exp" / "conf")
 
 
 def test_what_goes_wrong_at_the_very_end_is_what_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    def close(_run: tracking.Run, status: str) -> None:
+    def end(_run: Run, status: str, _reason: str = "") -> None:
         raise OSError(f"no space left to write {status}")
 
-    monkeypatch.setattr(tracking.Run, "close", close)
+    monkeypatch.setattr(Run, "end", end)
     with pytest.raises(OSError, match="no space left to write FINISHED"):
         run("tracking=none", *QUICK)
 

@@ -22,7 +22,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 PYTHON = sys.executable
-COMPILED = ("backend=jax", "training.engine=compiled")
+COMPILED = ("backend=jax",)
 SEEDS, RATES = 8, "0.001,0.003,0.01,0.03"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TF_CPP_MIN_LOG_LEVEL": "2"}
 
@@ -58,7 +58,7 @@ def one_run(rounds: int) -> dict[str, list[Measured]]:
                 ("plain Keras script, no tracking", ("tests.benchmarks.reference",)),
                 ("`python -m mnist_exp`, first in its folder", ("mnist_exp",)),
                 ("`python -m mnist_exp`, any later", ("mnist_exp",)),
-                ("the same with `backend=jax training.engine=compiled`", ("mnist_exp", *COMPILED)),
+                ("the same with `backend=jax`", ("mnist_exp", *COMPILED)),
             ):
                 rows.setdefault(title, []).append(measure(folder, "-m", *arguments))
     return rows

@@ -14,10 +14,10 @@ import uuid
 from pathlib import Path
 
 from mnist_exp import run
-from mnist_exp.composition import compose
-from mnist_exp.config import MLflowTracking
-from mnist_exp.store import connect
-from mnist_exp.sweep_tracking import MLflowSweepRecord, Parent
+from mnist_exp.config.composition import compose
+from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.tracker import tracker_of
 
 _TABLES = {
     "runs": "run_uuid",
@@ -40,14 +40,14 @@ def main() -> None:
         _copy(database, result.run_id, count - 1)
         tracking = compose([store]).config.tracking
         assert isinstance(tracking, MLflowTracking)
-        client, experiment_id = connect(tracking)
-        record = MLflowSweepRecord(Parent("", tracking, (), Path(folder), Path(folder), 0), client, experiment_id)
+        client, _ = connect(tracking)
+        tracker = tracker_of(tracking)
         signature = client.get_run(result.run_id).data.tags["mnist_exp.signature"]
         for name, wanted in (("finished", signature), ("not finished", "f" * 64)):
             seconds = []
             for _ in range(50):
                 start = time.perf_counter()
-                found = record.finished(wanted)
+                found = tracker.finished(wanted)
                 seconds.append(time.perf_counter() - start)
                 assert (found is not None) == (name == "finished")
             median, worst = statistics.median(seconds) * 1000, max(seconds[1:]) * 1000

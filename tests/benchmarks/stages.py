@@ -18,23 +18,28 @@ _IMPORTS = {"keras": "import Keras", "tensorflow": "import Keras", "jax": "impor
     name: f"import {label}" for name, label in (("mlflow", "MLflow"), ("matplotlib", "matplotlib"))
 }
 _FUNCTIONS = {
-    "mnist_exp.composition": {"_composed": "composing", "_checked": "composing"},
-    "mnist_exp.datasets": {"load": "data"},
-    "mnist_exp.models": {"build": "building the model", "servable": "building the model"},
-    "mnist_exp.training": {
-        "Batches": "tracing",
+    "mnist_exp.config.composition": {"compose_values": "composing", "check_composed": "composing"},
+    "mnist_exp.learning.datasets": {"load": "data"},
+    "mnist_exp.learning.models": {"build": "building the model", "servable": "building the model"},
+    "mnist_exp.learning.training": {
         "compile_model": "building the model",
-        "fit": "tracing",
-        "evaluate": "evaluating",
         "predict": "predicting for the figures",
     },
-    "mnist_exp.compiled": {"fit": "tracing and compiling", "evaluate": "evaluating"},
-    "mnist_exp.store": {"connect": "tracking: store"},
-    "mnist_exp.tracking": {"create_run": "tracking: run", "log_model": "tracking: model", "log_files": "tracking: run"},
+    "mnist_exp.learning.tensorflow_engine": {"Batches": "tracing", "fit": "tracing", "evaluate": "evaluating"},
+    "mnist_exp.learning.jax_engine": {"fit": "tracing and compiling", "evaluate": "evaluating"},
+    "mnist_exp.tracking.store": {"connect": "tracking: store"},
+    "mnist_exp.tracking.mlflow_tracker": {
+        "create_run": "tracking: run",
+        "mirror": "tracking: run",
+        "save_model": "tracking: model",
+    },
     "mnist_exp.runner": {"_draw": "figures"},
 }
-# What is called first when the first step, or in the compiled engine the first epoch, has ended.
-_FIRST_ENDED = {"mnist_exp.training": "_Watch.on_train_batch_end", "mnist_exp.compiled": "_of_each"}
+# What is called first when the first step, or with JAX the first epoch, has ended.
+_FIRST_ENDED = {
+    "mnist_exp.learning.tensorflow_engine": "_Watch.on_train_batch_end",
+    "mnist_exp.learning.jax_program": "of_each_job",
+}
 
 
 class Clock:

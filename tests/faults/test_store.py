@@ -17,10 +17,11 @@ import pytest
 from mlflow import MlflowClient
 
 import mnist_exp
-from mnist_exp.composition import compose
-from mnist_exp.config import MLflowTracking
+from mnist_exp.config.composition import compose
+from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.store import connect, tables
+from mnist_exp.tracking.database import tables
+from mnist_exp.tracking.store import connect
 
 from ..conftest import QUICK, command, runs_in, start
 
@@ -131,10 +132,10 @@ def older(tmp_path: Path) -> Path:
     from mlflow.store.tracking.dbmodels.initial_models import Base
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    engine = utils.create_sqlalchemy_engine_with_retry(uri)  # type: ignore[no-untyped-call]
+    engine = utils.create_sqlalchemy_engine_with_retry(uri)
     Base.metadata.create_all(engine)
     with engine.begin() as connection:
-        config = utils._get_alembic_config(uri)  # type: ignore[no-untyped-call]
+        config = utils._get_alembic_config(uri)
         config.attributes["connection"] = connection
         alembic.upgrade(config, OLDER)
     engine.dispose()

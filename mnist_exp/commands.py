@@ -1,0 +1,46 @@
+"""What the commands beside `python -m mnist_exp` share: how arguments are described, and one message for bad input."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mnist_exp.errors import InputError, printable
+from mnist_exp.redaction import traceback_text
+
+
+def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Return a parser for `python -m mnist_exp.MODULE`, whose --help ends with `examples`, a line each."""
+    return argparse.ArgumentParser(
+        prog=f"python -m mnist_exp.{module}",
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+@contextmanager
+def exit_on_errors() -> Iterator[None]:
+    """Exit with 1 and one message after bad input, 130 after Ctrl-C; of a bug, print the traceback."""
+    try:
+        yield
+    except InputError as error:
+        sys.exit(printable(str(error)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(traceback_text(error).rstrip())
+
+
+def check_plot(path: Path) -> None:
+    """Check that a picture can be written to `path`.
+
+    Raises:
+        InputError: if matplotlib does not write such a file, or not into its folder.
+    """
+    folder = path.absolute().parent
+    if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that can be written")

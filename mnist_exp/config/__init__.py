@@ -1,0 +1,1 @@
+"""From conf/ and what is typed to a checked `Config`."""

@@ -1,0 +1,144 @@
+"""What is typed after `python -m mnist_exp`: one run, a sweep, or a question to Hydra. Imports nothing heavy."""
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from mnist_exp.config.composition import (
+    ONLY_CONFIG_DIR,
+    Composed,
+    compose_run,
+    compose_values,
+    presets_of,
+    refuse_search_path,
+)
+from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, read_arguments
+from mnist_exp.config.hydra_errors import as_input_errors
+from mnist_exp.config.presets import CONF
+from mnist_exp.config.sweep import sweep_of
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Experiment, Sweep
+from mnist_exp.redaction import without_secrets
+
+RunJobs = Callable[[Sequence[Composed]], Sequence[object]]
+
+
+@dataclass(frozen=True)
+class StartedSweep:
+    """How Hydra runs the jobs of a sweep.
+
+    `run_jobs`: called with each job, or with all that a launcher has, also in other processes and on other machines,
+    so that it can be pickled; it returns the objectives, None for a job that failed. `overrides`: for Hydra, beside
+    those that were typed.
+    """
+
+    run_jobs: RunJobs
+    overrides: tuple[str, ...]
+
+
+def command_line(
+    run: Callable[[Experiment], object], sweep: Callable[[Sweep], AbstractContextManager[StartedSweep]]
+) -> None:
+    """Let Hydra read `sys.argv`, and call `run` for one run, or `sweep` and what it starts for the jobs of several.
+
+    `--help`, `--cfg`, `--info` and shell completion are Hydra's. Presets of a folder and the configuration are checked
+    before Hydra makes an output folder; of a sweep, each value that is swept.
+
+    Raises:
+        InputError: as `compose` does, or that `run` raises.
+    """
+    # Hydra's parser takes flags only before overrides; people append -m to what they typed before.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in {"-m", "--multirun"})
+    config_dir = _take_config_dir(sys.argv)
+    arguments, unknown = read_arguments()
+    if unknown:
+        raise InputError(
+            f"{unknown[0]}: no such flag; a value is set by KEY=VALUE, such as training.epochs=3; see --help"
+        )
+    if arguments.experimental_rerun is not None:
+        raise InputError("--experimental-rerun: reads a pickle, which can run any code; type the overrides again")
+    for flag in ("config_path", "config_name", "config_dir"):
+        if getattr(arguments, flag) is not None:
+            raise InputError(f"--{flag.replace('_', '-')}: {ONLY_CONFIG_DIR}")
+    shows = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
+    with presets_of(config_dir), as_input_errors(arguments.overrides), _hydra_raises():
+        refuse_search_path(arguments.overrides)
+        if shows:
+            with _shown_without_secrets():
+                _hydra_main(lambda _: [None])
+        elif arguments.multirun:
+            composed = compose_values(arguments.overrides, RunMode.MULTIRUN)
+            with sweep(sweep_of(composed, arguments.overrides)) as started:
+                sys.argv += started.overrides
+                _hydra_main(started.run_jobs)
+        else:
+            experiment = compose_run(arguments.overrides)
+            _hydra_main(lambda jobs: [run(replace(experiment, output=job.output)) for job in jobs])
+
+
+def _take_config_dir(arguments: list[str]) -> str | None:
+    """Take `--config-dir DIR` out of the arguments, so that Hydra does not search that folder."""
+    for index, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            found = [value] if equals else arguments[index + 1 : index + 2]
+            del arguments[index : index + (1 if equals else 2)]
+            if not found:
+                raise InputError("--config-dir: needs a folder with presets; --config-dir DIR")
+            return found[0]
+    return None
+
+
+def _hydra_main(run_jobs: RunJobs) -> None:
+    """Let Hydra run what was typed, and call `run_jobs` with each job, or as the launcher does."""
+    failures: list[InputError] = []
+
+    def compose_job(composed: DictConfig) -> Composed:
+        settings = HydraConfig.get()
+        return Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir))
+
+    def task(composed: DictConfig) -> object:
+        try:
+            return run_jobs([compose_job(composed)])[0]
+        except InputError as error:  # of which Hydra would show a traceback
+            failures.append(error)
+            return None
+
+    # For the launcher that has all jobs at once, in hydra_plugins/.
+    vars(task).update(compose=compose_job, run_jobs=run_jobs)
+    hydra.main(config_path=str(CONF), config_name="config", **HYDRA_DEFAULTS)(task)()
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _shown_without_secrets() -> Iterator[None]:
+    """Print what Hydra prints once it is complete, such as the whole configuration, without passwords."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        print(without_secrets(printed.getvalue()), end="")
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Make Hydra raise its errors; by itself it prints them and exits. A user who set the variable keeps it."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]

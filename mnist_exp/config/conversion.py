@@ -1,0 +1,156 @@
+"""From plain values to dataclasses, checked by the types of their fields. Imports nothing heavy."""
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from textwrap import shorten
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from mnist_exp.config import keras_names
+from mnist_exp.config.keras_names import show
+from mnist_exp.errors import InputError, did_you_mean
+
+REPLACED_KEYS = {
+    "training.engine": "is no key any more; backend=jax compiles each epoch, backend=tensorflow is Keras's own fit"
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must fulfil beyond its type, and how to say so."""
+
+    holds: Callable[[Any], bool]
+    wanted: str
+
+
+@dataclass(frozen=True)
+class KerasName:
+    """The value is a Keras object: `Name` or `{Name: arguments}`, from one of the lists of `keras_names.ALLOWED`."""
+
+    kind: str
+
+
+def convert(wanted: Any, value: Any, key: str) -> Any:
+    """Check `value` against the type `wanted` and return it, maps turned into the dataclasses they stand for.
+
+    Raises:
+        InputError: naming the key, its value and what would be right.
+    """
+    if value == "???":
+        raise InputError(f"{key}: is not set; it must be {_describe(wanted)}")
+    origin = get_origin(wanted)
+    if origin is Annotated:
+        return _convert_annotated(wanted, value, key)
+    if origin in (Union, types.UnionType):
+        return _convert_union(wanted, value, key)
+    if is_dataclass(wanted) and isinstance(wanted, type):
+        return _convert_dataclass(wanted, value, key)
+    if origin is list and isinstance(value, list):
+        [item] = get_args(wanted)
+        return [convert(item, element, f"{key}[{index}]") for index, element in enumerate(value)]
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    if not _matches(wanted, value):
+        hint = did_you_mean(str(value), get_args(wanted)) if origin is Literal else ""
+        raise InputError(f"{key}={show(value)}: must be {_describe(wanted)}{hint}")
+    if wanted is not float:
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        raise InputError(f"{key}: must be a number of at most 300 digits") from None
+
+
+def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
+    base, rule = get_args(wanted)
+    if isinstance(rule, KerasName):
+        keras_names.check_spec(rule.kind, value, key)
+        return value
+    try:
+        converted = convert(base, value, key)
+    except InputError:
+        if isinstance(value, list):
+            raise
+        raise InputError(f"{key}={show(value)}: must be {rule.wanted}") from None
+    if not rule.holds(converted):
+        raise InputError(f"{key}={show(value)}: must be {rule.wanted}")
+    return converted
+
+
+def _convert_union(wanted: Any, value: Any, key: str) -> Any:
+    choices = get_args(wanted)
+    if is_dataclass(choices[0]):
+        kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
+        kind = value.get("kind") if isinstance(value, Mapping) else None
+        if not isinstance(kind, str) or kind not in kinds:
+            raise InputError(f"{key}.kind={show(kind)}: must be one of {', '.join(kinds)}")
+        return _convert_dataclass(kinds[kind], value, key)
+    for choice in choices:
+        if _has_form(choice, value):
+            try:
+                return convert(choice, value, key)
+            except InputError:
+                if _is_keras_name(choice) or (isinstance(value, list) and value):
+                    raise
+    raise InputError(f"{key}={show(value)}: must be {_describe(wanted)}")
+
+
+def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{key or 'configuration'}={show(value)}: must be a map of keys to values")
+    prefix = f"{key}." if key else ""
+    hints = get_type_hints(wanted, include_extras=True)
+    names = [field.name for field in fields(wanted)]
+    for name in value:
+        if (instead := REPLACED_KEYS.get(f"{prefix}{name}")) is not None:
+            raise InputError(f"{prefix}{name}={show(value[name])}: {instead}")
+        if name not in names:
+            where = f"{key} ({value['kind']})" if "kind" in value else key or "the configuration"
+            keys = ", ".join(n for n in names if n != "kind") or "none but its kind"
+            hint = did_you_mean(str(name), names) or f"; its keys are {keys}"
+            raise InputError(f"{prefix}{name}={shorten(show(value[name]), 60)}: {where} has no such key{hint}")
+    for name in names:
+        if name not in value:
+            raise InputError(f"{prefix}{name}: is missing; it must be {_describe(hints[name])}")
+    return wanted(**{name: convert(hints[name], value[name], f"{prefix}{name}") for name in names})
+
+
+def _is_keras_name(wanted: Any) -> bool:
+    return get_origin(wanted) is Annotated and isinstance(get_args(wanted)[1], KerasName)
+
+
+def _has_form(wanted: Any, value: Any) -> bool:
+    """Whether `value` is of the type `wanted`, its range and its elements aside."""
+    if get_origin(wanted) is Annotated:
+        return value is not None if _is_keras_name(wanted) else _has_form(get_args(wanted)[0], value)
+    if get_origin(wanted) in (list, dict):
+        return isinstance(value, list if get_origin(wanted) is list else Mapping)
+    return _matches(wanted, value)
+
+
+def _matches(wanted: Any, value: Any) -> bool:
+    if get_origin(wanted) is Literal:
+        return value in get_args(wanted) and not isinstance(value, bool)
+    if wanted is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if wanted is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if wanted in (None, types.NoneType):
+        return value is None
+    return wanted is Any or (isinstance(wanted, type) and isinstance(value, wanted))
+
+
+def _describe(wanted: Any) -> str:
+    origin = get_origin(wanted)
+    if origin is Annotated:
+        rule = get_args(wanted)[1]
+        return rule.wanted if isinstance(rule, Rule) else f"a name out of keras.{rule.kind}"
+    if origin in (Union, types.UnionType):
+        return ", or ".join(dict.fromkeys(map(_describe, get_args(wanted))))
+    if origin is Literal:
+        choices = get_args(wanted)
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
+    if origin is list:
+        return "a list"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    return names.get(wanted, "a map of keys to values")

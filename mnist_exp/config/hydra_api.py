@@ -1,0 +1,51 @@
+"""All that reaches beyond the public API of Hydra 1.3 and 1.4; what is no more in a newer version raises at import.
+
+The launcher in `hydra_plugins/`, which Hydra imports from there, is built on Hydra's basic one.
+
+Hydra's `compose` leaves out what is Hydra's own in a configuration, such as the output folder, and knows no MULTIRUN.
+"""
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import hydra
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from mnist_exp.config.presets import CONF
+
+# Hydra 1.3 warns where this is missing, 1.4 where it is given.
+HYDRA_DEFAULTS = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
+if not hasattr(Hydra, "compose_config"):
+    raise ImportError(f"Hydra {hydra.__version__} has no compose_config; mnist_exp was written against 1.3 and 1.4")
+
+
+def read_arguments() -> tuple[Namespace, list[str]]:
+    """Return what was typed as Hydra reads it, and what it does not know."""
+    return get_args_parser().parse_known_args()
+
+
+def compose_conf(overrides: Sequence[str], mode: RunMode) -> DictConfig:
+    """Return conf/ with overrides, and Hydra's own configuration under `hydra`; as MULTIRUN without what is swept."""
+    with _hydra_of_conf() as loaded:
+        return loaded.compose_config("config", list(overrides), mode, with_log_configuration=False)
+
+
+def parser_of_conf() -> OverridesParser:
+    """Return a parser of overrides that knows the choices of conf/, for `glob(*)`."""
+    with _hydra_of_conf() as loaded:
+        return OverridesParser.create(config_loader=loaded.config_loader)
+
+
+@contextmanager
+def _hydra_of_conf() -> Iterator[Hydra]:
+    with hydra.initialize_config_dir(str(CONF), **HYDRA_DEFAULTS):
+        loaded = GlobalHydra.instance().hydra
+        assert loaded is not None
+        yield loaded

@@ -1,0 +1,95 @@
+"""Signatures of Keras's classes, read from the source of the installed Keras, since importing it takes seconds."""
+
+import ast
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mnist_exp.errors import InputError
+
+REQUIRED = object()
+
+
+def _package(kind: str) -> str:
+    return {"augmentations": "layers", "schedules": "optimizers/schedules"}.get(kind, kind)
+
+
+@cache
+def _keras_root() -> Path:
+    spec = importlib.util.find_spec("keras")
+    if spec is None or spec.origin is None:
+        raise InputError("Keras is not installed; pip install tensorflow brings it")
+    return Path(spec.origin).parent
+
+
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _imports(package: str) -> dict[str, tuple[str, str]]:
+    """Return public name to (module, name there), from keras/<package>/__init__.py."""
+    return _imported_names(_parse(_keras_root() / package / "__init__.py"))
+
+
+def _imported_names(tree: ast.Module) -> dict[str, tuple[str, str]]:
+    return {
+        alias.asname or alias.name: (node.module, alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+
+
+def has_class(kind: str, name: str) -> bool:
+    """Return whether the installed Keras has a class of one of the kinds in `keras_names.ALLOWED`."""
+    return name in _imports(_package(kind))
+
+
+@cache
+def signature_of(kind: str, name: str) -> dict[str, Any]:
+    """Return argument to default, `REQUIRED` where there is none; with `name` and what a layer inherits from Layer."""
+    module, class_name = _imports(_package(kind))[name]
+    signature, forwards = _class_signature(module, class_name)
+    if forwards and _package(kind) == "layers":
+        signature |= {"name": None, "trainable": True, "dtype": None}
+    return signature
+
+
+def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool]:
+    """Return the arguments of a class's `__init__`, its base's where it has none, and whether it takes **kwargs."""
+    path = _keras_root().parent / Path(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    tree = _parse(path)
+    found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name), None)
+    imports = _imported_names(tree)
+    if found is None:
+        return _class_signature(*imports[class_name]) if class_name in imports else ({}, True)
+    for node in found.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            return _arguments(node.args), node.args.kwarg is not None
+    for base in found.bases:
+        if isinstance(base, ast.Name):
+            return _class_signature(*imports.get(base.id, (module, base.id)))
+        if isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name):
+            package, submodule = imports[base.value.id]
+            return _class_signature(f"{package}.{submodule}", base.attr)
+    return {}, True
+
+
+def _arguments(arguments: ast.arguments) -> dict[str, Any]:
+    names = [argument.arg for argument in arguments.args[1:]]
+    defaults: list[Any] = [REQUIRED] * (len(names) - len(arguments.defaults))
+    defaults += map(_literal, arguments.defaults)
+    names += [argument.arg for argument in arguments.kwonlyargs]
+    defaults += [REQUIRED if default is None else _literal(default) for default in arguments.kw_defaults]
+    return dict(zip(names, defaults, strict=True))
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None

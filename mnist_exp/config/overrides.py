@@ -1,0 +1,74 @@
+"""An override, such as `model.hidden=16`: its text is taken apart, compared and written here and nowhere else."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Override:
+    """An override as it was typed.
+
+    `text`: all of it. `key`: of a value, such as `model.hidden`, or a group, such as `hydra/launcher`, without the sign
+    that adds (+) or deletes (~). `value`: what follows the equals sign, of a sweep all values.
+    """
+
+    text: str
+    key: str
+    value: str
+
+    @classmethod
+    def of(cls, text: str) -> "Override":
+        """Take a text apart that Hydra could parse.
+
+        >>> Override.of("+training.callbacks={}").key, Override.of("model.hidden=16,32").value
+        ('training.callbacks', '16,32')
+        """
+        key, _, value = text.lstrip("+~").partition("=")
+        return cls(text, key, value)
+
+    def set_to(self, value: str) -> str:
+        """Return the text with another value.
+
+        >>> Override.of("+model.hidden=16,32").set_to("16")
+        '+model.hidden=16'
+        """
+        return f"{self.text.partition('=')[0]}={value}"
+
+    def is_below(self, *parts: str) -> bool:
+        """Whether it is of one of these parts of the configuration, as a whole or of something in it."""
+        return re.split(r"[./@]", self.key)[0] in parts
+
+
+def is_search_path(key: str) -> bool:
+    """Whether a key, however Hydra lets one write it, is that of the folders that Hydra reads configuration from."""
+    return re.split(r"[./\[\]]+", key)[:2] == ["hydra", "searchpath"]
+
+
+def of_the_experiment(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return those that describe an experiment. An address in `tracking` may hold a password, which no run records."""
+    return tuple(text for text in overrides if not Override.of(text).is_below("tracking", "hydra"))
+
+
+def is_of_tracking(argument: str) -> bool:
+    """Whether a command's argument is an override of `tracking`, such as where the store is.
+
+    >>> is_of_tracking("tracking.uri=sqlite:///mlflow.db"), is_of_tracking("tracking.png")
+    (True, False)
+    """
+    return "=" in argument and Override.of(argument).is_below("tracking")
+
+
+def values_of(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
+    """Return what overrides set some keys to, in the order of the keys."""
+    values = {override.key: override.value for override in map(Override.of, overrides)}
+    return {key: values[key] for key in keys if key in values}
+
+
+def quoted(text: str) -> str:
+    r"""Return a text as Hydra reads it as a value, whatever is in it.
+
+    >>> print(quoted("it's"))
+    'it\'s'
+    """
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,241 @@
+"""Presets from elsewhere are data: they are read, checked against what they may set, and handed to Hydra as values.
+
+A preset can come from a stranger, and Hydra imports and calls what its own settings name, while a resolver reads the
+environment. So a preset may set what is listed here and nothing else, and its folder is never searched by Hydra.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_exp.config.keras_names import show
+from mnist_exp.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# A wheel carries conf/ inside the package; in a checkout it lies beside it, for people to read and edit.
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+_GROUPS = ("dataset", "preprocessing", "model", "optimizer", "training")
+_GLOBAL_GROUPS = ("experiment", "sweep")  # these presets change several parts, so their package is _global_
+_KEYS = ("seed", "backend", "objective", "direction", "resume")
+_TRACKING_KEYS = ("experiment", "run_name", "tags", "note", "keep")
+_SWEEPER_KEYS = ("n_trials", "n_jobs", "max_failure_rate", "storage")
+# What the files in conf/sweep/ choose.
+_SWEEP_CHOICES = {
+    "hydra/sweeper": ("basic", "optuna"),
+    "hydra/sweeper/sampler": ("random", "tpe"),
+    "hydra/launcher": ("stacked",),
+}
+_STORAGE = re.compile(r"sqlite:///[\w-]+\.db")
+_NAME = re.compile(r"[\w-]+")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A choice of a group that conf/ does not have; `values` include its list of `defaults`, where it has one."""
+
+    group: str
+    name: str
+    values: Mapping[str, Any]
+
+
+def read_presets(folder: Path) -> list[Preset]:
+    """Read all presets in a folder, `GROUP/NAME.yaml`, and check each of them.
+
+    Raises:
+        InputError: naming the file and the key, for one that cannot be read, that sets what it may not, or that has the
+            name of a choice in conf/.
+    """
+    if not folder.is_dir():
+        raise InputError(f"--config-dir {folder}: must be an existing folder with presets")
+    for group in ("hydra", "tracking"):
+        if (folder / group).exists():
+            raise InputError(
+                f"{folder / group}: a folder of presets may not have this; "
+                f"its presets are in {', '.join((*_GROUPS, *_GLOBAL_GROUPS))}"
+            )
+    return [
+        _read_preset(path, group)
+        for group in (*_GROUPS, *_GLOBAL_GROUPS)
+        for path in sorted((folder / group).glob("[!.]*.yaml"))
+    ]
+
+
+@contextmanager
+def offered(presets: Sequence[Preset]) -> Iterator[None]:
+    """Let Hydra find these presets, as values, while the block runs."""
+    store = ConfigStore.instance()
+    for preset in presets:
+        package = "_global_" if preset.group in _GLOBAL_GROUPS else preset.group
+        store.store(preset.name, dict(preset.values), preset.group, package, provider="a preset")
+    try:
+        yield
+    finally:
+        for preset in presets:
+            del store.repo[preset.group][f"{preset.name}.yaml"]
+
+
+def read_text(path: Path) -> str:
+    """Read a file of text.
+
+    Raises:
+        InputError: if it is no file, or no text in UTF-8.
+    """
+    if not path.is_file():  # such as a pipe, which would be waited for
+        raise InputError(f"{path}: must be a file")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def parse_values(text: str, where: str) -> dict[str, Any]:
+    """Read YAML as values, with numbers as OmegaConf reads them; interpolations stay text.
+
+    Args:
+        text: in YAML.
+        where: what the text is from, for the message.
+
+    Raises:
+        InputError: if it is no map of YAML's own types, or uses aliases, of which a small file can make a huge map.
+    """
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise InputError(f"{where}: uses a YAML alias (*name); write out what it stands for")
+        values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
+    except InputError:
+        raise
+    # A whole number can have more digits than Python reads (ValueError), and a list more levels (RecursionError).
+    except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        raise InputError(f"{where}: cannot be read ({' '.join(str(error).split())[:300]})") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: must be a map of keys to values")
+    return {str(key): value for key, value in values.items()}
+
+
+def check_values(values: Mapping[str, Any], where: str, group: str = "experiment") -> None:
+    """Check that a preset sets only what it may, to plain values.
+
+    Args:
+        values: of the whole configuration, that is with those of a group below the group's name.
+        where: what the values are from, for the message.
+        group: of the preset; one of `sweep` may also set what its sweeper varies.
+
+    Raises:
+        InputError: naming the key, its value and what would be right.
+    """
+    for path, value in leaves(values):
+        key = ".".join(path)
+        shown = f"{where}: {key}={show(value)}"
+        if not _is_plain(path) or not _is_plain(value):
+            raise InputError(f"{shown}: must be a plain value, without interpolation")
+        if not _may_be_set(path) and not (group == "sweep" and _is_of_sweeper(path, value)):
+            raise InputError(
+                f"{shown}: what comes from elsewhere may not set this; if you trust it, type it on the command line"
+            )
+
+
+def _read_preset(path: Path, group: str) -> Preset:
+    if not _NAME.fullmatch(path.stem):
+        raise InputError(f"{path}: a preset's name has letters, digits, _ and -")
+    if (CONF / group / path.name).exists():
+        raise InputError(f"{path}: {group}={path.stem} is a choice of this project; give the preset another name")
+    text = read_text(path)
+    values = parse_values(text, str(path))
+    own = {key: value for key, value in values.items() if key != "defaults"}
+    _check_package(text, path, group)
+    _check_defaults(values.get("defaults", []), path, group)
+    check_values(own if group in _GLOBAL_GROUPS else {group: own}, str(path), group)
+    return Preset(group, path.stem, values)
+
+
+def _check_package(text: str, path: Path, group: str) -> None:
+    """Check Hydra's header, which says where in the configuration a file's values go."""
+    found = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
+    package = found.group(1) if found else None
+    if group in _GLOBAL_GROUPS and package != "_global_":
+        raise InputError(f"{path}: the first line of a preset must be: # @package _global_")
+    if group not in _GLOBAL_GROUPS and package not in (None, group):
+        raise InputError(f"{path}: must have no line # @package {package}; its keys are those of {group}")
+
+
+def _check_defaults(defaults: Any, path: Path, group: str) -> None:
+    """Check which other choices a preset makes: of this project's groups, of its own, and what conf/sweep/ chooses."""
+    for entry in defaults if isinstance(defaults, list) else [defaults]:
+        if isinstance(entry, str) and _NAME.fullmatch(entry):  # _self_, or a preset of the same group
+            continue
+        [(key, choice)] = entry.items() if isinstance(entry, Mapping) and len(entry) == 1 else [("", None)]
+        chosen = re.fullmatch(r"(?:override )?/?([a-z]+(?:/[a-z]+)*)(?:@_global_\.([a-z]+))?", str(key))
+        chosen_group, package = chosen.groups() if chosen else ("", None)
+        allowed = chosen_group in (*_GROUPS, "experiment") and package in (None, chosen_group)
+        if allowed and (choice is None or (isinstance(choice, str) and _NAME.fullmatch(choice))):
+            continue
+        if group == "sweep" and package is None and choice in _SWEEP_CHOICES.get(chosen_group, ()):
+            continue
+        raise InputError(
+            f"{path}: defaults: {show(entry)}: a preset from elsewhere may not choose this; if you trust it, type it "
+            "on the command line"
+        )
+
+
+def _may_be_set(path: Sequence[str]) -> bool:
+    match path:
+        case [part, *_] if part in _GROUPS:
+            return True
+        case [key]:
+            return key in _KEYS
+        case ["tracking", "tags", *_]:
+            return True
+        case ["tracking", key]:
+            return key in _TRACKING_KEYS
+    return False
+
+
+def _is_of_sweeper(path: Sequence[str], value: Any) -> bool:
+    match path:
+        case ["hydra", "sweeper", "storage"]:
+            return value is None or _STORAGE.fullmatch(str(value)) is not None
+        case ["hydra", "sweeper", key]:
+            return key in _SWEEPER_KEYS
+        case ["hydra", "sweeper", "sampler", "seed"]:
+            return True
+        case ["hydra", "sweeper", "params", key]:
+            return _may_vary(key, str(value))
+    return False
+
+
+def _may_vary(key: str, values: str) -> bool:
+    """Whether a sweep may vary a key so; `values` are read by Hydra's grammar, which has escapes and file names, and a
+    job's folder may be named by them."""
+    if re.search(r"[$\\]|\.\.", values):
+        return False
+    if key in (*_GROUPS, "experiment"):  # several choices, which Hydra 1.3 would also look for by their path
+        return re.fullmatch(r"[\w\s,()*-]+", values) is not None
+    return re.fullmatch(r"[\w.]+", key) is not None and _may_be_set(key.split("."))
+
+
+def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Return the values of nested maps with their keys; an empty map is a value."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from leaves(value, (*path, str(key)))
+    else:
+        yield path, node
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return "${" not in value
+    if isinstance(value, Mapping):
+        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float)

@@ -1,0 +1,335 @@
+"""The schema of conf/: types, ranges and the checks between fields. Imports nothing heavy.
+
+`check` turns a composed configuration into a `Config`. The values themselves live in conf/ alone: no field here has
+a default, and `dataclasses.asdict` of a `Config` has the shape of the YAML again.
+"""
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from mnist_exp.config import keras_names
+from mnist_exp.config.conversion import KerasName, Rule, convert
+from mnist_exp.config.keras_names import show
+from mnist_exp.errors import InputError, did_you_mean
+
+Count = Annotated[int, Rule(lambda n: 1 <= n < 2**31, "a whole number, at least 1")]
+Seed = Annotated[int, Rule(lambda n: 0 <= n < 2**32, "a whole number from 0 to 4294967295")]
+Share = Annotated[float, Rule(lambda x: 0 < x < 1, "a fraction between 0 and 1")]
+DropoutRate = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number from 0 up to, not including, 1")]
+Counts = Annotated[list[Count], Rule(lambda ns: len(ns) > 0, "a list of at least one such number")]
+Activation = Annotated[str, KerasName("activations")]
+ExistingPath = Annotated[str, Rule(lambda path: _exists(path), "an existing file or folder")]
+ModelName = Annotated[
+    str,
+    Rule(
+        lambda name: re.fullmatch(r"(?!\.\.|\.$)[\w.-]{1,100}", name) is not None,
+        "a name of letters, digits, _ - and ., and no folder such as ..",
+    ),
+]
+Text = Annotated[str, Rule(lambda text: bool(text.strip()) and text.isprintable(), "some text, on one line")]
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError):  # a name too long, a folder that is closed, a home that nobody has
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    validation: Literal["test"] | Count | Share
+    limit: Count | None
+    seed: Seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class MnistDataset(Dataset):
+    kind: Literal["mnist"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpzDataset(Dataset):
+    kind: Literal["npz"]
+    path: ExistingPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdxDataset(Dataset):
+    kind: Literal["idx"]
+    path: ExistingPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class KerasDataset(Dataset):
+    kind: Literal["keras"]
+    name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    kind: Literal["flatten", "image"]
+    scale: bool
+    standardize: bool
+    one_hot: bool
+    augment: list[Annotated[Any, KerasName("augmentations")]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    kind: Literal["linear"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP:
+    kind: Literal["mlp"]
+    hidden: Count | Counts
+    activation: Activation
+    dropout: DropoutRate
+
+
+@dataclass(frozen=True, kw_only=True)
+class CNN:
+    kind: Literal["cnn"]
+    filters: Count | Counts
+    kernel_size: Count
+    hidden: Count | Counts
+    activation: Activation
+    dropout: DropoutRate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    kind: Literal["layers"]
+    layers: list[Annotated[Any, KerasName("layers")]]
+
+
+Model = Linear | MLP | CNN | Layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    epochs: Count
+    batch_size: Count
+    shuffle: bool
+    loss: Annotated[Any, KerasName("losses")] | None
+    metrics: list[Any]
+    callbacks: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLflowTracking:
+    kind: Literal["mlflow"]
+    uri: str
+    experiment: Text
+    run_name: Text | None
+    tags: dict[str, Any] | None
+    note: str | None
+    keep: Literal["best", "all"]
+    register: ModelName | None
+
+    def __post_init__(self) -> None:
+        _check_address(self.uri)
+        _check_tags(self.tags or {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoTracking:
+    kind: Literal["none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One experiment. `optimizer` has the class's name under `kind` and its arguments beside it, as in its file."""
+
+    dataset: MnistDataset | NpzDataset | IdxDataset | KerasDataset
+    preprocessing: Preprocessing
+    model: Model
+    optimizer: dict[str, Any]
+    training: Training
+    tracking: MLflowTracking | NoTracking
+    seed: Seed
+    backend: Literal["tensorflow", "jax"]
+    objective: str
+    direction: Literal["maximize", "minimize"] | None
+    resume: bool
+
+
+def check(values: Mapping[str, Any]) -> Config:
+    """Turn a composed and resolved configuration into a `Config`.
+
+    Raises:
+        InputError: naming the key, its value and what would be right, for a key that is unknown or missing, a wrong
+            type, a value out of range, a Keras name or argument that cannot be used, or fields that do not fit
+            each other.
+    """
+    config: Config = convert(Config, values, "")
+    _check_optimizer(config.optimizer)
+    _check_training(config.training, one_hot=config.preprocessing.one_hot)
+    _check_callbacks(config.training, config.optimizer)
+    _check_backend(config)
+    _check_objective(config)
+    if config.resume and config.tracking.kind == "none":
+        raise InputError("resume=true: needs the store that knows what has finished; tracking=none has none")
+    if config.preprocessing.kind == "flatten" and config.model.kind == "cnn":
+        raise InputError("preprocessing=flatten: model=cnn needs images; preprocessing=image fits")
+    if config.preprocessing.kind == "image" and config.model.kind in {"mlp", "linear"}:
+        raise InputError(f"preprocessing=image: model={config.model.kind} needs vectors; preprocessing=flatten fits")
+    return config
+
+
+def logged_metrics(training: Training) -> list[str]:
+    """Return the names of the metrics that a run logs each epoch.
+
+    >>> from types import SimpleNamespace
+    >>> logged_metrics(SimpleNamespace(metrics=["accuracy"]))
+    ['loss', 'accuracy', 'val_loss', 'val_accuracy']
+    """
+    names = ["loss", *map(keras_names.metric_name, training.metrics)]
+    return [*names, *(f"val_{name}" for name in names)]
+
+
+def objective_direction(config: Config) -> Literal["maximize", "minimize"]:
+    """Whether a larger or a smaller objective is better: `direction`, or where it is null what suits the metric."""
+    if config.direction is not None:
+        return config.direction
+    name = config.objective.removeprefix("val_").removeprefix("test_")
+    logged = {keras_names.metric_name(metric): metric for metric in config.training.metrics}
+    larger = name in logged and keras_names.parse_spec(logged[name], "")[0] in keras_names.LARGER_IS_BETTER
+    return "maximize" if larger else "minimize"
+
+
+def _check_objective(config: Config) -> None:
+    logged = logged_metrics(config.training)
+    names = [*logged, *(name.replace("val_", "test_", 1) for name in logged if name.startswith("val_"))]
+    if config.objective not in names:
+        fits = did_you_mean(config.objective, names) or f"; objective={logged[-1]} fits"
+        raise InputError(f"objective={config.objective}: with these metrics, none of that name is logged{fits}")
+
+
+_RESERVED_TAGS = ("mlflow.", "mnist_exp.")
+
+
+def _check_address(uri: str) -> None:
+    # The address is not shown: it may hold a password.
+    try:
+        scheme = urlsplit(uri).scheme if urlsplit(uri).port != 0 else ""
+    except ValueError:  # no number for a port, no end of an IPv6 address
+        scheme = ""
+    known = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
+    if scheme.partition("+")[0] not in known or ":memory:" in uri:
+        raise InputError(
+            "tracking.uri: must be the address of a store, such as sqlite:///mlflow.db or http://127.0.0.1:5000 "
+            f"({', '.join(known)}); tracking=none trains without"
+        )
+
+
+def _check_tags(tags: Mapping[str, Any]) -> None:
+    for tag in tags:
+        if str(tag).lower().startswith(_RESERVED_TAGS):
+            reserved = " or ".join(_RESERVED_TAGS)
+            raise InputError(f"tracking.tags.{tag}: begins with {reserved}, which runs use themselves; leave that out")
+        if not re.fullmatch(r"[\w. /-]{1,250}", str(tag)):
+            raise InputError(f"tracking.tags.{tag}: a tag's name has letters, digits, _ - . / and spaces")
+
+
+def _check_optimizer(optimizer: dict[str, Any]) -> None:
+    if "kind" not in optimizer:
+        raise InputError("optimizer.kind: is missing; choose an optimizer such as optimizer=adam")
+    keras_names.check_name("optimizers", optimizer["kind"], "optimizer.kind")
+    arguments = {key: value for key, value in optimizer.items() if key != "kind"}
+    keras_names.check_arguments("optimizers", optimizer["kind"], arguments, "optimizer")
+    if "learning_rate" not in arguments:
+        raise InputError("optimizer.learning_rate: is missing; a number greater than 0, such as 0.001")
+
+
+def _check_training(training: Training, *, one_hot: bool) -> None:
+    if training.loss is not None:
+        _check_labels(training.loss, "training.loss", one_hot=one_hot)
+    for index, metric in enumerate(training.metrics):
+        if metric == "accuracy":
+            continue
+        key = f"training.metrics[{index}]"
+        keras_names.check_spec("metrics", metric, key)
+        _check_labels(metric, key, one_hot=one_hot)
+        name, arguments = keras_names.parse_spec(metric, key)
+        if name == "F1Score" and arguments.get("average") is None:
+            raise InputError(f"{key}={show(metric)}: gives a value a class; {{F1Score: {{average: macro}}}} gives one")
+    _check_metric_names(training.metrics)
+
+
+# What a run logs or its callbacks write beside the metrics.
+_LOGGED_BESIDE = frozenset({"loss", "val_loss", "test_loss", "objective", "fit_seconds", "learning_rate", "epoch"})
+
+
+def _check_metric_names(metrics: list[Any]) -> None:
+    """Check that each metric is logged under names of its own, while it trains, validates and is tested."""
+    taken = set(_LOGGED_BESIDE)
+    for index, metric in enumerate(metrics):
+        name = keras_names.metric_name(metric)
+        names = {name, f"val_{name}", f"test_{name}"}
+        if clash := sorted(taken & names):
+            raise InputError(
+                f"training.metrics[{index}]={show(metric)}: would be logged as {clash[0]}, as something else is in "
+                "this run; {NAME: {name: mine}} gives it another name"
+            )
+        taken |= names
+
+
+def _check_callbacks(training: Training, optimizer: Mapping[str, Any]) -> None:
+    names = logged_metrics(training)
+    for name, arguments in training.callbacks.items():
+        key = f"training.callbacks.{name}"
+        keras_names.check_name("callbacks", name, key)
+        keras_names.check_spec("callbacks", {name: arguments}, "training.callbacks")
+        for template in (str((arguments or {}).get(path, "")) for path in keras_names.PATH_ARGUMENTS):
+            for field in re.findall(r"\{(\w+)", template):
+                if field not in {"epoch", *names}:
+                    raise InputError(
+                        f"{key}: no such metric as {field} in {template}; this run logs {', '.join(names)}"
+                    )
+        monitor = (arguments or {}).get("monitor", names[0])
+        if monitor not in names:
+            hint = did_you_mean(str(monitor), names) or f"; this run logs {', '.join(names)}"
+            raise InputError(f"{key}.monitor={show(monitor)}: no such metric{hint}")
+    rate = optimizer["learning_rate"]
+    if "ReduceLROnPlateau" in training.callbacks and isinstance(rate, Mapping):
+        raise InputError(
+            f"training.callbacks.ReduceLROnPlateau: cannot change the schedule optimizer.learning_rate={show(rate)}; "
+            "choose one of the two"
+        )
+    if "SwapEMAWeights" in training.callbacks and not optimizer.get("use_ema"):
+        raise InputError("training.callbacks.SwapEMAWeights: needs optimizer.use_ema=true")
+
+
+def _check_backend(config: Config) -> None:
+    if config.backend != "jax":
+        return
+    if importlib.util.find_spec("jax") is None:
+        raise InputError("backend=jax: is not installed; pip install 'mnist_exp[jax]' brings it")
+    for name, arguments in config.training.callbacks.items():
+        if name in _NEED_EVERY_BATCH or (arguments or {}).get("save_freq", "epoch") != "epoch":
+            raise InputError(
+                f"training.callbacks.{name}: acts within an epoch, which backend=jax runs as one program; "
+                "backend=tensorflow can"
+            )
+
+
+# SwapEMAWeights changes the weights between an epoch's training and its validation.
+_NEED_EVERY_BATCH = frozenset({"SwapEMAWeights", "TerminateOnNaN"})
+
+
+def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:
+    """Keras's Sparse... losses and metrics take whole numbers as labels; all others take one-hot vectors."""
+    name, _ = keras_names.parse_spec(spec, key)
+    if name.startswith("Sparse") == one_hot:
+        wanted = str(not one_hot).lower()
+        raise InputError(
+            f"{key}={name}: does not fit preprocessing.one_hot={str(one_hot).lower()}; preprocessing.one_hot={wanted} "
+            "does, and training.loss=null always fits"
+        )

@@ -1,0 +1,92 @@
+"""From what is typed after -m to a checked `Sweep`."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep
+from hydra.core.override_parser.types import Override as ParsedOverride
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp.config.composition import check_composed, check_output, compose_values
+from mnist_exp.config.hydra_api import parser_of_conf
+from mnist_exp.config.overrides import Override, of_the_experiment
+from mnist_exp.config.schema import objective_direction
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Sweep
+from mnist_exp.redaction import shown_address
+
+
+def sweep_of(composed: DictConfig, overrides: list[str]) -> Sweep:
+    """Return what a sweep consists of, each of its values checked once, with the first of all others.
+
+    Args:
+        composed: in Hydra's MULTIRUN mode.
+        overrides: as typed.
+
+    Raises:
+        InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
+            password in what Hydra writes to multirun.yaml.
+    """
+    check_output(composed, "hydra.sweep.dir")
+    _refuse_passwords(composed)
+    sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+    parser = parser_of_conf()
+    preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
+    parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(overrides)]}
+    varied = {Override.of(one.input_line or ""): _samples(one) for one in parsed.values() if one.is_sweep_override()}
+    for override, samples in varied.items():
+        if override.is_below("tracking", "hydra", "objective", "direction", "resume", "backend"):
+            raise InputError(f"{override.key}: is the same for all jobs of a sweep, so it has one value")
+        if len(set(samples)) < len(samples):
+            raise InputError(f"{override.key}={','.join(samples)}: each value may be listed once")
+    fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
+    first = {override: samples[0] for override, samples in varied.items()}
+    jobs = [first, *(first | {override: sample} for override, samples in varied.items() for sample in samples[1:])]
+    configs = [
+        check_composed(compose_values([*fixed, *(one.set_to(value) for one, value in job.items())], RunMode.RUN))
+        for job in jobs
+    ]
+    if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
+        if any(config.backend != "jax" for config in configs):
+            raise InputError("hydra/launcher=stacked: trains jobs as one program, for which add backend=jax")
+        if composed.hydra.job.env_set or composed.hydra.job.chdir:
+            raise InputError(
+                "hydra.job: with hydra/launcher=stacked, jobs run together, so none has its own env_set or chdir"
+            )
+    if len({(config.objective, objective_direction(config)) for config in configs}) > 1:
+        raise InputError(f"objective={configs[0].objective}: not that of all jobs, which cannot be ranked then")
+    launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
+    return Sweep(
+        overrides=of_the_experiment(overrides),
+        swept={override.key: override.value for override in varied},
+        jobs=sweeper.get("n_trials") or math.prod(map(len, varied.values())),
+        config=configs[0],
+        watches_test_set=any(config.dataset.validation == "test" for config in configs),
+        folder=Path(str(composed.hydra.sweep.dir)).absolute(),
+        sweeper=sweeper,
+        launcher=launcher,
+    )
+
+
+def _refuse_passwords(composed: DictConfig) -> None:
+    written: Any = OmegaConf.to_container(composed, resolve=False)  # with interpolations as they were typed
+    for key, address, instead in (
+        ("tracking.uri", written["tracking"].get("uri"), "MLFLOW_TRACKING_URI"),
+        ("hydra.sweeper.storage", written["hydra"]["sweeper"].get("storage"), "an option file"),
+    ):
+        if shown_address(str(address)) != str(address):
+            raise InputError(
+                f"{key}: a sweep writes down what was typed; put an address with a password or parameters into "
+                f"{instead}"
+            )
+
+
+def _samples(override: ParsedOverride) -> list[str]:
+    """Return all values of a list or range, as one would type them; the ends of an interval."""
+    if override.is_discrete_sweep():
+        return list(override.sweep_string_iterator())
+    interval = override.value()
+    assert isinstance(interval, IntervalSweep)
+    return [str(interval.start), str(interval.end)]

@@ -1,0 +1,233 @@
+"""The JAX engine: models that differ in their weights and in numbers of their optimizers train as one program.
+
+A model alone is a stack of one; `jax_program.py` has what is traced.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from mnist_exp import interrupts
+from mnist_exp.config.schema import Training
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Experiment
+from mnist_exp.learning.datasets import Data, Images, load
+from mnist_exp.learning.engine import OnEpoch, Trained
+from mnist_exp.learning.jax_program import (
+    epoch_program,
+    evaluation_program,
+    of_each_job,
+    scalars_of,
+    stacked,
+    take_out,
+)
+from mnist_exp.learning.keras_backend import build_symbolically, keras
+from mnist_exp.learning.models import REFUSALS, build, keras_reason, servable, set_seed, trainable
+from mnist_exp.learning.preprocessing import fit_preprocessor
+from mnist_exp.learning.training import (
+    EVALUATION_BATCH,
+    Fitted,
+    check_finite,
+    compile_model,
+    epoch_order,
+    kept_epoch,
+    make_callbacks,
+    trained,
+    validated_as_tested,
+    validated_scores,
+    verbosity,
+)
+
+# Jobs of a stack, at most: each keeps its log open, and a process may have few files open, on macOS 256.
+_MOST_JOBS = 200
+
+
+def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[Trained | InputError]:
+    """Train experiments as one program; see `Engine.train`."""
+    config, image_shape = experiments[0].config, data.x_train.shape[1:]
+    preprocessor = fit_preprocessor(config.preprocessing, data)
+    served, compiled = [], []
+    for experiment in experiments:
+        set_seed(experiment.config.seed)
+        model = build(config.model, preprocessor.shape, data.classes)
+        served.append(servable(model, preprocessor, image_shape))
+        compiled.append(trainable(served[-1], config.preprocessing.augment, image_shape))
+        compile_model(compiled[-1], experiment.config.optimizer, config.training, one_hot=preprocessor.one_hot)
+    start = time.perf_counter()
+    fitted = fit(
+        compiled,
+        (data.x_train, np.asarray(preprocessor.labels(data.y_train))),
+        (data.x_validation, np.asarray(preprocessor.labels(data.y_validation))),
+        partial(epoch_order, len(data.x_train), config.training.shuffle, config.dataset.seed),
+        config.training,
+        outputs=[experiment.output for experiment in experiments],
+        on_epoch=on_epoch,
+        progress=experiments[0].child is None,
+    )
+    if validated_as_tested(config):
+        scores = [{} if isinstance(one, InputError) else validated_scores(one) for one in fitted]
+    else:
+        scores = evaluate(compiled, data.x_test, np.asarray(preprocessor.labels(data.y_test)))
+    seconds = (time.perf_counter() - start) / len(experiments)
+    return [
+        one if isinstance(one, InputError) else trained(model, one, test, seconds)
+        for model, one, test in zip(served, fitted, scores, strict=True)
+    ]
+
+
+def stack_size(experiment: Experiment, wanted: int) -> int:
+    """Return how many experiments like this one to train as one program: as many as half of the memory takes.
+
+    On a CPU, of a model with convolutions one: those of a stack become grouped convolutions, which there take longer
+    than one after the other (2.4 times, measured with 8 filters on 2 cores).
+    """
+    config = experiment.config
+    try:
+        data = load(config.dataset)
+        model = build(config.model, fit_preprocessor(config.preprocessing, data).shape, data.classes)
+    except InputError:  # which each will record as its own failure
+        return 1
+    device = jax.devices()[0]
+    if device.platform == "cpu" and any("Conv" in type(layer).__name__ for layer in model.layers):
+        return 1
+    memory = min(_memory_limits())
+    if device.platform != "cpu":
+        memory = (device.memory_stats() or {}).get("bytes_limit", memory)
+    return max(1, min(wanted, _MOST_JOBS, memory // 2 // _bytes_a_job(model, config.training.batch_size)))
+
+
+def fit(
+    models: Sequence[keras.Model],
+    training_set: tuple[Images, Any],
+    validation_set: tuple[Images, Any],
+    order: Callable[[int], npt.NDArray[np.int64]],
+    training: Training,
+    *,
+    outputs: Sequence[Path],
+    on_epoch: Callable[[int, Mapping[int, Mapping[str, float]]], None],
+    progress: bool,
+) -> list[Fitted | InputError]:
+    """Train compiled models, each of which takes raw images, as one program; traced from the first of them.
+
+    Args:
+        models: alike but for their weights, learning rates and the numbers in `stacking.SCALARS`.
+        training_set: raw images (N, ...) and their prepared labels (N, ...).
+        validation_set: the same, measured after each epoch.
+        order: the positions of all training images in an epoch, counted from 0.
+        training: epochs, batch size and callbacks.
+        outputs: the folder that each model's callbacks write into.
+        on_epoch: called after each epoch with its number, from 1, and by their place the metrics of those that trained.
+        progress: whether to show Keras's progress bar, an epoch a step.
+
+    Returns:
+        Of each model a `Fitted`, whose `seconds` are its share; an error where its loss is no number.
+
+    Raises:
+        InputError: for what only Keras can judge.
+    """
+    start = time.perf_counter()
+    failed: dict[int, InputError] = {}
+    has_trained = False
+    try:
+        callbacks = [
+            keras.callbacks.CallbackList(
+                make_callbacks(training, output),
+                add_history=True,
+                add_progbar=progress,
+                model=model,
+                epochs=training.epochs,
+                steps=-(-len(training_set[0]) // training.batch_size),
+                verbose=verbosity(progress),
+            )
+            for model, output in zip(models, outputs, strict=True)
+        ]
+        with interrupts.deferred():
+            data = jax.tree.map(jnp.asarray, (training_set, validation_set))
+            _create_variables(models, *data[1])
+            run_epoch = jax.jit(epoch_program(models[0], training.batch_size), donate_argnums=0)
+            state, scalars = stacked(models), scalars_of(models)
+            running = list(range(len(models)))
+            for index in running:
+                callbacks[index].on_train_begin()
+                models[index].stop_training = False
+            for epoch in range(training.epochs):
+                for index in running:
+                    callbacks[index].on_epoch_begin(epoch)
+                state, measured = run_epoch(state, scalars, jnp.asarray(order(epoch), jnp.int32), *data)
+                metrics = of_each_job(measured)
+                has_trained = True
+                interrupts.raise_if_received()
+                if training.callbacks:
+                    take_out(state, models, running)
+                for index in running:
+                    callbacks[index].on_epoch_end(epoch, metrics[index])
+                # With what callbacks added, such as the learning rate.
+                histories = {index: models[index].history.history for index in running}
+                on_epoch(epoch + 1, {i: {name: of[-1] for name, of in h.items()} for i, h in histories.items()})
+                for index in running:
+                    try:
+                        check_finite(epoch + 1, metrics[index])
+                    except InputError as error:
+                        failed[index] = error
+                running = [index for index in running if index not in failed and not models[index].stop_training]
+                if not running:
+                    break
+                if training.callbacks:
+                    state = stacked(models)
+            if running:
+                take_out(state, models, running)
+            for index, model in enumerate(models):
+                if index not in failed:
+                    model.optimizer.finalize_variable_values(model.trainable_variables)
+                    callbacks[index].on_train_end()
+    except InputError:
+        raise
+    except REFUSALS as error:
+        if has_trained:
+            raise
+        raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
+    seconds = (time.perf_counter() - start) / len(models)
+    fitted: list[Fitted | InputError] = []
+    for index, (model, callback_list) in enumerate(zip(models, callbacks, strict=True)):
+        history = {name: list(values) for name, values in model.history.history.items()}
+        fitted.append(failed.get(index) or Fitted(history, seconds, kept_epoch(callback_list.callbacks, history)))
+    return fitted
+
+
+def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str, float]]:
+    """Return the loss, then the metrics of each of the compiled models on raw images and prepared labels, by name."""
+    with interrupts.deferred():
+        program = jax.jit(evaluation_program(models[0]))
+        measured = program(stacked(models), jnp.asarray(x), jnp.asarray(y))
+    return of_each_job(measured)
+
+
+def _memory_limits() -> Iterator[int]:
+    """Yield, in bytes, the machine's memory, and what a container may have of it."""
+    yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        yield int(text)
+
+
+def _bytes_a_job(model: keras.Sequential, batch_size: int) -> int:
+    """Estimate: a weight with its gradient and two optimizer variables in the model, in the stack and on their way
+    between; and, for a batch, each layer's output with its gradient, twice as XLA may keep a copy. Four bytes each."""
+    weights, outputs = int(model.count_params()), sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
+    return 4 * (12 * weights + 4 * max(batch_size, EVALUATION_BATCH) * int(outputs))
+
+
+def _create_variables(models: Sequence[keras.Model], x: Any, y: Any) -> None:
+    """Create the variables of the optimizers and metrics."""
+    for model in models:
+        model.optimizer.build(model.trainable_variables)
+    build_symbolically(models[0], x[:1], y[:1])

@@ -1,0 +1,137 @@
+"""The programs of the JAX engine: an epoch with its validation, and an evaluation, of a stack of models.
+
+The variables of all models are stacked along a leading axis, the jobs', and `jax.vmap` turns the training step of one
+job into that of all. All jobs see the same batches in the same order.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnist_exp.learning.keras_backend import keras
+from mnist_exp.learning.stacking import SCALARS
+from mnist_exp.learning.training import EVALUATION_BATCH
+
+# The values of a stack's variables: trainable, others, and the optimizer's; each has the jobs as its first axis.
+State = tuple[list[Any], list[Any], list[Any]]
+
+
+def epoch_program(
+    model: keras.Model, batch_size: int
+) -> Callable[[State, Any, Any, Any, Any], tuple[State, dict[str, Any]]]:
+    """Return a function of a stack's state and scalars, an order, what to train and what to validate on.
+
+    It returns the state after an epoch, and its metrics, each of shape (jobs,).
+    """
+    fresh = [variable.value for variable in model.metrics_variables]
+    evaluation = evaluation_program(model)
+
+    def train_batch(state: Any, scalars: Mapping[str, Any], x: Any, y: Any) -> Any:
+        with _attributes(model.optimizer, scalars):
+            _, state = model.train_step(state, (x, y))
+        return state
+
+    def epoch(state: State, scalars: Mapping[str, Any], order: Any, training_set: Any, validation_set: Any) -> Any:
+        x, y = training_set
+
+        def step(state: Any, positions: Any) -> tuple[Any, None]:
+            return jax.vmap(train_batch, in_axes=(0, 0, None, None))(state, scalars, x[positions], y[positions]), None
+
+        *state, metrics = _scan(step, (*state, _for_each(fresh, state)), order, batch_size)
+        measured = jax.vmap(partial(_results, model))(metrics)
+        validation = evaluation(state, *validation_set)
+        return tuple(state), measured | {f"val_{name}": values for name, values in validation.items()}
+
+    return epoch
+
+
+def evaluation_program(model: keras.Model) -> Callable[[State, Any, Any], dict[str, Any]]:
+    """Return a function of a stack's state, raw images and prepared labels: the loss and metrics, of shape (jobs,)."""
+    fresh = [variable.value for variable in model.metrics_variables]
+
+    def evaluation(state: State, x: Any, y: Any) -> dict[str, Any]:
+        def test_batch(state: Any, x: Any, y: Any) -> Any:
+            return model.test_step(state, (x, y))[1]
+
+        def step(state: Any, positions: Any) -> tuple[Any, None]:
+            return jax.vmap(test_batch, in_axes=(0, None, None))(state, x[positions], y[positions]), None
+
+        tested = state[0], state[1], _for_each(fresh, state)
+        tested = _scan(step, tested, jnp.arange(len(x)), EVALUATION_BATCH)
+        return jax.vmap(partial(_results, model))(tested[2])
+
+    return evaluation
+
+
+def _scan(step: Callable[[Any, Any], Any], state: Any, order: Any, batch_size: int) -> Any:
+    """Return the state after all steps over `order`; the last one may be smaller."""
+    count = len(order)
+    whole = count - count % batch_size
+    if whole:
+        state, _ = jax.lax.scan(step, state, order[:whole].reshape(-1, batch_size))
+    if whole < count:
+        state, _ = step(state, order[whole:])
+    return state
+
+
+def _for_each(values: Sequence[Any], state: State) -> list[Any]:
+    """Return the same values for each job of a stack."""
+    jobs = len(state[0][0])
+    return [jnp.broadcast_to(value, (jobs, *value.shape)) for value in values]
+
+
+def of_each_job(measured: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Return the metrics of each job, of values of shape (jobs,)."""
+    rows = zip(*jax.device_get(list(measured.values())), strict=True)
+    return [dict(zip(measured, map(float, row), strict=True)) for row in rows]
+
+
+def _results(model: keras.Model, metrics_variables: Sequence[Any]) -> dict[str, Any]:
+    with keras.StatelessScope(state_mapping=list(zip(model.metrics_variables, metrics_variables, strict=True))):
+        return dict(model.get_metrics_result())
+
+
+@contextmanager
+def _attributes(optimizer: Any, values: Mapping[str, Any]) -> Iterator[None]:
+    """Let numbers of an optimizer be values of a traced program."""
+    own = {name: getattr(optimizer, name) for name in values}
+    for name, value in values.items():
+        setattr(optimizer, name, value)
+    try:
+        yield
+    finally:
+        for name, value in own.items():
+            setattr(optimizer, name, value)
+
+
+def scalars_of(models: Sequence[keras.Model]) -> dict[str, Any]:
+    """Return the numbers of the optimizers that may differ between jobs, each of shape (jobs,)."""
+    names = [name for name in SCALARS if isinstance(getattr(models[0].optimizer, name, None), int | float)]
+    return {name: jnp.asarray([getattr(model.optimizer, name) for model in models], jnp.float32) for name in names}
+
+
+def _variables(model: keras.Model) -> State:
+    return model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
+
+
+def stacked(models: Sequence[keras.Model]) -> State:
+    """Return the state of all models, as the program takes it."""
+    trainable, others, of_optimizer = (
+        [jnp.asarray(np.stack(jax.device_get([v.value for v in same]))) for same in zip(*kind, strict=True)]
+        for kind in zip(*map(_variables, models), strict=True)
+    )
+    return trainable, others, of_optimizer
+
+
+def take_out(state: State, models: Sequence[keras.Model], running: Sequence[int]) -> None:
+    """Give the models what a program made of their variables."""
+    on_host = jax.device_get(state)
+    for index in running:
+        for variables, values in zip(_variables(models[index]), on_host, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value[index])

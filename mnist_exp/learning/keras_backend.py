@@ -1,0 +1,157 @@
+"""Imports Keras without its banners, and has all that reaches beyond the public API of Keras 3.15 and TensorFlow 2.21.
+
+`from mnist_exp.learning.keras_backend import keras`. Its backend is KERAS_BACKEND, `tensorflow` or `jax`; Keras itself
+reads that variable, once a process. What is used here and is no more in a newer version raises at import.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # 2: errors only, once TensorFlow reads it
+if os.environ.get("KERAS_BACKEND") != "jax":
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+
+
+@contextmanager
+def _banners_held_back() -> Iterator[None]:
+    """Hold back what C++ writes to standard error, before any setting of TensorFlow's is read; show it on a failure."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held_back:
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            os.dup2(terminal, 2)
+            held_back.seek(0)
+            os.write(2, held_back.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+class _PutOff(MetaPathFinder):
+    """Lets modules that Keras imports, and that nothing here uses, be loaded when they are first used.
+
+    Scikit-learn, for `keras.wrappers`: 0.5 seconds; pyplot, for `keras.visualization`: 0.2.
+    """
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        """Return a specification, with a loader that waits, of the modules that are put off."""
+        spec = PathFinder.find_spec(name, path) if name in {"keras.wrappers", "matplotlib.pyplot"} else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = _WaitingLoader(spec.loader)
+        return spec
+
+
+class _WaitingLoader(Loader):
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _WaitingModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leave that to the module."""
+
+
+class _WaitingModule(ModuleType):
+    """Loads itself when something that it defines is asked for.
+
+    Python's own `LazyLoader` loads a module for its `__file__` too, which `inspect` asks of all modules.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        assert self.__spec__ is not None
+        waiting = self.__spec__.loader
+        if (name.startswith("__") and name != "__all__") or not isinstance(waiting, _WaitingLoader):
+            raise AttributeError(f"module {self.__name__} has no attribute {name}")
+        self.__spec__.loader = waiting.loader
+        try:
+            waiting.loader.exec_module(self)
+        except BaseException:
+            self.__spec__.loader = waiting
+            raise
+        return getattr(self, name)
+
+
+@contextmanager
+def _imports_put_off() -> Iterator[None]:
+    finder = _PutOff()
+    sys.meta_path.insert(0, finder)
+    # TensorFlow Lite imports JAX, 0.3 seconds, to convert its functions, which it then cannot; Keras mends an old one.
+    hidden = [name for name in ({"jax"} - {os.environ["KERAS_BACKEND"]}) if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment] # which stops an import, as if it were not installed
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in hidden:
+            del sys.modules[name]
+
+
+with _banners_held_back(), _imports_put_off():
+    if os.environ["KERAS_BACKEND"] == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()
+        tensorflow.constant(0)  # starts the runtime, which has a banner of its own
+        BackendError = tensorflow.errors.OpError
+        # Each job of a sweep has a model of its own, whose functions are traced once.
+        logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
+    else:
+        import jax
+
+        jax.devices()
+        BackendError = jax.errors.JaxRuntimeError
+    import keras
+    from keras.src.utils import module_utils
+
+
+def _require(owner: Any, attribute: str) -> None:
+    if not hasattr(owner, attribute):
+        raise ImportError(
+            f"{owner} has no {attribute} in Keras {keras.__version__}, which mnist_exp was written against at 3.15"
+        )
+
+
+if os.environ["KERAS_BACKEND"] == "tensorflow":
+    _require(keras.optimizers.Optimizer, "_all_reduce_sum_gradients")
+else:
+    _require(keras.Model, "_symbolic_build")
+    _require(module_utils.tensorflow, "_available")
+    # Keras imports TensorFlow wherever it is installed, to seed it and to know its types when a model is saved: three
+    # seconds and half of the memory.
+    module_utils.tensorflow._available = False
+
+
+def leave_gradients_of_one_replica(optimizer: keras.optimizers.Optimizer) -> None:
+    """Let an optimizer sum no gradients between replicas, of which there is one.
+
+    TensorFlow would keep the graph of this step for good: its all_reduce registers a gradient that is never removed,
+    1.6 MB a job (ops/custom_gradient.py).
+    """
+    optimizer._all_reduce_sum_gradients = list
+
+
+def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
+    """Create the variables of a compiled model's metrics as `fit` does: without computing, which would compile it."""
+    model._symbolic_build(data_batch=(x, y))
+
+
+__all__ = ["BackendError", "build_symbolically", "keras", "leave_gradients_of_one_replica"]

@@ -1,0 +1,256 @@
+"""From configuration to `keras.Model`. Every kind of model is a list of layers, and one function builds them."""
+
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_exp.config import keras_names
+from mnist_exp.config.schema import CNN, MLP, Layers, Linear, Model
+from mnist_exp.errors import InputError
+from mnist_exp.learning.keras_backend import BackendError, keras
+from mnist_exp.learning.preprocessing import Preprocessor
+
+_MODULES = {
+    "augmentations": keras.layers,
+    "callbacks": keras.callbacks,
+    "constraints": keras.constraints,
+    "initializers": keras.initializers,
+    "layers": keras.layers,
+    "losses": keras.losses,
+    "metrics": keras.metrics,
+    "optimizers": keras.optimizers,
+    "regularizers": keras.regularizers,
+    "schedules": keras.optimizers.schedules,
+}
+
+
+# What Keras and its backends raise for arguments and shapes that they cannot use.
+REFUSALS = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    BackendError,
+)
+
+
+def set_seed(seed: int) -> None:
+    """Let what is built from here on, weights and random layers, depend on `seed` alone."""
+    keras.utils.clear_session(free_memory=False)  # which counts the names of layers from the start again
+    keras.utils.set_random_seed(seed)
+
+
+def layer_specs(config: Model) -> list[Any]:
+    """Return the hidden layers of a model, each as `Name` or `{Name: arguments}`.
+
+    >>> layer_specs(MLP(kind="mlp", hidden=16, activation="sigmoid", dropout=0.0))
+    [{'Dense': {'units': 16, 'activation': 'sigmoid'}}]
+    """
+    match config:
+        case Linear():
+            return []
+        case MLP():
+            return _dense(config.hidden, config.activation, config.dropout)
+        case CNN():
+            convolution = {"kernel_size": config.kernel_size, "padding": "same", "activation": config.activation}
+            convolutions = [
+                spec
+                for filters in _as_list(config.filters)
+                for spec in ({"Conv2D": {"filters": filters, **convolution}}, "MaxPooling2D")
+            ]
+            return [*convolutions, "Flatten", *_dense(config.hidden, config.activation, config.dropout)]
+        case Layers():
+            return config.layers
+
+
+def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Sequential:
+    """Build the model for prepared images, with one softmax unit a class as its output.
+
+    Args:
+        config: what the model is made of.
+        shape: of one prepared image, without the batch axis.
+        classes: the number of output units.
+
+    Raises:
+        InputError: naming the layer that Keras refuses, such as one that does not fit the shape before it.
+    """
+    flow = keras.Input(shape)
+    layers: list[Any] = []
+    output = {"Dense": {"units": classes, "activation": "softmax"}}
+    specs = [*layer_specs(config), output]
+    for index, spec in enumerate(specs):
+        if spec is output and len(flow.shape) != 2:
+            raise InputError(
+                f"model={config.kind}: the last layer gives shape {flow.shape[1:]}, the output layer takes "
+                "vectors; add Flatten or GlobalAveragePooling2D, or start with preprocessing=flatten"
+            )
+        try:
+            layer = make("layers", spec)
+            flow_after = layer(flow)
+            _ = flow_after.shape  # which a layer that gives several tensors has not
+            keras.Sequential([*layers, layer])  # refuses a name that is taken
+        except REFUSALS as error:
+            needs = "; if it is for images: preprocessing=image" if len(shape) == 1 else ""
+            raise InputError(
+                f"model={config.kind}, layer {index}, {keras_names.show(spec)}: does not fit its input of shape "
+                f"{flow.shape[1:]} ({keras_reason(error)}){needs}"
+            ) from error
+        layers.append(layer)
+        flow = flow_after
+    return keras.Sequential([keras.Input(shape), *layers])
+
+
+def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...]) -> keras.Sequential | None:
+    """Return a model that changes raw images (N, *image_shape), 0 to 255, at random, and keeps their shape.
+
+    Args:
+        specs: Keras layers, each as `Name` or `{Name: arguments}`, applied in this order; None comes of none.
+        image_shape: (height, width) or (height, width, channels).
+
+    Raises:
+        InputError: naming the layer that Keras refuses.
+    """
+    layers = _augmentation_layers(specs, image_shape)
+    if not layers:
+        return None
+    return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *layers, keras.layers.Reshape(image_shape)])
+
+
+def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...]) -> list[Any]:
+    """Return the layers of `specs`, behind two that make floats with a channel axis of raw images."""
+    shape = (*image_shape, 1) if len(image_shape) == 2 else image_shape
+    layers = [keras.layers.Rescaling(1.0), keras.layers.Reshape(shape)] if specs else []
+    for index, spec in enumerate(specs):
+        try:
+            layer = make("augmentations", spec)
+            layer(keras.ops.zeros((1, *shape)), training=True)
+        except REFUSALS as error:
+            raise InputError(
+                f"preprocessing.augment[{index}], {keras_names.show(spec)}: cannot be used on images of shape {shape} "
+                f"({keras_reason(error)})"
+            ) from error
+        layers.append(layer)
+    return layers
+
+
+def keras_reason(error: Exception) -> str:
+    """Return the line of a Keras error that says what is wrong: without colours, and without where it was called."""
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("Exception encountered")]
+    return said[0].rstrip(".") if said else type(error).__name__
+
+
+def servable(model: keras.Sequential, preprocessor: Preprocessor, image_shape: tuple[int, ...]) -> keras.Sequential:
+    """Return the trained `model` behind its own preprocessing: it takes raw images (N, *image_shape), 0 to 255.
+
+    Its layers are those of `model`, not copies.
+    """
+    return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *preprocessor.layers(), *model.layers])
+
+
+def trainable(served: keras.Sequential, augment: Sequence[Any], image_shape: tuple[int, ...]) -> keras.Sequential:
+    """Return the layers of a model that takes raw images, behind those of `augmentation`, which act only in training.
+
+    Raises:
+        InputError: naming the layer of `augment` that Keras refuses.
+    """
+    layers = [*_augmentation_layers(augment, image_shape), *served.layers]
+    return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *layers])
+
+
+def load(path: Path) -> keras.Sequential:
+    """Load a model that `servable` made and Keras saved, from a file that may come from others.
+
+    Raises:
+        InputError: if it is no such file, or names a class that a configuration could not.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            saved = json.loads(file.read("config.json"))
+        foreign = sorted(set(_foreign_classes(saved)))
+    except (*REFUSALS, *_BROKEN) as error:
+        raise InputError(f"{path}: must be a model that a run kept, model.keras ({error})") from error
+    if foreign:
+        raise InputError(f"{path}: names {', '.join(foreign)}, which no configuration can; it is not loaded")
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        fits = _IMAGES.fullmatch(str(model.input_shape)) and len(model.output_shape) == 2
+    except (*REFUSALS, *_BROKEN) as error:
+        raise InputError(f"{path}: must be a model that a run kept ({keras_reason(error)})") from error
+    if not fits:
+        raise InputError(f"{path}: must take images and give a probability a class; takes {model.input_shape}")
+    return model
+
+
+_BROKEN = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what a file that is none makes of Keras and zipfile
+_IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [13])?\)")  # height and width; no channel, one, or colours
+
+
+_KEPT = {
+    "keras": frozenset({"DTypePolicy", "Sequential"}),
+    "keras.constraints": keras_names.ALLOWED["constraints"],
+    "keras.initializers": keras_names.ALLOWED["initializers"],
+    "keras.layers": keras_names.ALLOWED["layers"] | {"InputLayer"},
+    "keras.regularizers": keras_names.ALLOWED["regularizers"],
+}
+
+
+def _foreign_classes(node: Any) -> Iterator[str]:
+    """Yield what a saved model's configuration names beside the Keras classes that this project makes models of."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _foreign_classes(item)
+    elif isinstance(node, dict):
+        names = node.get("class_name"), node.get("registered_name") or node.get("class_name")
+        if "class_name" in node and not set(names) <= _KEPT.get(str(node.get("module")), frozenset()):
+            yield f"{node.get('module')}.{node['class_name']}"
+        for item in node.values():
+            yield from _foreign_classes(item)
+
+
+def make(kind: str, spec: Any, output: Path = Path()) -> Any:
+    """Make the Keras object that a checked `spec` names.
+
+    Args:
+        kind: one of `keras_names.ALLOWED`.
+        spec: `Name` or `{Name: arguments}`.
+        output: the folder that paths in arguments are relative to.
+
+    Raises:
+        ValueError, TypeError: what Keras raises for arguments that only it can judge.
+    """
+    name, arguments = keras_names.parse_spec(spec, kind)
+    keras_names.check_spec(kind, spec, kind)
+    if kind == "activations":
+        return name
+    made = {}
+    for argument, value in arguments.items():
+        of_kind = keras_names.argument_kind(argument)
+        if argument in keras_names.PATH_ARGUMENTS:
+            made[argument] = str(output / value)
+        elif of_kind is not None and isinstance(value, str | dict):
+            made[argument] = make(of_kind, value, output)
+        else:
+            made[argument] = value
+    return getattr(_MODULES[kind], name)(**made)
+
+
+def _dense(hidden: int | list[int], activation: str, dropout: float) -> list[Any]:
+    layers: list[Any] = []
+    for units in _as_list(hidden):
+        layers.append({"Dense": {"units": units, "activation": activation}})
+        if dropout:
+            layers.append({"Dropout": {"rate": dropout}})
+    return layers
+
+
+def _as_list(numbers: int | list[int]) -> list[int]:
+    return [numbers] if isinstance(numbers, int) else numbers

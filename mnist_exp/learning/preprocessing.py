@@ -1,0 +1,81 @@
+"""From raw arrays to what a model takes: shape, scale and labels, the same for training arrays and the kept model."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mnist_exp.config.schema import Preprocessing
+from mnist_exp.errors import InputError
+from mnist_exp.learning.datasets import Data, Images
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """How an image is prepared: `pixel * factor + offset`, then reshaped to `shape` (without the batch axis)."""
+
+    shape: tuple[int, ...]
+    factor: float
+    offset: float
+    classes: int
+    one_hot: bool
+
+    def images(self, x: Any) -> Any:
+        """(N, ...) bytes, an array or a tensor, to a tensor of (N, *shape) floats."""
+        from mnist_exp.learning.keras_backend import keras
+
+        scaled = keras.ops.cast(x, "float32") * self.factor + self.offset
+        return keras.ops.reshape(scaled, (-1, *self.shape))
+
+    def labels(self, y: Any) -> Any:
+        """(N,) whole numbers, an array or a tensor, to a tensor of (N, classes) one-hot floats, or as they are."""
+        from mnist_exp.learning.keras_backend import keras
+
+        return keras.ops.one_hot(y, self.classes) if self.one_hot else y
+
+    def layers(self) -> list["keras.Layer"]:
+        """Return the same as `images`, as Keras layers for a model that takes raw images."""
+        from mnist_exp.learning.keras_backend import keras
+
+        return [
+            keras.layers.Rescaling(self.factor, self.offset, name="prepare_values"),
+            keras.layers.Reshape(self.shape, name="prepare_shape"),
+        ]
+
+
+def fit_preprocessor(config: Preprocessing, data: Data) -> Preprocessor:
+    """Derive the shape and scale from the training images.
+
+    `scale` divides by 255. `standardize` subtracts the mean of all training pixels and divides by their standard
+    deviation, so that its result does not depend on `scale`.
+
+    Raises:
+        InputError: if `standardize` meets images that are all of one value.
+    """
+    height, width, *channels = data.x_train.shape[1:]
+    shape = (height, width, *(channels or [1]))
+    factor, offset = (1 / 255 if config.scale else 1.0), 0.0
+    if config.standardize:
+        mean, deviation = _mean_and_deviation(data.x_train)
+        if deviation == 0:
+            raise InputError("preprocessing.standardize=true: all training pixels are equal; false fits")
+        factor, offset = 1 / deviation, -mean / deviation
+    return Preprocessor(
+        shape=(math.prod(shape),) if config.kind == "flatten" else shape,
+        factor=factor,
+        offset=offset,
+        classes=data.classes,
+        one_hot=config.one_hot,
+    )
+
+
+def _mean_and_deviation(images: Images) -> tuple[float, float]:
+    """Return both exactly, from how often each of the 256 values occurs, without an array of floats."""
+    counts = np.bincount(images.reshape(-1), minlength=256)
+    values = np.arange(256)
+    mean = float(counts @ values / counts.sum())
+    return mean, math.sqrt(float(counts @ (values - mean) ** 2 / counts.sum()))

@@ -1,0 +1,47 @@
+"""Which jobs of a sweep train as one program. Imports nothing heavy."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from mnist_exp.config.schema import Config
+from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment
+
+# Numbers of Keras's optimizers that are read in arithmetic alone, so that they may be values of a traced program. Not
+# those that decide which code runs: `if self.momentum != 0`.
+SCALARS = ("beta_1", "beta_2", "epsilon", "rho", "weight_decay", "ema_momentum")
+
+
+def key(config: Config) -> str:
+    """Return what jobs must share to train as one program: all that shapes it, the data, and the order of the batches.
+
+    Left out are `seed`, and of the optimizer the learning rate and `SCALARS`, where they are numbers.
+    """
+    values = asdict(config)
+    for name in ("seed", *NOT_OF_THE_RESULT):
+        del values[name]
+    for name in ("learning_rate", *SCALARS):
+        value = values["optimizer"].get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            values["optimizer"][name] = "a number"
+    return json.dumps(values, sort_keys=True)
+
+
+def groups(experiments: Mapping[int, Experiment]) -> list[list[int]]:
+    """Return the keys of experiments that can train together, a list a group; TensorFlow trains each alone."""
+    alike: dict[str, list[int]] = {}
+    for index, experiment in experiments.items():
+        together = key(experiment.config) if experiment.config.backend == "jax" else str(index)
+        alike.setdefault(together, []).append(index)
+    return list(alike.values())
+
+
+def split(group: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Split a group into as few parts of at most `size` as there can be, of about the same length.
+
+    >>> split([0, 1, 2, 3, 4], 3)
+    [[0, 1, 2], [3, 4]]
+    """
+    parts = -(-len(group) // size)
+    length = -(-len(group) // parts)
+    return [group[start : start + length] for start in range(0, len(group), length)]

@@ -1,0 +1,207 @@
+"""The TensorFlow engine: Keras's own `fit`, one experiment at a time."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mnist_exp import interrupts
+from mnist_exp.config.schema import Training
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Experiment
+from mnist_exp.learning import models
+from mnist_exp.learning.datasets import Data, Images, Labels
+from mnist_exp.learning.engine import OnEpoch, Trained
+from mnist_exp.learning.keras_backend import keras
+from mnist_exp.learning.preprocessing import Preprocessor, fit_preprocessor
+from mnist_exp.learning.training import (
+    EpochMetrics,
+    Fitted,
+    check_finite,
+    compile_model,
+    epoch_order,
+    evaluation_batch,
+    kept_epoch,
+    make_callbacks,
+    trained,
+    validated_as_tested,
+    validated_scores,
+    verbosity,
+)
+
+
+def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[Trained | InputError]:
+    """Train one experiment; see `Engine.train`."""
+    [experiment] = experiments
+    config, image_shape = experiment.config, data.x_train.shape[1:]
+    preprocessor = fit_preprocessor(config.preprocessing, data)
+    models.set_seed(config.seed)
+    model = models.build(config.model, preprocessor.shape, data.classes)
+    compile_model(model, config.optimizer, config.training, one_hot=preprocessor.one_hot)
+    batches = Batches(
+        data.x_train,
+        data.y_train,
+        preprocessor,
+        models.augmentation(config.preprocessing.augment, image_shape),
+        batch_size=config.training.batch_size,
+        shuffle=config.training.shuffle,
+        seed=config.dataset.seed,
+    )
+    test = preprocessor.images(data.x_test), preprocessor.labels(data.y_test)
+    validation = test
+    if not data.watches_test_set:
+        validation = preprocessor.images(data.x_validation), preprocessor.labels(data.y_validation)
+    start = time.perf_counter()
+    fitted = fit(
+        model,
+        batches,
+        validation,
+        config.training,
+        output=experiment.output,
+        on_epoch=lambda epoch, metrics: on_epoch(epoch, {0: metrics}),
+        progress=experiment.child is None,
+    )
+    scores = validated_scores(fitted) if validated_as_tested(config) else evaluate(model, *test)
+    seconds = time.perf_counter() - start
+    return [trained(models.servable(model, preprocessor, image_shape), fitted, scores, seconds)]
+
+
+def stack_size(experiment: Experiment, wanted: int) -> int:  # noqa: ARG001
+    """Return 1: `fit` trains one model."""
+    return 1
+
+
+class Batches:
+    """The training images in batches, changed by `augment` and prepared from bytes when they are due.
+
+    The order of an epoch depends on `seed` and the epoch alone, so that all models that share a `dataset.seed` see
+    the same batches. `augment` has random state, which is part of the state of a training.
+    """
+
+    def __init__(
+        self,
+        x: Images,
+        y: Labels,
+        preprocessor: Preprocessor,
+        augment: keras.Sequential | None,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+    ) -> None:
+        import tensorflow
+
+        self.augment = augment
+        self._order_of = partial(epoch_order, len(x), shuffle, seed)
+        with tensorflow.device("CPU"):
+            images, labels = tensorflow.constant(x), tensorflow.constant(y)
+            self._order = tensorflow.Variable(self._order_of(0))
+
+        # No Python runs inside the pipeline: a thread of it that waits for Python blocks the exit after Ctrl-C.
+        def batch(positions: Any) -> tuple[Any, Any]:
+            chosen = tensorflow.gather(self._order, positions)
+            raw, classes = tensorflow.gather(images, chosen), tensorflow.gather(labels, chosen)
+            changed = raw if augment is None else augment(raw, training=True)
+            return preprocessor.images(changed), preprocessor.labels(classes)
+
+        self.dataset = tensorflow.data.Dataset.range(len(x)).batch(batch_size).map(batch).prefetch(2)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next pass over `dataset` have the order of `epoch`, counted from 0."""
+        self._order.assign(self._order_of(epoch))
+
+
+def fit(
+    model: keras.Model,
+    batches: Batches,
+    validation: tuple[Any, Any],
+    training: Training,
+    *,
+    output: Path = Path(),
+    on_epoch: Callable[[int, EpochMetrics], None] = lambda _epoch, _metrics: None,
+    progress: bool = True,
+) -> Fitted:
+    """Train the compiled `model`, with Keras's progress bar on a terminal and a line an epoch elsewhere.
+
+    Args:
+        model: compiled by `compile_model`.
+        batches: of prepared training images.
+        validation: prepared images and labels, measured after each epoch.
+        training: epochs and callbacks.
+        output: the folder that callbacks write into; by default the current one.
+        on_epoch: called after each epoch with its number, from 1, and its metrics; by default nothing is.
+        progress: whether to show it.
+
+    Raises:
+        InputError: if the loss becomes NaN or infinite, or Keras refuses, before an epoch has
+            ended, what only it can judge.
+    """
+    watch = _Watch(on_epoch)
+    start = time.perf_counter()
+    try:
+        callbacks = make_callbacks(training, output)
+        _create_variables(model, *validation)
+        with interrupts.deferred():
+            history = model.fit(
+                batches.dataset,
+                epochs=training.epochs,
+                validation_data=validation,
+                validation_batch_size=evaluation_batch(model),
+                callbacks=[_EpochBegin(batches), *callbacks, watch],
+                shuffle=False,  # the order is that of `batches`
+                verbose=verbosity(progress),
+            )
+    except InputError:
+        raise
+    except models.REFUSALS as error:
+        if watch.epochs:
+            raise
+        raise InputError(f"Keras cannot train with these arguments: {models.keras_reason(error)}") from error
+    seconds = time.perf_counter() - start
+    measured = {name: [float(v) for v in values] for name, values in history.history.items()}
+    return Fitted(measured, seconds, kept_epoch(callbacks, measured))
+
+
+def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
+    """Return the loss, then the metrics of the compiled `model` on prepared images, by name."""
+    with interrupts.deferred():
+        scores = model.evaluate(x, y, batch_size=evaluation_batch(model), verbose=0, return_dict=True)
+    return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
+
+
+class _EpochBegin(keras.callbacks.Callback):  # type: ignore[misc]
+    def __init__(self, batches: Batches) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
+        self._batches.set_epoch(epoch)
+
+
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Hands each epoch's metrics on, and stops a run that was interrupted or whose loss is no longer a number."""
+
+    def __init__(self, on_epoch: Callable[[int, EpochMetrics], None]) -> None:
+        super().__init__()
+        self._on_epoch = on_epoch
+        self.epochs = 0
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
+        interrupts.raise_if_received()
+
+    def on_test_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
+        interrupts.raise_if_received()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        metrics = {name: float(value) for name, value in (logs or {}).items()}
+        self.epochs += 1
+        self._on_epoch(epoch + 1, metrics)
+        check_finite(epoch + 1, metrics)
+
+
+def _create_variables(model: keras.Model, x: Any, y: Any) -> None:
+    """Create the variables of the optimizer and the metrics; `fit` would, but trace its step a second time for it."""
+    model.optimizer.build(model.trainable_variables)
+    model.compute_metrics(x[:1], y[:1], model(x[:1]))
+    model.reset_metrics()

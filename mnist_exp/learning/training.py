@@ -1,0 +1,136 @@
+"""What both engines share: compiling a model, its callbacks, and what is read from its history."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_exp import interrupts
+from mnist_exp.config.keras_names import show
+from mnist_exp.config.schema import Config, Training
+from mnist_exp.errors import InputError
+from mnist_exp.learning.datasets import Labels
+from mnist_exp.learning.engine import Trained
+from mnist_exp.learning.keras_backend import keras, leave_gradients_of_one_replica
+from mnist_exp.learning.models import REFUSALS, keras_reason, make
+
+EpochMetrics = Mapping[str, float]
+
+# Images of a validation batch, at least: larger ones save a large network little time and cost it much memory.
+EVALUATION_BATCH = 2000
+# What a small network may have at once instead: 32 MB in its largest layer.
+_NUMBERS_AT_ONCE = 2**23
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` gives: `seconds` is its wall time; the others are as in `Trained`."""
+
+    history: dict[str, list[float]]
+    seconds: float
+    kept_epoch: int
+
+
+def trained(served: keras.Sequential, fitted: Fitted, test: Mapping[str, float], seconds: float) -> Trained:
+    """Return what a model that takes raw images was trained to; `test`: the loss and metrics on the test set."""
+    scores = {f"test_{name}": value for name, value in test.items()} | {"fit_seconds": fitted.seconds}
+    return Trained(served, fitted.history, fitted.kept_epoch, scores, seconds)
+
+
+def validated_as_tested(config: Config) -> bool:
+    """Whether the last validation measured what the test would: the test set, with the weights that were kept."""
+    return config.dataset.validation == "test" and not config.optimizer.get("use_ema")
+
+
+def validated_scores(fitted: Fitted) -> dict[str, float]:
+    """Return what was validated in the kept epoch, the loss first, without `val_`."""
+    kept = {name: values[fitted.kept_epoch - 1] for name, values in fitted.history.items()}
+    names = [name for name in kept if f"val_{name}" in kept and name != "loss"]
+    return {name: kept[f"val_{name}"] for name in ("loss", *names)}
+
+
+def epoch_order(count: int, shuffle: bool, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Return the positions of `count` images in the order of `epoch`, counted from 0."""
+    return np.random.default_rng([seed, epoch]).permutation(count) if shuffle else np.arange(count)
+
+
+def check_finite(epoch: int, metrics: EpochMetrics) -> None:
+    """Check the losses of an epoch, counted from 1.
+
+    Raises:
+        InputError: if one is NaN or infinite.
+    """
+    for name in ("loss", "val_loss"):
+        if not math.isfinite(metrics[name]):
+            raise InputError(
+                f"{name} became {metrics[name]} in epoch {epoch}; a smaller optimizer.learning_rate, or "
+                "optimizer.clipnorm=1.0, keeps it finite"
+            )
+
+
+def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Training, *, one_hot: bool) -> None:
+    """Compile `model` with the configured optimizer, loss and metrics.
+
+    `training.loss` null becomes the cross-entropy that fits the labels.
+
+    Raises:
+        InputError: for arguments that only Keras can judge.
+    """
+    arguments = {key: value for key, value in optimizer.items() if key != "kind"}
+    if isinstance(arguments["learning_rate"], int):
+        arguments["learning_rate"] = float(arguments["learning_rate"])  # Keras takes no 1
+    loss = training.loss or ("CategoricalCrossentropy" if one_hot else "SparseCategoricalCrossentropy")
+    made = _make("optimizers", {optimizer["kind"]: arguments}, "optimizer")
+    leave_gradients_of_one_replica(made)
+    model.compile(
+        optimizer=made,
+        loss=_make("losses", loss, "training.loss"),
+        metrics=[m if m == "accuracy" else _make("metrics", m, "training.metrics") for m in training.metrics],
+    )
+
+
+def make_callbacks(training: Training, output: Path) -> list[Any]:
+    """Make the configured Keras callbacks of one model; those that write do so into `output`."""
+    return [make("callbacks", {name: arguments}, output) for name, arguments in training.callbacks.items()]
+
+
+def kept_epoch(callbacks: Sequence[Any], history: Mapping[str, Sequence[float]]) -> int:
+    """Return the epoch, from 1, whose weights a model has: the last, unless early stopping restored the best."""
+    restored = [
+        callback.best_epoch + 1
+        for callback in callbacks
+        if isinstance(callback, keras.callbacks.EarlyStopping) and callback.best_weights is not None
+    ]
+    return restored[0] if restored else len(history["loss"])
+
+
+def verbosity(progress: bool) -> int:
+    """Return Keras's own: a progress bar on a terminal, a line an epoch elsewhere, or nothing."""
+    return 0 if not progress else 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
+
+
+def predict(model: keras.Model, x: Any) -> Labels:
+    """Return the most probable class of each image, shape (N,)."""
+    with interrupts.deferred():
+        predicted = model.predict(x, batch_size=evaluation_batch(model), verbose=0).argmax(axis=1)
+    return predicted.astype(np.int64)  # type: ignore[no-any-return]
+
+
+def evaluation_batch(model: keras.Model) -> int:
+    """Return how many images a model takes at once where none of them is learned from."""
+    shapes = [model.input_shape, *(layer.output.shape for layer in model.layers)]
+    return max(EVALUATION_BATCH, _NUMBERS_AT_ONCE // max(int(math.prod(shape[1:])) for shape in shapes))
+
+
+def _make(kind: str, spec: Any, key: str) -> Any:
+    try:
+        return make(kind, spec)
+    except InputError:
+        raise
+    except REFUSALS as error:
+        raise InputError(f"{key}: {keras_reason(error)} (Keras says of {show(spec)})") from error

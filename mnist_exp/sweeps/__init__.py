@@ -1,0 +1,1 @@
+"""Several experiments: jobs, search, progress, resuming and ranking."""

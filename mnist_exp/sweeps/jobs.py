@@ -1,0 +1,147 @@
+"""The jobs of a sweep, in whatever process a launcher runs them."""
+
+import gc
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from mnist_exp import interrupts
+from mnist_exp.config.overrides import values_of
+from mnist_exp.config.schema import Config, Dataset
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Child, Experiment, Result, experiment_signature
+from mnist_exp.learning import datasets, stacking
+from mnist_exp.learning.backend import choose_backend
+from mnist_exp.learning.engine import choose_engine
+from mnist_exp.redaction import traceback_text
+from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.record import Parent, SweepRecord
+from mnist_exp.tracking.tracker import join_sweep, tracker_of
+
+if TYPE_CHECKING:
+    from mnist_exp.config.composition import Composed
+
+
+@dataclass
+class Stage:
+    """How far jobs that train together in this process have come, in words; empty while none do."""
+
+    text: str = ""
+
+
+def run_jobs(parent: Parent, stage: Stage, jobs: "Sequence[Composed]") -> list[float | None]:
+    """Run jobs of a sweep in whatever process they were launched, those that can be as one program.
+
+    A failure is recorded and does not stop other jobs. With `resume`, a job that has finished before is not run.
+
+    Returns:
+        The objective of each, None for one that failed.
+    """
+    try:
+        return _run_jobs(parent, stage, jobs)
+    except Exception as error:
+        if os.getpid() == parent.process:
+            raise
+        # The launcher writes this down, so it has no password, and no cause that has one.
+        raise RuntimeError(traceback_text(error)) from None
+
+
+def _run_jobs(parent: Parent, stage: Stage, jobs: "Sequence[Composed]") -> list[float | None]:
+    if parent.cwd.is_dir():
+        os.chdir(parent.cwd)
+    # One thread a job, whatever the launcher: of a convolution, TensorFlow rounds by the number of threads.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
+        interrupts.install()
+    try:
+        record = join_sweep(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
+    except InputError as error:  # which would stay in this process; any other error goes back through the launcher
+        raise RuntimeError(str(error)) from error
+    objectives: list[float | None] = [None] * len(jobs)
+    experiments: dict[int, Experiment] = {}
+    for index, composed in enumerate(jobs):
+        prepared = _prepare(record, composed)
+        if isinstance(prepared, Experiment):
+            experiments[index] = prepared
+        else:
+            objectives[index] = prepared
+    for group in stacking.groups(experiments):
+        first = experiments[group[0]]
+        size = choose_engine(first.config.backend).stack_size(first, len(group)) if len(group) > 1 else 1
+        for stack in stacking.split(group, size):
+            if record.is_over():
+                return objectives
+            trained = _run_together([experiments[index] for index in stack], stage)
+            for index, objective in zip(stack, trained, strict=True):
+                objectives[index] = objective
+    return objectives
+
+
+def _prepare(record: SweepRecord, composed: "Composed") -> Experiment | float | None:
+    """Return a job that is to run; or the objective of one that is not, None where it cannot run, which is recorded."""
+    parent = record.parent
+    values = values_of(parent.keys, composed.overrides)
+    try:
+        experiment = composed.experiment()
+        config = replace(experiment.config, tracking=parent.tracking)
+        choose_backend(config.backend)
+    except InputError as error:
+        record.log_refused(values, composed.output, error)
+        return None
+    if config.resume and (signature := _signature(config)) and (finished := record.finished(signature)) is not None:
+        if finished.parent != parent.run_id:
+            record.reuse(replace(finished, values=values))
+        return finished.objective
+    return replace(experiment, config=config, child=Child(parent.run_id, values))
+
+
+def _run_together(experiments: Sequence[Experiment], stage: Stage) -> list[float | None]:
+    """Return the objectives, None of what failed."""
+    from mnist_exp.runner import run_together  # brings TensorFlow
+
+    # The last job's model is a web of cycles that holds its data. What is left then, Keras above all, stays, and need
+    # not be looked through again.
+    gc.collect()
+    gc.freeze()
+
+    def show(epoch: int) -> None:
+        if len(experiments) > 1:
+            state = f"epoch {epoch} of {experiments[0].config.training.epochs}" if epoch else "starting"
+            stage.text = f"{len(experiments)} jobs as one program: {state}"
+
+    show(0)
+    try:
+        outcomes = run_together(experiments, show)
+    except Exception:  # which each that had begun has recorded as its own
+        return [None] * len(experiments)
+    finally:
+        stage.text = ""
+    return [outcome.objective if isinstance(outcome, Result) else None for outcome in outcomes]
+
+
+def find_finished(config: Config) -> Job | None:
+    """Return the newest run that has finished the same experiment, if any; for a single run with `resume`.
+
+    Raises:
+        InputError: if the store cannot be reached.
+    """
+    signature = _signature(config)
+    return tracker_of(config.tracking).finished(signature) if signature else None
+
+
+def _signature(config: Config) -> str:
+    """Return the experiment's signature; empty where its data cannot be read, which the run will record."""
+    try:
+        return experiment_signature(config, _data_digest(config.dataset))
+    except InputError:
+        return ""
+
+
+@lru_cache(maxsize=8)
+def _data_digest(dataset: Dataset) -> str:
+    return datasets.load(dataset).digest

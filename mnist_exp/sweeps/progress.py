@@ -1,0 +1,106 @@
+"""What a sweep shows while its jobs run."""
+
+import logging
+import shutil
+import sys
+import threading
+import time
+from types import TracebackType
+
+from mnist_exp.errors import printable
+from mnist_exp.experiment import Sweep
+from mnist_exp.sweeps.jobs import Stage
+from mnist_exp.tracking.job import job_name
+from mnist_exp.tracking.record import SweepRecord, failure_reason
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_LINES = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """Shows which jobs ended, how many are left and for about how long, while launchers block.
+
+    A line a job; on a terminal also what is running. Jobs report to the store alone, from wherever they run.
+    """
+
+    def __init__(self, record: SweepRecord, sweep: Sweep, stage: Stage) -> None:
+        self._record, self._sweep, self._stage = record, sweep, stage
+        self._shown: set[str] = set()
+        self._before = [job for job in record.jobs() if job.status == "FINISHED"] if sweep.config.resume else []
+        self._ended = 0
+        self._start = time.monotonic()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._shown_stage, self._next_line = "", 0.0
+        self._stacked = False
+
+    def __enter__(self) -> None:
+        if self._before:
+            print(f"{len(self._before)} of them finished before", flush=True)
+            self._shown = {job.run_id for job in self._before}
+        self._thread.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+        self._erase()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+            self._look()
+            if sys.stdout.isatty():
+                running = f"; {self._stage.text}" if self._stage.text else self._running()
+                self._erase()
+                print(f"{self._counts()}{running}"[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+            elif (stage := self._stage.text) not in ("", self._shown_stage) and time.monotonic() >= self._next_line:
+                print(stage, flush=True)
+                self._shown_stage, self._next_line = stage, time.monotonic() + _SECONDS_BETWEEN_LINES
+
+    def _look(self) -> None:
+        """Print a line for each job that ended since the last look."""
+        self._stacked |= bool(self._stage.text)
+        try:
+            ended = [job for job in self._record.ended() if (job.run_id or job.output) not in self._shown]
+        except Exception as error:  # an outage of the store is shown where a job meets it
+            log.warning("no progress can be shown: %s", failure_reason(error))
+            return
+        for job in ended:
+            self._shown.add(job.run_id or job.output)
+            if job.status == "KILLED":  # by what ends the sweep
+                continue
+            self._ended += 1
+            name = job_name(job.values, self._sweep.swept) or "the job"
+            if job.status != "FINISHED":
+                what = printable(f"{job.status} {job.reason}".strip())
+            else:
+                what = f"{self._sweep.config.objective} {job.objective:.4f}, {job.seconds or 0.0:.1f} s"
+            self._erase()
+            print(f"{self._counts()}: {name}: {what}", flush=True)
+
+    def _counts(self) -> str:
+        done = len(self._before) + self._ended
+        text = f"{done} of {self._sweep.jobs} done"
+        left = max(self._sweep.jobs - done, 0)
+        elapsed = time.monotonic() - self._start
+        # The first job of all also waits for TensorFlow, so what it took says little unless it was long; nor does when
+        # jobs of a stack end, which they do together.
+        if not left or not self._ended or (self._ended == 1 and elapsed < 60) or self._stacked:
+            return text
+        seconds = elapsed / self._ended * left
+        return f"{text}, about {seconds:.0f} s left" if seconds < 120 else f"{text}, about {seconds / 60:.0f} min left"
+
+    def _running(self) -> str:
+        try:
+            names = self._record.running()
+        except Exception:
+            return ""
+        return printable(f"; running: {', '.join(names)}") if names else ""
+
+    def _erase(self) -> None:
+        if sys.stdout.isatty():
+            print("\r\033[K", end="", flush=True)

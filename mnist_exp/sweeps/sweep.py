@@ -1,0 +1,175 @@
+"""A sweep from start to end: it opens, Hydra runs its jobs, and they are ranked however it ends."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from omegaconf import OmegaConf
+
+from mnist_exp.config.command_line import StartedSweep
+from mnist_exp.config.overrides import quoted
+from mnist_exp.config.schema import check, objective_direction
+from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Sweep, identity, signature
+from mnist_exp.learning.backend import choose_backend
+from mnist_exp.sweeps import ranking
+from mnist_exp.sweeps.jobs import Stage, run_jobs
+from mnist_exp.sweeps.progress import Progress
+from mnist_exp.sweeps.search import check_search_storage, is_search, search_settings
+from mnist_exp.tracking.job import Job, job_name, short_names
+from mnist_exp.tracking.record import SweepRecord, failure_reason
+from mnist_exp.tracking.tracker import tracker_of
+
+
+@contextmanager
+def start(sweep: Sweep) -> Iterator[StartedSweep]:
+    """Open a sweep, show its progress while the block runs its jobs, and rank them at its end, however it ends.
+
+    Raises:
+        InputError: if the store cannot be reached or written.
+        SystemExit: with a message, if a job did not finish.
+    """
+    tracker, stage = tracker_of(sweep.config.tracking), Stage()
+    choose_backend(sweep.config.backend)
+    check_search_storage(sweep, tracker)
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    with tracker.open_sweep(sweep, _signature(sweep)) as record:
+        try:
+            print(
+                f"{_number_of_jobs(sweep.jobs)}: {' '.join(f'{k}={values}' for k, values in sweep.swept.items())}",
+                flush=True,
+            )
+            settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}", *search_settings(sweep, record)]
+            ray = sweep.launcher.get("ray")
+            if ray is not None and "working_dir" not in (ray["init"].get("runtime_env") or {}):
+                # Ray's workers would import what lies in the current folder; with a working directory they do not.
+                empty = sweep.folder / ".ray"
+                empty.mkdir(exist_ok=True)
+                settings.append(f"+hydra.launcher.ray.init.runtime_env.working_dir={quoted(str(empty))}")
+            try:
+                with Progress(record, sweep, stage):
+                    yield StartedSweep(partial(run_jobs, record.parent_for_jobs(), stage), tuple(settings))
+            except ValueError as error:
+                statuses = {job.status for job in record.jobs()}
+                if not is_search(sweep) or isinstance(error, InputError) or "FINISHED" in statuses:
+                    raise
+                if not statuses:
+                    raise InputError(f"the search cannot start: {error}") from error
+                # Every job failed, and Optuna has no best trial: the ranking says why.
+            jobs = _finish(sweep, record)
+        except BaseException as error:
+            _end_early(sweep, record, error)
+            raise
+    if unfinished := _unfinished(sweep, jobs):
+        raise SystemExit(f"{unfinished} of {sweep.jobs} jobs did not finish; the same command with resume=true retries")
+
+
+def _signature(sweep: Sweep) -> str:
+    """Return what two sweeps share if they are the same: the identity of the first job, and what varies how."""
+    how = [sweep.sweeper.get("_target_"), (sweep.sweeper.get("sampler") or {}).get("_target_")]
+    return signature([identity(sweep.config), sweep.swept, how])
+
+
+def _end_early(sweep: Sweep, record: SweepRecord, error: BaseException) -> None:
+    """Rank what finished before Ctrl-C, SIGTERM or an error of a launcher."""
+    status = "FAILED" if isinstance(error, Exception) else "KILLED"
+    try:
+        record.stop(status)  # which jobs elsewhere look at
+        record.close_jobs()
+        _rank(sweep, record.jobs())
+        record.end(status)
+        print(record.describe())
+    except Exception as second:  # the first error is the one to show
+        print(f"The sweep could not be closed as {status}: {failure_reason(second)}", file=sys.stderr)
+    print(f"The sweep is {status}; the same command with resume=true goes on", file=sys.stderr)
+
+
+def _finish(sweep: Sweep, record: SweepRecord) -> list[Job]:
+    record.close_jobs()
+    # A search does not go back to what was killed before it was resumed.
+    jobs = [job for job in record.jobs() if job.status != "KILLED" or not is_search(sweep)]
+    _rank(sweep, jobs)
+    rows = ranking.rank(jobs, objective_direction(sweep.config))
+    best = ranking.best_job(rows, objective_direction(sweep.config))
+    if best is not None:
+        _draw(sweep, record, rows)
+        record.log_best(best, sweep.config.objective)
+        _complete_best(record, best)
+        if record.has_model(best) and (text := record.register(best)):
+            print(printable(text))
+    record.end("FAILED" if _unfinished(sweep, jobs) else "FINISHED")
+    print(record.describe())
+    return jobs
+
+
+def _unfinished(sweep: Sweep, jobs: Sequence[Job]) -> int:
+    """Return how many jobs did not finish. A search may draw a point again, and does not go back to a killed one."""
+    failed = sum(job.status in {"FAILED", "RUNNING"} for job in jobs)
+    return failed if is_search(sweep) else sweep.jobs - sum(job.status == "FINISHED" for job in jobs)
+
+
+def _rank(sweep: Sweep, jobs: Sequence[Job]) -> None:
+    """Print the ranking and write ranking.csv."""
+    objective, direction = sweep.config.objective, objective_direction(sweep.config)
+    (sweep.folder / "ranking.csv").write_text(ranking.to_csv(jobs, objective, direction))
+    rows = ranking.rank(jobs, direction)
+    print(_title(len(jobs), sweep, direction))
+    print(ranking.table(rows, ranking.unranked(jobs), objective))
+    if (text := ranking.verdict(rows, tuple(sweep.swept))) and not is_search(sweep):
+        print(text)
+
+
+def _title(jobs: int, sweep: Sweep, direction: str) -> str:
+    """Return what a ranking is by, and whether the choice rests on the test set."""
+    objective = sweep.config.objective
+    text = f"\n{_number_of_jobs(jobs)}, {ranking.order(objective, direction)}"
+    if objective.startswith("test_"):
+        return (
+            f"{text}, MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
+        )
+    if objective.startswith("val_") and sweep.watches_test_set:
+        return f"{text}, MEASURED ON THE TEST SET: to hold images out instead, dataset.validation=10000"
+    return text
+
+
+def _number_of_jobs(count: int) -> str:
+    return f"{count} job" if count == 1 else f"{count} jobs"
+
+
+def _draw(sweep: Sweep, record: SweepRecord, rows: Sequence[ranking.Row]) -> None:
+    from mnist_exp import figures
+
+    objective = sweep.config.objective
+    metric = objective.replace("test_", "val_", 1)
+    names = short_names(sweep.swept)
+    curves = {
+        job_name(job.values, sweep.swept) or "the job": record.curve(job, metric) for row in rows for job in row.jobs
+    }
+    folder = sweep.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    figures.validation_curves(curves, metric).savefig(folder / "curves.png", dpi=120)
+    jobs = [job for row in rows for job in row.jobs]
+    measured = [({names[key]: value for key, value in job.values.items()}, job.objective or 0.0) for job in jobs]
+    if any(values for values, _ in measured):
+        figures.objective_by_parameter(measured, objective).savefig(folder / "objective.png", dpi=120)
+
+
+def _complete_best(record: SweepRecord, best: Job) -> None:
+    """Make the figures and the logged model of the best job, where `tracking.keep=best` left them out."""
+    if record.has_model(best):
+        return
+    folder = record.folder_of(best)
+    if folder is None:
+        where = printable(f"on {best.host} in {best.output}")
+        print(
+            f"The best job's weights are {where}, which cannot be read here: its figures and model were not made; "
+            "tracking.keep=all makes them where a job runs"
+        )
+        return
+    from mnist_exp.runner import complete
+
+    values = OmegaConf.to_container(OmegaConf.load(folder.path / "config.yaml"))
+    assert isinstance(values, dict)
+    config = check({str(key): value for key, value in values.items()})
+    record.log_model(best, *complete(folder.path, config))

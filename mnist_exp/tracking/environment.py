@@ -1,0 +1,168 @@
+"""What a run records of itself beside its results: configuration, command, code, packages and machine."""
+
+import getpass
+import json
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from mnist_exp import __version__
+from mnist_exp.config.keras_names import show
+from mnist_exp.config.schema import Config, objective_direction
+from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment, Sweep, code_digest, package_versions
+from mnist_exp.learning.datasets import Data
+from mnist_exp.redaction import shown_address
+from mnist_exp.tracking.folder import Record
+from mnist_exp.tracking.job import job_name
+from mnist_exp.tracking.processes import process_tag
+
+
+def recorded_config(config: Config) -> dict[str, Any]:
+    """Return the configuration as `config.yaml` holds it: everything but a password in the store's address."""
+    values = asdict(config)
+    if "uri" in values["tracking"]:
+        values["tracking"]["uri"] = shown_address(values["tracking"]["uri"])
+    return values
+
+
+def recorded_data(data: Data) -> dict[str, str]:
+    """Return a dataset as MLflow takes it: where it came from, its digest, shapes and sizes."""
+    schema = {"mlflow_tensorspec": {"features": _tensor_spec(data.x_train), "targets": _tensor_spec(data.y_train)}}
+    profile = {"training": len(data.x_train), "validation": len(data.x_validation), "test": len(data.x_test)}
+    return {
+        "name": data.name,
+        "digest": data.digest,
+        "source_type": "local",
+        "source": json.dumps({"uri": data.source}),
+        "schema": json.dumps(schema),
+        "profile": json.dumps(profile),
+    }
+
+
+def _tensor_spec(array: npt.NDArray[Any]) -> str:
+    spec = {"dtype": str(array.dtype), "shape": [-1, *array.shape[1:]]}
+    return json.dumps([{"type": "tensor", "tensor-spec": spec}])
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested maps as MLflow parameters, keys joined by dots, values as one would type them.
+
+    >>> flatten({"model": {"hidden": [128, 64], "dropout": None}})
+    {'model.hidden': '[128, 64]', 'model.dropout': 'null'}
+    """
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = show(value)
+    return flat
+
+
+def run_record(experiment: Experiment, together: int, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
+    """Return the record of a run that starts; that of a sweep's job is named by what varies.
+
+    Args:
+        experiment: what runs.
+        together: how many train as one program with it; more than one is a tag.
+        run_name: as configured; None for what was typed.
+        own_tags: the user's.
+    """
+    name = run_name or " ".join(experiment.overrides) or "baseline"
+    tags = _tags(experiment.overrides, own_tags) | {"mnist_exp.output": str(experiment.output)}
+    if experiment.child is not None:
+        values = experiment.child.values
+        name = job_name(values, values) or name
+        tags |= {"mlflow.parentRunId": experiment.child.parent, "mnist_exp.swept": json.dumps(values)}
+    if experiment.repeats is not None:
+        tags["mnist_exp.rerun_of"] = experiment.repeats
+    if together > 1:
+        tags["mnist_exp.trained_together"] = str(together)
+    recorded = recorded_config(experiment.config) | {"direction": objective_direction(experiment.config)}
+    return Record(name, tags, flatten({key: value for key, value in recorded.items() if key not in NOT_OF_THE_RESULT}))
+
+
+def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
+    """Return the record of a sweep that starts; the arguments are as in `run_record`."""
+    name = run_name or " ".join(sweep.overrides)
+    return Record(name, _tags(sweep.overrides, own_tags) | {"mnist_exp.sweep": signature})
+
+
+def refused_record(
+    values: Mapping[str, str], parent: str, output: Path, reason: str, own_tags: Mapping[str, str]
+) -> Record:
+    """Return the record of a sweep's job that failed before it ran; `values`: what varies."""
+    tags = {
+        "mlflow.parentRunId": parent,
+        "mnist_exp.swept": json.dumps(values),
+        "mnist_exp.error": reason,
+        "mnist_exp.output": str(output),
+    }
+    return Record(job_name(values, values), _tags((), own_tags) | tags)
+
+
+def _tags(overrides: Sequence[str], own_tags: Mapping[str, str]) -> dict[str, str]:
+    """Return where a run runs, with which code, and what the user adds."""
+    return {
+        "mnist_exp.host": socket.gethostname(),
+        "mnist_exp.process": process_tag(os.getpid()),
+        **environment_tags(),
+        "mlflow.source.name": "mnist_exp",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": _user(),
+        **_git_tags(),
+        **own_tags,
+        "mnist_exp.overrides": " ".join(overrides),
+    }
+
+
+def environment_tags() -> dict[str, str]:
+    """Return what beside configuration and data decides whether a run repeats: packages, machine, threads, and code.
+
+    `threads`: those that one operation computes with. `code`: a digest of the source that can change a result.
+    """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    threads = os.environ.get("TF_NUM_INTRAOP_THREADS") if backend == "tensorflow" else None
+    packages = {**package_versions(backend), "mnist_exp": __version__, "python": platform.python_version()}
+    return {
+        "mnist_exp.packages": ", ".join(f"{name} {number}" for name, number in packages.items()),
+        "mnist_exp.machine": f"{platform.system()} {platform.machine()}, {_processor()}",
+        "mnist_exp.threads": threads or str(os.cpu_count()),
+        "mnist_exp.code": code_digest(),
+    }
+
+
+@cache
+def _processor() -> str:
+    """Return the processor's name, where the system knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown processor")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
+@cache  # of the code that this process has imported
+def _git_tags() -> dict[str, str]:
+    """Return the commit of the code that runs, with -dirty where it was changed since; none outside a git checkout."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--match="]
+    try:
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return {}
+    return {"mlflow.source.git.commit": found.stdout.strip()} if found.returncode == 0 else {}

@@ -1,0 +1,120 @@
+"""The folder of a run or a sweep is its record: what a store has of it is made from these files. Imports nothing heavy.
+
+`run.json` says what it is and how it ended, `metrics.jsonl` has a line for each step that was measured, `config.yaml`
+repeats it; beside them lie figures, `run.log`, `error.txt` after a failure and the weights.
+"""
+
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+_TEXTS = ("config.yaml", "error.txt", "run.log", "ranking.csv", "best.yaml")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `run.json` holds.
+
+    `id`: of the folder, by which a run that was made from it is found again. `status`: RUNNING, FINISHED, FAILED or
+    KILLED. `start` and `end`: in milliseconds since 1970. `parameters`: the configuration, keys joined by dots.
+    `data`: the dataset as MLflow takes it. `scores`: what was measured at the end, with the weights of `kept_epoch`.
+    """
+
+    name: str
+    tags: dict[str, str]
+    parameters: dict[str, str] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    status: str = "RUNNING"
+    start: int = field(default_factory=lambda: now())
+    end: int | None = None
+    data: dict[str, str] | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    kept_epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A line of `metrics.jsonl`: an epoch, counted from 1, or step 0 for the end; `time` as in `Record`."""
+
+    step: int
+    time: int
+    metrics: dict[str, float]
+
+
+class Folder:
+    """The files of one run or sweep; one process writes them, others may read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> Record:
+        """Return what `run.json` holds."""
+        return Record(**json.loads((self.path / "run.json").read_text()))
+
+    def write(self, record: Record) -> None:
+        """Replace `run.json`, whole."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        new = self.path / ".run.json.new"
+        new.write_text(json.dumps(asdict(record), indent=1))
+        new.replace(self.path / "run.json")
+
+    def begin(self, record: Record) -> None:
+        """Write the record of what starts here, and remove what another left in the same folder."""
+        for name in ("metrics.jsonl", "error.txt"):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "model", ignore_errors=True)
+        self.write(record)
+
+    def change(self, **values: Any) -> None:
+        """Change fields of the record; `tags` are added."""
+        record = self.read()
+        if "tags" in values:
+            values["tags"] = record.tags | values["tags"]
+        self.write(replace(record, **values))
+
+    def end(self, status: str, **values: Any) -> None:
+        """Record how it ended, and when; `values` as for `change`."""
+        self.change(status=status, end=now(), **values)
+
+    def measure(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add what was measured in an epoch, or at the end as step 0."""
+        with (self.path / "metrics.jsonl").open("a") as lines:
+            lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
+
+    def measured(self, start: int = 0) -> tuple[list[Measured], int]:
+        """Return what was measured, in the order of time, from a place in the file on; and the place where it ends.
+
+        Args:
+            start: in bytes, as an earlier call returned it; 0 for all.
+        """
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return [], start
+        with path.open("rb") as file:
+            file.seek(start)
+            whole = file.read().rpartition(b"\n")[0]  # a line may be in the making
+        return [Measured(**json.loads(line)) for line in whole.splitlines()], start + len(whole) + bool(whole)
+
+    def history(self) -> dict[str, list[float]]:
+        """Return the metrics of the epochs, a value an epoch."""
+        history: dict[str, list[float]] = {}
+        for one in self.measured()[0]:
+            if one.step > 0:
+                for name, value in one.metrics.items():
+                    history.setdefault(name, []).append(value)
+        return history
+
+    def files(self) -> list[Path]:
+        """Return the files that a store is to have: texts and figures."""
+        texts = [path for name in _TEXTS if (path := self.path / name).is_file()]
+        return [*texts, *sorted(self.path.glob("figures/*.png"))]
+
+
+def now() -> int:
+    """Return the time in milliseconds since 1970."""
+    return int(time.time() * 1000)

@@ -1,0 +1,86 @@
+"""A run as tables and rankings need it, wherever it was read. Imports nothing heavy."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mnist_exp.errors import printable
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job as it was recorded.
+
+    `values`: what varies, by full key. `status`: FINISHED, FAILED, KILLED or RUNNING. `objective` and `scores`
+    (`test_` metrics): None and empty unless FINISHED. `seconds`: wall time of `fit`. `reason`: of a failure, one line.
+    `run_id` and `parent`: MLflow's; empty without tracking. `output`: the folder with its files, on `host`.
+    """
+
+    values: dict[str, str]
+    status: str
+    objective: float | None = None
+    scores: Mapping[str, float] | None = None
+    seconds: float | None = None
+    reason: str = ""
+    run_id: str = ""
+    output: str = ""
+    host: str = ""
+    parent: str = ""
+
+
+def job_of(tags: Mapping[str, str], scores: Mapping[str, float], status: str, run_id: str = "") -> Job:
+    """Return the job that was recorded by tags and by what was measured at its end."""
+    finished = status == "FINISHED"
+    scores = {name: value for name, value in scores.items() if isinstance(value, float)}  # a store could have text
+    return Job(
+        values=swept_values(tags.get("mnist_exp.swept", "{}")),
+        status=status,
+        objective=scores.get("objective") if finished else None,
+        scores={name: value for name, value in scores.items() if name.startswith("test_")} if finished else {},
+        seconds=scores.get("fit_seconds"),
+        reason=tags.get("mnist_exp.error", ""),
+        run_id=run_id,
+        output=tags.get("mnist_exp.output", ""),
+        host=tags.get("mnist_exp.host", ""),
+        parent=tags.get("mlflow.parentRunId", ""),
+    )
+
+
+def swept_values(text: str) -> dict[str, str]:
+    """Return what varies, from a tag, which anybody could have written."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return what each key is called in names and tables: its last part, or all of it where that is ambiguous.
+
+    >>> short_names(["model.hidden", "seed", "dataset.seed"])
+    {'model.hidden': 'hidden', 'seed': 'seed', 'dataset.seed': 'dataset.seed'}
+    """
+    keys = list(keys)
+    lasts = [key.replace("/", ".").rpartition(".")[2] for key in keys]
+    return {key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)}
+
+
+def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
+    """Return a job's name by what varies in its sweep.
+
+    >>> job_name({"model.hidden": "32", "model.activation": "relu"}, ["model.hidden", "model.activation"])
+    'hidden=32 activation=relu'
+    """
+    names = short_names(keys)
+    return printable(" ".join(f"{names.get(key, key)}={shown_value(value)}" for key, value in values.items()))
+
+
+def shown_value(value: str) -> str:
+    """Return a value that varies as one types it; of a number that was drawn at random, four digits."""
+    if value in {"True", "False"}:
+        return value.lower()
+    try:
+        return f"{float(value):.4g}" if len(value) > 10 else value
+    except ValueError:
+        return value

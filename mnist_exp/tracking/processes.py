@@ -1,0 +1,21 @@
+"""Which process a run belongs to, and whether it still lives."""
+
+import re
+import subprocess
+from pathlib import Path
+
+
+def has_gone(process: str) -> bool:
+    """Return whether a process of this host, as `process_tag` names it, has ended."""
+    return bool(re.match(r"[0-9]{1,9} ", process)) and process != process_tag(int(process.partition(" ")[0]))
+
+
+def process_tag(pid: int) -> str:
+    """Return a process's number and start, since numbers are used again; no start if there is none such."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        started = stat.read_text().rpartition(")")[2].split()[19] if stat.exists() else ""
+    else:
+        command = ["ps", "-o", "lstart=", "-p", str(pid)]
+        started = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return f"{pid} started {started}" if started else str(pid)

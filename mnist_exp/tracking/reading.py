@@ -1,0 +1,185 @@
+"""What a store has of runs and models, read for the commands beside a run."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_exp.config.presets import parse_values, read_text
+from mnist_exp.errors import InputError
+from mnist_exp.redaction import shown_address
+from mnist_exp.tracking import store
+from mnist_exp.tracking.job import Job, job_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as the store has it.
+
+    `experiment`: MLflow's, by name. `name` and `status`: the run's. `config`: as config.yaml holds it, unchecked.
+    `metrics`: name to step to value. `tags`: all. `digest`: of its data.
+    """
+
+    experiment: str
+    name: str
+    status: str
+    config: dict[str, Any]
+    metrics: dict[str, dict[int, float]]
+    tags: dict[str, str]
+    digest: str
+
+
+def fetch_run(uri: str, run_id: str) -> Recorded:
+    """Read a run from the store.
+
+    Raises:
+        InputError: if the store has no such run, or the run no configuration.
+    """
+    client = store.connect_existing(uri)
+    from mlflow.exceptions import MlflowException
+
+    where = shown_address(uri)
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        raise InputError(f"{run_id}: not in {where} ({_first_line(error)})") from None
+    if "mnist_exp.sweep" in run.data.tags:
+        best = run.data.tags.get("mnist_exp.best_run")
+        raise InputError(f"{run_id}: is a sweep; name one of its jobs{f', the best is {best}' if best else ''}")
+    config = parse_values(read_artifact(client, run, "config.yaml"), f"{run_id}: its config.yaml")
+    return Recorded(
+        experiment=client.get_experiment(run.info.experiment_id).name,
+        name=str(run.info.run_name),
+        status=run.info.status,
+        config=config,
+        metrics={
+            name: {point.step: point.value for point in client.get_metric_history(run_id, name)}
+            for name in run.data.metrics
+        },
+        tags=dict(run.data.tags),
+        digest=data_digest(run),
+    )
+
+
+def read_artifact(client: "MlflowClient", run: "Run", name: str) -> str:
+    """Return the text of a run's artifact.
+
+    Raises:
+        InputError: if it cannot be read, or would be from elsewhere than the store.
+    """
+    artifacts = store.repository(client.tracking_uri, run.info.artifact_uri)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return read_text(Path(artifacts.download_artifacts(name, folder)))
+        except Exception as error:  # each kind of storage raises its own
+            raise InputError(f"{run.info.run_id}: its {name} cannot be read ({_first_line(error)})") from None
+
+
+def data_digest(run: "Run") -> str:
+    """Return the digest of the data that a run has recorded; empty where it has none."""
+    inputs = run.inputs.dataset_inputs if run.inputs is not None else []
+    return str(inputs[0].dataset.digest) if inputs else ""
+
+
+def fetch_model(uri: str, name: str, folder: Path) -> Path:
+    """Download the Keras file of a run's model, or of one in the registry.
+
+    Args:
+        uri: of the store.
+        name: a run's id, of a sweep for its best job; or `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
+        folder: where to.
+
+    Raises:
+        InputError: if the store has no such run or model, or the run kept none.
+    """
+    client = store.connect_existing(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if name.startswith("models:/"):
+            location = client.get_model_version_download_uri(*_registered_version(client, name))
+        else:
+            location = client.get_logged_model(model_of_run(client, name)).artifact_location
+    except MlflowException as error:
+        where = shown_address(uri)
+        raise InputError(f"{name}: not in {where} ({_first_line(error)})") from None
+    artifacts = store.repository(client.tracking_uri, location)
+    try:
+        return Path(artifacts.download_artifacts("data/model.keras", str(folder)))
+    except Exception as error:  # each kind of storage raises its own
+        raise InputError(f"{name}: its model cannot be read ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def model_of_run(client: "MlflowClient", run_id: str) -> str:
+    """Return the id of the model that a run kept, of a sweep that of its best job.
+
+    Raises:
+        InputError: if it kept none.
+    """
+    run = client.get_run(run_id)
+    if "mnist_exp.sweep" in run.data.tags:
+        if "mnist_exp.best_run" not in run.data.tags:
+            raise InputError(f"{run_id}: is a sweep, {run.info.status} and without a best job; name one of its jobs")
+        run = client.get_run(run.data.tags["mnist_exp.best_run"])
+    if run.outputs is not None and run.outputs.model_outputs:
+        return str(run.outputs.model_outputs[-1].model_id)
+    if run.info.status != "FINISHED":
+        raise InputError(f"{run_id}: is {run.info.status} and kept no model")
+    file = Path(run.data.tags.get("mnist_exp.output", "")) / "model.keras"
+    raise InputError(
+        f"{run_id}: kept no model, which of a sweep's jobs the best alone does, or with tracking.keep=all each; its "
+        f"weights are in {file} on {run.data.tags.get('mnist_exp.host')}, a file that can be named instead"
+    )
+
+
+def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", name)
+    if found is None:
+        raise InputError(f"{name}: must be models:/NAME@ALIAS or models:/NAME/VERSION, such as models:/digits@champion")
+    model, alias, number = found.groups()
+    return model, number or str(client.get_model_version_by_alias(model, alias).version)
+
+
+def curve(client: "MlflowClient", run_id: str, metric: str) -> list[float]:
+    """Return a metric of a run, a value an epoch."""
+    return [point.value for point in sorted(client.get_metric_history(run_id, metric), key=lambda point: point.step)]
+
+
+def search(
+    client: "MlflowClient", experiment_id: str, query: str, order: str = "attributes.start_time ASC"
+) -> Iterator["Run"]:
+    """Return all runs that fulfil a query in MLflow's search syntax, however many."""
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], query, order_by=[order], page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def recorded_job(run: "Run") -> Job:
+    """Return a job as its run has recorded it."""
+    return job_of(run.data.tags, run.data.metrics, run.info.status, run.info.run_id)
+
+
+def is_over(client: "MlflowClient", run_id: str) -> bool:
+    """Return whether a run has ended."""
+    return bool(client.get_run(run_id).info.status != "RUNNING")
+
+
+def newest_finished(client: "MlflowClient", experiment_id: str, signature: str) -> Job | None:
+    """Return the newest run that has finished what `signature` stands for, if any."""
+    query = f"tags.mnist_exp.signature = '{signature}' AND attributes.status = 'FINISHED'"
+    found = client.search_runs([experiment_id], query, max_results=1)
+    return recorded_job(found[0]) if found else None

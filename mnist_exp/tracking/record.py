@@ -1,0 +1,208 @@
+"""What is recorded of runs and sweeps in their folders, which a store mirrors."""
+
+import logging
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from mnist_exp.config.schema import MLflowTracking, NoTracking
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Experiment, experiment_signature
+from mnist_exp.learning.datasets import Data
+from mnist_exp.redaction import traceback_text, without_secrets
+from mnist_exp.tracking.environment import recorded_config, recorded_data, refused_record
+from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.job import Job, job_of
+from mnist_exp.tracking.processes import has_gone
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What a job, wherever it runs, needs to know of its sweep.
+
+    `run_id`: empty without tracking. `tracking`: its address holds on other machines, if the store does. `keys`: what
+    varies. `cwd`: where the sweep was started, which relative paths in the configuration count from. `process`: the
+    one that the sweep was started in.
+    """
+
+    run_id: str
+    tracking: MLflowTracking | NoTracking
+    keys: tuple[str, ...]
+    folder: Path
+    cwd: Path
+    process: int
+
+
+class Run:
+    """What is recorded of one experiment.
+
+    `id`: MLflow's, if it is there too. `keeps_all`: whether figures and the logged model belong to it; of a sweep's job
+    they are made later, if it is the best.
+    """
+
+    id: str | None = None
+
+    def __init__(self, experiment: Experiment, record: Record, *, keeps_all: bool) -> None:
+        self.keeps_all = keeps_all
+        self.folder = Folder(experiment.output)
+        self._experiment = experiment
+        self.folder.begin(record)
+        OmegaConf.save(OmegaConf.create(recorded_config(experiment.config)), self.folder.path / "config.yaml")
+
+    def log_data(self, data: Data) -> None:
+        """Record which images are used, and with them what makes the experiment the same as another."""
+        signature = experiment_signature(self._experiment.config, data.digest)
+        self.folder.change(data=recorded_data(data), tags={"mnist_exp.signature": signature})
+
+    def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of an epoch, counted from 1."""
+        self.folder.measure(epoch, metrics)
+
+    def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:
+        """Record what was measured at the end, with the weights of an epoch, counted from 1."""
+        self.folder.measure(0, scores)
+        self.folder.change(scores=dict(scores), kept_epoch=kept_epoch)
+
+    def log_model(self, model: "keras.Sequential", data: Data) -> None:
+        """Record the model, which takes raw images; its weights lie in the folder already."""
+
+    def end(self, status: str, reason: str = "") -> None:
+        """End the run as FINISHED, FAILED for a reason, or KILLED."""
+        self.folder.end(status, tags={"mnist_exp.error": reason} if reason else {})
+
+    def describe(self) -> str:
+        """Return where to look at the run, for the terminal."""
+        return f"Files in {self.folder.path}"
+
+
+class SweepRecord:
+    """What is recorded of a sweep; its jobs are the folders in its own."""
+
+    def __init__(self, parent: Parent, own_tags: Mapping[str, str]) -> None:
+        self.parent = parent
+        self._own_tags = own_tags
+        self.folder = Folder(parent.folder)
+
+    def finished(self, signature: str) -> Job | None:  # noqa: ARG002
+        """Return the job that has finished what `signature` stands for, if any."""
+        return None
+
+    def reuse(self, job: Job) -> None:
+        """Count a finished run, of whatever sweep, among the jobs of this one."""
+
+    def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
+        """Record a job that failed before it had a run."""
+        folder = Folder(output)
+        folder.begin(refused_record(values, self.parent.run_id, output, failure_reason(error), self._own_tags))
+        (output / "error.txt").write_text(traceback_text(error))
+        folder.end("FAILED")
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs, each once."""
+        records = [Folder(path.parent).read() for path in sorted(self.parent.folder.glob("*/run.json"))]
+        return [job_of(record.tags, record.scores, record.status) for record in records]
+
+    def ended(self) -> list[Job]:
+        """Return the jobs that ended, at least those since the last call, and those of before that the sweep reuses."""
+        return [job for job in self.jobs() if job.status != "RUNNING"]
+
+    def running(self) -> list[str]:
+        """Return the names of the jobs that run."""
+        return []
+
+    def curve(self, job: Job, metric: str) -> list[float]:
+        """Return a metric of a finished job, a value an epoch."""
+        return Folder(Path(job.output)).history()[metric]
+
+    def log_best(self, job: Job, objective: str) -> None:
+        """Record the best job's scores, the objective under its name and as `objective`, and its configuration."""
+        assert job.objective is not None
+        self.folder.measure(0, {**(job.scores or {}), objective: job.objective, "objective": job.objective})
+        (self.folder.path / "best.yaml").write_text(self._configuration(job))
+
+    def folder_of(self, job: Job) -> Folder | None:
+        """Return the folder of a job that had a run, if it can be read here."""
+        folder = Folder(Path(job.output))
+        return folder if all((folder.path / name).is_file() for name in ("run.json", "model.keras")) else None
+
+    def has_model(self, job: Job) -> bool:
+        """Return whether the figures and the model of a job were recorded."""
+        return (Path(job.output) / "figures").is_dir()
+
+    def log_model(self, job: Job, model: "keras.Sequential", data: Data) -> None:
+        """Record the figures and the model of a job that were made after it had ended."""
+
+    def register(self, job: Job) -> str:  # noqa: ARG002
+        """Register a job's model, where `tracking.register` says so; return what became of it, as a line."""
+        return ""
+
+    def parent_for_jobs(self) -> Parent:
+        """Return what jobs are told; a launcher may write it down, so that it holds no password."""
+        return self.parent
+
+    def is_over(self) -> bool:
+        """Return whether the sweep was ended while this job waited or ran."""
+        return False
+
+    def stop(self, status: str) -> None:
+        """End the sweep, for its jobs to see, before its files are recorded."""
+
+    def close_jobs(self) -> None:
+        """Record as KILLED the jobs whose process, on this host, has gone."""
+        for path in self.folder.path.glob("*/run.json"):
+            folder = Folder(path.parent)
+            record = folder.read()
+            here = record.tags["mnist_exp.host"] == socket.gethostname()
+            if record.status == "RUNNING" and here and has_gone(record.tags["mnist_exp.process"]):
+                folder.end("KILLED")
+
+    def end(self, status: str) -> None:
+        """Record the sweep's files and end it as FINISHED, FAILED or KILLED."""
+        self.folder.end(status)
+
+    def describe(self) -> str:
+        """Return where to look at the sweep, for the terminal."""
+        return f"Files in {self.parent.folder}"
+
+    def _configuration(self, job: Job) -> str:
+        return (Path(job.output) / "config.yaml").read_text()
+
+
+@contextmanager
+def ended(run: Run) -> Iterator[Run]:
+    """End a run with the status that fits how the block ends; after an exception, with its traceback as `error.txt`."""
+    output = run.folder.path
+    try:
+        yield run
+        run.end("FINISHED")
+    except BaseException as error:
+        failed = isinstance(error, Exception)
+        # What is complete stays so, if only the store was not there in the end.
+        complete = run.folder.read().status == "FINISHED"
+        status = "FINISHED" if complete else "FAILED" if failed else "KILLED"
+        log.error("%s", "not recorded whole" if complete else status, exc_info=error, extra={"output": output})
+        if failed:
+            (output / "error.txt").write_text(traceback_text(error))
+        try:
+            run.end(status, failure_reason(error) if status == "FAILED" else "")
+        except Exception as second:  # the first error is the one to show
+            print(f"{run.describe()} could not be closed as {status}: {failure_reason(second)}", file=sys.stderr)
+            print(f"Its files are in {output}", file=sys.stderr)
+        raise
+
+
+def failure_reason(error: BaseException) -> str:
+    """Return the first line of an error, for tables; of an exception that is no bad input, with its class."""
+    lines = without_secrets(str(error)).splitlines() or [""]
+    return lines[0][:300] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}"[:300]

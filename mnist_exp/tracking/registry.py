@@ -1,0 +1,61 @@
+"""MLflow's registry of models, and which version is the champion."""
+
+from typing import TYPE_CHECKING
+
+from mnist_exp.tracking.reading import data_digest, model_of_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+
+def register(client: "MlflowClient", name: str, run_id: str) -> str:
+    """Put a run's model into MLflow's registry, once, as a new version of `name`; return the outcome as a line.
+
+    A model without a version of the alias `champion` gets it; later ones get it if their objective is better than the
+    champion's and was measured alike: the same metric and loss, on the same data and validation set.
+    """
+    from mlflow.exceptions import MlflowException
+
+    model_id = model_of_run(client, run_id)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for known in client.search_model_versions(f"name = '{name}'"):
+        if known.run_id == run_id:
+            return f"Registered before, as models:/{name}/{known.version}"
+    version = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id).version
+    text = f"Registered as models:/{name}/{version}"
+    champion = client.get_registered_model(name).aliases.get("champion")
+    if champion is None:
+        client.set_registered_model_alias(name, "champion", version)
+        return f"{text}, now its champion, as it had none"
+    new = client.get_run(run_id)
+    try:
+        old = client.get_run(str(client.get_model_version(name, champion).run_id))
+    except MlflowException:  # registered by hand, or its run was deleted
+        old = None
+    if old is None or _measure(new) != _measure(old):
+        return (
+            f"{text}; champion stays version {champion}, whose objective was measured otherwise; where this one is "
+            "better, move the alias in mlflow ui"
+        )
+    objective, value, best = new.data.params["objective"], new.data.metrics["objective"], old.data.metrics["objective"]
+    better = value > best if new.data.params["direction"] == "maximize" else value < best
+    if better:
+        client.set_registered_model_alias(name, "champion", version)
+    on_test_set = objective.startswith("test_") or new.data.params["dataset.validation"] == "test"
+    return (
+        f"{text}, {'now its champion' if better else f'champion stays version {champion}'}: {objective} "
+        f"{value:.4f} against {best:.4f}{', MEASURED ON THE TEST SET' if on_test_set else ''}"
+    )
+
+
+def _measure(run: "Run") -> list[str | None]:
+    """Return what makes two objectives comparable."""
+    names = ["objective", "direction", "training.loss", "training.metrics", "dataset.validation"]
+    if run.data.params.get("dataset.validation") != "test":  # held out of the training images
+        names += ["dataset.seed", "dataset.limit"]
+    return [data_digest(run), *map(run.data.params.get, names)]

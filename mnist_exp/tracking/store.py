@@ -1,0 +1,180 @@
+"""Reaching an MLflow store: its address, a database that is whole or not there, and what outages look like."""
+
+import fcntl
+import http.client
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.errors import InputError
+from mnist_exp.redaction import shown_address
+from mnist_exp.tracking.database import prepare_database, store_error
+from mnist_exp.tracking.mlflow_api import artifact_repository, import_mlflow
+from mnist_exp.tracking.processes import has_gone
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+
+def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
+    """Return a client of the store, and the id of the MLflow experiment, which is created where it is not there yet.
+
+    Raises:
+        InputError: if the store cannot be reached or written, or the experiment was deleted.
+    """
+    with _reached(tracking.uri):
+        client = _client(tracking.uri)
+        found = client.get_experiment_by_name(tracking.experiment)
+        if found is None:
+            path = sqlite_path(tracking.uri)
+            # Beside the database, wherever that is; a server decides for itself.
+            artifacts = (path.parent / "mlruns").as_uri() if path else None
+            return client, str(client.create_experiment(tracking.experiment, artifact_location=artifacts))
+    if found.lifecycle_stage == "deleted":
+        raise InputError(
+            f"tracking.experiment={tracking.experiment}: was deleted in this store; choose another name, or restore it "
+            f"with mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return client, str(found.experiment_id)
+
+
+def connect_existing(uri: str) -> "MlflowClient":
+    """Return a client of a store that holds runs; none is made.
+
+    Raises:
+        InputError: if there is no such store, or it cannot be reached.
+    """
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():
+        raise InputError(f"tracking.uri={uri}: no such store; run python -m mnist_exp in this folder first")
+    with _reached(uri):
+        return _client(uri)
+
+
+def _client(uri: str) -> "MlflowClient":
+    import_mlflow()
+    from mlflow import MlflowClient
+
+    try:
+        # Absolute, since MLflow keeps a store open by its address, also after a change of the current folder.
+        return MlflowClient(f"sqlite:///{path}" if (path := sqlite_path(uri)) else uri)
+    except ImportError as error:
+        raise store_error(uri, f"its database driver is not installed ({error})") from error
+
+
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Raise what MLflow raises because of the store as one message."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__ != "mlflow.exceptions":  # which is imported only once it is needed
+            raise
+        # Without its cause, which a notebook shows and keeps: it has the address with its password.
+        raise store_error(uri, str(error).splitlines()[0]) from None
+
+
+def page(tracking: MLflowTracking, experiment_id: str, run_id: str) -> str:
+    """Return how to open a run's page: on its server, or on the local one that `mlflow ui` starts.
+
+    The link goes to the run itself; MLflow 3.17 opens an experiment on a page that does not list training runs.
+    """
+    path = f"#/experiments/{experiment_id}/runs/{run_id}"
+    if tracking.uri.startswith(("http://", "https://")):
+        return f"{shown_address(tracking.uri).rstrip('/')}/{path}"
+    default = sqlite_path(tracking.uri) == Path.cwd() / "mlflow.db"
+    command = "mlflow ui" if default else f"mlflow ui --backend-store-uri {shown_address(tracking.uri)}"
+    return f"{command}, then http://127.0.0.1:5000/{path}"
+
+
+def repository(uri: str, location: str | None) -> "ArtifactRepository":
+    """Return the artifacts at a location that a store names: it is read, written and sent the user's password.
+
+    They are in `mlruns` beside an SQLite database, or in the current folder for any other; on the server; or in a
+    cloud's storage. The store is not asked again, as it could then say otherwise.
+
+    Raises:
+        InputError: for any other place.
+    """
+    path = sqlite_path(uri)
+    folder = (path.parent if path is not None else Path.cwd()) / "mlruns"
+    if not location or not _is_allowed(location, uri, folder):
+        others = "" if path is not None else f", or one of {', '.join(_OF_A_SERVER)}"
+        raise InputError(
+            f"tracking.uri={shown_address(uri)}: keeps artifacts in {location}; must be below {folder}{others}; "
+            "another tracking.experiment may be"
+        )
+    return artifact_repository(location, uri)
+
+
+_OF_A_SERVER = ("mlflow-artifacts", "s3", "gs", "wasbs", "abfss", "hdfs", "dbfs")
+
+
+def _is_allowed(location: str, uri: str, folder: Path) -> bool:
+    if set(location) & set("?#;\0"):  # what is read in one way here might be read in another by MLflow
+        return False
+    try:
+        parts = urlsplit(location)
+        if parts.scheme in ("", "file") and not parts.netloc:
+            path = unquote(parts.path) if parts.scheme else location
+            return Path(path).resolve().is_relative_to(folder)
+        on_this_server = not parts.netloc or parts.netloc == urlsplit(uri).netloc.rpartition("@")[2]
+    except ValueError:  # no address at all
+        return False
+    server = sqlite_path(uri) is None and parts.scheme in _OF_A_SERVER
+    return server and (on_this_server or parts.scheme != "mlflow-artifacts")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the file of an SQLite store, absolute and without links; None for any other."""
+    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+
+
+def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
+    """Mark as KILLED what this host's gone processes (kill -9, power cut) left RUNNING."""
+    running = f"attributes.status = 'RUNNING' AND tags.mnist_exp.host = '{socket.gethostname()}'"
+    for run in client.search_runs([experiment_id], running):
+        if has_gone(run.data.tags.get("mnist_exp.process", "")):
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+@contextmanager
+def _reached(uri: str) -> Iterator[None]:
+    """Fail at once where MLflow would try for minutes; of an SQLite store, prepare the database and hold a lock on it.
+
+    Without the lock, of processes that create the tables at once all but one would fail.
+
+    Raises:
+        InputError: if no server answers, or the database cannot be written, made or upgraded.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        _check_server(uri)
+        yield
+        return
+    try:
+        lock = path.with_name(f".{path.name}.lock").open("w")
+    except OSError as error:
+        raise store_error(uri, f"cannot be written ({error.strerror})") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        prepare_database(path, uri)
+        yield
+
+
+def _check_server(uri: str) -> None:
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        urllib.request.urlopen(shown_address(uri), timeout=5).close()  # noqa: S310, http or https by here
+    except urllib.error.HTTPError:
+        return  # it answers
+    except (OSError, http.client.HTTPException) as error:
+        raise store_error(uri, f"no MLflow server answers ({error})") from error

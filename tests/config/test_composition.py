@@ -1,0 +1,200 @@
+"""Overrides in, a checked configuration out; and what people read when it cannot be had."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mnist_exp.config.composition import compose
+from mnist_exp.config.presets import CONF
+from mnist_exp.config.schema import CNN, MLP
+from mnist_exp.errors import InputError
+
+from ..conftest import QUICK, command
+
+HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "jax")
+
+
+def in_fresh_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line and print which heavy modules it left in sys.modules."""
+    code = (
+        "import sys, atexit\n"
+        f"atexit.register(lambda: print('HEAVY', [m for m in {HEAVY} if m in sys.modules]))\n"
+        "from mnist_exp.__main__ import main\n"
+        "main()"
+    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.fast
+def test_one_value_is_changed() -> None:
+    model = compose(["model.hidden=[128,64]"]).config.model
+    assert isinstance(model, MLP)
+    assert model.hidden == [128, 64]
+    assert model.activation == "sigmoid"
+
+
+@pytest.mark.fast
+def test_the_baseline_preset_is_the_default_spelt_out() -> None:
+    default, preset = compose([]).config, compose(["experiment=baseline"]).config
+    assert preset.training.loss == "CategoricalCrossentropy"
+    assert (preset.model, preset.optimizer, preset.dataset) == (default.model, default.optimizer, default.dataset)
+    assert preset.preprocessing == default.preprocessing
+    assert (preset.training.epochs, preset.training.batch_size) == (10, 1000)
+
+
+@pytest.mark.parametrize("model", ["cnn", "layers"])
+@pytest.mark.fast
+def test_a_model_of_images_chooses_images(model: str) -> None:
+    assert compose([f"model={model}"]).config.preprocessing.kind == "image"
+
+
+@pytest.mark.fast
+def test_an_explicit_choice_wins_over_the_models() -> None:
+    stack = "model.layers=[{Dense:{units:8}}]"
+    assert compose(["model=layers", "preprocessing=flatten", stack]).config.preprocessing.kind == "flatten"
+
+
+@pytest.mark.fast
+def test_a_callback_is_added_to_those_of_a_preset() -> None:
+    callbacks = compose(["experiment=convnet", "training.callbacks={TerminateOnNaN:{}}"]).config.training.callbacks
+    assert sorted(callbacks) == ["EarlyStopping", "TerminateOnNaN"]
+
+
+@pytest.mark.fast
+def test_a_preset_from_a_folder_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    preset = "# @package _global_\ndefaults:\n  - override /model: cnn\nmodel:\n  filters: 4\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(preset)
+    model = compose(["experiment=mine"], config_dir=tmp_path).config.model
+    assert isinstance(model, CNN)
+    assert model.filters == 4
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("# @package _global_\nmodel:\n hidden: 32\n  epochs: 1\n", "mine.yaml"),
+        ("model:\n  hidden: 32\n", "mine.yaml: the first line of a preset must be: # @package _global_"),
+    ],
+)
+@pytest.mark.fast
+def test_a_preset_that_cannot_be_read_is_one_message(tmp_path: Path, preset: str, message: str) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(preset)
+    done = command("--config-dir", str(tmp_path), "experiment=mine", cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.fast
+def test_a_flag_that_does_not_exist_is_one_message(tmp_path: Path) -> None:
+    done = command("--epochs=3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("--epochs=3: no such flag; a value is set by KEY=VALUE")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
+    done = command("tracking=none", *QUICK, "seed=1,2", "-m", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 done: seed=2" in done.stdout
+    assert len(list(tmp_path.glob("multirun/*/*/*/model.keras"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model=5", "model=5: cannot be composed"),
+        ("model=cn", "model=cn: no such choice; did you mean cnn?"),
+        ("experiment=convnt", "did you mean convnet?"),
+        ("modle=cnn", "modle=cnn: the configuration has no such key; did you mean model?"),
+        ("model.hiden=3", "model.hiden=3: model (mlp) has no such key; did you mean hidden?"),
+        ("hidden=3", "did you mean model.hidden?"),
+        ("model.hidden=[1", "model.hidden=[1: cannot be read; write KEY=VALUE"),
+        ("64", "64: cannot be read; write KEY=VALUE"),
+        ("training.callbacks=[EarlyStopping]", "training.callbacks=[EarlyStopping]: must be a map of keys to values"),
+        ("model.hidden=16,32", "model.hidden=16,32: several values are a sweep, for which add -m"),
+        ("sweep=grid", "sweep=grid: several runs, for which type python -m mnist_exp -m sweep=grid"),
+        ("+extra=1", "extra=1: the configuration has no such key"),
+        ("~seed", "seed: is missing; it must be a whole number"),
+        ("dataset=npz", "dataset.path: is not set"),
+    ],
+)
+@pytest.mark.fast
+def test_hydras_complaints_name_the_key_and_what_would_be_right(override: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compose([override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fast
+def test_no_message_lists_what_a_person_cannot_choose() -> None:
+    for group in ("dataset", "model", "optimizer", "experiment"):
+        with pytest.raises(InputError) as caught:
+            compose([f"{group}=zzz"])
+        listed = str(caught.value).partition("the choices are ")[2].split(", ")
+        assert sorted(listed) == sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--help"], 0), (["--cfg", "job"], 0), (["model.hidden=0"], 1), (["optimizer=adma"], 1), (["model.hiden=1"], 1)],
+)
+@pytest.mark.fast
+def test_help_configuration_and_errors_import_nothing_heavy(arguments: list[str], code: int) -> None:
+    done = in_fresh_process(*arguments)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.endswith("HEAVY []\n")
+
+
+@pytest.mark.fast
+def test_help_names_every_group_choice_and_key() -> None:
+    text = in_fresh_process("--help").stdout
+    for path in CONF.glob("*/*.yaml"):
+        group = path.parent.name
+        assert f"{group}: " in text
+        assert path.stem in text
+        if group not in {"optimizer", "experiment", "sweep"}:
+            for key in yaml.safe_load(path.read_text()):
+                assert key in {"kind", "defaults", "kernel_size"} or key in text, (path, key)
+    assert "open_map" not in text
+
+
+@pytest.mark.fast
+def test_bad_input_is_one_message_without_traceback_and_leaves_nothing(tmp_path: Path) -> None:
+    done = command("training.epochs=0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "training.epochs=0: must be a whole number, at least 1\n"
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.fast
+def test_a_pickle_is_not_read(tmp_path: Path) -> None:
+    done = command("--experimental-rerun", "config.pickle", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("--experimental-rerun: reads a pickle")
+
+
+@pytest.mark.fast
+def test_the_console_command_completes(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("mnist_exp")
+    for line, expected in {
+        "mnist_exp model=": {"model=cnn", "model=mlp"},
+        "mnist_exp model.hid": {"model.hidden="},
+    }.items():
+        done = subprocess.run(
+            [script, "-sc", "query=bash"],
+            env={"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_CWORD": "1"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert expected <= set(done.stdout.split()), done
+        assert "open_map" not in done.stdout

@@ -1,0 +1,476 @@
+"""What a folder of presets can do that a stranger sent, and what it cannot; on whichever Hydra is installed."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from mnist_exp.config.composition import compose
+from mnist_exp.config.presets import CONF
+from mnist_exp.errors import InputError
+
+from ..conftest import QUICK, command, installed, run_module, runs_in, sweep_in
+
+CALL = "{_target_: subprocess.call, args: [touch, HACKED]}"
+LOGGING = "{version: 1, handlers: {x: {(): subprocess.call, args: [touch, HACKED]}}, root: {handlers: [x]}}"
+OVERRIDES = "['+hydra.callbacks.x._target_=os.abort']"
+
+# By what it tries: what the message must say, and the files of a stranger's folder.
+HOSTILE: dict[str, tuple[str, dict[str, str]]] = {
+    "callback": (
+        "hydra.callbacks.x._target_=subprocess.call",
+        {"experiment/evil.yaml": f"hydra: {{callbacks: {{x: {CALL}}}}}"},
+    ),
+    "launcher": ("hydra.launcher._target_=", {"experiment/evil.yaml": f"hydra: {{launcher: {CALL}}}"}),
+    "sweeper": ("hydra.sweeper._target_=", {"experiment/evil.yaml": f"hydra: {{sweeper: {CALL}}}"}),
+    "logging": ("hydra.job_logging.", {"experiment/evil.yaml": f"hydra: {{job_logging: {LOGGING}}}"}),
+    "overrides of hydra": (
+        "hydra.overrides.hydra=",
+        {"experiment/evil.yaml": f"hydra: {{overrides: {{hydra: {OVERRIDES}}}}}"},
+    ),
+    "overrides of hydra in a sweep": (
+        "hydra.overrides.hydra=",
+        {"sweep/evil.yaml": f"hydra: {{overrides: {{hydra: {OVERRIDES}}}}}"},
+    ),
+    "overrides of the task": (
+        "hydra.overrides.task=",
+        {"sweep/evil.yaml": "hydra: {overrides: {task: [tracking.uri=http://127.0.0.1:9]}}"},
+    ),
+    "environment for jobs": (
+        "hydra.job.env_set.PATH=",
+        {"experiment/evil.yaml": "hydra: {job: {env_set: {PATH: elsewhere}}}"},
+    ),
+    "environment copied": ("hydra.job.env_copy=", {"experiment/evil.yaml": "hydra: {job: {env_copy: [HOME]}}"}),
+    "mode": ("hydra.mode=", {"experiment/evil.yaml": "hydra: {mode: MULTIRUN}"}),
+    "output": ("hydra.output_subdir=", {"experiment/evil.yaml": "hydra: {output_subdir: ../../..}"}),
+    "run folder": ("hydra.run.dir=", {"experiment/evil.yaml": "hydra: {run: {dir: /tmp/elsewhere}}"}),
+    "sweep folder": ("hydra.sweep.dir=", {"sweep/evil.yaml": "hydra: {sweep: {dir: /tmp/elsewhere}}"}),
+    "search path": ("hydra.searchpath=", {"experiment/evil.yaml": "hydra: {searchpath: ['file:///tmp']}"}),
+    "help text": ("hydra.help.template=", {"experiment/evil.yaml": "hydra: {help: {template: '${oc.env:HOME}'}}"}),
+    "swept logging": (
+        "hydra.sweeper.params.+hydra.job_logging=",
+        {"sweep/evil.yaml": f"hydra: {{sweeper: {{params: {{+hydra.job_logging: '{LOGGING}'}}}}}}"},
+    ),
+    "swept environment": (
+        "hydra.sweeper.params.hydra.job.env_set=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {params: {hydra.job.env_set: '{PATH: elsewhere}'}}}"},
+    ),
+    "swept launcher": (
+        "hydra.sweeper.params.++hydra/launcher=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {params: {++hydra/launcher: joblib}}}"},
+    ),
+    "swept store": (
+        "hydra.sweeper.params.tracking.uri=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {params: {tracking.uri: 'http://127.0.0.1:9'}}}"},
+    ),
+    "swept tracking": (
+        "hydra.sweeper.params.tracking=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {params: {tracking: server}}}"},
+    ),
+    "swept variable": (
+        "hydra.sweeper.params.tracking.note=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {params: {tracking.note: '${oc.env:HOME},b'}}}"},
+    ),
+    "swept folder": (
+        "hydra.sweeper.params.model.layers=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {params: {model.layers: '[{Dense:{dtype: a/../../b}}],[Flatten]'}}}"},
+    ),
+    "swept place": (
+        "hydra.sweeper.params.model@hydra.job=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {params: {'model@hydra.job': 'cnn,mlp'}}}"},
+    ),
+    "batch size": ("hydra.sweeper.max_batch_size=", {"sweep/evil.yaml": "hydra: {sweeper: {max_batch_size: 1}}"}),
+    "sampler": ("hydra.sweeper.sampler._target_=", {"sweep/evil.yaml": f"hydra: {{sweeper: {{sampler: {CALL}}}}}"}),
+    "sampler's function": (
+        "hydra.sweeper.sampler._target_=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {sampler: {_target_: os.abort}}}"},
+    ),
+    "search space": (
+        "hydra.sweeper.custom_search_space=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {custom_search_space: os.abort}}"},
+    ),
+    "storage elsewhere": (
+        "hydra.sweeper.storage=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {storage: 'sqlite:////tmp/elsewhere.db'}}"},
+    ),
+    "storage above": (
+        "hydra.sweeper.storage=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {storage: 'sqlite:///../elsewhere.db'}}"},
+    ),
+    "storage on a server": (
+        "hydra.sweeper.storage=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {storage: 'mysql://127.0.0.1/db'}}"},
+    ),
+    "sweeper's settings in an experiment": (
+        "hydra.sweeper.n_trials=",
+        {"experiment/evil.yaml": "hydra: {sweeper: {n_trials: 1}}"},
+    ),
+    "launcher by choice": ("defaults: ", {"sweep/evil.yaml": "defaults: [override /hydra/launcher: joblib]"}),
+    "logging by choice": ("defaults: ", {"experiment/evil.yaml": "defaults: [override /hydra/job_logging: colorlog]"}),
+    "environment in a choice": (
+        "defaults: ",
+        {"experiment/evil.yaml": "defaults: [override /model: '${oc.env:HOME}']"},
+    ),
+    "server by choice": ("defaults: ", {"experiment/evil.yaml": "defaults: [override /tracking: server]"}),
+    "place by choice": (
+        "defaults: ",
+        {
+            "experiment/evil.yaml": "defaults: ['override /model@hydra.job': evil]",
+            "model/evil.yaml": "{kind: linear, env_set: {PATH: elsewhere}}",
+        },
+    ),
+    "place by package": (
+        "# @package hydra.job",
+        {"model/evil.yaml": "# @package hydra.job\nenv_set: {PATH: elsewhere}"},
+    ),
+    "everywhere by package": (
+        "# @package _global_",
+        {"model/evil.yaml": "# @package _global_\nhydra: {job: {env_set: {PATH: elsewhere}}}"},
+    ),
+    "hydra's own groups": ("may not have this", {"hydra/launcher/basic.yaml": "_target_: os.abort"}),
+    "hydra's own help": ("may not have this", {"hydra/help/mnist_exp.yaml": "template: ${oc.env:HOME}"}),
+    "a store": ("may not have this", {"tracking/evil.yaml": "{kind: mlflow, uri: 'http://127.0.0.1:9'}"}),
+    "address of a store": ("tracking.uri=", {"experiment/evil.yaml": "tracking: {uri: 'http://127.0.0.1:9'}"}),
+    "kind of a store": ("tracking.kind=", {"experiment/evil.yaml": "tracking: {kind: none}"}),
+    "name in the registry": ("tracking.register=", {"experiment/evil.yaml": "tracking: {register: digits}"}),
+    "environment": ("tracking.note=", {"experiment/evil.yaml": "tracking: {note: '${oc.env:HOME}'}"}),
+    "environment in a tag": ("tracking.tags.a=", {"experiment/evil.yaml": "tracking: {tags: {a: ['${oc.env:HOME}']}}"}),
+    "environment in a key": (
+        "training.callbacks.${oc.env:HOME}=",
+        {"experiment/evil.yaml": "training: {callbacks: {'${oc.env:HOME}': {}}}"},
+    ),
+    "environment in a model": (
+        "model.hidden=",
+        {"model/evil.yaml": "{kind: mlp, hidden: '${oc.decode:${oc.env:HOME}}'}"},
+    ),
+    "dotted key": ("hydra.job.chdir=", {"experiment/evil.yaml": "hydra.job.chdir: true"}),
+    "python": ("cannot be read", {"experiment/evil.yaml": "seed: !!python/object/apply:os.system [touch HACKED]"}),
+    "paths": (
+        "must be a plain value",
+        {"experiment/evil.yaml": "seed: !!python/object/apply:pathlib.PosixPath [/tmp]"},
+    ),
+    "bytes": ("must be a plain value", {"experiment/evil.yaml": "seed: !!binary aGFja2Vk"}),
+    "billion laughs": ("alias", {"experiment/evil.yaml": "seed: [&a [x, x], &b [*a, *a], [*b, *b]]"}),
+    "endless": ("cannot be read", {"experiment/evil.yaml": f"seed: {'[' * 3000}"}),
+    "name of our own": ("is a choice of this project", {"experiment/baseline.yaml": "seed: 1"}),
+    "name of a flag": ("a preset's name has letters", {"experiment/a=b.yaml": "seed: 1"}),
+    "swept path": (
+        "hydra.sweeper.params.experiment=",
+        {
+            "sweep/evil.yaml": "hydra: {sweeper: {params: {experiment: '../other/evil,baseline'}}}",
+            "other/evil.yaml": CALL,
+        },
+    ),
+    "swept path of a model": (
+        "hydra.sweeper.params.model=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {params: {model: '/../other/evil'}}}", "other/evil.yaml": CALL},
+    ),
+    "swept escape": (
+        "hydra.sweeper.params.tracking.note=",
+        {"sweep/evil.yaml": "hydra: {sweeper: {params: {tracking.note: '$\\{oc.env\\:HOME\\}', seed: '0,1'}}}"},
+    ),
+}
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    """A folder with presets; those of experiments and sweeps with the first line that they need."""
+    for name, text in files.items():
+        path = folder / "stranger" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = "# @package _global_\n" if name.startswith(("experiment", "sweep")) else ""
+        path.write_text(header + text + "\n")
+    return folder / "stranger"
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], folder: Path, said: str) -> None:
+    """One message that names the file and the key, no code that ran, no store, nothing else in the folder."""
+    assert done.returncode == 1, done.stdout
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith(f"{folder / 'stranger'}/"), done.stderr
+    assert said in done.stderr, done.stderr
+    assert {path.name for path in folder.iterdir()} == {"stranger"}
+
+
+@pytest.mark.parametrize("tries", HOSTILE)
+@pytest.mark.fast
+def test_a_hostile_preset_is_refused_on_every_road(tmp_path: Path, tries: str) -> None:
+    said, files = HOSTILE[tries]
+    stranger = write(tmp_path, files)
+    arguments = ("experiment=evil",) if (stranger / "experiment" / "evil.yaml").exists() else ()
+    assert_refused(command("--config-dir", str(stranger), *arguments, cwd=tmp_path), tmp_path, said)
+    assert_refused(command(f"-cd={stranger}", "-m", "seed=0,1", cwd=tmp_path), tmp_path, said)
+    with pytest.raises(InputError) as caught:
+        compose(arguments, config_dir=stranger)
+    assert str(caught.value).startswith(f"{stranger}/")
+    assert said in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"stranger"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--hydra-help",),
+        ("--cfg", "job"),
+        ("--cfg", "all", "--resolve"),
+        ("--info",),
+        ("--info", "defaults-tree"),
+        ("-sc", "query=bash"),
+        ("-m", "sweep=grid"),
+        ("-m", "experiment=baseline,evil"),
+        ("tracking=mlflow",),
+        ("hydra/job_logging=stdout",),
+        ("hydra/help=default", "--help"),
+        ("-m", "hydra/sweeper=basic", "seed=0,1"),
+        ("-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=tpe", "seed=0,1"),
+        ("-m", "sweep=random"),
+        ("-m", "sweep=optuna", "hydra.sweeper.n_jobs=2"),
+        *(
+            ("-m", f"hydra/launcher={launcher}", "seed=0,1")
+            for launcher in ("basic", "joblib", "ray", "submitit_local", "submitit_slurm", "stacked")
+        ),
+    ],
+)
+@pytest.mark.parametrize("tries", ["callback", "overrides of hydra in a sweep", "hydra's own groups", "environment"])
+@pytest.mark.fast
+def test_nothing_that_is_typed_lets_a_hostile_preset_through(
+    tmp_path: Path, tries: str, arguments: tuple[str, ...]
+) -> None:
+    said, files = HOSTILE[tries]
+    stranger = write(tmp_path, files)
+    assert_refused(command("--config-dir", str(stranger), *arguments, cwd=tmp_path), tmp_path, said)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["../../../elsewhere", "/tmp/elsewhere"])
+def test_a_preset_does_not_lead_the_output_elsewhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / "dir" / "experiment").mkdir(parents=True)
+    (tmp_path / "dir" / "experiment" / "evil.yaml").write_text(
+        f"# @package _global_\ntracking: {{experiment: {name}}}\n"
+    )
+    folder = "hydra.run.dir='${tracking.experiment}'"
+    done = command("--config-dir", "dir", "experiment=evil", folder, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"leads to {name} by a value; name the folder itself" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["dir"]
+
+
+def test_show_refuses_it_too(tmp_path: Path) -> None:
+    said, files = HOSTILE["callback"]
+    stranger = write(tmp_path, files)
+    done = run_module("show", "experiment=evil", "--config-dir", str(stranger), cwd=tmp_path)
+    assert_refused(done, tmp_path, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config-path", "stranger"), "--config-path: would let Hydra read settings that can run code"),
+        (("-cp=stranger",), "--config-path: would let Hydra"),
+        (("--config-name", "evil"), "--config-name: would let Hydra"),
+        (("--config-di", "stranger"), "--config-dir: would let Hydra"),
+        (("hydra.searchpath=[file://stranger]",), "hydra.searchpath: would let Hydra"),
+        (("++hydra.searchpath=[file://stranger]",), "hydra.searchpath: would let Hydra"),
+        (("hydra/searchpath=[file://stranger]",), "hydra.searchpath: would let Hydra"),
+        (("-m", "seed=0,1", "hydra.searchpath=[file://stranger]"), "hydra.searchpath: would let Hydra"),
+        (("--help", "hydra.searchpath=[file://stranger]"), "hydra.searchpath: would let Hydra"),
+        (("--config-dir",), "--config-dir: needs a folder"),
+        (("--config-dir", "nowhere"), "--config-dir nowhere: must be an existing folder"),
+    ],
+)
+@pytest.mark.fast
+def test_hydra_is_sent_to_no_other_folder(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    write(tmp_path, {"evil.yaml": f"hydra: {{callbacks: {{x: {CALL}}}}}", **HOSTILE["hydra's own groups"][1]})
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout
+    assert message in done.stderr
+    assert "--config-dir DIR" in done.stderr or "--config-dir nowhere" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"stranger"}
+    with pytest.raises(InputError, match="would let Hydra"):
+        compose(["hydra.searchpath=[file://stranger]"])
+
+
+def test_a_preset_says_what_belongs_to_an_experiment(tmp_path: Path) -> None:
+    presets = write(
+        tmp_path,
+        {
+            "experiment/narrow.yaml": """
+defaults:
+  - override /model: tiny
+  - override /optimizer: sgd
+  - _self_
+seed: 3
+dataset: {limit: 2000, validation: 100}
+optimizer: {learning_rate: 1e-2, momentum: 0.9}
+training: {epochs: 2, batch_size: 100, callbacks: {EarlyStopping: {patience: 5}}}
+tracking: {experiment: mine, run_name: narrow, tags: {team: vision, level: 3}, note: about this, keep: all}
+""",
+            "experiment/narrower.yaml": "defaults: [narrow, _self_]\nmodel: {hidden: 2}",
+            "model/tiny.yaml": "defaults: [mlp, _self_]\nhidden: 4",
+            "README.md": "About these presets.",
+            "data/notes.yaml": "hydra: {}",
+        },
+    )
+    done = command("--config-dir", str(presets), "experiment=narrow", "model.activation=relu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [one] = runs_in(tmp_path, "mine")
+    assert (one.info.run_name, one.data.tags["team"], one.data.tags["level"]) == ("narrow", "vision", "3")
+    assert one.data.params["model.hidden"] == "4"
+    assert one.data.params["optimizer.learning_rate"] == "0.01"
+    assert one.data.params["training.callbacks.EarlyStopping.patience"] == "5"
+    assert one.data.params["model.activation"] == "relu"
+    assert (
+        compose(["experiment=narrower"], config_dir=presets).config.model
+        == compose(["experiment=narrow", "model.hidden=2"], config_dir=presets).config.model
+    )
+    help_text = command("--config-dir", str(presets), "--help", cwd=tmp_path).stdout
+    assert "narrow, narrower" in help_text
+    assert "tiny" in help_text
+    with pytest.raises(InputError, match="experiment=narow: no such choice; did you mean narrow"):
+        compose(["experiment=narow"], config_dir=presets)
+    with pytest.raises(InputError, match="experiment=narrow: no such choice"):  # nothing stays in the process
+        compose(["experiment=narrow"])
+
+
+def test_a_copy_of_any_choice_in_conf_works_as_a_preset(tmp_path: Path) -> None:
+    presets = tmp_path / "presets"
+    groups = ("dataset", "preprocessing", "model", "optimizer", "training", "experiment", "sweep")
+    for group in groups:
+        (presets / group).mkdir(parents=True)
+        for path in (CONF / group).glob("*.yaml"):
+            shutil.copy(path, presets / group / f"my_{path.name}")
+    for group in groups[:-1]:
+        for path in (CONF / group).glob("*.yaml"):
+            data = (f"dataset.path={tmp_path}",) if "???" in path.read_text() else ()
+            images = ("model=layers",) if (group, path.stem) == ("preprocessing", "image") else ()
+            ours, theirs = (
+                compose([f"{group}={prefix}{path.stem}", *data, *images], presets).config for prefix in ("", "my_")
+            )
+            assert ours == theirs, path
+
+
+def test_a_copy_of_any_sweep_in_conf_works_as_a_preset(tmp_path: Path) -> None:
+    presets = tmp_path / "presets"
+    (presets / "sweep").mkdir(parents=True)
+    for path in (CONF / "sweep").glob("*.yaml"):
+        shutil.copy(path, presets / "sweep" / f"my_{path.name}")
+    small = (*QUICK, "dataset.validation=9")
+    done = command("--config-dir", str(presets), "-m", "sweep=my_grid", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "6 of 6 done" in done.stdout
+    if installed("hydra-optuna-sweeper"):
+        for name in ("my_optuna", "my_random"):
+            search = (f"sweep={name}", *small, "hydra.sweeper.n_trials=1", f"tracking.experiment={name}")
+            done = command("--config-dir", str(presets), "-m", *search, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+            assert len(sweep_in(tmp_path, name)[1]) == 1
+    if installed("jax"):
+        stacked = ("sweep=my_stacked", *small, "hydra.sweeper.params.seed='0,1'")
+        done = command("--config-dir", str(presets), "-m", *stacked, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "8 of 8 done" in done.stdout
+
+
+@pytest.mark.skipif(not installed("hydra-submitit-launcher"), reason="needs pip install -e '.[slurm]'")
+def test_jobs_in_other_processes_have_the_presets(tmp_path: Path) -> None:
+    presets = write(tmp_path, {"experiment/narrow.yaml": "model: {hidden: 3}\ndataset: {limit: 1000}"})
+    sweep = ("-m", "experiment=narrow", "seed=0,1", "training.epochs=1", "hydra/launcher=submitit_local")
+    done = command("--config-dir", str(presets), *sweep, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {job.data.params["model.hidden"] for job in sweep_in(tmp_path)[1]} == {"3"}
+
+
+@pytest.mark.skipif(not installed("hydra-optuna-sweeper"), reason="needs pip install -e '.[optuna]'")
+def test_a_search_makes_no_tables_in_a_database_of_something_else(tmp_path: Path) -> None:
+    preset = (CONF / "sweep" / "optuna.yaml").read_text()
+    presets = write(
+        tmp_path,
+        {
+            "sweep/greedy.yaml": preset.replace("optuna.db", "mlflow.db"),
+            "sweep/curious.yaml": preset.replace("optuna.db", "photos.db"),
+        },
+    )
+    with closing(sqlite3.connect(tmp_path / "photos.db")) as photos:
+        photos.execute("CREATE TABLE albums (name TEXT)")
+    before = (tmp_path / "photos.db").read_bytes()
+    for name, database in (("greedy", "mlflow.db"), ("curious", "photos.db")):
+        done = command("--config-dir", str(presets), "-m", f"sweep={name}", *QUICK, cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"hydra.sweeper.storage=sqlite:///{database}: holds something else than searches")
+        assert len(done.stderr.splitlines()) == 1
+    assert (tmp_path / "photos.db").read_bytes() == before
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+SPY = """
+from pathlib import Path
+Path({hacked!r}).touch()
+raise SystemExit("a module of the current folder was imported")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "code"),
+    [
+        ("mnist_exp", ("--help",), 0),
+        ("mnist_exp", QUICK, 0),
+        ("mnist_exp", ("-m", *QUICK, "seed=0,1"), 0),
+        ("mnist_exp.show", ("--index", "1"), 0),
+        ("mnist_exp.compare", (), 1),
+        ("mnist_exp.predict", ("0" * 32, "picture.png"), 1),
+        ("mnist_exp.rerun", ("0" * 32,), 1),
+    ],
+)
+def test_nothing_of_the_current_folder_is_imported(
+    tmp_path: Path, module: str, arguments: tuple[str, ...], code: int
+) -> None:
+    names = ("numpy", "keras", "tensorflow", "mlflow", "hydra", "omegaconf", "yaml", "typing", "argparse", "matplotlib")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(SPY.format(hacked=str(tmp_path / "HACKED")))
+    (tmp_path / "hydra_plugins" / "evil").mkdir(parents=True)
+    for path in (tmp_path / "hydra_plugins" / "__init__.py", tmp_path / "hydra_plugins" / "evil" / "__init__.py"):
+        path.write_text(SPY.format(hacked=str(tmp_path / "HACKED")))
+    done = command(*arguments, cwd=tmp_path, module=module)
+    assert done.returncode == code, done.stderr
+    joined = subprocess.run(
+        [sys.executable, f"-Bm{module}", "--help"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(CONF.parent)}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert joined.returncode == 0
+    assert not (tmp_path / "HACKED").exists()
+
+
+LAUNCHERS = {"joblib": "joblib", "ray": "ray", "submitit_local": "submitit"}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    "command_line", [[sys.executable, "-m", "mnist_exp"], [f"{Path(sys.executable).parent}/mnist_exp"]]
+)
+def test_nor_do_jobs_in_other_processes_import_it(tmp_path: Path, launcher: str, command_line: list[str]) -> None:
+    if not installed(f"hydra-{LAUNCHERS[launcher]}-launcher"):
+        pytest.skip(f"hydra/launcher={launcher} is not installed")
+    for name in ("numpy", "joblib", "submitit", "ray"):
+        (tmp_path / f"{name}.py").write_text(SPY.format(hacked=str(tmp_path / "HACKED")))
+    done = subprocess.run(
+        [*command_line, "-m", *QUICK, "seed=0,1", f"hydra/launcher={launcher}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(CONF.parent), "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not (tmp_path / "HACKED").exists()
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_program_that_imports_the_package_keeps_its_own_path(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import mnist_exp, mine\nprint(mine.value)\n")
+    (tmp_path / "mine.py").write_text("value = 'from my own folder'\n")
+    assert command(cwd=tmp_path, module="program").stdout == "from my own folder\n"

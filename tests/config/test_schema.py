@@ -1,0 +1,157 @@
+"""The schema: what is refused, and in which words."""
+# ruff: noqa: E501, a case a line reads best
+
+from dataclasses import asdict
+
+import pytest
+import yaml
+
+from mnist_exp.config.composition import compose
+from mnist_exp.config.presets import CONF
+from mnist_exp.errors import InputError
+
+pytestmark = pytest.mark.fast
+
+IMAGES = "model=layers"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("model.hidden=0", "model.hidden=0: must be a whole number, at least 1, or a list"),
+        ("model.hidden=-3", "model.hidden=-3: must be"),
+        ("model.hidden=[]", "model.hidden=[]: must be"),
+        ("model.hidden=[16,0]", "model.hidden[1]=0: must be a whole number, at least 1"),
+        ("model.hidden=16.5", "model.hidden=16.5: must be a whole number"),
+        ("model.hidden=true", "model.hidden=true: must be a whole number"),
+        ("model.hidden=many", "model.hidden=many: must be a whole number"),
+        ("model.dropout=1.5", "model.dropout=1.5: must be a number from 0"),
+        ("model.dropout=1", "model.dropout=1: must be a number from 0"),
+        ("model.activation=sigmod", "model.activation=sigmod: not one of the activations that can be used here; did you mean sigmoid?"),
+        ("training.epochs=0", "training.epochs=0: must be a whole number, at least 1"),
+        ("training.batch_size=0", "training.batch_size=0: must be"),
+        ("training.shuffle=1", "training.shuffle=1: must be true or false"),
+        ("training.loss=mse", "training.loss=mse: not one of the losses"),
+        ("training.loss=categorical_crossentropy", "did you mean CategoricalCrossentropy?"),
+        ("training.metrics=[acuracy]", "did you mean accuracy?"),
+        ("training.callbacks={EarlyStoping:{}}", "did you mean EarlyStopping?"),
+        ("training.callbacks={EarlyStopping:{patince:3}}", "patince=3: EarlyStopping has no such argument; did you mean patience?"),
+        ("training.callbacks={EarlyStopping:{patience:-1}}", "EarlyStopping.patience=-1: must be a number, 0 or more"),
+        ("training.callbacks={EarlyStopping:{patience:soon}}", "EarlyStopping.patience=soon: must be a number, 0 or more"),
+        ("training.callbacks={EarlyStopping:{monitor:val_acc}}", "monitor=val_acc: no such metric; did you mean val_accuracy?"),
+        ("training.callbacks={ModelCheckpoint:{}}", "ModelCheckpoint needs filepath"),
+        ("training.callbacks={ModelCheckpoint:{filepath:/tmp/a.keras}}", "must be the name of a new file"),
+        ("training.callbacks={ModelCheckpoint:{filepath:../a.keras}}", "must be the name of a new file"),
+        ("training.callbacks={CSVLogger:{filename:new/a.csv}}", "must be the name of a new file"),
+        ("training.callbacks={SwapEMAWeights:{}}", "needs optimizer.use_ema=true"),
+        ("training.metrics=[F1Score]", "{F1Score: {average: macro}} gives one"),
+        ("training.callbacks={RemoteMonitor:{}}", "not one of the callbacks that can be used here"),
+        ("training.callbacks={LambdaCallback:{}}", "not one of the callbacks that can be used here"),
+        ("optimizer.learning_rate=-0.1", "optimizer.learning_rate=-0.1: must be a number, greater than 0"),
+        ("optimizer.learning_rate=fast", "optimizer.learning_rate=fast: must be a number, greater than 0"),
+        ("optimizer.learning_rate=null", "optimizer.learning_rate=null: must be a number, greater than 0"),
+        ("optimizer.learning_rate={CosineDecy:{}}", "did you mean CosineDecay?"),
+        ("optimizer.learning_rate={CosineDecay:{decay_steps:10}}", "CosineDecay needs initial_learning_rate"),
+        ("optimizer.amsgrad=1", "optimizer.amsgrad=1: must be true or false"),
+        ("optimizer.beta_1=1.0", "optimizer.beta_1=1.0: must be a number, from 0"),
+        ("optimizer.kind=Adan", "optimizer.kind=Adan: not one of the optimizers that can be used here; did you mean Adam?"),
+        ("optimizer.momentum=0.9", "optimizer.momentum=0.9: optimizer (Adam) has no such key"),
+        ("dataset.validation=0", "dataset.validation=0: must be test, or a whole number, at least 1, or a fraction"),
+        ("dataset.validation=1.0", "dataset.validation=1.0: must be test"),
+        ("dataset.validation=tset", "dataset.validation=tset: must be test"),
+        ("dataset.limit=0", "dataset.limit=0: must be a whole number, at least 1, or null"),
+        ("dataset=npz dataset.path=nowhere.npz", "dataset.path=nowhere.npz: must be an existing file or folder"),
+        ("dataset=keras dataset.name=mnst", "dataset.name=mnst: must be one of mnist, fashion_mnist, cifar10, cifar100; did you mean mnist?"),
+        ("dataset.kind=csv", "dataset.kind=csv: must be one of mnist, npz, idx, keras"),
+        ("seed=-1", "seed=-1: must be a whole number from 0"),
+        ("seed=1.5", "seed=1.5: must be a whole number from 0"),
+        ("preprocessing.scale=yes please", "preprocessing.scale=yes please: must be true or false"),
+        ("tracking.uri=''", "tracking.uri: must be the address of a store"),
+        ("tracking.uri=foo://bar", "tracking.uri: must be the address of a store"),
+        ("tracking.uri=http://127.0.0.1:abc", "tracking.uri: must be the address of a store"),
+        ("tracking.uri='http://[bad'", "tracking.uri: must be the address of a store"),
+        ("tracking.uri='sqlite:///:memory:'", "tracking.uri: must be the address of a store"),
+        ("tracking.tags={mnist_exp.signature:mine}", "tracking.tags.mnist_exp.signature: begins with mlflow. or mnist_exp."),
+        ("tracking.tags={MLflow.user:me}", "tracking.tags.MLflow.user: begins with mlflow. or mnist_exp."),
+        ("tracking.register=..", "tracking.register=..: must be a name of letters, digits, _ - and ., and no folder"),
+        ("tracking.register=..a", "tracking.register=..a: must be a name of letters"),
+        ("tracking.register=.", "tracking.register=.: must be a name of letters"),
+        ("tracking.tags={mnist_exp.reused.x:y}", "tracking.tags.mnist_exp.reused.x: begins with"),
+        ("tracking.experiment='\x1b[2J'", "must be some text, on one line"),
+        ("training.metrics=[{MeanSquaredError:{name:objective}}]", "training.metrics[0]={MeanSquaredError: {name: objective}}: would be logged as objective"),
+        ("training.metrics=[{MeanSquaredError:{name:fit_seconds}}]", "would be logged as fit_seconds, as something else is in this run"),
+        ("training.metrics=[{MeanSquaredError:{name:learning_rate}}]", "would be logged as learning_rate"),
+        ("training.metrics=[accuracy,{MeanSquaredError:{name:test_accuracy}}]", "training.metrics[1]={MeanSquaredError: {name: test_accuracy}}: would be logged as test_accuracy"),
+        ("training.metrics=[accuracy,accuracy]", "training.metrics[1]=accuracy: would be logged as accuracy"),
+        ("training.metrics=[accuracy,{MeanSquaredError:{name:val_loss}}]", "would be logged as val_loss"),
+        ("model.hidden=99999999999999", "model.hidden=99999999999999: must be a whole number"),
+        ("optimizer.learning_rate=inf", "optimizer.learning_rate=inf: must be a finite number"),
+        ("optimizer.learning_rate=nan", "optimizer.learning_rate=nan: must be a finite number"),
+        ("optimizer.clipnorm=[1]", "optimizer.clipnorm=[1]: must be"),
+        ("optimizer.gradient_accumulation_steps=2.5", "must be a whole number"),
+        ("training.callbacks={EarlyStopping:{mode:foo}}", "EarlyStopping.mode=foo: must be one of auto, min, max"),
+        ("training.callbacks={EarlyStopping:{baseline:abc}}", "EarlyStopping.baseline=abc: must be"),
+        ("training.callbacks={CSVLogger:{filename:''}}", "CSVLogger.filename=: must be the name of a new file"),
+        ("training.callbacks={CSVLogger:{filename:..}}", "CSVLogger.filename=..: must be the name of a new file"),
+        ("training.callbacks={CSVLogger:{filename:config.yaml}}", "must be the name of a new file"),
+        ("training.callbacks={ModelCheckpoint:{filepath:'..{epoch:c}x.keras'}}", "must be the name of a new file"),
+        ("training.callbacks={ModelCheckpoint:{filepath:'{nope}.keras'}}", "no such metric as nope"),
+        ("training.metrics=[{AUC:{name:5}}]", "AUC.name=5: must be a word"),
+        ("model=layers model.layers=[{Dense:{units:2.5}}]", "model.layers[0].Dense.units=2.5: must be a whole number"),
+        ("model=cnn preprocessing=flatten", "model=cnn needs images; preprocessing=image fits"),
+        ("model=mlp preprocessing=image", "model=mlp needs vectors; preprocessing=flatten fits"),
+        ("model=linear preprocessing=image", "model=linear needs vectors; preprocessing=flatten fits"),
+        (f"{IMAGES} model.layers=[Flaten]", "model.layers[0]=Flaten: not one of the layers that can be used here; did you mean Flatten?"),
+        (f"{IMAGES} model.layers=[Flatten,{{Dense:{{}}}}]", "model.layers[1].Dense: Dense needs units"),
+        (f"{IMAGES} model.layers=[{{Dense:{{units:-3}}}}]", "model.layers[0].Dense.units=-3: must be a number, at least 1"),
+        (f"{IMAGES} model.layers=[{{Dense:{{unit:3}}}}]", "Dense has no such argument; did you mean units?"),
+        (f"{IMAGES} model.layers=[{{Dropout:{{rate:1.5}}}}]", "model.layers[0].Dropout.rate=1.5: must be"),
+        (f"{IMAGES} model.layers=[{{Dense:{{units:3,activation:rlu}}}}]", "activation=rlu: not one of the activations"),
+        (f"{IMAGES} model.layers=[{{Dense:{{units:3,kernel_initializer:{{HeNorml:{{}}}}}}}}]", "did you mean HeNormal?"),
+        (f"{IMAGES} model.layers=[{{Dense:{{units:3,bias_regularizer:{{L2:{{l2:-1}}}}}}}}]", "L2.l2=-1: must be a number, 0 or more"),
+        (f"{IMAGES} model.layers=[{{Bidirectional:{{layer:Lambda}}}}]", "layer=Lambda: not one of the layers"),
+        (f"{IMAGES} model.layers=[Lambda]", "model.layers[0]=Lambda: not one of the layers"),
+        (f"{IMAGES} model.layers=[TFSMLayer]", "model.layers[0]=TFSMLayer: not one of the layers"),
+        (f"{IMAGES} model.layers=[[1]]", "model.layers[0]=[1]: must be a name"),
+        (f"{IMAGES} model.layers=Flatten", "model.layers=Flatten: must be a list"),
+        ("experiment=convnet model=mlp", "model (mlp) has no such key; its keys are hidden, activation, dropout"),
+        ("experiment=convnet training.callbacks={ReduceLROnPlateau:{}}", "cannot change the schedule"),
+    ],
+)  # fmt: skip
+def test_bad_values_are_refused(overrides: str, message: str) -> None:
+    typed = overrides.split(" ") if "please" not in overrides else [overrides]
+    with pytest.raises(InputError) as caught:
+        compose(typed)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sparse", ["training.loss=SparseCategoricalCrossentropy", "training.metrics=[SparseCategoricalAccuracy]"]
+)
+def test_labels_fit_the_loss_and_metrics_or_the_message_says_which_do(sparse: str) -> None:
+    with pytest.raises(InputError, match=r"preprocessing\.one_hot=false does"):
+        compose([sparse])
+    compose([sparse, "preprocessing.one_hot=false", "objective=val_loss"])
+    with pytest.raises(InputError, match=r"preprocessing\.one_hot=true does"):
+        compose(["training.loss=MeanSquaredError", "preprocessing.one_hot=false"])
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "sweep"],
+)
+def test_every_choice_composes_and_keeps_the_shape_of_its_file(choice: str) -> None:
+    group, _, name = choice.partition("=")
+    needed = {"npz": ["dataset.path=."], "idx": ["dataset.path=."], "image": ["model=cnn"]}.get(name, [])
+    config = asdict(compose([choice, *needed]).config)
+    if group != "experiment":
+        written = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+        assert set(config[group]) == set(written) - {"defaults"}
+
+
+def test_every_file_opens_with_what_it_is_for_and_a_command() -> None:
+    for path in CONF.rglob("*.yaml"):
+        comment = [line for line in path.read_text().splitlines()[:5] if line.startswith("# ") and "@" not in line]
+        assert comment, path
+        assert any("python -m mnist_exp" in line for line in comment), path

@@ -1,0 +1,208 @@
+"""Images from every kind of source, and what is refused."""
+
+import gzip
+import struct
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_exp.config.schema import IdxDataset, KerasDataset, MnistDataset, NpzDataset
+from mnist_exp.errors import InputError
+from mnist_exp.learning.datasets import Data, load
+
+from ..conftest import Arrays
+
+pytestmark = pytest.mark.fast
+
+IDX = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+
+
+def npz(path: Path, validation: Any = "test", limit: int | None = None, seed: int = 0) -> Data:
+    return load(NpzDataset(kind="npz", path=str(path), validation=validation, limit=limit, seed=seed))
+
+
+def idx(path: Path) -> Data:
+    return load(IdxDataset(kind="idx", path=str(path), validation="test", limit=None, seed=0))
+
+
+def write_idx(folder: Path, arrays: Arrays, *, zipped: bool = False) -> None:
+    folder.mkdir(exist_ok=True)
+    for key, name in IDX.items():
+        array = arrays[key]
+        content = struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
+        path = folder / (f"{name}.gz" if zipped else name)
+        path.write_bytes(gzip.compress(content, compresslevel=1) if zipped else content)
+
+
+def test_mnist_is_whole(mnist: Data) -> None:
+    assert mnist.x_train.shape == (60000, 28, 28)
+    assert mnist.x_test.shape == (10000, 28, 28)
+    assert mnist.y_train[0] == 5
+    assert np.bincount(mnist.y_train).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(mnist.y_test).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert mnist.x_train.mean() / 255 == pytest.approx(0.13066, abs=1e-5)
+    assert mnist.classes == 10
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_idx_and_npz_give_the_same_data(tmp_path: Path, small: Arrays, zipped: bool) -> None:
+    np.savez(tmp_path / "small.npz", **small)
+    write_idx(tmp_path / "idx", small, zipped=zipped)
+    one, other = npz(tmp_path / "small.npz"), idx(tmp_path / "idx")
+    np.testing.assert_array_equal(one.x_train, other.x_train)
+    np.testing.assert_array_equal(one.y_test, other.y_test)
+    assert one.digest == other.digest
+    assert len(one.digest) <= 36
+
+
+def test_the_digest_sees_one_changed_pixel_and_one_changed_label(tmp_path: Path, small: Arrays) -> None:
+    np.savez(tmp_path / "a.npz", **small)
+    pixel = small["x_test"].copy()
+    pixel[-1, -1, -1] += 1
+    np.savez(tmp_path / "b.npz", **{**small, "x_test": pixel})
+    label = small["y_train"].copy()
+    label[0] += 1
+    np.savez(tmp_path / "c.npz", **{**small, "y_train": label})
+    assert len({npz(tmp_path / name).digest for name in ("a.npz", "b.npz", "c.npz")}) == 3
+
+
+def test_size_channels_and_classes_come_from_the_data(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {
+        "x_train": rng.integers(0, 256, (30, 8, 6, 3)), "y_train": rng.integers(0, 4, 30),
+        "x_test": rng.integers(0, 256, (10, 8, 6, 3)), "y_test": np.r_[rng.integers(0, 4, 9), 6],
+    }  # fmt: skip
+    np.savez(tmp_path / "colour.npz", **arrays)
+    data = npz(tmp_path / "colour.npz")
+    assert data.x_train.shape == (30, 8, 6, 3)
+    assert data.x_train.dtype == np.uint8
+    assert data.classes == 7
+
+
+@pytest.mark.parametrize(("validation", "held_out"), [(40, 40), (0.25, 50)])
+def test_validation_images_are_held_out_of_training(
+    tmp_path: Path, small: Arrays, validation: float, held_out: int
+) -> None:
+    # Each image carries its own number, so that one can be told from another.
+    numbered: Arrays = {
+        **small,
+        "x_train": np.zeros((200, 28, 28), np.uint8),
+        "y_train": np.arange(200, dtype=np.uint8),
+    }
+    numbered["x_train"][:, 0, 0] = np.arange(200)
+    np.savez(tmp_path / "small.npz", **numbered)
+    data = npz(tmp_path / "small.npz", validation)
+    assert len(data.x_validation) == held_out
+    assert not data.watches_test_set
+    assert sorted([*data.y_validation, *data.y_train]) == list(range(200))
+    np.testing.assert_array_equal(data.x_validation[:, 0, 0], data.y_validation)
+    np.testing.assert_array_equal(data.x_train[:, 0, 0], data.y_train)
+    other = npz(tmp_path / "small.npz", validation, seed=1)
+    assert set(other.y_validation) != set(data.y_validation)
+    again = npz(tmp_path / "small.npz", validation)
+    np.testing.assert_array_equal(again.y_validation, data.y_validation)
+
+
+def test_limit_is_taken_before_the_split(tmp_path: Path, small: Arrays) -> None:
+    np.savez(tmp_path / "small.npz", **{**small, "y_train": np.arange(200, dtype=np.uint8)})
+    data = npz(tmp_path / "small.npz", validation=20, limit=100)
+    assert sorted([*data.y_validation, *data.y_train]) == list(range(100))
+
+
+@pytest.mark.parametrize("validation", [200, 1000, 0.001, 0.999])
+def test_a_split_must_leave_both_sides_something(tmp_path: Path, small: Arrays, validation: float) -> None:
+    np.savez(tmp_path / "small.npz", **small)
+    with pytest.raises(InputError, match=rf"dataset.validation={validation}: holds out \d+ of 200 training images"):
+        npz(tmp_path / "small.npz", validation)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_train": np.zeros((200, 784), np.uint8)}, r"x_train has shape \(200, 784\); must be \(N, height, width\)"),
+        ({"x_test": np.zeros((50, 14, 14), np.uint8)}, r"training images are \(28, 28\), test images \(14, 14\)"),
+        ({"x_test": np.zeros((0, 28, 28), np.uint8)}, "x_test has no images"),
+        ({"y_train": np.zeros(199, np.uint8)}, "200 images in x_train, 199 labels in y_train"),
+        ({"y_test": np.eye(50, dtype=np.uint8)}, "y_test has uint8 of shape"),
+        ({"y_test": np.full(50, -1)}, "y_test goes from -1 to -1"),
+        ({"y_test": np.full(50, 0.5)}, "y_test has float64"),
+        ({"x_train": np.full((200, 28, 28), 0.5)}, "x_train has float64 from 0.5 to 0.5; must be whole numbers"),
+        ({"x_train": np.full((200, 28, 28), 256)}, "x_train has int64 from 256 to 256"),
+        ({"x_train": np.array([{"a": 1}] * 200)}, "must hold plain arrays of numbers"),
+    ],
+)  # fmt: skip
+def test_bad_npz_arrays_are_refused(tmp_path: Path, small: Arrays, changes: Any, message: str) -> None:
+    np.savez(tmp_path / "bad.npz", **{**small, **changes})
+    with pytest.raises(InputError, match=message):
+        npz(tmp_path / "bad.npz")
+
+
+def test_bad_npz_files_are_refused(tmp_path: Path, small: Arrays) -> None:
+    path = tmp_path / "bad.npz"
+    np.savez(path, **small)
+    whole = path.read_bytes()
+    for content in (
+        whole[: len(whole) // 2],
+        whole[:-3],
+        b"",
+        b"not a zip file",
+        whole.replace(b"PK\x03\x04", b"PK\x00\x00"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"dataset.path=.*bad.npz: must"):
+            npz(path)
+    np.savez(path, x_train=small["x_train"])
+    with pytest.raises(InputError, match="must hold x_train, y_train, x_test and y_test; lacks"):
+        npz(path)
+    with pytest.raises(InputError, match="must be a whole npz file"):
+        npz(tmp_path)
+
+
+def test_bad_idx_files_are_refused(tmp_path: Path, small: Arrays) -> None:
+    folder = tmp_path / "idx"
+    images = folder / IDX["x_train"]
+    write_idx(folder, small)
+    whole = images.read_bytes()
+    images.write_bytes(whole[:-100])
+    with pytest.raises(InputError, match="its header promises 156800 bytes"):
+        idx(folder)
+    images.write_bytes(whole[:7])
+    with pytest.raises(InputError, match="must be an IDX file of images"):
+        idx(folder)
+    images.write_bytes((folder / IDX["y_train"]).read_bytes())
+    with pytest.raises(InputError, match="must be an IDX file of images, which starts with 2051; starts with 2049"):
+        idx(folder)
+    images.unlink()
+    with pytest.raises(InputError, match="has no file train-images-idx3-ubyte"):
+        idx(folder)
+    images.with_suffix(".gz").write_bytes(gzip.compress(whole)[:-500])
+    with pytest.raises(InputError, match="must be a whole gzip file"):
+        idx(folder)
+    with pytest.raises(InputError, match="must be a folder"):
+        idx(images.with_suffix(".gz"))
+
+
+def test_a_download_without_network_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxies of its first use
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there, so that no test goes online
+    config = KerasDataset(kind="keras", name="cifar100", validation="test", limit=None, seed=0)
+    with pytest.raises(InputError, match=r"dataset.name=cifar100: Keras could not download it .* needs a network once"):
+        load(config)
+
+
+def test_validation_on_the_test_set_is_the_test_set(mnist: Data) -> None:
+    assert mnist.watches_test_set
+    assert mnist.x_validation is mnist.x_test
+    held_out = load(MnistDataset(kind="mnist", validation=5000, limit=None, seed=0))
+    assert (len(held_out.x_train), len(held_out.x_validation)) == (55000, 5000)
+    assert held_out.digest == mnist.digest

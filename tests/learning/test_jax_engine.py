@@ -1,0 +1,422 @@
+"""The JAX engine and stacks of jobs: in a process of its own, since Keras has one backend a process."""
+
+import math
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_exp.config.composition import compose
+from mnist_exp.config.presets import CONF
+from mnist_exp.config.schema import Config
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Child, Experiment
+from mnist_exp.learning import stacking
+from mnist_exp.learning.datasets import Data
+
+from ..conftest import QUICK, command, installed, run_module, runs_in, start, sweep_in, wait_for_line
+
+pytestmark = pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
+
+JAX = ("backend=jax",)
+STACKED = ("-m", "hydra/launcher=stacked", *JAX)
+History = dict[str, list[float]]
+OnJax = Callable[..., Any]
+
+# Dropout, batch normalisation, a regularizer: state and losses beyond the weights.
+WITH_STATE = (
+    "preprocessing=image",
+    "model=layers",
+    "model.layers=[{Conv2D:{filters:4,kernel_size:3}},BatchNormalization,ReLU,MaxPooling2D,Flatten,{Dropout:{rate:0.5}},"
+    "{Dense:{units:8,activation:relu,kernel_regularizer:{L2:{l2:0.01}}}}]",
+)
+AUGMENTED = "preprocessing.augment=[{RandomTranslation:{height_factor:0.1,width_factor:0.1}}]"
+
+
+@pytest.fixture(scope="module")
+def on_jax() -> Iterator[OnJax]:
+    """Calls a function of this module, with arguments, in a process whose Keras runs on JAX."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+
+        def call(function: Callable[..., Any], *arguments: Any) -> Any:
+            return pool.submit(_in_folder, Path.cwd(), function, *arguments).result()
+
+        yield call
+
+
+def _in_folder(folder: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+    os.chdir(folder)
+    os.environ["KERAS_BACKEND"] = "jax"
+    return function(*arguments)
+
+
+def _experiment(*overrides: str) -> Experiment:
+    return compose(["tracking=none", *JAX, *QUICK, *overrides])
+
+
+def _alone(*overrides: str) -> dict[str, Any]:
+    """What a run alone gives, as plain values."""
+    from mnist_exp import run
+
+    result = run("tracking=none", *JAX, *QUICK, *overrides)
+    return {
+        "history": result.history,
+        "scores": result.scores,
+        "weights": result.model.get_weights(),
+        "figures": sorted(path.name for path in result.output.glob("figures/*.png")),
+        "heavy": sorted({"tensorflow"} & sys.modules.keys()),
+    }
+
+
+def _together(*jobs: tuple[str, ...]) -> list[dict[str, Any]]:
+    """What the same jobs give as one program; of one that failed, its error."""
+    from mnist_exp.runner import run_together
+
+    experiments = [replace(_experiment(*job), child=Child("", {})) for job in jobs]
+    assert len({stacking.key(experiment.config) for experiment in experiments}) == 1
+    return [
+        {"error": str(outcome)}
+        if isinstance(outcome, Exception)
+        else {
+            "history": outcome.history,
+            "scores": outcome.scores,
+            "weights": outcome.model.get_weights(),
+            "files": sorted(path.name for path in outcome.output.iterdir()),
+            "log": (outcome.output / "run.log").read_text(),
+        }
+        for outcome in run_together(experiments)
+    ]
+
+
+def _by_keras(*overrides: str) -> tuple[History, list[Any]]:
+    """What Keras's own `fit` makes, on JAX, of the same model and batches, an epoch a call."""
+    from mnist_exp.learning import datasets, models, training
+    from mnist_exp.learning.keras_backend import keras
+    from mnist_exp.learning.preprocessing import fit_preprocessor
+
+    config = _experiment(*overrides).config
+    data = datasets.load(config.dataset)
+    preprocessor = fit_preprocessor(config.preprocessing, data)
+    models.set_seed(config.seed)
+    model = models.build(config.model, preprocessor.shape, data.classes)
+    shape = data.x_train.shape[1:]
+    served = models.servable(model, preprocessor, shape)
+    trained = models.trainable(served, config.preprocessing.augment, shape)
+    training.compile_model(trained, config.optimizer, config.training, one_hot=preprocessor.one_hot)
+    assert keras.backend.backend() == "jax"
+    history: History = {}
+    labels, validated = (np.asarray(preprocessor.labels(y)) for y in (data.y_train, data.y_validation))
+    for epoch in range(config.training.epochs):
+        order = training.epoch_order(len(data.x_train), config.training.shuffle, config.dataset.seed, epoch)
+        measured = trained.fit(
+            data.x_train[order],
+            labels[order],
+            batch_size=config.training.batch_size,
+            validation_data=(data.x_validation, validated),
+            validation_batch_size=2000,
+            shuffle=False,
+            verbose=0,
+        )
+        for name, values in measured.history.items():
+            history.setdefault(name, []).extend(values)
+    return history, model.get_weights()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("dataset.limit=1950", "preprocessing.one_hot=false"),  # the last batch is half as large
+        ("dataset.validation=2500", "dataset.limit=4000", "optimizer=sgd", "optimizer.momentum=0.9"),
+        (
+            *WITH_STATE,
+            "optimizer=sgd",
+            "optimizer.learning_rate=0.1",
+            "optimizer.clipnorm=1.0",
+            "dataset.validation=100",
+        ),
+        (AUGMENTED, "optimizer.learning_rate={CosineDecay:{initial_learning_rate:0.01,decay_steps:40}}"),
+        ("training.loss=MeanSquaredError", "training.metrics=[accuracy,AUC,{TopKCategoricalAccuracy:{k:3}}]"),
+    ],
+    ids=["smaller last batch", "held out", "layers with state", "augmented", "other metrics"],
+)
+def test_an_epoch_as_one_program_does_what_keras_does(on_jax: OnJax, overrides: tuple[str, ...]) -> None:
+    expected, weights = on_jax(_by_keras, *overrides)
+    run = on_jax(_alone, *overrides)
+    assert set(run["history"]) == set(expected)
+    for name, values in expected.items():
+        two_images = 2 / 1900 if "accuracy" in name else 1e-4
+        assert run["history"][name] == pytest.approx(values, abs=two_images + 1e-6), name
+    for own, of_keras in zip(run["weights"], weights, strict=True):
+        np.testing.assert_allclose(own, of_keras, atol=1e-4)
+
+
+def test_the_mean_of_the_weights_is_what_is_kept_and_tested(on_jax: OnJax) -> None:
+    plain, mean = (on_jax(_alone, *typed) for typed in ((), ("optimizer.use_ema=true", "optimizer.ema_momentum=0.5")))
+    assert mean["history"]["loss"] == pytest.approx(plain["history"]["loss"], abs=1e-5)
+    assert plain["scores"]["test_loss"] == plain["history"]["val_loss"][-1]
+    assert mean["scores"]["test_loss"] > plain["scores"]["test_loss"] + 0.001
+
+
+def test_a_run_on_jax_leaves_what_any_run_does(on_jax: OnJax) -> None:
+    run = on_jax(_alone, "dataset.validation=400")
+    assert set(run["history"]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert set(run["scores"]) == {"test_loss", "test_accuracy", "fit_seconds"}
+    assert run["figures"] == ["confusion_matrix.png", "curves.png", "predictions.png"]
+    assert run["heavy"] == []
+
+
+def _optimizers() -> dict[str, list[float]]:
+    names = [path.stem for path in sorted((CONF / "optimizer").glob("*.yaml"))]
+    short = ("optimizer.learning_rate=0.01", "training.epochs=3")
+    return {name: _alone(f"optimizer={name}", *short)["history"]["loss"] for name in names}
+
+
+@pytest.mark.slow
+def test_every_optimizer_trains(on_jax: OnJax) -> None:
+    losses = on_jax(_optimizers)
+    assert len(losses) > 10
+    for name, of_optimizer in losses.items():
+        assert of_optimizer[-1] < of_optimizer[0], name
+
+
+def test_the_baseline_on_jax(on_jax: OnJax) -> None:
+    """In the article's range, as with TensorFlow; other weights, since JAX draws other random numbers."""
+    scores = on_jax(_alone, "dataset.limit=null", "training.epochs=10", "training.batch_size=1000")["scores"]
+    assert scores["test_accuracy"] == pytest.approx(0.894, abs=0.006)
+    assert scores["test_loss"] == pytest.approx(0.512, abs=0.03)
+
+
+SEEDS_AND_NUMBERS = (
+    ("seed=2", "optimizer.beta_1=0.5", "optimizer.beta_2=0.9", "optimizer.epsilon=1"),
+    ("seed=1", "optimizer.learning_rate=0.01"),
+    ("seed=0",),
+)
+
+
+def test_a_job_in_a_stack_does_what_it_does_alone(on_jax: OnJax) -> None:
+    together = on_jax(_together, *SEEDS_AND_NUMBERS)
+    for job, of_stack in zip(SEEDS_AND_NUMBERS, together, strict=True):
+        alone = on_jax(_alone, *job)
+        for name, values in alone["history"].items():
+            assert of_stack["history"][name] == pytest.approx(values, abs=1e-5), (job, name)
+        for own, stacked in zip(alone["weights"], of_stack["weights"], strict=True):
+            np.testing.assert_allclose(own, stacked, atol=1e-5)
+        assert of_stack["files"] == ["config.yaml", "metrics.jsonl", "model.keras", "run.json", "run.log"]
+        assert "trained as one program with 2 others" in of_stack["log"]
+        assert of_stack["log"].count("epoch 1 ") == of_stack["log"].count("scores ") == 1
+    assert len({str(of_stack["history"]) for of_stack in together}) == 3
+
+
+def test_a_stack_of_layers_with_state_differs_by_rounding(on_jax: OnJax) -> None:
+    """Of 2,000 images and two epochs: losses by less than 1e-3, accuracies by less than 3 images in 1,000."""
+    jobs = [(*WITH_STATE, f"seed={seed}") for seed in range(2)]
+    for job, of_stack in zip(jobs, on_jax(_together, *jobs), strict=True):
+        alone = on_jax(_alone, *job)
+        for name, values in alone["history"].items():
+            assert of_stack["history"][name] == pytest.approx(values, abs=3e-3 if "accuracy" in name else 1e-3), name
+
+
+def test_a_job_whose_loss_is_no_number_fails_alone(on_jax: OnJax) -> None:
+    linear = ("optimizer=sgd", "model.activation=linear")
+    jobs = [(*linear, f"optimizer.learning_rate={rate}") for rate in (0.1, 1e30, 0.2)]
+    first, second, third = on_jax(_together, *jobs)
+    assert "loss became nan in epoch 1; a smaller optimizer.learning_rate" in second["error"]
+    for job, of_stack in ((jobs[0], first), (jobs[2], third)):
+        assert "FAILED" not in of_stack["log"]
+        assert of_stack["history"]["loss"] == pytest.approx(on_jax(_alone, *job)["history"]["loss"], abs=1e-5)
+
+
+def test_a_whole_number_is_a_learning_rate_too(on_jax: OnJax) -> None:
+    jobs = [("optimizer=sgd", f"optimizer.learning_rate={rate}") for rate in ("0.5", "1")]
+    for job, of_stack in zip(jobs, on_jax(_together, *jobs), strict=True):
+        assert of_stack["history"]["loss"] == pytest.approx(on_jax(_alone, *job)["history"]["loss"], abs=1e-5)
+
+
+def test_keras_refusing_a_callback_is_bad_input(on_jax: OnJax) -> None:
+    with pytest.raises(InputError, match="Keras cannot train with these arguments: "):
+        on_jax(_alone, "training.callbacks={ModelCheckpoint:{filepath:best.txt}}")
+
+
+def test_each_job_stops_at_its_own_epoch_and_keeps_its_best_weights(on_jax: OnJax) -> None:
+    stopping = (
+        "training.callbacks={EarlyStopping:{monitor:val_loss,patience:1,min_delta:0.1,restore_best_weights:true},"
+        "ReduceLROnPlateau:{monitor:val_loss,patience:1,min_delta:0.05}}"
+    )
+    jobs = [
+        (stopping, "training.epochs=12", "dataset.validation=500", f"optimizer.learning_rate={rate}")
+        for rate in (0.05, 0.01, 0.02)
+    ]
+    together = on_jax(_together, *jobs)
+    epochs = [len(of_stack["history"]["loss"]) for of_stack in together]
+    assert len(set(epochs)) > 1
+    assert min(epochs) < 12
+    for job, of_stack in zip(jobs, together, strict=True):
+        alone = on_jax(_alone, *job)
+        assert set(of_stack["history"]) == set(alone["history"]) >= {"learning_rate"}
+        assert "'learning_rate': " in of_stack["log"]
+        for name, values in alone["history"].items():
+            assert of_stack["history"][name] == pytest.approx(values, abs=1e-4), name
+        assert of_stack["scores"]["test_loss"] == pytest.approx(alone["scores"]["test_loss"], abs=1e-4)
+        for own, stacked in zip(alone["weights"], of_stack["weights"], strict=True):
+            np.testing.assert_allclose(own, stacked, atol=1e-3)
+
+
+def _sizes(memory: int) -> tuple[int, int]:
+    from mnist_exp.learning import jax_engine
+
+    sysconf = os.sysconf
+    os.sysconf = lambda name: memory if name == "SC_PHYS_PAGES" else 1
+    try:
+        convolutions = _experiment("model=cnn", "preprocessing=image")
+        return jax_engine.stack_size(_experiment(), 10**6), jax_engine.stack_size(convolutions, 9)
+    finally:
+        os.sysconf = sysconf
+
+
+def test_a_stack_has_no_more_jobs_than_memory_takes_and_on_a_cpu_no_convolutions(on_jax: OnJax) -> None:
+    much, one = on_jax(_sizes, 2**27)
+    little, _ = on_jax(_sizes, 2**24)
+    assert one == 1
+    assert 8 * little <= much < 8 * (little + 1)
+    assert 1 < little < much < 200 == on_jax(_sizes, 2**40)[0]
+    assert on_jax(_sizes, 1)[0] == 1
+
+
+def configured(*overrides: str) -> Config:
+    return _experiment(*overrides).config
+
+
+def test_what_shapes_the_program_or_the_batches_keeps_jobs_apart() -> None:
+    base = stacking.key(configured())
+    for alike in ("seed=3", "optimizer.learning_rate=1", "optimizer.epsilon=0.1", "optimizer.beta_1=0.8"):
+        assert stacking.key(configured(alike)) == base, alike
+    for apart in (
+        "dataset.seed=1",
+        "model.hidden=17",
+        "training.batch_size=99",
+        "optimizer=adamw",
+        "optimizer.clipnorm=1.0",
+        "optimizer.weight_decay=0.1",  # null in the base
+        "optimizer.learning_rate={CosineDecay:{initial_learning_rate:0.01,decay_steps:40}}",
+    ):
+        assert stacking.key(configured(apart)) != base, apart
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((*JAX, "training.callbacks={TerminateOnNaN:{}}"), "TerminateOnNaN: acts within an epoch"),
+        (
+            (*JAX, "training.callbacks={ModelCheckpoint:{filepath:best.keras,save_freq:10}}"),
+            "ModelCheckpoint: acts within an epoch",
+        ),
+        (
+            (*JAX, "optimizer.use_ema=true", "training.callbacks={SwapEMAWeights:{}}"),
+            "SwapEMAWeights: acts within an epoch",
+        ),
+    ],
+)
+def test_what_a_program_cannot_do_is_refused(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        compose(overrides)
+
+
+def test_one_backend_a_process(on_jax: OnJax) -> None:
+    with pytest.raises(InputError, match="backend=tensorflow: Keras runs with jax in this process"):
+        on_jax(_on_tensorflow)
+
+
+def _on_tensorflow() -> None:
+    from mnist_exp import run
+    from mnist_exp.learning import keras_backend
+
+    assert keras_backend.keras.backend.backend() == "jax"
+    run("tracking=none", *QUICK)
+
+
+def test_a_run_on_jax_can_be_repeated_and_its_model_used_on_tensorflow(tmp_path: Path, mnist: Data) -> None:
+    assert command(*JAX, *QUICK, cwd=tmp_path).returncode == 0
+    [run] = runs_in(tmp_path)
+    assert run.data.tags["mnist_exp.packages"].startswith("jax ")
+    again = run_module("rerun", run.info.run_id, cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Identical to" in again.stdout
+    Image.fromarray(mnist.x_test[0]).save(tmp_path / "seven.png")
+    done = run_module("predict", run.info.run_id, "seven.png", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("seven.png")
+
+
+def test_a_stacked_sweep_is_a_sweep(tmp_path: Path) -> None:
+    swept = ("seed=0,1", "optimizer.learning_rate=0.001,0.01", "model.hidden=4,8", "dataset.validation=500", *QUICK)
+    done = command(*STACKED, *swept, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "8 of 8 done" in done.stdout
+    assert "8 jobs, largest val_accuracy first" in done.stdout
+    parent, jobs = sweep_in(tmp_path)
+    assert [one.info.status for one in (parent, *jobs)] == ["FINISHED"] * 9
+    assert {job.data.tags["mnist_exp.trained_together"] for job in jobs} == {"4"}
+    assert len({job.data.metrics["val_loss"] for job in jobs}) == 8
+    assert len({job.data.tags["mnist_exp.output"] for job in jobs}) == 8
+    for job in jobs:
+        assert (Path(job.data.tags["mnist_exp.output"]) / "model.keras").is_file()
+        assert math.isfinite(job.data.metrics["fit_seconds"])
+    assert {str(job.info.run_name) for job in jobs} >= {"seed=0 learning_rate=0.001 hidden=4"}
+    again = command(*STACKED, *swept, "resume=true", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "8 of them finished before" in again.stdout
+    assert len(runs_in(tmp_path)) == 9
+
+
+def test_a_group_that_is_too_large_is_split(tmp_path: Path) -> None:
+    code = (
+        "from mnist_exp import __main__; from mnist_exp.learning import jax_engine;"
+        "jax_engine._MOST_JOBS = 2; __main__.main()"
+    )
+    typed = (*STACKED, "seed=range(3)", "dataset.limit=300", "training.epochs=1")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *typed],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    _, jobs = sweep_in(tmp_path)
+    assert sorted(job.data.tags.get("mnist_exp.trained_together", "1") for job in jobs) == ["1", "2", "2"]
+
+
+def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path: Path) -> None:
+    small = ("dataset.limit=300", "training.epochs=1", "training.batch_size=100", "optimizer=sgd")
+    swept = ("preprocessing=image", "model=cnn", "model.activation=linear", "optimizer.learning_rate=0.01,1e30")
+    done = command(*STACKED, *small, *swept, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "1 of 2 jobs did not finish; the same command with resume=true retries\n"
+    _, jobs = sweep_in(tmp_path)
+    assert sorted(job.info.status for job in jobs) == ["FAILED", "FINISHED"]
+    assert not any("mnist_exp.trained_together" in job.data.tags for job in jobs)
+
+
+def test_the_launcher_says_which_engine_it_needs(tmp_path: Path) -> None:
+    done = command("-m", "hydra/launcher=stacked", "seed=0,1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == ("hydra/launcher=stacked: trains jobs as one program, for which add backend=jax\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_stack_is_killed_whole(tmp_path: Path) -> None:
+    process = start(*STACKED, "seed=0,1", "training.epochs=100000", "dataset.limit=2000", cwd=tmp_path)
+    wait_for_line(process, "2 jobs as one program: epoch")
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    parent, jobs = sweep_in(tmp_path)
+    assert [one.info.status for one in (parent, *jobs)] == ["KILLED"] * 3

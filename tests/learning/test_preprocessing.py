@@ -1,0 +1,77 @@
+"""Prepared arrays, and the same preparation as layers of the model that is kept."""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from mnist_exp.config.schema import Preprocessing
+from mnist_exp.errors import InputError
+from mnist_exp.learning.datasets import Data
+from mnist_exp.learning.keras_backend import keras
+from mnist_exp.learning.preprocessing import fit_preprocessor
+
+
+def config(
+    kind: Literal["flatten", "image"] = "flatten",
+    *,
+    scale: bool = True,
+    standardize: bool = False,
+    one_hot: bool = True,
+) -> Preprocessing:
+    return Preprocessing(kind=kind, scale=scale, standardize=standardize, one_hot=one_hot, augment=[])
+
+
+def test_scaling_maps_bytes_to_the_unit_interval(mnist: Data) -> None:
+    prepared = np.asarray(fit_preprocessor(config(), mnist).images(mnist.x_train[:1000]))
+    assert prepared.shape == (1000, 784)
+    assert prepared.dtype == np.float32
+    np.testing.assert_allclose(prepared, mnist.x_train[:1000].reshape(1000, 784) / 255, atol=1e-7)
+    assert (prepared.min(), prepared.max()) == (0, 1)
+
+
+def test_without_scaling_values_stay(mnist: Data) -> None:
+    prepared = fit_preprocessor(config(scale=False), mnist).images(mnist.x_train[:10])
+    np.testing.assert_array_equal(prepared, mnist.x_train[:10].reshape(10, 784))
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_standardizing_uses_all_training_pixels_and_no_test_pixel(mnist: Data, scale: bool) -> None:
+    data = dataclasses.replace(mnist, x_train=mnist.x_train[:5000], x_test=np.full_like(mnist.x_test, 255))
+    preprocessor = fit_preprocessor(config(standardize=True, scale=scale), data)
+    prepared = np.asarray(preprocessor.images(data.x_train), np.float64)
+    assert prepared.mean() == pytest.approx(0, abs=1e-4)
+    assert prepared.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_standardizing_equal_pixels_is_refused(mnist: Data) -> None:
+    data = dataclasses.replace(mnist, x_train=np.full((5, 28, 28), 7, np.uint8))
+    with pytest.raises(InputError, match=r"preprocessing\.standardize=true: all training pixels are equal"):
+        fit_preprocessor(config(standardize=True), data)
+
+
+def test_images_keep_their_shape_and_get_a_channel(mnist: Data) -> None:
+    prepared = np.asarray(fit_preprocessor(config("image"), mnist).images(mnist.x_test[:3]))
+    assert prepared.shape == (3, 28, 28, 1)
+    np.testing.assert_allclose(prepared[..., 0], mnist.x_test[:3] / 255, atol=1e-7)
+
+
+def test_labels_are_one_hot_or_whole_numbers(mnist: Data) -> None:
+    encoded = np.asarray(fit_preprocessor(config(), mnist).labels(mnist.y_train[:20]))
+    assert encoded.shape == (20, 10)
+    np.testing.assert_array_equal(encoded.argmax(1), mnist.y_train[:20])
+    np.testing.assert_array_equal(encoded.sum(1), 1)
+    np.testing.assert_array_equal(fit_preprocessor(config(one_hot=False), mnist).labels(mnist.y_train), mnist.y_train)
+
+
+@pytest.mark.parametrize("kind", ["flatten", "image"])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_the_layers_prepare_as_the_arrays_are_prepared(
+    mnist: Data, kind: Literal["flatten", "image"], standardize: bool
+) -> None:
+    preprocessor = fit_preprocessor(config(kind, standardize=standardize), mnist)
+    model = keras.Sequential([keras.Input((28, 28), dtype="uint8"), *preprocessor.layers()])
+    np.testing.assert_allclose(
+        model.predict(mnist.x_test[:100], verbose=0), preprocessor.images(mnist.x_test[:100]), atol=1e-6
+    )

@@ -1,0 +1,211 @@
+"""Fit and evaluate: the order of batches, the loss that fits the labels, callbacks, and runs that go wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_exp import run
+from mnist_exp.config.keras_names import ALLOWED, metric_name, show
+from mnist_exp.config.presets import CONF
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Result
+from mnist_exp.learning.datasets import Data
+from mnist_exp.learning.keras_backend import keras
+from mnist_exp.learning.models import augmentation
+from mnist_exp.learning.preprocessing import Preprocessor
+from mnist_exp.learning.tensorflow_engine import Batches
+
+from ..conftest import QUICK
+
+RAW = Preprocessor(shape=(28, 28, 1), factor=1.0, offset=0.0, classes=10, one_hot=False)
+
+
+def quick(*overrides: str) -> Result:
+    return run("tracking=none", *QUICK, *overrides)
+
+
+def epochs_of(mnist: Data, *, seed: int, shuffle: bool = True) -> list[list[int]]:
+    """What two epochs of 95 images give, each image with its position as label."""
+    batches = Batches(mnist.x_train[:95], np.arange(95), RAW, None, batch_size=10, shuffle=shuffle, seed=seed)
+    epochs: list[list[int]] = []
+    for epoch in range(2):
+        batches.set_epoch(epoch)
+        epochs.append([])
+        for images, positions in batches.dataset.as_numpy_iterator():
+            np.testing.assert_array_equal(images[..., 0], mnist.x_train[positions])
+            epochs[-1] += positions.tolist()
+    return epochs
+
+
+def test_an_epoch_has_every_image_once_in_an_order_of_its_own(mnist: Data) -> None:
+    first, second = epochs_of(mnist, seed=0)
+    assert sorted(first) == sorted(second) == list(range(95))
+    assert first != second != list(range(95))
+    assert epochs_of(mnist, seed=0) == [first, second]
+    assert epochs_of(mnist, seed=1)[0] != first
+
+
+def test_without_shuffling_images_come_in_their_own_order(mnist: Data) -> None:
+    assert epochs_of(mnist, seed=0, shuffle=False) == [list(range(95))] * 2
+
+
+def test_training_images_alone_are_augmented_anew_each_epoch(mnist: Data) -> None:
+    keras.utils.set_random_seed(0)
+    augment = augmentation([{"RandomTranslation": {"height_factor": 0.1, "width_factor": 0.1}}], (28, 28))
+    batches = Batches(
+        mnist.x_train[:20], mnist.y_train[:20], RAW, augment, batch_size=20, shuffle=False, seed=0
+    )  # fmt: skip
+    [first], [second] = (list(batches.dataset.as_numpy_iterator()) for _ in range(2))
+    assert first[0].shape == (20, 28, 28, 1)
+    assert not np.array_equal(first[0][..., 0], mnist.x_train[:20])
+    assert not np.array_equal(first[0], second[0])
+    np.testing.assert_array_equal(first[1], mnist.y_train[:20])
+
+
+AUGMENTED = "preprocessing.augment=[{RandomRotation:{factor:0.1,fill_mode:constant}}]"
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_augmentation_is_drawn_by_the_seed_and_leaves_scores_and_the_kept_model_alone(model: str, mnist: Data) -> None:
+    plain, one, two = quick(f"model={model}"), quick(f"model={model}", AUGMENTED), quick(f"model={model}", AUGMENTED)
+    assert one.history == two.history != plain.history
+    assert one.history["loss"][-1] > one.history["val_loss"][-1]
+    accuracy = (one.model.predict(mnist.x_test, verbose=0).argmax(1) == mnist.y_test).mean()
+    assert accuracy == pytest.approx(one.scores["test_accuracy"], abs=2e-4)
+    assert not any(type(layer).__name__.startswith("Random") for layer in one.model.layers)
+
+
+def test_an_augmentation_that_keras_refuses_is_named() -> None:
+    named = r"preprocessing\.augment\[0\], .*: cannot be used on images of shape \(28, 28, 1\)"
+    for layer in ("{RandomRotation:{factor:0.1,fill_mode:sideways}}", "{RandomZoom:{height_factor:[0.1,0.2,0.3]}}"):
+        with pytest.raises(InputError, match=named):
+            quick(f"preprocessing.augment=[{layer}]")
+    with pytest.raises(InputError, match=r"preprocessing\.augment\[0\]=Dense: not one of the augmentations"):
+        quick("preprocessing.augment=[Dense]")
+
+
+def test_training_takes_a_new_order_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    set_epoch = Batches.set_epoch
+
+    def watched(batches: Batches, epoch: int) -> None:
+        asked.append(epoch)
+        set_epoch(batches, epoch)
+
+    monkeypatch.setattr(Batches, "set_epoch", watched)
+    quick("training.epochs=3")
+    assert asked == [0, 1, 2]
+
+
+def test_the_seed_of_the_weights_and_the_seed_of_the_batches_are_two() -> None:
+    def first_layer(*overrides: str) -> Any:
+        # A rate this small leaves the initial weights visible.
+        return quick("optimizer.learning_rate=1e-12", *overrides).model.get_weights()[0]
+
+    base = first_layer()
+    np.testing.assert_allclose(base, first_layer("dataset.seed=1"), atol=1e-6)
+    assert np.abs(base - first_layer("seed=1")).max() > 0.01
+
+
+@pytest.mark.parametrize("one_hot", ["true", "false"])
+def test_loss_and_labels_agree_whichever_encoding(one_hot: str) -> None:
+    result = quick(f"preprocessing.one_hot={one_hot}")
+    reference = quick().history
+    assert result.history["loss"] == pytest.approx(reference["loss"], rel=1e-5)
+    assert result.history["val_accuracy"] == pytest.approx(reference["val_accuracy"], abs=1e-6)
+
+
+def test_other_losses_and_metrics() -> None:
+    result = quick("training.loss=MeanSquaredError", "training.metrics=[accuracy,{TopKCategoricalAccuracy:{k:3}}]")
+    assert 0 < result.history["loss"][-1] < 0.1
+    assert result.scores["test_top_k_categorical_accuracy"] > result.scores["test_accuracy"]
+
+
+def test_a_metric_may_have_any_name() -> None:
+    result = quick("training.metrics=[accuracy,{AUC:{name:val_auc}}]")
+    assert result.scores["test_val_auc"] == result.history["val_val_auc"][-1] != result.history["val_auc"][-1]
+
+
+def test_every_loss_gives_a_number() -> None:
+    for name in sorted(ALLOWED["losses"]):
+        one_hot = f"preprocessing.one_hot={str(not name.startswith('Sparse')).lower()}"
+        result = quick(f"training.loss={name}", one_hot, "training.epochs=1", "dataset.limit=200")
+        assert np.isfinite(result.history["val_loss"]).all(), name
+
+
+@pytest.mark.parametrize("one_hot", [True, False])
+def test_every_metric_gives_a_number_under_its_name(one_hot: bool) -> None:
+    names = sorted(name for name in ALLOWED["metrics"] if name.startswith("Sparse") != one_hot)
+    specs: list[Any] = [{"F1Score": {"average": "macro"}} if name == "F1Score" else name for name in names]
+    typed = f"training.metrics={show(specs).replace(': ', ':')}"
+    result = quick(typed, "objective=loss", f"preprocessing.one_hot={str(one_hot).lower()}", "training.epochs=1")
+    assert set(result.history) == {
+        *map(metric_name, specs),
+        *(f"val_{metric_name(spec)}" for spec in specs),
+        "loss",
+        "val_loss",
+    }
+    assert all(np.isfinite(values).all() for values in result.history.values())
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "optimizer").glob("*.yaml")))
+def test_every_optimizer_trains(path: Path) -> None:
+    losses = quick(f"optimizer={path.stem}", "optimizer.learning_rate=0.01", "training.epochs=3").history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_early_stopping_stops_and_restores_the_best_epoch() -> None:
+    stopping = "training.callbacks={EarlyStopping:{monitor:val_loss,patience:1,restore_best_weights:true}}"
+    result = quick(stopping, "training.epochs=50", "optimizer.learning_rate=0.3", "dataset.validation=500")
+    losses = result.history["val_loss"]
+    assert len(losses) < 50
+    assert min(losses) < losses[-1]
+    again = quick(
+        f"training.epochs={int(np.argmin(losses)) + 1}", "optimizer.learning_rate=0.3", "dataset.validation=500"
+    )
+    for restored, best in zip(result.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(restored, best)
+
+
+def test_checkpoints_and_logs_are_written_into_the_output_folder_alone(tmp_path: Path) -> None:
+    callbacks = "{ModelCheckpoint:{filepath:best.keras,save_best_only:true},CSVLogger:{filename:epochs.csv}}"
+    result = quick(f"training.callbacks={callbacks}")
+    assert len((result.output / "epochs.csv").read_text().splitlines()) == 3
+    keras.saving.load_model(result.output / "best.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+def test_a_learning_rate_can_fall_by_schedule_or_on_a_plateau() -> None:
+    # 2,000 images in batches of 100 are 20 steps an epoch; after the first, nothing is left to learn with.
+    schedule = (
+        "optimizer.learning_rate={PolynomialDecay:{initial_learning_rate:0.01,decay_steps:20,end_learning_rate:0.0}}"
+    )
+    losses = quick(schedule, "training.epochs=3").history["val_loss"]
+    assert losses[1] == pytest.approx(losses[2], abs=1e-6)
+    plateau = "training.callbacks={ReduceLROnPlateau:{monitor:loss,patience:1,min_delta:100,factor:0.5}}"
+    rates = quick(plateau, "training.epochs=4").history["learning_rate"]
+    assert rates[0] == pytest.approx(0.001)
+    assert rates[-1] < rates[0]
+
+
+def test_a_loss_that_is_no_number_stops_the_run() -> None:
+    with pytest.raises(InputError, match=r"loss became nan in epoch \d; a smaller optimizer.learning_rate"):
+        quick("optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear", "training.epochs=5")
+
+
+def test_a_run_says_where_it_stopped(capfd: pytest.CaptureFixture[str]) -> None:
+    result = quick("training.callbacks={EarlyStopping:{min_delta:100}}", "training.epochs=50")
+    assert len(result.history["loss"]) < 50
+    assert f"Stopped after epoch {len(result.history['loss'])} of 50\n" in capfd.readouterr().out
+
+
+def test_what_keras_refuses_in_the_first_step_is_bad_input() -> None:
+    with pytest.raises(InputError, match="Keras cannot train with these arguments: "):
+        quick("training.metrics=[{Precision:{class_id:70}}]", "objective=val_precision")
+
+
+def test_keras_refusing_a_callback_is_bad_input() -> None:
+    with pytest.raises(InputError, match="Keras cannot train with these arguments: "):
+        quick("training.callbacks={ModelCheckpoint:{filepath:best.txt}}")

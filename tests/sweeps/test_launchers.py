@@ -1,0 +1,186 @@
+"""The same sweep under every launcher, and searches by Optuna; each needs an extra, and says so where it is missing."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..conftest import SIX, command, installed, runs_in, start, sweep_in, wait_for_line, wait_until_an_epoch_is_recorded
+
+FAST = ("dataset.limit=1200", "dataset.validation=200", "training.epochs=2", "training.batch_size=100")
+
+
+def needs(distribution: str, extra: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not installed(distribution), reason=f"needs pip install -e '.[{extra}]'")
+
+
+def scores(folder: Path, experiment: str = "mnist_exp") -> dict[str, tuple[float, float]]:
+    _, jobs = sweep_in(folder, experiment)
+    return {
+        str(job.info.run_name): (job.data.metrics["test_accuracy"], job.data.metrics["val_loss"])
+        for job in jobs
+        if job.info.status == "FINISHED"
+    }
+
+
+@needs("hydra-joblib-launcher", "joblib")
+def test_joblib_gives_the_scores_of_the_basic_launcher(tmp_path: Path, sweep_folder: Path) -> None:
+    done = command("-m", *SIX, "hydra/launcher=joblib", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert scores(tmp_path) == scores(sweep_folder)
+    assert len(scores(tmp_path)) == 6
+    processes = {job.data.tags["mnist_exp.process"] for job in sweep_in(tmp_path)[1]}
+    assert len(processes) > 1
+
+
+@needs("hydra-joblib-launcher", "joblib")
+def test_a_convolution_scores_the_same_whatever_the_launcher(tmp_path: Path) -> None:
+    """Which it does not if the number of threads differs."""
+    small = ("dataset.limit=3000", "dataset.validation=500", "training.epochs=1", "model=cnn", "seed=0,1")
+    for launcher in ("basic", "joblib"):
+        done = command("-m", *small, f"hydra/launcher={launcher}", f"tracking.experiment={launcher}", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert scores(tmp_path, "basic") == scores(tmp_path, "joblib")
+
+
+@needs("hydra-joblib-launcher", "joblib")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_joblib_sweep_leaves_nothing_running(tmp_path: Path, number: int, code: int) -> None:
+    lengths = "training.epochs=2,100000,100001"
+    process = start("-m", *FAST[:2], lengths, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
+    wait_for_line(process, "1 of 3 done")
+    process.send_signal(number)
+    process.communicate(timeout=100)
+    assert process.returncode == code
+    parent, jobs = sweep_in(tmp_path)
+    assert parent.info.status == "KILLED"
+    assert {job.info.status for job in jobs} <= {"FINISHED", "KILLED"}
+    assert "KILLED" in {job.info.status for job in jobs}
+
+
+@needs("hydra-submitit-launcher", "slurm")
+def test_submitit_on_this_machine(tmp_path: Path) -> None:
+    done = command("-m", *FAST, "seed=0,1", "hydra/launcher=submitit_local", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(scores(tmp_path)) == 2
+
+
+@needs("hydra-submitit-launcher", "slurm")
+def test_jobs_that_no_signal_reaches_end_with_their_sweep(tmp_path: Path) -> None:
+    sweep = ("-m", *FAST[:2], "training.epochs=100000,100001", "hydra/launcher=submitit_local")
+    process = start(*sweep, cwd=tmp_path)
+    wait_for_line(process, "2 jobs")
+    wait_until_an_epoch_is_recorded(tmp_path)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    parent, jobs = sweep_in(tmp_path)
+    assert [one.info.status for one in [parent, *jobs]] == ["KILLED"] * (1 + len(jobs))
+
+
+@needs("hydra-submitit-launcher", "slurm")
+def test_no_launcher_writes_a_password_down(tmp_path: Path, server: tuple[str, subprocess.Popen[str]]) -> None:
+    uri, _ = server
+    secret = {"MLFLOW_TRACKING_URI": uri.replace("http://", "http://me:hunter2@")}
+    done = command("-m", *FAST, "seed=0,1", "hydra/launcher=submitit_local", cwd=tmp_path, **secret)
+    assert done.returncode == 0, done.stderr
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".pkl" for path in written)
+    for path in written:
+        assert b"hunter2" not in path.read_bytes(), path
+
+
+@needs("hydra-submitit-launcher", "slurm")
+@pytest.mark.skipif(shutil.which("sbatch") is None, reason="needs Slurm's sbatch")
+def test_submitit_on_slurm(tmp_path: Path) -> None:
+    answer = subprocess.run(["sinfo"], capture_output=True, text=True, check=False)
+    if "idle" not in answer.stdout:
+        pytest.skip(f"no Slurm node is idle: {answer.stderr}")
+    done = command("-m", *FAST, "seed=0,1", "hydra/launcher=submitit_slurm", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(scores(tmp_path)) == 2
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """A Ray cluster of two nodes on this machine, with a CPU each."""
+    ray = Path(sys.executable).with_name("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    start_node = [str(ray), "start", "--num-cpus=1", "--disable-usage-stats"]
+    try:
+        subprocess.run(
+            [*start_node, "--head", "--port=6399", "--include-dashboard=false"], check=True, capture_output=True
+        )
+        subprocess.run([*start_node, "--address=127.0.0.1:6399"], check=True, capture_output=True)
+        status = [str(ray), "status", "--address=127.0.0.1:6399"]
+        while subprocess.run(status, capture_output=True, text=True, check=True).stdout.count(" node_") < 2:
+            pass
+        yield {"RAY_ADDRESS": "127.0.0.1:6399"}
+    finally:
+        subprocess.run([str(ray), "stop", "--force"], check=True, capture_output=True)
+
+
+@needs("hydra-ray-launcher", "ray")
+def test_a_ray_cluster_of_two_nodes_gives_the_same_scores(
+    tmp_path: Path, sweep_folder: Path, ray_cluster: dict[str, str]
+) -> None:
+    done = command(
+        "-m", *SIX, "hydra/launcher=ray", "hydra.launcher.ray.init.address=auto", cwd=tmp_path, **ray_cluster
+    )
+    assert done.returncode == 0, done.stderr
+    assert scores(tmp_path) == scores(sweep_folder)
+    assert len(scores(tmp_path)) == 6
+    assert len({job.data.tags["mnist_exp.process"] for job in sweep_in(tmp_path)[1]}) > 1
+
+
+@needs("hydra-optuna-sweeper", "optuna")
+def test_a_search_that_was_stopped_goes_on_to_its_total(tmp_path: Path) -> None:
+    import optuna
+
+    search = ("-m", "sweep=optuna", *FAST, "hydra.sweeper.n_trials=20")
+    process = start(*search, cwd=tmp_path)
+    wait_for_line(process, "8 of 20 done")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    parent, jobs = sweep_in(tmp_path)
+    before = [job.info.status for job in jobs].count("FINISHED")
+    assert 8 <= before < 20
+    done = command(*search, "resume=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    resumed, jobs = sweep_in(tmp_path)
+    assert resumed.info.run_id == parent.info.run_id
+    assert [job.info.status for job in jobs].count("FINISHED") == 20
+    [study] = optuna.get_all_study_summaries(f"sqlite:///{tmp_path}/optuna.db")
+    assert study.study_name == parent.info.run_id
+    trials = optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{tmp_path}/optuna.db").trials
+    complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    assert len(complete) == 20
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert {trial.value for trial in complete} == {
+        job.data.metrics["objective"] for job in jobs if job.info.status == "FINISHED"
+    }
+    assert len({tuple(trial.params.items()) for trial in complete}) == 20
+    assert "20 jobs, largest val_accuracy first" in done.stdout
+
+
+@needs("hydra-optuna-sweeper", "optuna")
+def test_a_random_search_whose_jobs_all_fail_says_why(tmp_path: Path) -> None:
+    done = command("-m", "sweep=random", *FAST, "dataset.limit=200", "hydra.sweeper.n_trials=2", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "2 of 2 jobs did not finish; the same command with resume=true retries\n"
+    assert done.stdout.count("FAILED: dataset.validation=200: holds out 200 of 200 training images") == 2
+    assert [one.info.status for one in runs_in(tmp_path)] == ["FAILED"] * 3
+
+
+@pytest.mark.skipif(installed("hydra-ray-launcher"), reason="it is installed")
+def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path) -> None:
+    done = command("-m", "seed=0,1", "hydra/launcher=ray", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "hydra/launcher=ray: is not installed; pip install 'mnist_exp[ray]' brings it\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,29 @@
+"""hydra/launcher=stacked is a launcher as Hydra's contract wants it, for any task function."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hydra.core.singleton import Singleton
+from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(autouse=True)
+def version_that_nobody_chose() -> Iterator[None]:
+    """Let Hydra 1.3 act as if nobody had said which version code is written for, which its own tests assume."""
+    instances: Any = Singleton._instances
+    chosen = {kind: instances.pop(kind) for kind in list(instances) if kind.__name__ == "VersionBase"}
+    yield
+    Singleton._instances.update(chosen)
+
+
+@pytest.mark.parametrize(("launcher_name", "overrides"), [("stacked", [])])
+class TestStackedLauncher(LauncherTestSuite):
+    """Hydra's own tests."""
+
+
+@pytest.mark.parametrize(("task_launcher_cfg", "extra_flags"), [({}, ["-m", "hydra/launcher=stacked"])])
+class TestStackedLauncherIntegration(IntegrationTestSuite):
+    """Hydra's own tests."""

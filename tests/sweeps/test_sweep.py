@@ -1,0 +1,397 @@
+"""Sweeps in real processes on real stores: how they group, rank, fail and resume."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+import mnist_exp
+from mnist_exp import run
+from mnist_exp.config.composition import compose
+from mnist_exp.config.presets import CONF
+from mnist_exp.config.schema import MLflowTracking, objective_direction
+from mnist_exp.errors import InputError
+from mnist_exp.tracking.record import Parent
+from mnist_exp.tracking.tracker import join_sweep, tracker_of
+
+from ..conftest import (
+    QUICK,
+    SIX,
+    artifacts,
+    command,
+    runs_in,
+    start,
+    store,
+    sweep_in,
+    wait_for_line,
+    wait_until_an_epoch_is_recorded,
+)
+
+FAST = ("dataset.limit=1200", "dataset.validation=200", "training.epochs=2", "training.batch_size=100")
+LONG = ("training.epochs=100000", "dataset.limit=2000", "training.batch_size=100")
+
+
+def test_a_sweep_is_one_parent_with_its_jobs_below(sweep_folder: Path) -> None:
+    parent, jobs = sweep_in(sweep_folder)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["mnist_exp.overrides"] == " ".join(SIX)
+    assert {job.info.status for job in jobs} == {"FINISHED"}
+    assert [job.info.run_name for job in jobs] == [
+        f"hidden={hidden} activation={activation}" for hidden in (16, 32, 64) for activation in ("sigmoid", "relu")
+    ]
+    assert len(runs_in(sweep_folder)) == 7
+    for job in jobs:
+        assert {"test_loss", "test_accuracy", "fit_seconds", "objective", "val_accuracy"} <= set(job.data.metrics)
+        assert job.data.metrics["objective"] == job.data.metrics["val_accuracy"]
+        assert (Path(job.data.tags["mnist_exp.output"]) / "model.keras").is_file()
+
+
+def test_the_parent_holds_the_ranking_figures_and_the_best(sweep_folder: Path, tmp_path: Path) -> None:
+    parent, jobs = sweep_in(sweep_folder)
+    client = store(sweep_folder)
+    best = max(jobs, key=lambda job: float(job.data.metrics["objective"]))
+    assert artifacts(client, parent.info.run_id) == {
+        "best.yaml",
+        "ranking.csv",
+        "figures/curves.png",
+        "figures/objective.png",
+    }
+    assert parent.data.tags["mnist_exp.best_run"] == best.info.run_id
+    for name in ("test_loss", "test_accuracy", "objective", "val_accuracy"):
+        assert parent.data.metrics[name] == best.data.metrics[name]
+    config = Path(client.download_artifacts(parent.info.run_id, "best.yaml", str(tmp_path)))
+    assert yaml.safe_load(config.read_text())["model"]["hidden"] == int(best.data.params["model.hidden"])
+    ranking = Path(client.download_artifacts(parent.info.run_id, "ranking.csv", str(tmp_path)))
+    lines = list(csv.DictReader(ranking.read_text().splitlines()))
+    assert [line["run_id"] for line in lines] == [
+        job.info.run_id for job in sorted(jobs, key=lambda job: -float(job.data.metrics["objective"]))
+    ]
+
+
+def test_figures_and_the_model_are_kept_of_the_best_alone(sweep_folder: Path) -> None:
+    parent, jobs = sweep_in(sweep_folder)
+    client = store(sweep_folder)
+    kept = {job.info.run_id for job in jobs if "figures/curves.png" in artifacts(client, job.info.run_id)}
+    assert kept == {parent.data.tags["mnist_exp.best_run"]}
+    models = client.search_logged_models([parent.info.experiment_id])
+    assert {model.source_run_id for model in models} == kept
+
+
+def test_the_terminal_shows_progress_and_the_ranking(sweep_folder: Path) -> None:
+    parent, _ = sweep_in(sweep_folder)
+    lines = (sweep_folder / "stdout").read_text().splitlines()
+    assert (sweep_folder / "stderr").read_text() == ""
+    assert lines[0] == "6 jobs: model.hidden=16,32,64 model.activation=sigmoid,relu"
+    assert [line.partition(" done")[0] for line in lines[1:7]] == [f"{n} of 6" for n in range(1, 7)]
+    assert "s left" in lines[3]
+    assert "hidden=16 activation=sigmoid: val_accuracy 0.89" in lines[1]
+    title, header, *rows = lines[8:16]
+    assert title.startswith("6 jobs, largest val_accuracy first, MEASURED ON THE TEST SET")
+    assert "dataset.validation=10000" in title
+    assert header.split() == ["hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds", "status"]
+    assert rows[0].split()[:3] == ["1", "64", "relu"]
+    assert rows[5].split()[:3] == ["6", "16", "sigmoid"]
+    assert [row.split()[-1] for row in rows] == ["FINISHED"] * 6
+    assert lines[-1].startswith(f"Sweep {parent.info.run_id} in experiment mnist_exp; mlflow ui, then http")
+
+
+def test_seeds_are_one_row_and_single_runs_stay_single(tmp_path: Path) -> None:
+    assert command(*FAST, cwd=tmp_path).returncode == 0
+    done = command("-m", *FAST, "model.hidden=8,32", "seed=0,1,2", "tracking.keep=all", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "6 jobs, largest val_accuracy first\n" in done.stdout  # images are held out: nothing to say
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("1  ", "2  "))]
+    assert [(row[1], row[4]) for row in rows] == [("32", "3"), ("8", "3")]
+    _, jobs = sweep_in(tmp_path)
+    wide = [float(job.data.metrics["objective"]) for job in jobs if job.data.params["model.hidden"] == "32"]
+    assert float(rows[0][2]) == pytest.approx(np.mean(wide), abs=1e-4)
+    assert float(rows[0][3]) == pytest.approx(np.std(wide, ddof=1), abs=1e-4)
+    assert "Welch's t-test" in done.stdout
+    for job in jobs:
+        assert "figures/predictions.png" in artifacts(store(tmp_path), job.info.run_id)
+    [single] = [one for one in runs_in(tmp_path) if not {"mnist_exp.sweep", "mnist_exp.swept"} & set(one.data.tags)]
+    assert "mlflow.parentRunId" not in single.data.tags
+
+
+def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    sweep = ("-m", *FAST, "optimizer=sgd", "optimizer.learning_rate=0.01,1e38,0.1")
+    done = command(*sweep, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "1 of 3 jobs did not finish; the same command with resume=true retries\n"
+    assert done.stdout.splitlines()[-3].startswith("-  1e+38")
+    assert "FAILED: loss became nan in epoch 1" in done.stdout.splitlines()[-3]
+    parent, jobs = sweep_in(tmp_path)
+    assert parent.info.status == "FAILED"
+    assert [job.info.status for job in jobs] == ["FINISHED", "FAILED", "FINISHED"]
+    failed = jobs[1].info.run_id
+    assert "Traceback" in Path(store(tmp_path).download_artifacts(failed, "error.txt", str(tmp_path))).read_text()
+    again = command(*sweep, "resume=true", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "2 of them finished before" in again.stdout
+    parent, jobs = sweep_in(tmp_path)
+    assert [job.info.status for job in jobs] == ["FINISHED", "FAILED", "FINISHED", "FAILED"]
+    assert len(list(csv.DictReader((last_sweep(tmp_path) / "ranking.csv").read_text().splitlines()))) == 3
+
+
+def last_sweep(folder: Path) -> Path:
+    return sorted(folder.glob("multirun/*/*"))[-1]
+
+
+def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -> None:
+    # Each value is good with the first of the others, so that only the job itself finds the two that do not fit.
+    callbacks = "training.callbacks={},{SwapEMAWeights:{}}"
+    done = command("-m", *FAST, "optimizer.use_ema=true,false", callbacks, cwd=tmp_path)
+    assert done.returncode == 1
+    _, jobs = sweep_in(tmp_path)
+    assert [job.info.status for job in jobs] == ["FINISHED", "FINISHED", "FINISHED", "FAILED"]
+    assert jobs[3].data.tags["mnist_exp.error"] == "training.callbacks.SwapEMAWeights: needs optimizer.use_ema=true"
+    assert jobs[3].info.run_name == "use_ema=false callbacks={SwapEMAWeights:{}}"
+    assert "error.txt" in artifacts(store(tmp_path), jobs[3].info.run_id)
+
+
+@pytest.mark.parametrize(
+    ("swept", "message"),
+    [
+        ("model.hidden=16,0", "model.hidden=0: must be a whole number, at least 1"),
+        ("model.hiden=16,32", "model.hiden=16: model (mlp) has no such key; did you mean hidden?"),
+        ("model=mlp,cn", "model=cn: no such choice; did you mean cnn?"),
+        ("tracking.run_name=a,b", "tracking.run_name: is the same for all jobs of a sweep, so it has one value"),
+        ("seed=0,1,0", "seed=0,1,0: each value may be listed once"),
+        ("objective=loss,val_loss", "objective: is the same for all jobs of a sweep"),
+        (
+            "tracking.uri=postgresql://me:secret@host/db",
+            "put an address with a password or parameters into MLFLOW_TRACKING_URI",
+        ),
+    ],
+)
+def test_values_are_checked_before_the_first_job(tmp_path: Path, swept: str, message: str) -> None:
+    done = command("-m", swept, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "secret" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_preset_needs_m(tmp_path: Path) -> None:
+    done = command("sweep=grid", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "sweep=grid: several runs, for which type python -m mnist_exp -m sweep=grid\n",
+    )
+
+
+def test_presets_hold_out_images_to_rank_by() -> None:
+    for path in (CONF / "sweep").glob("*.yaml"):
+        validation = yaml.safe_load(path.read_text())["dataset"]["validation"]
+        assert isinstance(validation, int), path
+        assert validation >= 5000
+
+
+def test_the_grid_preset(tmp_path: Path) -> None:
+    done = command("-m", "sweep=grid", *FAST, "seed=0", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, jobs = sweep_in(tmp_path)
+    assert len(jobs) == 6
+    assert jobs[0].info.run_name == "hidden=16 activation=sigmoid"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_sweep_ranks_what_finished(tmp_path: Path, number: int, code: int) -> None:
+    process = start("-m", *FAST[:2], "training.batch_size=100", "training.epochs=2,100000", cwd=tmp_path)
+    wait_for_line(process, "1 of 2 done")
+    wait_until_an_epoch_is_recorded(tmp_path)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert stderr == "The sweep is KILLED; the same command with resume=true goes on\n"
+    parent, jobs = sweep_in(tmp_path)
+    assert parent.info.status == "KILLED"
+    assert [job.info.status for job in jobs] == ["FINISHED", "KILLED"]
+    assert "1  2  " in stdout
+    assert (last_sweep(tmp_path) / "ranking.csv").is_file()
+
+
+def test_kill_9_and_resume(tmp_path: Path) -> None:
+    sweep = ("-m", *FAST, "model.hidden=8,16,32", "seed=0,1")
+    process = start(*sweep, cwd=tmp_path)
+    wait_for_line(process, "2 of 6 done")
+    process.kill()
+    process.communicate()
+    parent, jobs = sweep_in(tmp_path)
+    assert parent.info.status == "RUNNING"
+    finished = {job.info.run_id for job in jobs if job.info.status == "FINISHED"}
+    assert 2 <= len(finished) < 6
+    done = command(*sweep, "resume=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    resumed, jobs = sweep_in(tmp_path)
+    assert resumed.info.run_id == parent.info.run_id
+    assert resumed.info.status == "FINISHED"
+    by_status = [job.info.status for job in jobs]
+    assert by_status.count("FINISHED") == 6
+    assert "RUNNING" not in by_status
+    assert finished < {job.info.run_id for job in jobs if job.info.status == "FINISHED"}
+    assert f"{len(finished)} of them finished before" in done.stdout
+    lines = list(csv.DictReader((last_sweep(tmp_path) / "ranking.csv").read_text().splitlines()))
+    assert [line["status"] for line in lines] == ["FINISHED"] * 6
+    again = command(*sweep, "resume=true", cwd=tmp_path)
+    assert again.returncode == 0
+    assert len(sweep_in(tmp_path)[1]) == len(jobs)
+
+
+def test_resuming_skips_what_any_run_has_finished(tmp_path: Path) -> None:
+    assert command(*FAST, "model.hidden=8", cwd=tmp_path).returncode == 0
+    [single] = runs_in(tmp_path)
+    done = command("-m", *FAST, "model.hidden=8,16", "resume=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, jobs = sweep_in(tmp_path)
+    assert [job.info.run_name for job in jobs] == ["hidden=16"]
+    lines = list(csv.DictReader((last_sweep(tmp_path) / "ranking.csv").read_text().splitlines()))
+    assert {line["model.hidden"]: line["run_id"] for line in lines} == {
+        "8": single.info.run_id,
+        "16": jobs[0].info.run_id,
+    }
+    again = command(*FAST, "model.hidden=8", "resume=true", cwd=tmp_path)
+    assert again.stdout == f"Run {single.info.run_id} has finished this before; resume=false runs it again\n"
+    assert len(runs_in(tmp_path)) == 3
+    assert command(*FAST, "model.hidden=8", "seed=1", "resume=true", cwd=tmp_path).returncode == 0
+    assert len(runs_in(tmp_path)) == 4
+
+
+def test_a_library_call_does_not_resume() -> None:
+    with pytest.raises(InputError, match="resume=true: is for the command line"):
+        run("resume=true")
+    with pytest.raises(InputError, match="resume=true: needs the store"):
+        compose(["resume=true", "tracking=none"])
+
+
+def test_two_sweeps_at_once_do_not_mix(tmp_path: Path) -> None:
+    processes = [start("-m", *FAST, f"model.hidden={hidden}", "seed=0,1", cwd=tmp_path) for hidden in (8, 16)]
+    for process in processes:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+    recorded = runs_in(tmp_path)
+    sweeps = [one for one in recorded if "mnist_exp.sweep" in one.data.tags]
+    parents = {one.info.run_id: one.data.tags["mnist_exp.overrides"] for one in sweeps}
+    assert len(parents) == 2
+    for one in recorded:
+        if "mnist_exp.swept" in one.data.tags:
+            assert f"model.hidden={one.data.params['model.hidden']}" in parents[one.data.tags["mlflow.parentRunId"]]
+    assert len(recorded) == 6
+
+
+def test_a_sweep_without_a_store_is_ranked_from_its_folder(tmp_path: Path) -> None:
+    done = command("-m", *FAST, "tracking=none", "optimizer=sgd", "optimizer.learning_rate=0.1,1e38", cwd=tmp_path)
+    assert done.returncode == 1
+    folder = last_sweep(tmp_path)
+    lines = list(csv.DictReader((folder / "ranking.csv").read_text().splitlines()))
+    assert [(line["optimizer.learning_rate"], line["status"]) for line in lines] == [
+        ("0.1", "FINISHED"),
+        ("1e+38", "FAILED"),
+    ]
+    assert "loss became nan" in lines[1]["reason"]
+    assert (folder / "figures" / "curves.png").is_file()
+    assert (folder / "0" / "figures" / "predictions.png").is_file()
+    assert "2 of 2 done: learning_rate=1e+38: FAILED loss became nan" in done.stdout
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_the_epoch_that_early_stopping_restored_counts() -> None:
+    stopping = "training.callbacks={EarlyStopping:{monitor:val_accuracy,mode:max,patience:2,restore_best_weights:true}}"
+    result = run(*FAST, "training.epochs=30", stopping, "optimizer.learning_rate=0.1", "tracking=none")
+    measured = result.history["val_accuracy"]
+    assert measured.index(max(measured)) < len(measured) - 1  # or this tests nothing
+    assert result.objective == max(measured) != measured[-1]
+    saved = json.loads((result.output / "run.json").read_text())
+    assert saved["kept_epoch"] == measured.index(max(measured)) + 1
+    without = run(*FAST, "objective=test_loss", "tracking=none")
+    assert without.objective == without.scores["test_loss"]
+
+
+def test_which_way_is_better() -> None:
+    for override, expected in {
+        "objective=val_accuracy": "maximize",
+        "objective=val_loss": "minimize",
+        "objective=test_accuracy": "maximize",
+        "objective=val_auc training.metrics=[AUC]": "maximize",
+        "objective=val_mean_squared_error training.metrics=[MeanSquaredError]": "minimize",
+        "objective=val_mine training.metrics=[{F1Score:{average:macro,name:mine}}]": "maximize",
+        "objective=val_loss direction=maximize": "maximize",
+    }.items():
+        assert objective_direction(compose(override.split(" ")).config) == expected
+    with pytest.raises(
+        InputError, match=r"objective=val_acuracy: with these metrics, none .* did you mean val_accuracy\?"
+    ):
+        compose(["objective=val_acuracy"])
+    with pytest.raises(InputError, match=r"objective=val_accuracy: .* is logged; objective=val_loss fits"):
+        compose(["training.metrics=[]"])
+
+
+def test_a_job_that_reaches_another_store_fails_loudly(tmp_path: Path) -> None:
+    tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/elsewhere.db"]).config.tracking
+    assert isinstance(tracking, MLflowTracking)
+    with pytest.raises(InputError, match="jobs on several machines need one that all reach"):
+        join_sweep(Parent("0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
+    assert not (tmp_path / "elsewhere.db").exists()
+    run(*QUICK, f"tracking.uri={tracking.uri}")
+    with pytest.raises(InputError, match="has no such store with this sweep"):
+        join_sweep(Parent("0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_fifty_jobs(tmp_path: Path) -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("reads the memory of a process from /proc")
+    process = start("-m", *FAST, "training.epochs=1", "seed=range(50)", "tracking=none", cwd=tmp_path)
+    status = Path(f"/proc/{process.pid}/status")
+    wait_for_line(process, "10 of 50 done")
+    early = resident_kilobytes(status)
+    wait_for_line(process, "49 of 50 done")
+    late = resident_kilobytes(status)
+    _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 0, stderr
+    assert late < 1.05 * early, (early, late)
+
+
+def resident_kilobytes(status: Path) -> int:
+    [line] = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1])
+
+
+def test_a_sweep_imports_mlflow_only_once_it_is_known_to_be_good(tmp_path: Path) -> None:
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print([m for m in ('tensorflow', 'mlflow', 'optuna', 'scipy') if m in sys.modules]))\n"
+        "from mnist_exp.__main__ import main\n"
+        "main()"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-m", "model.hidden=16,0"],
+        cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout == "[]\n"
+
+
+def test_a_lookup_finds_what_finished_and_nothing_else(tmp_path: Path) -> None:
+    result = run(*QUICK)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    [recorded] = runs_in(tmp_path)
+    tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]).config.tracking
+    tracker = tracker_of(tracking)
+    signature = recorded.data.tags["mnist_exp.signature"]
+    found = tracker.finished(signature)
+    assert found is not None
+    assert (found.run_id, found.objective) == (result.run_id, result.objective)
+    assert tracker.finished("0" * 64) is None
+    client.set_terminated(recorded.info.run_id, "KILLED")
+    assert tracker.finished(signature) is None

@@ -1,0 +1,106 @@
+"""MLflow's run is made from the run's folder, as often as one likes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from mnist_exp import run
+from mnist_exp.config.composition import compose
+from mnist_exp.learning.datasets import Data
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.mirror import mirror, save_model
+from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.tracker import stored
+
+from ..conftest import QUICK, artifacts, command, runs_in, store, sweep_in
+
+
+def contents(client: MlflowClient, run_id: str) -> dict[str, Any]:
+    """All that a store has of a run."""
+    recorded = client.get_run(run_id)
+    names = recorded.data.metrics
+    return {
+        **recorded.to_dictionary(),
+        "history": {
+            name: [point.to_dictionary() for point in client.get_metric_history(run_id, name)] for name in names
+        },
+        "files": artifacts(client, run_id),
+    }
+
+
+def models(client: MlflowClient, experiment_id: str) -> list[str]:
+    return [model.model_id for model in client.search_logged_models([experiment_id])]
+
+
+def test_a_folder_that_is_sent_again_changes_nothing(tmp_path: Path, mnist: Data) -> None:
+    result = run(*QUICK)
+    assert result.run_id is not None
+    client = store(tmp_path)
+    experiment_id = client.get_run(result.run_id).info.experiment_id
+    before, before_models = contents(client, result.run_id), models(client, experiment_id)
+    assert len(before_models) == 1
+    save_model(result.model, mnist, Folder(result.output))  # as an outage would have left it
+    for _ in range(2):
+        assert mirror(client, experiment_id, Folder(result.output)).run_id == result.run_id
+        assert contents(client, result.run_id) == before
+        assert models(client, experiment_id) == before_models
+    assert len(runs_in(tmp_path)) == 1
+    assert not (result.output / "model").exists()
+
+
+def test_a_model_that_was_half_sent_is_sent_once(tmp_path: Path, mnist: Data) -> None:
+    result = run(*QUICK, "tracking=none")
+    settings = stored(compose([f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]).config.tracking)
+    client, experiment_id = connect(settings)
+    folder = Folder(result.output)
+    run_id = mirror(client, experiment_id, folder).run_id
+    begun = client.create_logged_model(experiment_id, "model", run_id)  # and then the power went
+    save_model(result.model, mnist, folder)
+    mirror(client, experiment_id, folder)
+    assert models(client, experiment_id) == [begun.model_id]
+    outputs = client.get_run(run_id).outputs
+    assert outputs is not None
+    assert [model.model_id for model in outputs.model_outputs] == [begun.model_id]
+
+
+def test_a_folder_that_is_used_again_has_the_last_run_alone(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        result = run(*QUICK, f"seed={seed}", f"hydra.run.dir={tmp_path}/out")
+    assert Folder(tmp_path / "out").history() == result.history
+    assert [len(store(tmp_path).get_metric_history(one.info.run_id, "loss")) for one in runs_in(tmp_path)] == [2, 2]
+
+
+def test_a_folder_is_all_that_a_store_needs(tmp_path: Path, mnist: Data) -> None:
+    """What no store has seen, such as after an outage, is made from the folder alone."""
+    result = run(*QUICK, "tracking=none")
+    save_model(result.model, mnist, Folder(result.output))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    settings = stored(compose([f"tracking.uri=sqlite:///{elsewhere}/mlflow.db"]).config.tracking)
+    client, experiment_id = connect(settings)
+    run_id = mirror(client, experiment_id, Folder(result.output)).run_id
+    made = contents(client, run_id)
+    assert made["info"]["status"] == "FINISHED"
+    assert {name: [point["value"] for point in made["history"][name]] for name in result.history} == result.history
+    assert made["data"]["metrics"]["test_loss"] == result.scores["test_loss"]
+    assert made["data"]["params"]["model.hidden"] == "16"
+    assert "figures/curves.png" in made["files"]
+    assert len(models(client, experiment_id)) == 1
+
+
+@pytest.mark.parametrize("tracking", ["mlflow", "none"])
+def test_a_sweep_has_such_a_folder_too(tmp_path: Path, tracking: str) -> None:
+    done = command("-m", *QUICK, "seed=0,1", f"tracking={tracking}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [folder] = [Folder(path.parent) for path in tmp_path.glob("multirun/*/*/run.json")]
+    assert folder.read().status == "FINISHED"
+    jobs = [Folder(path.parent).read() for path in sorted(folder.path.glob("*/run.json"))]
+    assert [job.status for job in jobs] == ["FINISHED", "FINISHED"]
+    [best] = [line.metrics["objective"] for line in folder.measured()[0]]
+    assert best == max(job.scores["objective"] for job in jobs)
+    if tracking == "mlflow":
+        parent, _ = sweep_in(tmp_path)
+        assert parent.data.metrics["objective"] == best
+        assert parent.data.tags["mnist_exp.folder"] == folder.read().id

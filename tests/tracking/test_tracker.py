@@ -1,0 +1,325 @@
+"""What a run leaves in MLflow, however it ends."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+import mnist_exp
+from mnist_exp import run
+from mnist_exp.config.composition import compose
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import experiment_signature
+from mnist_exp.learning.datasets import Data
+from mnist_exp.tracking.environment import recorded_config
+
+from ..conftest import QUICK, artifacts, command, runs_in, start, store, wait_for_line
+
+LONG = ("training.epochs=100000", "dataset.limit=2000", "training.batch_size=100")
+
+
+def test_parameters_are_the_configuration_with_dots(tracked_folder: Path) -> None:
+    [recorded] = runs_in(tracked_folder)
+    parameters = recorded.data.params
+    assert parameters["model.hidden"] == "16"
+    assert parameters["optimizer.learning_rate"] == "0.001"
+    assert parameters["optimizer.weight_decay"] == "null"
+    assert parameters["training.metrics"] == "[accuracy]"
+    assert parameters["preprocessing.scale"] == "true"
+    assert not [key for key in parameters if key.startswith("tracking")]
+
+
+def test_curves_and_scores_are_those_of_the_run(tracked_folder: Path) -> None:
+    [recorded] = runs_in(tracked_folder)
+    result = run("tracking=none")  # the same configuration, so the same numbers
+    client = store(tracked_folder)
+    for name, values in result.history.items():
+        logged = sorted(client.get_metric_history(recorded.info.run_id, name), key=lambda metric: metric.step)
+        assert [metric.step for metric in logged] == list(range(1, 11))
+        assert [metric.value for metric in logged] == values
+    assert recorded.data.metrics["test_loss"] == result.scores["test_loss"]
+    assert recorded.data.metrics["test_accuracy"] == result.scores["test_accuracy"]
+    assert recorded.data.metrics["fit_seconds"] > 0
+    assert recorded.info.status == "FINISHED"
+
+
+def test_files_of_the_run(tracked_folder: Path, tmp_path: Path) -> None:
+    [recorded] = runs_in(tracked_folder)
+    client = store(tracked_folder)
+    assert artifacts(client, recorded.info.run_id) == {
+        "config.yaml",
+        "run.log",
+        "figures/curves.png",
+        "figures/predictions.png",
+        "figures/confusion_matrix.png",
+    }
+    uri = Path(client.download_artifacts(recorded.info.run_id, "config.yaml", str(tmp_path)))
+    assert yaml.safe_load(uri.read_text()) == recorded_config(
+        compose(["tracking.note=first", "tracking.tags={team: vision}"]).config
+    )
+    log = Path(client.download_artifacts(recorded.info.run_id, "run.log", str(tmp_path))).read_text()
+    assert "epoch 10" in log
+    assert "scores" in log
+    assert recorded.info.artifact_uri.startswith((tracked_folder / "mlruns").as_uri())
+
+
+def test_the_model_takes_raw_images(tracked_folder: Path, mnist: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    [recorded] = runs_in(tracked_folder)
+    monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    mlflow.set_tracking_uri(f"sqlite:///{tracked_folder}/mlflow.db")
+    model = mlflow.pyfunc.load_model(f"runs:/{recorded.info.run_id}/model")
+    probabilities = model.predict(mnist.x_test)
+    assert (probabilities.argmax(1) == mnist.y_test).mean() == pytest.approx(
+        recorded.data.metrics["test_accuracy"], abs=2e-4
+    )
+    assert model.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, 28, 28)}
+    np.testing.assert_array_equal(model.input_example, mnist.x_test[:2])
+    keras_model = mlflow.keras.load_model(f"runs:/{recorded.info.run_id}/model")
+    np.testing.assert_array_equal(keras_model.predict(mnist.x_test[:10], verbose=0).shape, (10, 10))
+
+
+def test_the_dataset_and_tags(tracked_folder: Path, mnist: Data) -> None:
+    [recorded] = runs_in(tracked_folder)
+    assert recorded.inputs is not None
+    [used] = recorded.inputs.dataset_inputs
+    assert used.dataset.name == "mnist"
+    assert used.dataset.digest == mnist.digest
+    assert json.loads(used.dataset.profile or "") == {"training": 60000, "validation": 10000, "test": 10000}
+    tags = recorded.data.tags
+    assert tags["mnist_exp.signature"] == experiment_signature(compose([]).config, mnist.digest)
+    assert tags["mnist_exp.host"] == socket.gethostname()
+    assert tags["mnist_exp.process"].split()[0].isdigit()
+    assert tags["mnist_exp.overrides"] == ""
+    assert tags["team"] == "vision"
+    assert tags["mlflow.note.content"] == "first"
+    assert recorded.info.run_name == "baseline"
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    if head.returncode == 0:
+        assert tags["mlflow.source.git.commit"].removesuffix("-dirty") == head.stdout.strip()
+
+
+def test_the_terminal_shows_progress_scores_and_a_link_and_nothing_else(tracked_folder: Path) -> None:
+    [recorded] = runs_in(tracked_folder)
+    lines = (tracked_folder / "stdout").read_text().splitlines()
+    assert (tracked_folder / "stderr").read_text() == ""
+    assert [line for line in lines if line.startswith("Epoch ")] == [f"Epoch {n}/10" for n in range(1, 11)]
+    assert lines[-4] == f"TEST loss: {recorded.data.metrics['test_loss']:.4f}"
+    assert lines[-3] == f"TEST accuracy: {recorded.data.metrics['test_accuracy']:.4f}"
+    assert lines[-2].startswith("Computation time: ")
+    link = f"http://127.0.0.1:5000/#/experiments/{recorded.info.experiment_id}/runs/{recorded.info.run_id}"
+    assert lines[-1] == f"Run {recorded.info.run_id} in experiment mnist_exp; mlflow ui, then {link}"
+    assert len(lines) == 24
+
+
+def test_the_signature_is_that_of_the_experiment() -> None:
+    def signature(*overrides: str, digest: str = "d") -> str:
+        return experiment_signature(compose(overrides).config, digest)
+
+    assert signature() == signature("tracking.run_name=x") == signature("tracking=none")
+    assert len({signature(), signature("seed=1"), signature("model.hidden=17"), signature(digest="e")}) == 4
+
+
+def test_a_run_is_named_by_what_was_typed_unless_it_has_a_name() -> None:
+    run("model.hidden=4", *QUICK)
+    run("tracking.run_name=mine", *QUICK)
+    first, second = runs_in(Path())
+    assert first.info.run_name == " ".join(("model.hidden=4", *QUICK)) == first.data.tags["mnist_exp.overrides"]
+    assert second.info.run_name == "mine"
+    assert second.data.tags["mnist_exp.overrides"] == " ".join(QUICK)
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    done = command(*QUICK, "optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "loss became nan in epoch 1" in done.stderr
+    [failed] = runs_in(tmp_path)
+    assert failed.info.status == "FAILED"
+    assert f"Run {failed.info.run_id} is FAILED" in done.stderr
+    assert artifacts(store(tmp_path), failed.info.run_id) == {"error.txt", "run.log", "config.yaml"}
+    path = store(tmp_path).download_artifacts(failed.info.run_id, "error.txt", str(tmp_path))
+    assert "Traceback" in Path(path).read_text()
+    assert "loss became nan" in Path(path).read_text()
+
+
+def test_bad_data_fails_the_run(tmp_path: Path) -> None:
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    done = command("dataset=npz", "dataset.path=bad.npz", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "dataset.path=bad.npz: must be a whole npz file" in done.stderr
+    [failed] = runs_in(tmp_path)
+    assert failed.info.status == "FAILED"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_is_killed_and_keeps_its_curves(tmp_path: Path, number: int, code: int) -> None:
+    process = start(*LONG, cwd=tmp_path)
+    wait_for_line(process, "Epoch 20/")
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in stderr
+    [killed] = runs_in(tmp_path)
+    assert killed.info.status == "KILLED"
+    history = store(tmp_path).get_metric_history(killed.info.run_id, "val_loss")
+    assert len(history) >= 18
+
+
+def test_what_kill_9_leaves_running_is_closed_by_the_next_command(tmp_path: Path) -> None:
+    process = start(*LONG, cwd=tmp_path)
+    wait_for_line(process, "Epoch 2/")
+    other = start(*LONG, cwd=tmp_path)
+    wait_for_line(other, "Epoch 2/")
+    process.kill()
+    process.communicate()
+    assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["RUNNING", "RUNNING"]
+    assert command(*QUICK, cwd=tmp_path).returncode == 0
+    assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["KILLED", "RUNNING", "FINISHED"]
+    other.terminate()
+    other.communicate(timeout=60)
+    assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["KILLED", "KILLED", "FINISHED"]
+
+
+def test_a_store_that_changes_its_mind_about_artifacts_is_not_followed(tmp_path: Path) -> None:
+    process = start(*LONG, cwd=tmp_path)
+    wait_for_line(process, "Epoch 2/")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", timeout=30)) as database:
+        database.execute("UPDATE runs SET artifact_uri = ?", [str(tmp_path / "elsewhere")])
+        database.commit()
+    process.terminate()
+    process.communicate(timeout=60)
+    assert not (tmp_path / "elsewhere").exists()
+    assert list((tmp_path / "mlruns").rglob("config.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("query", "value"),
+    [
+        ("UPDATE runs SET artifact_uri = ?", "file://[bad"),
+        ("UPDATE runs SET artifact_uri = ?", "mlruns/1#/../../elsewhere"),
+        ("UPDATE latest_metrics SET value = ? WHERE key = 'objective'", "much"),
+        ("UPDATE latest_metrics SET value = ? WHERE key = 'fit_seconds'", "long"),
+        ("UPDATE tags SET value = ? WHERE key = 'mnist_exp.host'", "\x1b[2J"),
+        ("INSERT INTO tags SELECT 'mnist_exp.swept', ?, run_uuid FROM runs", "[" * 5000),
+    ],
+)
+def test_what_a_store_says_wrongly_is_one_message(tmp_path: Path, query: str, value: str) -> None:
+    run(*QUICK)
+    [recorded] = runs_in(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute(query, [value])
+        database.commit()
+    for module, arguments in (("compare", ()), ("rerun", (recorded.info.run_id,))):
+        done = command(*arguments, cwd=tmp_path, module=f"mnist_exp.{module}")
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) == done.returncode
+        assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_eight_processes_at_once_on_a_store_that_does_not_exist(tmp_path: Path) -> None:
+    processes = [start(*QUICK, f"seed={seed}", cwd=tmp_path) for seed in range(8)]
+    for process in processes:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+    recorded = runs_in(tmp_path)
+    assert [one.info.status for one in recorded] == ["FINISHED"] * 8
+    assert {one.data.params["seed"] for one in recorded} == {str(seed) for seed in range(8)}
+    assert len(list(tmp_path.glob("outputs/*/*/model.keras"))) == 8
+
+
+def test_the_environment_names_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere/mlflow.db")
+    run(*QUICK)
+    [recorded] = runs_in(tmp_path / "elsewhere")
+    assert recorded.info.artifact_uri.startswith((tmp_path / "elsewhere" / "mlruns").as_uri())
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_run_on_a_server(server: tuple[str, subprocess.Popen[str]], capfd: pytest.CaptureFixture[str]) -> None:
+    uri, _ = server
+    result = run("tracking=server", f"tracking.uri={uri}", *QUICK)
+    assert result.run_id is not None
+    client = MlflowClient(uri)
+    assert client.get_run(result.run_id).info.status == "FINISHED"
+    assert "figures/curves.png" in artifacts(client, result.run_id)
+    assert f"{uri}/#/experiments/" in capfd.readouterr().out
+
+
+def test_a_server_that_goes_away_does_not_take_the_training_with_it(
+    tmp_path: Path, server: tuple[str, subprocess.Popen[str]]
+) -> None:
+    uri, process = server
+    retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    training = start(*QUICK, "training.epochs=200", f"tracking.uri={uri}", cwd=tmp_path, **retries)
+    wait_for_line(training, "Epoch 3/")
+    os.killpg(process.pid, signal.SIGKILL)
+    stdout, stderr = training.communicate(timeout=200)
+    assert training.returncode == 1
+    assert "Epoch 200/200" in stdout
+    assert f"tracking.uri={uri}: " in stderr
+    assert "Traceback" not in stderr
+    [model] = tmp_path.glob("outputs/*/*/model.keras")
+    assert f"Its files are in {model.parent}" in stderr
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://127.0.0.1:9", "no MLflow server answers"),
+        ("http://me:secret@127.0.0.1:9", "tracking.uri=http://127.0.0.1:9: no MLflow server answers"),
+        ("sqlite:////nowhere/at/all/mlflow.db", "cannot be written"),
+        ("sqlite:///text.db", "file is not a database"),
+        ("postgresql://me:secret@127.0.0.1:9/db", "tracking.uri=postgresql://127.0.0.1:9/db"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_message(tmp_path: Path, uri: str, message: str) -> None:
+    (tmp_path / "text.db").write_text("this is no database, and long enough for SQLite to look at its header" * 4)
+    done = command(f"tracking.uri={uri}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "tracking=none trains without" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "secret" not in done.stderr
+
+
+def test_a_password_in_an_address_is_not_recorded() -> None:
+    config = compose(["tracking.uri=https://me:secret@host/mlflow"]).config
+    assert recorded_config(config)["tracking"]["uri"] == "https://host/mlflow"
+    assert compose(["tracking.uri=https://me:secret@host/mlflow"]).overrides == ()
+
+
+def test_a_deleted_experiment_is_named() -> None:
+    run(*QUICK)
+    store(Path()).delete_experiment(runs_in(Path())[0].info.experiment_id)
+    with pytest.raises(InputError, match=r"tracking\.experiment=mnist_exp: was deleted in this store"):
+        run(*QUICK)
+
+
+def test_telemetry_is_off(tmp_path: Path) -> None:
+    code = (
+        "import os\n"
+        f"from mnist_exp import run; run(*{QUICK})\n"
+        "from mlflow.telemetry import get_telemetry_client\n"
+        "assert get_telemetry_client() is None\n"
+    )
+    env = {key: value for key, value in os.environ.items() if key not in {"CI", "MLFLOW_DISABLE_TELEMETRY"}}
+    env["PYTHONPATH"] = str(Path(mnist_exp.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
