@@ -45,7 +45,7 @@ def mirror(client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sen
     Raises:
         InputError: if the store keeps the run's artifacts where it may not.
     """
-    record = folder.read()
+    record, ends_now = folder.read(), sent is not None and not sent.ended
     if sent is None:
         found = client.search_runs([experiment_id], f"tags.mnist_exp.folder = '{record.id}'", max_results=1)
         sent = known_run(found[0]) if found else create_run(client, experiment_id, record)
@@ -56,10 +56,10 @@ def mirror(client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sen
             artifacts.log_artifact(str(path), None if path.parent == folder.path else path.parent.name)
         if record.status == "FINISHED":
             _send_model(client, experiment_id, folder, sent.run_id)
-        if not sent.ended:
+        if ends_now:
             folder.change(end=now())  # only now, for who watches the store for what has ended
-            sent.ended = True
         client.set_terminated(sent.run_id, record.status, folder.read().end)
+        sent.ended = True
     return sent
 
 

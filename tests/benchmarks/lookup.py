@@ -16,8 +16,8 @@ from pathlib import Path
 from mnist_exp import run
 from mnist_exp.config.composition import compose
 from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.tracking.reading import newest_finished
 from mnist_exp.tracking.store import connect
-from mnist_exp.tracking.tracker import tracker_of
 
 _TABLES = {
     "runs": "run_uuid",
@@ -40,14 +40,13 @@ def main() -> None:
         _copy(database, result.run_id, count - 1)
         tracking = compose([store]).config.tracking
         assert isinstance(tracking, MLflowTracking)
-        client, _ = connect(tracking)
-        tracker = tracker_of(tracking)
+        client, experiment_id = connect(tracking)
         signature = client.get_run(result.run_id).data.tags["mnist_exp.signature"]
         for name, wanted in (("finished", signature), ("not finished", "f" * 64)):
             seconds = []
             for _ in range(50):
                 start = time.perf_counter()
-                found = tracker.finished(wanted)
+                found = newest_finished(client, experiment_id, wanted)
                 seconds.append(time.perf_counter() - start)
                 assert (found is not None) == (name == "finished")
             median, worst = statistics.median(seconds) * 1000, max(seconds[1:]) * 1000

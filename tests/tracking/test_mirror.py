@@ -76,6 +76,7 @@ def test_a_folder_is_all_that_a_store_needs(tmp_path: Path, mnist: Data) -> None
     """What no store has seen, such as after an outage, is made from the folder alone."""
     result = run(*QUICK, "tracking=none")
     save_model(result.model, mnist, Folder(result.output))
+    ended = Folder(result.output).read().end
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     settings = stored(compose([f"tracking.uri=sqlite:///{elsewhere}/mlflow.db"]).config.tracking)
@@ -83,6 +84,7 @@ def test_a_folder_is_all_that_a_store_needs(tmp_path: Path, mnist: Data) -> None
     run_id = mirror(client, experiment_id, Folder(result.output)).run_id
     made = contents(client, run_id)
     assert made["info"]["status"] == "FINISHED"
+    assert made["info"]["end_time"] == Folder(result.output).read().end == ended
     assert {name: [point["value"] for point in made["history"][name]] for name in result.history} == result.history
     assert made["data"]["metrics"]["test_loss"] == result.scores["test_loss"]
     assert made["data"]["params"]["model.hidden"] == "16"
