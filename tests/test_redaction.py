@@ -87,6 +87,7 @@ def test_a_message_about_bad_input_has_none(override: str) -> None:
     assert not any(secret in str(caught.value) for secret in SECRETS)
 
 
+@pytest.mark.slow
 def test_an_outage_while_a_run_trains(tmp_path: Path, server: Server) -> None:
     uri, process = server
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_URI": with_login(uri)}

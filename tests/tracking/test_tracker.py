@@ -205,6 +205,7 @@ def test_a_store_that_changes_its_mind_about_artifacts_is_not_followed(tmp_path:
     assert list((tmp_path / "mlruns").rglob("config.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "value"),
     [
@@ -260,6 +261,7 @@ def test_a_run_on_a_server(server: tuple[str, subprocess.Popen[str]], capfd: pyt
     assert f"{uri}/#/experiments/" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_does_not_take_the_training_with_it(
     tmp_path: Path, server: tuple[str, subprocess.Popen[str]]
 ) -> None:
