@@ -119,7 +119,7 @@ def _refusals_explained(condition: str, sort: str | None) -> Iterator[None]:
 
 
 def _newest_of_each(runs: Sequence["Run"]) -> list["Run"]:
-    """Of runs with the same signature the newest that finished; the same experiment twice says nothing of chance."""
+    """Keep, of runs with one signature, the newest that finished: the same experiment twice says nothing of chance."""
     best: dict[str, Run] = {}
     for run in sorted(runs, key=lambda run: (run.info.status == "FINISHED", run.info.start_time)):
         best[run.data.tags.get("mnist_exp.signature", run.info.run_id)] = run
@@ -127,7 +127,7 @@ def _newest_of_each(runs: Sequence["Run"]) -> list["Run"]:
 
 
 def _differences(runs: Sequence["Run"]) -> tuple[list[str], list[str]]:
-    """The parameters that differ between the runs: those that all have, which are worth a column, and all of them."""
+    """Return the parameters that differ between the runs: those that all have, worth a column, and all of them."""
     parameters = [run.data.params for run in runs if run.data.params]
     keys = dict.fromkeys(key for one in parameters for key in one)
     differing = [key for key in keys if len({one.get(key, "") for one in parameters}) > 1]
@@ -147,7 +147,7 @@ def _on_the_test_set(runs: Sequence["Run"], objective: str) -> str:
 
 
 def _objective(runs: Sequence["Run"], *, ranked: bool) -> tuple[str, str]:
-    """The one objective of all runs and its direction.
+    """Return the one objective of all runs and its direction.
 
     Raises:
         InputError: if a ranking is wanted and they have several.

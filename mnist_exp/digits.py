@@ -78,7 +78,7 @@ def _flat(picture: Image.Image) -> _Floats:
 
 
 def _border(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Which pixels are within a fiftieth of the shorter side from an edge."""
+    """Return which pixels are within a fiftieth of the shorter side from an edge."""
     width = max(1, min(shape) // 50)
     border = np.ones(shape, bool)
     border[width:-width, width:-width] = False
@@ -86,7 +86,7 @@ def _border(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def _ink(colours: _Floats) -> _Floats:
-    """How far each pixel is from the background's colour, 0 to 1; noise, dirt and shadows of the background are 0."""
+    """Return how far each pixel is from the background's colour, 0 to 1; noise, dirt and shadows of it are 0."""
     paper = np.median(colours[_border(colours.shape[:2])], axis=0)
     distance = np.abs(colours - paper).max(axis=-1)
     if distance.max() < _LEAST_CONTRAST:
@@ -102,7 +102,7 @@ def _ink(colours: _Floats) -> _Floats:
 
 
 def _otsu(values: _Floats) -> float:
-    """The threshold that splits values into two groups of the least variance within (N. Otsu, 1979)."""
+    """Return the threshold that splits values into two groups of the least variance within (N. Otsu, 1979)."""
     counts, edges = np.histogram(values, bins=64)
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]

@@ -18,7 +18,7 @@ class InputError(ValueError):
 
 
 def printable(text: str) -> str:
-    r"""A text on one line, without what would steer a terminal: a store or a file may hold what others wrote.
+    r"""Return a text on one line, without what would steer a terminal: others may have written a store or file.
 
     >>> printable("wrong\x1b[2J")
     'wrong?[2J'

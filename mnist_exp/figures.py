@@ -25,7 +25,7 @@ _TRAINING, _VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 
 
 def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figure:
-    """Loss and the first metric over epochs, side by side; the baseline's colours.
+    """Draw loss and the first metric over epochs, side by side, in the baseline's colours.
 
     Args:
         history: one value an epoch, for `loss`, a metric, and both with `val_`; without a metric, the loss alone.
@@ -50,7 +50,7 @@ def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figu
 
 
 def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Figure:
-    """A metric over epochs, a line a job; the first ten in colour and named, all others grey.
+    """Draw a metric over epochs, a line a job; the first ten in colour and named, all others grey.
 
     Args:
         curves: by the job's name, best first, one value an epoch.
@@ -79,7 +79,7 @@ def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Fig
 
 
 def objective_by_parameter(jobs: Sequence[tuple[Mapping[str, str], float]], objective: str) -> Figure:
-    """The objective against each parameter that varies; of two parameters in a grid, a heat map of the means.
+    """Draw the objective against each parameter that varies; of two in a grid, a heat map of the means.
 
     Args:
         jobs: what varies, by name, and the objective of each.
@@ -147,12 +147,12 @@ def _heat_map(
 
 
 def _plain(text: str) -> str:
-    """A label of bearable length, in which matplotlib finds no formula."""
+    """Return a label of bearable length, in which matplotlib finds no formula."""
     return printable(shorten(text, 60)).replace("$", r"\$")
 
 
 def _ordered(choices: set[str]) -> list[str]:
-    """Numbers by size, then words by name."""
+    """Sort numbers by size, then words by name."""
     return sorted(choices, key=lambda text: (_number(text) is None, _number(text) or 0.0, text))
 
 
@@ -165,7 +165,7 @@ def _number(text: str) -> float | None:
 
 
 def image(pixels: npt.NDArray[np.uint8], label: int) -> Figure:
-    """One image enlarged, a square a pixel, with its label in the lower right corner; the baseline's colours.
+    """Draw one image enlarged, a square a pixel, with its label in the lower right corner.
 
     Args:
         pixels: (height, width) or (height, width, channels), 0 to 255.
@@ -186,7 +186,7 @@ def samples(
     classes: int,
     augment: Callable[[npt.NDArray[np.uint8]], Any] | None = None,
 ) -> Figure:
-    """The first images of each class, a row a class, up to 20 classes; beside each its augmented form, if any.
+    """Draw the first images of each class, a row a class, up to 20; beside each its augmented form, if any.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
@@ -223,7 +223,7 @@ def samples(
 
 
 def seen(images: npt.NDArray[np.uint8], titles: Sequence[str], names: Sequence[str]) -> Figure:
-    """What a model saw, bright on black as it got it: a picture each, with a title above and a name below.
+    """Draw what a model saw, bright on black as it got it: a picture each, a title above and a name below.
 
     Args:
         images: (N, height, width) or (N, height, width, 3), 0 to 255.
@@ -258,7 +258,7 @@ def _on_paper(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def predictions(
     images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]
 ) -> Figure:
-    """The first 96 test images with their predicted label; a wrong one is framed, its true label in brackets.
+    """Draw the first 96 test images with their predicted label; a wrong one is framed, its true label in brackets.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
@@ -300,7 +300,7 @@ def predictions(
 
 
 def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int) -> Figure:
-    """How often each true label was predicted as which, coloured by its share of the true label; with counts.
+    """Draw how often each true label was predicted as which, coloured by its share of the true label.
 
     Args:
         labels: (N,) true labels.

@@ -114,7 +114,7 @@ _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
 def _open(path: Path) -> Image.Image:
-    """A picture, turned upright, of at most 89 million pixels."""
+    """Open a picture, turned upright, of at most 89 million pixels."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -95,7 +95,7 @@ def _use_threads(recorded: str) -> None:
 
 
 def _as_before(experiment: Experiment, run_id: str, before: "Recorded", overrides: Sequence[str]) -> Experiment:
-    """The experiment named as the run was, in the same MLflow experiment unless one is typed; a tag names the run."""
+    """Return the experiment, named as the run was, in the same MLflow experiment unless one is typed."""
     settings = stored(experiment.config.tracking)
     typed = [text for text in experiment.overrides if text != "experiment=recorded"]
     typed_experiment = any(Override.of(text).key == "tracking.experiment" for text in overrides)
@@ -111,7 +111,7 @@ def _as_before(experiment: Experiment, run_id: str, before: "Recorded", override
 
 
 def _values(run: "Recorded") -> dict[tuple[str, int], float]:
-    """What a run logged, by metric and step; without what the clock decides."""
+    """Return what a run logged, by metric and step; without what the clock decides."""
     return {
         (name, step): value
         for name, steps in run.metrics.items()
@@ -121,7 +121,7 @@ def _values(run: "Recorded") -> dict[tuple[str, int], float]:
 
 
 def _differing_values(before: "Recorded", after: "Recorded") -> _Differing:
-    """By metric and step, what was logged then and now, where it is not the same; None where nothing was."""
+    """Return by metric and step what was logged then and now, where it differs; None where nothing was."""
     then, now = _values(before), _values(after)
     pairs = {key: (then.get(key), now.get(key)) for key in sorted(then.keys() | now.keys())}
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new and not (_is_nan(old) and _is_nan(new))}

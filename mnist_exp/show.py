@@ -83,7 +83,7 @@ def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Pa
 
 
 def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.uint8], label: int) -> str:
-    """What the model gets for an image: shape, type and range, the values of its middle row, and its label."""
+    """Describe what the model gets for an image: shape, type and range, its middle row, and its label."""
     image = np.asarray(preprocessor.images(pixels[None]))[0]
     height, width = pixels.shape[:2]
     middle = image.reshape(height, width, -1)[height // 2, :, 0]
@@ -97,7 +97,7 @@ def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.uint8], label
 
 
 def _arrays(data: datasets.Data) -> str:
-    """A table of the sets, and one of how often each label occurs."""
+    """Return a table of the sets, and one of how often each label occurs."""
     sets = {"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)}
     if not data.watches_test_set:
         sets["validation"] = (data.x_validation, data.y_validation)
@@ -119,7 +119,7 @@ _LABELS_IN_A_LINE = 10
 
 
 def _numbers(pixels: npt.NDArray[np.uint8]) -> str:
-    """An image as numbers, a line a row; each column as wide as its largest number, so that MNIST's fits a screen.
+    """Return an image as numbers, a line a row; columns as wide as their largest number, so that MNIST's fits.
 
     >>> print(_numbers(np.array([[0, 7, 255], [0, 12, 3]], np.uint8)))
     0  7 255
