@@ -12,12 +12,13 @@ from hydra.core.utils import JobReturn, run_job
 from omegaconf import open_dict
 
 # python -m mnist_exp -m hydra/launcher=stacked backend=jax 'seed=range(8)' optimizer.learning_rate=0.001,0.01
-ConfigStore.instance().store(
-    group="hydra/launcher",
-    name="stacked",
-    node={"_target_": f"{__name__}.StackedLauncher"},
-    provider="mnist_exp",
-)
+if "stacked.yaml" not in ConfigStore.instance().list("hydra/launcher"):  # as it is where a launcher sent Hydra's state
+    ConfigStore.instance().store(
+        group="hydra/launcher",
+        name="stacked",
+        node={"_target_": f"{__name__}.StackedLauncher"},
+        provider="mnist_exp",
+    )
 
 
 class StackedLauncher(BasicLauncher):

@@ -1,12 +1,15 @@
 """Real data, real stores, real processes: what the tests share."""
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -162,6 +165,14 @@ def wait_until_an_epoch_is_recorded(folder: Path, seconds: float = 120.0) -> Non
         if any("loss" in run.data.metrics for run in running):
             return
     pytest.fail("no epoch was recorded")
+
+
+@contextmanager
+def alone_with_ray() -> Iterator[None]:
+    """Let one test at a time use Ray, which joins a cluster that it finds and stops all that run on a machine."""
+    with (Path(tempfile.gettempdir()) / "mnist_exp-tests-ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture

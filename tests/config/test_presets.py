@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 
-from ..conftest import QUICK, command, installed, run_module, runs_in, sweep_in
+from ..conftest import QUICK, alone_with_ray, command, installed, run_module, runs_in, sweep_in
 
 CALL = "{_target_: subprocess.call, args: [touch, HACKED]}"
 LOGGING = "{version: 1, handlers: {x: {(): subprocess.call, args: [touch, HACKED]}}, root: {handlers: [x]}}"
@@ -458,14 +458,15 @@ def test_nor_do_jobs_in_other_processes_import_it(tmp_path: Path, launcher: str,
         pytest.skip(f"hydra/launcher={launcher} is not installed")
     for name in ("numpy", "joblib", "submitit", "ray"):
         (tmp_path / f"{name}.py").write_text(SPY.format(hacked=str(tmp_path / "HACKED")))
-    done = subprocess.run(
-        [*command_line, "-m", *QUICK, "seed=0,1", f"hydra/launcher={launcher}"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(CONF.parent), "RAY_AUTH_MODE": "disabled"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with alone_with_ray() if launcher == "ray" else nullcontext():
+        done = subprocess.run(
+            [*command_line, "-m", *QUICK, "seed=0,1", f"hydra/launcher={launcher}"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(CONF.parent), "RAY_AUTH_MODE": "disabled"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert not (tmp_path / "HACKED").exists()
     assert done.returncode == 0, done.stderr
 

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import SIX, command, installed, runs_in, start, sweep_in, wait_for_line, wait_until_an_epoch_is_recorded
+from ..conftest import (
+    SIX,
+    alone_with_ray,
+    command,
+    installed,
+    runs_in,
+    start,
+    sweep_in,
+    wait_for_line,
+    wait_until_an_epoch_is_recorded,
+)
 
 FAST = ("dataset.limit=1200", "dataset.validation=200", "training.epochs=2", "training.batch_size=100")
 
@@ -110,18 +120,19 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """A Ray cluster of two nodes on this machine, with a CPU each."""
     ray = Path(sys.executable).with_name("ray")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    start_node = [str(ray), "start", "--num-cpus=1", "--disable-usage-stats"]
-    try:
-        subprocess.run(
-            [*start_node, "--head", "--port=6399", "--include-dashboard=false"], check=True, capture_output=True
-        )
-        subprocess.run([*start_node, "--address=127.0.0.1:6399"], check=True, capture_output=True)
-        status = [str(ray), "status", "--address=127.0.0.1:6399"]
-        while subprocess.run(status, capture_output=True, text=True, check=True).stdout.count(" node_") < 2:
-            pass
-        yield {"RAY_ADDRESS": "127.0.0.1:6399"}
-    finally:
-        subprocess.run([str(ray), "stop", "--force"], check=True, capture_output=True)
+    with alone_with_ray():
+        start_node = [str(ray), "start", "--num-cpus=1", "--disable-usage-stats"]
+        try:
+            subprocess.run(
+                [*start_node, "--head", "--port=6399", "--include-dashboard=false"], check=True, capture_output=True
+            )
+            subprocess.run([*start_node, "--address=127.0.0.1:6399"], check=True, capture_output=True)
+            status = [str(ray), "status", "--address=127.0.0.1:6399"]
+            while subprocess.run(status, capture_output=True, text=True, check=True).stdout.count(" node_") < 2:
+                pass
+            yield {"RAY_ADDRESS": "127.0.0.1:6399"}
+        finally:
+            subprocess.run([str(ray), "stop", "--force"], check=True, capture_output=True)
 
 
 @needs("hydra-ray-launcher", "ray")
