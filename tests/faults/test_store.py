@@ -51,7 +51,16 @@ def wait_for_size(path: Path, wanted: int, process: subprocess.Popen[str]) -> No
         pass
 
 
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Let processes end by SIGHUP, which those that `nohup` starts ignore."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_store_whose_making_is_interrupted_works_afterwards(tmp_path: Path, number: signal.Signals) -> None:
     halfway = 0
