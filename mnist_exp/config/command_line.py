@@ -50,8 +50,8 @@ def command_line(
 ) -> None:
     """Let Hydra read `sys.argv`, and call `run` for one run, or `sweep` and what it starts for the jobs of several.
 
-    `--help`, `--cfg`, `--info` and shell completion are Hydra's. Presets of a folder and the configuration are checked
-    before Hydra makes an output folder; of a sweep, each value that is swept.
+    `--help`, `--cfg`, `--info` and shell completion are Hydra's; `--version` prints this project's. Presets of a folder
+    and the configuration are checked before Hydra makes an output folder; of a sweep, each value that is swept.
 
     Raises:
         InputError: as `compose` does, or that `run` raises.

@@ -5,7 +5,7 @@ The launcher in `hydra_plugins/`, which Hydra imports from there, is built on Hy
 Hydra's `compose` leaves out what is Hydra's own in a configuration, such as the output folder, and knows no MULTIRUN.
 """
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mnist_exp import __version__
 from mnist_exp.config.presets import CONF
 
 # Hydra 1.3 warns where this is missing, 1.4 where it is given.
@@ -27,8 +28,11 @@ if not hasattr(Hydra, "compose_config"):
 
 
 def read_arguments() -> tuple[Namespace, list[str]]:
-    """Return what was typed as Hydra reads it, and what it does not know."""
-    return get_args_parser().parse_known_args()
+    """Return what was typed as Hydra reads it, and what it does not know; `--version` prints ours and exits."""
+    # With "resolve", our --version takes the place of Hydra's.
+    parser = ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
+    parser.add_argument("--version", action="version", version=f"mnist_exp {__version__}")
+    return parser.parse_known_args()
 
 
 def compose_conf(overrides: Sequence[str], mode: RunMode) -> DictConfig:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mnist_exp import __version__
 from mnist_exp.config.composition import compose
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import CNN, MLP
@@ -150,6 +151,16 @@ def test_help_configuration_and_errors_import_nothing_heavy(arguments: list[str]
     done = in_fresh_process(*arguments)
     assert done.returncode == code, done.stderr
     assert done.stdout.endswith("HEAVY []\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["-m", "model.hidden=0,1", "--version"], ["--config-dir", "mine", "--version", "-c"]]
+)
+@pytest.mark.fast
+def test_version_is_this_projects(arguments: list[str]) -> None:
+    done = in_fresh_process(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"mnist_exp {__version__}\nHEAVY []\n"
 
 
 @pytest.mark.fast
