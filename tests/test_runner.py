@@ -1,6 +1,5 @@
 """Whole experiments on all of MNIST, and the same ones from other files."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -137,26 +136,6 @@ def test_without_tracking_mlflow_is_not_imported(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
-
-
-def test_a_wheel_runs_in_an_empty_folder(tmp_path: Path) -> None:
-    root = Path(__file__).parents[1]
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path / "dist"), str(root)]
-    subprocess.run(build, check=True, capture_output=True)
-    [wheel] = (tmp_path / "dist").glob("*.whl")
-    site = tmp_path / "site"
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, capture_output=True)
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    done = command(*QUICK, "tracking=none", cwd=empty, PYTHONPATH=str(site))
-    assert done.returncode == 0, done.stderr
-    assert "TEST accuracy" in done.stdout
-    where = subprocess.run(
-        [sys.executable, "-c", "from mnist_exp.config.composition import CONF; print(CONF)"],
-        cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert where.stdout.strip() == str(site / "mnist_exp" / "conf")
 
 
 def test_what_goes_wrong_at_the_very_end_is_what_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
