@@ -24,9 +24,11 @@ ONLY_CONFIG_DIR = (
     "would let Hydra read settings that can run code; presets of your own are read, as values, from --config-dir DIR"
 )
 
-# Lets a callback be added on the command line without a plus, also to those of a preset. A config that belongs to no
-# group is in no list of choices.
-ConfigStore.instance().store(name="open_map", node={"training": {"callbacks": DictConfig({}, flags={"struct": False})}})
+# A callback or a tag is added on the command line without a plus, also to those of a preset, since these maps take any
+# key. A config that belongs to no group is in no list of choices.
+_open_map = DictConfig({}, flags={"struct": False})
+ConfigStore.instance().store(name="open_map", node={"training": {"callbacks": _open_map}})
+ConfigStore.instance().store(name="open_map_of_tags", node={"tags": _open_map})
 
 
 @dataclass(frozen=True)
