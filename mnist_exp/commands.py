@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mnist_exp.config.hydra_errors import split_by_shell
 from mnist_exp.errors import InputError, printable
 from mnist_exp.redaction import traceback_text
 
@@ -28,7 +29,7 @@ def exit_on_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        sys.exit(printable(str(error)))
+        sys.exit(printable(split_by_shell(sys.argv[1:]) or str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -85,7 +85,7 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
             raise InputError(f"{'.'.join(path)}: is not set in the recorded configuration")
     chosen = {Override.of(text).key for text in overrides}
     if chosen & {"experiment", "sweep"}:
-        raise InputError("experiment: is what was recorded; change single values or groups, such as model=cnn")
+        raise InputError("experiment: cannot be changed in a rerun; change single values or groups, such as model=cnn")
     own = {key: value for key, value in own.items() if not (isinstance(value, Mapping) and key in chosen)}
     choices = [
         {f"override /{group}": _choice(group, own[group])}
@@ -125,7 +125,7 @@ def compose_run(overrides: Sequence[str]) -> Experiment:
     """Compose and check one run, with the presets that are offered."""
     composed = compose_values(overrides, RunMode.RUN)
     if (chosen := composed.hydra.runtime.choices.get("sweep")) is not None:
-        raise InputError(f"sweep={chosen}: several runs, for which type python -m mnist_exp -m sweep={chosen}")
+        raise InputError(f"sweep={chosen}: is a sweep; type python -m mnist_exp -m sweep={chosen}")
     config = check_composed(composed)
     check_output(composed, "hydra.run.dir")
     return Experiment(config, of_the_experiment(overrides), Path(str(composed.hydra.run.dir)).resolve())
@@ -147,13 +147,13 @@ def check_output(composed: DictConfig, key: str) -> None:
     typed, folder = str(written[name]), str(parent[name])
     absolute = Path(folder).is_absolute() and not typed.startswith(("/", "${hydra", "${oc."))
     if absolute or (".." in Path(folder).parts and ".." not in typed):
-        raise InputError(f"{key}={typed}: leads to {folder} by a value; name the folder itself")
+        raise InputError(f"{key}={typed}: leads to {folder} through another value; type the folder itself")
     address = str(composed.tracking.get("uri"))
     written_down = composed.hydra.output_subdir is not None or without_secrets(folder) != folder
     if written_down and shown_address(address) != address:
         raise InputError(
-            "tracking.uri: Hydra would write down what was typed; put an address with a password or parameters into "
-            "MLFLOW_TRACKING_URI"
+            "tracking.uri: Hydra would write what you type into a file; put an address with a password or parameters "
+            "into MLFLOW_TRACKING_URI"
         )
 
 
@@ -163,7 +163,10 @@ def compose_values(overrides: Sequence[str], mode: RunMode) -> DictConfig:
         try:
             return compose_conf(overrides, mode)
         except ValueError as error:  # a group that is given no name of a choice, such as model=5
-            raise InputError(f"{' '.join(overrides)}: cannot be composed; {str(error).splitlines()[0]}") from error
+            parsed = OverridesParser.create().parse_overrides(list(overrides))
+            typed = [one.input_line or "" for one in parsed if not isinstance(one.value(), str | list)]
+            typed = [text for text in typed if (CONF / Override.of(text).key).is_dir()] or list(overrides)
+            raise InputError(f"{' '.join(typed)}: must be GROUP=CHOICE, such as model=cnn; --help lists all") from error
 
 
 def check_composed(composed: DictConfig) -> Config:

@@ -1,16 +1,21 @@
 """Hydra's complaints in this project's words: one line that names the key, its value and what would be right."""
 
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby, takewhile
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mnist_exp.config.conversion import REPLACED_KEYS
 from mnist_exp.config.overrides import Override
+from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError, did_you_mean
 
 # The choices that plugins of Hydra bring, and which of this package's extras installs the plugin.
@@ -24,6 +29,16 @@ _EXTRAS = {
     "hydra/sweeper/sampler=tpe": "optuna",
 }
 
+# What Hydra has elsewhere than people look for it, or only for some sweeps.
+_OF_A_SWEEP = {
+    "launcher": "is written hydra/launcher={0}; it needs -m",
+    "n_jobs": "is written hydra.launcher.n_jobs={0}; it needs -m and hydra/launcher=joblib",
+    "n_trials": "is written hydra.sweeper.n_trials={0}; it needs -m and a search, sweep=random or sweep=optuna",
+    "hydra.launcher.n_jobs": "needs -m and hydra/launcher=joblib",
+    "hydra.sweeper.n_trials": "needs -m and a search, sweep=random or sweep=optuna",
+    "sweeper": "is written hydra/sweeper={0}; it needs -m",
+}
+
 
 @contextmanager
 def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
@@ -31,19 +46,29 @@ def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
     try:
         yield
     except OverrideParseException as error:
-        raise InputError(
-            f"{error.override}: cannot be read; write KEY=VALUE, such as model.hidden=64 or 'model.hidden=[128,64]'"
-        ) from error
+        raise InputError(_explain_unreadable(error.override or "''")) from error
     except YAMLError as error:
         raise InputError(f"a preset cannot be read: {' '.join(str(error).split())}") from error
     except MissingConfigException as error:
-        raise InputError(_explain_missing(error)) from error
+        raise InputError(_explain_missing(error, overrides)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explain(error, overrides)) from error
 
 
-def _explain_missing(error: MissingConfigException) -> str:
-    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+def _explain_unreadable(text: str) -> str:
+    if "=" not in text:
+        how = "without spaces, such as training.epochs=3; a text with spaces needs quotes: tracking.note='my first run'"
+    else:
+        how = """such as 'model.hidden=[128,64]'; other texts need two quotes: 'tracking.note="1st (of 3)"'"""
+    return f"{text}: cannot be read; write KEY=VALUE, {how}"
+
+
+def _explain_missing(error: MissingConfigException, overrides: Sequence[str]) -> str:
+    missing = error.missing_cfg_file or ""
+    group, _, choice = missing.rpartition("/")
+    for override in map(Override.of, overrides):
+        if f"{override.key}/{override.value}" == missing:  # a choice with a slash, such as a path
+            group, choice = override.key, override.value
     if (extra := _EXTRAS.get(f"{group}={choice}")) is not None:
         return f"{group}={choice}: is not installed; pip install 'mnist_exp[{extra}]' brings it"
     options = sorted(error.options or [])
@@ -58,24 +83,39 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     parent = getattr(cause, "parent_node", None)
     key = getattr(cause, "full_key", None)
-    if str(error).startswith("Ambiguous value"):
-        return f"{str(error).split(chr(39))[1]}: several values are a sweep, for which add -m; a list is written [1,2]"
-    if str(error).startswith("Error merging override"):
-        return f"{str(error).split(' ', 3)[3].splitlines()[0]}: must be a map of keys to values, {{KEY: VALUE}}"
-    if not key or not isinstance(parent, DictConfig) or "not in struct" not in str(cause):
+    said = str(error)
+    quoted = said.split("'")[1] if said.count("'") > 1 else ""
+    if said.startswith("Ambiguous value"):
+        name, _, values = quoted.partition("=")
+        return f"{quoted}: has several values; add -m for a sweep over them, or type '{name}=[{values}]' for one list"
+    if said.startswith("Sweep parameters"):
+        return f"{quoted}: has several values; add -m for a sweep over them"
+    if said.startswith("Error merging override"):
+        typed = said.split(" ", 3)[3].splitlines()[0]
+        return f"{typed}: must be a map of keys to values, such as '{Override.of(typed).key}={{KEY: VALUE}}'"
+    if said.startswith(("Could not append", "Multiple values for")):
+        plus = [text for text in overrides if text.startswith("+")]
+        return f"{' '.join(plus) or quoted}: is there already; type it without the plus"
+    if said.startswith("Could not delete"):
+        return f"~{quoted}: there is no such key to delete"
+    if not key or not isinstance(parent, DictConfig) or " not in " not in str(cause):
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
     typed = next((text for text in overrides if Override.of(text).key.startswith(key)), key)
-    if key in REPLACED_KEYS:
-        return f"{typed}: {REPLACED_KEYS[key]}"
-    last = key.rpartition(".")[2]
+    if (instead := REPLACED_KEYS.get(key) or _OF_A_SWEEP.get(key)) is not None:
+        return f"{typed}: {instead.format(Override.of(typed).value)}"
+    last = re.split("[./]", key)[-1]
     siblings = [str(name) for name in parent if name not in ("hydra", "kind")]
     elsewhere = [name for name in _leaves(parent._get_root()) if name.endswith(f".{last}")]
     near = f"; did you mean {elsewhere[0]}?" if elsewhere else did_you_mean(last, siblings)
-    where = key.rpartition(".")[0] or "the configuration"
+    group = key.rpartition(".")[0]
+    files = sorted((CONF / group).glob("*.yaml")) if group else []
+    if choices := [f"{group}={path.stem}" for path in files if last in list(OmegaConf.load(path))]:
+        near = f"; it is a key of {', '.join(choices)}"
+    where = group or "the configuration"
     if "kind" in parent:
         where += f" ({parent['kind']})"
-    return f"{typed}: {where} has no such key" + (near or f"; its keys are {', '.join(siblings)}")
+    return f"{typed}: {where} has no such key" + (near or (f"; its keys are {', '.join(siblings)}" if siblings else ""))
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
@@ -87,3 +127,58 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
             child._is_none() or child._is_interpolation()
         ):
             yield from _leaves(child, f"{prefix}{name}.")
+
+
+def split_by_shell(arguments: Sequence[str]) -> str:
+    r"""Return a message if a shell took the braces of an override for its own, which makes several arguments of it.
+
+    >>> print(split_by_shell(["training.callbacks={A:b:1}", "training.callbacks={A:c:2}"]))
+    training.callbacks: the shell split this at its braces; type it in single quotes: 'training.callbacks={A:{b:1,c:2}}'
+    >>> split_by_shell(["seed=1", "seed=2"])
+    ''
+    """
+    for key, group in groupby(arguments, lambda argument: argument.partition("=")[0]):
+        parts = list(group)
+        if len(parts) > 1 and re.match(r"\w+:(?!//)", parts[0][len(_before_braces(parts)) :]):
+            joined = _joined(parts)
+            shown = shlex.quote(joined) if joined and not _TWO_COLONS.search(joined) else f"'{key}=...'"
+            return f"{key}: the shell split this at its braces; type it in single quotes: {shown}"
+    return ""
+
+
+_TWO_COLONS = re.compile(r":[^][{},:]*:")  # which braces separated
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """Undo a shell's expansion of braces; empty where it cannot be undone. Of several braces, the last vary fastest."""
+    for size in (number for number in range(len(parts), 1, -1) if len(parts) % number == 0):
+        chunks = [_in_braces(parts[first : first + size]) for first in range(0, len(parts), size)]
+        if all(chunks):
+            return chunks[0] if len(chunks) == 1 else _joined(chunks)
+    return ""
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+    return "".join(letters[0] for letters in alike)
+
+
+def _before_braces(parts: Sequence[str]) -> str:
+    common = _common_start(parts)
+    return common[: max(map(common.rfind, "={[:,")) + 1]
+
+
+def _in_braces(parts: Sequence[str]) -> str:
+    """Return one override with what differs in braces; empty where none can be read."""
+    start = _before_braces(parts)
+    rests = [part[len(start) :] for part in parts]
+    common_end = _common_start([rest[::-1] for rest in rests])[::-1]
+    for end in (common_end[index:] for index in range(len(common_end) + 1)):
+        joined = f"{start}{{{','.join(rest.removesuffix(end) for rest in rests)}}}{end}"
+        if end[:1] in ("", "}", "]", ","):
+            try:
+                OverridesParser.create().parse_override(joined)
+            except HydraException:
+                continue
+            return joined
+    return ""

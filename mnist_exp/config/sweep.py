@@ -38,9 +38,11 @@ def sweep_of(composed: DictConfig, overrides: list[str]) -> Sweep:
     varied = {Override.of(one.input_line or ""): _samples(one) for one in parsed.values() if one.is_sweep_override()}
     for override, samples in varied.items():
         if override.is_below("tracking", "hydra", "objective", "direction", "resume", "backend"):
-            raise InputError(f"{override.key}: is the same for all jobs of a sweep, so it has one value")
+            raise InputError(f"{override.key}: must have one value, which all jobs of a sweep share")
+        if not samples:
+            raise InputError(f"{override.text}: has no value; type at least one, such as {override.key}=0,1")
         if len(set(samples)) < len(samples):
-            raise InputError(f"{override.key}={','.join(samples)}: each value may be listed once")
+            raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
     fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
     first = {override: samples[0] for override, samples in varied.items()}
     jobs = [first, *(first | {override: sample} for override, samples in varied.items() for sample in samples[1:])]
@@ -50,13 +52,13 @@ def sweep_of(composed: DictConfig, overrides: list[str]) -> Sweep:
     ]
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
         if any(config.backend != "jax" for config in configs):
-            raise InputError("hydra/launcher=stacked: trains jobs as one program, for which add backend=jax")
+            raise InputError("hydra/launcher=stacked: trains jobs as one program, which needs backend=jax")
         if composed.hydra.job.env_set or composed.hydra.job.chdir:
             raise InputError(
-                "hydra.job: with hydra/launcher=stacked, jobs run together, so none has its own env_set or chdir"
+                "hydra.job: with hydra/launcher=stacked, all jobs run in one process; leave out env_set and chdir"
             )
     if len({(config.objective, objective_direction(config)) for config in configs}) > 1:
-        raise InputError(f"objective={configs[0].objective}: not that of all jobs, which cannot be ranked then")
+        raise InputError(f"objective={configs[0].objective}: must be the same for all jobs, or they cannot be ranked")
     launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
     return Sweep(
         overrides=of_the_experiment(overrides),
@@ -78,8 +80,8 @@ def _refuse_passwords(composed: DictConfig) -> None:
     ):
         if shown_address(str(address)) != str(address):
             raise InputError(
-                f"{key}: a sweep writes down what was typed; put an address with a password or parameters into "
-                f"{instead}"
+                f"{key}: a sweep writes what you type into a file; put an address with a password or parameters "
+                f"into {instead}"
             )
 
 

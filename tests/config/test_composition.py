@@ -1,16 +1,19 @@
 """Overrides in, a checked configuration out; and what people read when it cannot be had."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra.types import RunMode
 
 from mnist_exp import __version__
-from mnist_exp.config.composition import compose
+from mnist_exp.config.composition import compose, compose_values
 from mnist_exp.config.presets import CONF
-from mnist_exp.config.schema import CNN, MLP
+from mnist_exp.config.schema import CNN, MLP, MLflowTracking
+from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 
 from ..conftest import QUICK, command
@@ -109,7 +112,7 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model=5", "model=5: cannot be composed"),
+        ("model=5", "model=5: must be GROUP=CHOICE, such as model=cnn"),
         ("model=cn", "model=cn: no such choice; did you mean cnn?"),
         ("experiment=convnt", "did you mean convnet?"),
         ("modle=cnn", "modle=cnn: the configuration has no such key; did you mean model?"),
@@ -118,11 +121,24 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
         ("model.hidden=[1", "model.hidden=[1: cannot be read; write KEY=VALUE"),
         ("64", "64: cannot be read; write KEY=VALUE"),
         ("training.callbacks=[EarlyStopping]", "training.callbacks=[EarlyStopping]: must be a map of keys to values"),
-        ("model.hidden=16,32", "model.hidden=16,32: several values are a sweep, for which add -m"),
-        ("sweep=grid", "sweep=grid: several runs, for which type python -m mnist_exp -m sweep=grid"),
+        (
+            "model.hidden=16,32",
+            "model.hidden=16,32: has several values; add -m for a sweep over them, or type 'model.hidden=[16,32]'",
+        ),
+        ("sweep=grid", "sweep=grid: is a sweep; type python -m mnist_exp -m sweep=grid"),
         ("+extra=1", "extra=1: the configuration has no such key"),
         ("~seed", "seed: is missing; it must be a whole number"),
         ("dataset=npz", "dataset.path: is not set"),
+        ("n_trials=10", "n_trials=10: is written hydra.sweeper.n_trials=10; it needs -m and a search"),
+        ("hydra.sweeper.n_trials=10", "hydra.sweeper.n_trials=10: needs -m and a search, sweep=random or sweep=optuna"),
+        ("launcher=joblib", "launcher=joblib: is written hydra/launcher=joblib; it needs -m"),
+        ("hydra.job.nme=a", "hydra.job.nme=a: hydra.job has no such key; did you mean name?"),
+        ("dataset=/home/me/a.npz", "dataset=/home/me/a.npz: no such choice; the choices are"),
+        ("dataset.path=a.npz", "dataset (mnist) has no such key; it is a key of dataset=idx, dataset=npz"),
+        ("model/hidden=16", "did you mean model.hidden?"),
+        ("seed=range(3)", "seed=range(3): has several values; add -m"),
+        ("+seed=3", "+seed=3: is there already; type it without the plus"),
+        ("~sed", "~sed: there is no such key to delete"),
     ],
 )
 @pytest.mark.fast
@@ -131,6 +147,95 @@ def test_hydras_complaints_name_the_key_and_what_would_be_right(override: str, m
         compose([override])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fast
+def test_a_message_about_one_override_shows_no_other() -> None:
+    with pytest.raises(InputError, match=r"^model=5: must be GROUP=CHOICE"):
+        compose(["seed=3", "experiment=best", "model=5"])
+    with pytest.raises(InputError, match=r"^seed\.x=5: seed has no such key$"):
+        compose(["seed.x=5"])
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["tracking.tags.study=x", "tracking.tags.level=3"],
+        ["+tracking.tags.study=x", "++tracking.tags.level=3"],
+        ["tracking.tags={study: x, level: 3}"],
+        ["tracking=server", "tracking.tags.study=x", "tracking.tags.level=3"],
+    ],
+)
+@pytest.mark.fast
+def test_tags_are_added_without_a_plus(typed: list[str]) -> None:
+    tracking = compose(typed).config.tracking
+    assert isinstance(tracking, MLflowTracking)
+    assert tracking.tags == {"study": "x", "level": 3}
+    swept = [*typed, "seed=0,1"]
+    assert sweep_of(compose_values(swept, RunMode.MULTIRUN), swept).config.tracking == tracking
+
+
+@pytest.mark.fast
+def test_a_tag_that_is_typed_wins_over_a_presets(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    preset = "# @package _global_\ntracking: {tags: {study: preset, team: vision}}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(preset)
+    tracking = compose(["experiment=mine", "tracking.tags.study=typed"], config_dir=tmp_path).config.tracking
+    assert isinstance(tracking, MLflowTracking)
+    assert tracking.tags == {"study": "typed", "team": "vision"}
+
+
+def in_bash(typed: str, folder: Path) -> str:
+    """Return what `python -m mnist_exp` prints on standard error, typed with or without quotes in bash."""
+    environment = {**os.environ, "PYTHONPATH": str(CONF.parent)}
+    line = ["bash", "-c", f"{sys.executable} -m mnist_exp {typed}"]
+    return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False).stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "unquoted"),
+    [
+        ("", "training.callbacks={EarlyStopping:{patience:3,restore_best_weights:true}}"),
+        ("-m seed=0,1", "training.callbacks={EarlyStopping:{patience:3},TerminateOnNaN:{}}"),
+        ("model=layers", "model.layers=[Flatten,{Dense:{units:64,activation:relu}}]"),
+        ("model=layers", "model.layers=[{Dense:{units:64,activation:relu,use_bias:false}},{Dense:{units:9,name:b}}]"),
+        ("model=layers", "model.layers=[{Conv2D:{filters:8,kernel_size:[3,3]}},Flatten]"),
+        ("", "tracking.tags={relu:true,gelu:true}"),
+    ],
+)
+@pytest.mark.fast
+def test_an_argument_that_the_shell_split_is_shown_as_it_is_to_be_typed(
+    tmp_path: Path, before: str, unquoted: str
+) -> None:
+    said = in_bash(f"{before} {unquoted} training.epochs=3", tmp_path)
+    key = unquoted.partition("=")[0]
+    assert said == f"{key}: the shell split this at its braces; type it in single quotes: '{unquoted}'\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (
+            "training.callbacks={EarlyStopping:{patience:3,mode:max},CSVLogger:{}}",
+            "single quotes: 'training.callbacks=...",
+        ),
+        ("seed=1 seed=2 model.hiden=3", "model.hiden=3: model (mlp) has no such key"),
+        ("model.hidden={16,32} model.hiden=3", "model.hiden=3: model (mlp) has no such key"),
+        ("tracking.uri=http://a:1 tracking.uri=foo://b:1", "tracking.uri: must be the address of a store"),
+        ("'training.callbacks={EarlyStopping:{patience:3,mode:up}}'", "EarlyStopping.mode=up: must be one of auto"),
+    ],
+)
+@pytest.mark.fast
+def test_what_cannot_be_joined_or_was_not_split_is_not_guessed(tmp_path: Path, typed: str, message: str) -> None:
+    said = in_bash(typed, tmp_path)
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.fast
+def test_an_override_that_is_given_twice_is_the_last() -> None:
+    assert compose(["seed=1", "seed=2"]).config.seed == 2
 
 
 @pytest.mark.fast
