@@ -32,10 +32,10 @@ def main() -> None:
     """Print a ranking of runs and draw their curves; exit with 1 and one message after bad input."""
     about = "Rank the runs of an experiment in MLflow by their objective, and draw their curves."
     parser = commands.parser("compare", about, _EXAMPLES)
-    parser.add_argument("overrides", nargs="*", help="such as tracking.experiment=NAME tracking.uri=ADDRESS")
-    parser.add_argument("--filter", default="", help="a condition in MLflow's search syntax")
-    parser.add_argument("--sort", help="MLflow's order_by, such as 'metrics.test_loss ASC'; instead of a ranking")
-    parser.add_argument("--last", type=int, metavar="N", help="only the newest N of them")
+    parser.add_argument("overrides", nargs="*", help="where runs are: tracking.experiment=NAME tracking.uri=ADDRESS")
+    parser.add_argument("--filter", default="", help="only runs that fulfil a condition in MLflow's search syntax")
+    parser.add_argument("--sort", help="list the runs in MLflow's order_by instead of ranking them")
+    parser.add_argument("--last", type=int, metavar="N", help="only the newest N runs")
     parser.add_argument("--plot", type=Path, default=Path("comparison.png"), help="where to draw; default: %(default)s")
     given = parser.parse_intermixed_args()
     with commands.exit_on_errors():
@@ -70,7 +70,7 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
         experiment = client.get_experiment_by_name(tracking.experiment)
         if experiment is None:
             names = [experiment.name for experiment in client.search_experiments()]
-            there = f"there is {', '.join(names)}"
+            there = f"the store has {', '.join(names)}"
             raise InputError(f"tracking.experiment={tracking.experiment}: no such experiment; {there}")
         with _refusals_explained(condition, sort):
             found = search(client, experiment.experiment_id, condition, sort or "attributes.start_time DESC")
@@ -80,7 +80,7 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
             runs = [run for run in runs if run in newest]
         runs = _newest_of_each(runs)
         if not runs:
-            raise InputError(f"tracking.experiment={tracking.experiment}: no such run; --help shows filters")
+            raise InputError(f"tracking.experiment={tracking.experiment}: has no such run; --help shows how to filter")
         common, differing = _differences(runs)
         jobs = [
             replace(recorded_job(run), values={key: run.data.params.get(key, "") for key in differing}) for run in runs
@@ -162,7 +162,7 @@ def _objective(runs: Sequence["Run"], *, ranked: bool) -> tuple[str, str]:
         return objective or "objective", direction or "maximize"
     if ranked and found:
         names = ", ".join(sorted(str(objective) for objective, _ in found))
-        raise InputError(f"the runs have several objectives ({names}); choose by --filter, or list them by --sort")
+        raise InputError(f"the runs have different objectives ({names}); choose with --filter, or list with --sort")
     return "objective", "maximize"
 
 

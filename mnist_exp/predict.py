@@ -37,9 +37,9 @@ def main() -> None:
     """Print a line a picture: its name, label and probability; exit with 1 and one message after bad input."""
     about = "Load a run's model and print, for each picture of a digit, its name, label and probability."
     parser = commands.parser("predict", about, _EXAMPLES)
-    parser.add_argument("model", help="a run's id, of a sweep for its best; models:/NAME@ALIAS; or a file model.keras")
-    parser.add_argument("pictures", nargs="+", help="files of pictures; and, where needed, tracking.uri=ADDRESS")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the model saw, a .png, .pdf or .svg file")
+    parser.add_argument("model", help="a run's id (a sweep's: its best job), models:/NAME@ALIAS, or a file model.keras")
+    parser.add_argument("pictures", nargs="+", help="picture files; and tracking.uri=ADDRESS for another store")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the model saw, as .png, .pdf or .svg")
     given = parser.parse_intermixed_args()
     overrides = [text for text in given.pictures if is_of_tracking(text)]
     pictures = [Path(text) for text in given.pictures if text not in overrides]
@@ -76,7 +76,7 @@ def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ())
         InputError: for a file that is no picture or shows nothing, or a model that is not there or cannot be trusted.
     """
     if not pictures:
-        raise InputError("no picture is named; such as three.png")
+        raise InputError("no picture is named; type its file, such as three.png")
     for path in pictures:  # before the model is loaded, which takes seconds
         _open(path).close()
     settings = compose(overrides).config.tracking
@@ -125,7 +125,7 @@ def _open(path: Path) -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: must have at most {Image.MAX_IMAGE_PIXELS} pixels") from error
     except Exception as error:  # Pillow raises whatever foreign bytes make of it
-        raise InputError(f"{path}: must be a picture: {', '.join(_FORMATS)}") from error
+        raise InputError(f"{path}: must be a picture in one of the formats {', '.join(_FORMATS)}") from error
 
 
 if __name__ == "__main__":

@@ -32,10 +32,12 @@ _COMPARED = tuple(f"mnist_exp.{name}" for name in ("packages", "machine", "threa
 
 def main() -> None:
     """Repeat a run; exit with 1 if a metric differs though nothing was overridden, or after bad input."""
-    about = "Repeat a run by the configuration that MLflow holds of it, and compare every metric that it logged."
+    about = "Repeat a run with the configuration that MLflow recorded, and compare every metric of the two runs."
     parser = commands.parser("rerun", about, _EXAMPLES)
-    parser.add_argument("run_id", help="of the run to repeat")
-    parser.add_argument("overrides", nargs="*", help="what to change of it, as for a run; and tracking.uri=ADDRESS")
+    parser.add_argument("run_id", help="id of the run to repeat")
+    parser.add_argument(
+        "overrides", nargs="*", help="what to change, as for a run; tracking.uri=ADDRESS for another store"
+    )
     given = parser.parse_intermixed_args()
     interrupts.install()
     with commands.exit_on_errors():
@@ -79,12 +81,12 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     differing = _differing_values(before, after)
     total = len(_values(before) | _values(after))
     if before.status != "FINISHED":
-        print(printable(f"{run_id} is {before.status}; what it logged is compared"))
+        print(printable(f"{run_id} is {before.status}; only what it logged is compared"))
     print(_verdict(run_id, differing, total, after))
     if causes := _causes(before, after):
         print("\n".join(["What differs between the two runs:", *causes]))
     elif differing and before.status == "FINISHED":
-        print("Of what is recorded, nothing differs: configuration, data, packages, machine, threads, code.")
+        print("Both runs have the same configuration, data, packages, machine, threads and code.")
     return not differing
 
 

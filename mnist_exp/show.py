@@ -28,18 +28,22 @@ def main() -> None:
     """Print and draw the data of an experiment; exit with 1 and one message after bad input."""
     about = "Print and draw the data of an experiment: its arrays, one image, and what the model gets for it."
     parser = commands.parser("show", about, _EXAMPLES)
-    parser.add_argument("overrides", nargs="*", help="as for a run, such as dataset=npz dataset.path=FILE")
-    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with presets of your own")
+    parser.add_argument("overrides", nargs="*", help="what to change, as for a run: dataset=npz dataset.path=FILE")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="read presets of your own from this folder")
     parser.add_argument(
         "--index",
         type=int,
         default=0,
         metavar="N",
-        help="of a training image, counted before any is held out",
+        help="the training image to show, from 0, counted before any is held out",
     )
-    parser.add_argument("--save", type=Path, metavar="FILE", help="a new npz file for the arrays, for dataset=npz")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the arrays to a new npz file, for dataset=npz")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", default=Path("outputs/show"), help="for pictures; default: %(default)s"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        default=Path("outputs/show"),
+        help="folder for pictures; default: %(default)s",
     )
     given = parser.parse_intermixed_args()
     with commands.exit_on_errors():
@@ -79,7 +83,7 @@ def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Pa
     specs = config.preprocessing.augment
     _draw(source, index, models.augmentation(specs, pixels.shape) if specs else None, output)
     if save is not None:
-        print(f"Arrays in {save}: dataset=npz dataset.path={save}")
+        print(f"Arrays in {save}; read them with dataset=npz dataset.path={save}")
 
 
 def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.uint8], label: int) -> str:
@@ -90,9 +94,9 @@ def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.uint8], label
     values = fill(" ".join(f"{value:.2f}".rstrip("0").rstrip(".") for value in middle), width=100)
     channel = " in the first channel" if pixels.shape[2:] == (3,) else ""
     return (
-        f"\nThe model gets {image.dtype} of shape {image.shape}, {image.min():.4g} to {image.max():.4g}; "
-        f"of row {height // 2} of the image{channel}:\n{values}\n"
-        f"and as label: {np.asarray(preprocessor.labels(np.array([label])))[0]}"
+        f"\nThe model gets {image.dtype} values of shape {image.shape}, from {image.min():.4g} to {image.max():.4g}. "
+        f"Row {height // 2} of the image{channel} becomes:\n{values}\n"
+        f"The label becomes: {np.asarray(preprocessor.labels(np.array([label])))[0]}"
     )
 
 

@@ -47,8 +47,8 @@ def test_a_filter_an_order_and_the_newest(sweep_folder: Path, tmp_path: Path) ->
     [
         (["--filter", "nonsense = 3"], "--filter 'nonsense = 3': Invalid attribute key 'nonsense'"),
         (["--sort", "metrics"], "--sort 'metrics': "),
-        (["--filter", "params.seed = '77'"], "no such run"),
-        (["tracking.experiment=other"], "tracking.experiment=other: no such experiment; there is mnist_exp"),
+        (["--filter", "params.seed = '77'"], "has no such run"),
+        (["tracking.experiment=other"], "tracking.experiment=other: no such experiment; the store has mnist_exp"),
         (["tracking.uri=sqlite:///nowhere.db"], "no such store"),
         (["tracking=none"], "tracking=none: has no store"),
         (["--last", "0"], "--last 0: must be a whole number, at least 1"),
@@ -78,7 +78,7 @@ def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: 
     assert command(*QUICK, "objective=val_loss", cwd=tmp_path).returncode == 0
     mixed = compare(cwd=tmp_path, store=tmp_path)
     assert mixed.returncode == 1
-    assert "several objectives (val_accuracy, val_loss); choose by --filter" in mixed.stderr
+    assert "different objectives (val_accuracy, val_loss); choose with --filter" in mixed.stderr
     assert compare("--sort", "metrics.test_loss ASC", cwd=tmp_path, store=tmp_path).returncode == 0
 
 

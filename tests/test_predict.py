@@ -120,7 +120,7 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     options = ("tracking.register=digits", *QUICK, "dataset.validation=500")
     done = command("-m", "model.hidden=8,64", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Registered as models:/digits/1, now its champion, as it had none" in done.stdout
+    assert "Registered as models:/digits/1, which is now the champion" in done.stdout
     parent, jobs = sweep_in(tmp_path)
     best = next(job for job in jobs if job.info.run_id == parent.data.tags["mnist_exp.best_run"])
     other = next(job for job in jobs if job is not best)
@@ -135,7 +135,7 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     assert len(printed) == 1
     assert printed.pop().startswith("seven.png  ")
     refused = run_module("predict", other.info.run_id, "seven.png", cwd=tmp_path)
-    assert "kept no model, which of a sweep's jobs the best alone does" in refused.stderr
+    assert "kept no model, as only a sweep's best job does" in refused.stderr
     file = refused.stderr.split("weights are in ")[1].split(" on ")[0]
     assert run_module("predict", file, "seven.png", cwd=tmp_path).returncode == 0
 
@@ -147,7 +147,9 @@ def test_the_champion_is_the_best_of_those_measured_alike(capsys: pytest.Capture
 
     assert registered("dataset.validation=500") == "1"
     assert registered("dataset.validation=500", "model.hidden=64") == "2"
-    assert re.search(r"models:/digits/2, now its champion: val_accuracy 0\.\d+ against 0\.", capsys.readouterr().out)
+    assert re.search(
+        r"models:/digits/2, which is now the champion: val_accuracy 0\.\d+ against 0\.", capsys.readouterr().out
+    )
     assert registered("dataset.validation=500", "model.hidden=4") == "2"
     assert registered("dataset.validation=400", "model.hidden=128", "training.epochs=4") == "2"
     assert registered("dataset.validation=500", "model.hidden=128", "objective=val_loss") == "2"
@@ -158,8 +160,8 @@ def test_the_champion_is_the_best_of_those_measured_alike(capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("name", "picture", "message"),
     [
-        ("no-such-run", "white.png", "no-such-run: not in sqlite:///"),
-        ("models:/none@champion", "white.png", "models:/none@champion: not in sqlite:///"),
+        ("no-such-run", "white.png", "no-such-run: no such run in sqlite:///"),
+        ("models:/none@champion", "white.png", "models:/none@champion: no such run or model in sqlite:///"),
         ("models:/none", "white.png", "models:/none: must be models:/NAME@ALIAS"),
         ("MODEL", "white.png", "white.png: no digit stands out from the background"),
         ("MODEL", "none.png", "none.png: no such file"),
@@ -167,7 +169,7 @@ def test_the_champion_is_the_best_of_those_measured_alike(capsys: pytest.Capture
         ("MODEL", "program.png", "program.png: must be a picture"),
         ("MODEL", "dot.png", "dot.png: is 2 by 1 pixels; must be at least 8 by 8"),
         ("MODEL", "x" * 300, "must be a picture"),
-        ("text.keras", "white.png", "text.keras: must be a model that a run kept"),
+        ("text.keras", "white.png", "text.keras: must be a file model.keras that a run wrote"),
     ],
 )
 def test_bad_input_is_one_message(tracked_folder: Path, tmp_path: Path, name: str, picture: str, message: str) -> None:
@@ -225,7 +227,7 @@ def tampered(path: Path, target: Path, change: dict[str, Any]) -> Path:
 def test_a_model_that_names_what_no_configuration_can_is_not_loaded(
     tracked_folder: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    with pytest.raises(InputError, match=r"model\.keras: names .*, which no configuration can"):
+    with pytest.raises(InputError, match=r"model\.keras: contains .*, which models here may not"):
         load(tampered(kept_model(tracked_folder), tmp_path / "model.keras", change))
     assert not (tmp_path / "HACKED").exists()
 

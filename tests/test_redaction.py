@@ -193,7 +193,7 @@ def test_hydra_shows_none(tmp_path: Path, flags: tuple[str, ...]) -> None:
 def test_hydra_writes_none_down(tmp_path: Path, override: str) -> None:
     done = command(override, f"tracking.uri={with_login('http://127.0.0.1:9')}", cwd=tmp_path)
     assert done.returncode == 1
-    assert "Hydra would write down what was typed" in done.stderr
+    assert "Hydra would write what you type into a file" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -59,7 +59,7 @@ def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     client.set_terminated(first.info.run_id, "KILLED")
     assert not rerun(first.info.run_id, ["training.epochs=3"])
     said = capsys.readouterr().out
-    assert f"{first.info.run_id} is KILLED; what it logged is compared" in said
+    assert f"{first.info.run_id} is KILLED; only what it logged is compared" in said
     assert " of 15 values differ" in said
     assert "  loss, epoch 3: none then, " in said
 
@@ -75,7 +75,10 @@ def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path)
     assert runs_in(tmp_path)[-1].data.tags["mnist_exp.threads"] == "1"
     refused = run_module("rerun", parent.info.run_id, cwd=tmp_path)
     assert refused.returncode == 1
-    assert f"is a sweep; name one of its jobs, the best is {parent.data.tags['mnist_exp.best_run']}" in refused.stderr
+    assert (
+        f"is a sweep; type the id of a job, such as the best, {parent.data.tags['mnist_exp.best_run']}"
+        in refused.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_overrides_come_on_top_of_what_was_recorded() -> None:
     assert (chosen.model.filters, chosen.preprocessing.kind) == (4, "image")
     with pytest.raises(InputError, match="did you mean hidden"):
         recompose(recorded(), ["model.hiden=3"])
-    with pytest.raises(InputError, match="experiment: is what was recorded"):
+    with pytest.raises(InputError, match="experiment: cannot be changed in a rerun"):
         recompose(recorded(), ["experiment=convnet"])
 
 
@@ -214,7 +217,7 @@ def test_a_configuration_that_was_tampered_with_in_the_store_is_one_message(tmp_
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "\x1b" not in done.stderr
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
-    with pytest.raises(InputError, match=r"no-such-run: not in sqlite:///mlflow\.db"):
+    with pytest.raises(InputError, match=r"no-such-run: no such run in sqlite:///mlflow\.db"):
         rerun("no-such-run")
     with pytest.raises(InputError, match="has no store"):
         rerun(first.info.run_id, ["tracking=none"])
@@ -227,7 +230,9 @@ def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
     redirect = f"begin update runs set artifact_uri = 'file://{elsewhere}' where run_uuid = new.run_uuid; end"
     database.execute(f"create trigger t after insert on runs {redirect}")
-    with pytest.raises(InputError, match=f"keeps artifacts in file://{elsewhere}; must be below {tmp_path}/mlruns"):
+    with pytest.raises(
+        InputError, match=f"keeps artifacts in file://{elsewhere}; they must be below {tmp_path}/mlruns"
+    ):
         rerun(first.info.run_id)
     draw(3, STYLES[3]).save("three.png")
     for location in (f"file://{elsewhere}", "http://127.0.0.1:1/api", f"{tmp_path}/mlruns/../../{elsewhere.name}"):

@@ -35,10 +35,10 @@ def test_the_arrays_an_image_and_what_the_model_gets(tmp_path: Path, mnist: Data
     assert f"Training image 7, label {mnist.y_train[7]}:" in lines
     assert numbers(done.stdout) == mnist.x_train[7].tolist()
     assert max(map(len, lines)) <= 112  # all of it on one screen
-    assert "The model gets float32 of shape (784,), 0 to 1; of row 14 of the image:" in done.stdout
+    assert "The model gets float32 values of shape (784,), from 0 to 1. Row 14 of the image becomes:" in done.stdout
     middle = lines[lines.index(next(line for line in lines if line.startswith("The model gets"))) + 1]
     np.testing.assert_allclose(list(map(float, middle.split())), mnist.x_train[7][14] / 255, atol=0.005)
-    assert lines[-2] == "and as label: [0. 0. 0. 1. 0. 0. 0. 0. 0. 0.]"
+    assert lines[-2] == "The label becomes: [0. 0. 0. 1. 0. 0. 0. 0. 0. 0.]"
 
 
 def test_the_image_enlarged_and_samples_of_each_class(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_the_image_enlarged_and_samples_of_each_class(tmp_path: Path) -> None:
     assert blue[0].min() > 300, "the label, in the lower right corner"
     assert blue[1].min() > 300
     done = run_module("show", AUGMENTED, "preprocessing.one_hot=false", "--output", "changed", cwd=tmp_path)
-    assert "and as label: 5" in done.stdout
+    assert "The label becomes: 5" in done.stdout
     assert (tmp_path / "changed/samples.png").is_file()
 
 

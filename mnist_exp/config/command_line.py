@@ -93,7 +93,7 @@ def _take_config_dir(arguments: list[str]) -> str | None:
             found = [value] if equals else arguments[index + 1 : index + 2]
             del arguments[index : index + (1 if equals else 2)]
             if not found:
-                raise InputError("--config-dir: needs a folder with presets; --config-dir DIR")
+                raise InputError("--config-dir: needs a folder with presets; type --config-dir DIR")
             return found[0]
     return None
 

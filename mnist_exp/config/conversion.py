@@ -11,7 +11,7 @@ from mnist_exp.config.keras_names import show
 from mnist_exp.errors import InputError, did_you_mean
 
 REPLACED_KEYS = {
-    "training.engine": "is no key any more; backend=jax compiles each epoch, backend=tensorflow is Keras's own fit"
+    "training.engine": "no longer exists; backend=jax compiles each epoch, backend=tensorflow is Keras's own fit"
 }
 
 
@@ -106,8 +106,8 @@ def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
             raise InputError(f"{prefix}{name}={show(value[name])}: {instead}")
         if name not in names:
             where = f"{key} ({value['kind']})" if "kind" in value else key or "the configuration"
-            keys = ", ".join(n for n in names if n != "kind") or "none but its kind"
-            hint = did_you_mean(str(name), names) or f"; its keys are {keys}"
+            keys = ", ".join(n for n in names if n != "kind")
+            hint = did_you_mean(str(name), names) or (f"; its keys are {keys}" if keys else "; it has no keys")
             raise InputError(f"{prefix}{name}={shorten(show(value[name]), 60)}: {where} has no such key{hint}")
     for name in names:
         if name not in value:
@@ -144,7 +144,7 @@ def _describe(wanted: Any) -> str:
     origin = get_origin(wanted)
     if origin is Annotated:
         rule = get_args(wanted)[1]
-        return rule.wanted if isinstance(rule, Rule) else f"a name out of keras.{rule.kind}"
+        return rule.wanted if isinstance(rule, Rule) else f"a name from keras.{rule.kind}"
     if origin in (Union, types.UnionType):
         return ", or ".join(dict.fromkeys(map(_describe, get_args(wanted))))
     if origin is Literal:
@@ -153,4 +153,4 @@ def _describe(wanted: Any) -> str:
     if origin is list:
         return "a list"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
-    return names.get(wanted, "a map of keys to values")
+    return names.get(wanted, "a map of keys to values, {KEY: VALUE}")

@@ -108,7 +108,7 @@ def check_name(kind: str, name: Any, key: str) -> None:
     allowed = ALLOWED[kind]
     if isinstance(name, str) and name in allowed:
         if not has_class(kind, name):
-            raise InputError(f"{key}={name}: the installed Keras has no {name}; a newer Keras may")
+            raise InputError(f"{key}={name}: the installed Keras has no {name}; a newer Keras may have it")
         return
     nearest = allowed | {"accuracy"} if kind == "metrics" else allowed
     hint = did_you_mean(str(name), nearest) or f"; the choices are {', '.join(sorted(allowed, key=str.lower))}"
@@ -145,7 +145,7 @@ def parse_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:
             return str(name), {}
         if isinstance(arguments, Mapping):
             return str(name), dict(arguments)
-    raise InputError(f"{key}={show(spec)}: must be a name such as Name, or {{Name: {{argument: value}}}}")
+    raise InputError(f"{key}={show(spec)}: must be a name, or a name with arguments, such as {{Dense: {{units: 64}}}}")
 
 
 def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str) -> None:
@@ -292,4 +292,4 @@ def _wanted(default: Any) -> str:
         return f"a word, such as {default}"
     if isinstance(default, tuple):
         return "a number or a list of numbers"
-    return "a number" if isinstance(default, int | float) else "a plain value"
+    return "a number" if isinstance(default, int | float) else "one number or text"

@@ -60,7 +60,7 @@ def read_presets(folder: Path) -> list[Preset]:
         if (folder / group).exists():
             raise InputError(
                 f"{folder / group}: a folder of presets may not have this; "
-                f"its presets are in {', '.join((*_GROUPS, *_GLOBAL_GROUPS))}"
+                f"it may have {', '.join((*_GROUPS, *_GLOBAL_GROUPS))}"
             )
     return [
         _read_preset(path, group)
@@ -136,16 +136,16 @@ def check_values(values: Mapping[str, Any], where: str, group: str = "experiment
         key = ".".join(path)
         shown = f"{where}: {key}={show(value)}"
         if not _is_plain(path) or not _is_plain(value):
-            raise InputError(f"{shown}: must be a plain value, without interpolation")
+            raise InputError(f"{shown}: must be a plain value, without ${{...}}")
         if not _may_be_set(path) and not (group == "sweep" and _is_of_sweeper(path, value)):
             raise InputError(
-                f"{shown}: what comes from elsewhere may not set this; if you trust it, type it on the command line"
+                f"{shown}: a preset or recorded run may not set this; if you trust it, type it on the command line"
             )
 
 
 def _read_preset(path: Path, group: str) -> Preset:
     if not _NAME.fullmatch(path.stem):
-        raise InputError(f"{path}: a preset's name has letters, digits, _ and -")
+        raise InputError(f"{path}: a preset's name has letters, digits, _ and - only")
     if (CONF / group / path.name).exists():
         raise InputError(f"{path}: {group}={path.stem} is a choice of this project; give the preset another name")
     text = read_text(path)

@@ -175,7 +175,7 @@ def check(values: Mapping[str, Any]) -> Config:
     _check_backend(config)
     _check_objective(config)
     if config.resume and config.tracking.kind == "none":
-        raise InputError("resume=true: needs the store that knows what has finished; tracking=none has none")
+        raise InputError("resume=true: needs a store of finished runs; tracking=none has none, tracking=mlflow has")
     if config.preprocessing.kind == "flatten" and config.model.kind == "cnn":
         raise InputError("preprocessing=flatten: model=cnn needs images; preprocessing=image fits")
     if config.preprocessing.kind == "image" and config.model.kind in {"mlp", "linear"}:
@@ -208,8 +208,8 @@ def _check_objective(config: Config) -> None:
     logged = logged_metrics(config.training)
     names = [*logged, *(name.replace("val_", "test_", 1) for name in logged if name.startswith("val_"))]
     if config.objective not in names:
-        fits = did_you_mean(config.objective, names) or f"; objective={logged[-1]} fits"
-        raise InputError(f"objective={config.objective}: with these metrics, none of that name is logged{fits}")
+        fits = did_you_mean(config.objective, names) or f"; it logs {', '.join(names)}"
+        raise InputError(f"objective={config.objective}: this run logs no such metric{fits}")
 
 
 _RESERVED_TAGS = ("mlflow.", "mnist_exp.")
@@ -225,7 +225,7 @@ def _check_address(uri: str) -> None:
     if scheme.partition("+")[0] not in known or ":memory:" in uri:
         raise InputError(
             "tracking.uri: must be the address of a store, such as sqlite:///mlflow.db or http://127.0.0.1:5000 "
-            f"({', '.join(known)}); tracking=none trains without"
+            f"({', '.join(known)}); tracking=none trains without a store"
         )
 
 
@@ -233,9 +233,9 @@ def _check_tags(tags: Mapping[str, Any]) -> None:
     for tag in tags:
         if str(tag).lower().startswith(_RESERVED_TAGS):
             reserved = " or ".join(_RESERVED_TAGS)
-            raise InputError(f"tracking.tags.{tag}: begins with {reserved}, which runs use themselves; leave that out")
+            raise InputError(f"tracking.tags.{tag}: begins with {reserved}, as the program's own tags do; rename it")
         if not re.fullmatch(r"[\w. /-]{1,250}", str(tag)):
-            raise InputError(f"tracking.tags.{tag}: a tag's name has letters, digits, _ - . / and spaces")
+            raise InputError(f"tracking.tags.{tag}: a tag's name may have only letters, digits, _ - . / and spaces")
 
 
 def _check_optimizer(optimizer: dict[str, Any]) -> None:
@@ -245,7 +245,7 @@ def _check_optimizer(optimizer: dict[str, Any]) -> None:
     arguments = {key: value for key, value in optimizer.items() if key != "kind"}
     keras_names.check_arguments("optimizers", optimizer["kind"], arguments, "optimizer")
     if "learning_rate" not in arguments:
-        raise InputError("optimizer.learning_rate: is missing; a number greater than 0, such as 0.001")
+        raise InputError("optimizer.learning_rate: is missing; it must be a number greater than 0, such as 0.001")
 
 
 def _check_training(training: Training, *, one_hot: bool) -> None:
@@ -259,7 +259,9 @@ def _check_training(training: Training, *, one_hot: bool) -> None:
         _check_labels(metric, key, one_hot=one_hot)
         name, arguments = keras_names.parse_spec(metric, key)
         if name == "F1Score" and arguments.get("average") is None:
-            raise InputError(f"{key}={show(metric)}: gives a value a class; {{F1Score: {{average: macro}}}} gives one")
+            raise InputError(
+                f"{key}={show(metric)}: gives a value for each class; type {{F1Score: {{average: macro}}}} for one"
+            )
     _check_metric_names(training.metrics)
 
 
@@ -275,8 +277,8 @@ def _check_metric_names(metrics: list[Any]) -> None:
         names = {name, f"val_{name}", f"test_{name}"}
         if clash := sorted(taken & names):
             raise InputError(
-                f"training.metrics[{index}]={show(metric)}: would be logged as {clash[0]}, as something else is in "
-                "this run; {NAME: {name: mine}} gives it another name"
+                f"training.metrics[{index}]={show(metric)}: would be logged as {clash[0]}, a name that this run uses "
+                "already; give it another name by {NAME: {name: mine}}"
             )
         taken |= names
 
@@ -315,8 +317,8 @@ def _check_backend(config: Config) -> None:
     for name, arguments in config.training.callbacks.items():
         if name in _NEED_EVERY_BATCH or (arguments or {}).get("save_freq", "epoch") != "epoch":
             raise InputError(
-                f"training.callbacks.{name}: acts within an epoch, which backend=jax runs as one program; "
-                "backend=tensorflow can"
+                f"training.callbacks.{name}: acts within an epoch, but backend=jax runs each epoch as one program; "
+                "type backend=tensorflow"
             )
 
 

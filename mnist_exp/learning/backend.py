@@ -15,7 +15,7 @@ def choose_backend(name: str) -> None:
     keras = sys.modules.get("keras")
     if keras is not None and keras.backend.backend() != name:
         raise InputError(
-            f"backend={name}: Keras runs with {keras.backend.backend()} in this process, one backend a process; "
-            "start another"
+            f"backend={name}: Keras already runs with {keras.backend.backend()} in this process; start a new process "
+            "for another backend"
         )
     os.environ["KERAS_BACKEND"] = name

@@ -129,7 +129,7 @@ def _read(config: Dataset) -> tuple[_Arrays, str, str]:
 
 def _read_npz(path: Path) -> _Arrays:
     if not zipfile.is_zipfile(path):
-        raise InputError(f"dataset.path={path}: must be a whole npz file")
+        raise InputError(f"dataset.path={path}: is not a valid npz file; np.savez writes one")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = {"x_train", "y_train", "x_test", "y_test"} - set(file.files)
@@ -139,7 +139,7 @@ def _read_npz(path: Path) -> _Arrays:
                 )
             return _Arrays(file["x_train"], file["y_train"], file["x_test"], file["y_test"])
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"dataset.path={path}: must be a whole npz file ({error})") from error
+        raise InputError(f"dataset.path={path}: is not a valid npz file ({error}); np.savez writes one") from error
     except InputError:
         raise
     except ValueError as error:  # an array of Python objects, for which NumPy recommends to load a pickle
@@ -165,7 +165,7 @@ def _read_idx_file(folder: Path, name: str, magic: int) -> Images:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: must be a whole gzip file ({error})") from error
+        raise InputError(f"{path}: is not a valid gzip file ({error})") from error
     axes = magic % 256
     found = int.from_bytes(content[:4], "big")
     if len(content) < 4 * (1 + axes) or found != magic:

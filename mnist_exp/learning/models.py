@@ -177,16 +177,16 @@ def load(path: Path) -> keras.Sequential:
             saved = json.loads(file.read("config.json"))
         foreign = sorted(set(_foreign_classes(saved)))
     except (*REFUSALS, *_BROKEN) as error:
-        raise InputError(f"{path}: must be a model that a run kept, model.keras ({error})") from error
+        raise InputError(f"{path}: must be a file model.keras that a run wrote ({error})") from error
     if foreign:
-        raise InputError(f"{path}: names {', '.join(foreign)}, which no configuration can; it is not loaded")
+        raise InputError(f"{path}: contains {', '.join(foreign)}, which models here may not; it is not loaded")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         fits = _IMAGES.fullmatch(str(model.input_shape)) and len(model.output_shape) == 2
     except (*REFUSALS, *_BROKEN) as error:
-        raise InputError(f"{path}: must be a model that a run kept ({keras_reason(error)})") from error
+        raise InputError(f"{path}: must be a file model.keras that a run wrote ({keras_reason(error)})") from error
     if not fits:
-        raise InputError(f"{path}: must take images and give a probability a class; takes {model.input_shape}")
+        raise InputError(f"{path}: must take images and give a probability for each class; takes {model.input_shape}")
     return model
 
 

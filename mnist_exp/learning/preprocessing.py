@@ -62,7 +62,7 @@ def fit_preprocessor(config: Preprocessing, data: Data) -> Preprocessor:
     if config.standardize:
         mean, deviation = _mean_and_deviation(data.x_train)
         if deviation == 0:
-            raise InputError("preprocessing.standardize=true: all training pixels are equal; false fits")
+            raise InputError("preprocessing.standardize=true: all training pixels are equal; it must be false")
         factor, offset = 1 / deviation, -mean / deviation
     return Preprocessor(
         shape=(math.prod(shape),) if config.kind == "flatten" else shape,

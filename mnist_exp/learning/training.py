@@ -68,8 +68,8 @@ def check_finite(epoch: int, metrics: EpochMetrics) -> None:
     for name in ("loss", "val_loss"):
         if not math.isfinite(metrics[name]):
             raise InputError(
-                f"{name} became {metrics[name]} in epoch {epoch}; a smaller optimizer.learning_rate, or "
-                "optimizer.clipnorm=1.0, keeps it finite"
+                f"{name} became {metrics[name]} in epoch {epoch}; try a smaller optimizer.learning_rate, or "
+                "optimizer.clipnorm=1.0"
             )
 
 

@@ -120,17 +120,17 @@ def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, columns: Seq
 
 
 def verdict(rows: Sequence[Row], keys: Sequence[str]) -> str:
-    """Whether the best row is better than the next beyond chance, in a sentence; empty with fewer than two rows."""
+    """Return a sentence: is the best row significantly better than the second? Empty with fewer than two rows."""
     if len(rows) < 2:
         return ""
     p = p_value(rows[0], rows[1])
     if p is None:
-        return "A row of one run cannot be told from chance; seed=0,1,2,3,4 beside what varies shows the spread."
+        return "A single run may be better or worse by chance; add seed=0,1,2,3,4 to run each row with five seeds."
     shown = f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
-    name = job_name(rows[0].values, keys) or "The first"
+    name = job_name(rows[0].values, keys) or "The first row"
     if p < 0.05:
-        return f"{name} is better than the next beyond chance (Welch's t-test over the seeds, {shown})."
-    return f"{name} is not better than the next beyond chance (Welch's t-test over the seeds, {shown})."
+        return f"{name} is significantly better than the second row (Welch's t-test over the seeds, {shown})."
+    return f"{name} is not significantly better than the second row (Welch's t-test over the seeds, {shown})."
 
 
 def to_csv(jobs: Sequence[Job], objective: str, direction: str) -> str:

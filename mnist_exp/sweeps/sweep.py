@@ -62,7 +62,9 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
             _end_early(sweep, record, error)
             raise
     if unfinished := _unfinished(sweep, jobs):
-        raise SystemExit(f"{unfinished} of {sweep.jobs} jobs did not finish; the same command with resume=true retries")
+        raise SystemExit(
+            f"{unfinished} of {sweep.jobs} jobs did not finish; the same command with resume=true retries them"
+        )
 
 
 def _signature(sweep: Sweep) -> str:
@@ -82,7 +84,7 @@ def _end_early(sweep: Sweep, record: SweepRecord, error: BaseException) -> None:
         print(record.describe())
     except Exception as second:  # the first error is the one to show
         print(f"The sweep could not be closed as {status}: {failure_reason(second)}", file=sys.stderr)
-    print(f"The sweep is {status}; the same command with resume=true goes on", file=sys.stderr)
+    print(f"The sweep is {status}; the same command with resume=true continues it", file=sys.stderr)
 
 
 def _finish(sweep: Sweep, record: SweepRecord) -> list[Job]:
@@ -163,8 +165,8 @@ def _complete_best(record: SweepRecord, best: Job) -> None:
     if folder is None:
         where = printable(f"on {best.host} in {best.output}")
         print(
-            f"The best job's weights are {where}, which cannot be read here: its figures and model were not made; "
-            "tracking.keep=all makes them where a job runs"
+            f"The best job's weights are {where}, which cannot be read here, so its figures and model are missing; "
+            "tracking.keep=all lets each job make its own"
         )
         return
     from mnist_exp.runner import complete

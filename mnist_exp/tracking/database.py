@@ -33,7 +33,7 @@ def prepare_database(path: Path, uri: str) -> None:
         _check_writable(path if exists else new)
         revision = _revision(path) if exists else None
         if exists and revision is None:
-            raise store_error(uri, "holds a database that is no whole MLflow store")
+            raise store_error(uri, "holds a database that is not a complete MLflow store")
         import_mlflow()
         if exists and revision == newest_revision():
             return
@@ -47,7 +47,7 @@ def prepare_database(path: Path, uri: str) -> None:
             kept = path.with_name(f"{path.name}.{datetime.now():%Y-%m-%d-%H-%M-%S}")
             kept.hardlink_to(path)
             new.replace(path)
-            print(f"{path.name} was made by another version of MLflow and is now upgraded; as it was: {kept.name}")
+            print(f"{path.name} was made by another version of MLflow and is now upgraded; the old file is {kept.name}")
         elif _is_there(path):
             raise store_error(uri, "was made by another program, such as mlflow ui, just now; type the command again")
         else:
@@ -114,8 +114,8 @@ def _refuse_in_use(path: Path, uri: str) -> None:
     if alive:
         raise store_error(
             uri,
-            f"was made by another version of MLflow, and is upgraded only while no run is RUNNING in it, as {alive[0]} "
-            f"is; wait for it, or copy {path.name} and type mlflow db upgrade sqlite:///{path}",
+            f"was made by another version of MLflow and cannot be upgraded while run {alive[0]} is RUNNING in it; wait "
+            f"for its end, or copy {path.name} and type mlflow db upgrade sqlite:///{path}",
         )
 
 
@@ -123,5 +123,5 @@ def store_error(uri: str, reason: str) -> InputError:
     """Return what a store that cannot be used is: its address, without secrets, and what would be right."""
     return InputError(
         f"tracking.uri={shown_address(uri)}: {reason}; must be a database file that can be written, such as "
-        f"{DEFAULT_URI}, or a running server; tracking=none trains without"
+        f"{DEFAULT_URI}, or a running server; tracking=none trains without a store"
     )

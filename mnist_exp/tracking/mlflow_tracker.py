@@ -101,8 +101,8 @@ class MLflowTracker:
             runs = client.search_runs([experiment_id], f"attributes.run_id = '{parent.run_id}'")
         if not runs:
             raise InputError(
-                f"tracking.uri={shown_address(self._settings.uri)}: {socket.gethostname()} has no such store "
-                "with this sweep; jobs on several machines need one that all reach, such as tracking=server"
+                f"tracking.uri={shown_address(self._settings.uri)}: {socket.gethostname()} finds no store "
+                "with this sweep; jobs on several machines need a store that all can reach, such as tracking=server"
             )
         return MLflowSweep(parent, self._own_tags, client, experiment_id, known_run(runs[0]))
 

@@ -48,10 +48,10 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        raise InputError(f"{run_id}: not in {where} ({_first_line(error)})") from None
+        raise InputError(f"{run_id}: no such run in {where} ({_first_line(error)}); mlflow ui shows the ids") from None
     if "mnist_exp.sweep" in run.data.tags:
         best = run.data.tags.get("mnist_exp.best_run")
-        raise InputError(f"{run_id}: is a sweep; name one of its jobs{f', the best is {best}' if best else ''}")
+        raise InputError(f"{run_id}: is a sweep; type the id of a job{f', such as the best, {best}' if best else ''}")
     config = parse_values(read_artifact(client, run, "config.yaml"), f"{run_id}: its config.yaml")
     return Recorded(
         experiment=client.get_experiment(run.info.experiment_id).name,
@@ -108,7 +108,7 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
             location = client.get_logged_model(model_of_run(client, name)).artifact_location
     except MlflowException as error:
         where = shown_address(uri)
-        raise InputError(f"{name}: not in {where} ({_first_line(error)})") from None
+        raise InputError(f"{name}: no such run or model in {where} ({_first_line(error)})") from None
     artifacts = store.repository(client.tracking_uri, location)
     try:
         return Path(artifacts.download_artifacts("data/model.keras", str(folder)))
@@ -129,7 +129,7 @@ def model_of_run(client: "MlflowClient", run_id: str) -> str:
     run = client.get_run(run_id)
     if "mnist_exp.sweep" in run.data.tags:
         if "mnist_exp.best_run" not in run.data.tags:
-            raise InputError(f"{run_id}: is a sweep, {run.info.status} and without a best job; name one of its jobs")
+            raise InputError(f"{run_id}: is a sweep without a best job ({run.info.status}); type the id of a job")
         run = client.get_run(run.data.tags["mnist_exp.best_run"])
     if run.outputs is not None and run.outputs.model_outputs:
         return str(run.outputs.model_outputs[-1].model_id)
@@ -137,8 +137,8 @@ def model_of_run(client: "MlflowClient", run_id: str) -> str:
         raise InputError(f"{run_id}: is {run.info.status} and kept no model")
     file = Path(run.data.tags.get("mnist_exp.output", "")) / "model.keras"
     raise InputError(
-        f"{run_id}: kept no model, which of a sweep's jobs the best alone does, or with tracking.keep=all each; its "
-        f"weights are in {file} on {run.data.tags.get('mnist_exp.host')}, a file that can be named instead"
+        f"{run_id}: kept no model, as only a sweep's best job does (with tracking.keep=all, every job); type its file "
+        f"instead, {file} on {run.data.tags.get('mnist_exp.host')}"
     )
 
 

@@ -31,7 +31,7 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
     champion = client.get_registered_model(name).aliases.get("champion")
     if champion is None:
         client.set_registered_model_alias(name, "champion", version)
-        return f"{text}, now its champion, as it had none"
+        return f"{text}, which is now the champion"
     new = client.get_run(run_id)
     try:
         old = client.get_run(str(client.get_model_version(name, champion).run_id))
@@ -39,7 +39,7 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
         old = None
     if old is None or _measure(new) != _measure(old):
         return (
-            f"{text}; champion stays version {champion}, whose objective was measured otherwise; where this one is "
+            f"{text}; champion stays version {champion}, whose objective was measured otherwise; if this one is "
             "better, move the alias in mlflow ui"
         )
     objective, value, best = new.data.params["objective"], new.data.metrics["objective"], old.data.metrics["objective"]
@@ -48,7 +48,7 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
         client.set_registered_model_alias(name, "champion", version)
     on_test_set = objective.startswith("test_") or new.data.params["dataset.validation"] == "test"
     return (
-        f"{text}, {'now its champion' if better else f'champion stays version {champion}'}: {objective} "
+        f"{text}, {'which is now the champion' if better else f'champion stays version {champion}'}: {objective} "
         f"{value:.4f} against {best:.4f}{', MEASURED ON THE TEST SET' if on_test_set else ''}"
     )
 

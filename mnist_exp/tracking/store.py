@@ -108,8 +108,8 @@ def repository(uri: str, location: str | None) -> "ArtifactRepository":
     if not location or not _is_allowed(location, uri, folder):
         others = "" if path is not None else f", or one of {', '.join(_OF_A_SERVER)}"
         raise InputError(
-            f"tracking.uri={shown_address(uri)}: keeps artifacts in {location}; must be below {folder}{others}; "
-            "another tracking.experiment may be"
+            f"tracking.uri={shown_address(uri)}: keeps artifacts in {location}; they must be below {folder}{others}; "
+            "type another tracking.experiment"
         )
     return artifact_repository(location, uri)
 

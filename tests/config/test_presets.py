@@ -256,7 +256,7 @@ def test_a_preset_does_not_lead_the_output_elsewhere(tmp_path: Path, name: str) 
     folder = "hydra.run.dir='${tracking.experiment}'"
     done = command("--config-dir", "dir", "experiment=evil", folder, cwd=tmp_path)
     assert done.returncode == 1
-    assert f"leads to {name} by a value; name the folder itself" in done.stderr
+    assert f"leads to {name} through another value; type the folder itself" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["dir"]
 
 

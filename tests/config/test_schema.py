@@ -44,7 +44,7 @@ IMAGES = "model=layers"
         ("training.callbacks={ModelCheckpoint:{filepath:../a.keras}}", "must be the name of a new file"),
         ("training.callbacks={CSVLogger:{filename:new/a.csv}}", "must be the name of a new file"),
         ("training.callbacks={SwapEMAWeights:{}}", "needs optimizer.use_ema=true"),
-        ("training.metrics=[F1Score]", "{F1Score: {average: macro}} gives one"),
+        ("training.metrics=[F1Score]", "gives a value for each class; type {F1Score: {average: macro}} for one"),
         ("training.callbacks={RemoteMonitor:{}}", "not one of the callbacks that can be used here"),
         ("training.callbacks={LambdaCallback:{}}", "not one of the callbacks that can be used here"),
         ("optimizer.learning_rate=-0.1", "optimizer.learning_rate=-0.1: must be a number, greater than 0"),
@@ -79,7 +79,7 @@ IMAGES = "model=layers"
         ("tracking.tags={mnist_exp.reused.x:y}", "tracking.tags.mnist_exp.reused.x: begins with"),
         ("tracking.experiment='\x1b[2J'", "must be some text, on one line"),
         ("training.metrics=[{MeanSquaredError:{name:objective}}]", "training.metrics[0]={MeanSquaredError: {name: objective}}: would be logged as objective"),
-        ("training.metrics=[{MeanSquaredError:{name:fit_seconds}}]", "would be logged as fit_seconds, as something else is in this run"),
+        ("training.metrics=[{MeanSquaredError:{name:fit_seconds}}]", "would be logged as fit_seconds, a name that this run uses already"),
         ("training.metrics=[{MeanSquaredError:{name:learning_rate}}]", "would be logged as learning_rate"),
         ("training.metrics=[accuracy,{MeanSquaredError:{name:test_accuracy}}]", "training.metrics[1]={MeanSquaredError: {name: test_accuracy}}: would be logged as test_accuracy"),
         ("training.metrics=[accuracy,accuracy]", "training.metrics[1]=accuracy: would be logged as accuracy"),
@@ -116,6 +116,8 @@ IMAGES = "model=layers"
         (f"{IMAGES} model.layers=Flatten", "model.layers=Flatten: must be a list"),
         ("experiment=convnet model=mlp", "model (mlp) has no such key; its keys are hidden, activation, dropout"),
         ("experiment=convnet training.callbacks={ReduceLROnPlateau:{}}", "cannot change the schedule"),
+        ("objective=f1", "objective=f1: this run logs no such metric; it logs loss, accuracy, val_loss"),
+        ("tracking=none tracking.tags.study=x", "tracking (none) has no such key; it is a key of tracking=mlflow"),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused(overrides: str, message: str) -> None:

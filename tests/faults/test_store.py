@@ -172,7 +172,10 @@ def test_an_older_store_is_upgraded_and_kept_as_it_was(older: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (older / "mlflow.db").stat().st_mode & 0o777 == 0o600
     [kept] = older.glob("mlflow.db.*")
-    assert f"mlflow.db was made by another version of MLflow and is now upgraded; as it was: {kept.name}" in done.stdout
+    assert (
+        f"mlflow.db was made by another version of MLflow and is now upgraded; the old file is {kept.name}"
+        in done.stdout
+    )
     assert kept.read_bytes() == before
     assert [run.info.run_name for run in runs_in(older)] == ["old", " ".join(QUICK)]
     assert "upgraded" not in command(*QUICK, cwd=older).stdout
@@ -190,7 +193,7 @@ def test_an_older_store_is_not_upgraded_while_a_run_is_alive(older: Path) -> Non
     before = (older / "mlflow.db").read_bytes()
     done = command(*QUICK, cwd=older)
     assert done.returncode == 1
-    assert "is upgraded only while no run is RUNNING in it, as old is; wait for it" in done.stderr
+    assert "cannot be upgraded while run old is RUNNING in it; wait for its end" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert (older / "mlflow.db").read_bytes() == before
     assert {path.name for path in older.iterdir()} == {"mlflow.db", ".mlflow.db.lock", "outputs"}
@@ -235,6 +238,6 @@ def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("CREATE TABLE albums (name TEXT)")
     before = (tmp_path / "mlflow.db").read_bytes()
-    with pytest.raises(InputError, match="holds a database that is no whole MLflow store"):
+    with pytest.raises(InputError, match="holds a database that is not a complete MLflow store"):
         open_store(tmp_path)
     assert (tmp_path / "mlflow.db").read_bytes() == before

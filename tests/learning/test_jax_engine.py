@@ -399,7 +399,7 @@ def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path
     swept = ("preprocessing=image", "model=cnn", "model.activation=linear", "optimizer.learning_rate=0.01,1e30")
     done = command(*STACKED, *small, *swept, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "1 of 2 jobs did not finish; the same command with resume=true retries\n"
+    assert done.stderr == "1 of 2 jobs did not finish; the same command with resume=true retries them\n"
     _, jobs = sweep_in(tmp_path)
     assert sorted(job.info.status for job in jobs) == ["FAILED", "FINISHED"]
     assert not any("mnist_exp.trained_together" in job.data.tags for job in jobs)
@@ -408,7 +408,7 @@ def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path
 def test_the_launcher_says_which_engine_it_needs(tmp_path: Path) -> None:
     done = command("-m", "hydra/launcher=stacked", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == ("hydra/launcher=stacked: trains jobs as one program, for which add backend=jax\n")
+    assert done.stderr == ("hydra/launcher=stacked: trains jobs as one program, which needs backend=jax\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -184,7 +184,7 @@ def test_a_search_that_was_stopped_goes_on_to_its_total(tmp_path: Path) -> None:
 def test_a_random_search_whose_jobs_all_fail_says_why(tmp_path: Path) -> None:
     done = command("-m", "sweep=random", *FAST, "dataset.limit=200", "hydra.sweeper.n_trials=2", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "2 of 2 jobs did not finish; the same command with resume=true retries\n"
+    assert done.stderr == "2 of 2 jobs did not finish; the same command with resume=true retries them\n"
     assert done.stdout.count("FAILED: dataset.validation=200: holds out 200 of 200 training images") == 2
     assert [one.info.status for one in runs_in(tmp_path)] == ["FAILED"] * 3
 

@@ -53,13 +53,13 @@ def test_chance_is_judged_by_the_spread_over_seeds() -> None:
     p = p_value(one, two)
     # Both have the variance 2.5e-6, so t = 0.001 / sqrt(2 * 2.5e-6 / 5) = 1 with 8 degrees of freedom.
     assert p == pytest.approx(0.3466, abs=1e-4)
-    assert "not better than the next beyond chance" in verdict([one, two], ["a"])
+    assert "a=2 is not significantly better than the second row" in verdict([one, two], ["a"])
     rows = rank([*clear, *far], "maximize")
     assert verdict(rows, ["a"]).startswith(
-        "a=1 is better than the next beyond chance (Welch's t-test over the seeds, p"
+        "a=1 is significantly better than the second row (Welch's t-test over the seeds, p"
     )
     assert verdict(rows[:1], ["a"]) == ""
-    assert "one run" in verdict(rank([clear[0], far[0]], "maximize"), ["a", "seed"])
+    assert "by chance; add seed=0,1,2,3,4" in verdict(rank([clear[0], far[0]], "maximize"), ["a", "seed"])
 
 
 def test_rows_without_spread_differ_or_do_not() -> None:

@@ -125,7 +125,7 @@ def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     sweep = ("-m", *FAST, "optimizer=sgd", "optimizer.learning_rate=0.01,1e38,0.1")
     done = command(*sweep, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "1 of 3 jobs did not finish; the same command with resume=true retries\n"
+    assert done.stderr == "1 of 3 jobs did not finish; the same command with resume=true retries them\n"
     assert done.stdout.splitlines()[-3].startswith("-  1e+38")
     assert "FAILED: loss became nan in epoch 1" in done.stdout.splitlines()[-3]
     parent, jobs = sweep_in(tmp_path)
@@ -163,9 +163,10 @@ def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -
         ("model.hidden=16,0", "model.hidden=0: must be a whole number, at least 1"),
         ("model.hiden=16,32", "model.hiden=16: model (mlp) has no such key; did you mean hidden?"),
         ("model=mlp,cn", "model=cn: no such choice; did you mean cnn?"),
-        ("tracking.run_name=a,b", "tracking.run_name: is the same for all jobs of a sweep, so it has one value"),
-        ("seed=0,1,0", "seed=0,1,0: each value may be listed once"),
-        ("objective=loss,val_loss", "objective: is the same for all jobs of a sweep"),
+        ("tracking.run_name=a,b", "tracking.run_name: must have one value, which all jobs of a sweep share"),
+        ("seed=range(0)", "seed=range(0): has no value; type at least one, such as seed=0,1"),
+        ("seed=0,1,0", "seed=0,1,0: must list each value only once"),
+        ("objective=loss,val_loss", "objective: must have one value"),
         (
             "tracking.uri=postgresql://me:secret@host/db",
             "put an address with a password or parameters into MLFLOW_TRACKING_URI",
@@ -185,7 +186,7 @@ def test_a_sweep_preset_needs_m(tmp_path: Path) -> None:
     done = command("sweep=grid", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         1,
-        "sweep=grid: several runs, for which type python -m mnist_exp -m sweep=grid\n",
+        "sweep=grid: is a sweep; type python -m mnist_exp -m sweep=grid\n",
     )
 
 
@@ -212,7 +213,7 @@ def test_an_interrupted_sweep_ranks_what_finished(tmp_path: Path, number: int, c
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == code
-    assert stderr == "The sweep is KILLED; the same command with resume=true goes on\n"
+    assert stderr == "The sweep is KILLED; the same command with resume=true continues it\n"
     parent, jobs = sweep_in(tmp_path)
     assert parent.info.status == "KILLED"
     assert [job.info.status for job in jobs] == ["FINISHED", "KILLED"]
@@ -269,7 +270,7 @@ def test_resuming_skips_what_any_run_has_finished(tmp_path: Path) -> None:
 def test_a_library_call_does_not_resume() -> None:
     with pytest.raises(InputError, match="resume=true: is for the command line"):
         run("resume=true")
-    with pytest.raises(InputError, match="resume=true: needs the store"):
+    with pytest.raises(InputError, match="resume=true: needs a store"):
         compose(["resume=true", "tracking=none"])
 
 
@@ -342,7 +343,7 @@ def test_a_job_that_reaches_another_store_fails_loudly(tmp_path: Path) -> None:
         join_sweep(Parent("0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
     assert not (tmp_path / "elsewhere.db").exists()
     run(*QUICK, f"tracking.uri={tracking.uri}")
-    with pytest.raises(InputError, match="has no such store with this sweep"):
+    with pytest.raises(InputError, match="finds no store with this sweep"):
         join_sweep(Parent("0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
 
 

@@ -159,7 +159,7 @@ def test_bad_data_fails_the_run(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"nothing")
     done = command("dataset=npz", "dataset.path=bad.npz", cwd=tmp_path)
     assert done.returncode == 1
-    assert "dataset.path=bad.npz: must be a whole npz file" in done.stderr
+    assert "dataset.path=bad.npz: is not a valid npz file" in done.stderr
     [failed] = runs_in(tmp_path)
     assert failed.info.status == "FAILED"
 
