@@ -25,7 +25,10 @@ def parser(module: str, description: str, examples: str) -> argparse.ArgumentPar
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
-    """Exit with 1 and one message after bad input, 130 after Ctrl-C; of a bug, print the traceback."""
+    """Exit with 1 and one message after bad input, 130 after Ctrl-C; of a bug, print the traceback.
+
+    Where a shell split an argument, the message is about that: it is the reason for the error that came of it.
+    """
     try:
         yield
     except InputError as error:

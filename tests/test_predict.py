@@ -239,7 +239,7 @@ def test_a_model_of_something_else_than_images_is_refused(tmp_path: Path) -> Non
             model.add(keras.layers.Flatten())
             model.add(keras.layers.Dense(10))
         model.save(tmp_path / "model.keras")
-        with pytest.raises(InputError, match="must take images and give a probability a class"):
+        with pytest.raises(InputError, match="must take images and give a probability for each class"):
             load(tmp_path / "model.keras")
 
 

@@ -36,9 +36,9 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with tracker.open_sweep(sweep, _signature(sweep)) as record:
         try:
+            varied = " ".join(f"{key}={values}" for key, values in sweep.swept.items())
             print(
-                f"{_number_of_jobs(sweep.jobs)}: {' '.join(f'{k}={values}' for k, values in sweep.swept.items())}",
-                flush=True,
+                f"{_number_of_jobs(sweep.jobs)}: {varied or 'no key has several values, such as seed=0,1'}", flush=True
             )
             settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}", *search_settings(sweep, record)]
             ray = sweep.launcher.get("ray")

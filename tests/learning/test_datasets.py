@@ -157,7 +157,7 @@ def test_bad_npz_files_are_refused(tmp_path: Path, small: Arrays) -> None:
         whole.replace(b"PK\x03\x04", b"PK\x00\x00"),
     ):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"dataset.path=.*bad.npz: must"):
+        with pytest.raises(InputError, match=r"dataset.path=.*bad.npz: (is not a valid npz file|must hold)"):
             npz(path)
     np.savez(path, x_train=small["x_train"])
     with pytest.raises(InputError, match="must hold x_train, y_train, x_test and y_test; lacks"):

@@ -331,7 +331,7 @@ def test_what_a_program_cannot_do_is_refused(overrides: tuple[str, ...], message
 
 
 def test_one_backend_a_process(on_jax: OnJax) -> None:
-    with pytest.raises(InputError, match="backend=tensorflow: Keras runs with jax in this process"):
+    with pytest.raises(InputError, match="backend=tensorflow: Keras already runs with jax in this process"):
         on_jax(_on_tensorflow)
 
 

@@ -329,7 +329,7 @@ def test_which_way_is_better() -> None:
     }.items():
         assert objective_direction(compose(override.split(" ")).config) == expected
     with pytest.raises(
-        InputError, match=r"objective=val_acuracy: with these metrics, none .* did you mean val_accuracy\?"
+        InputError, match=r"objective=val_acuracy: this run logs no such metric; did you mean val_accuracy\?"
     ):
         compose(["objective=val_acuracy"])
     with pytest.raises(InputError, match=r"objective=val_accuracy: .* is logged; objective=val_loss fits"):
@@ -339,7 +339,7 @@ def test_which_way_is_better() -> None:
 def test_a_job_that_reaches_another_store_fails_loudly(tmp_path: Path) -> None:
     tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/elsewhere.db"]).config.tracking
     assert isinstance(tracking, MLflowTracking)
-    with pytest.raises(InputError, match="jobs on several machines need one that all reach"):
+    with pytest.raises(InputError, match="jobs on several machines need a store that all can reach"):
         join_sweep(Parent("0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
     assert not (tmp_path / "elsewhere.db").exists()
     run(*QUICK, f"tracking.uri={tracking.uri}")
