@@ -200,7 +200,7 @@ def in_bash(typed: str, folder: Path) -> str:
         ("model=layers", "model.layers=[Flatten,{Dense:{units:64,activation:relu}}]"),
         ("model=layers", "model.layers=[{Dense:{units:64,activation:relu,use_bias:false}},{Dense:{units:9,name:b}}]"),
         ("model=layers", "model.layers=[{Conv2D:{filters:8,kernel_size:[3,3]}},Flatten]"),
-        ("", "tracking.tags={relu:true,gelu:true}"),
+        ("", "tracking.tags={relu:true,relu6:true}"),
     ],
 )
 @pytest.mark.fast
