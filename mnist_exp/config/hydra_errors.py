@@ -1,13 +1,11 @@
 """Hydra's complaints in this project's words: one line that names the key, its value and what would be right."""
 
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby, takewhile
+from itertools import pairwise, takewhile
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -130,55 +128,16 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def split_by_shell(arguments: Sequence[str]) -> str:
-    r"""Return a message if a shell took the braces of an override for its own, which makes several arguments of it.
+    """Return a message if a shell took the braces of an override for its own, which makes several arguments of it.
 
-    >>> print(split_by_shell(["training.callbacks={A:b:1}", "training.callbacks={A:c:2}"]))
-    training.callbacks: the shell split this at its braces; type it in single quotes: 'training.callbacks={A:{b:1,c:2}}'
+    >>> split_by_shell(["training.callbacks={A:b:1}", "training.callbacks={A:c:2}"]).partition(":")[0]
+    'training.callbacks'
     >>> split_by_shell(["seed=1", "seed=2"])
     ''
     """
-    for key, group in groupby(arguments, lambda argument: argument.partition("=")[0]):
-        parts = list(group)
-        if len(parts) > 1 and re.match(r"\w+:(?!//)", parts[0][len(_before_braces(parts)) :]):
-            joined = _joined(parts)
-            shown = shlex.quote(joined) if joined and not _TWO_COLONS.search(joined) else f"'{key}=...'"
-            return f"{key}: the shell split this at its braces; type it in single quotes: {shown}"
-    return ""
-
-
-_TWO_COLONS = re.compile(r":[^][{},:]*:")  # which braces separated
-
-
-def _joined(parts: Sequence[str]) -> str:
-    """Undo a shell's expansion of braces; empty where it cannot be undone. Of several braces, the last vary fastest."""
-    for size in (number for number in range(len(parts), 1, -1) if len(parts) % number == 0):
-        chunks = [_in_braces(parts[first : first + size]) for first in range(0, len(parts), size)]
-        if all(chunks):
-            return chunks[0] if len(chunks) == 1 else _joined(chunks)
-    return ""
-
-
-def _common_start(texts: Sequence[str]) -> str:
-    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
-    return "".join(letters[0] for letters in alike)
-
-
-def _before_braces(parts: Sequence[str]) -> str:
-    common = _common_start(parts)
-    return common[: max(map(common.rfind, "={[:,")) + 1]
-
-
-def _in_braces(parts: Sequence[str]) -> str:
-    """Return one override with what differs in braces; empty where none can be read."""
-    start = _before_braces(parts)
-    rests = [part[len(start) :] for part in parts]
-    common_end = _common_start([rest[::-1] for rest in rests])[::-1]
-    for end in (common_end[index:] for index in range(len(common_end) + 1)):
-        joined = f"{start}{{{','.join(rest.removesuffix(end) for rest in rests)}}}{end}"
-        if end[:1] in ("", "}", "]", ","):
-            try:
-                OverridesParser.create().parse_override(joined)
-            except HydraException:
-                continue
-            return joined
+    for one, other in pairwise(arguments):
+        same = sum(1 for _ in takewhile(lambda letters: letters[0] == letters[1], zip(one, other, strict=False)))
+        alike = re.match(r"([\w./]+)=(?:.*[{\[:,])?", one[:same])
+        if alike and one != other and re.match(r"\w+:(?!//)", one[alike.end() :]):
+            return f"{alike[1]}: the shell split this at its braces; type it in single quotes: '{alike[1]}={{...}}'"
     return ""
