@@ -1,0 +1,271 @@
+"""README and docs/ tell the truth: their commands are run, and what is shown below a command is what it prints.
+
+In a block of `console`, a line that starts with `$ ` is a command, and what follows is its output: `...` stands for
+anything, a number with four decimals may be off by 0.02, durations and other decimals may be any. A command that fails
+must be shown with its message. A block of `bash` or `python` runs and succeeds; one of `yaml` is written to the file
+that is named beside `yaml`. A page is read from top to bottom in one folder that has `docs/` in it, like a checkout.
+RUN_ID is the last run that the page has printed, SWEEP_ID the last sweep.
+"""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .conftest import installed
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+# What no page's test runs, and where it is run instead.
+ELSEWHERE = {
+    "git clone": "test_the_first_commands_of_the_readme",
+    "cd mnist_exp": "test_the_first_commands_of_the_readme",
+    "python3 -m venv": "test_the_first_commands_of_the_readme",
+    "pip install": "test_the_first_commands_of_the_readme, .ci/run",
+    "python -m tests.benchmarks": "takes half an hour",
+    "pytest": ".ci/run",
+    ".ci/run": ".ci/run",
+}
+# What a command needs that a plain installation does not bring.
+EXTRAS = {
+    "launcher=joblib": "hydra-joblib-launcher",
+    "launcher=ray": "hydra-ray-launcher",
+    "launcher=submitit": "hydra-submitit-launcher",
+    "sweep=optuna": "hydra-optuna-sweeper",
+    "sweep=random": "hydra-optuna-sweeper",
+    "fashion_mnist": "a network",
+}
+# What goes on until it is stopped; each is on one page, so that two never want the same port.
+SERVERS = ("mlflow ui", "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db\nmlflow models serve")
+# A quarter of an hour, which one epoch of few images shows as well.
+SHORTENED = {"experiment=best": "training.epochs=1 dataset.limit=2000 dataset.validation=500"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, what is shown below it (of a yaml block: its file), the language of its block, and where it is."""
+
+    text: str
+    shown: str
+    kind: str
+    place: str
+
+
+def commands_of(page: Path) -> list[Command]:
+    """Return what the fenced blocks of a page hold, in its order."""
+    found: list[Command] = []
+    text = page.read_text()
+    for block in re.finditer(r"^```(\w*) ?(.*)\n((?:.*\n)*?)```$", text, re.MULTILINE):
+        language, beside, content = block.groups()
+        place = f"{page.name}:{text.count(chr(10), 0, block.start()) + 1}"
+        assert language in {"console", "bash", "python", "yaml", "text"}, f"{place}: {language} is none of those"
+        if language == "console":
+            for part in re.split(r"^\$ ", content, flags=re.MULTILINE)[1:]:
+                typed, _, shown = part.partition("\n")
+                found.append(Command(typed, shown, "bash", place))
+        elif language != "text":
+            found.append(Command(content, beside, language, place))
+    return found
+
+
+def in_sentences(page: Path) -> list[str]:
+    """Return the whole commands that stand in sentences and tables."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"`((?:python -m mnist_exp|mnist_exp |eval )[^`]*)`", prose)
+    return [" ".join(span.split()) for span in spans]
+
+
+class Reader:
+    """Somebody who types commands one after the other in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.printed = ""
+        self.servers: list[subprocess.Popen[str]] = []
+        (folder / "docs").symlink_to(ROOT / "docs")
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+
+    def type(self, command: Command) -> None:
+        """Type one command, and compare what it prints with what is shown."""
+        if command.kind == "yaml":
+            file = self.folder / command.shown
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(command.text)
+            return
+        text = "\n".join(line for line in command.text.splitlines() if runs_here(line))
+        for word, shorter in SHORTENED.items():
+            text = text.replace(word, f"{word} {shorter}")
+        for name, word in (("RUN_ID", "Run"), ("SWEEP_ID", "Sweep")):
+            if name in text:
+                text = text.replace(name, self.last(word))
+        if text.startswith(SERVERS):
+            self.serve(text)
+            return
+        program = [sys.executable, "-c"] if command.kind == "python" else ["bash", "-euo", "pipefail", "-c"]
+        returncode, printed = self.run([*program, text])
+        self.printed += printed
+        print(f"$ {text}\n{printed}")  # pytest shows it of a test that fails
+        assert returncode == 0 or command.shown, f"{command.place}: {text}\n{printed}"
+        if command.shown:
+            assert_shown(command.shown, printed.replace(self.last("Run"), "RUN_ID"), command.place)
+
+    def run(self, arguments: list[str]) -> tuple[int, str]:
+        """Run a program in a terminal; return its exit status, and what is to be read there at the end."""
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            arguments, cwd=self.folder, env=self.environment, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        printed = b""
+        with suppress(OSError):  # which is how Linux says that nobody writes any more
+            while chunk := os.read(ours, 65536):
+                printed += chunk
+        os.close(ours)
+        lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x08", "", printed.decode()).replace("\r\n", "\n").split("\n")
+        return process.wait(), "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+
+    def last(self, word: str) -> str:
+        """Return the id of the last run or sweep that was printed."""
+        found = re.findall(rf"^{word} ([0-9a-f]{{32}}) in", self.printed, re.MULTILINE)
+        return found[-1] if found else f"no {word} before"
+
+    def serve(self, text: str) -> None:
+        """Start a server, and wait until it answers."""
+        server = subprocess.Popen(
+            ["bash", "-c", text],
+            cwd=self.folder,
+            env=self.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.servers.append(server)
+        assert server.stderr is not None
+        assert any("Uvicorn running on" in line for line in server.stderr), text
+
+    def leave(self) -> None:
+        """Stop the servers."""
+        for server in self.servers:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.communicate()
+
+
+def runs_here(line: str) -> bool:
+    """Whether a command is run by the tests of this file, with what is installed."""
+    return not line.startswith(tuple(ELSEWHERE)) and all(
+        installed(extra) for word, extra in EXTRAS.items() if word in line
+    )
+
+
+def assert_shown(shown: str, printed: str, place: str) -> None:
+    """Check that the lines that are shown are printed, in their order, and others only where `...` stands."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    at, anywhere = 0, False
+    for wanted in (line.strip() for line in shown.splitlines() if line.strip()):
+        if wanted == "...":
+            anywhere = True
+            continue
+        found = [index for index in range(at, len(lines) if anywhere else at + 1) if same(wanted, lines[index:])]
+        assert found, f"{place} shows\n{wanted}\nwhich is not printed after line {at} of\n{printed}"
+        at, anywhere = found[0] + 1, False
+    assert anywhere or at == len(lines), f"{place} does not show\n{lines[at:]}"
+
+
+def same(wanted: str, lines: list[str]) -> bool:
+    """Whether the first of `lines` says what is shown."""
+    pattern, scores = "", []
+    for token in re.findall(r"\.\.\.|\d+\.\d+|\d+m?s\b|\s+|━+|[^\s.\d━]+|.", wanted):
+        if re.fullmatch(r"\d\.\d{4}", token):
+            pattern += r"(\d\.\d{4})"
+            scores.append(float(token))
+        elif token == "..." or "━" in token:
+            pattern += ".*"
+        elif re.fullmatch(r"\d+\.\d+", token):
+            pattern += r"[\d.]+(?:e-\d+)?"
+        elif re.fullmatch(r"\d+m?s", token):
+            pattern += r"\d+[mu]?s"
+        else:
+            pattern += r"\s+" if token.isspace() else re.escape(token)
+    found = re.fullmatch(pattern, lines[0]) if lines else None
+    return found is not None and all(abs(float(a) - b) <= 0.02 for a, b in zip(found.groups(), scores, strict=True))
+
+
+# README in the plain tests, the guide, which takes minutes, among the slow ones.
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=str(page.relative_to(ROOT)), marks=[pytest.mark.slow] * (page != PAGES[0]))
+        for page in PAGES
+    ],
+)
+def test_what_a_page_shows_is_what_its_commands_print(page: Path, tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    try:
+        for command in commands_of(page):
+            reader.type(command)
+    finally:
+        reader.leave()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", sorted({text for page in PAGES for text in in_sentences(page)}))
+def test_a_command_that_a_sentence_or_table_names_runs(text: str, tmp_path: Path) -> None:
+    if not runs_here(text):
+        pytest.skip("needs an extra")
+    reader = Reader(tmp_path)
+    if ".compare" in text or "RUN_ID" in text:
+        reader.type(Command("python -m mnist_exp training.epochs=1", "", "bash", "a run to start from"))
+    reader.type(Command(text, "", "bash", "a sentence"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a checkout, to clone it")
+def test_the_first_commands_of_the_readme(tmp_path: Path) -> None:
+    first = commands_of(PAGES[0])[0].text.replace("REPOSITORY", str(ROOT))
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", first], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "TEST accuracy: 0.89" in done.stdout
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    assert not re.search(r"^    \S", prose, re.MULTILINE), "an indented block would not be run"
+    for link in re.findall(r"\]\(([^)]+)\)", prose):
+        path, _, heading = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", found).lower().replace(" ", "-") for found in headings}, link
+
+
+@pytest.mark.fast
+def test_every_extra_that_a_page_installs_exists() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {extra for page in PAGES for extra in re.findall(r"pip install -e '\.\[(\w+)\]'", page.read_text())}
+    assert {"jax", "joblib", "optuna", "ray", "slurm", "test"} <= named <= set(extras)
+
+
+@pytest.mark.fast
+def test_every_module_is_where_the_guide_says() -> None:
+    guide = (ROOT / "docs" / "extending.md").read_text()
+    modules = {path.name for path in (ROOT / "mnist_exp").rglob("*.py")} - {"__init__.py"}
+    assert modules == set(re.findall(r"\w+\.py", guide[: guide.index("## Without Python")]))
+
+
+@pytest.mark.fast
+def test_both_languages_type_the_same() -> None:
+    english, japanese = (commands_of(ROOT / "docs" / name) for name in ("first-steps.md", "first-steps.ja.md"))
+    assert [(c.text, c.shown) for c in english] == [(c.text, c.shown) for c in japanese]
