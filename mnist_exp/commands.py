@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mnist_exp.config.hydra_errors import split_by_shell
+from mnist_exp.config.overrides import refuse_split
 from mnist_exp.errors import InputError, printable
 from mnist_exp.redaction import traceback_text
 
@@ -25,14 +25,12 @@ def parser(module: str, description: str, examples: str) -> argparse.ArgumentPar
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
-    """Exit with 1 and one message after bad input, 130 after Ctrl-C; of a bug, print the traceback.
-
-    Where a shell split an argument, the message is about that: it is the reason for the error that came of it.
-    """
+    """Exit with 1 and one message after bad input, 130 after Ctrl-C; of a bug, print the traceback."""
     try:
+        refuse_split(sys.argv[1:])
         yield
     except InputError as error:
-        sys.exit(printable(split_by_shell(sys.argv[1:]) or str(error)))
+        sys.exit(printable(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

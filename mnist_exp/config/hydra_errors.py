@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise, takewhile
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -68,7 +67,7 @@ def _explain_missing(error: MissingConfigException, overrides: Sequence[str]) ->
         if f"{override.key}/{override.value}" == missing:  # a choice with a slash, such as a path
             group, choice = override.key, override.value
     if (extra := _EXTRAS.get(f"{group}={choice}")) is not None:
-        return f"{group}={choice}: is not installed; pip install 'mnist_exp[{extra}]' brings it"
+        return f"{group}={choice}: is not installed; pip install -e '.[{extra}]' in the project's folder brings it"
     options = sorted(error.options or [])
     if not group or not options:
         return str(error).splitlines()[0]
@@ -125,19 +124,3 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
             child._is_none() or child._is_interpolation()
         ):
             yield from _leaves(child, f"{prefix}{name}.")
-
-
-def split_by_shell(arguments: Sequence[str]) -> str:
-    """Return a message if a shell took the braces of an override for its own, which makes several arguments of it.
-
-    >>> split_by_shell(["training.callbacks={A:b:1}", "training.callbacks={A:c:2}"]).partition(":")[0]
-    'training.callbacks'
-    >>> split_by_shell(["seed=1", "seed=2"])
-    ''
-    """
-    for one, other in pairwise(arguments):
-        same = sum(1 for _ in takewhile(lambda letters: letters[0] == letters[1], zip(one, other, strict=False)))
-        alike = re.match(r"([\w./]+)=(?:.*[{\[:,])?", one[:same])
-        if alike and one != other and re.match(r"\w+:(?!//)", one[alike.end() :]):
-            return f"{alike[1]}: the shell split this at its braces; type it in single quotes: '{alike[1]}={{...}}'"
-    return ""

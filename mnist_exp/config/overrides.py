@@ -3,6 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+from mnist_exp.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,23 @@ def is_of_tracking(argument: str) -> bool:
     (True, False)
     """
     return "=" in argument and Override.of(argument).is_below("tracking")
+
+
+def refuse_split(arguments: Sequence[str]) -> None:
+    """Refuse a key that is typed twice in a row with different values, of which Hydra would take the last.
+
+    A shell makes that of braces: of `model.hidden={16,32}`, `model.hidden=16 model.hidden=32`.
+
+    Raises:
+        InputError: with the quotes that keep the braces.
+    """
+    for one, other in pairwise(arguments):
+        key, _, value = one.partition("=")
+        if value and other.startswith(f"{key}=") and one != other:
+            raise InputError(
+                f"{key}: is given twice in a row, as a shell does with braces; type them in single quotes: "
+                f"'{key}={{...}}', or a value each for a sweep: -m {key}=A,B"
+            )
 
 
 def values_of(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:

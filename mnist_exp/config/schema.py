@@ -313,7 +313,7 @@ def _check_backend(config: Config) -> None:
     if config.backend != "jax":
         return
     if importlib.util.find_spec("jax") is None:
-        raise InputError("backend=jax: is not installed; pip install 'mnist_exp[jax]' brings it")
+        raise InputError("backend=jax: is not installed; pip install -e '.[jax]' in the project's folder brings it")
     for name, arguments in config.training.callbacks.items():
         if name in _NEED_EVERY_BATCH or (arguments or {}).get("save_freq", "epoch") != "epoch":
             raise InputError(

@@ -193,5 +193,8 @@ def test_a_random_search_whose_jobs_all_fail_says_why(tmp_path: Path) -> None:
 def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path) -> None:
     done = command("-m", "seed=0,1", "hydra/launcher=ray", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr == "hydra/launcher=ray: is not installed; pip install 'mnist_exp[ray]' brings it\n"
+    assert (
+        done.stderr
+        == "hydra/launcher=ray: is not installed; pip install -e '.[ray]' in the project's folder brings it\n"
+    )
     assert list(tmp_path.iterdir()) == []
