@@ -229,7 +229,7 @@ def test_a_job_whose_loss_is_no_number_fails_alone(on_jax: OnJax) -> None:
     linear = ("optimizer=sgd", "model.activation=linear")
     jobs = [(*linear, f"optimizer.learning_rate={rate}") for rate in (0.1, 1e30, 0.2)]
     first, second, third = on_jax(_together, *jobs)
-    assert "loss became nan in epoch 1; a smaller optimizer.learning_rate" in second["error"]
+    assert "loss became nan in epoch 1; try a smaller optimizer.learning_rate" in second["error"]
     for job, of_stack in ((jobs[0], first), (jobs[2], third)):
         assert "FAILED" not in of_stack["log"]
         assert of_stack["history"]["loss"] == pytest.approx(on_jax(_alone, *job)["history"]["loss"], abs=1e-5)

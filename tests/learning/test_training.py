@@ -191,7 +191,7 @@ def test_a_learning_rate_can_fall_by_schedule_or_on_a_plateau() -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run() -> None:
-    with pytest.raises(InputError, match=r"loss became nan in epoch \d; a smaller optimizer.learning_rate"):
+    with pytest.raises(InputError, match=r"loss became nan in epoch \d; try a smaller optimizer.learning_rate"):
         quick("optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear", "training.epochs=5")
 
 
