@@ -48,7 +48,7 @@ class Result:
     history: dict[str, list[float]]
     scores: dict[str, float]
     objective: float
-    model: "keras.Sequential"
+    model: "keras.Model"
     run_id: str | None
     config: Config
     output: Path

@@ -125,7 +125,7 @@ def _print_summary(trained: Trained, config: Config, run: Run) -> None:
     print(run.describe())
 
 
-def complete(output: Path, config: Config) -> tuple["keras.Sequential", datasets.Data]:
+def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data]:
     """Draw the figures of a job that has its weights in `output`; return its model and its data."""
     from mnist_exp.learning import models
 
@@ -135,7 +135,7 @@ def complete(output: Path, config: Config) -> tuple["keras.Sequential", datasets
     return model, data
 
 
-def _draw(history: dict[str, list[float]], data: datasets.Data, model: "keras.Sequential", folder: Path) -> None:
+def _draw(history: dict[str, list[float]], data: datasets.Data, model: "keras.Model", folder: Path) -> None:
     from mnist_exp import figures
     from mnist_exp.learning.training import predict
 

@@ -46,8 +46,12 @@ EXTRAS = {
 }
 # What goes on until it is stopped; each is on one page, so that two never want the same port.
 SERVERS = ("mlflow ui", "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db\nmlflow models serve")
-# Minutes and more, of which one epoch shows as much here; tests/test_predict.py trains the first to its end.
-SHORTENED = {"experiment=convnet": "training.epochs=1", "experiment=best": "training.epochs=1 dataset.limit=6000"}
+# Minutes and more, of which one epoch shows as much here; tests/test_predict.py trains the first two to their end.
+SHORTENED = {
+    "experiment=convnet": "training.epochs=1",
+    "experiment=resnet": "training.epochs=1",
+    "experiment=best": "training.epochs=1 dataset.limit=6000",
+}
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,10 @@ def convert(wanted: Any, value: Any, key: str) -> Any:
 def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
     base, rule = get_args(wanted)
     if isinstance(rule, KerasName):
-        keras_names.check_spec(rule.kind, value, key)
+        if rule.kind == "layers":
+            keras_names.check_layer(value, key)
+        else:
+            keras_names.check_spec(rule.kind, value, key)
         return value
     try:
         converted = convert(base, value, key)

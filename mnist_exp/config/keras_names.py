@@ -99,6 +99,10 @@ _RANGES = {
 }
 
 
+# What may stand in place of a class's name.
+_OTHER_WORDS = {"metrics": frozenset({"accuracy"}), "layers": frozenset({"Branches", "Residual"})}
+
+
 def check_name(kind: str, name: Any, key: str) -> None:
     """Check that `name` is one of `ALLOWED[kind]` and that the installed Keras has it.
 
@@ -110,7 +114,7 @@ def check_name(kind: str, name: Any, key: str) -> None:
         if not has_class(kind, name):
             raise InputError(f"{key}={name}: the installed Keras has no {name}; a newer Keras may have it")
         return
-    nearest = allowed | {"accuracy"} if kind == "metrics" else allowed
+    nearest = allowed | _OTHER_WORDS.get(kind, frozenset())
     hint = did_you_mean(str(name), nearest) or f"; the choices are {', '.join(sorted(allowed, key=str.lower))}"
     where = key if key.endswith(f".{name}") else f"{key}={show(name)}"
     raise InputError(f"{where}: not one of the {kind} that can be used here{hint}")
@@ -129,6 +133,34 @@ def check_spec(kind: str, spec: Any, key: str) -> None:
             raise InputError(f"{key}={show(spec)}: an activation takes no arguments here; write {name}")
         return
     check_arguments(kind, name, arguments, key if isinstance(spec, str) else f"{key}.{name}")
+
+
+def check_layer(spec: Any, key: str) -> None:
+    """Check an item of a list of layers: a layer, as `check_spec` does, or a block of layers.
+
+    `{Residual: [LAYERS]}` adds its input to what its layers give; `{Branches: [[LAYERS], [LAYERS]]}` joins what the
+    branches give along their last axis.
+
+    Raises:
+        InputError: as `check_spec` does, or if a block does not hold lists of layers.
+    """
+    match spec:
+        case {"Residual": layers, **others} if not others:
+            _check_layers(layers, f"{key}.Residual")
+        case {"Branches": [_, _, *_] as branches, **others} if not others:
+            for index, layers in enumerate(branches):
+                _check_layers(layers, f"{key}.Branches[{index}]")
+        case {"Branches": other}:
+            raise InputError(f"{key}.Branches={show(other)}: must be two or more lists of layers, [[LAYERS], [LAYERS]]")
+        case _:
+            check_spec("layers", spec, key)
+
+
+def _check_layers(layers: Any, key: str) -> None:
+    if not isinstance(layers, list):
+        raise InputError(f"{key}={show(layers)}: must be a list of layers, such as [Flatten, {{Dense: {{units: 64}}}}]")
+    for index, layer in enumerate(layers):
+        check_layer(layer, f"{key}[{index}]")
 
 
 def parse_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:

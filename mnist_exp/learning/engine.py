@@ -25,7 +25,7 @@ class Trained:
     `test_` value for each metric, and `fit_seconds`, the wall time of `fit`. `seconds`: of training and evaluating.
     """
 
-    model: "keras.Sequential"
+    model: "keras.Model"
     history: dict[str, list[float]]
     kept_epoch: int
     scores: dict[str, float]

@@ -31,7 +31,7 @@ from mnist_exp.learning.jax_program import (
     take_out,
 )
 from mnist_exp.learning.keras_backend import build_symbolically, keras
-from mnist_exp.learning.models import REFUSALS, build, keras_reason, servable, set_seed, trainable
+from mnist_exp.learning.models import REFUSALS, build, keras_reason, output_shapes, servable, set_seed, trainable
 from mnist_exp.learning.preprocessing import fit_preprocessor
 from mnist_exp.learning.training import (
     EVALUATION_BATCH,
@@ -60,7 +60,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         set_seed(experiment.config.seed)
         model = build(config.model, preprocessor.shape, data.classes)
         served.append(servable(model, preprocessor, image_shape))
-        compiled.append(trainable(served[-1], config.preprocessing.augment, image_shape))
+        compiled.append(trainable(model, preprocessor, config.preprocessing.augment, image_shape))
         compile_model(compiled[-1], experiment.config.optimizer, config.training, one_hot=preprocessor.one_hot)
     start = time.perf_counter()
     fitted = fit(
@@ -219,11 +219,11 @@ def _memory_limits() -> Iterator[int]:
         yield int(text)
 
 
-def _bytes_a_job(model: keras.Sequential, batch_size: int) -> int:
+def _bytes_a_job(model: keras.Model, batch_size: int) -> int:
     """Estimate: a weight with its gradient and two optimizer variables in the model, in the stack and on their way
     between; and, for a batch, each layer's output with its gradient, twice as XLA may keep a copy. Four bytes each."""
-    weights, outputs = int(model.count_params()), sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
-    return 4 * (12 * weights + 4 * max(batch_size, EVALUATION_BATCH) * int(outputs))
+    weights, outputs = int(model.count_params()), sum(map(math.prod, output_shapes(model)))
+    return 4 * (12 * weights + 4 * max(batch_size, EVALUATION_BATCH) * outputs)
 
 
 def _create_variables(models: Sequence[keras.Model], x: Any, y: Any) -> None:

@@ -4,7 +4,8 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def layer_specs(config: Model) -> list[Any]:
             return config.layers
 
 
-def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Sequential:
+def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
     """Build the model for prepared images, with one softmax unit a class as its output.
 
     Args:
@@ -82,30 +83,70 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Sequenti
     Raises:
         InputError: naming the layer that Keras refuses, such as one that does not fit the shape before it.
     """
-    flow = keras.Input(shape)
-    layers: list[Any] = []
-    output = {"Dense": {"units": classes, "activation": "softmax"}}
-    specs = [*layer_specs(config), output]
+    inputs = keras.Input(shape)
+    flow = _connect(inputs, layer_specs(config), f"model={config.kind}, layer {{}}".format)
+    if len(flow.shape) != 2:
+        raise InputError(
+            f"model={config.kind}: the last layer gives shape {flow.shape[1:]}, the output layer takes "
+            "vectors; add Flatten or GlobalAveragePooling2D, or start with preprocessing=flatten"
+        )
+    outputs = make("layers", {"Dense": {"units": classes, "activation": "softmax"}})(flow)
+    try:
+        return keras.Model(inputs, outputs)
+    except REFUSALS as error:  # two layers of one name
+        raise InputError(f"model={config.kind}: {keras_reason(error)}") from error
+
+
+def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> Any:
+    """Return what `flow` becomes in layers and blocks of layers, one after the other.
+
+    Args:
+        flow: a Keras tensor.
+        specs: each as `config.keras_names.check_layer` has it.
+        place: the words for the place of a layer, by its index.
+    """
     for index, spec in enumerate(specs):
-        if spec is output and len(flow.shape) != 2:
-            raise InputError(
-                f"model={config.kind}: the last layer gives shape {flow.shape[1:]}, the output layer takes "
-                "vectors; add Flatten or GlobalAveragePooling2D, or start with preprocessing=flatten"
-            )
-        try:
-            layer = make("layers", spec)
-            flow_after = layer(flow)
-            _ = flow_after.shape  # which a layer that gives several tensors has not
-            keras.Sequential([*layers, layer])  # refuses a name that is taken
-        except REFUSALS as error:
-            needs = "; if it is for images: preprocessing=image" if len(shape) == 1 else ""
-            raise InputError(
-                f"model={config.kind}, layer {index}, {keras_names.show(spec)}: does not fit its input of shape "
-                f"{flow.shape[1:]} ({keras_reason(error)}){needs}"
-            ) from error
-        layers.append(layer)
-        flow = flow_after
-    return keras.Sequential([keras.Input(shape), *layers])
+        where = place(index)
+        match spec:
+            case {"Residual": layers}:
+                after = _connect(flow, layers, f"{where}.Residual[{{}}]".format)
+                flow = keras.layers.Add()([_shortcut(flow, after.shape, where), after])
+            case {"Branches": branches}:
+                places = [f"{where}.Branches[{number}][{{}}]".format for number in range(len(branches))]
+                ends = [_connect(flow, layers, within) for layers, within in zip(branches, places, strict=True)]
+                flow = _apply(keras.layers.Concatenate, ends, where)
+            case _:
+                flow = _apply(partial(make, "layers", spec), flow, f"{where}, {keras_names.show(spec)}")
+    return flow
+
+
+def _apply(make_layer: Callable[[], Any], flow: Any, where: str) -> Any:
+    """Return what a new layer gives for a tensor, or for a list of tensors."""
+    try:
+        after = make_layer()(flow)
+        _ = after.shape  # which a layer that gives several tensors has not
+    except REFUSALS as error:
+        shapes = [one.shape[1:] for one in flow] if isinstance(flow, list) else flow.shape[1:]
+        needs = "; if it is for images: preprocessing=image" if len(shapes) == 1 else ""
+        raise InputError(f"{where}: does not fit its input of shape {shapes} ({keras_reason(error)}){needs}") from error
+    return after
+
+
+def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
+    """Return `flow` in the shape that a residual block's layers give: as it is, or through one layer that learns."""
+    _, *before = flow.shape
+    _, *after = wanted
+    if before == after:
+        return flow
+    if len(before) == len(after) == 1:
+        return keras.layers.Dense(after[0])(flow)
+    if len(before) == len(after) == 3:
+        strides = [-(-had // has) for had, has in zip(before[:2], after[:2], strict=True)]
+        if [-(-had // stride) for had, stride in zip(before[:2], strides, strict=True)] == after[:2]:
+            return keras.layers.Conv2D(after[2], 1, strides=strides, padding="same")(flow)
+    raise InputError(
+        f"{where}.Residual: gives shape {tuple(after)}, to which its input of {tuple(before)} cannot be added"
+    )
 
 
 def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...]) -> keras.Sequential | None:
@@ -148,25 +189,43 @@ def keras_reason(error: Exception) -> str:
     return said[0].rstrip(".") if said else type(error).__name__
 
 
-def servable(model: keras.Sequential, preprocessor: Preprocessor, image_shape: tuple[int, ...]) -> keras.Sequential:
-    """Return the trained `model` behind its own preprocessing: it takes raw images (N, *image_shape), 0 to 255.
+def servable(model: keras.Model, preprocessor: Preprocessor, image_shape: tuple[int, ...]) -> keras.Model:
+    """Return `model` behind its own preprocessing: it takes raw images (N, *image_shape), 0 to 255.
 
-    Its layers are those of `model`, not copies.
+    It has the layers of `model`, not copies.
     """
-    return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *preprocessor.layers(), *model.layers])
+    return _behind(preprocessor.layers(), model, image_shape)
 
 
-def trainable(served: keras.Sequential, augment: Sequence[Any], image_shape: tuple[int, ...]) -> keras.Sequential:
-    """Return the layers of a model that takes raw images, behind those of `augmentation`, which act only in training.
+def trainable(
+    model: keras.Model, preprocessor: Preprocessor, augment: Sequence[Any], image_shape: tuple[int, ...]
+) -> keras.Model:
+    """Return the same behind the layers of `augmentation` too, which act only in training.
 
     Raises:
         InputError: naming the layer of `augment` that Keras refuses.
     """
-    layers = [*_augmentation_layers(augment, image_shape), *served.layers]
-    return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *layers])
+    return _behind([*_augmentation_layers(augment, image_shape), *preprocessor.layers()], model, image_shape)
 
 
-def load(path: Path) -> keras.Sequential:
+def _behind(layers: Sequence[Any], model: keras.Model, image_shape: tuple[int, ...]) -> keras.Model:
+    flow = inputs = keras.Input(image_shape, dtype="uint8")
+    for layer in layers:
+        flow = layer(flow)
+    alone = keras.Model(model.input, model.output)  # without optimizer and loss, which would be saved with it
+    return keras.Model(inputs, alone(flow))
+
+
+def output_shapes(model: keras.Model) -> Iterator[tuple[int, ...]]:
+    """Yield the shape of each layer's output, without the batch axis; of a model within it, those of its layers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from output_shapes(layer)
+        elif not isinstance(layer, keras.layers.InputLayer):
+            yield tuple(layer.output.shape[1:])
+
+
+def load(path: Path) -> keras.Model:
     """Load a model that `servable` made and Keras saved, from a file that may come from others.
 
     Raises:
@@ -195,11 +254,13 @@ _IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [13])?\)")  # height
 
 
 _KEPT = {
-    "keras": frozenset({"DTypePolicy", "Sequential"}),
+    "None": frozenset({"__keras_tensor__"}),
+    "keras": frozenset({"DTypePolicy"}),
     "keras.constraints": keras_names.ALLOWED["constraints"],
     "keras.initializers": keras_names.ALLOWED["initializers"],
-    "keras.layers": keras_names.ALLOWED["layers"] | {"InputLayer"},
+    "keras.layers": keras_names.ALLOWED["layers"] | {"Add", "Concatenate", "InputLayer"},
     "keras.regularizers": keras_names.ALLOWED["regularizers"],
+    "keras.src.models.functional": frozenset({"Functional"}),
 }
 
 

@@ -17,7 +17,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Labels
 from mnist_exp.learning.engine import Trained
 from mnist_exp.learning.keras_backend import keras, leave_gradients_of_one_replica
-from mnist_exp.learning.models import REFUSALS, keras_reason, make
+from mnist_exp.learning.models import REFUSALS, keras_reason, make, output_shapes
 
 EpochMetrics = Mapping[str, float]
 
@@ -36,7 +36,7 @@ class Fitted:
     kept_epoch: int
 
 
-def trained(served: keras.Sequential, fitted: Fitted, test: Mapping[str, float], seconds: float) -> Trained:
+def trained(served: keras.Model, fitted: Fitted, test: Mapping[str, float], seconds: float) -> Trained:
     """Return what a model that takes raw images was trained to; `test`: the loss and metrics on the test set."""
     scores = {f"test_{name}": value for name, value in test.items()} | {"fit_seconds": fitted.seconds}
     return Trained(served, fitted.history, fitted.kept_epoch, scores, seconds)
@@ -123,8 +123,8 @@ def predict(model: keras.Model, x: Any) -> Labels:
 
 def evaluation_batch(model: keras.Model) -> int:
     """Return how many images a model takes at once where none of them is learned from."""
-    shapes = [model.input_shape, *(layer.output.shape for layer in model.layers)]
-    return max(EVALUATION_BATCH, _NUMBERS_AT_ONCE // max(int(math.prod(shape[1:])) for shape in shapes))
+    largest: int = max(math.prod(shape) for shape in (model.input_shape[1:], *output_shapes(model)))
+    return max(EVALUATION_BATCH, _NUMBERS_AT_ONCE // largest)
 
 
 def _make(kind: str, spec: Any, key: str) -> Any:

@@ -93,7 +93,7 @@ class MLflowSweep(SweepRecord):
         """Return whether the figures and the model of a job were recorded; the model is the last of them."""
         return has_model(self._client, job.run_id)
 
-    def log_model(self, job: Job, model: "keras.Sequential", data: Data) -> None:
+    def log_model(self, job: Job, model: "keras.Model", data: Data) -> None:
         """Record the figures and the model of a job that were made after it had ended."""
         folder = Folder(Path(job.output))
         save_model(model, data, folder)

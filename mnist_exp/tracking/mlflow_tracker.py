@@ -181,7 +181,7 @@ class MLflowRun(Run):
         super().log_scores(scores, kept_epoch)
         self._send()
 
-    def log_model(self, model: "keras.Sequential", data: Data) -> None:
+    def log_model(self, model: "keras.Model", data: Data) -> None:
         """Record the model, with a signature and an input example."""
         save_model(model, data, self.folder)
 

@@ -74,7 +74,7 @@ class Run:
         self.folder.measure(0, scores)
         self.folder.change(scores=dict(scores), kept_epoch=kept_epoch)
 
-    def log_model(self, model: "keras.Sequential", data: Data) -> None:
+    def log_model(self, model: "keras.Model", data: Data) -> None:
         """Record the model, which takes raw images; its weights lie in the folder already."""
 
     def end(self, status: str, reason: str = "") -> None:
@@ -140,7 +140,7 @@ class SweepRecord:
         """Return whether the figures and the model of a job were recorded."""
         return (Path(job.output) / "figures").is_dir()
 
-    def log_model(self, job: Job, model: "keras.Sequential", data: Data) -> None:
+    def log_model(self, job: Job, model: "keras.Model", data: Data) -> None:
         """Record the figures and the model of a job that were made after it had ended."""
 
     def register(self, job: Job) -> str:  # noqa: ARG002

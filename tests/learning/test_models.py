@@ -3,6 +3,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mnist_exp.config.composition import compose
@@ -15,22 +16,27 @@ def built(*overrides: str, shape: tuple[int, ...] = (28, 28, 1), classes: int = 
     return build(compose(overrides).config.model, shape, classes)
 
 
+def layers_of(model: Any) -> list[Any]:
+    assert isinstance(model.layers[0], keras.layers.InputLayer)
+    return list(model.layers[1:])
+
+
 def kinds(model: Any) -> list[str]:
-    return [type(layer).__name__ for layer in model.layers]
+    return [type(layer).__name__ for layer in layers_of(model)]
 
 
 def test_the_baseline_is_784_16_10_with_sigmoid_and_softmax() -> None:
     model = built(shape=(784,))
     assert model.count_params() == 784 * 16 + 16 + 16 * 10 + 10
-    assert [layer.activation.__name__ for layer in model.layers] == ["sigmoid", "softmax"]
+    assert [layer.activation.__name__ for layer in layers_of(model)] == ["sigmoid", "softmax"]
 
 
 def test_hidden_layers_activation_and_dropout() -> None:
     model = built("model.hidden=[128,64]", "model.activation=relu", "model.dropout=0.2", shape=(784,), classes=7)
     assert kinds(model) == ["Dense", "Dropout", "Dense", "Dropout", "Dense"]
-    assert [layer.units for layer in model.layers if hasattr(layer, "units")] == [128, 64, 7]
-    assert model.layers[1].rate == 0.2
-    assert model.layers[0].activation is keras.activations.relu
+    assert [layer.units for layer in layers_of(model) if hasattr(layer, "units")] == [128, 64, 7]
+    assert layers_of(model)[1].rate == 0.2
+    assert layers_of(model)[0].activation is keras.activations.relu
 
 
 def test_linear_has_the_output_layer_alone() -> None:
@@ -40,8 +46,8 @@ def test_linear_has_the_output_layer_alone() -> None:
 def test_a_convolution_and_a_pooling_for_each_number_of_filters() -> None:
     model = built("model=cnn", "model.filters=[4,8]", "model.kernel_size=5", "model.hidden=32")
     assert kinds(model) == ["Conv2D", "MaxPooling2D", "Conv2D", "MaxPooling2D", "Flatten", "Dense", "Dense"]
-    assert model.layers[0].kernel_size == (5, 5)
-    assert model.layers[4].output.shape == (None, 7 * 7 * 8)
+    assert layers_of(model)[0].kernel_size == (5, 5)
+    assert layers_of(model)[4].output.shape == (None, 7 * 7 * 8)
 
 
 def test_any_stack_of_layers_in_one_line() -> None:
@@ -78,9 +84,12 @@ def test_what_only_keras_can_know_names_the_layer(layers: str, shape: tuple[int,
 
 
 def test_two_layers_of_one_name_and_odd_axes_are_bad_input() -> None:
-    for layers in ("[{Dense:{units:2,name:x}},{Dense:{units:2,name:x}}]", "[Flatten,{BatchNormalization:{axis:7}}]"):
-        with pytest.raises(InputError, match="model=layers, layer 1, "):
-            built("model=layers", f"model.layers={layers}")
+    for layers, message in (
+        ("[{Dense:{units:2,name:x}},{Dense:{units:2,name:x}}]", 'model=layers: The name "x" is used 2 times'),
+        ("[Flatten,{BatchNormalization:{axis:7}}]", "model=layers, layer 1, "),
+    ):
+        with pytest.raises(InputError, match=message):
+            built("model=layers", f"model.layers={layers}", "preprocessing=flatten", shape=(4,))
 
 
 def test_arguments_that_are_easily_taken_for_wrong() -> None:
@@ -88,6 +97,58 @@ def test_arguments_that_are_easily_taken_for_wrong() -> None:
     compose(["optimizer=muon", "optimizer.exclude_layers=[output]"])
     checkpoint = "{ModelCheckpoint:{filepath:'{epoch:02d}-{val_loss:.3f}.keras'}}"
     compose([f"training.callbacks={checkpoint}"])
+
+
+def test_a_residual_block_adds_its_input() -> None:
+    block = "{Residual:[{Dense:{units:4,kernel_initializer:Zeros}}]}"
+    model = built("model=layers", f"model.layers=[Flatten,{block}]", shape=(2, 2, 1), classes=3)
+    assert kinds(model) == ["Flatten", "Dense", "Add", "Dense"]  # no layer of its own on the way that skips the block
+    images = np.arange(8, dtype="float32").reshape(2, 2, 2, 1)
+    before_output = keras.Model(model.input, model.layers[-2].output)
+    np.testing.assert_array_equal(before_output.predict(images, verbose=0), images.reshape(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "through"),
+    [
+        ("[Flatten,{Residual:[{Dense:{units:4}}]}]", (9,), "Dense"),
+        ("[{Residual:[{Conv2D:{filters:4,kernel_size:3,padding:same,strides:2}}]},Flatten]", (14, 14, 4), "Conv2D"),
+        ("[{Residual:[{Conv2D:{filters:4,kernel_size:3,padding:same}}]},Flatten]", (28, 28, 4), "Conv2D"),
+    ],
+)
+def test_where_shapes_differ_the_way_that_skips_a_block_learns(
+    layers: str, shape: tuple[int, ...], through: str
+) -> None:
+    model = built("model=layers", f"model.layers={layers}", shape=(3, 3, 1) if shape == (9,) else (28, 28, 1))
+    [add] = [layer for layer in model.layers if isinstance(layer, keras.layers.Add)]
+    assert kinds(model).count(through) == (3 if through == "Dense" else 2)
+    assert add.output.shape[1:] == ((4,) if through == "Dense" else shape)
+
+
+def test_branches_are_joined_along_the_last_axis_and_hold_blocks() -> None:
+    one, other = (
+        "[{Conv2D:{filters:2,kernel_size:1}}]",
+        "[{Residual:[{Conv2D:{filters:5,kernel_size:3,padding:same}}]}]",
+    )
+    model = built("model=layers", f"model.layers=[{{Branches:[[],{one},{other}]}},GlobalAveragePooling2D]")
+    [joined] = [layer for layer in model.layers if isinstance(layer, keras.layers.Concatenate)]
+    assert joined.output.shape[1:] == (28, 28, 1 + 2 + 5)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("[{Residual:[{Conv2D:{filters:4,kernel_size:3}}]}]", "layer 0.Residual: gives shape (26, 26, 4), to which its input of (28, 28, 1) cannot be added"),
+        ("[{Residual:[Flatten]}]", "layer 0.Residual: gives shape (784,)"),
+        ("[Flatten,{Residual:[{Conv2D:{filters:4,kernel_size:3}}]}]", "layer 1.Residual[0], {Conv2D: {filters: 4, kernel_size: 3}}: does not fit its input of shape (784,)"),
+        ("[{Branches:[[],[Flatten]]}]", "layer 0: does not fit its input of shape [(28, 28, 1), (784,)]"),
+        ("[{Branches:[[],[{Residual:[Flatten,{Conv2D:{filters:4,kernel_size:3}}]}]]}]", "layer 0.Branches[1][0].Residual[1], {Conv2D"),
+    ],
+)  # fmt: skip
+def test_a_block_that_does_not_fit_is_named(layers: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        built("model=layers", f"model.layers={layers}")
+    assert f"model=layers, {message}" in str(caught.value)
 
 
 def test_too_many_poolings_for_the_image() -> None:
