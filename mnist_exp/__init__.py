@@ -14,32 +14,55 @@ if _module.partition(".")[0] == "mnist_exp" and sys.path[:1] == [os.getcwd()]:
     del sys.path[0]
 
 import gc
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import RLock
 
 __version__ = "0.1.0"
-__all__ = ["run"]
 
-if TYPE_CHECKING:
-    from mnist_exp.experiment import Result
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Result
+
+__all__ = ["InputError", "Result", "run"]
+
+_one_at_a_time = RLock()  # Keras and its backend hold state of a whole process, such as the names of layers
 
 
-def run(*overrides: str, config_dir: str | Path | None = None) -> "Result":
-    """Run one experiment, as `python -m mnist_exp OVERRIDES` does.
+def run(*overrides: str | Mapping[str, object], config_dir: str | Path | None = None) -> Result:
+    """Run one experiment, as `python -m mnist_exp OVERRIDES` does; calls from several threads wait for each other.
+
+    The random state of Python and NumPy, and the environment, are afterwards what they were.
 
     Args:
-        overrides: such as `"model.hidden=64"` or `"experiment=convnet"`.
+        overrides: such as `"model.hidden=64"`, `"experiment=convnet"` or `{"model.hidden": 64}`.
         config_dir: a folder with presets of one's own, as with `--config-dir`.
 
     Raises:
         InputError: a ValueError that names the key, its value, and what would be right.
     """
     from mnist_exp.config.composition import compose
-    from mnist_exp.errors import InputError
+    from mnist_exp.config.overrides import as_typed
     from mnist_exp.runner import run_experiment
 
-    experiment = compose(overrides, config_dir)
-    if experiment.config.resume:
-        raise InputError("resume=true: is for the command line; run() always runs, to return what it trained")
-    gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
-    return run_experiment(experiment)
+    with _one_at_a_time, _left_as_it_was():
+        experiment = compose([text for given in overrides for text in as_typed(given)], config_dir)
+        if experiment.config.resume:
+            raise InputError("resume=true: is for the command line; run() always runs, to return what it trained")
+        gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
+        return run_experiment(experiment)
+
+
+@contextmanager
+def _left_as_it_was() -> Iterator[None]:
+    import numpy as np
+
+    environment, of_python, of_numpy = dict(os.environ), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)

@@ -49,7 +49,12 @@ def parser_of_conf() -> OverridesParser:
 
 @contextmanager
 def _hydra_of_conf() -> Iterator[Hydra]:
-    with hydra.initialize_config_dir(str(CONF), **HYDRA_DEFAULTS):
-        loaded = GlobalHydra.instance().hydra
-        assert loaded is not None
-        yield loaded
+    of_the_program = GlobalHydra.instance().hydra  # that of a @hydra.main which this is called in
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), **HYDRA_DEFAULTS):
+            loaded = GlobalHydra.instance().hydra
+            assert loaded is not None
+            yield loaded
+    finally:
+        GlobalHydra.instance().hydra = of_the_program

@@ -1,9 +1,11 @@
 """An override, such as `model.hidden=16`: its text is taken apart, compared and written here and nowhere else."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral, Real
+from os import PathLike
 
 from mnist_exp.errors import InputError
 
@@ -41,6 +43,41 @@ class Override:
     def is_below(self, *parts: str) -> bool:
         """Whether it is of one of these parts of the configuration, as a whole or of something in it."""
         return re.split(r"[./@]", self.key)[0] in parts
+
+
+def as_typed(given: object) -> list[str]:
+    """Return what a program gives to `run` as a person would type it.
+
+    >>> as_typed("seed=1"), as_typed({"model": "cnn", "model.filters": [8, 16], "model.dropout": 0.5})
+    (['seed=1'], ["model='cnn'", 'model.filters=[8,16]', 'model.dropout=0.5'])
+
+    Raises:
+        InputError: for anything but a text, or a map of keys to plain values.
+    """
+    if isinstance(given, str):
+        return [given]
+    if isinstance(given, Mapping):
+        return [f"{key}={_literal(value, str(key))}" for key, value in given.items()]
+    raise InputError(f"{given!r}: must be a text such as 'model.hidden=64', or a map such as {{'model.hidden': 64}}")
+
+
+def _literal(value: object, key: str) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case Integral():
+            return str(int(value))
+        case Real():
+            return str(float(value))
+        case str() | PathLike():
+            return quoted(str(value))
+        case list() | tuple():
+            return f"[{','.join(_literal(item, key) for item in value)}]"
+        case Mapping():
+            return "{" + ",".join(f"{name}:{_literal(item, key)}" for name, item in value.items()) + "}"
+    raise InputError(f"{key}={value!r}: must be a number, a text, true, false, None, or lists and maps of them")
 
 
 def is_search_path(key: str) -> bool:

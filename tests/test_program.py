@@ -1,0 +1,126 @@
+"""`run` in other people's programs: in threads, in a Hydra program, and without a trace in the process."""
+
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mnist_exp
+from mnist_exp import InputError, Result, run
+from mnist_exp.config.composition import compose
+from mnist_exp.config.overrides import as_typed
+
+from .conftest import QUICK, command
+
+QUIET = (*QUICK, "tracking=none")
+
+
+def program(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a user's file, with an argument."""
+    (folder / "program.py").write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, "program.py", "size=8"],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_calls_from_threads_wait_for_each_other_and_give_what_they_give_alone() -> None:
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(lambda seed: run(*QUIET, f"seed={seed}"), (0, 1, 0)))
+    assert all(isinstance(result, Result) for result in results)
+    assert results[0].history == results[2].history == run(*QUIET, "seed=0").history
+    assert results[1].history != results[0].history
+    assert len({result.output for result in results}) == 3
+
+
+def test_a_hydra_program_can_call_run_and_stays_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("size: 4\n")
+    done = program(
+        """
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from mnist_exp import run
+
+@hydra.main(config_path=".", config_name="config", version_base="1.3")
+def main(config):
+    own = GlobalHydra.instance().hydra
+    result = run({"model.hidden": config.size, "training.epochs": 1, "dataset.limit": 500}, "tracking=none")
+    assert GlobalHydra.instance().hydra is own
+    print("HIDDEN", result.config.model.hidden, HydraConfig.get().overrides.task, config.size)
+
+if __name__ == "__main__":
+    main()
+""",
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "HIDDEN 8 ['size=8'] 8" in done.stdout
+
+
+def test_a_run_leaves_the_process_as_it_was() -> None:
+    def state() -> dict[str, object]:
+        numpy_state = np.random.get_state(legacy=False)
+        return {
+            "environment": dict(os.environ),
+            "python": random.getstate(),
+            "numpy": repr(numpy_state),
+            "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+            "warnings": list(warnings.filters),
+            "logging": (logging.root.level, list(logging.root.handlers), logging.getLogger("mnist_exp").level),
+            "folder": Path.cwd(),
+        }
+
+    before = state()
+    run(*QUICK)
+    assert state() == before
+
+
+def test_a_map_is_what_is_typed() -> None:
+    given = {
+        "model": "cnn",
+        "model.filters": (4, np.int64(8)),
+        "model.dropout": np.float64(0.25),
+        "training.callbacks": {"EarlyStopping": {"patience": 3, "restore_best_weights": True}},
+        "tracking.note": "it's a note, with = and {braces}",
+        "dataset.limit": None,
+    }
+    typed = [
+        "model=cnn",
+        "model.filters=[4,8]",
+        "model.dropout=0.25",
+        "training.callbacks={EarlyStopping:{patience:3,restore_best_weights:true}}",
+        r"tracking.note='it\'s a note, with = and {braces}'",
+        "dataset.limit=null",
+    ]
+    assert compose(as_typed(given)).config == compose(typed).config
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["model.hidden=4"], r"\['model.hidden=4'\]: must be a text such as 'model.hidden=64', or a map"),
+        (64, "64: must be a text"),
+        ({"model.hidden": {4}}, r"model.hidden=\{4\}: must be a number, a text, true, false, None, or lists and maps"),
+        ({"model.hiden": 4}, "model.hiden=4: model .mlp. has no such key; did you mean hidden"),
+    ],
+)
+@pytest.mark.fast
+def test_anything_else_is_refused_in_words(given: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(given)  # type: ignore[arg-type]
+
+
+def test_a_backend_that_the_environment_names_must_be_the_one_that_is_typed(tmp_path: Path) -> None:
+    done = command(*QUIET, cwd=tmp_path, KERAS_BACKEND="jax")
+    assert done.returncode == 1
+    assert done.stderr == "KERAS_BACKEND=jax: differs from backend=tensorflow; unset it, or type backend=jax\n"
