@@ -62,7 +62,8 @@ def _left_as_it_was() -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.clear()
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
         os.environ.update(environment)
         random.setstate(of_python)
         np.random.set_state(of_numpy)

@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs write below the folder that they start in."""
     monkeypatch.chdir(tmp_path)
-    for variable in ("MLFLOW_TRACKING_URI", "TF_NUM_INTRAOP_THREADS"):
+    for variable in ("KERAS_BACKEND", "MLFLOW_TRACKING_URI", "TF_NUM_INTRAOP_THREADS"):
         monkeypatch.delenv(variable, raising=False)
 
 
