@@ -332,7 +332,7 @@ def test_which_way_is_better() -> None:
         InputError, match=r"objective=val_acuracy: this run logs no such metric; did you mean val_accuracy\?"
     ):
         compose(["objective=val_acuracy"])
-    with pytest.raises(InputError, match=r"objective=val_accuracy: .* is logged; objective=val_loss fits"):
+    with pytest.raises(InputError, match=r"objective=val_accuracy: .* it logs loss, val_loss, test_loss"):
         compose(["training.metrics=[]"])
 
 
