@@ -137,7 +137,7 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     assert printed.pop().startswith("seven.png  ")
     refused = run_module("predict", other.info.run_id, "seven.png", cwd=tmp_path)
     assert "kept no model, as only a sweep's best job does" in refused.stderr
-    file = refused.stderr.split("weights are in ")[1].split(" on ")[0]
+    file = refused.stderr.split("type its file instead, ")[1].split(" on ")[0]
     assert run_module("predict", file, "seven.png", cwd=tmp_path).returncode == 0
 
 
