@@ -4,7 +4,7 @@ In a block of `console`, a line that starts with `$ ` is a command, and what fol
 anything, a number with two decimals or more may be off by 0.02, and durations, among them numbers with one decimal, may
 be any. A command that fails must be shown with its message. A block of `bash` or `python` runs and succeeds; one of
 `yaml` is written to the file that is named beside `yaml`. A page is read from top to bottom in one folder that has
-`docs/` in it, like a checkout. RUN_ID is the last run that the page has printed, SWEEP_ID the last sweep.
+`docs/` in it, like a checkout. RUN_ID is the last run that the page has printed.
 """
 
 import os
@@ -81,10 +81,14 @@ def commands_of(page: Path) -> list[Command]:
     return found
 
 
+def prose_of(page: Path) -> str:
+    """Return a page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
 def in_sentences(page: Path) -> list[str]:
     """Return the whole commands that stand in sentences and tables."""
-    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    spans = re.findall(r"`((?:python -m mnist_exp|mnist_exp |eval )[^`]*)`", prose)
+    spans = re.findall(r"`((?:python -m mnist_exp|mnist_exp |eval )[^`]*)`", prose_of(page))
     return [" ".join(span.split()) for span in spans]
 
 
@@ -109,9 +113,8 @@ class Reader:
         text = "\n".join(line for line in command.text.splitlines() if runs_here(line))
         for word, shorter in SHORTENED.items():
             text = text.replace(word, f"{word} {shorter}")
-        for name, word in (("RUN_ID", "Run"), ("SWEEP_ID", "Sweep")):
-            if name in text:
-                text = text.replace(name, self.last(word))
+        if "RUN_ID" in text:
+            text = text.replace("RUN_ID", self.last_run())
         if text.startswith(SERVERS):
             self.serve(text)
             return
@@ -138,10 +141,9 @@ class Reader:
         lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x08", "", printed.decode()).replace("\r\n", "\n").split("\n")
         return process.wait(), "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
-    def last(self, word: str) -> str:
-        """Return the id of the last run or sweep that was printed."""
-        found = re.findall(rf"^{word} ([0-9a-f]{{32}}) in", self.printed, re.MULTILINE)
-        return found[-1] if found else f"no {word} before"
+    def last_run(self) -> str:
+        """Return the id of the last run that was printed."""
+        return str(re.findall(r"^Run ([0-9a-f]{32}) in", self.printed, re.MULTILINE)[-1])
 
     def serve(self, text: str) -> None:
         """Start a server, and wait until it answers."""
@@ -239,7 +241,7 @@ def test_the_first_commands_of_the_readme(tmp_path: Path) -> None:
 @pytest.mark.fast
 @pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES])
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
-    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    prose = prose_of(page)
     assert not re.search(r"^    \S", prose, re.MULTILINE), "an indented block would not be run"
     for link in re.findall(r"\]\(([^)]+)\)", prose):
         path, _, heading = link.partition("#")
