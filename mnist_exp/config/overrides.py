@@ -112,7 +112,7 @@ def refuse_split(arguments: Sequence[str]) -> None:
         if value and other.startswith(f"{key}=") and one != other:
             raise InputError(
                 f"{key}: is given twice in a row, as a shell does with braces; type them in single quotes: "
-                f"'{key}={{...}}', or a value each for a sweep: -m {key}=A,B"
+                f"'{key}={{...}}'; for a sweep, type -m {key}=A,B"
             )
 
 
