@@ -20,8 +20,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import mnist_exp
-from mnist_exp.config.schema import MnistDataset
 from mnist_exp.learning.datasets import Data, load
+from mnist_exp.learning.sources import MnistDataset
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Arrays = dict[str, Any]

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from mnist_exp.config.composition import compose, recompose
-from mnist_exp.config.schema import CNN
 from mnist_exp.errors import InputError
+from mnist_exp.learning.families import CNN
 from mnist_exp.predict import predict
 from mnist_exp.rerun import rerun
 from mnist_exp.tracking.environment import recorded_config

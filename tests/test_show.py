@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_exp.config.schema import NpzDataset
 from mnist_exp.learning.datasets import Data, load
+from mnist_exp.learning.sources import NpzDataset
 
 from .conftest import QUICK, command, run_module
 

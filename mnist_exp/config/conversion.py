@@ -1,7 +1,7 @@
 """From plain values to dataclasses, checked by the types of their fields. Imports nothing heavy."""
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from textwrap import shorten
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -28,6 +28,13 @@ class KerasName:
     """The value is a Keras object: `Name` or `{Name: arguments}`, from one of the lists of `keras_names.ALLOWED`."""
 
     kind: str
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The value is one of these dataclasses: the one whose `kind` it names."""
+
+    classes: tuple[type, ...]
 
 
 def convert(wanted: Any, value: Any, key: str) -> Any:
@@ -69,6 +76,8 @@ def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
         else:
             keras_names.check_spec(rule.kind, value, key)
         return value
+    if isinstance(rule, OneOf):
+        return _convert_one_of(rule.classes, value, key)
     try:
         converted = convert(base, value, key)
     except InputError:
@@ -80,14 +89,16 @@ def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
     return converted
 
 
+def _convert_one_of(classes: Sequence[type], value: Any, key: str) -> Any:
+    kinds = {get_args(get_type_hints(one)["kind"])[0]: one for one in classes}
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(kind, str) or kind not in kinds:
+        raise InputError(f"{key}.kind={show(kind)}: must be one of {', '.join(kinds)}")
+    return _convert_dataclass(kinds[kind], value, key)
+
+
 def _convert_union(wanted: Any, value: Any, key: str) -> Any:
     choices = get_args(wanted)
-    if is_dataclass(choices[0]):
-        kinds = {get_args(get_type_hints(choice)["kind"])[0]: choice for choice in choices}
-        kind = value.get("kind") if isinstance(value, Mapping) else None
-        if not isinstance(kind, str) or kind not in kinds:
-            raise InputError(f"{key}.kind={show(kind)}: must be one of {', '.join(kinds)}")
-        return _convert_dataclass(kinds[kind], value, key)
     for choice in choices:
         if _has_form(choice, value):
             try:

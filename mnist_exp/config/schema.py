@@ -1,74 +1,24 @@
 """The schema of conf/: types, ranges and the checks between fields. Imports nothing heavy.
 
 `check` turns a composed configuration into a `Config`. The values themselves live in conf/ alone: no field here has
-a default, and `dataclasses.asdict` of a `Config` has the shape of the YAML again.
+a default, and `dataclasses.asdict` of a `Config` has the shape of the YAML again. The keys of a dataset and of a model
+stand beside the code that uses them, in `learning/`.
 """
 
 import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from mnist_exp.config import keras_names
-from mnist_exp.config.conversion import KerasName, Rule, convert
+from mnist_exp.config.conversion import KerasName, OneOf, convert
 from mnist_exp.config.keras_names import show
+from mnist_exp.config.values import Count, ModelName, Seed, Text
 from mnist_exp.errors import InputError, did_you_mean
-
-Count = Annotated[int, Rule(lambda n: 1 <= n < 2**31, "a whole number, at least 1")]
-Seed = Annotated[int, Rule(lambda n: 0 <= n < 2**32, "a whole number from 0 to 4294967295")]
-Share = Annotated[float, Rule(lambda x: 0 < x < 1, "a fraction between 0 and 1")]
-DropoutRate = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number from 0 up to, not including, 1")]
-Counts = Annotated[list[Count], Rule(lambda ns: len(ns) > 0, "a list of at least one such number")]
-Activation = Annotated[str, KerasName("activations")]
-ExistingPath = Annotated[str, Rule(lambda path: _exists(path), "an existing file or folder")]
-ModelName = Annotated[
-    str,
-    Rule(
-        lambda name: re.fullmatch(r"(?!\.\.|\.$)[\w.-]{1,100}", name) is not None,
-        "a name of letters, digits, _ - and ., and no folder such as ..",
-    ),
-]
-Text = Annotated[str, Rule(lambda text: bool(text.strip()) and text.isprintable(), "some text, on one line")]
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).expanduser().exists()
-    except (OSError, RuntimeError):  # a name too long, a folder that is closed, a home that nobody has
-        return False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    validation: Literal["test"] | Count | Share
-    limit: Count | None
-    seed: Seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class MnistDataset(Dataset):
-    kind: Literal["mnist"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NpzDataset(Dataset):
-    kind: Literal["npz"]
-    path: ExistingPath
-
-
-@dataclass(frozen=True, kw_only=True)
-class IdxDataset(Dataset):
-    kind: Literal["idx"]
-    path: ExistingPath
-
-
-@dataclass(frozen=True, kw_only=True)
-class KerasDataset(Dataset):
-    kind: Literal["keras"]
-    name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+from mnist_exp.learning.families import FAMILIES, Model
+from mnist_exp.learning.sources import SOURCES, Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,38 +28,6 @@ class Preprocessing:
     standardize: bool
     one_hot: bool
     augment: list[Annotated[Any, KerasName("augmentations")]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Linear:
-    kind: Literal["linear"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MLP:
-    kind: Literal["mlp"]
-    hidden: Count | Counts
-    activation: Activation
-    dropout: DropoutRate
-
-
-@dataclass(frozen=True, kw_only=True)
-class CNN:
-    kind: Literal["cnn"]
-    filters: Count | Counts
-    kernel_size: Count
-    hidden: Count | Counts
-    activation: Activation
-    dropout: DropoutRate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layers:
-    kind: Literal["layers"]
-    layers: list[Annotated[Any, KerasName("layers")]]
-
-
-Model = Linear | MLP | CNN | Layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,12 +65,12 @@ class NoTracking:
 class Config:
     """One experiment. `optimizer` has the class's name under `kind` and its arguments beside it, as in its file."""
 
-    dataset: MnistDataset | NpzDataset | IdxDataset | KerasDataset
+    dataset: Annotated[Dataset, OneOf(SOURCES)]
     preprocessing: Preprocessing
-    model: Model
+    model: Annotated[Model, OneOf(FAMILIES)]
     optimizer: dict[str, Any]
     training: Training
-    tracking: MLflowTracking | NoTracking
+    tracking: Annotated[MLflowTracking | NoTracking, OneOf((MLflowTracking, NoTracking))]
     seed: Seed
     backend: Literal["tensorflow", "jax"]
     objective: str
@@ -176,10 +94,12 @@ def check(values: Mapping[str, Any]) -> Config:
     _check_objective(config)
     if config.resume and config.tracking.kind == "none":
         raise InputError("resume=true: needs a store of finished runs; tracking=none has none, tracking=mlflow has")
-    if config.preprocessing.kind == "flatten" and config.model.kind == "cnn":
-        raise InputError("preprocessing=flatten: model=cnn needs images; preprocessing=image fits")
-    if config.preprocessing.kind == "image" and config.model.kind in {"mlp", "linear"}:
-        raise InputError(f"preprocessing=image: model={config.model.kind} needs vectors; preprocessing=flatten fits")
+    if (fits := config.model.preprocessing) not in {None, config.preprocessing.kind}:
+        needs = {"flatten": "vectors", "image": "images"}[fits]
+        raise InputError(
+            f"preprocessing={config.preprocessing.kind}: model={config.model.kind} needs {needs}; preprocessing={fits} "
+            "fits"
+        )
     return config
 
 

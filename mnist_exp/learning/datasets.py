@@ -1,25 +1,16 @@
-"""Where images come from: each kind of dataset as arrays, checked, split and identified by a digest."""
+"""The images of a source: checked, split and identified by a digest."""
 
-import gzip
 import hashlib
-import math
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp.config.schema import Dataset, IdxDataset, KerasDataset, MnistDataset, NpzDataset
 from mnist_exp.errors import InputError
+from mnist_exp.learning.sources import Dataset
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
-
-_MNIST = Path(__file__).resolve().parents[1] / "data" / "mnist.npz"
-_IDX_IMAGES, _IDX_LABELS = 0x0803, 0x0801  # the magic numbers of the MNIST page: unsigned bytes, 3 axes and 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +41,6 @@ class Data(Source):
     watches_test_set: bool
 
 
-@dataclass(frozen=True)
-class _Arrays:
-    x_train: npt.NDArray[np.generic]
-    y_train: npt.NDArray[np.generic]
-    x_test: npt.NDArray[np.generic]
-    y_test: npt.NDArray[np.generic]
-
-
 def load(config: Dataset) -> Data:
     """Read the images that `config` names, take the first `limit`, and hold out the validation set.
 
@@ -74,7 +57,8 @@ def read(config: Dataset) -> Source:
         InputError: for a file that is missing, truncated or mislabelled, arrays of the wrong shape or type, or labels
             and images of different lengths.
     """
-    arrays, name, source = _read(config)
+    arrays = config.read()
+    name, source = arrays.name, arrays.source
     x_train, y_train = _checked(arrays.x_train, arrays.y_train, "train", source)
     x_test, y_test = _checked(arrays.x_test, arrays.y_test, "test", source)
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -109,86 +93,6 @@ def split(source: Source, config: Dataset) -> Data:
         y_validation=source.y_train[held_out],
         watches_test_set=False,
     )
-
-
-def _read(config: Dataset) -> tuple[_Arrays, str, str]:
-    """Return the arrays, a short name for the dataset, and where it came from."""
-    match config:
-        case MnistDataset():
-            return _read_npz(_MNIST), "mnist", "mnist_exp/data/mnist.npz"
-        case NpzDataset():
-            path = Path(config.path).expanduser()
-            return _read_npz(path), path.stem, str(path)
-        case IdxDataset():
-            path = Path(config.path).expanduser()
-            return _read_idx(path), path.resolve().name, str(path)
-        case KerasDataset():
-            return _read_keras(config.name), config.name, f"keras.datasets.{config.name}"
-    raise TypeError(f"no reader for {type(config).__name__}")
-
-
-def _read_npz(path: Path) -> _Arrays:
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"dataset.path={path}: is not a valid npz file; np.savez writes one")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = {"x_train", "y_train", "x_test", "y_test"} - set(file.files)
-            if missing:
-                raise InputError(
-                    f"dataset.path={path}: must hold x_train, y_train, x_test and y_test; lacks {', '.join(missing)}"
-                )
-            return _Arrays(file["x_train"], file["y_train"], file["x_test"], file["y_test"])
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"dataset.path={path}: is not a valid npz file ({error}); np.savez writes one") from error
-    except InputError:
-        raise
-    except ValueError as error:  # an array of Python objects, for which NumPy recommends to load a pickle
-        raise InputError(f"dataset.path={path}: must hold plain arrays of numbers") from error
-
-
-def _read_idx(folder: Path) -> _Arrays:
-    if not folder.is_dir():
-        raise InputError(f"dataset.path={folder}: must be a folder with the four IDX files")
-    return _Arrays(
-        _read_idx_file(folder, "train-images-idx3-ubyte", _IDX_IMAGES),
-        _read_idx_file(folder, "train-labels-idx1-ubyte", _IDX_LABELS),
-        _read_idx_file(folder, "t10k-images-idx3-ubyte", _IDX_IMAGES),
-        _read_idx_file(folder, "t10k-labels-idx1-ubyte", _IDX_LABELS),
-    )
-
-
-def _read_idx_file(folder: Path, name: str, magic: int) -> Images:
-    """Read an IDX file: a big-endian magic number whose last byte counts the axes, their lengths, then the bytes."""
-    path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-    if path is None:
-        raise InputError(f"dataset.path={folder}: has no file {name} or {name}.gz")
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: is not a valid gzip file ({error})") from error
-    axes = magic % 256
-    found = int.from_bytes(content[:4], "big")
-    if len(content) < 4 * (1 + axes) or found != magic:
-        what = "images" if magic == _IDX_IMAGES else "labels"
-        raise InputError(f"{path}: must be an IDX file of {what}, which starts with {magic}; starts with {found}")
-    shape = struct.unpack_from(f">{axes}I", content, offset=4)
-    pixels = np.frombuffer(content, dtype=np.uint8, offset=4 * (1 + axes))
-    if len(pixels) != math.prod(shape):
-        raise InputError(f"{path}: its header promises {math.prod(shape)} bytes of shape {shape}; it has {len(pixels)}")
-    return pixels.reshape(shape)
-
-
-def _read_keras(name: str) -> _Arrays:
-    from mnist_exp.learning.keras_backend import keras
-
-    try:
-        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
-    except Exception as error:  # urllib, tarfile and Keras raise whatever a broken network or download makes of it
-        raise InputError(
-            f"dataset.name={name}: Keras could not download it ({error}); it needs a network once. "
-            "dataset=mnist needs none; dataset=npz and dataset=idx read files that you have"
-        ) from error
-    return _Arrays(x_train, y_train.reshape(len(y_train)), x_test, y_test.reshape(len(y_test)))
 
 
 def _checked(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic], part: str, source: str) -> tuple[Images, Labels]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp.config import keras_names
-from mnist_exp.config.schema import CNN, MLP, Layers, Linear, Model
 from mnist_exp.errors import InputError
+from mnist_exp.learning.families import Model
 from mnist_exp.learning.keras_backend import BackendError, keras
 from mnist_exp.learning.preprocessing import Preprocessor
 
@@ -49,29 +49,6 @@ def set_seed(seed: int) -> None:
     keras.utils.set_random_seed(seed)
 
 
-def layer_specs(config: Model) -> list[Any]:
-    """Return the hidden layers of a model, each as `Name` or `{Name: arguments}`.
-
-    >>> layer_specs(MLP(kind="mlp", hidden=16, activation="sigmoid", dropout=0.0))
-    [{'Dense': {'units': 16, 'activation': 'sigmoid'}}]
-    """
-    match config:
-        case Linear():
-            return []
-        case MLP():
-            return _dense(config.hidden, config.activation, config.dropout)
-        case CNN():
-            convolution = {"kernel_size": config.kernel_size, "padding": "same", "activation": config.activation}
-            convolutions = [
-                spec
-                for filters in _as_list(config.filters)
-                for spec in ({"Conv2D": {"filters": filters, **convolution}}, "MaxPooling2D")
-            ]
-            return [*convolutions, "Flatten", *_dense(config.hidden, config.activation, config.dropout)]
-        case Layers():
-            return config.layers
-
-
 def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
     """Build the model for prepared images, with one softmax unit a class as its output.
 
@@ -84,7 +61,7 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
         InputError: naming the layer that Keras refuses, such as one that does not fit the shape before it.
     """
     inputs = keras.Input(shape)
-    flow = _connect(inputs, layer_specs(config), f"model={config.kind}, layer {{}}".format)
+    flow = _connect(inputs, config.hidden_layers(), f"model={config.kind}, layer {{}}".format)
     if len(flow.shape) != 2:
         raise InputError(
             f"model={config.kind}: the last layer gives shape {flow.shape[1:]}, the output layer takes "
@@ -302,16 +279,3 @@ def make(kind: str, spec: Any, output: Path = Path()) -> Any:
         else:
             made[argument] = value
     return getattr(_MODULES[kind], name)(**made)
-
-
-def _dense(hidden: int | list[int], activation: str, dropout: float) -> list[Any]:
-    layers: list[Any] = []
-    for units in _as_list(hidden):
-        layers.append({"Dense": {"units": units, "activation": activation}})
-        if dropout:
-            layers.append({"Dropout": {"rate": dropout}})
-    return layers
-
-
-def _as_list(numbers: int | list[int]) -> list[int]:
-    return [numbers] if isinstance(numbers, int) else numbers

@@ -12,12 +12,13 @@ from omegaconf import OmegaConf
 
 from mnist_exp import interrupts
 from mnist_exp.config.overrides import values_of
-from mnist_exp.config.schema import Config, Dataset
+from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result, experiment_signature
 from mnist_exp.learning import datasets, stacking
 from mnist_exp.learning.backend import choose_backend
 from mnist_exp.learning.engine import choose_engine
+from mnist_exp.learning.sources import Dataset
 from mnist_exp.redaction import traceback_text
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord

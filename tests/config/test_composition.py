@@ -13,9 +13,10 @@ from hydra.types import RunMode
 from mnist_exp import __version__
 from mnist_exp.config.composition import compose, compose_values
 from mnist_exp.config.presets import CONF
-from mnist_exp.config.schema import CNN, MLP, MLflowTracking
+from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
+from mnist_exp.learning.families import CNN, MLP
 
 from ..conftest import QUICK, command
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_exp.config.schema import IdxDataset, KerasDataset, MnistDataset, NpzDataset
 from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Data, load
+from mnist_exp.learning.sources import IdxDataset, KerasDataset, MnistDataset, NpzDataset
 
 from ..conftest import Arrays
 

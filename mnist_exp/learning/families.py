@@ -1,0 +1,104 @@
+"""The kinds of models: a class each, with its keys in conf/model/ and the layers that they stand for.
+
+A new kind is a class here, its name in `FAMILIES`, and a file in conf/model/. Imports nothing heavy.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from mnist_exp.config.conversion import KerasName
+from mnist_exp.config.values import Activation, Count, Counts, DropoutRate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What all kinds share. `preprocessing`: the one that they need; None for any."""
+
+    kind: str
+    preprocessing: ClassVar[Literal["flatten", "image"] | None] = None
+
+    def hidden_layers(self) -> list[Any]:
+        """Return the layers before the output layer, each as `Name` or `{Name: arguments}`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Model):
+    """Softmax regression."""
+
+    kind: Literal["linear"]
+    preprocessing = "flatten"
+
+    def hidden_layers(self) -> list[Any]:
+        """Return no layer."""
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLP(Model):
+    """A multilayer perceptron."""
+
+    kind: Literal["mlp"]
+    hidden: Count | Counts
+    activation: Activation
+    dropout: DropoutRate
+    preprocessing = "flatten"
+
+    def hidden_layers(self) -> list[Any]:
+        """Return a dense layer for each number in `hidden`.
+
+        >>> MLP(kind="mlp", hidden=16, activation="sigmoid", dropout=0.0).hidden_layers()
+        [{'Dense': {'units': 16, 'activation': 'sigmoid'}}]
+        """
+        return _dense(self.hidden, self.activation, self.dropout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CNN(Model):
+    """A convolutional network."""
+
+    kind: Literal["cnn"]
+    filters: Count | Counts
+    kernel_size: Count
+    hidden: Count | Counts
+    activation: Activation
+    dropout: DropoutRate
+    preprocessing = "image"
+
+    def hidden_layers(self) -> list[Any]:
+        """Return a convolution and 2 by 2 max pooling for each number in `filters`, then the dense layers."""
+        convolution = {"kernel_size": self.kernel_size, "padding": "same", "activation": self.activation}
+        convolutions = [
+            spec
+            for filters in _as_list(self.filters)
+            for spec in ({"Conv2D": {"filters": filters, **convolution}}, "MaxPooling2D")
+        ]
+        return [*convolutions, "Flatten", *_dense(self.hidden, self.activation, self.dropout)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers(Model):
+    """Any list of layers and blocks of layers."""
+
+    kind: Literal["layers"]
+    layers: list[Annotated[Any, KerasName("layers")]]
+
+    def hidden_layers(self) -> list[Any]:
+        """Return the layers as configured."""
+        return self.layers
+
+
+FAMILIES = (Linear, MLP, CNN, Layers)
+
+
+def _dense(hidden: int | list[int], activation: str, dropout: float) -> list[Any]:
+    layers: list[Any] = []
+    for units in _as_list(hidden):
+        layers.append({"Dense": {"units": units, "activation": activation}})
+        if dropout:
+            layers.append({"Dropout": {"rate": dropout}})
+    return layers
+
+
+def _as_list(numbers: int | list[int]) -> list[int]:
+    return [numbers] if isinstance(numbers, int) else numbers

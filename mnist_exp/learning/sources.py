@@ -1,0 +1,175 @@
+"""Where images come from: a class each, with its keys in conf/dataset/ and how it reads its arrays.
+
+A new source is a class here, its name in `SOURCES`, and a file in conf/dataset/. Imports nothing heavy.
+"""
+
+import gzip
+import math
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mnist_exp.config.values import Count, ExistingPath, Seed, Share
+from mnist_exp.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_MNIST = Path(__file__).resolve().parents[1] / "data" / "mnist.npz"
+_IDX_IMAGES, _IDX_LABELS = 0x0803, 0x0801  # the magic numbers of the MNIST page: unsigned bytes, 3 axes and 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrays:
+    """What a source holds, unchecked: images and labels, a short `name` for it, and where they came from."""
+
+    x_train: "npt.NDArray[np.generic]"
+    y_train: "npt.NDArray[np.generic]"
+    x_test: "npt.NDArray[np.generic]"
+    y_test: "npt.NDArray[np.generic]"
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What all sources share; `datasets.py` applies `validation` and `limit` to what a source reads."""
+
+    kind: str
+    validation: Literal["test"] | Count | Share
+    limit: Count | None
+    seed: Seed
+
+    def read(self) -> Arrays:
+        """Return all images and labels.
+
+        Raises:
+            InputError: for what cannot be read.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MnistDataset(Dataset):
+    """The handwritten digits that come with the package."""
+
+    kind: Literal["mnist"]
+
+    def read(self) -> Arrays:
+        """Return the 70,000 digits."""
+        return _read_npz(_MNIST, "mnist_exp/data/mnist.npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NpzDataset(Dataset):
+    """One NumPy file."""
+
+    kind: Literal["npz"]
+    path: ExistingPath
+
+    def read(self) -> Arrays:
+        """Return the four arrays of a file."""
+        path = Path(self.path).expanduser()
+        return _read_npz(path, str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdxDataset(Dataset):
+    """A folder with MNIST's four original files, plain or .gz."""
+
+    kind: Literal["idx"]
+    path: ExistingPath
+
+    def read(self) -> Arrays:
+        """Return what the four files of a folder hold."""
+        folder = Path(self.path).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"dataset.path={folder}: must be a folder with the four IDX files")
+        return Arrays(
+            x_train=_read_idx_file(folder, "train-images-idx3-ubyte", _IDX_IMAGES),
+            y_train=_read_idx_file(folder, "train-labels-idx1-ubyte", _IDX_LABELS),
+            x_test=_read_idx_file(folder, "t10k-images-idx3-ubyte", _IDX_IMAGES),
+            y_test=_read_idx_file(folder, "t10k-labels-idx1-ubyte", _IDX_LABELS),
+            name=folder.resolve().name,
+            source=str(folder),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KerasDataset(Dataset):
+    """An image set of keras.datasets."""
+
+    kind: Literal["keras"]
+    name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+
+    def read(self) -> Arrays:
+        """Return what Keras downloads, once."""
+        from mnist_exp.learning.keras_backend import keras
+
+        try:
+            (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, self.name).load_data()
+        except Exception as error:  # urllib, tarfile and Keras raise whatever a broken network or download makes of it
+            raise InputError(
+                f"dataset.name={self.name}: Keras could not download it ({error}); it needs a network once. "
+                "dataset=mnist needs none; dataset=npz and dataset=idx read files that you have"
+            ) from error
+        return Arrays(
+            x_train=x_train,
+            y_train=y_train.reshape(len(y_train)),
+            x_test=x_test,
+            y_test=y_test.reshape(len(y_test)),
+            name=self.name,
+            source=f"keras.datasets.{self.name}",
+        )
+
+
+SOURCES = (MnistDataset, NpzDataset, IdxDataset, KerasDataset)
+
+
+def _read_npz(path: Path, source: str) -> Arrays:
+    import numpy as np
+
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"dataset.path={path}: is not a valid npz file; np.savez writes one")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = {"x_train", "y_train", "x_test", "y_test"} - set(file.files)
+            if missing:
+                raise InputError(
+                    f"dataset.path={path}: must hold x_train, y_train, x_test and y_test; lacks {', '.join(missing)}"
+                )
+            arrays = {part: file[part] for part in ("x_train", "y_train", "x_test", "y_test")}
+            return Arrays(**arrays, name=path.stem, source=source)
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"dataset.path={path}: is not a valid npz file ({error}); np.savez writes one") from error
+    except InputError:
+        raise
+    except ValueError as error:  # an array of Python objects, for which NumPy recommends to load a pickle
+        raise InputError(f"dataset.path={path}: must hold plain arrays of numbers") from error
+
+
+def _read_idx_file(folder: Path, name: str, magic: int) -> "npt.NDArray[np.uint8]":
+    """Read an IDX file: a big-endian magic number whose last byte counts the axes, their lengths, then the bytes."""
+    import numpy as np
+
+    path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    if path is None:
+        raise InputError(f"dataset.path={folder}: has no file {name} or {name}.gz")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: is not a valid gzip file ({error})") from error
+    axes = magic % 256
+    found = int.from_bytes(content[:4], "big")
+    if len(content) < 4 * (1 + axes) or found != magic:
+        what = "images" if magic == _IDX_IMAGES else "labels"
+        raise InputError(f"{path}: must be an IDX file of {what}, which starts with {magic}; starts with {found}")
+    shape = struct.unpack_from(f">{axes}I", content, offset=4)
+    pixels = np.frombuffer(content, dtype=np.uint8, offset=4 * (1 + axes))
+    if len(pixels) != math.prod(shape):
+        raise InputError(f"{path}: its header promises {math.prod(shape)} bytes of shape {shape}; it has {len(pixels)}")
+    return pixels.reshape(shape)
