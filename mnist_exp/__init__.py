@@ -15,17 +15,20 @@ if _module.partition(".")[0] == "mnist_exp" and sys.path[:1] == [os.getcwd()]:
 
 import gc
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
+from typing import TypeVar
 
 __version__ = "0.1.0"
 
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Result
 
-__all__ = ["InputError", "Result", "run"]
+__all__ = ["InputError", "Result", "dataset", "model", "run"]
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
 
 _one_at_a_time = RLock()  # Keras and its backend hold state of a whole process, such as the names of layers
 
@@ -52,6 +55,26 @@ def run(*overrides: str | Mapping[str, object], config_dir: str | Path | None = 
             raise InputError("resume=true: is for the command line; run() always runs, to return what it trained")
         gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
         return run_experiment(experiment)
+
+
+def model(function: _Function) -> _Function:
+    """Let `model=NAME code=FILE` choose a function of FILE; return it as it is.
+
+    It gets the prepared images as a Keras tensor, (N, height, width, channels) or with `preprocessing=flatten` (N,
+    pixels), and returns the tensor that the output layer gets, one softmax unit a class. Its other arguments are keys:
+    `model.width=8` of `width: int = 16`.
+    """
+    return function
+
+
+def dataset(function: _Function) -> _Function:
+    """Let `dataset=NAME code=FILE` choose a function of FILE; return it as it is.
+
+    It returns `(x_train, y_train), (x_test, y_test)` as NumPy arrays: images (N, height, width) or (N, height, width,
+    channels) of whole numbers 0 to 255, and labels (N,) from 0. Its arguments are keys, beside `validation`, `limit`
+    and `seed`.
+    """
+    return function
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mnist_exp.config import code_file
 from mnist_exp.config.overrides import refuse_split
 from mnist_exp.errors import InputError, printable
-from mnist_exp.redaction import traceback_text
+from mnist_exp.redaction import traceback_in, traceback_text
 
 
 def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -25,16 +26,19 @@ def parser(module: str, description: str, examples: str) -> argparse.ArgumentPar
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
-    """Exit with 1 and one message after bad input, 130 after Ctrl-C; of a bug, print the traceback."""
+    """Exit with 1 and one message after bad input, 130 after Ctrl-C; of a bug, print the traceback.
+
+    Of an error in the user's own code, the traceback begins there.
+    """
     try:
         refuse_split(sys.argv[1:])
         yield
     except InputError as error:
-        sys.exit(printable(str(error)))
+        sys.exit(traceback_in(code_file.PACKAGE, error) + printable(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        sys.exit(traceback_text(error).rstrip())
+        sys.exit((traceback_in(code_file.PACKAGE, error) or traceback_text(error)).rstrip())
 
 
 def check_plot(path: Path) -> None:

@@ -73,14 +73,16 @@ class Sweep:
     launcher: dict[str, Any]
 
 
-# Parts of a configuration that cannot change a result: where a run is recorded, and whether it may be skipped.
-NOT_OF_THE_RESULT = ("tracking", "resume")
+# Parts of a configuration that cannot change a result: where a run is recorded, whether it may be skipped, and the path
+# of the user's own code, whose digest counts instead.
+NOT_OF_THE_RESULT = ("tracking", "resume", "code")
 
 
 def identity(config: Config) -> dict[str, Any]:
     """Return what can change a result: the configuration, the code that trains, and the packages it computes with."""
     values = {key: value for key, value in asdict(config).items() if key not in NOT_OF_THE_RESULT}
-    return {"configuration": values, "code": code_digest(), "packages": package_versions(config.backend)}
+    own = {"own_code": config.code.digest} if config.code is not None else {}
+    return {"configuration": values, "code": code_digest(), "packages": package_versions(config.backend), **own}
 
 
 def experiment_signature(config: Config, data_digest: str) -> str:

@@ -1,5 +1,6 @@
 """Let a trained model read pictures of digits: `python -m mnist_exp.predict`."""
 
+import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from mnist_exp import commands
+from mnist_exp.config.code_file import read_code
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.errors import InputError, printable
@@ -39,6 +41,7 @@ def main() -> None:
     parser = commands.parser("predict", about, _EXAMPLES)
     parser.add_argument("model", help="a run's id (a sweep's: its best job), models:/NAME@ALIAS, or a file model.keras")
     parser.add_argument("pictures", nargs="+", help="picture files; and tracking.uri=ADDRESS for another store")
+    parser.add_argument("--code", metavar="FILE", help="the Python file of your own that the model was trained with")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the model saw, as .png, .pdf or .svg")
     given = parser.parse_intermixed_args()
     overrides = [text for text in given.pictures if is_of_tracking(text)]
@@ -46,7 +49,7 @@ def main() -> None:
     with commands.exit_on_errors():
         if given.plot is not None:
             commands.check_plot(given.plot)
-        found = predict(given.model, pictures, overrides)
+        found = predict(given.model, pictures, overrides, given.code)
         names = [printable(str(prediction.path)) for prediction in found]
         width = max(map(len, names))
         for name, prediction in zip(names, found, strict=True):
@@ -61,7 +64,9 @@ def main() -> None:
             print(f"What the model saw: {given.plot}")
 
 
-def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ()) -> list[Prediction]:
+def predict(
+    model: str, pictures: Sequence[Path], overrides: Sequence[str] = (), code: str | None = None
+) -> list[Prediction]:
     """Return the most probable class of each picture.
 
     Pictures of any size and colours are prepared as MNIST was made, for a model of greyscale images; for one of images
@@ -71,6 +76,7 @@ def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ())
         model: a run's id, of a sweep for its best job; `models:/NAME@ALIAS`; or a file `model.keras`.
         pictures: files that Pillow reads.
         overrides: `tracking.uri=ADDRESS`, where it is not the default store.
+        code: the Python file with the layers of the user's own that the model has; None if it has none.
 
     Raises:
         InputError: for a file that is no picture or shows nothing, or a model that is not there or cannot be trusted.
@@ -80,8 +86,9 @@ def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ())
     for path in pictures:  # before the model is loaded, which takes seconds
         _open(path).close()
     settings = compose(overrides).config.tracking
+    own = read_code(code) if code is not None else None
     from mnist_exp import digits
-    from mnist_exp.learning import models
+    from mnist_exp.learning import saved_models
     from mnist_exp.tracking import reading, store
     from mnist_exp.tracking.tracker import stored
 
@@ -92,7 +99,10 @@ def predict(model: str, pictures: Sequence[Path], overrides: Sequence[str] = ())
             uri = stored(settings).uri
             with store.store_errors(uri):
                 path = reading.fetch_model(uri, model, Path(folder))
-        loaded = models.load(path)
+        loaded = saved_models.load(path, own)
+        for label in saved_models.needed_code(path):
+            if own is not None and label != own.label:
+                print(f"{code} is not what the model was trained with: {label} then, {own.digest} now", file=sys.stderr)
     height, width, *channels = loaded.input_shape[1:]
     prepare = digits.resized if channels == [3] else digits.prepare
     seen = []

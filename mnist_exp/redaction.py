@@ -59,6 +59,23 @@ def traceback_text(error: BaseException) -> str:
     return without_secrets("".join(traceback.format_exception(error)))
 
 
+def traceback_in(package: str, error: BaseException) -> str:
+    """Return an error's traceback from the first line in a package on, without secrets; empty if there is none.
+
+    Of an error with causes, the one that began in the package counts.
+    """
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    for one in reversed(chain):
+        place = one.__traceback__
+        while place is not None:
+            if str(place.tb_frame.f_globals.get("__name__")).startswith(f"{package}."):
+                return without_secrets("".join(traceback.format_exception(type(one), one, place, chain=False)))
+            place = place.tb_next
+    return ""
+
+
 class SecretsFilter(logging.Filter):
     """Lets every message of a logger or handler through without the secrets in it or in its traceback."""
 

@@ -27,7 +27,9 @@ _EXAMPLES = """\
 _Differing = dict[tuple[str, int], tuple[float | None, float | None]]
 
 _OF_THE_CLOCK = frozenset({"fit_seconds"})
-_COMPARED = tuple(f"mnist_exp.{name}" for name in ("packages", "machine", "threads", "code", "trained_together"))
+_COMPARED = tuple(
+    f"mnist_exp.{name}" for name in ("packages", "machine", "threads", "code", "own_code", "trained_together")
+)
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
     interrupts.install()
     with commands.exit_on_errors():
         identical = rerun(given.run_id, given.overrides)
-    changed = any(not is_of_tracking(text) for text in given.overrides)
+    changed = any(not is_of_tracking(text) and not Override.of(text).is_below("code") for text in given.overrides)
     sys.exit(0 if identical or changed else 1)
 
 
@@ -67,6 +69,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
 
     with store.store_errors(settings.uri):
         before = reading.fetch_run(settings.uri, run_id)
+    _check_code(before, overrides)
     try:
         experiment = _as_before(recompose(before.config, overrides), run_id, before, overrides)
     except (ValueError, OverflowError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
@@ -90,6 +93,17 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     return not differing
 
 
+def _check_code(before: "Recorded", overrides: Sequence[str]) -> None:
+    """Check that the user typed a file, where the run had code of somebody's own: no record can name code."""
+    label = before.tags.get("mnist_exp.own_code")
+    if label is not None and not any(Override.of(text).key == "code" for text in overrides):
+        name, _, digest = printable(label).partition(" ")
+        raise InputError(
+            f"code: the run was trained with {name} (digest {digest}), which rerun does not run by itself; the run has "
+            f"it as the artifact code/{name}; read it, save it, and add code={name}"
+        )
+
+
 def _use_threads(recorded: str) -> None:
     """Compute with as many threads as the run did: of a convolution, TensorFlow rounds by their number."""
     if re.fullmatch(r"[1-9][0-9]{0,3}", recorded) and int(recorded) <= (os.cpu_count() or 1):
@@ -99,7 +113,11 @@ def _use_threads(recorded: str) -> None:
 def _as_before(experiment: Experiment, run_id: str, before: "Recorded", overrides: Sequence[str]) -> Experiment:
     """Return the experiment, named as the run was, in the same MLflow experiment unless one is typed."""
     settings = stored(experiment.config.tracking)
-    typed = [text for text in experiment.overrides if text != "experiment=recorded"]
+    typed = [
+        text
+        for text in experiment.overrides
+        if text != "experiment=recorded" and not Override.of(text).is_below("code")
+    ]
     typed_experiment = any(Override.of(text).key == "tracking.experiment" for text in overrides)
     settings = replace(
         settings,

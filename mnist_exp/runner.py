@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_exp.config import code_file
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Result
@@ -55,6 +56,7 @@ def run_together(
     """
     config, alone = experiments[0].config, experiments[0].child is None
     choose_backend(config.backend)
+    code_file.use(config.code)
     with package_logs(), ExitStack() as opened:
         ends = [opened.enter_context(ExitStack()) for _ in experiments]
         runs = [_open(one, end, len(experiments)) for one, end in zip(experiments, ends, strict=True)]
@@ -127,10 +129,10 @@ def _print_summary(trained: Trained, config: Config, run: Run) -> None:
 
 def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data]:
     """Draw the figures of a job that has its weights in `output`; return its model and its data."""
-    from mnist_exp.learning import models
+    from mnist_exp.learning import saved_models
 
     data = datasets.load(config.dataset)
-    model = models.load(output / "model.keras")
+    model = saved_models.load(output / "model.keras", config.code)
     _draw(Folder(output).history(), data, model, output / "figures")
     return model, data
 

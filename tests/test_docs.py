@@ -3,7 +3,7 @@
 In a block of `console`, a line that starts with `$ ` is a command, and what follows is its output: `...` stands for
 anything, a number with two decimals or more may be off by 0.02, and durations, among them numbers with one decimal, may
 be any. A command that fails must be shown with its message. A block of `bash` or `python` runs and succeeds; one of
-`yaml` is written to the file that is named beside `yaml`. A page is read from top to bottom in one folder that has
+`yaml` or `python` with the name of a file beside it is written to that file. A page is read from top to bottom in one folder that has
 `docs/` in it, like a checkout. RUN_ID is the last run that the page has printed.
 """
 
@@ -45,7 +45,7 @@ EXTRAS = {
     "fashion_mnist": "a network",
 }
 # What goes on until it is stopped; each is on one page, so that two never want the same port.
-SERVERS = ("mlflow ui", "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db\nmlflow models serve")
+SERVERS = ("mlflow ui", "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db\nmlflow models serve", "MODEL=")
 # Minutes and more, of which one epoch shows as much here; tests/test_predict.py trains the first two to their end.
 SHORTENED = {
     "experiment=convnet": "training.epochs=1",
@@ -56,7 +56,10 @@ SHORTENED = {
 
 @dataclass(frozen=True)
 class Command:
-    """A command, what is shown below it (of a yaml block: its file), the language of its block, and where it is."""
+    """A command, what is shown below it, the language of its block, and where it is.
+
+    Of a file its text, its name, and `file` as the language.
+    """
 
     text: str
     shown: str
@@ -77,7 +80,7 @@ def commands_of(page: Path) -> list[Command]:
                 typed, _, shown = part.partition("\n")
                 found.append(Command(typed, shown, "bash", place))
         elif language != "text":
-            found.append(Command(content, beside, language, place))
+            found.append(Command(content, beside, "file" if beside else language, place))
     return found
 
 
@@ -105,7 +108,7 @@ class Reader:
 
     def type(self, command: Command) -> None:
         """Type one command, and compare what it prints with what is shown."""
-        if command.kind == "yaml":
+        if command.kind == "file":
             file = self.folder / command.shown
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(command.text)

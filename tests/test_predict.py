@@ -14,7 +14,7 @@ from mnist_exp import digits, run
 from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.keras_backend import keras
-from mnist_exp.learning.models import load
+from mnist_exp.learning.saved_models import load
 from mnist_exp.predict import predict
 
 from .conftest import QUICK, command, run_module, runs_in, store, sweep_in

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import (
     ONLY_CONFIG_DIR,
     Composed,
@@ -20,6 +21,7 @@ from mnist_exp.config.composition import (
     compose_values,
     presets_of,
     refuse_search_path,
+    typed_code,
 )
 from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, read_arguments
 from mnist_exp.config.hydra_errors import as_input_errors
@@ -72,19 +74,20 @@ def command_line(
     if arguments.multirun and (arguments.cfg or arguments.info):
         raise InputError("--cfg and --info: show the configuration of one run; leave -m out")
     shows = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
-    with presets_of(config_dir), as_input_errors(arguments.overrides), _hydra_raises():
-        refuse_search_path(arguments.overrides)
+    refuse_search_path(arguments.overrides)
+    code = typed_code(arguments.overrides)
+    with presets_of(config_dir, code), as_input_errors(arguments.overrides), _hydra_raises():
         if shows:
             with _shown_without_secrets():
-                _hydra_main(lambda _: [None])
+                _hydra_main(lambda _: [None], code)
         elif arguments.multirun:
             composed = compose_values(arguments.overrides, RunMode.MULTIRUN)
-            with sweep(sweep_of(composed, arguments.overrides)) as started:
+            with sweep(sweep_of(composed, arguments.overrides, code)) as started:
                 sys.argv += started.overrides
-                _hydra_main(started.run_jobs)
+                _hydra_main(started.run_jobs, code)
         else:
-            experiment = compose_run(arguments.overrides)
-            _hydra_main(lambda jobs: [run(replace(experiment, output=job.output)) for job in jobs])
+            experiment = compose_run(arguments.overrides, code)
+            _hydra_main(lambda jobs: [run(replace(experiment, output=job.output)) for job in jobs], code)
 
 
 def _take_config_dir(arguments: list[str]) -> str | None:
@@ -100,13 +103,16 @@ def _take_config_dir(arguments: list[str]) -> str | None:
     return None
 
 
-def _hydra_main(run_jobs: RunJobs) -> None:
-    """Let Hydra run what was typed, and call `run_jobs` with each job, or as the launcher does."""
+def _hydra_main(run_jobs: RunJobs, code: CodeFile | None) -> None:
+    """Let Hydra run what was typed, and call `run_jobs` with each job, or as the launcher does.
+
+    The text of the user's own code goes along with the jobs, to processes that may not find its file.
+    """
     failures: list[InputError] = []
 
     def compose_job(composed: DictConfig) -> Composed:
         settings = HydraConfig.get()
-        return Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir))
+        return Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir), code)
 
     def task(composed: DictConfig) -> object:
         try:

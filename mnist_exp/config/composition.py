@@ -8,11 +8,14 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_exp.config.code_file import CodeFile, read_code, registered
 from mnist_exp.config.hydra_api import compose_conf
 from mnist_exp.config.hydra_errors import as_input_errors
+from mnist_exp.config.keras_source import REQUIRED
 from mnist_exp.config.overrides import Override, is_search_path, of_the_experiment
 from mnist_exp.config.presets import CONF, Preset, check_values, leaves, offered, read_presets
 from mnist_exp.config.schema import Config, check
@@ -33,11 +36,15 @@ ConfigStore.instance().store(name="open_map_of_tags", node={"tags": _open_map})
 
 @dataclass(frozen=True)
 class Composed:
-    """What Hydra composed for a job, before it is checked. `overrides`: all of its own, none for Hydra."""
+    """What Hydra composed for a job, before it is checked.
+
+    `overrides`: all of its own, none for Hydra. `code`: the file of the user's own, read where it was typed.
+    """
 
     values: DictConfig
     overrides: tuple[str, ...]
     output: Path
+    code: CodeFile | None
 
     def experiment(self) -> Experiment:
         """Return the checked experiment.
@@ -45,7 +52,7 @@ class Composed:
         Raises:
             InputError: if a value cannot be used.
         """
-        return Experiment(check_composed(self.values), of_the_experiment(self.overrides), self.output)
+        return Experiment(check_composed(self.values, self.code), of_the_experiment(self.overrides), self.output)
 
 
 def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> Experiment:
@@ -60,8 +67,9 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
             preset in `config_dir` sets what it may not.
     """
     refuse_search_path(overrides)
-    with presets_of(config_dir):
-        return compose_run(overrides)
+    code = typed_code(overrides)
+    with presets_of(config_dir, code):
+        return compose_run(overrides, code)
 
 
 def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
@@ -78,6 +86,7 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
         InputError: if either has a value that cannot be used.
     """
     refuse_search_path(overrides)
+    code = typed_code(overrides)
     own = {key: value for key, value in recorded.items() if key not in NOT_OF_THE_RESULT}
     check_values(own, "a recorded configuration")
     for path, value in leaves(own):
@@ -88,22 +97,25 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
         raise InputError("experiment: cannot be changed in a rerun; change single values or groups, such as model=cnn")
     own = {key: value for key, value in own.items() if not (isinstance(value, Mapping) and key in chosen)}
     choices = [
-        {f"override /{group}": _choice(group, own[group])}
+        {f"override /{group}": _choice(group, own[group], code)}
         for group in ("dataset", "model", "preprocessing", "optimizer")
         if group in own
     ]
-    with offered([Preset("experiment", "recorded", {"defaults": choices, **own})]):
-        return compose_run(["experiment=recorded", *overrides])
+    with presets_of(None, code), offered([Preset("experiment", "recorded", {"defaults": choices, **own})]):
+        return compose_run(["experiment=recorded", *overrides], code)
 
 
-def _choice(group: str, values: Any) -> str:
+def _choice(group: str, values: Any, code: CodeFile | None) -> str:
     """Return the file in conf/ of a kind: its name is the kind, but for an optimizer, whose kind is Keras's name.
+
+    What `code` registers is a choice by its own name.
 
     Raises:
         InputError: if there is no such kind.
     """
     kind = values.get("kind") if isinstance(values, Mapping) else None
     kinds = {OmegaConf.select(OmegaConf.load(path), "kind"): path.stem for path in (CONF / group).glob("*.yaml")}
+    kinds |= {preset.name: preset.name for preset in _choices_of(code) if preset.group == group}
     if not isinstance(kind, str) or kind not in kinds:
         raise InputError(f"{group}.kind={kind}: must be one of {', '.join(sorted(map(str, kinds)))}")
     return kinds[kind]
@@ -121,12 +133,62 @@ def refuse_search_path(overrides: Sequence[str]) -> None:
         raise InputError(f"hydra.searchpath: {ONLY_CONFIG_DIR}")
 
 
-def compose_run(overrides: Sequence[str]) -> Experiment:
+def typed_code(overrides: Sequence[str]) -> CodeFile | None:
+    """Read the file that `code=FILE` names among what was typed, the last of several; None where none does.
+
+    Raises:
+        InputError: if it is no file that can be used, or several are given for a sweep.
+    """
+    with as_input_errors():
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    typed = [override for override in parsed if override.key_or_group == "code" and not override.is_delete()]
+    if not typed or (path := typed[-1].value()) is None:
+        return None
+    if typed[-1].is_sweep_override():
+        raise InputError(f"{typed[-1].input_line}: must have one value, which all jobs of a sweep share")
+    if not isinstance(path, str | QuotedString):
+        raise InputError(f"{typed[-1].input_line}: must be a Python file, such as code=mine.py")
+    return read_code(path if isinstance(path, str) else path.text)
+
+
+def _choices_of(code: CodeFile | None) -> list[Preset]:
+    """Return what a file of the user's own registers as choices: models, datasets and optimizers with their keys."""
+    if code is None:
+        return []
+    of_code = registered(code)
+    shared = {key: value for key, value in _values_in_conf("dataset", "mnist").items() if key != "kind"}
+    before: dict[str, dict[str, Any]] = {
+        "model": {"defaults": [{"override /preprocessing@_global_.preprocessing": "image"}]},
+        "dataset": shared,
+    }
+    keys = {
+        group: {name: {key: one.default for key, one in own.items()} for name, own in functions.items()}
+        for group, functions in of_code.functions.items()
+    }
+    keys["optimizer"] = {name: dict(one.signature) for name, one in of_code.classes["optimizers"].items()}
+    return [
+        Preset(group, name, {**before.get(group, {}), "kind": name, **_with_gaps(values)})
+        for group, choices in keys.items()
+        for name, values in choices.items()
+    ]
+
+
+def _with_gaps(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: "???" if value is REQUIRED else value for key, value in defaults.items()}
+
+
+def _values_in_conf(group: str, name: str) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def compose_run(overrides: Sequence[str], code: CodeFile | None) -> Experiment:
     """Compose and check one run, with the presets that are offered."""
     composed = compose_values(overrides, RunMode.RUN)
     if (chosen := composed.hydra.runtime.choices.get("sweep")) is not None:
         raise InputError(f"sweep={chosen}: is a sweep; type python -m mnist_exp -m sweep={chosen}")
-    config = check_composed(composed)
+    config = check_composed(composed, code)
     check_output(composed, "hydra.run.dir")
     return Experiment(config, of_the_experiment(overrides), Path(str(composed.hydra.run.dir)).resolve())
 
@@ -169,8 +231,8 @@ def compose_values(overrides: Sequence[str], mode: RunMode) -> DictConfig:
             raise InputError(f"{' '.join(typed)}: must be GROUP=CHOICE, such as model=cnn; --help lists all") from error
 
 
-def check_composed(composed: DictConfig) -> Config:
-    """Return the checked configuration; what is Hydra's is left out.
+def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:
+    """Return the checked configuration, which may name what `code` registers; what is Hydra's is left out.
 
     Raises:
         InputError: if a value cannot be used.
@@ -179,9 +241,21 @@ def check_composed(composed: DictConfig) -> Config:
     with as_input_errors():
         values = OmegaConf.to_container(own, resolve=True)
     assert isinstance(values, dict)
-    return check({str(key): value for key, value in values.items()})
+    return check({str(key): value for key, value in values.items()}, code)
 
 
-def presets_of(config_dir: str | Path | None) -> AbstractContextManager[None]:
-    """Let Hydra find the presets of a folder, checked, while the block runs; of None, none."""
-    return offered(read_presets(Path(config_dir).expanduser()) if config_dir is not None else [])
+def presets_of(config_dir: str | Path | None, code: CodeFile | None) -> AbstractContextManager[None]:
+    """Let Hydra find the presets of a folder, checked, and the choices of `code` while the block runs; of None, none.
+
+    Raises:
+        InputError: for a preset that cannot be used, or two choices of one name.
+    """
+    presets = read_presets(Path(config_dir).expanduser()) if config_dir is not None else []
+    taken = {(preset.group, preset.name) for preset in presets}
+    for choice in (choices := _choices_of(code)):
+        in_conf = (CONF / choice.group / f"{choice.name}.yaml").exists()
+        if in_conf or (choice.group, choice.name) in taken:
+            where = "this project" if in_conf else f"a preset in {config_dir}"
+            chosen = f"{choice.group}={choice.name}"
+            raise InputError(f"code={code and code.path}: {chosen} is a choice of {where}; rename yours")
+    return offered([*presets, *choices])

@@ -32,9 +32,9 @@ class KerasName:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The value is one of these dataclasses: the one whose `kind` it names."""
+    """The value is one of these dataclasses, as they are when it is checked: the one whose `kind` it names."""
 
-    classes: tuple[type, ...]
+    classes: Callable[[], Sequence[type]]
 
 
 def convert(wanted: Any, value: Any, key: str) -> Any:
@@ -50,7 +50,7 @@ def convert(wanted: Any, value: Any, key: str) -> Any:
         return _convert_annotated(wanted, value, key)
     if origin in (Union, types.UnionType):
         return _convert_union(wanted, value, key)
-    if is_dataclass(wanted) and isinstance(wanted, type):
+    if is_dataclass(wanted) and isinstance(wanted, type) and not isinstance(value, wanted):
         return _convert_dataclass(wanted, value, key)
     if origin is list and isinstance(value, list):
         [item] = get_args(wanted)
@@ -77,7 +77,7 @@ def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
             keras_names.check_spec(rule.kind, value, key)
         return value
     if isinstance(rule, OneOf):
-        return _convert_one_of(rule.classes, value, key)
+        return _convert_one_of(rule.classes(), value, key)
     try:
         converted = convert(base, value, key)
     except InputError:

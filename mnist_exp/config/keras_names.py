@@ -1,7 +1,8 @@
 """Which Keras names a configuration may use, checked without importing Keras.
 
 A name stands alone (`Flatten`) or with its arguments (`{Dropout: {rate: 0.5}}`); see `check_spec`. The lists below
-are what a configuration can reach: nothing that loads files, runs code or opens connections is on them.
+are what a configuration can reach: nothing that loads files, runs code or opens connections is on them. What the file
+that `code=` names registers comes to them while it is in use.
 """
 
 import math
@@ -9,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mnist_exp.config.code_file import own_classes
 from mnist_exp.config.keras_source import REQUIRED, has_class, signature_of
 from mnist_exp.errors import InputError, did_you_mean
 
@@ -66,7 +68,7 @@ PATH_ARGUMENTS = frozenset({"filepath", "filename"})
 # let through: {epoch:c} is a slash in epoch 47.
 _FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d{0,2}(?:\.\d{1,2})?[df]?)?\}){1,100}", re.ASCII)
 _OWN_FILES = frozenset(
-    {"config.yaml", "error.txt", "figures", "metrics.jsonl", "model", "model.keras", "run.json", "run.log"}
+    {"code", "config.yaml", "error.txt", "figures", "metrics.jsonl", "model", "model.keras", "run.json", "run.log"}
 )
 
 _WHOLE = """
@@ -104,18 +106,21 @@ _OTHER_WORDS = {"metrics": frozenset({"accuracy"}), "layers": frozenset({"Branch
 
 
 def check_name(kind: str, name: Any, key: str) -> None:
-    """Check that `name` is one of `ALLOWED[kind]` and that the installed Keras has it.
+    """Check that `name` is one of `ALLOWED[kind]` and that the installed Keras has it, or that it is the user's own.
 
     Raises:
         InputError: with the nearest name, or the whole list where none is near.
     """
-    allowed = ALLOWED[kind]
+    allowed, own = ALLOWED[kind], own_classes(kind)
+    if isinstance(name, str) and name in own:
+        return
     if isinstance(name, str) and name in allowed:
         if not has_class(kind, name):
             raise InputError(f"{key}={name}: the installed Keras has no {name}; a newer Keras may have it")
         return
-    nearest = allowed | _OTHER_WORDS.get(kind, frozenset())
-    hint = did_you_mean(str(name), nearest) or f"; the choices are {', '.join(sorted(allowed, key=str.lower))}"
+    nearest = allowed | own.keys() | _OTHER_WORDS.get(kind, frozenset())
+    choices = [*own, *sorted(allowed, key=str.lower)]
+    hint = did_you_mean(str(name), nearest) or f"; the choices are {', '.join(choices)}"
     where = key if key.endswith(f".{name}") else f"{key}={show(name)}"
     raise InputError(f"{where}: not one of the {kind} that can be used here{hint}")
 
@@ -181,17 +186,18 @@ def parse_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:
 
 
 def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str) -> None:
-    """Check the arguments of the Keras class `name` against its signature.
+    """Check the arguments of the class `name`, Keras's or the user's own, against its signature.
 
     Raises:
         InputError: for an argument that the class does not take, lacks, or that has a wrong type or range.
     """
-    signature = signature_of(kind, name)
+    own = own_classes(kind).get(name)
+    signature = signature_of(kind, name) if own is None else own.signature
     for argument, value in arguments.items():
         if argument not in signature:
             hint = did_you_mean(str(argument), signature) or f"; it takes {', '.join(signature) or 'none'}"
             raise InputError(f"{key}.{argument}={show(value)}: {name} has no such argument{hint}")
-        _check_argument(kind, argument, value, signature[argument], f"{key}.{argument}")
+        _check_argument(kind, argument, value, signature[argument], f"{key}.{argument}", own=own is not None)
     missing = [argument for argument, default in signature.items() if default is REQUIRED]
     for argument in missing:
         if argument not in arguments:
@@ -223,7 +229,23 @@ def metric_name(spec: Any) -> str:
     name, arguments = parse_spec(spec, "metrics")
     if name == "accuracy":
         return name
-    return str(arguments.get("name") or signature_of("metrics", name).get("name") or name.lower())
+    own = own_classes("metrics").get(name)
+    default = (signature_of("metrics", name) if own is None else own.signature).get("name")
+    return str(arguments.get("name") or (default if isinstance(default, str) else _snake_case(name)))
+
+
+def _snake_case(name: str) -> str:
+    """Return what Keras calls an object of a class by default.
+
+    >>> _snake_case("TopKHits")
+    'top_k_hits'
+    """
+    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
+
+
+def is_own(kind: str, spec: Any) -> bool:
+    """Whether a checked spec names a class of the file that `code=` names."""
+    return parse_spec(spec, kind)[0] in own_classes(kind)
 
 
 def show(value: Any) -> str:
@@ -244,7 +266,7 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str) -> None:
+def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str, *, own: bool) -> None:
     of_kind = argument_kind(argument)
     if value is not None and of_kind is not None and (of_kind != "schedules" or isinstance(value, Mapping)):
         check_spec(of_kind, value, key)
@@ -257,6 +279,8 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
     elif argument == "name":
         if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", value)):
             raise InputError(f"{key}={show(value)}: must be a word of letters, digits and underscores")
+    elif own:
+        _check_own_argument(value, default, key)
     elif argument == "mode" and kind == "callbacks":
         if value not in ("auto", "min", "max"):
             raise InputError(f"{key}={show(value)}: must be one of auto, min, max")
@@ -269,6 +293,21 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
                 _check_number(kind, argument, item, key)
     else:
         _check_scalar(kind, argument, value, default, key)
+
+
+def _check_own_argument(value: Any, default: Any, key: str) -> None:
+    """Compare with the type of the default alone; one of null, or none, leaves it open."""
+    match default:
+        case bool():
+            fits = isinstance(value, bool)
+        case int() | float():
+            fits = isinstance(value, int | float) and not isinstance(value, bool)
+        case str():
+            fits = isinstance(value, str)
+        case _:
+            fits = True
+    if not fits:
+        raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
 
 
 def _takes_list(kind: str, argument: str, default: Any) -> bool:

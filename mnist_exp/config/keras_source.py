@@ -69,7 +69,7 @@ def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool
         return _class_signature(*imports[class_name]) if class_name in imports else ({}, True)
     for node in found.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            return _arguments(node.args), node.args.kwarg is not None
+            return arguments_of(node.args), node.args.kwarg is not None
     for base in found.bases:
         if isinstance(base, ast.Name):
             return _class_signature(*imports.get(base.id, (module, base.id)))
@@ -79,16 +79,18 @@ def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool
     return {}, True
 
 
-def _arguments(arguments: ast.arguments) -> dict[str, Any]:
+def arguments_of(arguments: ast.arguments) -> dict[str, Any]:
+    """Return the arguments of an `__init__`, but for self, with their defaults; `REQUIRED` where there is none."""
     names = [argument.arg for argument in arguments.args[1:]]
     defaults: list[Any] = [REQUIRED] * (len(names) - len(arguments.defaults))
-    defaults += map(_literal, arguments.defaults)
+    defaults += map(literal, arguments.defaults)
     names += [argument.arg for argument in arguments.kwonlyargs]
-    defaults += [REQUIRED if default is None else _literal(default) for default in arguments.kw_defaults]
+    defaults += [REQUIRED if default is None else literal(default) for default in arguments.kw_defaults]
     return dict(zip(names, defaults, strict=True))
 
 
-def _literal(node: ast.expr) -> Any:
+def literal(node: ast.expr) -> Any:
+    """Return the plain value that an expression writes; None for any other."""
     try:
         return ast.literal_eval(node)
     except ValueError:

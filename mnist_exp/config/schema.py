@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from mnist_exp.config import keras_names
+from mnist_exp.config import code_file, keras_names
+from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.conversion import KerasName, OneOf, convert
 from mnist_exp.config.keras_names import show
 from mnist_exp.config.values import Count, ModelName, Seed, Text
 from mnist_exp.errors import InputError, did_you_mean
-from mnist_exp.learning.families import FAMILIES, Model
-from mnist_exp.learning.sources import SOURCES, Dataset
+from mnist_exp.learning.families import Model, families
+from mnist_exp.learning.sources import Dataset, sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,28 +66,37 @@ class NoTracking:
 class Config:
     """One experiment. `optimizer` has the class's name under `kind` and its arguments beside it, as in its file."""
 
-    dataset: Annotated[Dataset, OneOf(SOURCES)]
+    dataset: Annotated[Dataset, OneOf(sources)]
     preprocessing: Preprocessing
-    model: Annotated[Model, OneOf(FAMILIES)]
+    model: Annotated[Model, OneOf(families)]
     optimizer: dict[str, Any]
     training: Training
-    tracking: Annotated[MLflowTracking | NoTracking, OneOf((MLflowTracking, NoTracking))]
+    tracking: Annotated[MLflowTracking | NoTracking, OneOf(lambda: (MLflowTracking, NoTracking))]
     seed: Seed
     backend: Literal["tensorflow", "jax"]
     objective: str
     direction: Literal["maximize", "minimize"] | None
     resume: bool
+    code: CodeFile | None
 
 
-def check(values: Mapping[str, Any]) -> Config:
+def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
     """Turn a composed and resolved configuration into a `Config`.
+
+    Args:
+        values: the configuration.
+        code: the file that the user typed, whose names it may use; from here on, until another is checked, this
+            process knows them.
 
     Raises:
         InputError: naming the key, its value and what would be right, for a key that is unknown or missing, a wrong
             type, a value out of range, a Keras name or argument that cannot be used, or fields that do not fit
             each other.
     """
-    config: Config = convert(Config, values, "")
+    if values.get("code") != (code.path if code is not None else None):
+        raise InputError(f"code={show(values.get('code'))}: can only be typed, such as code=mine.py")
+    code_file.use(code)
+    config: Config = convert(Config, {**values, "code": code}, "")
     _check_optimizer(config.optimizer)
     _check_training(config.training, one_hot=config.preprocessing.one_hot)
     _check_callbacks(config.training, config.optimizer)
@@ -130,6 +140,12 @@ def _check_objective(config: Config) -> None:
     if config.objective not in names:
         fits = did_you_mean(config.objective, names) or f"; it logs {', '.join(names)}"
         raise InputError(f"objective={config.objective}: this run logs no such metric{fits}")
+    own = {keras_names.metric_name(one) for one in config.training.metrics if keras_names.is_own("metrics", one)}
+    if config.objective.removeprefix("val_").removeprefix("test_") in own and config.direction is None:
+        raise InputError(
+            f"objective={config.objective}: is a metric of {config.code and config.code.path}; say which is better, "
+            "direction=maximize or direction=minimize"
+        )
 
 
 _RESERVED_TAGS = ("mlflow.", "mnist_exp.")
@@ -234,8 +250,12 @@ def _check_backend(config: Config) -> None:
         return
     if importlib.util.find_spec("jax") is None:
         raise InputError("backend=jax: is not installed; pip install -e '.[jax]' in the project's folder brings it")
+    own = code_file.own_classes("callbacks")
     for name, arguments in config.training.callbacks.items():
-        if name in _NEED_EVERY_BATCH or (arguments or {}).get("save_freq", "epoch") != "epoch":
+        acts_on_batches = name in _NEED_EVERY_BATCH or (
+            name in own and not _BATCH_METHODS.isdisjoint(own[name].methods)
+        )
+        if acts_on_batches or (arguments or {}).get("save_freq", "epoch") != "epoch":
             raise InputError(
                 f"training.callbacks.{name}: acts within an epoch, but backend=jax runs each epoch as one program; "
                 "type backend=tensorflow"
@@ -244,11 +264,16 @@ def _check_backend(config: Config) -> None:
 
 # SwapEMAWeights changes the weights between an epoch's training and its validation.
 _NEED_EVERY_BATCH = frozenset({"SwapEMAWeights", "TerminateOnNaN"})
+_BATCH_METHODS = frozenset(
+    f"on_{phase}batch_{moment}" for phase in ("", "train_", "test_", "predict_") for moment in ("begin", "end")
+)
 
 
 def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:
     """Keras's Sparse... losses and metrics take whole numbers as labels; all others take one-hot vectors."""
     name, _ = keras_names.parse_spec(spec, key)
+    if keras_names.is_own("losses", spec) or keras_names.is_own("metrics", spec):
+        return  # what labels it takes, its author knows
     if name.startswith("Sparse") == one_hot:
         wanted = str(not one_hot).lower()
         raise InputError(

@@ -9,6 +9,7 @@ from hydra.core.override_parser.types import Override as ParsedOverride
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import check_composed, check_output, compose_values
 from mnist_exp.config.hydra_api import parser_of_conf
 from mnist_exp.config.overrides import Override, of_the_experiment
@@ -18,12 +19,13 @@ from mnist_exp.experiment import Sweep
 from mnist_exp.redaction import shown_address
 
 
-def sweep_of(composed: DictConfig, overrides: list[str]) -> Sweep:
+def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None) -> Sweep:
     """Return what a sweep consists of, each of its values checked once, with the first of all others.
 
     Args:
         composed: in Hydra's MULTIRUN mode.
         overrides: as typed.
+        code: the file of the user's own that they name.
 
     Raises:
         InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
@@ -37,7 +39,7 @@ def sweep_of(composed: DictConfig, overrides: list[str]) -> Sweep:
     parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(overrides)]}
     varied = {Override.of(one.input_line or ""): _samples(one) for one in parsed.values() if one.is_sweep_override()}
     for override, samples in varied.items():
-        if override.is_below("tracking", "hydra", "objective", "direction", "resume", "backend"):
+        if override.is_below("tracking", "hydra", "objective", "direction", "resume", "backend", "code"):
             raise InputError(f"{override.key}: must have one value, which all jobs of a sweep share")
         if not samples:
             raise InputError(f"{override.text}: has no value; type at least one, such as {override.key}=0,1")
@@ -47,7 +49,7 @@ def sweep_of(composed: DictConfig, overrides: list[str]) -> Sweep:
     first = {override: samples[0] for override, samples in varied.items()}
     jobs = [first, *(first | {override: sample} for override, samples in varied.items() for sample in samples[1:])]
     configs = [
-        check_composed(compose_values([*fixed, *(one.set_to(value) for one, value in job.items())], RunMode.RUN))
+        check_composed(compose_values([*fixed, *(one.set_to(value) for one, value in job.items())], RunMode.RUN), code)
         for job in jobs
     ]
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":

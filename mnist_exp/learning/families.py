@@ -4,8 +4,10 @@ A new kind is a class here, its name in `FAMILIES`, and a file in conf/model/. I
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
+from mnist_exp.config.code_file import dataclass_of, in_use, own_functions
 from mnist_exp.config.conversion import KerasName
 from mnist_exp.config.values import Activation, Count, Counts, DropoutRate
 
@@ -18,7 +20,7 @@ class Model:
     preprocessing: ClassVar[Literal["flatten", "image"] | None] = None
 
     def hidden_layers(self) -> list[Any]:
-        """Return the layers before the output layer, each as `Name` or `{Name: arguments}`."""
+        """Return the layers before the output layer: each `Name`, `{Name: arguments}`, or a function of a tensor."""
         raise NotImplementedError
 
 
@@ -89,6 +91,25 @@ class Layers(Model):
 
 
 FAMILIES = (Linear, MLP, CNN, Layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnModel(Model):
+    """A function with `@mnist_exp.model` in the file that `code=` names; its arguments after the first are the keys."""
+
+    def hidden_layers(self) -> list[Any]:
+        """Return the function, with its keys: of the prepared images it makes what the output layer gets."""
+        from mnist_exp.learning.own_code import call
+
+        code = in_use()
+        assert code is not None
+        return [partial(call, code, self, Model)]
+
+
+def families() -> list[type[Model]]:
+    """Return all kinds of models that can be chosen now."""
+    own = [dataclass_of(name, OwnModel, keys) for name, keys in own_functions("model").items()]
+    return [*FAMILIES, *own]
 
 
 def _dense(hidden: int | list[int], activation: str, dropout: float) -> list[Any]:

@@ -30,8 +30,8 @@ from mnist_exp.learning.jax_program import (
     stacked,
     take_out,
 )
-from mnist_exp.learning.keras_backend import build_symbolically, keras
-from mnist_exp.learning.models import REFUSALS, build, keras_reason, output_shapes, servable, set_seed, trainable
+from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
+from mnist_exp.learning.models import build, output_shapes, servable, set_seed, trainable
 from mnist_exp.learning.preprocessing import fit_preprocessor
 from mnist_exp.learning.training import (
     EVALUATION_BATCH,
@@ -94,7 +94,7 @@ def stack_size(experiment: Experiment, wanted: int) -> int:
     try:
         data = load(config.dataset)
         model = build(config.model, fit_preprocessor(config.preprocessing, data).shape, data.classes)
-    except InputError:  # which each will record as its own failure
+    except Exception:  # which each will record as its own failure
         return 1
     device = jax.devices()[0]
     if device.platform == "cpu" and any("Conv" in type(layer).__name__ for layer in model.layers):

@@ -6,6 +6,7 @@ reads that variable, once a process. What is used here and is no more in a newer
 
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -140,6 +141,27 @@ else:
     module_utils.tensorflow._available = False
 
 
+# What Keras and its backends raise for arguments and shapes that they cannot use.
+REFUSALS = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    BackendError,
+)
+
+
+def keras_reason(error: Exception) -> str:
+    """Return the line of a Keras error that says what is wrong: without colours, and without where it was called."""
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    said = [line.strip() for line in lines if line.strip() and not line.startswith("Exception encountered")]
+    return said[0].rstrip(".") if said else type(error).__name__
+
+
 def leave_gradients_of_one_replica(optimizer: keras.optimizers.Optimizer) -> None:
     """Let an optimizer sum no gradients between replicas, of which there is one.
 
@@ -154,4 +176,4 @@ def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
     model._symbolic_build(data_batch=(x, y))
 
 
-__all__ = ["BackendError", "build_symbolically", "keras", "leave_gradients_of_one_replica"]
+__all__ = ["REFUSALS", "build_symbolically", "keras", "keras_reason", "leave_gradients_of_one_replica"]

@@ -1,19 +1,17 @@
 """From configuration to `keras.Model`. Every kind of model is a list of layers, and one function builds them."""
 
-import json
-import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mnist_exp.config import keras_names
+from mnist_exp.config import code_file, keras_names
 from mnist_exp.errors import InputError
 from mnist_exp.learning.families import Model
-from mnist_exp.learning.keras_backend import BackendError, keras
+from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
+from mnist_exp.learning.own_code import import_code
 from mnist_exp.learning.preprocessing import Preprocessor
+from mnist_exp.learning.saved_models import check_loadable
 
 _MODULES = {
     "augmentations": keras.layers,
@@ -27,20 +25,6 @@ _MODULES = {
     "regularizers": keras.regularizers,
     "schedules": keras.optimizers.schedules,
 }
-
-
-# What Keras and its backends raise for arguments and shapes that they cannot use.
-REFUSALS = (
-    AttributeError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    NotImplementedError,
-    OverflowError,
-    TypeError,
-    ValueError,
-    BackendError,
-)
 
 
 def set_seed(seed: int) -> None:
@@ -69,9 +53,12 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
         )
     outputs = make("layers", {"Dense": {"units": classes, "activation": "softmax"}})(flow)
     try:
-        return keras.Model(inputs, outputs)
+        model = keras.Model(inputs, outputs)
     except REFUSALS as error:  # two layers of one name
         raise InputError(f"model={config.kind}: {keras_reason(error)}") from error
+    if (code := code_file.in_use()) is not None:  # before it is trained: what is kept has to be loaded again
+        check_loadable(model, code, f"model={config.kind}")
+    return model
 
 
 def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> Any:
@@ -79,7 +66,7 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
 
     Args:
         flow: a Keras tensor.
-        specs: each as `config.keras_names.check_layer` has it.
+        specs: each as `config.keras_names.check_layer` has it, or a function of the tensor.
         place: the words for the place of a layer, by its index.
     """
     for index, spec in enumerate(specs):
@@ -92,6 +79,8 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
                 places = [f"{where}.Branches[{number}][{{}}]".format for number in range(len(branches))]
                 ends = [_connect(flow, layers, within) for layers, within in zip(branches, places, strict=True)]
                 flow = _apply(keras.layers.Concatenate, ends, where)
+            case _ if callable(spec):
+                flow = _apply(lambda: spec, flow, where)  # noqa: B023 # called at once
             case _:
                 flow = _apply(partial(make, "layers", spec), flow, f"{where}, {keras_names.show(spec)}")
     return flow
@@ -159,13 +148,6 @@ def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...]) -> 
     return layers
 
 
-def keras_reason(error: Exception) -> str:
-    """Return the line of a Keras error that says what is wrong: without colours, and without where it was called."""
-    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
-    said = [line.strip() for line in lines if line.strip() and not line.startswith("Exception encountered")]
-    return said[0].rstrip(".") if said else type(error).__name__
-
-
 def servable(model: keras.Model, preprocessor: Preprocessor, image_shape: tuple[int, ...]) -> keras.Model:
     """Return `model` behind its own preprocessing: it takes raw images (N, *image_shape), 0 to 255.
 
@@ -202,58 +184,6 @@ def output_shapes(model: keras.Model) -> Iterator[tuple[int, ...]]:
             yield tuple(layer.output.shape[1:])
 
 
-def load(path: Path) -> keras.Model:
-    """Load a model that `servable` made and Keras saved, from a file that may come from others.
-
-    Raises:
-        InputError: if it is no such file, or names a class that a configuration could not.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            saved = json.loads(file.read("config.json"))
-        foreign = sorted(set(_foreign_classes(saved)))
-    except (*REFUSALS, *_BROKEN) as error:
-        raise InputError(f"{path}: must be a file model.keras that a run wrote ({error})") from error
-    if foreign:
-        raise InputError(f"{path}: contains {', '.join(foreign)}, which models here may not; it is not loaded")
-    try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        fits = _IMAGES.fullmatch(str(model.input_shape)) and len(model.output_shape) == 2
-    except (*REFUSALS, *_BROKEN) as error:
-        raise InputError(f"{path}: must be a file model.keras that a run wrote ({keras_reason(error)})") from error
-    if not fits:
-        raise InputError(f"{path}: must take images and give a probability for each class; takes {model.input_shape}")
-    return model
-
-
-_BROKEN = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what a file that is none makes of Keras and zipfile
-_IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [13])?\)")  # height and width; no channel, one, or colours
-
-
-_KEPT = {
-    "None": frozenset({"__keras_tensor__"}),
-    "keras": frozenset({"DTypePolicy"}),
-    "keras.constraints": keras_names.ALLOWED["constraints"],
-    "keras.initializers": keras_names.ALLOWED["initializers"],
-    "keras.layers": keras_names.ALLOWED["layers"] | {"Add", "Concatenate", "InputLayer"},
-    "keras.regularizers": keras_names.ALLOWED["regularizers"],
-    "keras.src.models.functional": frozenset({"Functional"}),
-}
-
-
-def _foreign_classes(node: Any) -> Iterator[str]:
-    """Yield what a saved model's configuration names beside the Keras classes that this project makes models of."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _foreign_classes(item)
-    elif isinstance(node, dict):
-        names = node.get("class_name"), node.get("registered_name") or node.get("class_name")
-        if "class_name" in node and not set(names) <= _KEPT.get(str(node.get("module")), frozenset()):
-            yield f"{node.get('module')}.{node['class_name']}"
-        for item in node.values():
-            yield from _foreign_classes(item)
-
-
 def make(kind: str, spec: Any, output: Path = Path()) -> Any:
     """Make the Keras object that a checked `spec` names.
 
@@ -278,4 +208,6 @@ def make(kind: str, spec: Any, output: Path = Path()) -> Any:
             made[argument] = make(of_kind, value, output)
         else:
             made[argument] = value
-    return getattr(_MODULES[kind], name)(**made)
+    code = code_file.in_use()
+    own = code is not None and name in code_file.own_classes(kind)
+    return getattr(import_code(code) if own and code is not None else _MODULES[kind], name)(**made)

@@ -10,8 +10,9 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from mnist_exp.config.code_file import dataclass_of, in_use, own_functions
 from mnist_exp.config.values import Count, ExistingPath, Seed, Share
 from mnist_exp.errors import InputError
 
@@ -128,6 +129,40 @@ class KerasDataset(Dataset):
 
 
 SOURCES = (MnistDataset, NpzDataset, IdxDataset, KerasDataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnDataset(Dataset):
+    """A function with `@mnist_exp.dataset` in the file that `code=` names; its arguments are the keys."""
+
+    def read(self) -> Arrays:
+        """Return what the function does: `(x_train, y_train), (x_test, y_test)`, as `keras.datasets` have it."""
+        from mnist_exp.learning.own_code import call
+
+        code = in_use()
+        assert code is not None
+        return _own_arrays(call(code, self, Dataset), self.kind, code.path)
+
+
+def sources() -> list[type[Dataset]]:
+    """Return all sources that can be chosen now."""
+    own = [dataclass_of(name, OwnDataset, keys) for name, keys in own_functions("dataset").items()]
+    return [*SOURCES, *own]
+
+
+def _own_arrays(returned: Any, name: str, source: str) -> Arrays:
+    import numpy as np
+
+    wanted = "must return ((x_train, y_train), (x_test, y_test)), NumPy arrays of numbers"
+    match returned:
+        case ((x_train, y_train), (x_test, y_test)):
+            arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+        case _:
+            raise InputError(f"dataset={name}: {wanted}; returned {type(returned).__name__}")
+    for part, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+            raise InputError(f"dataset={name}: {wanted}; {part} is {type(array).__name__}")
+    return Arrays(**arrays, name=name, source=source)
 
 
 def _read_npz(path: Path, source: str) -> Arrays:

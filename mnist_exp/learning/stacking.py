@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from mnist_exp.config.code_file import own_classes
 from mnist_exp.config.schema import Config
 from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment
 
@@ -15,12 +16,14 @@ SCALARS = ("beta_1", "beta_2", "epsilon", "rho", "weight_decay", "ema_momentum")
 def key(config: Config) -> str:
     """Return what jobs must share to train as one program: all that shapes it, the data, and the order of the batches.
 
-    Left out are `seed`, and of the optimizer the learning rate and `SCALARS`, where they are numbers.
+    Left out are `seed`, and of the optimizer the learning rate and `SCALARS`, where they are numbers; of an
+    optimizer of the user's own the learning rate alone, since its other numbers may decide which code runs.
     """
     values = asdict(config)
     for name in ("seed", *NOT_OF_THE_RESULT):
         del values[name]
-    for name in ("learning_rate", *SCALARS):
+    of_keras = values["optimizer"]["kind"] not in own_classes("optimizers")
+    for name in ("learning_rate", *(SCALARS if of_keras else ())):
         value = values["optimizer"].get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             values["optimizer"][name] = "a number"

@@ -13,7 +13,7 @@ from mnist_exp.experiment import Experiment
 from mnist_exp.learning import models
 from mnist_exp.learning.datasets import Data, Images, Labels
 from mnist_exp.learning.engine import OnEpoch, Trained
-from mnist_exp.learning.keras_backend import keras
+from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
 from mnist_exp.learning.preprocessing import Preprocessor, fit_preprocessor
 from mnist_exp.learning.training import (
     EpochMetrics,
@@ -154,10 +154,10 @@ def fit(
             )
     except InputError:
         raise
-    except models.REFUSALS as error:
+    except REFUSALS as error:
         if watch.epochs:
             raise
-        raise InputError(f"Keras cannot train with these arguments: {models.keras_reason(error)}") from error
+        raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
     seconds = time.perf_counter() - start
     measured = {name: [float(v) for v in values] for name, values in history.history.items()}
     return Fitted(measured, seconds, kept_epoch(callbacks, measured))

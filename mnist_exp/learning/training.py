@@ -16,8 +16,8 @@ from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Labels
 from mnist_exp.learning.engine import Trained
-from mnist_exp.learning.keras_backend import keras, leave_gradients_of_one_replica
-from mnist_exp.learning.models import REFUSALS, keras_reason, make, output_shapes
+from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, leave_gradients_of_one_replica
+from mnist_exp.learning.models import make, output_shapes
 
 EpochMetrics = Mapping[str, float]
 

@@ -5,12 +5,12 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from mnist_exp import interrupts
+from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import values_of
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
@@ -137,12 +137,18 @@ def find_finished(config: Config) -> Job | None:
 
 def _signature(config: Config) -> str:
     """Return the experiment's signature; empty where its data cannot be read, which the run will record."""
+    choose_backend(config.backend)  # which the user's own code may need to make its data
     try:
-        return experiment_signature(config, _data_digest(config.dataset))
-    except InputError:
+        return experiment_signature(config, _data_digest(config.dataset, config.code))
+    except Exception:
         return ""
 
 
-@lru_cache(maxsize=8)
-def _data_digest(dataset: Dataset) -> str:
-    return datasets.load(dataset).digest
+_digests: dict[str, str] = {}
+
+
+def _data_digest(dataset: Dataset, code: CodeFile | None) -> str:
+    named = repr((dataset, code and code.digest))
+    if named not in _digests:
+        _digests[named] = datasets.load(dataset).digest
+    return _digests[named]

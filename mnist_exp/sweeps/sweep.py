@@ -97,7 +97,7 @@ def _finish(sweep: Sweep, record: SweepRecord) -> list[Job]:
     if best is not None:
         _draw(sweep, record, rows)
         record.log_best(best, sweep.config.objective)
-        _complete_best(record, best)
+        _complete_best(sweep, record, best)
         if record.has_model(best) and (text := record.register(best)):
             print(printable(text))
     record.end("FAILED" if _unfinished(sweep, jobs) else "FINISHED")
@@ -157,7 +157,7 @@ def _draw(sweep: Sweep, record: SweepRecord, rows: Sequence[ranking.Row]) -> Non
         figures.objective_by_parameter(measured, objective).savefig(folder / "objective.png", dpi=120)
 
 
-def _complete_best(record: SweepRecord, best: Job) -> None:
+def _complete_best(sweep: Sweep, record: SweepRecord, best: Job) -> None:
     """Make the figures and the logged model of the best job, where `tracking.keep=best` left them out."""
     if record.has_model(best):
         return
@@ -173,5 +173,5 @@ def _complete_best(record: SweepRecord, best: Job) -> None:
 
     values = OmegaConf.to_container(OmegaConf.load(folder.path / "config.yaml"))
     assert isinstance(values, dict)
-    config = check({str(key): value for key, value in values.items()})
+    config = check({str(key): value for key, value in values.items()}, sweep.config.code)
     record.log_model(best, *complete(folder.path, config))

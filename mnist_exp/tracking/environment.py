@@ -27,7 +27,7 @@ from mnist_exp.tracking.processes import process_tag
 
 def recorded_config(config: Config) -> dict[str, Any]:
     """Return the configuration as `config.yaml` holds it: everything but a password in the store's address."""
-    values = asdict(config)
+    values = asdict(config) | {"code": config.code and config.code.path}
     if "uri" in values["tracking"]:
         values["tracking"]["uri"] = shown_address(values["tracking"]["uri"])
     return values
@@ -82,6 +82,8 @@ def run_record(experiment: Experiment, together: int, run_name: str | None, own_
         values = experiment.child.values
         name = job_name(values, values) or name
         tags |= {"mlflow.parentRunId": experiment.child.parent, "mnist_exp.swept": json.dumps(values)}
+    if (code := experiment.config.code) is not None:
+        tags["mnist_exp.own_code"] = code.label
     if experiment.repeats is not None:
         tags["mnist_exp.rerun_of"] = experiment.repeats
     if together > 1:
@@ -93,7 +95,9 @@ def run_record(experiment: Experiment, together: int, run_name: str | None, own_
 def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
     """Return the record of a sweep that starts; the arguments are as in `run_record`."""
     name = run_name or " ".join(sweep.overrides)
-    return Record(name, _tags(sweep.overrides, own_tags) | {"mnist_exp.sweep": signature})
+    code = sweep.config.code
+    own_code = {"mnist_exp.own_code": code.label} if code is not None else {}
+    return Record(name, _tags(sweep.overrides, own_tags) | own_code | {"mnist_exp.sweep": signature})
 
 
 def refused_record(

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mnist_exp.config.code_file import CodeFile
+
 _TEXTS = ("config.yaml", "error.txt", "run.log", "ranking.csv", "best.yaml")
 
 
@@ -63,12 +65,16 @@ class Folder:
         new.write_text(json.dumps(asdict(record), indent=1))
         new.replace(self.path / "run.json")
 
-    def begin(self, record: Record) -> None:
-        """Write the record of what starts here, and remove what another left in the same folder."""
+    def begin(self, record: Record, code: CodeFile | None = None) -> None:
+        """Write the record of what starts here and the user's own code; remove what another left in the folder."""
         for name in ("metrics.jsonl", "error.txt"):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "model", ignore_errors=True)
+        for name in ("model", "code"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
         self.write(record)
+        if code is not None:
+            (self.path / "code").mkdir()
+            (self.path / "code" / Path(code.path).name).write_text(code.text, encoding="utf-8")
 
     def change(self, **values: Any) -> None:
         """Change fields of the record; `tags` are added."""
@@ -110,9 +116,9 @@ class Folder:
         return history
 
     def files(self) -> list[Path]:
-        """Return the files that a store is to have: texts and figures."""
+        """Return the files that a store is to have: texts, figures and the user's own code."""
         texts = [path for name in _TEXTS if (path := self.path / name).is_file()]
-        return [*texts, *sorted(self.path.glob("figures/*.png"))]
+        return [*texts, *sorted(self.path.glob("figures/*.png")), *sorted(self.path.glob("code/*.py"))]
 
 
 def now() -> int:

@@ -26,7 +26,7 @@ class FolderTracker:
         """Record a sweep in its folder alone."""
         parent = Parent("", sweep.config.tracking, tuple(sweep.swept), sweep.folder, Path.cwd(), os.getpid())
         opened = SweepRecord(parent, {})
-        opened.folder.begin(sweep_record(sweep, signature, None, {}))
+        opened.folder.begin(sweep_record(sweep, signature, None, {}), sweep.config.code)
         yield opened
 
     def join_sweep(self, parent: Parent) -> SweepRecord:

@@ -84,7 +84,7 @@ class MLflowTracker:
             keys, process = tuple(sweep.swept), os.getpid()
             parent = Parent(sent.run_id, _from_any_folder(self._settings), keys, sweep.folder, Path.cwd(), process)
             opened = MLflowSweep(parent, self._own_tags, client, experiment_id, sent)
-            opened.folder.begin(record)
+            opened.folder.begin(record, sweep.config.code)
             mirror(client, experiment_id, opened.folder, sent)
             yield opened
 

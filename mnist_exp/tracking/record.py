@@ -57,7 +57,7 @@ class Run:
         self.keeps_all = keeps_all
         self.folder = Folder(experiment.output)
         self._experiment = experiment
-        self.folder.begin(record)
+        self.folder.begin(record, experiment.config.code)
         OmegaConf.save(OmegaConf.create(recorded_config(experiment.config)), self.folder.path / "config.yaml")
 
     def log_data(self, data: Data) -> None:

@@ -174,7 +174,7 @@ def test_tags_are_added_without_a_plus(typed: list[str]) -> None:
     assert isinstance(tracking, MLflowTracking)
     assert tracking.tags == {"study": "x", "level": 3}
     swept = [*typed, "seed=0,1"]
-    assert sweep_of(compose_values(swept, RunMode.MULTIRUN), swept).config.tracking == tracking
+    assert sweep_of(compose_values(swept, RunMode.MULTIRUN), swept, None).config.tracking == tracking
 
 
 @pytest.mark.fast

@@ -1,0 +1,137 @@
+"""Models as files: loaded only if they name nothing but what models here are made of."""
+
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mnist_exp.config import code_file, keras_names
+from mnist_exp.config.code_file import CodeFile
+from mnist_exp.errors import InputError
+from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
+from mnist_exp.learning.own_code import import_code
+
+
+def load(path: Path, code: CodeFile | None = None) -> keras.Model:
+    """Load a model that `servable` made and Keras saved, from a file that may come from others.
+
+    Args:
+        path: of the file.
+        code: the file of the user's own whose classes it may have; None for Keras's alone.
+
+    Raises:
+        InputError: if it is no such file, or names a class that a configuration could not.
+    """
+    saved, needed = _saved(path), needed_code(path)
+    if needed and code is None:
+        raise InputError(
+            f"{path}: has layers of {' and '.join(needed)}; name that file, such as --code {needed[0].split()[0]}. The "
+            "run has it as the artifact code/, and in its output folder"
+        )
+    if foreign := sorted(set(_foreign_classes(saved, code))):
+        raise InputError(f"{path}: contains {', '.join(foreign)}, which models here may not; it is not loaded")
+    if needed and code is not None:
+        import_code(code)
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        fits = _IMAGES.fullmatch(str(model.input_shape)) and len(model.output_shape) == 2
+    except (*REFUSALS, *_BROKEN) as error:
+        raise InputError(f"{path}: must be a file model.keras that a run wrote ({keras_reason(error)})") from error
+    if not fits:
+        raise InputError(f"{path}: must take images and give a probability for each class; takes {model.input_shape}")
+    return model
+
+
+def needed_code(path: Path) -> list[str]:
+    """Return the files of the user's own that a saved model has layers of: each its name and the digest of its text.
+
+    Raises:
+        InputError: if it is no such model.
+    """
+    modules = {str(node["module"]).partition(".")[2] for node in _named(_saved(path)) if _is_own(node)}
+    return sorted(f"{module.rpartition('_')[0]}.py {module.rpartition('_')[2]}" for module in modules)
+
+
+def _saved(path: Path) -> Any:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return json.loads(file.read("config.json"))
+    except (*REFUSALS, *_BROKEN) as error:
+        raise InputError(f"{path}: must be a file model.keras that a run wrote ({error})") from error
+
+
+def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
+    """Check that what is saved of a model can be loaded again."""
+    try:
+        saved = json.loads(model.to_json())
+    except REFUSALS as error:
+        raise InputError(f"{where}: cannot be saved ({keras_reason(error)})") from error
+    if foreign := sorted(set(_foreign_classes(saved, code))):
+        raise InputError(
+            f"{where}: contains {', '.join(foreign)}, which a saved model may not; write a layer in {code.path}, "
+            "registered with @keras.saving.register_keras_serializable()"
+        )
+
+
+_BROKEN = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what a file that is none makes of Keras and zipfile
+_IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [13])?\)")  # height and width; no channel, one, or colours
+
+
+# What a saved model may name, by module. Of Keras's operations, which a function of the user's own writes as `x + y`,
+# those that compute with tensors alone.
+_KEPT: dict[str, frozenset[str]] = {
+    module: frozenset(names.split())
+    for module, names in {
+        "None": "__ellipsis__ __keras_tensor__ __slice__ __tensor__",
+        "keras": "DTypePolicy Sequential",
+        "keras.layers": """
+            Add AdditiveAttention Attention Average Concatenate Dot EinsumDense Embedding GroupQueryAttention InputLayer
+            Maximum Minimum MultiHeadAttention Multiply Subtract""",
+        "keras.src.models.functional": "Functional",
+        "keras.src.ops.core": "Cast",
+        "keras.src.ops.nn": """
+            Elu Gelu HardSigmoid LeakyRelu LogSoftmax Normalize Relu Relu6 Selu Sigmoid Silu Softmax Softplus""",
+        "keras.src.ops.numpy": """
+            Absolute Add Clip Concatenate Cos Divide Dot Einsum Equal Exp ExpandDims Flip GetItem Greater GreaterEqual
+            Less LessEqual Log Log1p Matmul Max Maximum Mean Min Minimum Moveaxis Multiply Negative Pad Power Prod
+            Reciprocal Repeat Reshape Roll Sin Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes Take Tanh Tile
+            Transpose TrueDivide Var Where""",
+    }.items()
+}
+_KINDS = ("constraints", "initializers", "layers", "regularizers")
+
+
+def _foreign_classes(saved: Any, code: CodeFile | None) -> Iterator[str]:
+    """Yield what a saved model names beside the classes of Keras that this project makes models of, and of `code`."""
+    own = {name for kind in _KINDS for name in code_file.registered(code).classes[kind]} if code is not None else set()
+    for node in _named(saved):
+        name = node["class_name"]
+        registered = node.get("registered_name") or name
+        if _is_own(node):
+            known = name in own and str(registered).rpartition(">")[2] == name
+        else:
+            module = str(node.get("module"))
+            kind = module.removeprefix("keras.")
+            of_keras = keras_names.ALLOWED[kind] if kind in _KINDS else frozenset()
+            known = {name, registered} <= _KEPT.get(module, frozenset()) | of_keras
+        if not known:
+            yield f"{node.get('module')}.{name}"
+
+
+def _named(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield what has a class's name in a saved model."""
+    if isinstance(node, list):
+        for item in node:
+            yield from _named(item)
+    elif isinstance(node, dict):
+        if "class_name" in node:
+            yield node
+        for item in node.values():
+            yield from _named(item)
+
+
+def _is_own(node: dict[str, Any]) -> bool:
+    return re.fullmatch(rf"{code_file.PACKAGE}\.\w+", str(node.get("module"))) is not None
