@@ -77,7 +77,7 @@ def run_together(
             on_epoch(epoch)
 
         # Only now, since Keras takes seconds and bad data is known by here.
-        trained = choose_engine(config.backend).train(experiments, data, log_epoch)
+        trained = choose_engine(config.backend, config.code).train(experiments, data, log_epoch)
         outcomes: list[Result | Exception] = []
         for experiment, run, end, one in zip(experiments, runs, ends, trained, strict=True):
             try:

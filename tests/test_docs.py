@@ -3,8 +3,8 @@
 In a block of `console`, a line that starts with `$ ` is a command, and what follows is its output: `...` stands for
 anything, a number with two decimals or more may be off by 0.02, and durations, among them numbers with one decimal, may
 be any. A command that fails must be shown with its message. A block of `bash` or `python` runs and succeeds; one of
-`yaml` or `python` with the name of a file beside it is written to that file. A page is read from top to bottom in one folder that has
-`docs/` in it, like a checkout. RUN_ID is the last run that the page has printed.
+`yaml` or `python` with the name of a file beside it is written to that file. A page is read from top to bottom in one
+folder that has `docs/` in it, like a checkout. RUN_ID is the last run that the page has printed.
 """
 
 import os

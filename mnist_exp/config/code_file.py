@@ -209,6 +209,11 @@ class _Reader:
             )
         if any(has_class(one, node.name) for one in _KINDS.values()) or node.name in {"Branches", "Residual"}:
             raise InputError(f"{where}: has a name that Keras or this project has; give it another")
+        if kind == "callbacks" and not _defines(node, "get_config"):
+            raise InputError(
+                f"{where}: needs a get_config method, without which Keras registers no callback; "
+                "def get_config(self): return {}"
+            )
         return kind, self._signature(node, kind)
 
     def keys(self, node: ast.FunctionDef, group: str) -> dict[str, Key]:
@@ -265,6 +270,10 @@ class _Reader:
         assert base is not None
         inherited = self._signature(base, kind) if isinstance(base, ast.ClassDef) else signature_of(*base)
         return own | {name: default for name, default in inherited.items() if name not in own}
+
+
+def _defines(node: ast.ClassDef, method: str) -> bool:
+    return any(isinstance(item, ast.FunctionDef) and item.name == method for item in node.body)
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:

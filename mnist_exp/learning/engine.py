@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from mnist_exp.config.code_file import CodeFile
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning.backend import choose_backend
 from mnist_exp.learning.datasets import Data
+from mnist_exp.learning.own_code import import_code
 
 if TYPE_CHECKING:
     import keras
@@ -53,13 +55,16 @@ class Engine(Protocol):
         """Return how many experiments like this one train best together on this machine, up to `wanted`."""
 
 
-def choose_engine(backend: str) -> Engine:
-    """Return the engine of a backend, `tensorflow` or `jax`, and import Keras with it.
+def choose_engine(backend: str, code: CodeFile | None = None) -> Engine:
+    """Return the engine of a backend, `tensorflow` or `jax`; import Keras with it, and then the file of the user's own.
 
     Raises:
         InputError: if this process has imported Keras with another backend.
+        Exception: whatever the file raises.
     """
     choose_backend(backend)
+    if code is not None:
+        import_code(code)
     if backend == "jax":
         from mnist_exp.learning import jax_engine
 

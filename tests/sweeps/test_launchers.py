@@ -148,6 +148,38 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_scores(
     assert len({job.data.tags["mnist_exp.process"] for job in sweep_in(tmp_path)[1]}) > 1
 
 
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param("joblib", marks=needs("hydra-joblib-launcher", "joblib")),
+        pytest.param("ray", marks=needs("hydra-ray-launcher", "ray")),
+    ],
+)
+def test_jobs_elsewhere_have_the_text_of_the_users_own_code(tmp_path: Path, launcher: str) -> None:
+    file = tmp_path / "mine.py"
+    for name in ("basic", launcher):
+        # What a job reads is what was typed, not what lies there by then: a job that read it would find no model.
+        file.write_text(OWN_MODEL)
+        how = (f"hydra/launcher={name}", f"tracking.experiment={name}")
+        process = start("-m", *FAST, "code=mine.py", "model=own", "seed=0,1", *how, cwd=tmp_path)
+        wait_for_line(process, "2 jobs")
+        file.unlink()
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+    assert scores(tmp_path, launcher) == scores(tmp_path, "basic")
+    assert len(scores(tmp_path, launcher)) == 2
+
+
+OWN_MODEL = """
+import keras
+import mnist_exp
+
+@mnist_exp.model
+def own(images, units: int = 8):
+    return keras.layers.Dense(units)(keras.layers.Flatten()(images))
+"""
+
+
 @needs("hydra-optuna-sweeper", "optuna")
 def test_a_search_that_was_stopped_goes_on_to_its_total(tmp_path: Path) -> None:
     import optuna
