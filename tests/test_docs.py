@@ -14,11 +14,17 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+
+from mnist_exp.config.presets import CONF
+from mnist_exp.learning.families import FAMILIES, Model
+from mnist_exp.learning.sources import SOURCES, Dataset
 
 from .conftest import installed
 
@@ -267,6 +273,21 @@ def test_every_module_is_where_the_guide_says() -> None:
     guide = (ROOT / "docs" / "extending.md").read_text()
     modules = {path.name for path in (ROOT / "mnist_exp").rglob("*.py")} - {"__init__.py"}
     assert modules == set(re.findall(r"\w+\.py", guide[: guide.index("## Without Python")]))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("page", "classes", "shared"), [("models.md", FAMILIES, Model), ("data.md", SOURCES, Dataset)])
+def test_the_table_of_a_group_has_its_choices_with_their_keys(page: str, classes: Sequence[type], shared: type) -> None:
+    group = shared.__name__.lower()
+    text = (ROOT / "docs" / page).read_text()
+    rows = re.split(r"\n\n", text[text.index(f"| `{group}=` |") :])[0].splitlines()[2:]
+    cells = [row.strip("|").split("|") for row in rows]
+    shown = {name.strip(" `"): set(re.findall(r"`(\w+)`", keys)) for name, _, keys in cells}
+    kinds = {one: get_args(get_type_hints(one)["kind"])[0] for one in classes}
+    both = {field.name for field in fields(shared)}
+    assert shown == {kind: {field.name for field in fields(one)} - both for one, kind in kinds.items()}
+    in_conf = {path.stem for path in (CONF / group).glob("*.yaml")}
+    assert in_conf == set(kinds.values())
 
 
 @pytest.mark.fast

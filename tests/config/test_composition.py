@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hydra.types import RunMode
 from mnist_exp import __version__
 from mnist_exp.config.composition import compose, compose_values
 from mnist_exp.config.presets import CONF
-from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.config.schema import Config, MLflowTracking
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 from mnist_exp.learning.families import CNN, MLP
@@ -272,6 +273,8 @@ def test_help_names_every_group_choice_and_key() -> None:
         if group not in {"optimizer", "experiment", "sweep"}:
             for key in yaml.safe_load(path.read_text()):
                 assert key in {"kind", "defaults", "kernel_size"} or key in text, (path, key)
+    for field in fields(Config):
+        assert re.search(rf"^ .*\b{field.name}\b", text, re.MULTILINE), field.name
     assert "open_map" not in text
 
 
