@@ -93,7 +93,7 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
         title = f"{len(jobs)} runs, {sort or ranking.order(objective, direction)}{_on_the_test_set(runs, objective)}"
         print(printable(title))
         print(ranking.table(rows, rest, objective, common))
-        if sort is None and (text := ranking.verdict(rows, common)):
+        if sort is None and (text := ranking.verdict(rows, common, direction)):
             print(text)
         metric = objective.replace("test_", "val_", 1) if objective != "objective" else "val_loss"
         ranked = [job for row in rows for job in row.jobs]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from mnist_exp.errors import printable
+from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell
 from mnist_exp.tracking.job import Job, job_name, short_names, shown_value
 
 
@@ -66,20 +67,18 @@ def _is_ranked(job: Job) -> bool:
     return job.status == "FINISHED" and job.objective is not None and math.isfinite(job.objective)
 
 
-def p_value(one: Row, other: Row) -> float | None:
-    """Return how likely so large a difference of means is by chance: Welch's t-test, two-sided; None for a row of one.
+def compared(rows: Sequence[Row]) -> list[Comparison | None]:
+    """Return how each row but the first compares with it, by seed."""
+    return compare_with_first([_by_seed(row) for row in rows])
 
-    It takes each row's objectives as independent draws of about normal distribution that differ by seed alone. It knows
-    nothing of the choice among many rows, nor of the images, which are the same for all.
-    """
-    first, second = ([job.objective for job in row.jobs] for row in (one, other))
-    if len(first) < 2 or len(second) < 2:
-        return None
-    if not one.deviation and not other.deviation:
-        return 1.0 if one.mean == other.mean else 0.0
-    from scipy.stats import ttest_ind  # comes with MLflow; takes a second to import
 
-    return float(ttest_ind(first, second, equal_var=False).pvalue)
+def _by_seed(row: Row) -> dict[str, float]:
+    """Return the objectives of a row; jobs without a seed are of seeds of their own."""
+    return {
+        job.values.get("seed", f"{job.run_id} {index}"): job.objective
+        for index, job in enumerate(row.jobs)
+        if job.objective is not None
+    }
 
 
 def order(objective: str, direction: str) -> str:
@@ -88,7 +87,10 @@ def order(objective: str, direction: str) -> str:
 
 
 def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, columns: Sequence[str] | None = None) -> str:
-    """Return the ranking as text: what varies, objective, test scores, seconds, status; best first, the unranked last.
+    """Return the ranking as text: what varies, objective, test scores, seconds; best first, the unranked last.
+
+    Of rows of several seeds, it has the deviation over them, and the difference to the first row with its interval; a
+    row that cannot be told from the first one is marked with =. The status is shown where something is unranked.
 
     Args:
         rows: in the order to show.
@@ -102,52 +104,94 @@ def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, columns: Seq
     shown = [key for key in keys if not (seeds and key == "seed" and not rest)]
     names, tests = short_names(keys), _test_names(jobs, objective)
     header = ["", *(names[key] for key in shown), objective]
-    header += ["std", "n"] if seeds else []
-    lines = [[*header, *tests, "seconds", "status"]]
-    for place, row in enumerate(rows, start=1):
-        cells = [str(place), *(shown_value(row.values.get(key, "")) for key in shown), _number(row.mean)]
+    header += ["std", "n", "difference", "95 % interval"] if seeds else []
+    lines = [[*header, *tests, "seconds", *(["status"] if rest else [])]]
+    found = [None, *compared(rows)] if seeds else [None] * len(rows)
+    for place, (row, comparison) in enumerate(zip(rows, found, strict=True), start=1):
+        mark = "=" if comparison is not None and comparison.is_open else ""
+        cells = [f"{place}{mark}", *(shown_value(row.values.get(key, "")) for key in shown), _number(row.mean)]
         if seeds:
             cells += ["" if row.deviation is None else _number(row.deviation), str(len(row.jobs))]
+            cells += _difference(comparison)
         cells += [_number(fmean((job.scores or {}).get(name, math.nan) for job in row.jobs)) for name in tests]
-        cells += [f"{fmean(job.seconds or 0.0 for job in row.jobs):.1f}", "FINISHED"]
+        cells += [f"{fmean(job.seconds or 0.0 for job in row.jobs):.1f}", *(["FINISHED"] if rest else [])]
         lines.append(cells)
     for job in rest:
         blank = [""] * (len(lines[0]) - len(shown) - 2)
         reason = job.reason or ("no objective" if job.status == "FINISHED" else "")
         status = f"{job.status}: {reason}" if reason else job.status
         lines.append(["-", *(shown_value(job.values.get(key, "")) for key in shown), *blank, status])
-    return _aligned(lines, text_columns=1 + len(shown))
+    texts = [*range(1 + len(shown)), *([len(lines[0]) - 1] if rest else [])]
+    return _aligned(lines, texts)
 
 
-def verdict(rows: Sequence[Row], keys: Sequence[str]) -> str:
-    """Return a sentence: is the best row significantly better than the second? Empty with fewer than two rows."""
+def _difference(comparison: Comparison | None) -> list[str]:
+    """Return the cells of a comparison: the difference and the ends of its interval."""
+    if comparison is None:
+        return ["", ""]
+    ends = f"{_signed(comparison.low)} to {_signed(comparison.high)}"
+    return [_signed(comparison.difference), ends]
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value > 0 else '-' if value < 0 else ''}{_number(abs(value))}"
+
+
+def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str) -> str:
+    """Return a sentence: which rows can be told from the first one? Empty with fewer than two rows.
+
+    Args:
+        rows: best first.
+        keys: what varies.
+        direction: `maximize` or `minimize`.
+    """
     if len(rows) < 2:
         return ""
-    p = p_value(rows[0], rows[1])
-    if p is None:
+    found = compared(rows)
+    told = [comparison for comparison in found if comparison is not None]
+    if not told:
         return "A single run may be better or worse by chance; add seed=0,1,2,3,4 to run each row with five seeds."
-    shown = f"p = {p:.2g}" if p >= 0.0001 else "p < 0.0001"
-    name = job_name(rows[0].values, keys) or "The first row"
-    if p < 0.05:
-        return f"{name} is significantly better than the second row (Welch's t-test over the seeds, {shown})."
-    return f"{name} is not significantly better than the second row (Welch's t-test over the seeds, {shown})."
+    single = " Rows of a single run are not compared." if len(told) < len(found) else ""
+    still_open = [place for place, one in enumerate(found, start=2) if one is not None and one.is_open]
+    corrected = f"corrected for {told[0].pairs} pairs" if told[0].pairs > 1 else "95 % interval"
+    if not still_open:
+        nearest = min(told, key=lambda one: abs(one.difference))
+        name = job_name(rows[0].values, keys) or "The first row"
+        low, high = sorted((abs(nearest.low), abs(nearest.high)))
+        how = f"paired over {nearest.seeds} seeds" if nearest.seeds else "compared by Welch's test"
+        side = "above" if direction == "maximize" else "below"
+        size = f"{_number(abs(nearest.difference))} [{_number(low)}, {_number(high)}]"
+        return f"{name} is best: {size} {side} the next, {how}, {corrected}.{single}"
+    smallest = found[still_open[0] - 2]
+    assert smallest is not None
+    seeds = seeds_to_tell(smallest)
+    needed = f"about {seeds} seeds each" if seeds is not None else "more than 200 seeds each"
+    if still_open == list(range(2, 2 + len(still_open))):
+        which = f"The first {1 + len(still_open)} rows cannot be told apart"
+    else:
+        which = "The rows marked = cannot be told from the first"
+    size = f"a difference of {_number(abs(smallest.difference))}"
+    return f"{which} ({corrected}); {needed} would tell {size}.{single}"
 
 
 def to_csv(jobs: Sequence[Job], objective: str, direction: str) -> str:
-    """Return a line a job: its row's place, mean, deviation and n, what varies, objective, scores, status, run."""
+    """Return a line a job: its row's place, what varies, objective, its row's numbers, scores, status, run."""
     keys, tests = _keys(jobs), _test_names(jobs, objective)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["rank", *keys, objective, "mean", "std", "n", *tests, "seconds", "status", "reason", "run_id"])
-    for place, row in enumerate(rank(jobs, direction), start=1):
+    spreads = ["mean", "std", "n", "difference", "low", "high"]
+    writer.writerow(["rank", *keys, objective, *spreads, *tests, "seconds", "status", "reason", "run_id"])
+    rows = rank(jobs, direction)
+    for place, (row, comparison) in enumerate(zip(rows, [None, *compared(rows)], strict=False), start=1):
         deviation = "" if row.deviation is None else row.deviation
         for job in sorted(row.jobs, key=lambda job: job.objective or 0.0, reverse=direction == "maximize"):
             values = [job.values.get(key, "") for key in keys]
             scores = [(job.scores or {}).get(name, "") for name in tests]
-            spread = [row.mean, deviation, len(row.jobs)]
+            spread: list[float | str] = [row.mean, deviation, len(row.jobs)]
+            spread += [comparison.difference, comparison.low, comparison.high] if comparison else ["", "", ""]
             writer.writerow([place, *values, job.objective, *spread, *scores, job.seconds, job.status, "", job.run_id])
     for job in unranked(jobs):
-        blank = [""] * (5 + len(tests))
+        blank = [""] * (1 + len(spreads) + len(tests) + 1)
         writer.writerow(["", *(job.values.get(key, "") for key in keys), *blank, job.status, job.reason, job.run_id])
     return text.getvalue()
 
@@ -165,15 +209,15 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
-def _aligned(lines: Sequence[Sequence[str]], text_columns: int) -> str:
-    """Align columns: the first `text_columns` and the last to the left, numbers to the right."""
+def _aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
+    """Align columns: those of `texts`, by their place, to the left, numbers to the right."""
     lines = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
-    text = []
-    for line in lines:
-        cells = [
-            cell.ljust(width) if column < text_columns else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line[:-1], widths, strict=True))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = (
+        [
+            cell.ljust(width) if place in texts else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        text.append("  ".join([*cells, line[-1]]).rstrip())
-    return "\n".join(text)
+        for line in lines
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in aligned)

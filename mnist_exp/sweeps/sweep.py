@@ -118,7 +118,9 @@ def _rank(sweep: Sweep, jobs: Sequence[Job]) -> None:
     rows = ranking.rank(jobs, direction)
     print(_title(len(jobs), sweep, direction))
     print(ranking.table(rows, ranking.unranked(jobs), objective))
-    if (text := ranking.verdict(rows, tuple(sweep.swept))) and not is_search(sweep):
+    if is_search(sweep):
+        print("Each row of a search is a single run, and the best of many is lucky too: run the first few with seeds.")
+    elif text := ranking.verdict(rows, tuple(sweep.swept), direction):
         print(text)
 
 

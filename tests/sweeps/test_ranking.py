@@ -4,9 +4,11 @@ import csv
 import io
 import math
 
+import numpy as np
 import pytest
 
-from mnist_exp.sweeps.ranking import best_job, p_value, rank, table, to_csv, unranked, verdict
+from mnist_exp.sweeps.ranking import Row, best_job, compared, rank, table, to_csv, unranked, verdict
+from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell
 from mnist_exp.tracking.job import Job
 
 pytestmark = pytest.mark.fast
@@ -45,30 +47,113 @@ def test_a_row_lacks_what_failed() -> None:
     assert [one.values["a"] for one in unranked(jobs)] == ["1", "2", "4"]
 
 
-def test_chance_is_judged_by_the_spread_over_seeds() -> None:
-    clear = [job(0.90 + i / 1000, a="1", seed=str(i)) for i in range(5)]
-    close = [job(0.901 + i / 1000, a="2", seed=str(i)) for i in range(5)]
-    far = [job(0.80 + i / 1000, a="3", seed=str(i)) for i in range(5)]
-    one, two = rank([*clear, *close], "maximize")
-    p = p_value(one, two)
-    # Both have the variance 2.5e-6, so t = 0.001 / sqrt(2 * 2.5e-6 / 5) = 1 with 8 degrees of freedom.
-    assert p == pytest.approx(0.3466, abs=1e-4)
-    assert "a=2 is not significantly better than the second row" in verdict([one, two], ["a"])
-    rows = rank([*clear, *far], "maximize")
-    assert verdict(rows, ["a"]).startswith(
-        "a=1 is significantly better than the second row (Welch's t-test over the seeds, p"
-    )
-    assert verdict(rows[:1], ["a"]) == ""
-    assert "by chance; add seed=0,1,2,3,4" in verdict(rank([clear[0], far[0]], "maximize"), ["a", "seed"])
+def rows_of(*means: float, seeds: int = 5, first_seed: int = 0, direction: str = "maximize") -> list[Row]:
+    """Rows whose objectives go up by 0.001 with the seed, and by 0.0001 more in each other seed from row to row."""
+    jobs = [
+        job(mean + seed / 1000 + seed % 2 * index / 10000, a=str(index), seed=str(seed + first_seed * index))
+        for index, mean in enumerate(means)
+        for seed in range(seeds)
+    ]
+    return rank(jobs, direction)
+
+
+def test_rows_are_compared_by_the_seeds_that_both_have() -> None:
+    [only] = compared(rows_of(0.9, 0.8))
+    assert only is not None
+    # Differences of -0.1 and -0.0999: their mean is -0.09996, their deviation 0.0000548, with 4 degrees of freedom.
+    assert only.difference == pytest.approx(-0.09996)
+    assert (only.seeds, only.pairs) == (5, 1)
+    assert only.high - only.low == pytest.approx(2 * 2.7764 * 0.00005477 / math.sqrt(5), rel=1e-3)
+    assert not only.is_open
+    [apart] = compared(rows_of(0.9, 0.899, first_seed=5))
+    assert apart is not None
+    assert apart.seeds == 0
+    # Welch's test: both have a variance of about 2.5e-6, so t = 0.00096 / 0.001 with 8 degrees of freedom.
+    assert apart.high - apart.low == pytest.approx(2 * 2.306 * 0.001, rel=0.02)
+    assert apart.is_open
+
+
+def test_the_more_rows_the_wider_the_intervals() -> None:
+    def width(*means: float) -> float:
+        [first, *_] = compared(rows_of(*means))
+        assert first is not None
+        return first.high - first.low
+
+    # Of two rows there is nobody whose variance could be borrowed; of more there is.
+    assert width(0.9, 0.8, 0.7, 0.6, 0.5) > width(0.9, 0.8, 0.7, 0.6) > width(0.9, 0.8, 0.7)
+
+
+def test_rows_that_are_all_the_same_are_seldom_told_apart() -> None:
+    """Of 5 % of sweeps at most something is wrongly called beaten, although the first row is the best of many."""
+    draw = np.random.default_rng(0)
+    for count, seeds in ((2, 5), (6, 3), (12, 2)):
+        wrong = 0
+        for _ in range(400):
+            jobs = [job(float(draw.normal()), a=str(a), seed=str(s)) for a in range(count) for s in range(seeds)]
+            wrong += any(one is not None and not one.is_open for one in compared(rank(jobs, "maximize")))
+        assert wrong <= 0.05 * 400 + 2 * math.sqrt(0.05 * 0.95 * 400), (count, seeds)
 
 
 def test_rows_without_spread_differ_or_do_not() -> None:
-    def rows(one: float, other: float) -> tuple[float | None, ...]:
+    def is_open(one: float, other: float) -> bool:
         jobs = [job(value, a=a, seed=seed) for a, value in (("1", one), ("2", other)) for seed in "01"]
-        return (p_value(*rank(jobs, "maximize")),)
+        [found] = compared(rank(jobs, "maximize"))
+        assert found is not None
+        return found.is_open
 
-    assert rows(0.5, 0.5) == (1.0,)
-    assert rows(0.5, 0.6) == (0.0,)
+    assert is_open(0.5, 0.5)
+    assert not is_open(0.5, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (rows_of(0.9, 0.8), "a=0 is best: 0.1000 [0.0999, 0.1000] above the next, paired over 5 seeds, 95 % interval."),
+        (rows_of(0.9, 0.8, 0.7), "above the next, paired over 5 seeds, corrected for 3 pairs."),
+        (rows_of(0.2, 0.8, direction="minimize"), "below the next, paired over 5 seeds, 95 % interval."),
+        (rows_of(0.9, 0.8, first_seed=5), "above the next, compared by Welch's test, 95 % interval."),
+        (rows_of(0.9, 0.89999, 0.7), "The first 2 rows cannot be told apart (corrected for 3 pairs); about "),
+        (rows_of(0.9, 0.89999, 0.7), " seeds each would tell a difference of 0.0000"),
+        (rows_of(0.9, 0.8, seeds=1), "A single run may be better or worse by chance; add seed=0,1,2,3,4"),
+        (rows_of(0.9), ""),
+    ],
+)
+def test_a_sentence_says_what_can_be_told(rows: list[Row], said: str) -> None:
+    direction = "minimize" if rows[0].mean < 0.3 else "maximize"
+    assert said in verdict(rows, ["a"], direction)
+    assert bool(verdict(rows, ["a"], direction)) == bool(said)
+
+
+def test_a_row_of_a_single_run_is_not_compared() -> None:
+    jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
+    rows = rank([*jobs, job(0.7, a="2", seed="0")], "maximize")
+    assert [one is None for one in compared(rows)] == [False, True]
+    assert verdict(rows, ["a"], "maximize").endswith("Rows of a single run are not compared.")
+
+
+def test_the_number_of_seeds_that_is_named_is_enough() -> None:
+    """With so many seeds, a difference of this size is told in about 80 of 100 sweeps."""
+    draw = np.random.default_rng(0)
+    found = Comparison(difference=-0.5, low=-1.0, high=0.1, seeds=3, deviation=1.0, pairs=1)
+    seeds = seeds_to_tell(found)
+    assert seeds is not None
+    told = 0
+    for _ in range(300):
+        first = {str(seed): 0.0 for seed in range(seeds)}
+        row = {seed: float(draw.normal(-0.5)) for seed in first}
+        [one] = compare_with_first([first, row])
+        told += one is not None and not one.is_open
+    assert 0.7 < told / 300 < 0.9
+    assert seeds_to_tell(Comparison(-0.001, -1.0, 1.0, 3, 1.0, 1)) is None
+
+
+def test_a_row_that_cannot_be_told_from_the_first_is_marked() -> None:
+    lines = table(rows_of(0.9, 0.89999, 0.7), [], "val_accuracy").splitlines()
+    assert lines[0].split() == [
+        "a", "val_accuracy", "std", "n", "difference", "95", "%", "interval", "test_loss", "test_accuracy", "seconds",
+    ]  # fmt: skip
+    assert [line.split()[0] for line in lines[1:]] == ["1", "2=", "3"]
+    assert " -0.2000  -0.2000 to -0.1999 " in lines[3]
 
 
 def test_the_table_shows_what_varies_and_failures_last() -> None:

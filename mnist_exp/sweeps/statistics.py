@@ -1,0 +1,112 @@
+"""Which rows of a ranking can be told from the first one, by the seeds that they share.
+
+The first row is the largest of many, so a test against it alone would call something beaten far too often. All rows
+are therefore compared as if each were compared with each: the level of a test is 5 % over the number of pairs
+(Bonferroni). Seeds say little about a variance if they are few, so that of a row is shrunk towards the mean of the
+others' (a moderated t-test: Smyth, 2004).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+
+LEVEL = 0.05
+POWER = 0.8
+_MOST_SEEDS = 200
+# Degrees of freedom that the others' variances count for, at most.
+_PRIOR = 5
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row beside the first one.
+
+    `difference`: this row's mean objective less the first one's, over the seeds that both have. `low` and `high`: the
+    ends of its interval, which all rows' intervals together miss in at most 5 %. `seeds`: that both have; 0 if they
+    share fewer than two, and were compared as independent. `deviation`: of a difference by one seed. `pairs`: of rows,
+    which the interval is corrected for.
+    """
+
+    difference: float
+    low: float
+    high: float
+    seeds: int
+    deviation: float
+    pairs: int
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the row cannot be told from the first one."""
+        return self.low <= 0 <= self.high
+
+
+def compare_with_first(rows: Sequence[Mapping[str, float]]) -> list[Comparison | None]:
+    """Compare each row with the first one.
+
+    Args:
+        rows: objective by seed, the best row first.
+
+    Returns:
+        Of each row but the first its comparison; None where one of the two has fewer than two seeds.
+    """
+    if not rows or len(rows[0]) < 2:
+        return [None] * (len(rows) - 1)
+    compared = sum(len(row) > 1 for row in rows)
+    pairs = compared * (compared - 1) // 2
+    by_seed = {index: _differences(rows[0], row) for index, row in enumerate(rows) if index}
+    paired = {index: differences for index, differences in by_seed.items() if len(differences) > 1}
+    found: list[Comparison | None] = []
+    for index, row in enumerate(rows[1:], start=1):
+        if index in paired:
+            others = [differences for other, differences in paired.items() if other != index]
+            found.append(_paired(paired[index], others, pairs))
+        else:
+            found.append(_independent(list(rows[0].values()), list(row.values()), pairs) if len(row) > 1 else None)
+    return found
+
+
+def _differences(first: Mapping[str, float], row: Mapping[str, float]) -> list[float]:
+    return [value - first[seed] for seed, value in row.items() if seed in first]
+
+
+def _paired(differences: Sequence[float], others: Sequence[Sequence[float]], pairs: int) -> Comparison:
+    own = len(differences) - 1
+    prior = min(_PRIOR, sum(len(other) - 1 for other in others))
+    of_others = fmean(map(variance, others)) if others else 0.0
+    deviation = math.sqrt((prior * of_others + own * variance(differences)) / (prior + own))
+    error = deviation / math.sqrt(len(differences))
+    return _comparison(fmean(differences), error, own + prior, len(differences), deviation, pairs)
+
+
+def _independent(first: Sequence[float], row: Sequence[float], pairs: int) -> Comparison:
+    """Compare two rows by Welch's test."""
+    parts = [variance(values) / len(values) for values in (first, row)]
+    error = math.sqrt(sum(parts))
+    spread = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, row), strict=True))
+    degrees = error**4 / spread if spread else 1.0
+    deviation = math.sqrt(variance(first) + variance(row))
+    return _comparison(fmean(row) - fmean(first), error, degrees, 0, deviation, pairs)
+
+
+def _comparison(
+    difference: float, error: float, degrees: float, seeds: int, deviation: float, pairs: int
+) -> Comparison:
+    from scipy.stats import t  # comes with MLflow; takes a second to import
+
+    reach = float(t.isf(LEVEL / pairs / 2, degrees)) * error
+    return Comparison(difference, difference - reach, difference + reach, seeds, deviation, pairs)
+
+
+def seeds_to_tell(comparison: Comparison) -> int | None:
+    """Return how many seeds each row needs for a difference of this size to be told from none in 80 of 100 sweeps.
+
+    None for more than 200.
+    """
+    from scipy.stats import t
+
+    for seeds in range(2, _MOST_SEEDS + 1):
+        reach = float(t.isf(LEVEL / comparison.pairs / 2, seeds - 1) + t.isf(1 - POWER, seeds - 1))
+        if abs(comparison.difference) >= reach * comparison.deviation / math.sqrt(seeds):
+            return seeds
+    return None
