@@ -97,7 +97,8 @@ def _check_code(before: "Recorded", overrides: Sequence[str]) -> None:
     """Check that the user typed a file, where the run had code of somebody's own: no record can name code."""
     label = before.tags.get("mnist_exp.own_code")
     if label is not None and not any(Override.of(text).key == "code" for text in overrides):
-        name, _, digest = printable(label).partition(" ")
+        name, _, digest = printable(label).rpartition(" ")
+        name = name if re.fullmatch(r"[\w-][\w. -]*\.py", name) else "FILE.py"  # a record can say anything
         raise InputError(
             f"code: the run was trained with {name} (digest {digest}), which rerun does not run by itself; the run has "
             f"it as the artifact code/{name}; read it, save it, and add code={name}"

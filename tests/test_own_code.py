@@ -200,6 +200,7 @@ def test_what_only_its_author_knows_is_asked_for(tmp_path: Path) -> None:
 FAILING = """
 import keras
 import mnist_exp
+import numpy as np
 
 @mnist_exp.model
 def failing(x, how: str):
@@ -207,7 +208,39 @@ def failing(x, how: str):
         return 1 / len(())
     if how == "lambda":
         return keras.layers.Lambda(lambda t: t)(keras.layers.Flatten()(x))
+    if how == "list":
+        return [x, x]
+    if how == "end":
+        raise SystemExit(3)
+    if how == "forgetful":
+        return Forgetful(2)(keras.layers.Flatten()(x))
     return keras.layers.Dense(4)(keras.layers.Reshape((how,))(x))
+
+@keras.saving.register_keras_serializable()
+class Forgetful(keras.layers.Layer):
+    def __init__(self, size=1):
+        super().__init__()
+        self.size = size
+
+    def call(self, x):
+        return x * self.size
+
+    def get_config(self):
+        return super().get_config()
+
+@keras.saving.register_keras_serializable()
+class Hits(keras.metrics.MeanMetricWrapper):
+    def __init__(self, **kwargs):
+        super().__init__(lambda labels, found: found, name="hit_rate")
+
+@keras.saving.register_keras_serializable()
+class Cut(keras.layers.Layer):
+    def call(self, images, training=False):
+        return images[:, :20]
+
+@mnist_exp.dataset
+def texts():
+    return (np.full((3, 2, 2), "a"), np.arange(3)), (np.zeros((3, 2, 2)), np.arange(3))
 
 @mnist_exp.dataset
 def empty():
@@ -220,7 +253,18 @@ def empty():
     [
         ("model=failing model.how=bug", "ZeroDivisionError: division by zero", True),
         ("model=failing model.how=lambda", "keras.layers.Lambda, which a saved model may not; write a layer", False),
-        ("model=failing model.how=x", "model=failing, layer 0: does not fit its input of shape (28, 28, 1)", True),
+        ("model=failing model.how=x", "ValueError: ", True),
+        ("model=failing model.how=end", "code=failing.py: ends the program (SystemExit: 3)", True),
+        ("model=failing model.how=list", "must be one Keras tensor; the function returned list", False),
+        ("model=failing model.how=forgetful", "could be saved but not loaded again", False),
+        (
+            "model=layers model.layers=[Flatten,{Forgetful:{size:2}}]",
+            "class Forgetful: its get_config must return size too",
+            False,
+        ),
+        ("training.metrics=[accuracy,Hits]", "class Hits: is named hit_rate, not hits; let __init__ take", False),
+        ("preprocessing.augment=[Cut]", "Cut: must keep the shape (28, 28, 1) of images; gives (20, 28, 1)", False),
+        ("dataset=texts", "x_train is <U1 of shape (3, 2, 2)", False),
         ("dataset=empty", "dataset=empty: must return ((x_train, y_train), (x_test, y_test))", False),
     ],
 )

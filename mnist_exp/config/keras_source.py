@@ -81,7 +81,7 @@ def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool
 
 def arguments_of(arguments: ast.arguments) -> dict[str, Any]:
     """Return the arguments of an `__init__`, but for self, with their defaults; `REQUIRED` where there is none."""
-    names = [argument.arg for argument in arguments.args[1:]]
+    names = [argument.arg for argument in [*arguments.posonlyargs, *arguments.args][1:]]
     defaults: list[Any] = [REQUIRED] * (len(names) - len(arguments.defaults))
     defaults += map(literal, arguments.defaults)
     names += [argument.arg for argument in arguments.kwonlyargs]
@@ -92,6 +92,15 @@ def arguments_of(arguments: ast.arguments) -> dict[str, Any]:
 def literal(node: ast.expr) -> Any:
     """Return the plain value that an expression writes; None for any other."""
     try:
-        return ast.literal_eval(node)
-    except ValueError:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None
+    return value if _is_plain(value) else None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

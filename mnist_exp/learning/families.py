@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from mnist_exp.config.code_file import dataclass_of, in_use, own_functions
+from mnist_exp.config.code_file import dataclass_of, own_functions
 from mnist_exp.config.conversion import KerasName
 from mnist_exp.config.values import Activation, Count, Counts, DropoutRate
 
@@ -101,9 +101,7 @@ class OwnModel(Model):
         """Return the function, with its keys: of the prepared images it makes what the output layer gets."""
         from mnist_exp.learning.own_code import call
 
-        code = in_use()
-        assert code is not None
-        return [partial(call, code, self, Model)]
+        return [partial(call, self, Model)]
 
 
 def families() -> list[type[Model]]:

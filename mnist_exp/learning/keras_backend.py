@@ -158,8 +158,11 @@ REFUSALS = (
 def keras_reason(error: Exception) -> str:
     """Return the line of a Keras error that says what is wrong: without colours, and without where it was called."""
     lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
-    said = [line.strip() for line in lines if line.strip() and not line.startswith("Exception encountered")]
+    said = [line.strip() for line in lines if line.strip() and not line.strip().startswith(_WHERE)]
     return said[0].rstrip(".") if said else type(error).__name__
+
+
+_WHERE = ("Exception encountered", "Graph execution error", "Detected at node", "<stack traces unavailable>")
 
 
 def leave_gradients_of_one_replica(optimizer: keras.optimizers.Optimizer) -> None:

@@ -9,7 +9,7 @@ from mnist_exp.config import code_file, keras_names
 from mnist_exp.errors import InputError
 from mnist_exp.learning.families import Model
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
-from mnist_exp.learning.own_code import import_code
+from mnist_exp.learning.own_code import instance
 from mnist_exp.learning.preprocessing import Preprocessor
 from mnist_exp.learning.saved_models import check_loadable
 
@@ -80,7 +80,9 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
                 ends = [_connect(flow, layers, within) for layers, within in zip(branches, places, strict=True)]
                 flow = _apply(keras.layers.Concatenate, ends, where)
             case _ if callable(spec):
-                flow = _apply(lambda: spec, flow, where)  # noqa: B023 # called at once
+                flow = spec(flow)
+                if not isinstance(flow, keras.KerasTensor):
+                    raise InputError(f"{where}: must be one Keras tensor; the function returned {type(flow).__name__}")
             case _:
                 flow = _apply(partial(make, "layers", spec), flow, f"{where}, {keras_names.show(spec)}")
     return flow
@@ -91,6 +93,8 @@ def _apply(make_layer: Callable[[], Any], flow: Any, where: str) -> Any:
     try:
         after = make_layer()(flow)
         _ = after.shape  # which a layer that gives several tensors has not
+    except InputError:
+        raise
     except REFUSALS as error:
         shapes = [one.shape[1:] for one in flow] if isinstance(flow, list) else flow.shape[1:]
         needs = "; if it is for images: preprocessing=image" if len(shapes) == 1 else ""
@@ -138,12 +142,19 @@ def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...]) -> 
     for index, spec in enumerate(specs):
         try:
             layer = make("augmentations", spec)
-            layer(keras.ops.zeros((1, *shape)), training=True)
+            after = layer(keras.ops.zeros((1, *shape)), training=True).shape
+        except InputError:
+            raise
         except REFUSALS as error:
             raise InputError(
                 f"preprocessing.augment[{index}], {keras_names.show(spec)}: cannot be used on images of shape {shape} "
                 f"({keras_reason(error)})"
             ) from error
+        if tuple(after[1:]) != shape:
+            raise InputError(
+                f"preprocessing.augment[{index}], {keras_names.show(spec)}: must keep the shape {shape} of images; "
+                f"gives {tuple(after[1:])}"
+            )
         layers.append(layer)
     return layers
 
@@ -193,6 +204,7 @@ def make(kind: str, spec: Any, output: Path = Path()) -> Any:
         output: the folder that paths in arguments are relative to.
 
     Raises:
+        InputError: for a class of the user's own that cannot be used; see `own_code.instance`.
         ValueError, TypeError: what Keras raises for arguments that only it can judge.
     """
     name, arguments = keras_names.parse_spec(spec, kind)
@@ -208,6 +220,6 @@ def make(kind: str, spec: Any, output: Path = Path()) -> Any:
             made[argument] = make(of_kind, value, output)
         else:
             made[argument] = value
-    code = code_file.in_use()
-    own = code is not None and name in code_file.own_classes(kind)
-    return getattr(import_code(code) if own and code is not None else _MODULES[kind], name)(**made)
+    if name in code_file.own_classes(kind):
+        return instance(kind, name, made)
+    return getattr(_MODULES[kind], name)(**made)

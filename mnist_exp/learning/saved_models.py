@@ -25,7 +25,8 @@ def load(path: Path, code: CodeFile | None = None) -> keras.Model:
     Raises:
         InputError: if it is no such file, or names a class that a configuration could not.
     """
-    saved, needed = _saved(path), needed_code(path)
+    saved = _saved(path)
+    needed = _needed_code(saved)
     if needed and code is None:
         raise InputError(
             f"{path}: has layers of {' and '.join(needed)}; name that file, such as --code {needed[0].split()[0]}. The "
@@ -51,7 +52,11 @@ def needed_code(path: Path) -> list[str]:
     Raises:
         InputError: if it is no such model.
     """
-    modules = {str(node["module"]).partition(".")[2] for node in _named(_saved(path)) if _is_own(node)}
+    return _needed_code(_saved(path))
+
+
+def _needed_code(saved: Any) -> list[str]:
+    modules = {str(node["module"]).partition(".")[2] for node in _named(saved) if _is_own(node)}
     return sorted(f"{module.rpartition('_')[0]}.py {module.rpartition('_')[2]}" for module in modules)
 
 
@@ -74,6 +79,18 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
             f"{where}: contains {', '.join(foreign)}, which a saved model may not; write a layer in {code.path}, "
             "registered with @keras.saving.register_keras_serializable()"
         )
+    try:
+        keras.models.model_from_json(json.dumps(saved))
+    except REFUSALS as error:
+        raise InputError(
+            f"{where}: could be saved but not loaded again ({_last_line(error)}); the __init__ of each layer in "
+            f"{code.path} must take **kwargs and hand them on, and its get_config return all other arguments"
+        ) from error
+
+
+def _last_line(error: Exception) -> str:
+    """Return the line of an error in loading that says what is wrong; Keras shows the whole configuration before it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 _BROKEN = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what a file that is none makes of Keras and zipfile
@@ -108,10 +125,10 @@ def _foreign_classes(saved: Any, code: CodeFile | None) -> Iterator[str]:
     """Yield what a saved model names beside the classes of Keras that this project makes models of, and of `code`."""
     own = {name for kind in _KINDS for name in code_file.registered(code).classes[kind]} if code is not None else set()
     for node in _named(saved):
-        name = node["class_name"]
-        registered = node.get("registered_name") or name
+        name = str(node["class_name"])
+        registered = str(node.get("registered_name") or name)
         if _is_own(node):
-            known = name in own and str(registered).rpartition(">")[2] == name
+            known = name in own and registered.rpartition(">")[2] == name
         else:
             module = str(node.get("module"))
             kind = module.removeprefix("keras.")

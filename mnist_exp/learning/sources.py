@@ -141,7 +141,7 @@ class OwnDataset(Dataset):
 
         code = in_use()
         assert code is not None
-        return _own_arrays(call(code, self, Dataset), self.kind, code.path)
+        return _own_arrays(call(self, Dataset), self.kind, code.path)
 
 
 def sources() -> list[type[Dataset]]:
@@ -160,8 +160,9 @@ def _own_arrays(returned: Any, name: str, source: str) -> Arrays:
         case _:
             raise InputError(f"dataset={name}: {wanted}; returned {type(returned).__name__}")
     for part, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.hasobject:
-            raise InputError(f"dataset={name}: {wanted}; {part} is {type(array).__name__}")
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or array.ndim == 0:
+            found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise InputError(f"dataset={name}: {wanted}; {part} is {found}")
     return Arrays(**arrays, name=name, source=source)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mnist_exp.config.code_file import read_code, registered
 from mnist_exp.config.composition import compose, recompose
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import experiment_signature
@@ -86,8 +87,19 @@ def test_what_is_typed_wrong_is_answered_before_the_file_runs(typed: str, said: 
         (f"{REGISTERED}class Net(keras.Model): pass\n", "class Net derives from keras.Model"),
         (f"{REGISTERED}class Watch(keras.callbacks.Callback): pass\n", "class Watch: needs a get_config method"),
         (LAYER + LAYER, "code=mine.py: defines Gain twice"),
+        (LAYER.replace("()\n", "\n", 1), "write @keras.saving.register_keras_serializable()"),
+        (LAYER.replace("()\n", "(name='G')\n", 1), "leave name= out of the decorator"),
+        (f"{REGISTERED}def f(x): ...\n", "@keras.saving.register_keras_serializable is for a class"),
+        ("@mnist_exp.model()\ndef f(x): ...\n", "write @mnist_exp.model, without parentheses"),
+        ("@mnist_exp.model\ndef null(x): ...\n", "null: must have a name of letters, digits"),
+        ("@mnist_exp.model\ndef f(x, *, defaults=1): ...\n", "defaults: cannot be a key of a model"),
+        ("@mnist_exp.model\ndef f(x, _target_='os'): ...\n", "_target_: cannot be a key of a model"),
+        ("@mnist_exp.model\ndef f(x, path='${oc.env:HOME}'): ...\n", "must be a number, True"),
+        ("@mnist_exp.model\ndef f(x, size=b'1'): ...\n", "its default b'1' must be a number"),
+        ("@mnist_exp.model\ndef f(x, size: 'not a type'): ...\n", "its type 'not a type' must be made of"),
+        (f"{REGISTERED}class A(B): pass\nclass B(A): pass\n", "class A derives from B"),
         ("@mnist_exp.model\ndef cnn(x): return x\n", "model=cnn is a choice of this project"),
-        ("@mnist_exp.dataset\ndef f(limit=3): ...\n", "argument limit: is a key that each dataset has"),
+        ("@mnist_exp.dataset\ndef f(limit=3): ...\n", "argument limit: cannot be a key of a dataset"),
         ("@mnist_exp.model\ndef f(): ...\n", "its first argument must be the tensor"),
         ("@mnist_exp.model\ndef f(x, *sizes): ...\n", "it can have no *args"),
         ("@mnist_exp.model\ndef f(x, size: bytes): ...\n", "its type bytes must be made of int, float"),
@@ -103,7 +115,9 @@ def test_a_file_that_registers_what_cannot_be_named_is_refused(text: str, said: 
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        ("code=none.py", "code=none.py: must be a Python file"),
+        ("code=none.py", "code=none.py: no such file"),
+        ("code=none.txt", "code=none.txt: must be a Python file"),
+        (f"code={'a' * 300}.py", "File name too long"),
         ("code=[a.py]", "code=[a.py]: must be a Python file"),
         ("code=${dataset.path}", "must be a Python file"),
         ("code=a.py,b.py", "code=a.py,b.py: must have one value, which all jobs of a sweep share"),
@@ -118,6 +132,27 @@ def test_code_names_one_python_file(typed: str, said: str) -> None:
 def test_a_base_is_known_however_it_is_imported(imported: str) -> None:
     text = f"{imported}\n{REGISTERED}class Own({'L' if 'from' in imported else 'k.layers.Layer'}): pass\n"
     compose([write(text), "model=layers", "model.layers=[Own]"])
+
+
+@pytest.mark.parametrize(
+    ("base", "kind"), [("Layer", "layers"), ("Loss", "losses"), ("Metric", "metrics"), ("Regularizer", "regularizers")]
+)
+def test_the_short_names_of_keras_are_known(base: str, kind: str) -> None:
+    code = read_code(write(f"{REGISTERED}class Own(keras.{base}): pass\n").removeprefix("code="))
+    assert "Own" in registered(code).classes[kind]
+
+
+def test_a_class_has_what_the_classes_before_it_give() -> None:
+    mixin = "class Mixin:\n    def get_config(self): return {}\n    def on_train_batch_end(self, batch): pass\n"
+    text = f"{mixin}{REGISTERED}class Watch(Mixin, keras.callbacks.Callback): pass\n"
+    compose([write(text), "training.callbacks={Watch:{}}"])
+    with pytest.raises(InputError, match="Watch: acts within an epoch"):
+        compose([write(text), "training.callbacks={Watch:{}}", "backend=jax"])
+
+
+def test_a_file_may_begin_with_the_mark_of_a_text_in_utf_8() -> None:
+    Path("mine.py").write_text(HEADER + MODEL, encoding="utf-8-sig")
+    assert compose(["code=mine.py", "model=own", "model.width=3"]).config.model.kind == "own"
 
 
 def test_a_file_is_forgotten_by_what_is_composed_after_it() -> None:
