@@ -142,6 +142,7 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
         ("seed=range(3)", "seed=range(3): has several values; add -m"),
         ("+seed=3", "+seed=3: is there already; type it without the plus"),
         ("~sed", "~sed: there is no such key to delete"),
+        ("hydra.sweeper.params={seed:'0,1'}", "is for a sweep that has such values, sweep=grid; in others type them"),
     ],
 )
 @pytest.mark.fast
