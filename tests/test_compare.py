@@ -20,7 +20,7 @@ def test_all_runs_are_ranked_and_drawn(sweep_folder: Path, tmp_path: Path) -> No
     assert done.stderr == ""
     title, header, *rows = done.stdout.splitlines()
     assert title.startswith("6 runs, largest val_accuracy first, MEASURED ON THE TEST SET")
-    assert header.split() == ["hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds", "status"]
+    assert header.split() == ["hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds"]
     assert [row.split()[1:3] for row in rows[:6]] == [
         ["64", "relu"], ["32", "relu"], ["64", "sigmoid"], ["16", "relu"], ["32", "sigmoid"], ["16", "sigmoid"]
     ]  # fmt: skip
