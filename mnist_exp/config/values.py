@@ -13,6 +13,8 @@ DropoutRate = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number from 0 up to
 Counts = Annotated[list[Count], Rule(lambda ns: len(ns) > 0, "a list of at least one such number")]
 Activation = Annotated[str, KerasName("activations")]
 ExistingPath = Annotated[str, Rule(lambda path: _exists(path), "an existing file or folder")]
+Maximum = Annotated[float, Rule(lambda x: 0 < x <= 65535, "a number above 0, at most 65535, such as 1, 255 or 65535")]
+Side = Annotated[int, Rule(lambda n: 10 <= n <= 500, "a whole number from 10 to 500")]
 ModelName = Annotated[
     str,
     Rule(

@@ -6,29 +6,40 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp.errors import InputError
-from mnist_exp.learning.sources import Dataset
+from mnist_exp.errors import InputError, printable
+from mnist_exp.learning import memory
+from mnist_exp.learning.sources import Arrays, Dataset
 
-Images = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+
+SMALLEST, LARGEST = 10, 500  # pixels a side of an image
+_MOST_CLASSES = 10000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Raw images of shape (N, height, width) or (N, height, width, channels), 0 to 255, and labels (N,) from 0.
+    """Raw images of shape (N, height, width) or (N, height, width, channels), 0 to `maximum`, and labels (N,) from 0.
 
-    `classes` is the largest label of all plus one. `digest` identifies all images and labels of the source, however
-    they were stored.
+    `names` has a name for each class, its number where it has none; `classes` is their number. `resized` is as in
+    `Arrays`. `digest` identifies all images and labels of the source, however they were stored.
     """
 
     x_train: Images
     y_train: Labels
     x_test: Images
     y_test: Labels
-    classes: int
+    names: tuple[str, ...]
+    maximum: float
+    resized: bool
     name: str
     source: str
     digest: str
+
+    @property
+    def classes(self) -> int:
+        """Return how many classes there are."""
+        return len(self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,27 +65,33 @@ def read(config: Dataset) -> Source:
     """Read the images that `config` names; of the training images the first `limit`.
 
     Raises:
-        InputError: for a file that is missing, truncated or mislabelled, arrays of the wrong shape or type, or labels
-            and images of different lengths.
+        InputError: for a file that is missing, truncated or mislabelled, arrays of the wrong shape, size, type or
+            range, labels and images of different lengths, classes that are not in both sets, or more than half of the
+            memory.
     """
     arrays = config.read()
-    name, source = arrays.name, arrays.source
-    x_train, y_train = _checked(arrays.x_train, arrays.y_train, "train", source)
-    x_test, y_test = _checked(arrays.x_test, arrays.y_test, "test", source)
+    source = arrays.source
+    _check_fits(arrays, config)
+    x_train = _checked_images(arrays.x_train, "x_train", source, config, arrays)
+    x_test = _checked_images(arrays.x_test, "x_test", source, config, arrays)
     if x_train.shape[1:] != x_test.shape[1:]:
         raise InputError(
             f"{source}: training images are {x_train.shape[1:]}, test images {x_test.shape[1:]}; must be equal"
         )
-    digest, classes = _digest(x_train, y_train, x_test, y_test), int(max(y_train.max(), y_test.max())) + 1
+    if x_train.dtype != x_test.dtype:  # whole numbers, and floats of the same range
+        x_train, x_test = x_train.astype(np.float32), x_test.astype(np.float32)
+    y_train, y_test, names = _numbered(arrays, source)
     return Source(
         x_train=x_train[: config.limit],
         y_train=y_train[: config.limit],
         x_test=x_test,
         y_test=y_test,
-        classes=classes,
-        name=name,
+        names=names,
+        maximum=255.0 if arrays.maximum is None else arrays.maximum,
+        resized=arrays.resized,
+        name=arrays.name,
         source=source,
-        digest=digest,
+        digest=_digest(names, x_train, y_train, x_test, y_test),
     )
 
 
@@ -95,33 +112,148 @@ def split(source: Source, config: Dataset) -> Data:
     )
 
 
-def _checked(x: npt.NDArray[np.generic], y: npt.NDArray[np.generic], part: str, source: str) -> tuple[Images, Labels]:
+def is_class_name(name: str) -> bool:
+    """Return whether a class may be called so: text on one line that a file and a figure can show."""
+    return bool(name.strip()) and name.isprintable() and len(name) <= 255
+
+
+def _check_fits(arrays: Arrays, config: Dataset) -> None:
+    """Check that what is read already leaves memory for the copies that training makes."""
+    read = (arrays.x_train, arrays.x_test)
+    kept = 4 if any(x.dtype.kind == "f" for x in read) else min(max(x.itemsize for x in read), 2)
+    stored = sum(x.nbytes for x in read if x.itemsize != kept)  # the others are kept as they are
+    memory.check(config, arrays.source, *(x.shape for x in read), stored=stored, kept=kept)
+
+
+def _checked_images(x: npt.NDArray[np.generic], part: str, source: str, config: Dataset, arrays: Arrays) -> Images:
+    """Return images as they are kept: whole numbers of one byte or two, or floats of four."""
     if len(x) == 0:
-        raise InputError(f"{source}: x_{part} has no images")
-    if x.ndim not in (3, 4) or 0 in x.shape or x.shape[3:] not in ((), (1,), (3,)):
-        raise InputError(
-            f"{source}: x_{part} has shape {x.shape}; must be (N, height, width), or (N, height, width, channels) with "
-            "1 or 3 channels"
-        )
-    if not np.issubdtype(x.dtype, np.integer) or x.min() < 0 or x.max() > 255:
-        raise InputError(
-            f"{source}: x_{part} has {x.dtype} from {x.min()} to {x.max()}; must be whole numbers 0 to 255"
-        )
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        raise InputError(f"{source}: y_{part} has {y.dtype} of shape {y.shape}; must be whole numbers of shape (N,)")
-    if len(x) != len(y):
-        raise InputError(f"{source}: {len(x)} images in x_{part}, {len(y)} labels in y_{part}; must be equal")
-    labels = y.astype(np.int64)
-    if labels.min() < 0 or labels.max() > 9999:
-        raise InputError(f"{source}: y_{part} goes from {y.min()} to {y.max()}; labels count from 0 to at most 9999")
-    return x.astype(np.uint8, copy=False), labels
+        raise InputError(f"{source}: {part} has no images")
+    _check_shape(x, f"{source}: {part} has", part)
+    if x.dtype.kind not in "buif":
+        raise InputError(f"{source}: {part} has {x.dtype}; must be whole numbers 0 to 255, or other plain numbers")
+    least, most = x.min(), x.max()
+    found = f"{source}: {part} has {x.dtype} from {least} to {most}"
+    if arrays.maximum is None:
+        if x.dtype.kind not in "ui" or not 0 <= int(least) <= int(most) <= 255:
+            raise InputError(
+                f"{found}; must be whole numbers 0 to 255{_how_to_scale(float(least), float(most), config)}"
+            )
+    elif not 0 <= float(least) <= float(most) <= arrays.maximum:
+        key = f"dataset.maximum={arrays.maximum:g}" if hasattr(config, "maximum") else f"{arrays.maximum:g} as white"
+        raise InputError(f"{found}; with {key} it must be from 0 to {arrays.maximum:g}, and no NaN")
+    if x.dtype.kind == "f":
+        return x.astype(np.float32, copy=False)
+    if arrays.maximum is not None and arrays.maximum > 255:
+        return x.astype(np.uint16, copy=False)
+    return x.astype(np.uint8, copy=False)
 
 
-def _digest(*arrays: npt.NDArray[np.generic]) -> str:
-    """32 hexadecimal digits of a SHA-256 over shapes and contents; MLflow takes at most 36."""
+def _check_shape(x: npt.NDArray[np.generic], found: str, part: str) -> None:
+    if x.ndim == 4 and x.shape[3] > 4 and x.shape[1] <= 4:
+        raise InputError(f"{found} shape {x.shape}; the channels come last: np.moveaxis({part}, 1, -1)")
+    if x.ndim == 4 and x.shape[3] > 4:
+        raise InputError(f"{found} {x.shape[3]} channels; must have 1 to 4, such as {part}[..., :3]")
+    if x.ndim not in (3, 4) or 0 in x.shape:
+        raise InputError(
+            f"{found} shape {x.shape}; must be (N, height, width), or (N, height, width, channels) with 1 to 4 channels"
+        )
+    height, width = x.shape[1:3]
+    if min(height, width) < SMALLEST:
+        fits = "pad them with np.pad, or enlarge them"
+    elif max(height, width) > LARGEST:
+        step = -(-max(height, width) // LARGEST)
+        fits = f"crop them, or keep every pixel of {step}, such as {part}[:, ::{step}, ::{step}]"
+    else:
+        return
+    raise InputError(f"{found} images of {height} x {width}; must be {SMALLEST} to {LARGEST} pixels a side; {fits}")
+
+
+def _how_to_scale(least: float, most: float, config: Dataset) -> str:
+    """Say, as the end of a message, what makes values fit that are not whole numbers from 0 to 255."""
+    if not (least >= 0 and most <= 65535):  # NaN too
+        return "; replace NaN, and shift and scale the others"
+    white = 1 if most <= 1 else 255 if most <= 255 else 65535
+    if hasattr(config, "maximum"):
+        return f"; or type the value of a white pixel, here dataset.maximum={white}"
+    return f"; such as np.rint(x * {255 / white:.6g}).astype(np.uint8)"
+
+
+def _checked_labels(y: npt.NDArray[np.generic], images: int, part: str, source: str) -> npt.NDArray[np.generic]:
+    if y.ndim != 1 or y.dtype.kind not in "uiUS":
+        raise InputError(
+            f"{source}: y_{part} has {y.dtype} of shape {y.shape}; must be whole numbers, or text, of shape (N,)"
+        )
+    if images != len(y):
+        raise InputError(f"{source}: {images} images in x_{part}, {len(y)} labels in y_{part}; must be equal")
+    if y.dtype.kind in "ui" and (y.min() < 0 or y.max() >= _MOST_CLASSES):
+        raise InputError(
+            f"{source}: y_{part} goes from {y.min()} to {y.max()}; labels count from 0 to at most {_MOST_CLASSES - 1}"
+        )
+    return y
+
+
+def _numbered(arrays: Arrays, source: str) -> tuple[Labels, Labels, tuple[str, ...]]:
+    """Return the labels as numbers, and the classes' names; of classes without one, their numbers."""
+    y_train = _checked_labels(arrays.y_train, len(arrays.x_train), "train", source)
+    y_test = _checked_labels(arrays.y_test, len(arrays.x_test), "test", source)
+    if (y_train.dtype.kind in "US") != (y_test.dtype.kind in "US"):
+        raise InputError(f"{source}: y_train has {y_train.dtype}, y_test {y_test.dtype}; must be both text or numbers")
+    if y_train.dtype.kind in "US":
+        found, counted = np.unique(np.concatenate([_text(y_train, source), _text(y_test, source)]), return_inverse=True)
+        names = tuple(map(str, found))
+        if len(names) > _MOST_CLASSES:
+            raise InputError(f"{source}: has {len(names)} different labels; must be at most {_MOST_CLASSES}")
+        train, test = np.split(counted.astype(np.int64), [len(y_train)])
+    else:
+        train, test = y_train.astype(np.int64), y_test.astype(np.int64)
+        names = arrays.names or numbers(int(max(train.max(), test.max())) + 1)
+    for name in names:
+        if not is_class_name(name):
+            shown = printable(name)[:40]
+            raise InputError(
+                f"{source}: a class is named {shown!r}; must be some printable text of at most 255 characters"
+            )
+    _check_classes(set(train.tolist()), set(test.tolist()), names, source)
+    return train, test, names
+
+
+def _text(labels: npt.NDArray[np.generic], source: str) -> npt.NDArray[np.str_]:
+    if labels.dtype.kind == "U":
+        return labels.astype(np.str_)
+    try:
+        return np.char.decode(labels.astype(np.bytes_), "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: has labels that are no text in UTF-8 ({error.reason})") from error
+
+
+def _check_classes(train: set[int], test: set[int], names: tuple[str, ...], source: str) -> None:
+    """Check that there are two classes or more, each in both sets."""
+    if len(train | test) < 2:
+        raise InputError(f"{source}: all images are of class {names[train.pop()]}; there must be at least two classes")
+    for missing, part in ((test - train, "training"), (train - test, "test")):
+        if missing:
+            some = ", ".join(printable(names[label])[:40] for label in sorted(missing)[:5])
+            more = f" and {len(missing) - 5} others" if len(missing) > 5 else ""
+            raise InputError(
+                f"{source}: the {part} set has no image of class {some}{more}; add some, or take the class out of the "
+                "other set"
+            )
+
+
+def numbers(classes: int) -> tuple[str, ...]:
+    """Return the names of classes that have none: their numbers."""
+    return tuple(map(str, range(classes)))
+
+
+def _digest(names: tuple[str, ...], *arrays: npt.NDArray[np.generic]) -> str:
+    """32 hexadecimal digits of a SHA-256 over names, shapes and contents; MLflow takes at most 36."""
     total = hashlib.sha256()
+    if names != numbers(len(names)):
+        total.update(repr(names).encode())
     for array in arrays:
-        total.update(repr(array.shape).encode())
+        kind = "" if array.dtype in (np.uint8, np.int64) else str(array.dtype)
+        total.update(f"{array.shape!r}{kind}".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()[:32]
 

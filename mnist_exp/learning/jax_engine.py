@@ -4,9 +4,8 @@ A model alone is a stack of one; `jax_program.py` has what is traced.
 """
 
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from mnist_exp.learning.jax_program import (
     take_out,
 )
 from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
+from mnist_exp.learning.memory import memory
 from mnist_exp.learning.models import build, output_shapes, servable, set_seed, trainable
 from mnist_exp.learning.preprocessing import fit_preprocessor
 from mnist_exp.learning.training import (
@@ -99,10 +99,10 @@ def stack_size(experiment: Experiment, wanted: int) -> int:
     device = jax.devices()[0]
     if device.platform == "cpu" and any("Conv" in type(layer).__name__ for layer in model.layers):
         return 1
-    memory = min(_memory_limits())
+    available = memory()
     if device.platform != "cpu":
-        memory = (device.memory_stats() or {}).get("bytes_limit", memory)
-    return max(1, min(wanted, _MOST_JOBS, memory // 2 // _bytes_a_job(model, config.training.batch_size)))
+        available = (device.memory_stats() or {}).get("bytes_limit", available)
+    return max(1, min(wanted, _MOST_JOBS, available // 2 // _bytes_a_job(model, config.training.batch_size)))
 
 
 def fit(
@@ -209,14 +209,6 @@ def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str,
         program = jax.jit(evaluation_program(models[0]))
         measured = program(stacked(models), jnp.asarray(x), jnp.asarray(y))
     return of_each_job(measured)
-
-
-def _memory_limits() -> Iterator[int]:
-    """Yield, in bytes, the machine's memory, and what a container may have of it."""
-    yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
-        yield int(text)
 
 
 def _bytes_a_job(model: keras.Model, batch_size: int) -> int:

@@ -10,7 +10,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.learning.families import Model
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
 from mnist_exp.learning.own_code import instance
-from mnist_exp.learning.preprocessing import Preprocessor
+from mnist_exp.learning.preprocessing import BYTES, Preprocessor, Raw
 from mnist_exp.learning.saved_models import check_loadable
 
 _MODULES = {
@@ -119,26 +119,29 @@ def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
     )
 
 
-def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...]) -> keras.Sequential | None:
-    """Return a model that changes raw images (N, *image_shape), 0 to 255, at random, and keeps their shape.
+def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = BYTES) -> keras.Sequential | None:
+    """Return a model that changes raw images (N, *image_shape) at random, and keeps their shape and their range.
 
     Args:
         specs: Keras layers, each as `Name` or `{Name: arguments}`, applied in this order; None comes of none.
         image_shape: (height, width) or (height, width, channels).
+        raw: what the pixels are; the layers see 0 to 255, whatever it is, as Keras's own expect.
 
     Raises:
         InputError: naming the layer that Keras refuses.
     """
-    layers = _augmentation_layers(specs, image_shape)
+    layers = _augmentation_layers(specs, image_shape, raw)
     if not layers:
         return None
-    return keras.Sequential([keras.Input(image_shape, dtype="uint8"), *layers, keras.layers.Reshape(image_shape)])
+    return keras.Sequential([keras.Input(image_shape, dtype=raw.dtype), *layers, keras.layers.Reshape(image_shape)])
 
 
-def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...]) -> list[Any]:
+def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw) -> list[Any]:
     """Return the layers of `specs`, behind two that make floats with a channel axis of raw images."""
+    if not specs:
+        return []
     shape = (*image_shape, 1) if len(image_shape) == 2 else image_shape
-    layers = [keras.layers.Rescaling(1.0), keras.layers.Reshape(shape)] if specs else []
+    layers = [keras.layers.Rescaling(255 / raw.maximum), keras.layers.Reshape(shape)]
     for index, spec in enumerate(specs):
         try:
             layer = make("augmentations", spec)
@@ -156,15 +159,15 @@ def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...]) -> 
                 f"gives {tuple(after[1:])}"
             )
         layers.append(layer)
-    return layers
+    return layers if raw.maximum == 255 else [*layers, keras.layers.Rescaling(raw.maximum / 255)]
 
 
 def servable(model: keras.Model, preprocessor: Preprocessor, image_shape: tuple[int, ...]) -> keras.Model:
-    """Return `model` behind its own preprocessing: it takes raw images (N, *image_shape), 0 to 255.
+    """Return `model` behind its own preprocessing: it takes raw images (N, *image_shape).
 
     It has the layers of `model`, not copies.
     """
-    return _behind(preprocessor.layers(), model, image_shape)
+    return _behind(preprocessor.layers(), model, image_shape, preprocessor.raw)
 
 
 def trainable(
@@ -175,11 +178,12 @@ def trainable(
     Raises:
         InputError: naming the layer of `augment` that Keras refuses.
     """
-    return _behind([*_augmentation_layers(augment, image_shape), *preprocessor.layers()], model, image_shape)
+    layers = [*_augmentation_layers(augment, image_shape, preprocessor.raw), *preprocessor.layers()]
+    return _behind(layers, model, image_shape, preprocessor.raw)
 
 
-def _behind(layers: Sequence[Any], model: keras.Model, image_shape: tuple[int, ...]) -> keras.Model:
-    flow = inputs = keras.Input(image_shape, dtype="uint8")
+def _behind(layers: Sequence[Any], model: keras.Model, image_shape: tuple[int, ...], raw: Raw) -> keras.Model:
+    flow = inputs = keras.Input(image_shape, dtype=raw.dtype)
     for layer in layers:
         flow = layer(flow)
     alone = keras.Model(model.input, model.output)  # without optimizer and loss, which would be saved with it

@@ -15,17 +15,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Raw:
+    """What raw pixels are: the name of NumPy's type, and the value of a white one."""
+
+    dtype: str
+    maximum: float
+
+
+BYTES = Raw("uint8", 255.0)
+
+
+@dataclass(frozen=True)
 class Preprocessor:
-    """How an image is prepared: `pixel * factor + offset`, then reshaped to `shape` (without the batch axis)."""
+    """How an image is prepared: `pixel * factor + offset`, then reshaped to `shape` (without the batch axis).
+
+    `raw`: what the pixels are before.
+    """
 
     shape: tuple[int, ...]
     factor: float
     offset: float
     classes: int
     one_hot: bool
+    raw: Raw = BYTES
 
     def images(self, x: Any) -> Any:
-        """(N, ...) bytes, an array or a tensor, to a tensor of (N, *shape) floats."""
+        """(N, ...) raw pixels, an array or a tensor, to a tensor of (N, *shape) floats."""
         from mnist_exp.learning.keras_backend import keras
 
         scaled = keras.ops.cast(x, "float32") * self.factor + self.offset
@@ -50,15 +65,15 @@ class Preprocessor:
 def fit_preprocessor(config: Preprocessing, data: Data) -> Preprocessor:
     """Derive the shape and scale from the training images.
 
-    `scale` divides by 255. `standardize` subtracts the mean of all training pixels and divides by their standard
-    deviation, so that its result does not depend on `scale`.
+    `scale` divides by the value of a white pixel, 255 of bytes. `standardize` subtracts the mean of all training pixels
+    and divides by their standard deviation, so that its result does not depend on `scale`.
 
     Raises:
         InputError: if `standardize` meets images that are all of one value.
     """
     height, width, *channels = data.x_train.shape[1:]
     shape = (height, width, *(channels or [1]))
-    factor, offset = (1 / 255 if config.scale else 1.0), 0.0
+    factor, offset = (1 / data.maximum if config.scale else 1.0), 0.0
     if config.standardize:
         mean, deviation = _mean_and_deviation(data.x_train)
         if deviation == 0:
@@ -70,12 +85,17 @@ def fit_preprocessor(config: Preprocessing, data: Data) -> Preprocessor:
         offset=offset,
         classes=data.classes,
         one_hot=config.one_hot,
+        raw=Raw(str(data.x_train.dtype), data.maximum),
     )
 
 
 def _mean_and_deviation(images: Images) -> tuple[float, float]:
-    """Return both exactly, from how often each of the 256 values occurs, without an array of floats."""
+    """Return both: of whole numbers exactly, from how often each occurs, without an array of floats."""
+    if images.dtype.kind == "f":
+        mean = float(images.mean(dtype=np.float64))
+        parts = (float(np.square(image - mean, dtype=np.float64).sum()) for image in images)
+        return mean, math.sqrt(sum(parts) / images.size)
     counts = np.bincount(images.reshape(-1), minlength=256)
-    values = np.arange(256)
+    values = np.arange(len(counts))
     mean = float(counts @ values / counts.sum())
     return mean, math.sqrt(float(counts @ (values - mean) ** 2 / counts.sum()))

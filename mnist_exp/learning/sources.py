@@ -8,13 +8,15 @@ import math
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_exp.config.code_file import dataclass_of, in_use, own_functions
-from mnist_exp.config.values import Count, ExistingPath, Seed, Share
+from mnist_exp.config.values import Count, ExistingPath, Maximum, Seed, Share
 from mnist_exp.errors import InputError
+from mnist_exp.learning import memory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +28,12 @@ _IDX_IMAGES, _IDX_LABELS = 0x0803, 0x0801  # the magic numbers of the MNIST page
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays:
-    """What a source holds, unchecked: images and labels, a short `name` for it, and where they came from."""
+    """What a source holds, unchecked: images and labels, a short `name` for it, and where they came from.
+
+    Labels are whole numbers from 0, or names. `names`: of the classes that labels count, if they have any. `maximum`:
+    the value of a white pixel, if the source says so; whole numbers go to 255 without. `resized`: whether the images
+    are pictures as they were taken, only resized, so that a picture is prepared as they were before a model reads it.
+    """
 
     x_train: "npt.NDArray[np.generic]"
     y_train: "npt.NDArray[np.generic]"
@@ -34,6 +41,9 @@ class Arrays:
     y_test: "npt.NDArray[np.generic]"
     name: str
     source: str
+    names: tuple[str, ...] | None = None
+    maximum: float | None = None
+    resized: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +77,16 @@ class MnistDataset(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class NpzDataset(Dataset):
-    """One NumPy file."""
+    """One NumPy file; `maximum`: the value of a white pixel in it, None for whole numbers from 0 to 255."""
 
     kind: Literal["npz"]
     path: ExistingPath
+    maximum: Maximum | None
 
     def read(self) -> Arrays:
-        """Return the four arrays of a file."""
+        """Return the four arrays of a file, which fit into the memory."""
         path = Path(self.path).expanduser()
-        return _read_npz(path, str(path))
+        return _read_npz(path, str(path), self.maximum, lambda headers: memory.check_file(self, path, headers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,26 +177,56 @@ def _own_arrays(returned: Any, name: str, source: str) -> Arrays:
     return Arrays(**arrays, name=name, source=source)
 
 
-def _read_npz(path: Path, source: str) -> Arrays:
+_PARTS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def _read_npz(
+    path: Path,
+    source: str,
+    maximum: float | None = None,
+    check: Callable[[Mapping[str, memory.Header]], None] = lambda _: None,
+) -> Arrays:
+    """Return the four arrays of a file; `check` sees their shapes and types before they are read."""
     import numpy as np
 
     if not zipfile.is_zipfile(path):
         raise InputError(f"dataset.path={path}: is not a valid npz file; np.savez writes one")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = {"x_train", "y_train", "x_test", "y_test"} - set(file.files)
+            missing = set(_PARTS) - set(file.files)
             if missing:
                 raise InputError(
                     f"dataset.path={path}: must hold x_train, y_train, x_test and y_test; lacks {', '.join(missing)}"
                 )
-            arrays = {part: file[part] for part in ("x_train", "y_train", "x_test", "y_test")}
-            return Arrays(**arrays, name=path.stem, source=source)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            with zipfile.ZipFile(path) as members:
+                check({part: _npy_header(members, f"{part}.npy") for part in _PARTS})
+            arrays = {part: file[part] for part in _PARTS}
+            return Arrays(
+                x_train=arrays["x_train"],
+                y_train=arrays["y_train"],
+                x_test=arrays["x_test"],
+                y_test=arrays["y_test"],
+                name=path.stem,
+                source=source,
+                maximum=maximum,
+            )
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"dataset.path={path}: is not a valid npz file ({error}); np.savez writes one") from error
     except InputError:
         raise
     except ValueError as error:  # an array of Python objects, for which NumPy recommends to load a pickle
-        raise InputError(f"dataset.path={path}: must hold plain arrays of numbers") from error
+        raise InputError(f"dataset.path={path}: must hold plain arrays of numbers, or of text as labels") from error
+
+
+def _npy_header(members: zipfile.ZipFile, name: str) -> memory.Header:
+    """Return the shape and the type of an array in a zip file, without its content."""
+    import numpy as np
+
+    with members.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+        return memory.Header(shape, dtype.itemsize, is_float=dtype.kind == "f")
 
 
 def _read_idx_file(folder: Path, name: str, magic: int) -> "npt.NDArray[np.uint8]":

@@ -43,7 +43,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         data.x_train,
         data.y_train,
         preprocessor,
-        models.augmentation(config.preprocessing.augment, image_shape),
+        models.augmentation(config.preprocessing.augment, image_shape, preprocessor.raw),
         batch_size=config.training.batch_size,
         shuffle=config.training.shuffle,
         seed=config.dataset.seed,

@@ -1,0 +1,111 @@
+"""How much memory there is, and whether a dataset fits into half of it. Imports nothing heavy."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_exp.errors import InputError
+
+if TYPE_CHECKING:
+    from mnist_exp.learning.sources import Dataset
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an array before it is read: its shape, and the bytes and kind of its values."""
+
+    shape: tuple[int, ...]
+    itemsize: int
+    is_float: bool = False
+
+
+def memory() -> int:
+    """Return, in bytes, the machine's memory, or what a container may have of it."""
+    return min(_memory_limits())
+
+
+def _memory_limits() -> Iterator[int]:
+    yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
+        yield int(text)
+
+
+def check_file(config: "Dataset", path: Path, headers: Mapping[str, Header]) -> None:
+    """Check that the arrays of a file fit, by their headers.
+
+    Raises:
+        InputError: if they, and the copies that training makes, take more than half of the memory.
+    """
+    train, test = headers["x_train"], headers["x_test"]
+    kept = 4 if train.is_float or test.is_float else min(max(train.itemsize, test.itemsize), 2)
+    stored = sum(math.prod(one.shape) * one.itemsize for one in headers.values() if one.itemsize != kept)
+    check(config, f"dataset.path={path}", train.shape, test.shape, stored=stored, kept=kept)
+
+
+def check(
+    config: "Dataset",
+    where: str,
+    train: tuple[int, ...],
+    test: tuple[int, ...],
+    *,
+    stored: int,
+    kept: int,
+    advice: str = "keep fewer or smaller images there",
+) -> None:
+    """Check that a dataset fits.
+
+    Args:
+        config: its `limit` and `validation` count.
+        where: the words for where it is.
+        train: the shape of all training images, (N, height, width, ...).
+        test: that of the test images.
+        stored: the bytes of what is read and then kept otherwise.
+        kept: the bytes of a value of the images that are kept.
+        advice: what makes it fit, if `dataset.limit` does not.
+
+    Raises:
+        InputError: if it, and the copies that training makes, take more than half of the memory.
+    """
+    if not train or not test:
+        return
+    images, half = train[0], memory() // 2
+    limited = min(images, config.limit or images)
+    takes = needed(config, limited, train, test, stored=stored, kept=kept)
+    if takes <= half:
+        return
+    least = needed(config, 1, train, test, stored=stored, kept=kept)
+    fits = int((half - least) / max(takes - least, 1) * limited) if least < half else 0
+    limit = f"type dataset.limit={fits}, or " if fits else ""
+    size = " x ".join(map(str, train[1:]))
+    raise InputError(
+        f"{where}: {limited} training and {test[0]} test images of {size} take {_gigabytes(takes)} GB while training; "
+        f"half of this machine's memory is {_gigabytes(half)} GB; {limit}{advice}"
+    )
+
+
+def needed(
+    config: "Dataset", limited: int, train: tuple[int, ...], test: tuple[int, ...], *, stored: int, kept: int
+) -> int:
+    """Estimate the bytes that a dataset takes until its training ends.
+
+    They are what is `stored`, the images as they are kept, the engine's copy of `limited` training images, and what is
+    prepared before training, floats of 4 bytes: test images, and those that are held out.
+    """
+    values = math.prod(train[1:])
+    match config.validation:
+        case "test":
+            held_out = 0
+        case int() as count:
+            held_out = min(count, limited)
+        case share:
+            held_out = round(float(share) * limited)
+    of_images = values * (kept * (train[0] + limited) + 4 * held_out) + math.prod(test) * (kept + 4)
+    return stored + of_images
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f}"
