@@ -4,6 +4,7 @@ Figures are made without pyplot, whose start-up costs more than drawing them.
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import shorten
 from typing import Any
@@ -17,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from mnist_exp.errors import printable
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says once a machine that it makes a cache
+warnings.filterwarnings("ignore", message=r"Glyph \d+", module="matplotlib")  # of a class's name, in no font it has
 
 # Of the figures that each run draws; a constrained layout, which finds its own, draws twice.
 _MARGINS = {"right": 0.98, "bottom": 0.12, "top": 0.91, "wspace": 0.18}
@@ -64,12 +66,12 @@ def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Fig
             range(1, len(values) + 1),
             values,
             color=f"C{index}" if named else "lightgrey",
-            label=_plain(name) if named else None,
+            label=plain(name) if named else None,
             linewidth=1.5 if named else 0.8,
             marker="o" if len(values) == 1 else None,
         )
     others = f", the best {_NAMED} named" if len(curves) > _NAMED else ""
-    shown = _plain(metric)  # which a store may say
+    shown = plain(metric)  # which a store may say
     axes.set(title=f"{shown} of {len(curves)} jobs{others}", xlabel="epoch", ylabel=shown)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.4)
@@ -78,140 +80,89 @@ def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Fig
     return figure
 
 
-def objective_by_parameter(jobs: Sequence[tuple[Mapping[str, str], float]], objective: str) -> Figure:
-    """Draw the objective against each parameter that varies; of two in a grid, a heat map of the means.
-
-    Args:
-        jobs: what varies, by name, and the objective of each.
-        objective: its name.
-    """
-    names = list(dict.fromkeys(name for values, _ in jobs for name in values))
-    varying = [name for name in names if name != "seed"]
-    if len(varying) == 2:
-        cells = {(values.get(varying[0], ""), values.get(varying[1], "")) for values, _ in jobs}
-        rows, columns = (_ordered({cell[axis] for cell in cells}) for axis in (0, 1))
-        if len(cells) == len(rows) * len(columns):
-            return _heat_map(jobs, (varying[0], rows), (varying[1], columns), objective)
-    shown = varying or names
-    width = min(len(shown), 3)
-    height = -(-len(shown) // width)
-    figure = Figure(figsize=(4.5 * width, 3.8 * height), layout="constrained")
-    grid = np.atleast_1d(figure.subplots(height, width)).reshape(-1)
-    for axes, name in zip(grid, shown, strict=False):
-        given = [(values[name], value) for values, value in jobs if name in values]
-        numbers = [_number(text) for text, _ in given]
-        places = [number for number in numbers if number is not None]
-        measured = [value for _, value in given]
-        if len(places) == len(given):
-            axes.plot(places, measured, "o", color=_VALIDATION, alpha=0.7)
-            if min(places) > 0 and max(places) / min(places) >= 20:
-                axes.set_xscale("log")
-        else:
-            choices = _ordered({text for text, _ in given})
-            axes.plot([choices.index(text) for text, _ in given], measured, "o", color=_VALIDATION, alpha=0.7)
-            axes.set_xticks(range(len(choices)), [_plain(choice) for choice in choices], fontsize=8)
-            axes.set_xlim(-0.5, len(choices) - 0.5)
-        axes.set(xlabel=name, ylabel=objective)
-        axes.grid(alpha=0.4)
-    for axes in grid[len(shown) :]:
-        axes.set_visible(False)
-    return figure
-
-
-def _heat_map(
-    jobs: Sequence[tuple[Mapping[str, str], float]],
-    vertical: tuple[str, list[str]],
-    horizontal: tuple[str, list[str]],
-    objective: str,
-) -> Figure:
-    (down, rows), (across, columns) = vertical, horizontal
-    totals, counts = np.zeros((len(rows), len(columns))), np.zeros((len(rows), len(columns)))
-    for values, value in jobs:
-        place = rows.index(values.get(down, "")), columns.index(values.get(across, ""))
-        totals[place] += value
-        counts[place] += 1
-    means = totals / counts
-    size = 3 + 0.9 * len(columns), 2 + 0.6 * len(rows)
-    figure = Figure(figsize=size, layout="constrained")
-    axes: Axes = figure.subplots()
-    picture = axes.imshow(means, cmap="viridis", aspect="auto")
-    figure.colorbar(picture, ax=axes, label=objective)
-    axes.set_xticks(range(len(columns)), [_plain(column) for column in columns])
-    axes.set_yticks(range(len(rows)), [_plain(row) for row in rows])
-    axes.set(xlabel=across, ylabel=down, title=objective)
-    middle = (means.min() + means.max()) / 2
-    for place in np.ndindex(*means.shape):
-        colour = "black" if means[place] > middle else "white"
-        axes.text(place[1], place[0], f"{means[place]:.4f}", ha="center", va="center", color=colour, fontsize=9)
-    return figure
-
-
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a label of bearable length, in which matplotlib finds no formula."""
     return printable(shorten(text, 60)).replace("$", r"\$")
 
 
-def _ordered(choices: set[str]) -> list[str]:
-    """Sort numbers by size, then words by name."""
-    return sorted(choices, key=lambda text: (_number(text) is None, _number(text) or 0.0, text))
+def _short(name: str, most: int) -> str:
+    """Return a class's name in at most so many characters."""
+    shown = printable(name)
+    return (shown if len(shown) <= most else f"{shown[: most - 1]}…").replace("$", r"\$")
 
 
-def _number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if np.isfinite(number) else None
+def pictures(images: npt.NDArray[np.generic], maximum: float = 255.0) -> npt.NDArray[np.uint8]:
+    """Return raw images as one looks at them: in bytes, grey or in three colours.
+
+    Of two channels that is the first, of four the first three.
+
+    Args:
+        images: (..., height, width) or (..., height, width, channels), 0 to `maximum`.
+        maximum: the value of a white pixel.
+    """
+    channels = {2: 1, 4: 3}.get(images.shape[-1]) if images.ndim > 3 else None
+    shown = images if channels is None else images[..., :channels]
+    if shown.dtype == np.uint8 and maximum == 255:
+        return shown.astype(np.uint8, copy=False)
+    scaled: npt.NDArray[np.float32] = np.asarray(shown, np.float32) * np.float32(255 / maximum)
+    return np.rint(scaled).astype(np.uint8)
 
 
-def image(pixels: npt.NDArray[np.uint8], label: int) -> Figure:
+def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
     """Draw one image enlarged, a square a pixel, with its label in the lower right corner.
 
     Args:
         pixels: (height, width) or (height, width, channels), 0 to 255.
-        label: its label.
+        label: its label, or its name.
     """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes: Axes = figure.subplots()
     axes.imshow(_on_paper(pixels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     corner = axes.transAxes
-    axes.text(0.97, 0.03, str(label), fontsize=40, color=_VALIDATION, ha="right", va="bottom", transform=corner)
+    name = _short(str(label), 24)
+    size = 40 if len(name) <= 3 else 28 - len(name) / 2
+    axes.text(0.97, 0.03, name, fontsize=size, color=_VALIDATION, ha="right", va="bottom", transform=corner)
     axes.set(xlabel=f"{pixels.shape[1]} pixels", ylabel=f"{pixels.shape[0]} pixels")
     return figure
 
 
 def samples(
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     labels: npt.NDArray[np.int64],
     classes: int,
-    augment: Callable[[npt.NDArray[np.uint8]], Any] | None = None,
+    augment: Callable[[npt.NDArray[Any]], Any] | None = None,
+    names: Sequence[str] | None = None,
+    maximum: float = 255.0,
 ) -> Figure:
     """Draw the first images of each class, a row a class, up to 20; beside each its augmented form, if any.
 
     Args:
-        images: (N, height, width) or (N, height, width, channels), 0 to 255.
+        images: (N, height, width) or (N, height, width, channels), 0 to `maximum`.
         labels: (N,) their labels.
         classes: the number of labels.
         augment: changes images as training does; None for none.
+        names: of the classes; None for their numbers.
+        maximum: the value of a white pixel.
     """
+    named = [str(label) for label in range(classes)] if names is None else [_short(name, 16) for name in names]
     shown, each = min(classes, 20), 10 if augment is None else 5
     chosen = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
     picked = images[np.concatenate(chosen)]
-    kinds = [_on_paper(picked)]
+    kinds = [_on_paper(pictures(picked, maximum))]
     if augment is not None:
-        kinds.append(_on_paper(np.clip(np.rint(np.asarray(augment(picked))), 0, 255).astype(np.uint8)))
+        kinds.append(_on_paper(pictures(np.clip(np.asarray(augment(picked)), 0, maximum), maximum)))
     height, width, *channels = kinds[0].shape[1:]
     sheet = np.full((shown, height, each, len(kinds), width, *channels), 255, np.uint8)
     places = [(label, column) for label, found in enumerate(chosen) for column in range(len(found))]
     for index, (label, column) in enumerate(places):
-        for kind, pictures in enumerate(kinds):
-            sheet[label, :, column, kind] = pictures[index]
+        for kind, shown_images in enumerate(kinds):
+            sheet[label, :, column, kind] = shown_images[index]
     columns = each * len(kinds)
     figure = Figure(figsize=(0.6 * columns + 1, 0.6 * shown * height / width + 0.8), layout="constrained")
     axes: Axes = figure.subplots()
     rows = sheet.reshape(shown * height, columns * width, *channels)
     axes.imshow(rows, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_yticks([height * (label + 0.5) - 0.5 for label in range(shown)], [str(label) for label in range(shown)])
+    axes.set_yticks([height * (label + 0.5) - 0.5 for label in range(shown)], named[:shown])
     axes.tick_params(length=0)
     axes.set(xticks=[], ylabel="label")
     classes_shown = "each class" if shown == classes else f"the first {shown} of {classes} classes"
@@ -226,7 +177,7 @@ def seen(images: npt.NDArray[np.uint8], titles: Sequence[str], names: Sequence[s
     """Draw what a model saw, bright on black as it got it: a picture each, a title above and a name below.
 
     Args:
-        images: (N, height, width) or (N, height, width, 3), 0 to 255.
+        images: as `pictures` returns them.
         titles: N texts.
         names: N texts.
     """
@@ -236,8 +187,8 @@ def seen(images: npt.NDArray[np.uint8], titles: Sequence[str], names: Sequence[s
     grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
     for axes, image, title, name in zip(grid, images, titles, names, strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(title, fontsize=11)
-        axes.set_xlabel(_plain(name), fontsize=8)
+        axes.set_title(_short(title, 24), fontsize=11)
+        axes.set_xlabel(plain(name), fontsize=8)
         axes.set(xticks=[], yticks=[])
     for axes in grid[len(images) :]:
         axes.set_visible(False)
@@ -256,7 +207,10 @@ def _on_paper(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def predictions(
-    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    predicted: npt.NDArray[np.int64],
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """Draw the first 96 test images with their predicted label; a wrong one is framed, its true label in brackets.
 
@@ -264,27 +218,33 @@ def predictions(
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
         labels: (N,) true labels.
         predicted: (N,) predicted labels.
+        names: of the classes; None for their numbers.
     """
     columns = 12
     shown = min(96, len(images))
     rows = -(-shown // columns)
-    pictures = _on_paper(images[:shown])
-    height, width, *channels = pictures.shape[1:]
+    papers = _on_paper(images[:shown])
+    height, width, *channels = papers.shape[1:]
     cell_height, cell_width = round(height * 1.45), round(width * 1.15)
     sheet = np.full((rows * cell_height, columns * cell_width, *channels), 255, np.uint8)
     figure = Figure(figsize=(columns * 0.75, rows * 0.75 * cell_height / cell_width + 0.4))
     axes: Axes = figure.subplots(gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.96})
     for index in range(shown):
         top, left = index // columns * cell_height, index % columns * cell_width
-        sheet[top : top + height, left : left + width] = pictures[index]
+        sheet[top : top + height, left : left + width] = papers[index]
         wrong = predicted[index] != labels[index]
-        text = f"{predicted[index]} ({labels[index]})" if wrong else str(predicted[index])
+        text, true = (
+            str(label) if names is None else _short(names[label], 12) for label in (predicted[index], labels[index])
+        )
+        size = min(9, 100 / max(len(text), len(true)))
+        if wrong:
+            text = f"{text} ({true})" if len(text) + len(true) < 8 else f"{text}\n({true})"
         axes.text(
             left + width / 2,
             top + height + (cell_height - height) / 2,
             text,
             color=_WRONG if wrong else "black",
-            fontsize=9,
+            fontsize=size,
             fontweight="bold" if wrong else "normal",
             ha="center",
             va="center",
@@ -299,25 +259,28 @@ def predictions(
     return figure
 
 
-def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int) -> Figure:
+def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], names: Sequence[str]) -> Figure:
     """Draw how often each true label was predicted as which, coloured by its share of the true label.
 
     Args:
         labels: (N,) true labels.
         predicted: (N,) predicted labels.
-        classes: the number of labels.
+        names: of the classes.
     """
+    classes, short = len(names), [_short(name, 16) for name in names]
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, predicted), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(6.5, 5.8))
-    axes: Axes = figure.subplots(gridspec_kw=_MARGINS | {"left": 0.1, "right": 1.0})
+    wide = classes <= 20 and max(map(len, short)) > 3  # names need room, which a constrained layout finds
+    figure = Figure(figsize=(7.5, 6.8), layout="constrained") if wide else Figure(figsize=(6.5, 5.8))
+    axes: Axes = figure.subplots(gridspec_kw=None if wide else _MARGINS | {"left": 0.1, "right": 1.0})
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(picture, ax=axes, label="share of the true label")
     accuracy = float((labels == predicted).mean())
     axes.set(xlabel="predicted", ylabel="true", title=f"Test set: {accuracy:.2%} right")
     if classes <= 20:
-        axes.set(xticks=range(classes), yticks=range(classes))
+        axes.set_xticks(range(classes), short, rotation=90 if wide else 0)
+        axes.set_yticks(range(classes), short)
         for true, predicted_as in np.ndindex(classes, classes):
             if counts[true, predicted_as]:
                 colour = "white" if shares[true, predicted_as] > 0.5 else "black"

@@ -15,6 +15,7 @@ from mnist_exp.learning import datasets
 from mnist_exp.learning.backend import choose_backend
 from mnist_exp.learning.engine import Trained, choose_engine
 from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.model_metadata import write_metadata
 from mnist_exp.tracking.record import Run
 from mnist_exp.tracking.run_log import log_file, package_logs
 from mnist_exp.tracking.tracker import tracker_of
@@ -107,8 +108,11 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: Trai
     kept = f"{config.objective} {objective} of epoch {trained.kept_epoch}"
     log.info("scores %s, %s", trained.scores, kept, extra={"output": output})
     trained.model.save(output / "model.keras")
+    write_metadata(output / "model.keras", data)
     if run.keeps_all:
-        _draw(trained.history, data, trained.model, output / "figures")
+        from mnist_exp.run_figures import draw
+
+        draw(trained.history, data, trained.model, output / "figures")
         run.log_model(trained.model, data)
     # Once all files are there, in case the store is not.
     run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
@@ -130,20 +134,9 @@ def _print_summary(trained: Trained, config: Config, run: Run) -> None:
 def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data]:
     """Draw the figures of a job that has its weights in `output`; return its model and its data."""
     from mnist_exp.learning import saved_models
+    from mnist_exp.run_figures import draw
 
     data = datasets.load(config.dataset)
     model = saved_models.load(output / "model.keras", config.code)
-    _draw(Folder(output).history(), data, model, output / "figures")
+    draw(Folder(output).history(), data, model, output / "figures")
     return model, data
-
-
-def _draw(history: dict[str, list[float]], data: datasets.Data, model: "keras.Model", folder: Path) -> None:
-    from mnist_exp import figures
-    from mnist_exp.learning.training import predict
-
-    folder.mkdir(exist_ok=True)
-    predicted = predict(model, data.x_test)
-    validation = "test (watched)" if data.watches_test_set else "validation"
-    figures.curves(history, validation).savefig(folder / "curves.png", dpi=120)
-    figures.predictions(data.x_test, data.y_test, predicted).savefig(folder / "predictions.png", dpi=120)
-    figures.confusion_matrix(data.y_test, predicted, data.classes).savefig(folder / "confusion_matrix.png", dpi=120)

@@ -75,26 +75,29 @@ def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Pa
     print(printable(f"{source.name} from {source.source}, digest {source.digest}"))
     print(_arrays(data))
     pixels, label = source.x_train[index], int(source.y_train[index])
-    print(f"\nTraining image {index}, label {label}:")
+    name = "" if source.names[label] == str(label) else f" ({printable(source.names[label])})"
+    print(f"\nTraining image {index}, label {label}{name}:")
     print(_numbers(pixels))
     from mnist_exp.learning import models  # brings TensorFlow, so only once the data is printed
     from mnist_exp.learning.preprocessing import fit_preprocessor
 
-    print(_prepared(fit_preprocessor(config.preprocessing, data), pixels, label))
+    preprocessor = fit_preprocessor(config.preprocessing, data)
+    print(_prepared(preprocessor, pixels, label))
     models.set_seed(config.seed)
     specs = config.preprocessing.augment
-    _draw(source, index, models.augmentation(specs, pixels.shape) if specs else None, output)
+    _draw(source, index, models.augmentation(specs, pixels.shape, preprocessor.raw) if specs else None, output)
     if save is not None:
-        print(f"Arrays in {save}; read them with dataset=npz dataset.path={save}")
+        scale = "" if source.maximum == 255 else f" dataset.maximum={source.maximum:g}"
+        print(f"Arrays in {save}; read them with dataset=npz dataset.path={save}{scale}")
 
 
-def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.uint8], label: int) -> str:
+def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], label: int) -> str:
     """Describe what the model gets for an image: shape, type and range, its middle row, and its label."""
     image = np.asarray(preprocessor.images(pixels[None]))[0]
     height, width = pixels.shape[:2]
     middle = image.reshape(height, width, -1)[height // 2, :, 0]
     values = fill(" ".join(f"{value:.2f}".rstrip("0").rstrip(".") for value in middle), width=100)
-    channel = " in the first channel" if pixels.shape[2:] == (3,) else ""
+    channel = " in the first channel" if pixels.shape[2:] not in ((), (1,)) else ""
     return (
         f"\nThe model gets {image.dtype} values of shape {image.shape}, from {image.min():.4g} to {image.max():.4g}. "
         f"Row {height // 2} of the image{channel} becomes:\n{values}\n"
@@ -111,6 +114,11 @@ def _arrays(data: datasets.Data) -> str:
     for name, (x, y) in sets.items():
         for array, values in ((f"x_{name}", x), (f"y_{name}", y)):
             lines.append(f"{array:14}{values.shape!s:22}{values.dtype!s:8}{values.min()} to {values.max()}")
+    named = [(label, name) for label, name in enumerate(data.names) if name != str(label)]
+    if named:
+        lines += ["", *(f"label {label}: {printable(name)}" for label, name in named[:_NAMED])]
+    if len(named) > _NAMED:
+        lines.append(f"and {len(named) - _NAMED} more")
     lines.append("")
     for first in range(0, data.classes, _LABELS_IN_A_LINE):
         labels = range(first, min(first + _LABELS_IN_A_LINE, data.classes))
@@ -122,9 +130,10 @@ def _arrays(data: datasets.Data) -> str:
 
 
 _LABELS_IN_A_LINE = 10
+_NAMED = 100  # that are listed
 
 
-def _numbers(pixels: npt.NDArray[np.uint8]) -> str:
+def _numbers(pixels: npt.NDArray[np.generic]) -> str:
     """Return an image as numbers, a line a row; columns as wide as their largest number, so that MNIST's fits.
 
     >>> print(_numbers(np.array([[0, 7, 255], [0, 12, 3]], np.uint8)))
@@ -135,8 +144,8 @@ def _numbers(pixels: npt.NDArray[np.uint8]) -> str:
     blocks = []
     for channel in range(channels.shape[2]):
         rows: list[list[Any]] = channels[:, :, channel].tolist()
-        widths = [max(len(str(row[column])) for row in rows) for column in range(len(rows[0]))]
-        lines = [" ".join(str(value).rjust(width) for value, width in zip(row, widths, strict=True)) for row in rows]
+        widths = [max(len(f"{row[column]:g}") for row in rows) for column in range(len(rows[0]))]
+        lines = [" ".join(f"{value:g}".rjust(width) for value, width in zip(row, widths, strict=True)) for row in rows]
         blocks.append("\n".join([f"channel {channel}:", *lines] if channels.shape[2] > 1 else lines))
     return "\n".join(blocks)
 
@@ -144,10 +153,11 @@ def _numbers(pixels: npt.NDArray[np.uint8]) -> str:
 def _save(source: datasets.Source, path: Path) -> None:
     if path.suffix != ".npz" or path.exists() or not path.absolute().parent.is_dir():
         raise InputError(f"--save {path}: must be a new file that ends with .npz, in a folder that exists")
+    y_train, y_test = source.y_train, source.y_test
+    if source.names != datasets.numbers(source.classes):
+        y_train, y_test = np.array(source.names)[y_train], np.array(source.names)[y_test]
     try:
-        np.savez_compressed(
-            path, x_train=source.x_train, y_train=source.y_train, x_test=source.x_test, y_test=source.y_test
-        )
+        np.savez_compressed(path, x_train=source.x_train, y_train=y_train, x_test=source.x_test, y_test=y_test)
     except BaseException as error:
         path.unlink(missing_ok=True)  # half a file
         if isinstance(error, OSError):
@@ -155,14 +165,15 @@ def _save(source: datasets.Source, path: Path) -> None:
         raise
 
 
-def _draw(
-    source: datasets.Source, index: int, augment: Callable[[npt.NDArray[np.uint8]], Any] | None, folder: Path
-) -> None:
+def _draw(source: datasets.Source, index: int, augment: Callable[[npt.NDArray[Any]], Any] | None, folder: Path) -> None:
     from mnist_exp import figures
 
+    pixels, label = figures.pictures(source.x_train[index : index + 1], source.maximum)[0], source.y_train[index]
     pictures = {
-        f"image-{index}.png": figures.image(source.x_train[index], int(source.y_train[index])),
-        "samples.png": figures.samples(source.x_train, source.y_train, source.classes, augment),
+        f"image-{index}.png": figures.image(pixels, source.names[label]),
+        "samples.png": figures.samples(
+            source.x_train, source.y_train, source.classes, augment, source.names, source.maximum
+        ),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_exp.config.code_file import dataclass_of, in_use, own_functions
-from mnist_exp.config.values import Count, ExistingPath, Maximum, Seed, Share
+from mnist_exp.config.values import Count, ExistingPath, Maximum, Seed, Share, Side
 from mnist_exp.errors import InputError
 from mnist_exp.learning import memory
 
@@ -139,7 +139,24 @@ class KerasDataset(Dataset):
         )
 
 
-SOURCES = (MnistDataset, NpzDataset, IdxDataset, KerasDataset)
+@dataclass(frozen=True, kw_only=True)
+class FolderDataset(Dataset):
+    """Pictures in a folder a class, resized to `size` by `size`; `test`: the share held out without a folder test/."""
+
+    kind: Literal["folder"]
+    path: ExistingPath
+    size: Side
+    color: bool
+    test: Share
+
+    def read(self) -> Arrays:
+        """Return the pictures of all classes."""
+        from mnist_exp.learning.image_folder import read_folder
+
+        return read_folder(self)
+
+
+SOURCES = (MnistDataset, NpzDataset, IdxDataset, KerasDataset, FolderDataset)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,6 +143,7 @@ def _number_of_jobs(count: int) -> str:
 
 def _draw(sweep: Sweep, record: SweepRecord, rows: Sequence[ranking.Row]) -> None:
     from mnist_exp import figures
+    from mnist_exp.sweeps.figures import objective_by_parameter
 
     objective = sweep.config.objective
     metric = objective.replace("test_", "val_", 1)
@@ -156,7 +157,7 @@ def _draw(sweep: Sweep, record: SweepRecord, rows: Sequence[ranking.Row]) -> Non
     jobs = [job for row in rows for job in row.jobs]
     measured = [({names[key]: value for key, value in job.values.items()}, job.objective or 0.0) for job in jobs]
     if any(values for values, _ in measured):
-        figures.objective_by_parameter(measured, objective).savefig(folder / "objective.png", dpi=120)
+        objective_by_parameter(measured, objective).savefig(folder / "objective.png", dpi=120)
 
 
 def _complete_best(sweep: Sweep, record: SweepRecord, best: Job) -> None:

@@ -1,0 +1,231 @@
+"""Pictures in a folder a class: found, decoded by several threads, and kept in the user's cache."""
+
+import hashlib
+import os
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from mnist_exp.errors import InputError
+from mnist_exp.learning import memory
+from mnist_exp.learning.pictures import open_picture, pixels, reading
+from mnist_exp.learning.sources import Arrays
+
+if TYPE_CHECKING:
+    from mnist_exp.learning.sources import FolderDataset
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_FORMATS = ("PNG", "JPEG")
+_VERSION = 1  # of what `pixels` makes of a picture
+_KEPT = 8  # files in the cache
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """Pictures of one set with their labels, the first of each class, then the second of each, and so on."""
+
+    paths: list[Path]
+    labels: list[int]
+
+
+def read_folder(config: "FolderDataset") -> Arrays:
+    """Return the images of a folder, as its `train/` and `test/` have them or with a share held out.
+
+    Raises:
+        InputError: for folders that are no classes, a picture that cannot be read, or what does not fit into memory.
+    """
+    folder = Path(config.path).expanduser()
+    names, train, test = _sets(config, folder)
+    channels = 3 if config.color else 1
+    _check_fits(config, len(train.paths), len(test.paths), channels)
+    images = _cached(folder, [*train.paths, *test.paths], config.size, channels)
+    return Arrays(
+        x_train=images[: len(train.paths)],
+        y_train=np.array(train.labels),
+        x_test=images[len(train.paths) :],
+        y_test=np.array(test.labels),
+        name=folder.resolve().name,
+        source=str(folder),
+        names=names,
+        resized=True,
+    )
+
+
+def _sets(config: "FolderDataset", folder: Path) -> tuple[tuple[str, ...], _Listing, _Listing]:
+    """Return the names of the classes, and the pictures of the training and the test set."""
+    key = f"dataset.path={folder}"
+    if not folder.is_dir():
+        raise InputError(f"{key}: must be a folder with a folder of pictures for each class")
+    split = [name for name in ("train", "test") if _subfolders(folder / name)]
+    if split == ["train", "test"]:
+        train, test = _classes(folder / "train", key), _classes(folder / "test", key)
+        for less, more, part in ((train, test, "train"), (test, train, "test")):
+            if missing := sorted(more.keys() - less.keys()):
+                raise InputError(f"{key}: {part}/ has no folder {missing[0]}; both sets must have the same classes")
+        names = tuple(train)
+        return names, _listing(list(train.values())), _listing([test[name] for name in names])
+    if split:
+        other = "test" if split == ["train"] else "train"
+        raise InputError(
+            f"{key}: has {split[0]}/ but no {other}/ with folders of pictures; add it, or type "
+            f"dataset.path={folder / split[0]} to hold a share of it out as the test set"
+        )
+    found = _classes(folder, key)
+    kept, held_out = [], []
+    for label, (name, paths) in enumerate(found.items()):
+        if len(paths) < 2:
+            raise InputError(f"{key}: {name}/ has one picture; it must have two or more, since one is held out to test")
+        count = min(max(1, round(config.test * len(paths))), len(paths) - 1)
+        chosen = set(np.random.default_rng([config.seed, label]).permutation(len(paths))[:count].tolist())
+        kept.append([path for index, path in enumerate(paths) if index not in chosen])
+        held_out.append([path for index, path in enumerate(paths) if index in chosen])
+    return tuple(found), _listing(kept), _listing(held_out)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder that are not hidden, numbers by size, then words by name."""
+    try:
+        names = [one.name for one in os.scandir(folder) if one.is_dir() and not one.name.startswith(".")]
+    except (NotADirectoryError, FileNotFoundError):
+        return []
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+
+def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
+    """Return the pictures of each class, by name."""
+    found = {}
+    for name in _subfolders(folder):
+        files = [one.name for one in os.scandir(folder / name) if one.is_file() and not one.name.startswith(".")]
+        found[name] = [folder / name / file for file in sorted(files) if file.lower().endswith(_SUFFIXES)]
+        if not found[name]:
+            raise InputError(
+                f"{key}: {folder / name} has no picture ({', '.join(_SUFFIXES)}); each folder there must be a class"
+            )
+    if len(found) < 2:
+        raise InputError(
+            f"{key}: {folder} has {len(found)} folders of pictures; there must be one a class, two or more"
+        )
+    return found
+
+
+def _listing(classes: Sequence[Sequence[Path]]) -> _Listing:
+    """Take a picture of each class in turn, so that the first of them, as `dataset.limit` takes, are of all."""
+    numbered = [[(path, label) for path in paths] for label, paths in enumerate(classes)]
+    turns = [one for turn in zip_longest(*numbered) for one in turn if one is not None]
+    return _Listing([path for path, _ in turns], [label for _, label in turns])
+
+
+def _check_fits(config: "FolderDataset", train: int, test: int, channels: int) -> None:
+    def check(size: int, channels: int, advice: str) -> None:
+        sets = [(count, size, size, channels) for count in (train, test)]
+        memory.check(config, f"dataset.path={config.path}", *sets, stored=0, kept=1, advice=advice)
+
+    fits = []
+    for size, colours, words in (
+        *((config.size, 1, "dataset.color=false") for _ in range(config.color)),
+        *((size, channels, f"dataset.size={size}") for size in range(config.size - 1, 9, -1)),
+    ):
+        with suppress(InputError):
+            check(size, colours, "")
+            fits.append(words)
+            if size < config.size:
+                break
+    check(config.size, channels, f"type {' or '.join(fits)}" if fits else "keep fewer pictures there")
+
+
+def _cached(folder: Path, paths: Sequence[Path], size: int, channels: int) -> npt.NDArray[np.uint8]:
+    """Return the pixels of pictures, from the cache if the same pictures were read before."""
+    shape = (len(paths), size, size, *([3] if channels == 3 else []))
+    order = sorted(range(len(paths)), key=lambda index: paths[index])  # another split is no other picture
+    cache = platformdirs.user_cache_path("mnist_exp", appauthor=False)
+    file = cache / f"pictures-{_key(folder, paths, order, shape)}.npz"
+    images = _read_cache(file, shape)
+    if images is None:
+        images = _decode([paths[index] for index in order], shape, channels)
+        _write_cache(file, images)
+    positions = np.empty(len(order), np.int64)
+    positions[order] = np.arange(len(order))
+    return np.asarray(images[positions])
+
+
+def _key(folder: Path, paths: Sequence[Path], order: Sequence[int], shape: tuple[int, ...]) -> str:
+    digest = hashlib.sha256(repr((_VERSION, shape, str(folder.resolve()))).encode("utf-8", "surrogateescape"))
+    for index in order:
+        known = paths[index].stat()
+        line = repr((str(paths[index].relative_to(folder)), known.st_size, known.st_mtime_ns))
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _read_cache(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
+    try:
+        with np.load(file, allow_pickle=False) as cached:
+            images = cached["images"]
+        os.utime(file)  # the oldest are removed
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+        return None
+    return images if images.shape == shape and images.dtype == np.uint8 else None
+
+
+def _write_cache(file: Path, images: npt.NDArray[np.uint8]) -> None:
+    """Keep the images, whole or not at all; without a cache that can be written, they are read again next time."""
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        number, name = tempfile.mkstemp(dir=file.parent, prefix=".pictures-", suffix=".npz")
+        try:
+            with os.fdopen(number, "wb") as new:
+                np.savez(new, images=images)
+            os.replace(name, file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        for old in sorted(file.parent.glob("pictures-*.npz"), key=lambda one: one.stat().st_mtime)[:-_KEPT]:
+            old.unlink(missing_ok=True)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Show, on a terminal, how many pictures have been read; the line is gone afterwards."""
+    terminal, step = sys.stderr.isatty(), max(1, total // 100)
+
+    def show(done: int) -> None:
+        if terminal and done % step == 0:
+            print(f"\rReading pictures: {done} of {total}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        if terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _decode(paths: Sequence[Path], shape: tuple[int, ...], channels: int) -> npt.NDArray[np.uint8]:
+    images = np.empty(shape, np.uint8)
+
+    def decode(index: int) -> None:
+        try:
+            images[index] = pixels(open_picture(paths[index], _FORMATS), shape[1], shape[2], channels)
+        except InputError as error:
+            text = str(error)
+            raise InputError(text if text.startswith(str(paths[index])) else f"{paths[index]}: {text}") from error
+
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow lets go of Python while it decodes
+    with reading(), _progress(len(paths)) as show:
+        try:
+            for done, _ in enumerate(pool.map(decode, range(len(paths))), 1):
+                show(done)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return images
