@@ -2,20 +2,19 @@
 
 import sys
 import tempfile
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
 from mnist_exp import commands
 from mnist_exp.config.code_file import read_code
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.errors import InputError, printable
+from mnist_exp.learning import pictures
 
 _EXAMPLES = """\
   python -m mnist_exp.predict 3f2a1c... three.png four.jpg
@@ -27,17 +26,19 @@ _EXAMPLES = """\
 
 @dataclass(frozen=True)
 class Prediction:
-    """`seen`: what the model got, of the shape of its images, 0 to 255. `probability`: of `label`, 0 to 1."""
+    """`seen`: what the model got, of the shape of its images, 0 to 255. `name`: of the class `label`.
+    `probability`: its, 0 to 1."""
 
     path: Path
     seen: npt.NDArray[np.uint8]
     label: int
+    name: str
     probability: float
 
 
 def main() -> None:
-    """Print a line a picture: its name, label and probability; exit with 1 and one message after bad input."""
-    about = "Load a run's model and print, for each picture of a digit, its name, label and probability."
+    """Print a line a picture: its file, class and probability; exit with 1 and one message after bad input."""
+    about = "Load a run's model and print, for each picture, its file, class and probability."
     parser = commands.parser("predict", about, _EXAMPLES)
     parser.add_argument("model", help="a run's id (a sweep's: its best job), models:/NAME@ALIAS, or a file model.keras")
     parser.add_argument("pictures", nargs="+", help="picture files; and tracking.uri=ADDRESS for another store")
@@ -45,51 +46,53 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the model saw, as .png, .pdf or .svg")
     given = parser.parse_intermixed_args()
     overrides = [text for text in given.pictures if is_of_tracking(text)]
-    pictures = [Path(text) for text in given.pictures if text not in overrides]
+    files = [Path(text) for text in given.pictures if text not in overrides]
     with commands.exit_on_errors():
         if given.plot is not None:
             commands.check_plot(given.plot)
-        found = predict(given.model, pictures, overrides, given.code)
+        found = predict(given.model, files, overrides, given.code)
         names = [printable(str(prediction.path)) for prediction in found]
-        width = max(map(len, names))
-        for name, prediction in zip(names, found, strict=True):
-            print(f"{name:{width}}  {prediction.label}  {prediction.probability:.3f}")
+        classes = [printable(prediction.name) for prediction in found]
+        width, wide = (max(map(len, texts)) for texts in (names, classes))
+        for name, text, prediction in zip(names, classes, found, strict=True):
+            print(f"{name:{width}}  {text:{wide}}  {prediction.probability:.3f}")
         if given.plot is not None:
             from mnist_exp import figures
 
             images = np.stack([prediction.seen for prediction in found])
-            titles = [f"{prediction.label} ({prediction.probability:.0%})" for prediction in found]
-            files = [prediction.path.name for prediction in found]
-            figures.seen(images, titles, files).savefig(given.plot, dpi=120)
+            titles = [f"{text} ({one.probability:.0%})" for text, one in zip(classes, found, strict=True)]
+            shown = figures.pictures(images)
+            figures.seen(shown, titles, [prediction.path.name for prediction in found]).savefig(given.plot, dpi=120)
             print(f"What the model saw: {given.plot}")
 
 
 def predict(
-    model: str, pictures: Sequence[Path], overrides: Sequence[str] = (), code: str | None = None
+    model: str, files: Sequence[Path], overrides: Sequence[str] = (), code: str | None = None
 ) -> list[Prediction]:
     """Return the most probable class of each picture.
 
-    Pictures of any size and colours are prepared as MNIST was made, for a model of greyscale images; for one of images
-    in colour, they are resized.
+    Pictures of any size and colours are prepared as the images were that the model was trained on: resized, for a
+    model of a folder of pictures or of images in colour; for another one of greyscale images, as MNIST was made.
 
     Args:
         model: a run's id, of a sweep for its best job; `models:/NAME@ALIAS`; or a file `model.keras`.
-        pictures: files that Pillow reads.
+        files: pictures that Pillow reads.
         overrides: `tracking.uri=ADDRESS`, where it is not the default store.
         code: the Python file with the layers of the user's own that the model has; None if it has none.
 
     Raises:
         InputError: for a file that is no picture or shows nothing, or a model that is not there or cannot be trusted.
     """
-    if not pictures:
+    if not files:
         raise InputError("no picture is named; type its file, such as three.png")
-    for path in pictures:  # before the model is loaded, which takes seconds
-        _open(path).close()
+    with pictures.reading():
+        for path in files:  # before the model is loaded, which takes seconds
+            pictures.open_picture(path).close()
     settings = compose(overrides).config.tracking
     own = read_code(code) if code is not None else None
-    from mnist_exp import digits
     from mnist_exp.learning import saved_models
     from mnist_exp.tracking import reading, store
+    from mnist_exp.tracking.model_metadata import read_metadata
     from mnist_exp.tracking.tracker import stored
 
     with tempfile.TemporaryDirectory() as folder:
@@ -100,42 +103,41 @@ def predict(
             with store.store_errors(uri):
                 path = reading.fetch_model(uri, model, Path(folder))
         loaded = saved_models.load(path, own)
+        known = read_metadata(path, loaded.output_shape[-1])
         for label in saved_models.needed_code(path):
             if own is not None and label != own.label:
                 print(f"{code} is not what the model was trained with: {label} then, {own.digest} now", file=sys.stderr)
-    height, width, *channels = loaded.input_shape[1:]
-    prepare = digits.resized if channels == [3] else digits.prepare
-    seen = []
-    for path in pictures:
-        try:
-            seen.append(prepare(_open(path), height, width))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-    images = np.stack(seen).reshape(-1, height, width, *channels)
+    shape = loaded.input_shape[1:]
+    with pictures.reading():
+        seen = [_prepared(path, shape, resized=known.resized) for path in files]
+    images = _raw(np.stack(seen).reshape(-1, *shape), loaded.inputs[0].dtype, known.maximum)
     probabilities = loaded.predict(images, verbose=0)
     return [
-        Prediction(path, image, int(row.argmax()), float(row.max()))
-        for path, image, row in zip(pictures, seen, probabilities, strict=True)
+        Prediction(path, image, int(row.argmax()), known.names[row.argmax()], float(row.max()))
+        for path, image, row in zip(files, seen, probabilities, strict=True)
     ]
 
 
-# Of the formats that Pillow knows, those that people draw in; some others are programs, such as PostScript.
-_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+def _prepared(path: Path, shape: tuple[int, ...], *, resized: bool) -> npt.NDArray[np.uint8]:
+    """Return a picture as the images were that a model of this input shape was trained on."""
+    from mnist_exp import digits
 
-
-def _open(path: Path) -> Image.Image:
-    """Open a picture, turned upright, of at most 89 million pixels."""
+    height, width, *channels = shape
+    picture = pictures.open_picture(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as picture:
-                return ImageOps.exif_transpose(picture)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: must have at most {Image.MAX_IMAGE_PIXELS} pixels") from error
-    except Exception as error:  # Pillow raises whatever foreign bytes make of it
-        raise InputError(f"{path}: must be a picture in one of the formats {', '.join(_FORMATS)}") from error
+        if resized or channels in ([2], [4]):
+            return pictures.pixels(picture, height, width, *channels or [1])
+        return (digits.resized if channels == [3] else digits.prepare)(picture, height, width)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _raw(images: npt.NDArray[np.uint8], dtype: str, maximum: float) -> npt.NDArray[np.generic]:
+    """Return bytes as a model takes them, with white as `maximum`."""
+    if maximum == 255:
+        return images.astype(dtype)
+    scaled = images * (maximum / 255)
+    return (scaled if np.dtype(dtype).kind == "f" else np.rint(scaled)).astype(dtype)
 
 
 if __name__ == "__main__":

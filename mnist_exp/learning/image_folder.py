@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg")
 _FORMATS = ("PNG", "JPEG")
 _VERSION = 1  # of what `pixels` makes of a picture
 _KEPT = 8  # files in the cache
+_DAY = 86400  # seconds
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,7 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
                 f"{key}: {folder / name} has no picture ({', '.join(_SUFFIXES)}); each folder there must be a class"
             )
     if len(found) < 2:
-        raise InputError(
-            f"{key}: {folder} has {len(found)} folders of pictures; there must be one a class, two or more"
-        )
+        raise InputError(f"{key}: {folder} has {len(found)} folders; there must be one a class, two or more")
     return found
 
 
@@ -130,7 +130,8 @@ def _listing(classes: Sequence[Sequence[Path]]) -> _Listing:
 def _check_fits(config: "FolderDataset", train: int, test: int, channels: int) -> None:
     def check(size: int, channels: int, advice: str) -> None:
         sets = [(count, size, size, channels) for count in (train, test)]
-        memory.check(config, f"dataset.path={config.path}", *sets, stored=0, kept=1, advice=advice)
+        read = (train + test) * size * size * channels  # in the order of the cache, before that of the sets
+        memory.check(config, f"dataset.path={config.path}", *sets, stored=read, kept=1, advice=advice)
 
     fits = []
     for size, colours, words in (
@@ -187,10 +188,13 @@ def _write_cache(file: Path, images: npt.NDArray[np.uint8]) -> None:
         try:
             with os.fdopen(number, "wb") as new:
                 np.savez(new, images=images)
-            os.replace(name, file)
+            Path(name).replace(file)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+        for left in file.parent.glob(".pictures-*.npz"):  # by a process that was killed
+            if left.stat().st_mtime < time.time() - _DAY:
+                left.unlink(missing_ok=True)
         for old in sorted(file.parent.glob("pictures-*.npz"), key=lambda one: one.stat().st_mtime)[:-_KEPT]:
             old.unlink(missing_ok=True)
 
