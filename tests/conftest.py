@@ -109,8 +109,8 @@ def small(mnist: Data) -> Arrays:
     return {
         "x_train": mnist.x_train[:200],
         "y_train": mnist.y_train[:200].astype(np.uint8),
-        "x_test": mnist.x_test[:50],
-        "y_test": mnist.y_test[:50].astype(np.uint8),
+        "x_test": mnist.x_test[:100],
+        "y_test": mnist.y_test[:100].astype(np.uint8),
     }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mnist_exp.figures import confusion_matrix, curves, image, predictions, samples, seen
+from mnist_exp.figures import confusion_matrix, curves, image, pictures, predictions, samples, seen
 from mnist_exp.learning.datasets import Data
 
 pytestmark = pytest.mark.fast
@@ -69,10 +69,34 @@ def test_few_images_and_colour_images(mnist: Data) -> None:
 def test_the_confusion_matrix_counts() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
     predicted = np.array([0, 0, 1, 1, 1, 0])
-    figure = confusion_matrix(labels, predicted, 3)
+    figure = confusion_matrix(labels, predicted, ["0", "1", "2"])
     cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
     assert cells == {(0, 0): "2", (1, 0): "1", (1, 1): "2", (0, 2): "1"}  # (predicted, true)
     assert "66.67%" in figure.axes[0].get_title()
+
+
+def test_names_of_classes_stand_where_their_numbers_would(mnist: Data) -> None:
+    names = ["cat", "a dog with a very long name", "$x_1$"]
+    labels, predicted = np.array([0, 1, 2, 2]), np.array([0, 1, 2, 1])
+    [axes, _] = confusion_matrix(labels, predicted, names).axes
+    short = ["cat", "a dog with a ve…", r"\$x_1\$"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == short
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == short
+    figure = predictions(mnist.x_test[:4], labels, predicted, names)
+    assert texts(figure) == ["cat", "a dog with …", r"\$x_1\$", "a dog with …\n(" + r"\$x_1\$)"]
+    rows = samples(mnist.x_test[:4], labels, 3, names=names).axes[0]
+    assert [tick.get_text() for tick in rows.get_yticklabels()] == short
+    [label] = image(mnist.x_train[0], "cat").axes[0].texts
+    assert label.get_text() == "cat"
+
+
+def test_raw_images_of_any_scale_and_channels_are_looked_at_as_bytes() -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (3, 12, 10, 4), np.uint8)
+    np.testing.assert_array_equal(pictures(raw), raw[..., :3])
+    np.testing.assert_array_equal(pictures(raw[..., :2]), raw[..., :1])
+    np.testing.assert_array_equal(pictures(raw[..., 0]), raw[..., 0])
+    np.testing.assert_array_equal(pictures(raw[..., :3].astype(np.uint16) * 257, 65535), raw[..., :3])
+    np.testing.assert_array_equal(pictures(np.asarray(raw[..., 0] / 255, np.float32), 1), raw[..., 0])
 
 
 def test_an_image_is_ink_on_paper_with_its_label_in_the_lower_right_corner(mnist: Data) -> None:

@@ -106,13 +106,13 @@ def test_dirt_and_a_fine_pen_do_not_matter() -> None:
 
 
 def test_a_model_of_images_in_colour_gets_the_picture_resized(tmp_path: Path) -> None:
-    x = np.zeros((60, 8, 8, 3), np.uint8) + np.arange(0, 240, 30, dtype=np.uint8)[None, :, None, None]
+    x = np.zeros((60, 10, 10, 3), np.uint8) + np.arange(0, 250, 25, dtype=np.uint8)[None, :, None, None]
     x[..., 1] = 200
     np.savez(tmp_path / "colour.npz", x_train=x, y_train=np.arange(60) % 3, x_test=x, y_test=np.arange(60) % 3)
     result = run("dataset=npz", f"dataset.path={tmp_path}/colour.npz", "training.epochs=1", "tracking=none")
     Image.fromarray(x[0]).resize((80, 80), Image.Resampling.NEAREST).save(tmp_path / "big.png")
     [found] = predict(str(result.output / "model.keras"), [tmp_path / "big.png"])
-    assert found.seen.shape == (8, 8, 3)
+    assert found.seen.shape == (10, 10, 3)
     np.testing.assert_allclose(found.seen, x[0], atol=10)
 
 

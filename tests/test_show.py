@@ -73,12 +73,12 @@ def test_saved_arrays_are_read_back_bit_identical(tmp_path: Path, mnist: Data, l
 
 
 def test_images_in_colour_are_numbers_of_each_channel(tmp_path: Path) -> None:
-    x = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    x = np.arange(2 * 12 * 10 * 3, dtype=np.uint16).reshape(2, 12, 10, 3).astype(np.uint8)
     np.savez("colour.npz", x_train=x, y_train=np.array([0, 1]), x_test=x, y_test=np.array([1, 0]))
     done = run_module("show", "dataset=npz", "dataset.path=colour.npz", "model=cnn", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "channel 2:\n 2  5  8 11 14\n17 20" in done.stdout
-    assert "shape (4, 5, 3)" in done.stdout
+    assert "shape (12, 10, 3)" in done.stdout
 
 
 @pytest.mark.parametrize(

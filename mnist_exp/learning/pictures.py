@@ -34,13 +34,21 @@ def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """
     try:
         with Image.open(path, formats=formats) as picture:
-            return ImageOps.exif_transpose(picture)
+            picture.load()
+            return _upright(picture)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: must have at most {Image.MAX_IMAGE_PIXELS} pixels") from error
     except Exception as error:  # Pillow raises whatever foreign bytes make of it
         raise InputError(f"{path}: must be a picture in one of the formats {', '.join(formats)}") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # Pillow raises whatever damaged metadata makes of it; the pixels are whole
+        return picture.copy()
 
 
 def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:

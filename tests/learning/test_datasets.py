@@ -1,8 +1,10 @@
 """Images from every kind of source, and what is refused."""
 
 import gzip
+import io
 import struct
 import urllib.request
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Data, load
+from mnist_exp.learning.memory import memory
 from mnist_exp.learning.sources import IdxDataset, KerasDataset, MnistDataset, NpzDataset
 
 from ..conftest import Arrays
@@ -26,7 +29,11 @@ IDX = {
 
 
 def npz(path: Path, validation: Any = "test", limit: int | None = None, seed: int = 0) -> Data:
-    return load(NpzDataset(kind="npz", path=str(path), validation=validation, limit=limit, seed=seed))
+    return load(NpzDataset(kind="npz", path=str(path), maximum=None, validation=validation, limit=limit, seed=seed))
+
+
+def scaled(path: Path, maximum: float | None, limit: int | None = None) -> Data:
+    return load(NpzDataset(kind="npz", path=str(path), maximum=maximum, validation="test", limit=limit, seed=0))
 
 
 def idx(path: Path) -> Data:
@@ -77,12 +84,12 @@ def test_the_digest_sees_one_changed_pixel_and_one_changed_label(tmp_path: Path,
 def test_size_channels_and_classes_come_from_the_data(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {
-        "x_train": rng.integers(0, 256, (30, 8, 6, 3)), "y_train": rng.integers(0, 4, 30),
-        "x_test": rng.integers(0, 256, (10, 8, 6, 3)), "y_test": np.r_[rng.integers(0, 4, 9), 6],
+        "x_train": rng.integers(0, 256, (30, 18, 16, 3)), "y_train": np.arange(30) % 6 + 1,
+        "x_test": rng.integers(0, 256, (12, 18, 16, 3)), "y_test": np.arange(12) % 6 + 1,
     }  # fmt: skip
     np.savez(tmp_path / "colour.npz", **arrays)
     data = npz(tmp_path / "colour.npz")
-    assert data.x_train.shape == (30, 8, 6, 3)
+    assert data.x_train.shape == (30, 18, 16, 3)
     assert data.x_train.dtype == np.uint8
     assert data.classes == 7
 
@@ -96,6 +103,8 @@ def test_validation_images_are_held_out_of_training(
         **small,
         "x_train": np.zeros((200, 28, 28), np.uint8),
         "y_train": np.arange(200, dtype=np.uint8),
+        "x_test": np.zeros((200, 28, 28), np.uint8),
+        "y_test": np.arange(200, dtype=np.uint8),
     }
     numbered["x_train"][:, 0, 0] = np.arange(200)
     np.savez(tmp_path / "small.npz", **numbered)
@@ -112,7 +121,8 @@ def test_validation_images_are_held_out_of_training(
 
 
 def test_limit_is_taken_before_the_split(tmp_path: Path, small: Arrays) -> None:
-    np.savez(tmp_path / "small.npz", **{**small, "y_train": np.arange(200, dtype=np.uint8)})
+    labels = np.arange(200, dtype=np.uint8)
+    np.savez(tmp_path / "small.npz", **{**small, "y_train": labels, "x_test": small["x_train"], "y_test": labels})
     data = npz(tmp_path / "small.npz", validation=20, limit=100)
     assert sorted([*data.y_validation, *data.y_train]) == list(range(100))
 
@@ -128,14 +138,29 @@ def test_a_split_must_leave_both_sides_something(tmp_path: Path, small: Arrays, 
     ("changes", "message"),
     [
         ({"x_train": np.zeros((200, 784), np.uint8)}, r"x_train has shape \(200, 784\); must be \(N, height, width\)"),
-        ({"x_test": np.zeros((50, 14, 14), np.uint8)}, r"training images are \(28, 28\), test images \(14, 14\)"),
+        ({"x_test": np.zeros((100, 14, 14), np.uint8)}, r"training images are \(28, 28\), test images \(14, 14\)"),
         ({"x_test": np.zeros((0, 28, 28), np.uint8)}, "x_test has no images"),
         ({"y_train": np.zeros(199, np.uint8)}, "200 images in x_train, 199 labels in y_train"),
-        ({"y_test": np.eye(50, dtype=np.uint8)}, "y_test has uint8 of shape"),
-        ({"y_test": np.full(50, -1)}, "y_test goes from -1 to -1"),
-        ({"y_test": np.full(50, 0.5)}, "y_test has float64"),
-        ({"x_train": np.full((200, 28, 28), 0.5)}, "x_train has float64 from 0.5 to 0.5; must be whole numbers"),
-        ({"x_train": np.full((200, 28, 28), 256)}, "x_train has int64 from 256 to 256"),
+        ({"y_test": np.eye(100, dtype=np.uint8)}, "y_test has uint8 of shape"),
+        ({"y_test": np.full(100, -1)}, "y_test goes from -1 to -1"),
+        ({"y_test": np.full(100, 0.5)}, "y_test has float64"),
+        ({"x_train": np.full((200, 28, 28), 0.5)}, "x_train has float64 from 0.5 to 0.5; must be whole numbers .* dataset.maximum=1$"),
+        ({"x_train": np.full((200, 28, 28), 1.5)}, "x_train has float64 from 1.5 to 1.5; .* dataset.maximum=255$"),
+        ({"x_train": np.full((200, 28, 28), 256)}, "x_train has int64 from 256 to 256; .* dataset.maximum=65535$"),
+        ({"x_train": np.full((200, 28, 28), -1)}, "x_train has int64 from -1 to -1; .* shift and scale"),
+        ({"x_train": np.full((200, 28, 28), np.nan)}, "x_train has float64 from nan to nan; .* replace NaN"),
+        ({"x_train": np.full((200, 28, 28), True)}, "x_train has bool from True to True; .* dataset.maximum=1$"),
+        ({"x_train": np.full((200, 28, 28), 1j)}, "x_train has complex128; must be whole numbers"),
+        ({"x_train": np.zeros((200, 9, 28), np.uint8)}, "images of 9 x 28; must be 10 to 500 pixels a side; pad them"),
+        ({"x_train": np.zeros((200, 20, 1001), np.uint8)}, r"images of 20 x 1001; .* x_train\[:, ::3, ::3\]"),
+        ({"x_train": np.zeros((200, 28, 28, 5), np.uint8)}, r"has 5 channels; must have 1 to 4, such as x_train\[..., :3\]"),
+        ({"x_train": np.zeros((200, 3, 28, 28), np.uint8)}, r"channels come last: np.moveaxis\(x_train, 1, -1\)"),
+        ({"y_train": np.full(200, 3)}, "the training set has no image of class 0, 1, 2, 4, 5 and 4 others; add some"),
+        ({"y_test": np.full(100, 3)}, "the test set has no image of class 0, 1, 2, 4, 5 and 4 others; add some"),
+        ({"y_train": np.full(200, 3), "y_test": np.full(100, 3)}, "all images are of class 3; there must be at least two"),
+        ({"y_train": np.full(200, "cat")}, "y_train has <U3, y_test uint8; must be both text or numbers"),
+        ({"y_train": np.full(200, "cat"), "y_test": np.full(100, "a\x1b")}, "a class is named 'a\\?'; must be some printable"),
+        ({"y_train": np.full(200, b"\xff"), "y_test": np.full(100, b"a")}, "labels that are no text in UTF-8"),
         ({"x_train": np.array([{"a": 1}] * 200)}, "must hold plain arrays of numbers"),
     ],
 )  # fmt: skip
@@ -206,3 +231,70 @@ def test_validation_on_the_test_set_is_the_test_set(mnist: Data) -> None:
     held_out = load(MnistDataset(kind="mnist", validation=5000, limit=None, seed=0))
     assert (len(held_out.x_train), len(held_out.x_validation)) == (55000, 5000)
     assert held_out.digest == mnist.digest
+
+
+def test_the_maximum_says_what_white_is_and_the_images_stay_as_the_file_has_them(tmp_path: Path, small: Arrays) -> None:
+    x, y = small["x_train"], small["x_test"]
+    for kind, factor, maximum, kept in (
+        (np.float64, 1 / 255, 1, np.float32),
+        (np.float32, 1, 255, np.float32),
+        (np.uint16, 257, 65535, np.uint16),
+        (np.int32, 16, 4095, np.uint16),
+        (np.uint8, 1, 255, np.uint8),
+    ):
+        np.savez(
+            tmp_path / "a.npz", **{**small, "x_train": (x * factor).astype(kind), "x_test": (y * factor).astype(kind)}
+        )
+        data = scaled(tmp_path / "a.npz", maximum)
+        assert (data.x_train.dtype, data.x_test.dtype, data.maximum) == (kept, kept, maximum)
+        np.testing.assert_allclose(data.x_train / data.maximum, x * factor / maximum, rtol=1e-6)
+    np.savez(tmp_path / "b.npz", **{**small, "x_train": x.astype(np.int32) * 16})
+    with pytest.raises(InputError, match=r"from 0 to 4080; with dataset.maximum=255 it must be from 0 to 255, and no"):
+        scaled(tmp_path / "b.npz", 255)
+    assert scaled(tmp_path / "a.npz", 255).digest == scaled(tmp_path / "a.npz", None).digest
+
+
+@pytest.mark.parametrize("kind", [np.str_, np.bytes_])
+def test_labels_as_text_are_classes_with_names(tmp_path: Path, small: Arrays, kind: Any) -> None:
+    words = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+    named = {part: words[small[part]].astype(kind) for part in ("y_train", "y_test")}
+    np.savez(tmp_path / "named.npz", **{**small, **named})
+    data = npz(tmp_path / "named.npz")
+    assert data.names == tuple(sorted(words))
+    np.testing.assert_array_equal(np.array(data.names)[data.y_test], words[small["y_test"]])
+
+
+def test_one_to_four_channels(tmp_path: Path, small: Arrays) -> None:
+    for channels in range(1, 5):
+        wide = {part: np.repeat(small[part][..., None], channels, axis=-1) for part in ("x_train", "x_test")}
+        np.savez(tmp_path / "wide.npz", **{**small, **wide})
+        assert npz(tmp_path / "wide.npz").x_train.shape == (200, 28, 28, channels)
+
+
+def forged(path: Path, small: Arrays, shape: tuple[int, ...]) -> None:
+    """Write a file whose x_train has a header that promises more than it has."""
+    np.savez(path, **small)
+    with zipfile.ZipFile(path) as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    members["x_train.npy"] = header.getvalue()
+    with zipfile.ZipFile(path, "w") as target:
+        for name, content in members.items():
+            target.writestr(name, content)
+
+
+def test_what_does_not_fit_into_half_of_the_memory_is_refused_before_it_is_read(tmp_path: Path, small: Arrays) -> None:
+    forged(tmp_path / "large.npz", small, (10**10, 28, 28))
+    with pytest.raises(
+        InputError,
+        match=r"10000000000 training and 100 test images of 28 x 28 take 15680\.\d GB .* keep fewer or smaller",
+    ):
+        npz(tmp_path / "large.npz")
+    count = int(0.9 * (memory() // 2) / 784)
+    forged(tmp_path / "large.npz", small, (count, 28, 28))
+    with pytest.raises(InputError, match=r"type dataset.limit=\d+, or keep fewer") as caught:
+        npz(tmp_path / "large.npz")
+    fits = int(str(caught.value).split("dataset.limit=")[1].split(",")[0])
+    with pytest.raises(InputError, match=r"is not a valid npz file|must hold plain arrays"):  # which is read now
+        scaled(tmp_path / "large.npz", None, fits)

@@ -1,0 +1,255 @@
+"""Pictures in folders: what is read of them, what is kept in the cache, and what is refused."""
+
+import os
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from mnist_exp.errors import InputError
+from mnist_exp.learning.datasets import Data, load
+from mnist_exp.learning.sources import FolderDataset
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the user's cache that this project has."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "mnist_exp"
+
+
+def read(path: Path, **keys: Any) -> Data:
+    given = {"size": 28, "color": False, "test": 0.2, "validation": "test", "limit": None, "seed": 0} | keys
+    return load(FolderDataset(kind="folder", path=str(path), **given))
+
+
+def write(path: Path, picture: Image.Image, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **options)
+    return path
+
+
+def write_mnist(folder: Path, mnist: Data, count: int = 300) -> None:
+    for part, x, y in (("train", mnist.x_train, mnist.y_train), ("test", mnist.x_test, mnist.y_test)):
+        for index in range(count):
+            write(folder / part / str(y[index]) / f"{index:03}.png", Image.fromarray(x[index]))
+
+
+def two_classes(folder: Path, each: int = 10) -> None:
+    """Dark pictures and light ones, each of a grey of its own."""
+    for name, start in (("dark", 0), ("light", 100)):
+        for index in range(each):
+            write(folder / name / f"{index}.png", Image.new("L", (30, 20), start + index))
+
+
+def test_mnist_as_png_files_is_mnist(tmp_path: Path, mnist: Data) -> None:
+    write_mnist(tmp_path / "digits", mnist)
+    data = read(tmp_path / "digits")
+    assert (data.name, data.names, data.classes) == ("digits", tuple("0123456789"), 10)
+    assert (data.x_train.shape, data.x_train.dtype) == ((300, 28, 28), np.uint8)
+    for x, y, wanted_x, wanted_y in (
+        (data.x_train, data.y_train, mnist.x_train[:300], mnist.y_train[:300]),
+        (data.x_test, data.y_test, mnist.x_test[:300], mnist.y_test[:300]),
+    ):
+        for label in range(10):
+            np.testing.assert_array_equal(x[y == label], wanted_x[wanted_y == label])
+    np.testing.assert_array_equal(data.y_train[:10], range(10))  # so that dataset.limit takes of each class
+    colour = read(tmp_path / "digits", color=True, size=14)
+    assert colour.x_train.shape == (300, 14, 14, 3)
+
+
+def test_a_share_of_each_class_is_held_out_by_seed(tmp_path: Path) -> None:
+    two_classes(tmp_path / "pictures")
+    data = read(tmp_path / "pictures", test=0.3)
+    assert data.names == ("dark", "light")
+    assert [np.bincount(y).tolist() for y in (data.y_train, data.y_test)] == [[7, 7], [3, 3]]
+    greys = [sorted(x[:, 0, 0].tolist()) for x in (data.x_train, data.x_test)]
+    assert sorted([*greys[0], *greys[1]]) == [*range(10), *range(100, 110)]
+    np.testing.assert_array_equal(data.y_test, data.x_test[:, 0, 0] >= 100)
+    again, other = (read(tmp_path / "pictures", test=0.3, seed=seed) for seed in (0, 1))
+    assert again.digest == data.digest
+    assert sorted(other.x_test[:, 0, 0].tolist()) != greys[1]
+    np.testing.assert_array_equal(other.y_train, other.x_train[:, 0, 0] >= 100)
+
+
+def mixed(folder: Path, count: int) -> None:
+    """Write pictures of many sizes and modes whose upper left half is dark, and the other one light, or the reverse."""
+    rng = np.random.default_rng(0)
+    modes = ["L", "LA", "P", "P with a transparent colour", "RGB", "RGB with a transparent colour", "RGBA", "CMYK"]
+    modes += ["1", "I;16", "turned"]
+    for index in range(count):
+        name = ("above", "below")[index % 2]
+        width, height = rng.integers(12, 120, 2)
+        mode = modes[index // 2 % len(modes)]
+        grey = np.full((height, width), 255 if name == "above" else 0, np.uint8)
+        grey[height // 2 :] = 255 - grey[0, 0]
+        plain = Image.fromarray(grey)
+        path = folder / name / f"{index:04}.png"
+        match mode:
+            case "CMYK":
+                write(path.with_suffix(".jpg"), plain.convert("RGB").convert("CMYK"))
+            case "I;16":
+                write(path, Image.fromarray(grey.astype(np.uint16) * 257))
+            case "turned":
+                exif = Image.Exif()
+                exif[0x0112] = 6  # to be shown turned by a quarter to the right
+                write(path.with_suffix(".JPEG"), plain.transpose(Image.Transpose.ROTATE_90), exif=exif)
+            case "P with a transparent colour":  # of many, each with its own opacity
+                write(path, plain.convert("P"), transparency=bytes([255] * 256))
+            case "RGB with a transparent colour":
+                write(path, plain.convert("RGB"), transparency=(1, 2, 3))
+            case "LA" | "RGBA":  # white where nothing is
+                clear = plain.convert(mode)
+                clear.putalpha(Image.fromarray(255 - grey))
+                write(path, Image.composite(Image.new(mode, plain.size), clear, plain))
+            case _:
+                write(path, plain.convert(mode))
+
+
+def test_pictures_of_any_size_and_mode_are_read_alike_without_a_warning(tmp_path: Path) -> None:
+    mixed(tmp_path / "pictures", 1000)
+    for color in (False, True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            data = read(tmp_path / "pictures", color=color)
+        upper, lower = (
+            (x[:, rows].reshape(len(x), -1).mean(1)) for x in [data.x_train] for rows in (slice(8), slice(20, 28))
+        )
+        assert len(data.x_train) + len(data.x_test) == 1000
+        above = data.y_train == data.names.index("above")
+        assert upper[above].min() > 245
+        assert lower[above].max() < 10
+        assert upper[~above].max() < 10
+        assert lower[~above].min() > 245
+
+
+def test_metadata_that_is_damaged_does_not_matter(tmp_path: Path) -> None:
+    two_classes(tmp_path / "pictures")
+    notes = PngImagePlugin.PngInfo()
+    notes.add_text("note", "x" * 1000, zip=True)
+    write(
+        tmp_path / "pictures" / "dark" / "x.png", Image.new("L", (30, 20)), pnginfo=notes, exif=b"Exif\x00\x00MM\x00*"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read(tmp_path / "pictures").x_train) == 17
+
+
+def test_the_same_pictures_are_decoded_once(tmp_path: Path, cache: Path) -> None:
+    two_classes(tmp_path / "pictures")
+    first = read(tmp_path / "pictures")
+    [file] = cache.iterdir()
+    # What is in the cache is what is read: another image there, in a file that is whole, is seen.
+    np.savez(file, images=np.full((20, 28, 28), 7, np.uint8))
+    assert (read(tmp_path / "pictures").x_train == 7).all()
+    for content in (b"", b"damaged", file.read_bytes()[:-100]):
+        file.write_bytes(content)
+        assert read(tmp_path / "pictures").digest == first.digest
+        with np.load(file) as kept:
+            assert kept["images"].shape == (20, 28, 28)
+    for wrong in (np.zeros((20, 28, 28)), np.zeros((19, 28, 28), np.uint8), np.array([{}])):
+        np.savez(file, images=wrong)
+        assert read(tmp_path / "pictures").digest == first.digest
+    read(tmp_path / "pictures", seed=3)  # another split
+    assert [one.name for one in cache.iterdir()] == [file.name]
+    changed = tmp_path / "pictures" / "dark" / "3.png"
+    write(changed, Image.new("L", (30, 20), 50))
+    os.utime(changed, ns=(time.time_ns(), time.time_ns() + 1))
+    assert read(tmp_path / "pictures").digest != first.digest
+    for size in range(10, 20):
+        read(tmp_path / "pictures", size=size)
+    assert len(list(cache.iterdir())) == 8
+
+
+def test_without_a_cache_that_can_be_written_pictures_are_read_all_the_same(tmp_path: Path, cache: Path) -> None:
+    two_classes(tmp_path / "pictures")
+    cache.parent.mkdir()
+    cache.write_text("a file where the folder would be")
+    assert len(read(tmp_path / "pictures").x_train) == 16
+
+
+def test_what_is_hidden_or_no_picture_is_left_out_and_links_are_followed(tmp_path: Path) -> None:
+    two_classes(tmp_path / "there")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("dark", "light"):
+        (folder / name).symlink_to(tmp_path / "there" / name)
+    (folder / ".checkpoints").mkdir()
+    (folder / "README.txt").write_text("about the pictures")
+    (folder / "dark" / "notes.txt").write_text("about the dark ones")
+    (folder / "dark" / "._0.png").write_text("what macOS leaves")
+    data = read(folder)
+    assert (len(data.x_train), len(data.x_test), data.names) == (16, 4, ("dark", "light"))
+
+
+def test_classes_named_by_numbers_are_in_their_order(tmp_path: Path) -> None:
+    for label in range(12):
+        for index in range(2):
+            write(tmp_path / "pictures" / str(label) / f"{index}.png", Image.new("L", (20, 20), 20 * label))
+    data = read(tmp_path / "pictures")
+    assert data.names == tuple(map(str, range(12)))
+    np.testing.assert_array_equal(data.x_train[:, 0, 0] // 20, data.y_train)
+
+
+def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    with pytest.raises(InputError, match=r"pictures: must be a folder with a folder of pictures for each class"):
+        read(folder)
+    two_classes(folder / "train")
+    with pytest.raises(InputError, match=r"has train/ but no test/ .* or type dataset.path=.*train to hold a share"):
+        read(folder)
+    two_classes(folder / "test")
+    assert len(read(folder).x_test) == 20
+    (folder / "test" / "light").rename(folder / "test" / "bright")
+    with pytest.raises(InputError, match=r"train/ has no folder bright; both sets must have the same classes"):
+        read(folder)
+    empty = folder / "train" / "empty"
+    empty.mkdir()
+    with pytest.raises(
+        InputError, match=r"empty has no picture \(.png, .jpg, .jpeg\); each folder there must be a class"
+    ):
+        read(folder / "train")
+    write(empty / "one.png", Image.new("L", (20, 20)))
+    with pytest.raises(InputError, match="empty/ has one picture; it must have two or more"):
+        read(folder / "train")
+    (tmp_path / "single" / "class").mkdir(parents=True)
+    write(tmp_path / "single" / "class" / "one.png", Image.new("L", (20, 20)))
+    with pytest.raises(InputError, match="single has 1 folders; there must be one a class, two or more"):
+        read(tmp_path / "single")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no picture", "must be a picture in one of the formats PNG, JPEG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 60\nshowpage\n", "must be a picture in one of the formats"),
+        (None, "must be a picture in one of the formats"),
+        ((10000, 10000), "must have at most 89478485 pixels"),
+    ],
+)
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, content: Any, message: str) -> None:
+    two_classes(tmp_path / "pictures")
+    path = tmp_path / "pictures" / "dark" / "5.png"
+    if isinstance(content, tuple):
+        Image.new("1", content).save(path)
+    else:
+        path.write_bytes(path.read_bytes()[:50] if content is None else content)
+    with pytest.raises(InputError, match=message) as caught:
+        read(tmp_path / "pictures")
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_more_pictures_than_fit_into_half_of_the_memory_are_refused_with_what_fits(tmp_path: Path) -> None:
+    two_classes(tmp_path / "pictures", each=2)
+    for index in range(40000):
+        (tmp_path / "pictures" / "dark" / f"more-{index}.png").symlink_to(tmp_path / "pictures" / "dark" / "0.png")
+    with pytest.raises(InputError, match=r"images of 500 x 500 x 3 take .* GB while training; half") as caught:
+        read(tmp_path / "pictures", size=500, color=True)
+    size = int(str(caught.value).rpartition("dataset.size=")[2])
+    assert 10 <= size < 500
