@@ -236,7 +236,7 @@ def test_a_model_that_names_what_no_configuration_can_is_not_loaded(
 
 
 def test_a_model_of_something_else_than_images_is_refused(tmp_path: Path) -> None:
-    for shapes in ([(784,), (10,)], [(28, 28, 4), (10,)], [(28, 28), (28, 28)], [(0, 0), (10,)]):
+    for shapes in ([(784,), (10,)], [(28, 28, 5), (10,)], [(28, 28), (28, 28)], [(0, 0), (10,)]):
         inputs = keras.Input(shapes[0])
         outputs = keras.layers.Reshape(shapes[0])(inputs)
         if len(shapes[1]) == 1:

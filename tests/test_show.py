@@ -63,7 +63,7 @@ def test_saved_arrays_are_read_back_bit_identical(tmp_path: Path, mnist: Data, l
         assert set(saved.files) == {"x_train", "y_train", "x_test", "y_test"}
         np.testing.assert_array_equal(saved["x_train"], mnist.x_train[:count])
         assert saved["x_train"].dtype == np.uint8
-    again = load(NpzDataset(kind="npz", path="saved.npz", validation="test", limit=None, seed=0))
+    again = load(NpzDataset(kind="npz", path="saved.npz", maximum=None, validation="test", limit=None, seed=0))
     np.testing.assert_array_equal(again.y_train, mnist.y_train[:count])
     np.testing.assert_array_equal(again.x_test, mnist.x_test)
     if not limit:

@@ -45,6 +45,16 @@ def test_standardizing_uses_all_training_pixels_and_no_test_pixel(mnist: Data, s
     assert prepared.std() == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize(("kind", "maximum"), [(np.float32, 1.0), (np.uint16, 65535.0)])
+def test_images_of_any_scale_are_prepared_alike(mnist: Data, kind: type, maximum: float) -> None:
+    few = dataclasses.replace(mnist, x_train=mnist.x_train[:500])
+    raw = np.asarray(few.x_train * (maximum / 255), kind)
+    other = dataclasses.replace(mnist, x_train=raw, maximum=maximum)
+    for one in (config(), config(standardize=True)):
+        expected = np.asarray(fit_preprocessor(one, few).images(few.x_train))
+        np.testing.assert_allclose(fit_preprocessor(one, other).images(raw), expected, atol=1e-5)
+
+
 def test_standardizing_equal_pixels_is_refused(mnist: Data) -> None:
     data = dataclasses.replace(mnist, x_train=np.full((5, 28, 28), 7, np.uint8))
     with pytest.raises(InputError, match=r"preprocessing\.standardize=true: all training pixels are equal"):

@@ -1,0 +1,111 @@
+"""Images of one's own from the folder or file to the prediction, on both engines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.pyfunc import load_model
+from PIL import Image
+
+from mnist_exp import run
+from mnist_exp.learning.datasets import Data
+from mnist_exp.predict import predict
+
+from .conftest import command, run_module, store
+
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+QUICK = ("training.epochs=8", "training.batch_size=10", "optimizer.learning_rate=0.01")
+
+
+@pytest.fixture(autouse=True)
+def in_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))  # whose fonts take long to find
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def digits(tmp_path: Path, mnist: Data) -> Path:
+    """A folder with 300 PNG files of MNIST to train with, and 300 to test."""
+    for part, x, y in (("train", mnist.x_train, mnist.y_train), ("test", mnist.x_test, mnist.y_test)):
+        for name in NAMES:
+            (tmp_path / "digits" / part / name).mkdir(parents=True)
+        for index in range(300):
+            Image.fromarray(x[index]).save(tmp_path / "digits" / part / NAMES[y[index]] / f"{index:03}.png")
+    return tmp_path / "digits"
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_a_folder_of_pictures_is_trained_recorded_and_predicted_with(
+    tmp_path: Path, digits: Path, backend: str
+) -> None:
+    done = command("dataset=folder", "dataset.path=digits", f"backend={backend}", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    accuracy = float(done.stdout.split("TEST accuracy: ")[1].split()[0])
+    assert accuracy > 0.7
+    [file] = tmp_path.glob("outputs/*/*/model.keras")
+    [run_id] = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("Run ")]
+    pictures = sorted(digits.glob("test/*/*.png"))
+    for model in (str(file), run_id):
+        found = predict(model, pictures)
+        right = [prediction.name == prediction.path.parent.name for prediction in found]
+        assert np.mean(right) == pytest.approx(accuracy, abs=0.001)
+        np.testing.assert_array_equal(found[0].seen, np.asarray(Image.open(pictures[0])))
+    client: MlflowClient = store(tmp_path)
+    [logged] = client.search_logged_models([client.get_run(run_id).info.experiment_id])
+    known = load_model(logged.artifact_location).metadata.metadata
+    assert known == {"classes": sorted(NAMES), "resized": True}
+    printed = run_module("predict", str(file), *map(str, pictures[:2]), "--plot", "seen.png", cwd=tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.split()[1] in NAMES
+    assert (tmp_path / "seen.png").is_file()
+
+
+def test_the_best_job_of_a_stacked_sweep_has_names(tmp_path: Path, digits: Path) -> None:
+    typed = ("-m", "dataset=folder", "dataset.path=digits", "backend=jax", "hydra/launcher=stacked", "seed=1,2", *QUICK)
+    done = command(*typed, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [figure] = tmp_path.glob("multirun/*/*/*/figures/confusion_matrix.png")
+    [found] = predict(str(figure.parents[1] / "model.keras"), [digits / "test" / "one" / "002.png"])
+    assert found.name in NAMES
+
+
+def test_a_model_of_floats_takes_floats_and_predicts_as_one_of_bytes(tmp_path: Path, mnist: Data) -> None:
+    x, y = mnist.x_train[:600], mnist.y_train[:600]
+    for name, factor, kind in (("bytes", 1, np.uint8), ("floats", 1 / 255, np.float64), ("words", 257, np.uint16)):
+        scaled: Any = (x * float(factor)).round(9).astype(kind)
+        labels = np.array(NAMES)[y]
+        np.savez(f"{name}.npz", x_train=scaled[:400], y_train=labels[:400], x_test=scaled[400:], y_test=labels[400:])
+    augment = "preprocessing.augment=[{RandomBrightness:{factor:0.1}}]"
+    found = {}
+    for name, maximum, dtype in (("bytes", "null", "uint8"), ("floats", "1", "float32"), ("words", "65535", "uint16")):
+        for backend in ("tensorflow", "jax") if name != "bytes" else ("tensorflow",):
+            done = command(
+                "dataset=npz", f"dataset.path={name}.npz", f"dataset.maximum={maximum}", *QUICK, augment,
+                "tracking=none", f"backend={backend}", f"hydra.run.dir={name}-{backend}", cwd=tmp_path,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            assert float(done.stdout.split("TEST accuracy: ")[1].split()[0]) > 0.7
+            Image.fromarray(mnist.x_test[0]).resize((140, 140)).save("seven.png")
+            [prediction] = predict(f"{name}-{backend}/model.keras", [Path("seven.png")])
+            found[name, backend] = prediction
+            recorded = json.loads(Path(f"{name}-{backend}/run.json").read_text())
+            assert dtype in recorded["data"]["schema"]
+    for name in ("floats", "words"):
+        for backend in ("tensorflow", "jax"):
+            assert found[name, backend].name == "seven"
+        one, same = found["bytes", "tensorflow"], found[name, "tensorflow"]
+        assert same.probability == pytest.approx(one.probability, abs=0.02)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_with_opacity_are_trained(mnist: Data, channels: int) -> None:
+    x = np.repeat(mnist.x_train[:400, ..., None], channels, axis=-1)
+    y = mnist.y_train[:400]
+    np.savez("clear.npz", x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
+    result = run("dataset=npz", "dataset.path=clear.npz", "model=cnn", *QUICK, "training.epochs=1", "tracking=none")
+    assert result.model.input_shape == (None, 28, 28, channels)
+    assert (result.output / "figures" / "predictions.png").is_file()

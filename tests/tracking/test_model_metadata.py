@@ -1,0 +1,68 @@
+"""What a file model.keras knows of its data, and what is not believed."""
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_exp.errors import InputError
+from mnist_exp.learning.datasets import Data
+from mnist_exp.tracking.model_metadata import Metadata, read_metadata, write_metadata
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(tmp_path / "model.keras", "w") as file:
+        file.writestr("config.json", "{}")
+    return tmp_path / "model.keras"
+
+
+def test_of_mnist_nothing_is_written(model: Path, mnist: Data) -> None:
+    before = model.read_bytes()
+    write_metadata(model, mnist)
+    assert model.read_bytes() == before
+    assert read_metadata(model, 10) == Metadata(tuple("0123456789"), 255, resized=False)
+
+
+def test_what_was_written_is_read(model: Path, mnist: Data) -> None:
+    names = ("猫", *"123456789")
+    write_metadata(model, replace(mnist, names=names, maximum=0.5, resized=True))
+    assert read_metadata(model, 10) == Metadata(names, 0.5, resized=True)
+    with zipfile.ZipFile(model) as file:
+        assert file.testzip() is None
+        assert file.namelist() == ["config.json", "mnist_exp.json"]
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ("no JSON", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
+        ('"' + "x" * 10_000_000 + '"', "has more than 10000000 bytes"),
+        ([], "is no map"),
+        ({"classes": ["a"]}, "must have 2 names of classes"),
+        ({"classes": "ab"}, "must have 2 names of classes"),
+        ({"classes": ["a", 1]}, "must have 2 names of classes"),
+        ({"classes": ["a", "\x1b[2J"]}, "must have 2 names of classes"),
+        ({"classes": ["a", "b" * 256]}, "must have 2 names of classes"),
+        ({"maximum": 0}, "must have a maximum above 0"),
+        ({"maximum": True}, "must have a maximum above 0"),
+        ({"maximum": float("nan")}, "must have a maximum above 0"),
+    ],
+)
+def test_what_others_may_have_written_is_checked(model: Path, told: Any, message: str) -> None:
+    with zipfile.ZipFile(model, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("mnist_exp.json", told if isinstance(told, str) else json.dumps(told))
+    with pytest.raises(InputError, match=message):
+        read_metadata(model, 2)
+
+
+def test_a_damaged_file_is_one_message(model: Path) -> None:
+    model.write_bytes(model.read_bytes()[:-10])
+    with pytest.raises(InputError, match=r"model.keras: its member mnist_exp.json cannot be read"):
+        read_metadata(model, 2)
