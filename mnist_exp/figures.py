@@ -173,7 +173,7 @@ def samples(
     return figure
 
 
-def seen(images: npt.NDArray[np.uint8], titles: Sequence[str], names: Sequence[str]) -> Figure:
+def seen(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) -> Figure:
     """Draw what a model saw, bright on black as it got it: a picture each, a title above and a name below.
 
     Args:
@@ -195,7 +195,7 @@ def seen(images: npt.NDArray[np.uint8], titles: Sequence[str], names: Sequence[s
     return figure
 
 
-def _on_paper(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _on_paper(images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Greyscale images as ink on paper, which is easier to read: the sets are bright on black, as MNIST. Not colours.
 
     A last axis of length 1 is left out.
@@ -207,7 +207,7 @@ def _on_paper(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def predictions(
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     labels: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
     names: Sequence[str] | None = None,

@@ -137,7 +137,10 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
         ("launcher=joblib", "launcher=joblib: is written hydra/launcher=joblib; it needs -m"),
         ("hydra.job.nme=a", "hydra.job.nme=a: hydra.job has no such key; did you mean name?"),
         ("dataset=/home/me/a.npz", "dataset=/home/me/a.npz: no such choice; the choices are"),
-        ("dataset.path=a.npz", "dataset (mnist) has no such key; it is a key of dataset=idx, dataset=npz"),
+        (
+            "dataset.path=a.npz",
+            "dataset (mnist) has no such key; it is a key of dataset=folder, dataset=idx, dataset=npz",
+        ),
         ("model/hidden=16", "did you mean model.hidden?"),
         ("seed=range(3)", "seed=range(3): has several values; add -m"),
         ("+seed=3", "+seed=3: is there already; type it without the plus"),

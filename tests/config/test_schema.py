@@ -151,7 +151,12 @@ def test_labels_fit_the_loss_and_metrics_or_the_message_says_which_do(sparse: st
 )
 def test_every_choice_composes_and_keeps_the_shape_of_its_file(choice: str) -> None:
     group, _, name = choice.partition("=")
-    needed = {"npz": ["dataset.path=."], "idx": ["dataset.path=."], "image": ["model=cnn"]}.get(name, [])
+    needed = {
+        "npz": ["dataset.path=."],
+        "idx": ["dataset.path=."],
+        "folder": ["dataset.path=."],
+        "image": ["model=cnn"],
+    }.get(name, [])
     config = asdict(compose([choice, *needed]).config)
     if group != "experiment":
         written = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())

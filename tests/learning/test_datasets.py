@@ -236,17 +236,17 @@ def test_validation_on_the_test_set_is_the_test_set(mnist: Data) -> None:
 def test_the_maximum_says_what_white_is_and_the_images_stay_as_the_file_has_them(tmp_path: Path, small: Arrays) -> None:
     x, y = small["x_train"].astype(float), small["x_test"].astype(float)
     for kind, factor, maximum, kept in (
-        (np.float64, 1 / 255, 1, np.float32),
-        (np.float32, 1, 255, np.float32),
-        (np.uint16, 257, 65535, np.uint16),
-        (np.int32, 16, 4095, np.uint16),
-        (np.uint8, 1, 255, np.uint8),
+        (np.float64, 1 / 255, 1, "float32"),
+        (np.float32, 1, 255, "float32"),
+        (np.uint16, 257, 65535, "uint16"),
+        (np.int32, 16, 4095, "uint16"),
+        (np.uint8, 1, 255, "uint8"),
     ):
         np.savez(
             tmp_path / "a.npz", **{**small, "x_train": (x * factor).astype(kind), "x_test": (y * factor).astype(kind)}
         )
         data = scaled(tmp_path / "a.npz", maximum)
-        assert (data.x_train.dtype, data.x_test.dtype, data.maximum) == (kept, kept, maximum)
+        assert (str(data.x_train.dtype), str(data.x_test.dtype), data.maximum) == (kept, kept, maximum)
         np.testing.assert_allclose(data.x_train / data.maximum, x * factor / maximum, rtol=1e-6)
     np.savez(tmp_path / "b.npz", **{**small, "x_train": x.astype(np.int32) * 16})
     with pytest.raises(InputError, match=r"from 0 to 4080; with dataset.maximum=255 it must be from 0 to 255, and no"):

@@ -25,7 +25,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read(path: Path, **keys: Any) -> Data:
-    given = {"size": 28, "color": False, "test": 0.2, "validation": "test", "limit": None, "seed": 0} | keys
+    given: dict[str, Any] = {
+        "size": 28,
+        "color": False,
+        "test": 0.2,
+        "validation": "test",
+        "limit": None,
+        "seed": 0,
+    } | keys
     return load(FolderDataset(kind="folder", path=str(path), **given))
 
 
@@ -52,7 +59,7 @@ def test_mnist_as_png_files_is_mnist(tmp_path: Path, mnist: Data) -> None:
     write_mnist(tmp_path / "digits", mnist)
     data = read(tmp_path / "digits")
     assert (data.name, data.names, data.classes) == ("digits", tuple("0123456789"), 10)
-    assert (data.x_train.shape, data.x_train.dtype) == ((300, 28, 28), np.uint8)
+    assert (data.x_train.shape, str(data.x_train.dtype)) == ((300, 28, 28), "uint8")
     for x, y, wanted_x, wanted_y in (
         (data.x_train, data.y_train, mnist.x_train[:300], mnist.y_train[:300]),
         (data.x_test, data.y_test, mnist.x_test[:300], mnist.y_test[:300]),

@@ -1,7 +1,7 @@
 """Prepared arrays, and the same preparation as layers of the model that is kept."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_standardizing_uses_all_training_pixels_and_no_test_pixel(mnist: Data, s
 @pytest.mark.parametrize(("kind", "maximum"), [(np.float32, 1.0), (np.uint16, 65535.0)])
 def test_images_of_any_scale_are_prepared_alike(mnist: Data, kind: type, maximum: float) -> None:
     few = dataclasses.replace(mnist, x_train=mnist.x_train[:500])
-    raw = np.asarray(few.x_train * (maximum / 255), kind)
+    raw: Any = np.asarray(few.x_train * (maximum / 255), kind)
     other = dataclasses.replace(mnist, x_train=raw, maximum=maximum)
     for one in (config(), config(standardize=True)):
         expected = np.asarray(fit_preprocessor(one, few).images(few.x_train))
