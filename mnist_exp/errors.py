@@ -1,7 +1,8 @@
-"""The one exception that stands for bad input."""
+"""The one exception that stands for bad input, and the words that its messages are made of."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from mnist_exp.redaction import without_secrets
 
@@ -39,3 +40,21 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     plain = {choice.lower().replace("_", "").replace("-", ""): choice for choice in choices}
     near = get_close_matches(name.lower().replace("_", "").replace("-", ""), plain, n=1)
     return f"; did you mean {plain[near[0]]}?" if near else ""
+
+
+def show(value: Any) -> str:
+    """Return a value as it would be typed.
+
+    >>> show({"Dense": {"units": 4}}), show(None), show(True)
+    ('{Dense: {units: 4}}', 'null', 'true')
+    """
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list() | tuple():
+            return f"[{', '.join(map(show, value))}]"
+        case Mapping():
+            return "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
+    return str(value)

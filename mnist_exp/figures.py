@@ -1,4 +1,4 @@
-"""Pictures of a run: data in, matplotlib Figure out. Nothing here reads files or knows MLflow.
+"""Pictures of a run: data in, matplotlib Figure out. Nothing here reads a file or knows MLflow.
 
 Figures are made without pyplot, whose start-up costs more than drawing them.
 """
@@ -6,6 +6,7 @@ Figures are made without pyplot, whose start-up costs more than drawing them.
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -16,14 +17,39 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.errors import printable
+from mnist_exp.learning.datasets import Data, Labels
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says once a machine that it makes a cache
-warnings.filterwarnings("ignore", message=r"Glyph \d+", module="matplotlib")  # of a class's name, in no font it has
 
 # Of the figures that each run draws; a constrained layout, which finds its own, draws twice.
 _MARGINS = {"right": 0.98, "bottom": 0.12, "top": 0.91, "wspace": 0.18}
 _NAMED = 10  # curves in colour, as many as there are colours
 _TRAINING, _VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
+
+
+def of_run(history: Mapping[str, Sequence[float]], data: Data, predicted: Labels) -> dict[str, Figure]:
+    """Return what a run draws, by name: its curves, and what its model makes of the test set.
+
+    Args:
+        history: as for `curves`.
+        data: what the run was trained and tested on.
+        predicted: (N,) labels of the test images.
+    """
+    validation = "test (watched)" if data.watches_test_set else "validation"
+    return {
+        "curves": curves(history, validation),
+        "predictions": predictions(pictures(data.x_test, data.maximum), data.y_test, predicted, data.names),
+        "confusion_matrix": confusion_matrix(data.y_test, predicted, data.names),
+    }
+
+
+def save(drawn: Mapping[str, Figure], folder: Path) -> None:
+    """Write each figure to `folder`, which is made if need be, as NAME.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+")  # of a class's name, in no font of matplotlib's
+        for name, figure in drawn.items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
 
 
 def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figure:

@@ -110,9 +110,7 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: Trai
     trained.model.save(output / "model.keras")
     write_metadata(output / "model.keras", data)
     if run.keeps_all:
-        from mnist_exp.run_figures import draw
-
-        draw(trained.history, data, trained.model, output / "figures")
+        _draw(trained.history, data, trained.model, output / "figures")
         run.log_model(trained.model, data)
     # Once all files are there, in case the store is not.
     run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
@@ -134,9 +132,15 @@ def _print_summary(trained: Trained, config: Config, run: Run) -> None:
 def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data]:
     """Draw the figures of a job that has its weights in `output`; return its model and its data."""
     from mnist_exp.learning import saved_models
-    from mnist_exp.run_figures import draw
 
     data = datasets.load(config.dataset)
     model = saved_models.load(output / "model.keras", config.code)
-    draw(Folder(output).history(), data, model, output / "figures")
+    _draw(Folder(output).history(), data, model, output / "figures")
     return model, data
+
+
+def _draw(history: Mapping[str, Sequence[float]], data: datasets.Data, model: "keras.Model", folder: Path) -> None:
+    from mnist_exp import figures
+    from mnist_exp.learning.training import predict
+
+    figures.save(figures.of_run(history, data, predict(model, data.x_test)), folder)

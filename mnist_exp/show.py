@@ -170,18 +170,16 @@ def _draw(source: datasets.Source, index: int, augment: Callable[[npt.NDArray[An
 
     pixels, label = figures.pictures(source.x_train[index : index + 1], source.maximum)[0], source.y_train[index]
     pictures = {
-        f"image-{index}.png": figures.image(pixels, source.names[label]),
-        "samples.png": figures.samples(
+        f"image-{index}": figures.image(pixels, source.names[label]),
+        "samples": figures.samples(
             source.x_train, source.y_train, source.classes, augment, source.names, source.maximum
         ),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in pictures.items():
-            figure.savefig(folder / name, dpi=120)
+        figures.save(pictures, folder)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be written ({error})") from error
-    print(f"Pictures: {', '.join(str(folder / name) for name in pictures)}")
+    print(f"Pictures: {', '.join(str(folder / f'{name}.png') for name in pictures)}")
 
 
 if __name__ == "__main__":

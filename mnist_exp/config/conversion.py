@@ -7,8 +7,7 @@ from textwrap import shorten
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mnist_exp.config import keras_names
-from mnist_exp.config.keras_names import show
-from mnist_exp.errors import InputError, did_you_mean
+from mnist_exp.errors import InputError, did_you_mean, show
 
 REPLACED_KEYS = {
     "training.engine": "no longer exists; backend=jax compiles each epoch, backend=tensorflow is Keras's own fit"

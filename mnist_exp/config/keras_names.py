@@ -12,7 +12,7 @@ from typing import Any
 
 from mnist_exp.config.code_file import own_classes
 from mnist_exp.config.keras_source import REQUIRED, has_class, signature_of
-from mnist_exp.errors import InputError, did_you_mean
+from mnist_exp.errors import InputError, did_you_mean, show
 
 ALLOWED: dict[str, frozenset[str]] = {
     kind: frozenset(names.split())
@@ -246,24 +246,6 @@ def _snake_case(name: str) -> str:
 def is_own(kind: str, spec: Any) -> bool:
     """Whether a checked spec names a class of the file that `code=` names."""
     return parse_spec(spec, kind)[0] in own_classes(kind)
-
-
-def show(value: Any) -> str:
-    """Return a value as it would be typed.
-
-    >>> show({"Dense": {"units": 4}}), show(None), show(True)
-    ('{Dense: {units: 4}}', 'null', 'true')
-    """
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case list() | tuple():
-            return f"[{', '.join(map(show, value))}]"
-        case Mapping():
-            return "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
-    return str(value)
 
 
 def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str, *, own: bool) -> None:

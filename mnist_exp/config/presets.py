@@ -16,8 +16,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_exp.config.keras_names import show
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, show
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel carries conf/ inside the package; in a checkout it lies beside it, for people to read and edit.

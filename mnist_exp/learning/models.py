@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp.config import code_file, keras_names
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, show
 from mnist_exp.learning.families import Model
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
 from mnist_exp.learning.own_code import instance
@@ -84,7 +84,7 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
                 if not isinstance(flow, keras.KerasTensor):
                     raise InputError(f"{where}: must be one Keras tensor; the function returned {type(flow).__name__}")
             case _:
-                flow = _apply(partial(make, "layers", spec), flow, f"{where}, {keras_names.show(spec)}")
+                flow = _apply(partial(make, "layers", spec), flow, f"{where}, {show(spec)}")
     return flow
 
 
@@ -150,12 +150,12 @@ def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw
             raise
         except REFUSALS as error:
             raise InputError(
-                f"preprocessing.augment[{index}], {keras_names.show(spec)}: cannot be used on images of shape {shape} "
+                f"preprocessing.augment[{index}], {show(spec)}: cannot be used on images of shape {shape} "
                 f"({keras_reason(error)})"
             ) from error
         if tuple(after[1:]) != shape:
             raise InputError(
-                f"preprocessing.augment[{index}], {keras_names.show(spec)}: must keep the shape {shape} of images; "
+                f"preprocessing.augment[{index}], {show(spec)}: must keep the shape {shape} of images; "
                 f"gives {tuple(after[1:])}"
             )
         layers.append(layer)

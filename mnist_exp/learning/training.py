@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_exp import interrupts
-from mnist_exp.config.keras_names import show
 from mnist_exp.config.schema import Config, Training
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, show
 from mnist_exp.learning.datasets import Labels
 from mnist_exp.learning.engine import Trained
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, leave_gradients_of_one_replica

@@ -151,13 +151,12 @@ def _draw(sweep: Sweep, record: SweepRecord, rows: Sequence[ranking.Row]) -> Non
     curves = {
         job_name(job.values, sweep.swept) or "the job": record.curve(job, metric) for row in rows for job in row.jobs
     }
-    folder = sweep.folder / "figures"
-    folder.mkdir(exist_ok=True)
-    figures.validation_curves(curves, metric).savefig(folder / "curves.png", dpi=120)
+    drawn = {"curves": figures.validation_curves(curves, metric)}
     jobs = [job for row in rows for job in row.jobs]
     measured = [({names[key]: value for key, value in job.values.items()}, job.objective or 0.0) for job in jobs]
     if any(values for values, _ in measured):
-        objective_by_parameter(measured, objective).savefig(folder / "objective.png", dpi=120)
+        drawn["objective"] = objective_by_parameter(measured, objective)
+    figures.save(drawn, sweep.folder / "figures")
 
 
 def _complete_best(sweep: Sweep, record: SweepRecord, best: Job) -> None:

@@ -11,9 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp.config.keras_names import show
 from mnist_exp.config.schema import MLflowTracking
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning.datasets import Data
 from mnist_exp.redaction import shown_address

@@ -7,9 +7,10 @@ import pytest
 import yaml
 
 from mnist_exp.config.composition import compose
-from mnist_exp.config.keras_names import ALLOWED, show
+from mnist_exp.config.keras_names import ALLOWED
 from mnist_exp.config.keras_source import REQUIRED, signature_of
 from mnist_exp.config.presets import CONF
+from mnist_exp.errors import show
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.models import augmentation, make

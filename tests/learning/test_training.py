@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mnist_exp import run
-from mnist_exp.config.keras_names import ALLOWED, metric_name, show
+from mnist_exp.config.keras_names import ALLOWED, metric_name
 from mnist_exp.config.presets import CONF
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, show
 from mnist_exp.experiment import Result
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.keras_backend import keras
