@@ -181,14 +181,15 @@ def sources() -> list[type[Dataset]]:
 def _own_arrays(returned: Any, name: str, source: str) -> Arrays:
     import numpy as np
 
-    wanted = "must return ((x_train, y_train), (x_test, y_test)), NumPy arrays of numbers"
+    wanted = "must return ((x_train, y_train), (x_test, y_test)), NumPy arrays of numbers; labels may be text"
     match returned:
         case ((x_train, y_train), (x_test, y_test)):
             arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
         case _:
             raise InputError(f"dataset={name}: {wanted}; returned {type(returned).__name__}")
     for part, array in arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or array.ndim == 0:
+        kinds = "buif" if part.startswith("x") else "buifUS"  # labels may be text
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds or array.ndim == 0:
             found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
             raise InputError(f"dataset={name}: {wanted}; {part} is {found}")
     return Arrays(**arrays, name=name, source=source)
