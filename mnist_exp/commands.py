@@ -26,7 +26,7 @@ def parser(module: str, description: str, examples: str) -> argparse.ArgumentPar
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
-    """Exit with 1 and one message after bad input, 130 after Ctrl-C; of a bug, print the traceback.
+    """Exit with 1 and one message after bad input, 130 after Ctrl-C, 141 if nobody reads; show the traceback of a bug.
 
     Of an error in the user's own code, the traceback begins there.
     """
@@ -37,6 +37,9 @@ def exit_on_errors() -> Iterator[None]:
         sys.exit(traceback_in(code_file.PACKAGE, error) + printable(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever reads what is printed has enough, such as | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still writes when it ends
+        sys.exit(141)
     except Exception as error:
         sys.exit((traceback_in(code_file.PACKAGE, error) or traceback_text(error)).rstrip())
 

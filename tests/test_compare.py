@@ -1,6 +1,7 @@
 """What `python -m mnist_exp.compare` prints and draws of a real sweep."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ def test_bad_input_is_one_message(sweep_folder: Path, tmp_path: Path, arguments:
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
     assert len(runs_in(sweep_folder)) == before
+
+
+def test_it_ends_without_a_word_if_nobody_reads(sweep_folder: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "mnist_exp.compare", f"tracking.uri=sqlite:///{sweep_folder}/mlflow.db"]
+    with subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stderr is not None
+        started.stdout.close()
+        assert started.stderr.read() == b""
+    assert started.returncode == 141
 
 
 def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: Path) -> None:
