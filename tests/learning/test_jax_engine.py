@@ -281,13 +281,14 @@ def test_each_job_stops_at_its_own_epoch_and_keeps_its_best_weights(on_jax: OnJa
 def _sizes(memory: int) -> tuple[int, int]:
     from mnist_exp.learning import jax_engine
 
-    of_machine = jax_engine.memory
-    jax_engine.memory = lambda: memory  # of which the data would not fit into the least
+    engine: Any = jax_engine
+    of_machine = engine.memory
+    engine.memory = lambda: memory  # of which the data would not fit into the least
     try:
         convolutions = _experiment("model=cnn", "preprocessing=image")
         return jax_engine.stack_size(_experiment(), 10**6), jax_engine.stack_size(convolutions, 9)
     finally:
-        jax_engine.memory = of_machine
+        engine.memory = of_machine
 
 
 def test_a_stack_has_no_more_jobs_than_memory_takes_and_on_a_cpu_no_convolutions(on_jax: OnJax) -> None:
