@@ -102,10 +102,14 @@ def test_a_model_of_floats_takes_floats_and_predicts_as_one_of_bytes(tmp_path: P
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_images_with_opacity_are_trained(mnist: Data, channels: int) -> None:
+def test_images_with_opacity_are_trained_and_predicted_with(mnist: Data, channels: int) -> None:
     x = np.repeat(mnist.x_train[:400, ..., None], channels, axis=-1)
     y = mnist.y_train[:400]
     np.savez("clear.npz", x_train=x[:300], y_train=y[:300], x_test=x[300:], y_test=y[300:])
     result = run("dataset=npz", "dataset.path=clear.npz", "model=cnn", *QUICK, "training.epochs=1", "tracking=none")
     assert result.model.input_shape == (None, 28, 28, channels)
     assert (result.output / "figures" / "predictions.png").is_file()
+    Image.fromarray(x[300]).save("clear.png")
+    [found] = predict(str(result.output / "model.keras"), [Path("clear.png")])
+    np.testing.assert_array_equal(found.seen, x[300])
+    assert found.probability == pytest.approx(result.model.predict(x[300:301], verbose=0).max(), abs=1e-6)

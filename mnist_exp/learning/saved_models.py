@@ -38,7 +38,8 @@ def load(path: Path, code: CodeFile | None = None) -> keras.Model:
         import_code(code)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        fits = _IMAGES.fullmatch(str(model.input_shape)) and len(model.output_shape) == 2
+        takes_images = _IMAGES.fullmatch(str(model.input_shape)) and model.inputs[0].dtype in _PIXELS
+        fits = takes_images and len(model.output_shape) == 2
     except (*REFUSALS, *_BROKEN) as error:
         raise InputError(f"{path}: must be a file model.keras that a run wrote ({keras_reason(error)})") from error
     if not fits:
@@ -94,7 +95,8 @@ def _last_line(error: Exception) -> str:
 
 
 _BROKEN = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what a file that is none makes of Keras and zipfile
-_IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [13])?\)")  # height and width; no channel, one, or colours
+_IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [1-4])?\)")  # height, width, and perhaps channels
+_PIXELS = frozenset({"uint8", "uint16", "float32"})
 
 
 # What a saved model may name, by module. Of Keras's operations, which a function of the user's own writes as `x + y`,
