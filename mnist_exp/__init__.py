@@ -71,7 +71,7 @@ def dataset(function: _Function) -> _Function:
     """Let `dataset=NAME code=FILE` choose a function of FILE; return it as it is.
 
     It returns `(x_train, y_train), (x_test, y_test)` as NumPy arrays: images (N, height, width) or (N, height, width,
-    channels) of whole numbers 0 to 255, and labels (N,) from 0 or of text. Its arguments are keys, beside
+    channels) of whole numbers 0 to 255, and labels (N,), whole numbers or text. Its arguments are keys, beside
     `validation`, `limit` and `seed`.
     """
     return function

@@ -99,9 +99,9 @@ def compare(overrides: Sequence[str], condition: str, sort: str | None, last: in
         ranked = [job for row in rows for job in row.jobs]
         curves = {_name(job, common): curve(client, job.run_id, metric) for job in ranked[:_CURVES]}
     if curves:
-        from mnist_exp.figures import validation_curves
+        from mnist_exp import figures
 
-        validation_curves(curves, metric).savefig(plot, dpi=120)
+        figures.write(figures.validation_curves(curves, metric), plot)
         print(f"Curves in {plot}" + (f", of the first {_CURVES}" if len(ranked) > _CURVES else ""))
 
 

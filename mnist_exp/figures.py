@@ -46,10 +46,15 @@ def of_run(history: Mapping[str, Sequence[float]], data: Data, predicted: Labels
 def save(drawn: Mapping[str, Figure], folder: Path) -> None:
     """Write each figure to `folder`, which is made if need be, as NAME.png."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in drawn.items():
+        write(figure, folder / f"{name}.png")
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure; letters that no font of matplotlib's has, as a class's name may, become boxes without a word."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph \d+")  # of a class's name, in no font of matplotlib's
-        for name, figure in drawn.items():
-            figure.savefig(folder / f"{name}.png", dpi=120)
+        warnings.filterwarnings("ignore", message=r"Glyph \d+")
+        figure.savefig(path, dpi=120)
 
 
 def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figure:
@@ -143,7 +148,7 @@ def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
     """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes: Axes = figure.subplots()
-    axes.imshow(_on_paper(pixels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.imshow(_on_paper(pixels, pixels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     corner = axes.transAxes
     name = _short(str(label), 24)
     size = 40 if len(name) <= 3 else 28 - len(name) / 2
@@ -174,9 +179,11 @@ def samples(
     shown, each = min(classes, 20), 10 if augment is None else 5
     chosen = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
     picked = images[np.concatenate(chosen)]
-    kinds = [_on_paper(pictures(picked, maximum))]
+    plain_ones = pictures(picked, maximum)
+    kinds = [_on_paper(plain_ones, plain_ones)]
     if augment is not None:
-        kinds.append(_on_paper(pictures(np.clip(np.asarray(augment(picked)), 0, maximum), maximum)))
+        augmented = pictures(np.clip(np.asarray(augment(picked)), 0, maximum), maximum)
+        kinds.append(_on_paper(augmented, plain_ones))
     height, width, *channels = kinds[0].shape[1:]
     sheet = np.full((shown, height, each, len(kinds), width, *channels), 255, np.uint8)
     places = [(label, column) for label, found in enumerate(chosen) for column in range(len(found))]
@@ -221,15 +228,21 @@ def seen(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) 
     return figure
 
 
-def _on_paper(images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Greyscale images as ink on paper, which is easier to read: the sets are bright on black, as MNIST. Not colours.
+def _on_paper(images: npt.NDArray[Any], before: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Greyscale images that are bright on black, as MNIST is, as ink on paper, which is easier to read; others as is.
 
     A last axis of length 1 is left out.
+
+    Args:
+        images: (..., height, width) or (..., height, width, 1 or 3), 0 to 255.
+        before: the same images before they were augmented: on black, if most pixels of their edges are 0.
     """
     if images.shape[-1] == 3:
         return images
-    inverted = 255 - images
-    return inverted[..., 0] if images.shape[-1] == 1 else inverted
+    grey, plain_ones = (one[..., 0] if one.shape[-1] == 1 else one for one in (images, before))
+    edges = (plain_ones[..., 0, :], plain_ones[..., -1, :], plain_ones[..., 0], plain_ones[..., -1])
+    on_black = np.median(np.concatenate([edge.reshape(-1) for edge in edges])) == 0
+    return np.asarray(255 - grey if on_black else grey)
 
 
 def predictions(
@@ -249,7 +262,7 @@ def predictions(
     columns = 12
     shown = min(96, len(images))
     rows = -(-shown // columns)
-    papers = _on_paper(images[:shown])
+    papers = _on_paper(images[:shown], images[:shown])
     height, width, *channels = papers.shape[1:]
     cell_height, cell_width = round(height * 1.45), round(width * 1.15)
     sheet = np.full((rows * cell_height, columns * cell_width, *channels), 255, np.uint8)
@@ -262,9 +275,9 @@ def predictions(
         text, true = (
             str(label) if names is None else _short(names[label], 12) for label in (predicted[index], labels[index])
         )
-        size = min(9, 100 / max(len(text), len(true)))
         if wrong:
             text = f"{text} ({true})" if len(text) + len(true) < 8 else f"{text}\n({true})"
+        size = min(9, 80 / max(map(len, text.split("\n"))))  # as wide as an image
         axes.text(
             left + width / 2,
             top + height + (cell_height - height) / 2,

@@ -62,7 +62,7 @@ def main() -> None:
             images = np.stack([prediction.seen for prediction in found])
             titles = [f"{text} ({one.probability:.0%})" for text, one in zip(classes, found, strict=True)]
             shown = figures.pictures(images)
-            figures.seen(shown, titles, [prediction.path.name for prediction in found]).savefig(given.plot, dpi=120)
+            figures.write(figures.seen(shown, titles, [prediction.path.name for prediction in found]), given.plot)
             print(f"What the model saw: {given.plot}")
 
 
@@ -98,6 +98,8 @@ def predict(
     with tempfile.TemporaryDirectory() as folder:
         if model.endswith(".keras"):
             path = Path(model)
+            if not path.is_file():
+                raise InputError(f"{path}: no such file")
         else:
             uri = stored(settings).uri
             with store.store_errors(uri):

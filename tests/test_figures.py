@@ -107,6 +107,11 @@ def test_an_image_is_ink_on_paper_with_its_label_in_the_lower_right_corner(mnist
     assert label.get_position() == (0.97, 0.03)
 
 
+def test_images_on_another_ground_than_black_are_drawn_as_they_are(mnist: Data) -> None:
+    drawn = image(255 - mnist.x_train[0], 5).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(drawn, 255 - mnist.x_train[0])
+
+
 def test_samples_are_a_row_a_class_with_their_augmented_forms_beside_them(mnist: Data) -> None:
     x, y = mnist.x_train[:500], mnist.y_train[:500]
     plain = np.asarray(samples(x, y, 10).axes[0].get_images()[0].get_array())

@@ -31,6 +31,7 @@ def example(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_it_is_trained_swept_resumed_predicted_with_and_repeated(tmp_path: Path, example: Path, backend: str) -> None:
     sweep = ("-m", *EXAMPLE, *QUICK, f"backend={backend}", "dataset.amount=0.1,0.3", "resume=true")
@@ -238,6 +239,11 @@ class Cut(keras.layers.Layer):
     def call(self, images, training=False):
         return images[:, :20]
 
+@keras.saving.register_keras_serializable()
+class Broken(keras.layers.Layer):
+    def call(self, features):
+        return features * self.nope
+
 @mnist_exp.dataset
 def texts():
     return (np.full((3, 2, 2), "a"), np.arange(3)), (np.zeros((3, 2, 2)), np.arange(3))
@@ -255,7 +261,11 @@ def empty():
         ("model=failing model.how=lambda", "keras.layers.Lambda, which a saved model may not; write a layer", False),
         ("model=failing model.how=x", "ValueError: ", True),
         ("model=failing model.how=end", "code=failing.py: ends the program (SystemExit: 3)", True),
-        ("model=failing model.how=list", "must be one Keras tensor; the function returned list", False),
+        (
+            "model=failing model.how=list",
+            "model=failing: the function must return one Keras tensor; it returned list",
+            False,
+        ),
         ("model=failing model.how=forgetful", "could be saved but not loaded again", False),
         (
             "model=layers model.layers=[Flatten,{Forgetful:{size:2}}]",
@@ -264,6 +274,7 @@ def empty():
         ),
         ("training.metrics=[accuracy,Hits]", "class Hits: is named hit_rate, not hits; let __init__ take", False),
         ("preprocessing.augment=[Cut]", "Cut: must keep the shape (28, 28, 1) of images; gives (20, 28, 1)", False),
+        ("model=layers model.layers=[Flatten,Broken]", "AttributeError: 'Broken' object has no attribute 'nope'", True),
         ("dataset=texts", "x_train is <U1 of shape (3, 2, 2)", False),
         ("dataset=empty", "dataset=empty: must return ((x_train, y_train), (x_test, y_test))", False),
     ],

@@ -90,6 +90,13 @@ def own_functions(group: Literal["model", "dataset"]) -> Mapping[str, Mapping[st
     return registered(_in_use).functions[group] if _in_use is not None else {}
 
 
+def unregistered(name: object) -> str:
+    """Say, as the end of a message, that the file has something of this name that cannot be named; empty if not."""
+    if _in_use is None or name not in registered(_in_use).others:
+        return ""
+    return f"; {_in_use.path} defines it, but without @keras.saving.register_keras_serializable() above it"
+
+
 def dataclass_of(name: str, base: type[Base], keys: Mapping[str, Key]) -> type[Base]:
     """Return the dataclass that checks the keys of a function: those of `base`, `kind`, and its own."""
     types = [(key, one.type) for key, one in keys.items()]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_exp.config.code_file import own_classes
+from mnist_exp.config.code_file import own_classes, unregistered
 from mnist_exp.config.keras_source import REQUIRED, has_class, signature_of
 from mnist_exp.errors import InputError, did_you_mean, show
 
@@ -120,7 +120,7 @@ def check_name(kind: str, name: Any, key: str) -> None:
         return
     nearest = allowed | own.keys() | _OTHER_WORDS.get(kind, frozenset())
     choices = [*own, *sorted(allowed, key=str.lower)]
-    hint = did_you_mean(str(name), nearest) or f"; the choices are {', '.join(choices)}"
+    hint = unregistered(name) or did_you_mean(str(name), nearest) or f"; the choices are {', '.join(choices)}"
     where = key if key.endswith(f".{name}") else f"{key}={show(name)}"
     raise InputError(f"{where}: not one of the {kind} that can be used here{hint}")
 

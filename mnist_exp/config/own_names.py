@@ -64,11 +64,13 @@ class OwnClass:
 class Registered:
     """What a file registers, by kind and name.
 
-    `classes`: for each kind of `keras_names.ALLOWED`. `functions`: for `model` and `dataset`, their keys.
+    `classes`: for each kind of `keras_names.ALLOWED`. `functions`: for `model` and `dataset`, their keys. `others`: the
+    names of classes and functions that it defines and does not register.
     """
 
     classes: Mapping[str, Mapping[str, OwnClass]]
     functions: Mapping[str, Mapping[str, Mapping[str, Key]]]
+    others: frozenset[str]
 
 
 def registered_in(text: str, path: str) -> Registered:
@@ -109,7 +111,8 @@ def registered_in(text: str, path: str) -> Registered:
             f"code={path}: registers nothing; put @mnist_exp.model or @mnist_exp.dataset above a function, or "
             "@keras.saving.register_keras_serializable() above a class, at the top level of the file"
         )
-    return Registered(classes, functions)
+    named = {name for group in (classes, functions) for members in group.values() for name in members}
+    return Registered(classes, functions, frozenset(names) - named)
 
 
 class _Reader:

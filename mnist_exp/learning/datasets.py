@@ -183,6 +183,7 @@ def _checked_labels(y: npt.NDArray[np.generic], images: int, part: str, source: 
     if y.ndim != 1 or y.dtype.kind not in "uiUS":
         raise InputError(
             f"{source}: y_{part} has {y.dtype} of shape {y.shape}; must be whole numbers, or text, of shape (N,)"
+            f"{'; argmax(axis=1) makes them of one-hot vectors' if y.ndim == 2 else ''}"
         )
     if images != len(y):
         raise InputError(f"{source}: {images} images in x_{part}, {len(y)} labels in y_{part}; must be equal")
@@ -208,6 +209,10 @@ def _numbered(arrays: Arrays, source: str) -> tuple[Labels, Labels, tuple[str, .
     else:
         train, test = y_train.astype(np.int64), y_test.astype(np.int64)
         names = arrays.names or numbers(int(max(train.max(), test.max())) + 1)
+        present = np.union1d(train, test)
+        if len(present) < len(names) and arrays.names is None:  # such as 1 to 26; a class is what there are images of
+            names = tuple(map(str, present))
+            train, test = np.searchsorted(present, train), np.searchsorted(present, test)
     for name in names:
         if not is_class_name(name):
             shown = printable(name)[:40]

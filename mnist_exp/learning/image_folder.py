@@ -116,7 +116,10 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
                 f"{key}: {folder / name} has no picture ({', '.join(_SUFFIXES)}); each folder there must be a class"
             )
     if len(found) < 2:
-        raise InputError(f"{key}: {folder} has {len(found)} folders; there must be one a class, two or more")
+        had = f"only the folder {next(iter(found))}" if found else "no folders"
+        raise InputError(
+            f"{key}: {folder} has {had}; there must be a folder of pictures for each of two or more classes"
+        )
     return found
 
 

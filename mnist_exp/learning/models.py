@@ -82,7 +82,12 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
             case _ if callable(spec):
                 flow = spec(flow)
                 if not isinstance(flow, keras.KerasTensor):
-                    raise InputError(f"{where}: must be one Keras tensor; the function returned {type(flow).__name__}")
+                    kind = where.partition(",")[0]
+                    raise InputError(
+                        f"{kind}: the function must return one Keras tensor; it returned {type(flow).__name__}"
+                    )
+            case _ if keras_names.is_own("layers", spec):
+                flow = make("layers", spec)(flow)  # an error in it shows its own traceback
             case _:
                 flow = _apply(partial(make, "layers", spec), flow, f"{where}, {show(spec)}")
     return flow

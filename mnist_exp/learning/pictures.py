@@ -41,7 +41,7 @@ def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: must have at most {Image.MAX_IMAGE_PIXELS} pixels") from error
     except Exception as error:  # Pillow raises whatever foreign bytes make of it
-        raise InputError(f"{path}: must be a picture in one of the formats {', '.join(formats)}") from error
+        raise InputError(f"{path}: must be a whole picture in one of the formats {', '.join(formats)}") from error
 
 
 def _upright(picture: Image.Image) -> Image.Image:

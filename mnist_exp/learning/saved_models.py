@@ -137,7 +137,7 @@ def _foreign_classes(saved: Any, code: CodeFile | None) -> Iterator[str]:
             of_keras = keras_names.ALLOWED[kind] if kind in _KINDS else frozenset()
             known = {name, registered} <= _KEPT.get(module, frozenset()) | of_keras
         if not known:
-            yield f"{node.get('module')}.{name}"
+            yield f"{node['module']}.{name}" if node.get("module") else name
 
 
 def _named(node: Any) -> Iterator[dict[str, Any]]:

@@ -30,7 +30,7 @@ _IDX_IMAGES, _IDX_LABELS = 0x0803, 0x0801  # the magic numbers of the MNIST page
 class Arrays:
     """What a source holds, unchecked: images and labels, a short `name` for it, and where they came from.
 
-    Labels are whole numbers from 0, or names. `names`: of the classes that labels count, if they have any. `maximum`:
+    Labels are whole numbers, or names. `names`: of the classes that labels count, if they have any. `maximum`:
     the value of a white pixel, if the source says so; whole numbers go to 255 without. `resized`: whether the images
     are pictures as they were taken, only resized, so that a picture is prepared as they were before a model reads it.
     """
@@ -186,7 +186,8 @@ def _own_arrays(returned: Any, name: str, source: str) -> Arrays:
         case ((x_train, y_train), (x_test, y_test)):
             arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
         case _:
-            raise InputError(f"dataset={name}: {wanted}; returned {type(returned).__name__}")
+            length = f" of {len(returned)}" if isinstance(returned, tuple | list) else ""
+            raise InputError(f"dataset={name}: {wanted}; returned {type(returned).__name__}{length}")
     for part, array in arrays.items():
         kinds = "buif" if part.startswith("x") else "buifUS"  # labels may be text
         if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds or array.ndim == 0:
@@ -207,6 +208,8 @@ def _read_npz(
     """Return the four arrays of a file; `check` sees their shapes and types before they are read."""
     import numpy as np
 
+    if path.is_dir():
+        raise InputError(f"dataset.path={path}: is a folder; dataset=folder reads pictures in one, a folder a class")
     if not zipfile.is_zipfile(path):
         raise InputError(f"dataset.path={path}: is not a valid npz file; np.savez writes one")
     try:
@@ -214,7 +217,8 @@ def _read_npz(
             missing = set(_PARTS) - set(file.files)
             if missing:
                 raise InputError(
-                    f"dataset.path={path}: must hold x_train, y_train, x_test and y_test; lacks {', '.join(missing)}"
+                    f"dataset.path={path}: must hold x_train, y_train, x_test and y_test; "
+                    f"lacks {', '.join(sorted(missing))}"
                 )
             with zipfile.ZipFile(path) as members:
                 check({part: _npy_header(members, f"{part}.npy") for part in _PARTS})
@@ -233,7 +237,10 @@ def _read_npz(
     except InputError:
         raise
     except ValueError as error:  # an array of Python objects, for which NumPy recommends to load a pickle
-        raise InputError(f"dataset.path={path}: must hold plain arrays of numbers, or of text as labels") from error
+        raise InputError(
+            f"dataset.path={path}: must hold plain arrays of numbers, or labels of text, not objects; "
+            "astype(str) makes text of them"
+        ) from error
 
 
 def _npy_header(members: zipfile.ZipFile, name: str) -> memory.Header:

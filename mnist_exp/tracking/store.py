@@ -53,7 +53,10 @@ def connect_existing(uri: str) -> "MlflowClient":
     """
     path = sqlite_path(uri)
     if path is not None and not path.exists():
-        raise InputError(f"tracking.uri={uri}: no such store; run python -m mnist_exp in this folder first")
+        raise InputError(
+            f"tracking.uri={uri}: no such store; type tracking.uri=ADDRESS for another, or run python -m mnist_exp in "
+            "this folder first"
+        )
     with _reached(uri):
         return _client(uri)
 

@@ -63,11 +63,12 @@ def test_the_arguments_of_a_function_are_keys(typed: tuple[str, ...], values: di
         ),
         ("model=layers model.layers=[{Gain:{start:x}}]", "model.layers[0].Gain.start=x: must be a number"),
         ("training.loss=Mine", "training.loss=Mine: not one of the losses that can be used here"),
+        ("training.loss=Other", "mine.py defines it, but without @keras.saving.register_keras_serializable() above it"),
     ],
 )
 def test_what_is_typed_wrong_is_answered_before_the_file_runs(typed: str, said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
-        compose([write(MODEL + LAYER), *typed.split()])
+        compose([write(MODEL + LAYER + "class Other(keras.losses.Loss): pass\n"), *typed.split()])
     assert not Path("RAN").exists()
 
 

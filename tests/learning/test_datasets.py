@@ -91,7 +91,7 @@ def test_size_channels_and_classes_come_from_the_data(tmp_path: Path) -> None:
     data = npz(tmp_path / "colour.npz")
     assert data.x_train.shape == (30, 18, 16, 3)
     assert data.x_train.dtype == np.uint8
-    assert data.classes == 7
+    assert data.names == ("1", "2", "3", "4", "5", "6")
 
 
 @pytest.mark.parametrize(("validation", "held_out"), [(40, 40), (0.25, 50)])
@@ -187,7 +187,7 @@ def test_bad_npz_files_are_refused(tmp_path: Path, small: Arrays) -> None:
     np.savez(path, x_train=small["x_train"])
     with pytest.raises(InputError, match="must hold x_train, y_train, x_test and y_test; lacks"):
         npz(path)
-    with pytest.raises(InputError, match="is not a valid npz file"):
+    with pytest.raises(InputError, match="is a folder; dataset=folder reads pictures in one"):
         npz(tmp_path)
 
 
@@ -262,6 +262,15 @@ def test_labels_as_text_are_classes_with_names(tmp_path: Path, small: Arrays, ki
     data = npz(tmp_path / "named.npz")
     assert data.names == tuple(sorted(words))
     np.testing.assert_array_equal(np.array(data.names)[data.y_test], words[small["y_test"]])
+
+
+def test_labels_with_gaps_are_as_many_classes_as_there_are(tmp_path: Path, small: Arrays) -> None:
+    data = {part: array * 5 + 1 if part.startswith("y") else array for part, array in small.items()}
+    np.savez(tmp_path / "gaps.npz", **data)
+    found = npz(tmp_path / "gaps.npz")
+    assert found.names == tuple(str(label * 5 + 1) for label in range(10))
+    np.testing.assert_array_equal(found.y_train, small["y_train"])
+    np.testing.assert_array_equal(found.y_test, small["y_test"])
 
 
 def test_one_to_four_channels(tmp_path: Path, small: Arrays) -> None:

@@ -234,9 +234,12 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no picture", "must be a picture in one of the formats PNG, JPEG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 60\nshowpage\n", "must be a picture in one of the formats"),
-        (None, "must be a picture in one of the formats"),
+        (b"no picture", "must be a whole picture in one of the formats PNG, JPEG"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 60\nshowpage\n",
+            "must be a whole picture in one of the formats",
+        ),
+        (None, "must be a whole picture in one of the formats"),
         ((10000, 10000), "must have at most 89478485 pixels"),
     ],
 )

@@ -352,6 +352,7 @@ def _on_tensorflow() -> None:
     run("tracking=none", *QUICK)
 
 
+@pytest.mark.slow
 def test_a_run_on_jax_can_be_repeated_and_its_model_used_on_tensorflow(tmp_path: Path, mnist: Data) -> None:
     assert command(*JAX, *QUICK, cwd=tmp_path).returncode == 0
     [run] = runs_in(tmp_path)
@@ -365,6 +366,7 @@ def test_a_run_on_jax_can_be_repeated_and_its_model_used_on_tensorflow(tmp_path:
     assert done.stdout.startswith("seven.png")
 
 
+@pytest.mark.slow
 def test_a_stacked_sweep_is_a_sweep(tmp_path: Path) -> None:
     swept = ("seed=0,1", "optimizer.learning_rate=0.001,0.01", "model.hidden=4,8", "dataset.validation=500", *QUICK)
     done = command(*STACKED, *swept, cwd=tmp_path)
@@ -403,6 +405,7 @@ def test_a_group_that_is_too_large_is_split(tmp_path: Path) -> None:
     assert sorted(job.data.tags.get("mnist_exp.trained_together", "1") for job in jobs) == ["1", "2", "2"]
 
 
+@pytest.mark.slow
 def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path: Path) -> None:
     small = ("dataset.limit=300", "training.epochs=1", "training.batch_size=100", "optimizer=sgd")
     swept = ("preprocessing=image", "model=cnn", "model.activation=linear", "optimizer.learning_rate=0.01,1e30")
