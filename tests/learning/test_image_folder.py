@@ -227,7 +227,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         read(folder / "train")
     (tmp_path / "single" / "class").mkdir(parents=True)
     write(tmp_path / "single" / "class" / "one.png", Image.new("L", (20, 20)))
-    with pytest.raises(InputError, match="single has only the folder class; there must be a folder of pictures for each"):
+    with pytest.raises(InputError, match="single has only the folder class; there must be a folder of pictures"):
         read(tmp_path / "single")
 
 
