@@ -15,7 +15,8 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(without_secrets(message))
+        # A file's name may hold bytes that are no text, which could not be written down.
+        super().__init__(without_secrets(message.encode("utf-8", "backslashreplace").decode()))
 
 
 def printable(text: str) -> str:

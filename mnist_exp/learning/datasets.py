@@ -14,7 +14,7 @@ Images = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32
 Labels = npt.NDArray[np.int64]
 
 SMALLEST, LARGEST = 10, 500  # pixels a side of an image
-_MOST_CLASSES = 10000
+MOST_CLASSES = 10000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,9 +187,9 @@ def _checked_labels(y: npt.NDArray[np.generic], images: int, part: str, source: 
         )
     if images != len(y):
         raise InputError(f"{source}: {images} images in x_{part}, {len(y)} labels in y_{part}; must be equal")
-    if y.dtype.kind in "ui" and (y.min() < 0 or y.max() >= _MOST_CLASSES):
+    if y.dtype.kind in "ui" and (y.min() < 0 or y.max() >= MOST_CLASSES):
         raise InputError(
-            f"{source}: y_{part} goes from {y.min()} to {y.max()}; labels count from 0 to at most {_MOST_CLASSES - 1}"
+            f"{source}: y_{part} goes from {y.min()} to {y.max()}; labels count from 0 to at most {MOST_CLASSES - 1}"
         )
     return y
 
@@ -203,8 +203,8 @@ def _numbered(arrays: Arrays, source: str) -> tuple[Labels, Labels, tuple[str, .
     if y_train.dtype.kind in "US":
         found, counted = np.unique(np.concatenate([_text(y_train, source), _text(y_test, source)]), return_inverse=True)
         names = tuple(map(str, found))
-        if len(names) > _MOST_CLASSES:
-            raise InputError(f"{source}: has {len(names)} different labels; must be at most {_MOST_CLASSES}")
+        if len(names) > MOST_CLASSES:
+            raise InputError(f"{source}: has {len(names)} different labels; must be at most {MOST_CLASSES}")
         train, test = np.split(counted.astype(np.int64), [len(y_train)])
     else:
         train, test = y_train.astype(np.int64), y_test.astype(np.int64)

@@ -5,8 +5,6 @@ import os
 import sys
 import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import memory
+from mnist_exp.learning.datasets import MOST_CLASSES, is_class_name
 from mnist_exp.learning.pictures import open_picture, pixels, reading
 from mnist_exp.learning.sources import Arrays
 
@@ -98,23 +97,40 @@ def _sets(config: "FolderDataset", folder: Path) -> tuple[tuple[str, ...], _List
 
 def _subfolders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder that are not hidden, numbers by size, then words by name."""
+    names = _names(folder, os.DirEntry.is_dir)
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+
+def _names(folder: Path, is_wanted: "Callable[[os.DirEntry[str]], bool]") -> list[str]:
+    """Return the names of what is wanted and not hidden in a folder; of what is no folder, none."""
     try:
-        names = [one.name for one in os.scandir(folder) if one.is_dir() and not one.name.startswith(".")]
+        entries = list(os.scandir(folder))
     except (NotADirectoryError, FileNotFoundError):
         return []
-    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+    names = []
+    for entry in entries:
+        with suppress(OSError):  # a link that leads to itself
+            if is_wanted(entry) and not entry.name.startswith("."):
+                names.append(entry.name)
+    return names
 
 
 def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
     """Return the pictures of each class, by name."""
     found = {}
     for name in _subfolders(folder):
-        files = [one.name for one in os.scandir(folder / name) if one.is_file() and not one.name.startswith(".")]
+        if not is_class_name(name):
+            raise InputError(f"{key}: a folder is named {printable(name)!r}; a class must have some printable text")
+        files = _names(folder / name, os.DirEntry.is_file)
         found[name] = [folder / name / file for file in sorted(files) if file.lower().endswith(_SUFFIXES)]
         if not found[name]:
             raise InputError(
                 f"{key}: {folder / name} has no picture ({', '.join(_SUFFIXES)}); each folder there must be a class"
             )
+    if len(found) > MOST_CLASSES:
+        raise InputError(f"{key}: {folder} has {len(found)} folders of pictures; there can be {MOST_CLASSES} classes")
     if len(found) < 2:
         had = f"only the folder {next(iter(found))}" if found else "no folders"
         raise InputError(
@@ -178,9 +194,9 @@ def _read_cache(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | N
         with np.load(file, allow_pickle=False) as cached:
             images = cached["images"]
         os.utime(file)  # the oldest are removed
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+        return images if images.shape == shape and images.dtype == np.uint8 else None
+    except Exception:  # NumPy raises whatever a damaged file makes of it
         return None
-    return images if images.shape == shape and images.dtype == np.uint8 else None
 
 
 def _write_cache(file: Path, images: npt.NDArray[np.uint8]) -> None:
@@ -222,11 +238,11 @@ def _decode(paths: Sequence[Path], shape: tuple[int, ...], channels: int) -> npt
     images = np.empty(shape, np.uint8)
 
     def decode(index: int) -> None:
+        picture = open_picture(paths[index], _FORMATS)
         try:
-            images[index] = pixels(open_picture(paths[index], _FORMATS), shape[1], shape[2], channels)
+            images[index] = pixels(picture, shape[1], shape[2], channels)
         except InputError as error:
-            text = str(error)
-            raise InputError(text if text.startswith(str(paths[index])) else f"{paths[index]}: {text}") from error
+            raise InputError(f"{paths[index]}: {error}") from error
 
     pool = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow lets go of Python while it decodes
     with reading(), _progress(len(paths)) as show:

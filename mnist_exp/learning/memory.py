@@ -42,7 +42,8 @@ def check_file(config: "Dataset", path: Path, headers: Mapping[str, Header]) -> 
     """
     train, test = headers["x_train"], headers["x_test"]
     kept = 4 if train.is_float or test.is_float else min(max(train.itemsize, test.itemsize), 2)
-    stored = sum(math.prod(one.shape) * one.itemsize for one in headers.values() if one.itemsize != kept)
+    as_kept = {name for name, one in headers.items() if name.startswith("x") and one.itemsize == kept}
+    stored = sum(math.prod(one.shape) * one.itemsize for name, one in headers.items() if name not in as_kept)
     check(config, f"dataset.path={path}", train.shape, test.shape, stored=stored, kept=kept)
 
 

@@ -1,6 +1,7 @@
 """Models as files: loaded only if they name nothing but what models here are made of."""
 
 import json
+import lzma
 import re
 import zipfile
 import zlib
@@ -10,7 +11,7 @@ from typing import Any
 
 from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
 from mnist_exp.learning.own_code import import_code
 
@@ -64,7 +65,13 @@ def _needed_code(saved: Any) -> list[str]:
 def _saved(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as file:
-            return json.loads(file.read("config.json"))
+            if others := sorted(set(file.namelist()) - _MEMBERS):
+                raise ValueError(f"it also has {printable(others[0])[:60]}")
+            with file.open("config.json") as member:  # a small one may unpack to any length
+                content = member.read(_LONGEST + 1)
+        if len(content) > _LONGEST:
+            raise ValueError(f"its config.json has more than {_LONGEST} bytes")
+        return json.loads(content)
     except (*REFUSALS, *_BROKEN) as error:
         raise InputError(f"{path}: must be a file model.keras that a run wrote ({error})") from error
 
@@ -94,7 +101,10 @@ def _last_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
-_BROKEN = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what a file that is none makes of Keras and zipfile
+_MEMBERS = frozenset({"config.json", "metadata.json", "mnist_exp.json", "model.weights.h5"})
+_LONGEST = 50_000_000  # bytes
+# What a file that is none makes of Keras and zipfile.
+_BROKEN = (OSError, EOFError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
 _IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [1-4])?\)")  # height, width, and perhaps channels
 _PIXELS = frozenset({"uint8", "uint16", "float32"})
 
@@ -153,4 +163,4 @@ def _named(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_own(node: dict[str, Any]) -> bool:
-    return re.fullmatch(rf"{code_file.PACKAGE}\.\w+", str(node.get("module"))) is not None
+    return re.fullmatch(rf"{code_file.PACKAGE}\.\w{{1,100}}_[0-9a-f]{{12}}", str(node.get("module"))) is not None

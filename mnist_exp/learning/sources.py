@@ -4,6 +4,7 @@ A new source is a class here, its name in `SOURCES`, and a file in conf/dataset/
 """
 
 import gzip
+import lzma
 import math
 import struct
 import zipfile
@@ -210,7 +211,7 @@ def _read_npz(
 
     if path.is_dir():
         raise InputError(f"dataset.path={path}: is a folder; dataset=folder reads pictures in one, a folder a class")
-    if not zipfile.is_zipfile(path):
+    if not path.is_file() or not zipfile.is_zipfile(path):
         raise InputError(f"dataset.path={path}: is not a valid npz file; np.savez writes one")
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -221,7 +222,7 @@ def _read_npz(
                     f"lacks {', '.join(sorted(missing))}"
                 )
             with zipfile.ZipFile(path) as members:
-                check({part: _npy_header(members, f"{part}.npy") for part in _PARTS})
+                check({part: _npy_header(members, part) for part in _PARTS})
             arrays = {part: file[part] for part in _PARTS}
             return Arrays(
                 x_train=arrays["x_train"],
@@ -232,7 +233,7 @@ def _read_npz(
                 source=source,
                 maximum=maximum,
             )
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except _BROKEN as error:
         raise InputError(f"dataset.path={path}: is not a valid npz file ({error}); np.savez writes one") from error
     except InputError:
         raise
@@ -243,14 +244,25 @@ def _read_npz(
         ) from error
 
 
-def _npy_header(members: zipfile.ZipFile, name: str) -> memory.Header:
+# What a damaged file makes of NumPy and zipfile.
+_BROKEN = (
+    *(OSError, EOFError, KeyError, RuntimeError, TypeError, MemoryError, SystemError),
+    *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
+)
+
+
+def _npy_header(members: zipfile.ZipFile, part: str) -> memory.Header:
     """Return the shape and the type of an array in a zip file, without its content."""
     import numpy as np
 
-    with members.open(name) as member:
+    if [name for name in members.namelist() if name.removesuffix(".npy") == part] != [f"{part}.npy"]:
+        raise zipfile.BadZipFile(f"it has {part} twice, or not as {part}.npy")
+    with members.open(f"{part}.npy") as member:
         version = np.lib.format.read_magic(member)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(member)
+        if any(length < 0 for length in shape):
+            raise zipfile.BadZipFile(f"{part} has shape {shape}")
         return memory.Header(shape, dtype.itemsize, is_float=dtype.kind == "f")
 
 
@@ -261,17 +273,20 @@ def _read_idx_file(folder: Path, name: str, magic: int) -> "npt.NDArray[np.uint8
     path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
     if path is None:
         raise InputError(f"dataset.path={folder}: has no file {name} or {name}.gz")
+    axes = magic % 256
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(4 * (1 + axes))
+            shape = struct.unpack_from(f">{axes}I", header.ljust(4 * (1 + axes), b"\0"), offset=4)
+            # As many bytes as the header promises and one more, since a small file may unpack to any length.
+            content = file.read(min(math.prod(shape), memory.memory() // 2) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: is not a valid gzip file ({error})") from error
-    axes = magic % 256
-    found = int.from_bytes(content[:4], "big")
-    if len(content) < 4 * (1 + axes) or found != magic:
+    found = int.from_bytes(header[:4], "big")
+    if len(header) < 4 * (1 + axes) or found != magic:
         what = "images" if magic == _IDX_IMAGES else "labels"
         raise InputError(f"{path}: must be an IDX file of {what}, which starts with {magic}; starts with {found}")
-    shape = struct.unpack_from(f">{axes}I", content, offset=4)
-    pixels = np.frombuffer(content, dtype=np.uint8, offset=4 * (1 + axes))
-    if len(pixels) != math.prod(shape):
-        raise InputError(f"{path}: its header promises {math.prod(shape)} bytes of shape {shape}; it has {len(pixels)}")
-    return pixels.reshape(shape)
+    if len(content) != math.prod(shape):
+        more = "more" if len(content) > math.prod(shape) else len(content)
+        raise InputError(f"{path}: its header promises {math.prod(shape)} bytes of shape {shape}; it has {more}")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)

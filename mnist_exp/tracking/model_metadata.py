@@ -4,6 +4,7 @@ A file model.keras is a zip file; this is a member of it that Keras does not loo
 """
 
 import json
+import lzma
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def read_metadata(path: Path, classes: int) -> Metadata:
     """
     try:
         told = _read(path)
-    except (OSError, ValueError, RuntimeError, RecursionError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, RuntimeError, RecursionError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: its member {_MEMBER} cannot be read ({error})") from error
     names = told.get("classes", list(numbers(classes)))
     if not isinstance(names, list) or len(names) != classes or not all(map(_is_name, names)):

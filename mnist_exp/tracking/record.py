@@ -105,7 +105,7 @@ class SweepRecord:
         """Record a job that failed before it had a run."""
         folder = Folder(output)
         folder.begin(refused_record(values, self.parent.run_id, output, failure_reason(error), self._own_tags))
-        (output / "error.txt").write_text(traceback_text(error))
+        (output / "error.txt").write_text(traceback_text(error), encoding="utf-8", errors="backslashreplace")
         folder.end("FAILED")
 
     def jobs(self) -> list[Job]:
@@ -193,7 +193,7 @@ def ended(run: Run) -> Iterator[Run]:
         status = "FINISHED" if complete else "FAILED" if failed else "KILLED"
         log.error("%s", "not recorded whole" if complete else status, exc_info=error, extra={"output": output})
         if failed:
-            (output / "error.txt").write_text(traceback_text(error))
+            (output / "error.txt").write_text(traceback_text(error), encoding="utf-8", errors="backslashreplace")
         try:
             run.end(status, failure_reason(error) if status == "FAILED" else "")
         except Exception as second:  # the first error is the one to show

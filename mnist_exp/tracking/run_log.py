@@ -26,7 +26,7 @@ def package_logs() -> Iterator[None]:
 def log_file(output: Path) -> Iterator[None]:
     """Write what this package logs to `run.log` in the output folder."""
     output.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(output / "run.log", encoding="utf-8")
+    handler = logging.FileHandler(output / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     # Of jobs that train together, a message about one has its output folder; any other is for all.
     handler.addFilter(lambda record: getattr(record, "output", output) == output)

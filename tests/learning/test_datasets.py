@@ -293,6 +293,30 @@ def forged(path: Path, small: Arrays, shape: tuple[int, ...]) -> None:
             target.writestr(name, content)
 
 
+def test_headers_that_lie_are_refused_before_the_file_is_read(tmp_path: Path, small: Arrays) -> None:
+    def header(shape: tuple[int, ...], kind: str = "|u1") -> bytes:
+        file = io.BytesIO()
+        np.lib.format.write_array_header_1_0(file, {"descr": kind, "fortran_order": False, "shape": shape})
+        return file.getvalue()
+
+    np.savez(tmp_path / "good.npz", **small)
+    lies = (
+        ("y_train", header((10**13,)), "take .* GB while training"),
+        ("x_test", header((-(10**12), 28, 28)), "is not a valid npz file"),
+        ("x_test", b"no array", "is not a valid npz file|must hold plain arrays"),
+    )
+    for part, content, message in lies:
+        with zipfile.ZipFile(tmp_path / "good.npz") as good, zipfile.ZipFile(tmp_path / "lie.npz", "w") as bad:
+            for name in good.namelist():
+                bad.writestr(name, content if name == f"{part}.npy" else good.read(name))
+        with pytest.raises(InputError, match=message):
+            npz(tmp_path / "lie.npz")
+    with zipfile.ZipFile(tmp_path / "good.npz", "a") as twice:
+        twice.writestr("x_train", header((1, 28, 28)))
+    with pytest.raises(InputError, match="it has x_train twice"):
+        npz(tmp_path / "good.npz")
+
+
 def test_what_does_not_fit_into_half_of_the_memory_is_refused_before_it_is_read(tmp_path: Path, small: Arrays) -> None:
     forged(tmp_path / "large.npz", small, (10**10, 28, 28))
     with pytest.raises(

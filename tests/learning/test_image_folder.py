@@ -204,6 +204,25 @@ def test_classes_named_by_numbers_are_in_their_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.x_train[:, 0, 0] // 20, data.y_train)
 
 
+def test_links_that_lead_nowhere_are_left_out_and_a_damaged_cache_is_written_again(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    two_classes(folder)
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "light" / "loop.png").symlink_to(folder / "light" / "loop.png")
+    first = read(folder)
+    [cached] = (tmp_path / "cache").rglob("*.npz")
+    whole = cached.read_bytes()
+    for damaged in (
+        b"",
+        whole[:200],
+        whole.replace(b"\x93NUMPY", b"\x93NUMPX"),
+        whole.replace(b"PK\x03\x04", b"PK\x00"),
+    ):
+        cached.write_bytes(damaged)
+        np.testing.assert_array_equal(read(folder).x_train, first.x_train)
+        assert cached.read_bytes() == whole
+
+
 def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     with pytest.raises(InputError, match=r"pictures: must be a folder with a folder of pictures for each class"):
