@@ -166,10 +166,10 @@ def test_the_champion_is_the_best_of_those_measured_alike(capsys: pytest.Capture
         ("models:/none", "white.png", "models:/none: must be models:/NAME@ALIAS"),
         ("MODEL", "white.png", "white.png: no digit stands out from the background"),
         ("MODEL", "none.png", "none.png: no such file"),
-        ("MODEL", "text.png", "text.png: must be a picture"),
-        ("MODEL", "program.png", "program.png: must be a picture"),
+        ("MODEL", "text.png", "text.png: must be a whole picture"),
+        ("MODEL", "program.png", "program.png: must be a whole picture"),
         ("MODEL", "dot.png", "dot.png: is 2 by 1 pixels; must be at least 8 by 8"),
-        ("MODEL", "x" * 300, "must be a picture"),
+        ("MODEL", "x" * 300, "must be a whole picture"),
         ("text.keras", "white.png", "text.keras: must be a file model.keras that a run wrote"),
     ],
 )
