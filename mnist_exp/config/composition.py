@@ -229,13 +229,6 @@ def compose_values(overrides: Sequence[str], mode: RunMode) -> DictConfig:
             typed = [one.input_line or "" for one in parsed if not isinstance(one.value(), str | list)]
             typed = [text for text in typed if (CONF / Override.of(text).key).is_dir()] or list(overrides)
             raise InputError(f"{' '.join(typed)}: must be GROUP=CHOICE, such as model=cnn; --help lists all") from error
-        except (AssertionError, AttributeError) as error:  # OmegaConf's, of a map below a key that holds null
-            typed = [text for text in overrides if Override.of(text).key.startswith("hydra.sweeper.params")]
-            if not typed:
-                raise
-            raise InputError(
-                f"{typed[0]}: is for a sweep that has such values, sweep=grid; in others type them, -m KEY=VALUE,VALUE"
-            ) from error
 
 
 def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:

@@ -50,6 +50,20 @@ def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
         raise InputError(_explain_missing(error, overrides)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explain(error, overrides)) from error
+    except (AssertionError, AttributeError) as error:  # OmegaConf 2.3's, of a map below a key that holds null
+        if not (said := _of_a_grid(overrides)):
+            raise
+        raise InputError(said) from error
+
+
+def _of_a_grid(overrides: Sequence[str]) -> str:
+    """Return what is wrong with values for a grid where there is none; empty if none are typed."""
+    typed = [text for text in overrides if Override.of(text).key.startswith("hydra.sweeper.params")]
+    return (
+        f"{typed[0]}: is for a sweep that has such values, sweep=grid; in others type them, -m KEY=VALUE,VALUE"
+        if typed
+        else ""
+    )
 
 
 def _explain_unreadable(text: str) -> str:
@@ -95,6 +109,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{' '.join(plus) or quoted}: is there already; type it without the plus"
     if said.startswith("Could not delete"):
         return f"~{quoted}: there is no such key to delete"
+    if key and key.startswith("hydra.sweeper.params") and (grid := _of_a_grid(overrides)):
+        return grid
     if not key or not isinstance(parent, DictConfig) or " not in " not in str(cause):
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
