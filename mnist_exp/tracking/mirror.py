@@ -1,5 +1,6 @@
 """MLflow's run of a folder: made from its files, as often as one likes, with no second effect."""
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -88,10 +89,17 @@ def known_run(run: "Run") -> Sent:
 
 def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+    from mlflow.exceptions import MlflowException
 
     if record.data is not None and not sent.data:
         used = DatasetInput(Dataset(**record.data), [InputTag("mlflow.data.context", "training")])
-        client.log_inputs(sent.run_id, [used])
+        try:
+            client.log_inputs(sent.run_id, [used])
+        except MlflowException as error:
+            # MLflow looks whether it has a dataset before it adds it, and of two jobs at once refuses one.
+            if not re.search("unique|duplicate", str(error), re.IGNORECASE):
+                raise
+            client.log_inputs(sent.run_id, [used])
         sent.data = True
     tags = {key: value for key, value in record.tags.items() if sent.tags.get(key) != value}
     parameters = [] if sent.parameters else [Param(key, value) for key, value in record.parameters.items()]

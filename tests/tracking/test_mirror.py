@@ -1,5 +1,6 @@
 """MLflow's run is made from the run's folder, as often as one likes."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from mlflow import MlflowClient
 from mnist_exp import run
 from mnist_exp.config.composition import compose
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.environment import recorded_data
+from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.mirror import mirror, save_model
 from mnist_exp.tracking.store import connect
 from mnist_exp.tracking.tracker import stored
@@ -106,3 +108,15 @@ def test_a_sweep_has_such_a_folder_too(tmp_path: Path, tracking: str) -> None:
         parent, _ = sweep_in(tmp_path)
         assert parent.data.metrics["objective"] == best
         assert parent.data.tags["mnist_exp.folder"] == folder.read().id
+
+
+def test_runs_that_begin_at_once_with_data_that_no_run_had_before_all_have_it(tmp_path: Path, mnist: Data) -> None:
+    client, experiment_id = connect(stored(compose([]).config.tracking))
+    folders = [Folder(tmp_path / str(number)) for number in range(40)]
+    for number, folder in enumerate(folders):
+        folder.begin(Record(str(number), {}, data=recorded_data(mnist) | {"digest": str(number // 8)}))
+    with ThreadPoolExecutor(8) as at_once:
+        sent = list(at_once.map(lambda folder: mirror(client, experiment_id, folder), folders))
+    for number, one in enumerate(sent):
+        [used] = client.get_run(one.run_id).inputs.dataset_inputs
+        assert used.dataset.digest == str(number // 8)
