@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from mnist_exp import interrupts
 from mnist_exp.commands import exit_on_errors
 from mnist_exp.config.command_line import StartedSweep, command_line
+from mnist_exp.config.schema import Config
 from mnist_exp.errors import printable
-from mnist_exp.experiment import Experiment, Sweep
+from mnist_exp.experiment import BestRows, Experiment, Sweep
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     atexit.register(gc.freeze)
     interrupts.install()
     with exit_on_errors():
-        command_line(_run, _sweep)
+        command_line(_run, _sweep, _best_rows)
 
 
 def _run(experiment: Experiment) -> None:
@@ -43,6 +44,12 @@ def _sweep(sweep: Sweep) -> AbstractContextManager[StartedSweep]:
     from mnist_exp.sweeps.sweep import start
 
     return start(sweep)
+
+
+def _best_rows(config: Config, sweep: str, top: int) -> BestRows:
+    from mnist_exp.sweeps.best_rows import best_rows
+
+    return best_rows(config, sweep, top)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +57,53 @@ class Result:
 
 
 @dataclass(frozen=True)
+class BestRows:
+    """The best rows of a sweep that was run before.
+
+    `values`: of each what varies, by full key. `seeds`: that they have run. `configuration`: of the best job, as its
+    config.yaml has it.
+    """
+
+    values: Sequence[Mapping[str, str]]
+    seeds: frozenset[int]
+    configuration: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RacePlan:
+    """What a race decides between, and by which rules.
+
+    `overrides` and `values`: of each combination what one would type for it, and what varies, by full key. `seeds`: of
+    each in the first round. `seen`: the seeds that the race may not use. `max_jobs`: of the whole race. `indifference`:
+    the difference in the objective that does not matter. `notes`: lines to show at its start.
+    """
+
+    overrides: Sequence[Sequence[str]]
+    values: Sequence[Mapping[str, str]]
+    seeds: int
+    max_jobs: int
+    indifference: float
+    seen: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of combinations, which share the level of a test."""
+        return len(self.values) * (len(self.values) - 1) // 2
+
+    def seed(self, place: int) -> int:
+        """Return a seed by its place, from 0, among those that may be used."""
+        return next(islice((seed for seed in count() if seed not in self.seen), place, None))
+
+
+@dataclass(frozen=True)
 class Sweep:
     """Several jobs, as typed and as a preset has it.
 
     `overrides`: typed, `tracking` and `hydra` aside. `swept`: what was typed for each key that varies. `jobs`: their
-    number. `config`: the first job's. `watches_test_set`: whether any job does. `folder`: for the sweep's own files,
-    the jobs' folders in it. `sweeper`, `launcher`: Hydra's settings of them.
+    number; of a race, in its first round. `config`: the first job's. `watches_test_set`: whether any job does.
+    `folder`: for the sweep's own files, the jobs' folders in it. `sweeper`, `launcher`: Hydra's settings of them.
+    `race`: None for all other sweeps.
     """
 
     overrides: tuple[str, ...]
@@ -71,6 +114,7 @@ class Sweep:
     folder: Path
     sweeper: dict[str, Any]
     launcher: dict[str, Any]
+    race: RacePlan | None
 
 
 # Parts of a configuration that cannot change a result: where a run is recorded, whether it may be skipped, and the path

@@ -26,6 +26,7 @@ from mnist_exp.config.composition import (
 from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, read_arguments
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.presets import CONF
+from mnist_exp.config.race import FindBestRows
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
@@ -40,17 +41,22 @@ class StartedSweep:
 
     `run_jobs`: called with each job, or with all that a launcher has, also in other processes and on other machines,
     so that it can be pickled; it returns the objectives, None for a job that failed. `overrides`: for Hydra, beside
-    those that were typed.
+    those that were typed. `race`: for the sweeper of a race, which calls its `run`; None for other sweeps.
     """
 
     run_jobs: RunJobs
     overrides: tuple[str, ...]
+    race: object
 
 
 def command_line(
-    run: Callable[[Experiment], object], sweep: Callable[[Sweep], AbstractContextManager[StartedSweep]]
+    run: Callable[[Experiment], object],
+    sweep: Callable[[Sweep], AbstractContextManager[StartedSweep]],
+    find_best_rows: FindBestRows,
 ) -> None:
     """Let Hydra read `sys.argv`, and call `run` for one run, or `sweep` and what it starts for the jobs of several.
+
+    A race asks `find_best_rows` for those of an earlier sweep.
 
     `--help`, `--cfg`, `--info` and shell completion are Hydra's; `--version` prints this project's. Presets of a folder
     and the configuration are checked before Hydra makes an output folder; of a sweep, each value that is swept.
@@ -82,9 +88,9 @@ def command_line(
                 _hydra_main(lambda _: [None], code)
         elif arguments.multirun:
             composed = compose_values(arguments.overrides, RunMode.MULTIRUN)
-            with sweep(sweep_of(composed, arguments.overrides, code)) as started:
+            with sweep(sweep_of(composed, arguments.overrides, code, find_best_rows)) as started:
                 sys.argv += started.overrides
-                _hydra_main(started.run_jobs, code)
+                _hydra_main(started.run_jobs, code, started.race)
         else:
             experiment = compose_run(arguments.overrides, code)
             _hydra_main(lambda jobs: [run(replace(experiment, output=job.output)) for job in jobs], code)
@@ -103,8 +109,8 @@ def _take_config_dir(arguments: list[str]) -> str | None:
     return None
 
 
-def _hydra_main(run_jobs: RunJobs, code: CodeFile | None) -> None:
-    """Let Hydra run what was typed, and call `run_jobs` with each job, or as the launcher does.
+def _hydra_main(run_jobs: RunJobs, code: CodeFile | None, race: object = None) -> None:
+    """Let Hydra run what was typed, and call `run_jobs` with each job, or as the launcher does; in rounds of `race`.
 
     The text of the user's own code goes along with the jobs, to processes that may not find its file.
     """
@@ -121,8 +127,8 @@ def _hydra_main(run_jobs: RunJobs, code: CodeFile | None) -> None:
             failures.append(error)
             return None
 
-    # For the launcher that has all jobs at once, in hydra_plugins/.
-    vars(task).update(compose=compose_job, run_jobs=run_jobs)
+    # For the launcher that has all jobs at once, and the sweeper that has rounds of them, in hydra_plugins/.
+    vars(task).update(compose=compose_job, run_jobs=run_jobs, race=race)
     hydra.main(config_path=str(CONF), config_name="config", **HYDRA_DEFAULTS)(task)()
     if failures:
         raise failures[0]

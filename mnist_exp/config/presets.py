@@ -26,10 +26,10 @@ _GROUPS = ("dataset", "preprocessing", "model", "optimizer", "training")
 _GLOBAL_GROUPS = ("experiment", "sweep")  # these presets change several parts, so their package is _global_
 _KEYS = ("seed", "backend", "objective", "direction", "resume")
 _TRACKING_KEYS = ("experiment", "run_name", "tags", "note", "keep")
-_SWEEPER_KEYS = ("n_trials", "n_jobs", "max_failure_rate", "storage")
+_SWEEPER_KEYS = ("n_trials", "n_jobs", "max_failure_rate", "storage", "seeds", "max_jobs", "indifference", "top")
 # What the files in conf/sweep/ choose.
 _SWEEP_CHOICES = {
-    "hydra/sweeper": ("basic", "optuna"),
+    "hydra/sweeper": ("basic", "optuna", "race"),
     "hydra/sweeper/sampler": ("random", "tpe"),
     "hydra/launcher": ("stacked",),
 }
@@ -207,13 +207,13 @@ def _is_of_sweeper(path: Sequence[str], value: Any) -> bool:
         case ["hydra", "sweeper", "sampler", "seed"]:
             return True
         case ["hydra", "sweeper", "params", key]:
-            return _may_vary(key, str(value))
+            return may_vary(key, str(value))
     return False
 
 
-def _may_vary(key: str, values: str) -> bool:
-    """Whether a sweep may vary a key so; `values` are read by Hydra's grammar, which has escapes and file names, and a
-    job's folder may be named by them."""
+def may_vary(key: str, values: str) -> bool:
+    """Whether a sweep that nobody typed may vary a key so; `values` are read by Hydra's grammar, which has escapes and
+    file names, and a job's folder may be named by them."""
     if re.search(r"[$\\]|\.\.", values):
         return False
     if key in (*_GROUPS, "experiment"):  # several choices, which Hydra 1.3 would also look for by their path

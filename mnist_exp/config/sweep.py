@@ -13,19 +13,21 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import check_composed, check_output, compose_values
 from mnist_exp.config.hydra_api import parser_of_conf
 from mnist_exp.config.overrides import Override, of_the_experiment
+from mnist_exp.config.race import FindBestRows, plan_race
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.redaction import shown_address
 
 
-def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None) -> Sweep:
+def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None, find_best_rows: FindBestRows) -> Sweep:
     """Return what a sweep consists of, each of its values checked once, with the first of all others.
 
     Args:
         composed: in Hydra's MULTIRUN mode.
         overrides: as typed.
         code: the file of the user's own that they name.
+        find_best_rows: reads the store, for a race between the best rows of an earlier sweep.
 
     Raises:
         InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
@@ -38,6 +40,7 @@ def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None) 
     preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
     parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(overrides)]}
     varied = {Override.of(one.input_line or ""): _samples(one) for one in parsed.values() if one.is_sweep_override()}
+    fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
     for override, samples in varied.items():
         if override.is_below("tracking", "hydra", "objective", "direction", "resume", "backend", "code"):
             raise InputError(f"{override.key}: must have one value, which all jobs of a sweep share")
@@ -45,13 +48,13 @@ def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None) 
             raise InputError(f"{override.text}: has no value; type at least one, such as {override.key}=0,1")
         if len(set(samples)) < len(samples):
             raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
-    fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
+    is_race = composed.hydra.runtime.choices.get("hydra/sweeper") == "race"
+    race = plan_race(sweeper, varied, fixed, code, find_best_rows) if is_race else None
     first = {override: samples[0] for override, samples in varied.items()}
     jobs = [first, *(first | {override: sample} for override, samples in varied.items() for sample in samples[1:])]
-    configs = [
-        check_composed(compose_values([*fixed, *(one.set_to(value) for one, value in job.items())], RunMode.RUN), code)
-        for job in jobs
-    ]
+    each_value_once = [[one.set_to(value) for one, value in job.items()] for job in jobs]
+    checked = race.overrides if race is not None and not varied else each_value_once
+    configs = [check_composed(compose_values([*fixed, *job], RunMode.RUN), code) for job in checked]
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
         if any(config.backend != "jax" for config in configs):
             raise InputError("hydra/launcher=stacked: trains jobs as one program, which needs backend=jax")
@@ -62,15 +65,21 @@ def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None) 
     if len({(config.objective, objective_direction(config)) for config in configs}) > 1:
         raise InputError(f"objective={configs[0].objective}: must be the same for all jobs, or they cannot be ranked")
     launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
+    swept = {override.key: override.value for override in varied}
+    jobs_in_all = sweeper.get("n_trials") or math.prod(map(len, varied.values()))
+    if race is not None:
+        swept = {key: ",".join(dict.fromkeys(row[key] for row in race.values)) for key in race.values[0]}
+        swept, jobs_in_all = swept | {"seed": "a race"}, race.seeds * len(race.values)
     return Sweep(
         overrides=of_the_experiment(overrides),
-        swept={override.key: override.value for override in varied},
-        jobs=sweeper.get("n_trials") or math.prod(map(len, varied.values())),
+        swept=swept,
+        jobs=jobs_in_all,
         config=configs[0],
         watches_test_set=any(config.dataset.validation == "test" for config in configs),
         folder=Path(str(composed.hydra.sweep.dir)).absolute(),
         sweeper=sweeper,
         launcher=launcher,
+        race=race,
     )
 
 

@@ -4,7 +4,7 @@ import gc
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
@@ -30,9 +30,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Stage:
-    """How far jobs that train together in this process have come, in words; empty while none do."""
+    """How far a sweep has come, beside what its jobs record.
+
+    `text`: the state of jobs that train together in this process, in words; empty while none do. `jobs`: how many the
+    sweep has, as far as is known. `news`: lines to show.
+    """
 
     text: str = ""
+    jobs: int = 0
+    news: list[str] = field(default_factory=list)
 
 
 def run_jobs(parent: Parent, stage: Stage, jobs: "Sequence[Composed]") -> list[float | None]:

@@ -38,7 +38,8 @@ class Progress:
 
     def __enter__(self) -> None:
         if self._before:
-            print(f"{len(self._before)} of them finished before", flush=True)
+            them = "of its jobs" if self._sweep.race is not None else "of them"
+            print(f"{len(self._before)} {them} finished before", flush=True)
             self._shown = {job.run_id for job in self._before}
         self._thread.start()
 
@@ -81,15 +82,19 @@ class Progress:
                 what = f"{self._sweep.config.objective} {job.objective:.4f}, {job.seconds or 0.0:.1f} s"
             self._erase()
             print(f"{self._counts()}: {name}: {what}", flush=True)
+        while self._stage.news:
+            self._erase()
+            print(printable(self._stage.news.pop(0)), flush=True)
 
     def _counts(self) -> str:
         done = len(self._before) + self._ended
-        text = f"{done} of {self._sweep.jobs} done"
-        left = max(self._sweep.jobs - done, 0)
+        text = f"{done} of {self._stage.jobs} done"
+        left = max(self._stage.jobs - done, 0)
         elapsed = time.monotonic() - self._start
         # The first job of all also waits for TensorFlow, so what it took says little unless it was long; nor does when
         # jobs of a stack end, which they do together.
-        if not left or not self._ended or (self._ended == 1 and elapsed < 60) or self._stacked:
+        unsaid = self._stacked or self._sweep.race is not None  # how many rounds there will be, nobody knows
+        if not left or not self._ended or (self._ended == 1 and elapsed < 60) or unsaid:
             return text
         seconds = elapsed / self._ended * left
         return f"{text}, about {seconds:.0f} s left" if seconds < 120 else f"{text}, about {seconds / 60:.0f} min left"

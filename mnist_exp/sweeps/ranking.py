@@ -16,13 +16,28 @@ from mnist_exp.tracking.job import Job, job_name, short_names, shown_value
 class Row:
     """Finished jobs that differ in nothing but their seed.
 
-    `mean` and `deviation` (of the sample, None for one job) of the objective.
+    `mean` and `deviation` (of the sample, None for one job) of the objective. `dropped`: the round of a race that
+    it was dropped in; None where it was not.
     """
 
     values: dict[str, str]
     jobs: tuple[Job, ...]
     mean: float
     deviation: float | None
+    dropped: int | None = None
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What the intervals of a race are corrected for: the `level` of each of so many `rounds`, over `pairs` of rows.
+
+    `last`: the number of the round that was run last.
+    """
+
+    level: float
+    rounds: int
+    pairs: int
+    last: int
 
 
 def row(members: Sequence[Job]) -> Row:
@@ -67,9 +82,14 @@ def _is_ranked(job: Job) -> bool:
     return job.status == "FINISHED" and job.objective is not None and math.isfinite(job.objective)
 
 
-def compared(rows: Sequence[Row]) -> list[Comparison | None]:
-    """Return how each row but the first compares with it, by seed."""
-    return compare_with_first([_by_seed(row) for row in rows])
+def compared(rows: Sequence[Row], raced: Rounds | None = None) -> list[Comparison | None]:
+    """Return how each row but the first compares with it, by seed; in a race, those of the last round as it did."""
+    scores = [_by_seed(row) for row in rows]
+    if raced is None:
+        return compare_with_first(scores)
+    ran = sum(row.dropped in (None, raced.last) for row in rows)
+    found = compare_with_first(scores[:ran], raced.level, raced.pairs)
+    return [*found, *compare_with_first(scores, raced.level, raced.pairs)[len(found) :]]
 
 
 def _by_seed(row: Row) -> dict[str, float]:
@@ -86,7 +106,13 @@ def order(objective: str, direction: str) -> str:
     return f"{'largest' if direction == 'maximize' else 'smallest'} {objective} first"
 
 
-def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, columns: Sequence[str] | None = None) -> str:
+def table(
+    rows: Sequence[Row],
+    rest: Sequence[Job],
+    objective: str,
+    columns: Sequence[str] | None = None,
+    raced: Rounds | None = None,
+) -> str:
     """Return the ranking as text: what varies, objective, test scores, seconds; best first, the unranked last.
 
     Of rows of several seeds, it has the deviation over them, and the difference to the first row with its interval; a
@@ -97,6 +123,7 @@ def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, columns: Seq
         rest: jobs that no row holds.
         objective: its name.
         columns: of what varies, the keys to show; None for all.
+        raced: of a race, whose dropped rows have the round in which they were.
     """
     jobs = [*(job for row in rows for job in row.jobs), *rest]
     keys = _keys(jobs) if columns is None else list(columns)
@@ -105,14 +132,17 @@ def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, columns: Seq
     names, tests = short_names(keys), _test_names(jobs, objective)
     header = ["", *(names[key] for key in shown), objective]
     header += ["std", "n", "difference", "95 % interval"] if seeds else []
+    header += ["dropped"] if raced is not None else []
     lines = [[*header, *tests, "seconds", *(["status"] if rest else [])]]
-    found = [None, *compared(rows)] if seeds else [None] * len(rows)
+    found = [None, *compared(rows, raced)] if seeds else [None] * len(rows)
     for place, (row, comparison) in enumerate(zip(rows, found, strict=True), start=1):
-        mark = "=" if comparison is not None and comparison.is_open else ""
+        mark = "=" if _is_open(row, comparison) else ""
         cells = [f"{place}{mark}", *(shown_value(row.values.get(key, "")) for key in shown), _number(row.mean)]
         if seeds:
             cells += ["" if row.deviation is None else _number(row.deviation), str(len(row.jobs))]
             cells += _difference(comparison)
+        if raced is not None:
+            cells += [f"round {row.dropped}" if row.dropped is not None else ""]
         cells += [_number(fmean((job.scores or {}).get(name, math.nan) for job in row.jobs)) for name in tests]
         cells += [f"{fmean(job.seconds or 0.0 for job in row.jobs):.1f}", *(["FINISHED"] if rest else [])]
         lines.append(cells)
@@ -123,6 +153,11 @@ def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, columns: Seq
         lines.append(["-", *(shown_value(job.values.get(key, "")) for key in shown), *blank, status])
     texts = [*range(1 + len(shown)), *([len(lines[0]) - 1] if rest else [])]
     return _aligned(lines, texts)
+
+
+def _is_open(row: Row, comparison: Comparison | None) -> bool:
+    """Return whether a row may be as good as the first one."""
+    return comparison is not None and comparison.is_open and row.dropped is None
 
 
 def _difference(comparison: Comparison | None) -> list[str]:
@@ -137,25 +172,28 @@ def _signed(value: float) -> str:
     return f"{'+' if value > 0 else '-' if value < 0 else ''}{_number(abs(value))}"
 
 
-def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str) -> str:
+def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str, raced: Rounds | None = None) -> str:
     """Return a sentence: which rows can be told from the first one? Empty with fewer than two rows.
 
     Args:
         rows: best first.
         keys: what varies.
         direction: `maximize` or `minimize`.
+        raced: of a race.
     """
     if len(rows) < 2:
         return ""
-    found = compared(rows)
+    found = compared(rows, raced)
     told = [comparison for comparison in found if comparison is not None]
     if not told:
         return "A single run may be better or worse by chance; add seed=0,1,2,3,4 to run each row with five seeds."
     single = " Rows of a single run are not compared." if len(told) < len(found) else ""
-    still_open = [place for place, one in enumerate(found, start=2) if one is not None and one.is_open]
+    still_open = [place for place, one in enumerate(found, start=2) if _is_open(rows[place - 1], one)]
     corrected = f"corrected for {told[0].pairs} pairs" if told[0].pairs > 1 else "95 % interval"
+    corrected += f" and {raced.rounds} rounds" if raced is not None else ""
     if not still_open:
-        nearest = min(told, key=lambda one: abs(one.difference))
+        # Of a race, a row may have been beaten by one that was beaten later.
+        nearest = min([one for one in told if not one.is_open] or told, key=lambda one: abs(one.difference))
         name = job_name(rows[0].values, keys) or "The first row"
         low, high = sorted((abs(nearest.low), abs(nearest.high)))
         how = f"paired over {nearest.seeds} seeds" if nearest.seeds else "compared by Welch's test"
@@ -174,15 +212,20 @@ def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str) -> str:
     return f"{which} ({corrected}); {needed} would tell {size}.{single}"
 
 
-def to_csv(jobs: Sequence[Job], objective: str, direction: str) -> str:
-    """Return a line a job: its row's place, what varies, objective, its row's numbers, scores, status, run."""
+def to_csv(
+    rows: Sequence[Row], rest: Sequence[Job], objective: str, direction: str, raced: Rounds | None = None
+) -> str:
+    """Return a line a job: its row's place, what varies, objective, its row's numbers, scores, status, run.
+
+    The arguments are those of `table`; `direction`: `maximize` or `minimize`.
+    """
+    jobs = [*(job for row in rows for job in row.jobs), *rest]
     keys, tests = _keys(jobs), _test_names(jobs, objective)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     spreads = ["mean", "std", "n", "difference", "low", "high"]
     writer.writerow(["rank", *keys, objective, *spreads, *tests, "seconds", "status", "reason", "run_id"])
-    rows = rank(jobs, direction)
-    for place, (row, comparison) in enumerate(zip(rows, [None, *compared(rows)], strict=False), start=1):
+    for place, (row, comparison) in enumerate(zip(rows, [None, *compared(rows, raced)], strict=False), start=1):
         deviation = "" if row.deviation is None else row.deviation
         for job in sorted(row.jobs, key=lambda job: job.objective or 0.0, reverse=direction == "maximize"):
             values = [job.values.get(key, "") for key in keys]
@@ -190,7 +233,7 @@ def to_csv(jobs: Sequence[Job], objective: str, direction: str) -> str:
             spread: list[float | str] = [row.mean, deviation, len(row.jobs)]
             spread += [comparison.difference, comparison.low, comparison.high] if comparison else ["", "", ""]
             writer.writerow([place, *values, job.objective, *spread, *scores, job.seconds, job.status, "", job.run_id])
-    for job in unranked(jobs):
+    for job in rest:
         blank = [""] * (1 + len(spreads) + len(tests) + 1)
         writer.writerow(["", *(job.values.get(key, "") for key in keys), *blank, job.status, job.reason, job.run_id])
     return text.getvalue()

@@ -23,9 +23,9 @@ class Comparison:
     """A row beside the first one.
 
     `difference`: this row's mean objective less the first one's, over the seeds that both have. `low` and `high`: the
-    ends of its interval, which all rows' intervals together miss in at most 5 %. `seeds`: that both have; 0 if they
-    share fewer than two, and were compared as independent. `deviation`: of a difference by one seed. `pairs`: of rows,
-    which the interval is corrected for.
+    ends of its interval, which it misses in at most `level`. `seeds`: that both have; 0 if they share fewer than two,
+    and were compared as independent. `deviation`: of a difference by one seed. `pairs`: of rows, which the level is
+    corrected for.
     """
 
     difference: float
@@ -33,6 +33,7 @@ class Comparison:
     high: float
     seeds: int
     deviation: float
+    level: float
     pairs: int
 
     @property
@@ -41,11 +42,15 @@ class Comparison:
         return self.low <= 0 <= self.high
 
 
-def compare_with_first(rows: Sequence[Mapping[str, float]]) -> list[Comparison | None]:
+def compare_with_first(
+    rows: Sequence[Mapping[str, float]], level: float = LEVEL, pairs: int | None = None
+) -> list[Comparison | None]:
     """Compare each row with the first one.
 
     Args:
         rows: objective by seed, the best row first.
+        level: in how many of all sweeps any of the intervals may miss; by default in 5 %.
+        pairs: of rows, which share the level; by default those of all rows with two seeds or more.
 
     Returns:
         Of each row but the first its comparison; None where one of the two has fewer than two seeds.
@@ -53,16 +58,21 @@ def compare_with_first(rows: Sequence[Mapping[str, float]]) -> list[Comparison |
     if not rows or len(rows[0]) < 2:
         return [None] * (len(rows) - 1)
     compared = sum(len(row) > 1 for row in rows)
-    pairs = compared * (compared - 1) // 2
+    pairs = compared * (compared - 1) // 2 if pairs is None else pairs
+    correction = level / max(pairs, 1), pairs
     by_seed = {index: _differences(rows[0], row) for index, row in enumerate(rows) if index}
     paired = {index: differences for index, differences in by_seed.items() if len(differences) > 1}
+    variances = {index: variance(differences) for index, differences in paired.items()}
     found: list[Comparison | None] = []
     for index, row in enumerate(rows[1:], start=1):
         if index in paired:
-            others = [differences for other, differences in paired.items() if other != index]
-            found.append(_paired(paired[index], others, pairs))
+            others = [other for other in paired if other != index]
+            freedom = sum(len(paired[other]) - 1 for other in others)
+            of_others = fmean(variances[other] for other in others) if others else 0.0
+            found.append(_paired(paired[index], variances[index], of_others, freedom, *correction))
         else:
-            found.append(_independent(list(rows[0].values()), list(row.values()), pairs) if len(row) > 1 else None)
+            alone = len(row) < 2
+            found.append(None if alone else _independent(list(rows[0].values()), list(row.values()), *correction))
     return found
 
 
@@ -70,32 +80,31 @@ def _differences(first: Mapping[str, float], row: Mapping[str, float]) -> list[f
     return [value - first[seed] for seed, value in row.items() if seed in first]
 
 
-def _paired(differences: Sequence[float], others: Sequence[Sequence[float]], pairs: int) -> Comparison:
-    own = len(differences) - 1
-    prior = min(_PRIOR, sum(len(other) - 1 for other in others))
-    of_others = fmean(map(variance, others)) if others else 0.0
-    deviation = math.sqrt((prior * of_others + own * variance(differences)) / (prior + own))
+def _paired(
+    differences: Sequence[float], own_variance: float, of_others: float, freedom: int, level: float, pairs: int
+) -> Comparison:
+    """Compare two rows by a moderated t-test; `of_others`: the mean of other rows' variances, with its `freedom`."""
+    own, prior = len(differences) - 1, min(_PRIOR, freedom)
+    deviation = math.sqrt((prior * of_others + own * own_variance) / (prior + own))
     error = deviation / math.sqrt(len(differences))
-    return _comparison(fmean(differences), error, own + prior, len(differences), deviation, pairs)
+    return _comparison(fmean(differences), error, own + prior, len(differences), deviation, level, pairs)
 
 
-def _independent(first: Sequence[float], row: Sequence[float], pairs: int) -> Comparison:
+def _independent(first: Sequence[float], row: Sequence[float], level: float, pairs: int) -> Comparison:
     """Compare two rows by Welch's test."""
     parts = [variance(values) / len(values) for values in (first, row)]
     error = math.sqrt(sum(parts))
     spread = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, row), strict=True))
     degrees = error**4 / spread if spread else 1.0
     deviation = math.sqrt(variance(first) + variance(row))
-    return _comparison(fmean(row) - fmean(first), error, degrees, 0, deviation, pairs)
+    return _comparison(fmean(row) - fmean(first), error, degrees, 0, deviation, level, pairs)
 
 
 def _comparison(
-    difference: float, error: float, degrees: float, seeds: int, deviation: float, pairs: int
+    difference: float, error: float, degrees: float, seeds: int, deviation: float, level: float, pairs: int
 ) -> Comparison:
-    from scipy.stats import t  # comes with MLflow; takes a second to import
-
-    reach = float(t.isf(LEVEL / pairs / 2, degrees)) * error
-    return Comparison(difference, difference - reach, difference + reach, seeds, deviation, pairs)
+    reach = _beyond(level / 2, degrees) * error
+    return Comparison(difference, difference - reach, difference + reach, seeds, deviation, level, pairs)
 
 
 def seeds_to_tell(comparison: Comparison) -> int | None:
@@ -103,10 +112,15 @@ def seeds_to_tell(comparison: Comparison) -> int | None:
 
     None for more than 200.
     """
-    from scipy.stats import t
-
     for seeds in range(2, _MOST_SEEDS + 1):
-        reach = float(t.isf(LEVEL / comparison.pairs / 2, seeds - 1) + t.isf(1 - POWER, seeds - 1))
+        reach = _beyond(comparison.level / 2, seeds - 1) + _beyond(1 - POWER, seeds - 1)
         if abs(comparison.difference) >= reach * comparison.deviation / math.sqrt(seeds):
             return seeds
     return None
+
+
+def _beyond(tail: float, degrees: float) -> float:
+    """Return the value that Student's t distribution exceeds with the probability `tail`."""
+    from scipy.special import stdtrit  # comes with MLflow; scipy.stats takes a second to import
+
+    return -float(stdtrit(degrees, tail))

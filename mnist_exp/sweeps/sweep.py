@@ -16,7 +16,9 @@ from mnist_exp.learning.backend import choose_backend
 from mnist_exp.sweeps import ranking
 from mnist_exp.sweeps.jobs import Stage, run_jobs
 from mnist_exp.sweeps.progress import Progress
+from mnist_exp.sweeps.race import ROUNDS, Race
 from mnist_exp.sweeps.search import check_search_storage, is_search, search_settings
+from mnist_exp.sweeps.statistics import LEVEL
 from mnist_exp.tracking.job import Job, job_name, short_names
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
@@ -30,16 +32,16 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
         InputError: if the store cannot be reached or written.
         SystemExit: with a message, if a job did not finish.
     """
-    tracker, stage = tracker_of(sweep.config.tracking), Stage()
+    tracker, stage = tracker_of(sweep.config.tracking), Stage(jobs=sweep.jobs)
+    race = None
+    if sweep.race is not None:
+        race = Race(sweep.race, objective_direction(sweep.config), sweep.folder, stage)
     choose_backend(sweep.config.backend)
     check_search_storage(sweep, tracker)
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with tracker.open_sweep(sweep, _signature(sweep)) as record:
         try:
-            varied = " ".join(f"{key}={values}" for key, values in sweep.swept.items())
-            print(
-                f"{_number_of_jobs(sweep.jobs)}: {varied or 'no key has several values, such as seed=0,1'}", flush=True
-            )
+            print(_opening(sweep), flush=True)
             settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}", *search_settings(sweep, record)]
             ray = sweep.launcher.get("ray")
             if ray is not None and "working_dir" not in (ray["init"].get("runtime_env") or {}):
@@ -47,9 +49,10 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
                 empty = sweep.folder / ".ray"
                 empty.mkdir(exist_ok=True)
                 settings.append(f"+hydra.launcher.ray.init.runtime_env.working_dir={quoted(str(empty))}")
+            run = partial(run_jobs, record.parent_for_jobs(), stage)
             try:
                 with Progress(record, sweep, stage):
-                    yield StartedSweep(partial(run_jobs, record.parent_for_jobs(), stage), tuple(settings))
+                    yield StartedSweep(run, tuple(settings), race)
             except ValueError as error:
                 statuses = {job.status for job in record.jobs()}
                 if not is_search(sweep) or isinstance(error, InputError) or "FINISHED" in statuses:
@@ -57,14 +60,24 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
                 if not statuses:
                     raise InputError(f"the search cannot start: {error}") from error
                 # Every job failed, and Optuna has no best trial: the ranking says why.
-            jobs = _finish(sweep, record)
+            jobs = _finish(sweep, record, stage, race)
         except BaseException as error:
-            _end_early(sweep, record, error)
+            _end_early(sweep, record, race, error)
             raise
-    if unfinished := _unfinished(sweep, jobs):
+    if unfinished := _unfinished(sweep, stage, jobs):
         raise SystemExit(
-            f"{unfinished} of {sweep.jobs} jobs did not finish; the same command with resume=true retries them"
+            f"{unfinished} of {stage.jobs} jobs did not finish; the same command with resume=true retries them"
         )
+
+
+def _opening(sweep: Sweep) -> str:
+    """Return the first lines of a sweep: its jobs, and what varies."""
+    varied = " ".join(f"{key}={values}" for key, values in sweep.swept.items() if sweep.race is None or key != "seed")
+    if sweep.race is None:
+        return f"{_number_of_jobs(sweep.jobs)}: {varied or 'no key has several values, such as seed=0,1'}"
+    race = sweep.race
+    first = f"A race of {len(race.values)}, {race.seeds} seeds each at first, at most {race.max_jobs} jobs: {varied}"
+    return "\n".join([first, *race.notes])
 
 
 def _signature(sweep: Sweep) -> str:
@@ -73,13 +86,13 @@ def _signature(sweep: Sweep) -> str:
     return signature([identity(sweep.config), sweep.swept, how])
 
 
-def _end_early(sweep: Sweep, record: SweepRecord, error: BaseException) -> None:
+def _end_early(sweep: Sweep, record: SweepRecord, race: Race | None, error: BaseException) -> None:
     """Rank what finished before Ctrl-C, SIGTERM or an error of a launcher."""
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
     try:
         record.stop(status)  # which jobs elsewhere look at
         record.close_jobs()
-        _rank(sweep, record.jobs())
+        _rank(sweep, record, record.jobs(), race)
         record.end(status)
         print(record.describe())
     except Exception as second:  # the first error is the one to show
@@ -87,12 +100,11 @@ def _end_early(sweep: Sweep, record: SweepRecord, error: BaseException) -> None:
     print(f"The sweep is {status}; the same command with resume=true continues it", file=sys.stderr)
 
 
-def _finish(sweep: Sweep, record: SweepRecord) -> list[Job]:
+def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) -> list[Job]:
     record.close_jobs()
     # A search does not go back to what was killed before it was resumed.
     jobs = [job for job in record.jobs() if job.status != "KILLED" or not is_search(sweep)]
-    _rank(sweep, jobs)
-    rows = ranking.rank(jobs, objective_direction(sweep.config))
+    rows = _rank(sweep, record, jobs, race)
     best = ranking.best_job(rows, objective_direction(sweep.config))
     if best is not None:
         _draw(sweep, record, rows)
@@ -100,28 +112,38 @@ def _finish(sweep: Sweep, record: SweepRecord) -> list[Job]:
         _complete_best(sweep, record, best)
         if record.has_model(best) and (text := record.register(best)):
             print(printable(text))
-    record.end("FAILED" if _unfinished(sweep, jobs) else "FINISHED")
+    record.end("FAILED" if _unfinished(sweep, stage, jobs) else "FINISHED")
     print(record.describe())
     return jobs
 
 
-def _unfinished(sweep: Sweep, jobs: Sequence[Job]) -> int:
+def _unfinished(sweep: Sweep, stage: Stage, jobs: Sequence[Job]) -> int:
     """Return how many jobs did not finish. A search may draw a point again, and does not go back to a killed one."""
     failed = sum(job.status in {"FAILED", "RUNNING"} for job in jobs)
-    return failed if is_search(sweep) else sweep.jobs - sum(job.status == "FINISHED" for job in jobs)
+    return failed if is_search(sweep) else max(stage.jobs - sum(job.status == "FINISHED" for job in jobs), 0)
 
 
-def _rank(sweep: Sweep, jobs: Sequence[Job]) -> None:
-    """Print the ranking and write ranking.csv."""
+def _rank(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | None) -> list[ranking.Row]:
+    """Print the ranking and write ranking.csv; return the rows."""
     objective, direction = sweep.config.objective, objective_direction(sweep.config)
-    (sweep.folder / "ranking.csv").write_text(ranking.to_csv(jobs, objective, direction))
     rows = ranking.rank(jobs, direction)
+    rest, raced = ranking.unranked(jobs), None
+    if race is not None and race.rounds:
+        rows = race.standing(rows)
+        raced = ranking.Rounds(LEVEL / ROUNDS, ROUNDS, race.plan.pairs, race.rounds[-1].number)
+    (sweep.folder / "ranking.csv").write_text(ranking.to_csv(rows, rest, objective, direction, raced))
     print(_title(len(jobs), sweep, direction))
-    print(ranking.table(rows, ranking.unranked(jobs), objective))
+    print(ranking.table(rows, rest, objective, raced=raced))
     if is_search(sweep):
-        print("Each row of a search is a single run, and the best of many is lucky too: run the first few with seeds.")
-    elif text := ranking.verdict(rows, tuple(sweep.swept), direction):
+        print(
+            "Each row of a search is a single run, and the best of many is lucky too; with other seeds: "
+            f"-m sweep=race hydra.sweeper.of={record.parent.run_id or 'SWEEP_ID'}"
+        )
+    elif text := ranking.verdict(rows, tuple(sweep.swept), direction, raced):
         print(text)
+    if race is not None and race.rounds:
+        print(race.ending())
+    return rows
 
 
 def _title(jobs: int, sweep: Sweep, direction: str) -> str:

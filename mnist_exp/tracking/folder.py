@@ -15,7 +15,7 @@ from typing import Any
 
 from mnist_exp.config.code_file import CodeFile
 
-_TEXTS = ("config.yaml", "error.txt", "run.log", "ranking.csv", "best.yaml")
+_TEXTS = ("config.yaml", "error.txt", "run.log", "ranking.csv", "race.csv", "best.yaml")
 
 
 @dataclass(frozen=True)

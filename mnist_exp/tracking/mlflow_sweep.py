@@ -136,7 +136,8 @@ class MLflowSweep(SweepRecord):
         page = store.page(self._settings, self._experiment_id, self.parent.run_id)
         return printable(f"Sweep {self.parent.run_id} in experiment {self._settings.experiment}; {page}")
 
-    def _configuration(self, job: Job) -> str:
+    def configuration(self, job: Job) -> str:
+        """Return the config.yaml of a job, as the store has it."""
         return read_artifact(self._client, self._client.get_run(job.run_id), "config.yaml")
 
     def _children(self, condition: str = "") -> Iterator["RecordedRun"]:

@@ -67,6 +67,21 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     )
 
 
+def is_sweep(uri: str, run_id: str) -> bool:
+    """Return whether the store has a sweep with this id.
+
+    Raises:
+        InputError: if there is no such store.
+    """
+    client = store.connect_existing(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return "mnist_exp.sweep" in client.get_run(run_id).data.tags
+    except MlflowException:
+        return False
+
+
 def read_artifact(client: "MlflowClient", run: "Run", name: str) -> str:
     """Return the text of a run's artifact.
 

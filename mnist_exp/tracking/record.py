@@ -129,7 +129,7 @@ class SweepRecord:
         """Record the best job's scores, the objective under its name and as `objective`, and its configuration."""
         assert job.objective is not None
         self.folder.measure(0, {**(job.scores or {}), objective: job.objective, "objective": job.objective})
-        (self.folder.path / "best.yaml").write_text(self._configuration(job))
+        (self.folder.path / "best.yaml").write_text(self.configuration(job))
 
     def folder_of(self, job: Job) -> Folder | None:
         """Return the folder of a job that had a run, if it can be read here."""
@@ -175,7 +175,8 @@ class SweepRecord:
         """Return where to look at the sweep, for the terminal."""
         return f"Files in {self.parent.folder}"
 
-    def _configuration(self, job: Job) -> str:
+    def configuration(self, job: Job) -> str:
+        """Return the config.yaml of a job."""
         return (Path(job.output) / "config.yaml").read_text()
 
 

@@ -18,6 +18,7 @@ from mnist_exp.config.schema import Config, MLflowTracking
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 from mnist_exp.learning.families import CNN, MLP
+from mnist_exp.sweeps.best_rows import best_rows
 
 from ..conftest import QUICK, command
 
@@ -179,7 +180,7 @@ def test_tags_are_added_without_a_plus(typed: list[str]) -> None:
     assert isinstance(tracking, MLflowTracking)
     assert tracking.tags == {"study": "x", "level": 3}
     swept = [*typed, "seed=0,1"]
-    assert sweep_of(compose_values(swept, RunMode.MULTIRUN), swept, None).config.tracking == tracking
+    assert sweep_of(compose_values(swept, RunMode.MULTIRUN), swept, None, best_rows).config.tracking == tracking
 
 
 @pytest.mark.fast

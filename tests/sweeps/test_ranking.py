@@ -134,7 +134,7 @@ def test_a_row_of_a_single_run_is_not_compared() -> None:
 def test_the_number_of_seeds_that_is_named_is_enough() -> None:
     """With so many seeds, a difference of this size is told in about 80 of 100 sweeps."""
     draw = np.random.default_rng(0)
-    found = Comparison(difference=-0.5, low=-1.0, high=0.1, seeds=3, deviation=1.0, pairs=1)
+    found = Comparison(difference=-0.5, low=-1.0, high=0.1, seeds=3, deviation=1.0, level=0.05, pairs=1)
     seeds = seeds_to_tell(found)
     assert seeds is not None
     told = 0
@@ -144,7 +144,7 @@ def test_the_number_of_seeds_that_is_named_is_enough() -> None:
         [one] = compare_with_first([first, row])
         told += one is not None and not one.is_open
     assert 0.7 < told / 300 < 0.9
-    assert seeds_to_tell(Comparison(-0.001, -1.0, 1.0, 3, 1.0, 1)) is None
+    assert seeds_to_tell(Comparison(-0.001, -1.0, 1.0, 3, 1.0, 0.05, 1)) is None
 
 
 def test_a_row_that_cannot_be_told_from_the_first_is_marked() -> None:
@@ -174,7 +174,8 @@ def test_the_table_shows_what_varies_and_failures_last() -> None:
 
 def test_the_csv_has_a_line_a_job_with_its_row() -> None:
     jobs = [job(0.8, a="1", seed="0"), job(0.9, a="1", seed="1"), job(None, "FAILED", "why", a="2", seed="0")]
-    lines = list(csv.DictReader(io.StringIO(to_csv(jobs, "val_accuracy", "maximize"))))
+    text = to_csv(rank(jobs, "maximize"), unranked(jobs), "val_accuracy", "maximize")
+    lines = list(csv.DictReader(io.StringIO(text)))
     assert [line["rank"] for line in lines] == ["1", "1", ""]
     assert [line["seed"] for line in lines] == ["1", "0", "0"]
     assert [line["val_accuracy"] for line in lines] == ["0.9", "0.8", ""]

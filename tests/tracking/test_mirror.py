@@ -118,5 +118,7 @@ def test_runs_that_begin_at_once_with_data_that_no_run_had_before_all_have_it(tm
     with ThreadPoolExecutor(8) as at_once:
         sent = list(at_once.map(lambda folder: mirror(client, experiment_id, folder), folders))
     for number, one in enumerate(sent):
-        [used] = client.get_run(one.run_id).inputs.dataset_inputs
+        inputs = client.get_run(one.run_id).inputs
+        assert inputs is not None
+        [used] = inputs.dataset_inputs
         assert used.dataset.digest == str(number // 8)

@@ -1,0 +1,65 @@
+"""hydra/sweeper=race: runs combinations in rounds, and drops what is beaten; see conf/sweep/race.yaml.
+
+In `hydra_plugins`, since Hydra looks for sweepers nowhere else; it imports this at each start, so nothing heavy here.
+What a race does is in `mnist_exp/sweeps/race.py`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+if "race.yaml" not in ConfigStore.instance().list("hydra/sweeper"):  # as it is where a launcher sent Hydra's state
+    ConfigStore.instance().store(
+        group="hydra/sweeper",
+        name="race",
+        node={
+            "_target_": f"{__name__}.RaceSweeper",
+            "params": None,
+            "seeds": 3,
+            "max_jobs": None,
+            "indifference": 0.004,
+            "of": None,
+            "top": 5,
+        },
+        provider="mnist_exp",
+    )
+
+
+class RaceSweeper(BasicSweeper):
+    """Launches round after round of the race that the task function has, as `command_line.py` makes it."""
+
+    def __init__(self, params: dict[str, str] | None, **_: Any) -> None:
+        super().__init__(None, params)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take the race from the task function, and make the launcher."""
+        self.race = vars(task_function)["race"]
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Run the race with what was typed; return what its jobs did, a list a round."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parsed = parser.parse_overrides([*self._parse_config(), *arguments])
+        fixed = [one.input_line or "" for one in parsed if not one.is_sweep_override()]
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        rounds: list[Sequence[JobReturn]] = []
+
+        def launch(jobs: Sequence[Sequence[str]]) -> list[Any]:
+            assert self.launcher is not None
+            started = sum(map(len, rounds))
+            rounds.append(self.launcher.launch([[*fixed, *job] for job in jobs], initial_job_idx=started))
+            return [job.return_value for job in rounds[-1]]
+
+        self.race.run(launch)
+        return rounds

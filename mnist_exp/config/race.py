@@ -1,0 +1,112 @@
+"""What a race decides between: every combination of what is typed, or the best rows of an earlier sweep."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import product
+from typing import Any
+
+from hydra.types import RunMode
+
+from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.composition import check_composed, compose_values
+from mnist_exp.config.conversion import convert
+from mnist_exp.config.hydra_api import parser_of_conf
+from mnist_exp.config.overrides import Override
+from mnist_exp.config.presets import leaves, may_vary
+from mnist_exp.config.schema import Config, RaceSettings
+from mnist_exp.errors import InputError, show
+from mnist_exp.experiment import NOT_OF_THE_RESULT, BestRows, RacePlan
+
+# Finds the best rows of a sweep in the store of a configuration: by the sweep's id, and how many.
+FindBestRows = Callable[[Config, str, int], BestRows]
+
+_SEEDS_OF_A_GRID = 20  # as many jobs as a grid with them has may be spent, where `max_jobs` does not say
+
+
+def plan_race(
+    sweeper: Mapping[str, Any],
+    varied: Mapping[Override, Sequence[str]],
+    fixed: Sequence[str],
+    code: CodeFile | None,
+    find_best_rows: FindBestRows,
+) -> RacePlan:
+    """Return what a race decides between, and by which rules.
+
+    Args:
+        sweeper: Hydra's settings of it, as `conf/sweep/race.yaml` has them.
+        varied: what has several values, and these.
+        fixed: what was typed with one value.
+        code: the file of the user's own.
+        find_best_rows: for `of`.
+
+    Raises:
+        InputError: for a seed, fewer than two combinations, too few jobs for the first round, or an earlier sweep that
+            cannot be used.
+    """
+    own = {key: value for key, value in sweeper.items() if key not in ("_target_", "params")}
+    if own.get("of") is not None:
+        own["of"] = str(own["of"])  # an id may have digits only
+    settings: RaceSettings = convert(RaceSettings, own, "hydra.sweeper")
+    for override in [*varied, *map(Override.of, fixed)]:
+        if override.key == "seed":
+            raise InputError(
+                f"{override.text}: a race chooses the seeds; hydra.sweeper.seeds=3 is how many each has at first"
+            )
+    seen: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+    if settings.of is None:
+        combinations = [list(zip(varied, samples, strict=True)) for samples in product(*varied.values())]
+        values: list[Mapping[str, str]] = [{one.key: value for one, value in chosen} for chosen in combinations]
+        overrides = [[one.set_to(value) for one, value in chosen] for chosen in combinations]
+    else:
+        config = check_composed(compose_values(fixed, RunMode.RUN), code)
+        best = find_best_rows(config, settings.of, settings.top)
+        if varied:
+            text = next(iter(varied)).text
+            raise InputError(f"{text}: the combinations are those of hydra.sweeper.of; leave out one of the two")
+        _check_rows(best.values, settings.of, [Override.of(text).key for text in fixed])
+        notes = tuple(_unlike(best, config, settings.of))
+        values, seen = list(best.values), best.seeds
+        overrides = [[f"{key}={value}" for key, value in row.items()] for row in values]
+    if len(values) < 2:
+        raise InputError("sweep=race: needs at least two combinations, such as -m sweep=race model.hidden=16,32")
+    max_jobs = settings.max_jobs or max(_SEEDS_OF_A_GRID, settings.seeds) * len(values)
+    if max_jobs < (first := settings.seeds * len(values)):
+        raise InputError(
+            f"hydra.sweeper.max_jobs={max_jobs}: must be at least {first}: {settings.seeds} seeds of each of "
+            f"{len(values)} combinations"
+        )
+    return RacePlan(overrides, values, settings.seeds, max_jobs, settings.indifference, seen, notes)
+
+
+def _check_rows(rows: Sequence[Mapping[str, str]], of: str, typed: Sequence[str]) -> None:
+    """Check that the rows of a store set nothing that a preset from elsewhere may not, and nothing that is typed too.
+
+    Raises:
+        InputError: naming the key.
+    """
+    said = f"hydra.sweeper.of={of}"
+    for key, value in ((key, value) for row in rows for key, value in row.items()):
+        if key in typed:
+            raise InputError(f"{key}: varies among the best rows of {said}; leave it out")
+        if not may_vary(key, value) or parser_of_conf().parse_override(f"{key}={value}").is_sweep_override():
+            raise InputError(f"{said}: {key}={value}: a sweep in a store may not set this; type the values yourself")
+
+
+def _unlike(best: BestRows, config: Config, of: str) -> Iterator[str]:
+    """Return in what the configuration differs from that of the earlier sweep, a line a key."""
+    varied = {"seed", *(key for row in best.values for key in row)}
+    before, now = _flat(best.configuration, varied), _flat(asdict(config), varied)
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            yield f"{key} is {now.get(key, 'not there')}; in {of} it was {before.get(key, 'not there')}"
+
+
+def _flat(values: Mapping[str, Any], without: set[str]) -> dict[str, str]:
+    """Return what can change a result, keys joined by dots, without some keys and what is below them."""
+    own = {key: value for key, value in values.items() if key not in NOT_OF_THE_RESULT}
+    return {
+        ".".join(path): show(value)
+        for path, value in leaves(own)
+        if not any(".".join(path[:length]) in without for length in range(1, len(path) + 1))
+    }

@@ -1,0 +1,42 @@
+"""The best rows of a sweep that was run before, for a race between them."""
+
+import os
+from pathlib import Path
+
+from mnist_exp.config.presets import parse_values
+from mnist_exp.config.schema import Config, objective_direction
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import BestRows
+from mnist_exp.redaction import shown_address
+from mnist_exp.sweeps import ranking
+from mnist_exp.tracking.reading import is_sweep
+from mnist_exp.tracking.record import Parent
+from mnist_exp.tracking.tracker import stored, tracker_of
+
+
+def best_rows(config: Config, sweep: str, top: int) -> BestRows:
+    """Read a sweep or search from the store; return its best rows, with the seeds that these have run.
+
+    Args:
+        config: where the store is, and what ranks.
+        sweep: MLflow's id of the parent run.
+        top: how many rows.
+
+    Raises:
+        InputError: if there is no such sweep, nothing in it has finished, or it was ranked by another objective.
+    """
+    said = f"hydra.sweeper.of={sweep}"
+    tracking = stored(config.tracking)
+    if not is_sweep(tracking.uri, sweep):
+        raise InputError(f"{said}: no such sweep in {shown_address(tracking.uri)}; a sweep prints its id at its end")
+    record = tracker_of(tracking).join_sweep(Parent(sweep, tracking, (), Path(), Path.cwd(), os.getpid()))
+    rows = ranking.rank(record.jobs(), objective_direction(config))[:top]
+    if not rows:
+        raise InputError(f"{said}: has no finished job")
+    configuration = parse_values(record.configuration(rows[0].jobs[0]), said)
+    if (ranked_by := configuration.get("objective")) != config.objective:
+        raise InputError(f"objective={config.objective}: {said} was ranked by {ranked_by}; type objective={ranked_by}")
+    fixed = str(configuration.get("seed"))  # where it does not vary
+    seeds = {job.values.get("seed", fixed) for row in rows for job in row.jobs}
+    values = [{key: value for key, value in row.values.items() if key != "seed"} for row in rows]
+    return BestRows(values, frozenset(int(seed) for seed in seeds if seed.isdecimal()), configuration)

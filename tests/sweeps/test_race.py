@@ -1,0 +1,275 @@
+"""Races: replayed on known scores, and run on real MNIST in real stores."""
+
+import csv
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mnist_exp.experiment import RacePlan
+from mnist_exp.sweeps.race import ROUNDS, Round, play
+
+from ..conftest import command, installed, start, store, sweep_in, wait_for_line
+from .race_replays import RACES, hard_bank, real_bank, replay
+
+# Three widths, of which the smallest is beaten at once, on 2,000 images; two rounds.
+THREE = (
+    "sweep=race",
+    "model.hidden=2,24,32",
+    "optimizer.learning_rate=0.03",
+    "dataset.limit=2500",
+    "dataset.validation=500",
+    "training.epochs=2",
+    "training.batch_size=100",
+    "hydra.sweeper.max_jobs=13",
+)
+
+
+def plan(combinations: int, **rules: float) -> RacePlan:
+    values = [{"a": str(place)} for place in range(combinations)]
+    given = {"seeds": 3, "max_jobs": 20 * combinations, "indifference": 0.0, **rules}
+    return RacePlan([[]] * combinations, values, int(given["seeds"]), int(given["max_jobs"]), given["indifference"])
+
+
+def raced(
+    rules: RacePlan, means: Sequence[float | None], spread: float = 0.0, direction: str = "maximize"
+) -> list[Round]:
+    """A race in which each combination scores its mean, and by the seed up to `spread` more or less."""
+
+    def launch(jobs: Sequence[tuple[int, int]]) -> list[float | None]:
+        swings = [spread * ((seed * 7 + 3 * place) % 5 - 2) / 2 for place, seed in jobs]
+        return [
+            None if (mean := means[place]) is None else mean + swing
+            for (place, _), swing in zip(jobs, swings, strict=True)
+        ]
+
+    return list(play(rules, direction, launch))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_a_clear_best_is_found_in_the_first_round(direction: str) -> None:
+    [only] = raced(plan(4), [0.2, 0.9, 0.5, 0.1], spread=0.001, direction=direction)
+    assert only.left == ((1,) if direction == "maximize" else (3,))
+    assert (only.end, only.jobs, only.seeds, len(only.beaten)) == ("decided", 12, 3, 3)
+
+
+@pytest.mark.fast
+def test_seeds_go_to_what_is_open_until_no_jobs_are_left() -> None:
+    rounds = raced(plan(3, max_jobs=30), [0.9, 0.9001, 0.1], spread=0.01)
+    assert [one.beaten for one in rounds] == [(2,), (), (), (), ()]
+    assert [one.jobs for one in rounds] == [9, 13, 17, 23, 29]  # and the next would be for one of the two alone
+    assert [one.seeds for one in rounds] == [3, 5, 7, 10, 13]
+    assert [one.end for one in rounds] == [None, None, None, None, "spent"]
+
+
+@pytest.mark.fast
+def test_a_race_has_an_end() -> None:
+    rounds = raced(plan(2, max_jobs=10**9), [0.9, 0.9], spread=0.01)
+    assert (len(rounds), rounds[-1].end) == (ROUNDS, "rounds")
+
+
+@pytest.mark.fast
+def test_what_does_not_matter_is_not_decided() -> None:
+    means = [0.9, 0.9001, 0.1]
+    assert raced(plan(3, indifference=0.0), means, spread=0.001)[-1].end == "spent"
+    last = raced(plan(3, indifference=0.01), means, spread=0.001)[-1]
+    assert (last.end, set(last.left), last.number) == ("indifferent", {0, 1}, 1)
+    apart = raced(plan(2, indifference=0.01), [0.9, 0.88], spread=0.02)
+    assert apart[-1].end == "decided"  # is not called alike while it may be
+
+
+@pytest.mark.fast
+def test_a_combination_that_fails_is_dropped() -> None:
+    rounds = raced(plan(3), [None, 0.9, float("nan")])
+    assert (rounds[0].failed, rounds[0].left, rounds[0].end) == ((0, 2), (1,), "decided")
+    assert raced(plan(2), [None, None])[-1].end == "failed"
+
+
+@pytest.mark.fast
+def test_replayed_races_keep_the_best_and_save_jobs() -> None:
+    real = real_bank()
+    one, hard, same = replay(real, 40), replay(hard_bank(real), 20), replay(real, 100, permuted=True)
+    assert one.best_kept >= 0.95
+    assert one.ended >= 0.9
+    assert one.left <= 3
+    assert one.jobs <= 0.35
+    assert hard.best_kept >= 0.95
+    assert same.something_beaten <= 0.1  # 5 % of five hundred: below
+
+
+@pytest.mark.slow
+def test_five_hundred_replays() -> None:
+    real = real_bank()
+    one = replay(real, RACES)
+    assert one.best_kept >= 0.95
+    assert one.ended >= 0.9
+    assert one.left <= 3
+    assert one.jobs <= 0.35
+    assert replay(hard_bank(real), RACES).best_kept >= 0.95
+    assert replay(real, RACES, permuted=True).something_beaten <= 0.05
+
+
+def race_csv(folder: Path) -> list[dict[str, str]]:
+    """The newest race in a folder, a line a combination and round."""
+    newest = max(folder.glob("multirun/*/*/race.csv"), key=lambda path: path.stat().st_mtime)
+    return list(csv.DictReader(newest.read_text().splitlines()))
+
+
+def decisions(folder: Path) -> list[tuple[str, str, str]]:
+    return [(line["round"], line["model.hidden"], line["outcome"]) for line in race_csv(folder)]
+
+
+@pytest.fixture(scope="module")
+def race_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a race ran from start to end."""
+    folder = tmp_path_factory.mktemp("race")
+    done = command("-m", *THREE, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+def test_a_race_drops_what_is_beaten_and_says_so(race_folder: Path, tmp_path: Path) -> None:
+    parent, jobs = sweep_in(race_folder)
+    assert parent.info.status == "FINISHED"
+    assert decisions(race_folder)[2] == ("1", "2", "beaten")
+    assert {hidden for number, hidden, _ in decisions(race_folder) if number == "2"} == {"24", "32"}
+    assert len(jobs) == 9 + 4
+    assert sorted(job.data.params["seed"] for job in jobs) == sorted([*"000111222", *"3344"])
+    recorded = Path(store(race_folder).download_artifacts(parent.info.run_id, "race.csv", str(tmp_path)))
+    assert list(csv.DictReader(recorded.read_text().splitlines())) == race_csv(race_folder)
+    lines = (race_folder / "stdout").read_text().splitlines()
+    swept = "model.hidden=2,24,32"
+    assert lines[0] == f"A race of 3, 3 seeds each at first, at most 13 jobs: {swept}"
+    assert "Round 1, 3 seeds each: 1 of 3 beaten; hidden=" in "\n".join(lines)
+    [beaten] = [line for line in lines if "round 1" in line]
+    assert beaten.split()[:2] == ["3", "2"]
+    [ending] = [line for line in lines if line.startswith("13 jobs in 2 rounds; 5 seeds of all 3 combinations")]
+    assert "would take 15" in ending
+    assert "cannot be told apart (corrected for 3 pairs and 10 rounds)" in "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_a_race_that_is_killed_goes_on_to_the_same_end(race_folder: Path, tmp_path: Path) -> None:
+    process = start("-m", *THREE, cwd=tmp_path)
+    wait_for_line(process, "5 of 9 done")
+    process.kill()
+    process.communicate(timeout=60)
+    done = command("-m", *THREE, "resume=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert race_csv(tmp_path) == race_csv(race_folder)
+    parent, jobs = sweep_in(tmp_path)
+    assert parent.info.status == "FINISHED"
+    finished = [job.data.tags["mnist_exp.swept"] for job in jobs if job.info.status == "FINISHED"]
+    assert len(finished) == len(set(finished)) == 13
+    more = command("-m", *THREE[:-1], "hydra.sweeper.max_jobs=17", "resume=true", cwd=tmp_path)
+    assert more.returncode == 0, more.stderr
+    assert "13 of its jobs finished before" in more.stdout
+    assert decisions(tmp_path)[: len(decisions(race_folder))] == decisions(race_folder)
+    assert len(runs_of(tmp_path)) == 17
+
+
+def runs_of(folder: Path) -> set[str]:
+    return {job.data.tags["mnist_exp.swept"] for job in sweep_in(folder)[1] if job.info.status == "FINISHED"}
+
+
+@pytest.mark.slow
+def test_an_interrupted_race_ranks_what_finished(tmp_path: Path) -> None:
+    process = start("-m", *THREE, "training.epochs=2", cwd=tmp_path)
+    wait_for_line(process, "Round 1, 3 seeds each")
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "It was not over." in stdout
+    parent, _ = sweep_in(tmp_path)
+    assert parent.info.status == "KILLED"
+
+
+@pytest.mark.slow
+def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
+    sweep = ("-m", "model.hidden=2,24,32", "seed=0,1", *THREE[2:-1])
+    assert command(*sweep, cwd=tmp_path).returncode == 0
+    parent, _ = sweep_in(tmp_path)
+    of = f"hydra.sweeper.of={parent.info.run_id}"
+    race = ("-m", "sweep=race", of, "hydra.sweeper.top=2", *THREE[2:-1], "tracking.experiment=mnist_exp")
+    done = command(*race, "training.epochs=1", "hydra.sweeper.max_jobs=6", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"training.epochs is 1; in {parent.info.run_id} it was 2" in done.stdout.splitlines()
+    ran = race_csv(tmp_path)
+    assert {line["model.hidden"] for line in ran} == {"24", "32"}
+    client = store(tmp_path)
+    newest = client.search_runs([parent.info.experiment_id], order_by=["attributes.start_time DESC"], max_results=6)
+    assert {run.data.params["seed"] for run in newest} == {"2", "3", "4"}
+    none = command("-m", "sweep=race", "hydra.sweeper.of=abc", cwd=tmp_path)
+    assert none.stderr.startswith("hydra.sweeper.of=abc: no such sweep in sqlite:///mlflow.db; ")
+    other = command(*race, "objective=val_loss", cwd=tmp_path)
+    assert (other.returncode, other.stderr.strip()) == (
+        1,
+        f"objective=val_loss: {of} was ranked by val_accuracy; type objective=val_accuracy",
+    )
+    typed = command(*race, "model.hidden=8", cwd=tmp_path)
+    assert "model.hidden: varies among the best rows of" in typed.stderr
+    client.set_tag(newest[0].info.run_id, "mlflow.parentRunId", parent.info.run_id)
+    client.set_tag(newest[0].info.run_id, "mnist_exp.swept", '{"training.callbacks": "${oc.env:HOME}"}')
+    client.log_metric(newest[0].info.run_id, "objective", 2.0)
+    hostile = command(*race, cwd=tmp_path)
+    assert hostile.returncode == 1
+    assert "a sweep in a store may not set this" in hostile.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["seed=1"], "seed=1: a race chooses the seeds; hydra.sweeper.seeds=3 is how many each has at first"),
+        (["seed=1,2"], "seed=1,2: a race chooses the seeds"),
+        (["hydra.sweeper.seeds=1"], "hydra.sweeper.seeds=1: must be a whole number, at least 2"),
+        (["hydra.sweeper.max_jobs=5"], "hydra.sweeper.max_jobs=5: must be at least 6: 3 seeds of each of 2"),
+        (["hydra.sweeper.indifference=-1"], "hydra.sweeper.indifference=-1: must be a number, at least 0"),
+        (["hydra.sweeper.of=abc", "tracking=none"], "tracking=none: has no store to read"),
+        (["hydra.sweeper.sedes=3"], "hydra.sweeper.sedes=3: "),
+        (["model.hidden=0,16"], "model.hidden=0: must be"),
+    ],
+)
+def test_what_a_race_cannot_do_is_said_at_once(tmp_path: Path, typed: list[str], message: str) -> None:
+    hidden = [] if any("hidden" in text for text in typed) else ["model.hidden=16,32"]
+    done = command("-m", "sweep=race", *hidden, *typed, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "multirun").exists()
+
+
+def test_a_race_needs_something_to_decide(tmp_path: Path) -> None:
+    done = command("-m", "sweep=race", cwd=tmp_path)
+    assert done.stderr.startswith("sweep=race: needs at least two combinations")
+    unknown = command("-m", "sweep=race", "hydra.sweeper.of=abc", cwd=tmp_path)
+    assert unknown.stderr.startswith("tracking.uri=sqlite:///mlflow.db: no such store")
+    assert unknown.stderr.count("\n") == 1
+
+
+LAUNCHERS = [
+    pytest.param("joblib", marks=pytest.mark.skipif(not installed("hydra-joblib-launcher"), reason="needs joblib")),
+    pytest.param("ray", marks=pytest.mark.skipif(not installed("hydra-ray-launcher"), reason="needs Ray")),
+]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_other_launchers_decide_the_same(race_folder: Path, tmp_path: Path, launcher: str) -> None:
+    done = command("-m", *THREE, f"hydra/launcher={launcher}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert race_csv(tmp_path) == race_csv(race_folder)
+
+
+@pytest.mark.slow
+def test_a_stack_decides_as_single_jobs_do(tmp_path: Path) -> None:
+    for launcher in ("basic", "stacked"):
+        folder = tmp_path / launcher
+        folder.mkdir()
+        done = command("-m", *THREE, "backend=jax", f"hydra/launcher={launcher}", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    assert decisions(tmp_path / "basic") == decisions(tmp_path / "stacked")
+    processes = {job.data.tags["mnist_exp.process"] for job in sweep_in(tmp_path / "stacked")[1]}
+    assert str(os.getpid()) not in processes
