@@ -10,7 +10,6 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -35,21 +34,17 @@ if "race.yaml" not in ConfigStore.instance().list("hydra/sweeper"):  # as it is 
 class RaceSweeper(BasicSweeper):
     """Launches round after round of the race that the task function has, as `command_line.py` makes it."""
 
-    def __init__(self, params: dict[str, str] | None, **_: Any) -> None:
-        super().__init__(None, params)
+    def __init__(self, **_: Any) -> None:
+        super().__init__(None)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take the race from the task function, and make the launcher."""
-        self.race = vars(task_function)["race"]
+        """Take the race from the task function, which goes to the processes of jobs, and make the launcher."""
+        self.race = vars(task_function).pop("race")
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
-    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        """Run the race with what was typed; return what its jobs did, a list a round."""
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:  # noqa: ARG002
+        """Run the race, which knows what was typed; return what its jobs did, a list a round."""
         assert self.config is not None
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides([*self._parse_config(), *arguments])
-        fixed = [one.input_line or "" for one in parsed if not one.is_sweep_override()]
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -58,7 +53,7 @@ class RaceSweeper(BasicSweeper):
         def launch(jobs: Sequence[Sequence[str]]) -> list[Any]:
             assert self.launcher is not None
             started = sum(map(len, rounds))
-            rounds.append(self.launcher.launch([[*fixed, *job] for job in jobs], initial_job_idx=started))
+            rounds.append(self.launcher.launch([list(job) for job in jobs], initial_job_idx=started))
             return [job.return_value for job in rounds[-1]]
 
         self.race.run(launch)

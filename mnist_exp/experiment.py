@@ -73,9 +73,9 @@ class BestRows:
 class RacePlan:
     """What a race decides between, and by which rules.
 
-    `overrides` and `values`: of each combination what one would type for it, and what varies, by full key. `seeds`: of
-    each in the first round. `seen`: the seeds that the race may not use. `max_jobs`: of the whole race. `indifference`:
-    the difference in the objective that does not matter. `notes`: lines to show at its start.
+    `overrides` and `values`: of each combination all that one would type for it, and what varies, by full key.
+    `seeds`: of each in the first round. `seen`: the seeds that the race may not use. `max_jobs`: of the whole race.
+    `indifference`: the difference in the objective that does not matter. `notes`: lines to show at its start.
     """
 
     overrides: Sequence[Sequence[str]]
@@ -100,8 +100,8 @@ class RacePlan:
 class Sweep:
     """Several jobs, as typed and as a preset has it.
 
-    `overrides`: typed, `tracking` and `hydra` aside. `swept`: what was typed for each key that varies. `jobs`: their
-    number; of a race, in its first round. `config`: the first job's. `watches_test_set`: whether any job does.
+    `overrides`: typed, `tracking` and `hydra` aside. `swept`: the values of each key that varies. `jobs`: their number;
+    of a race, in its first round. `config`: the first job's. `watches_test_set`: whether any job does.
     `folder`: for the sweep's own files, the jobs' folders in it. `sweeper`, `launcher`: Hydra's settings of them.
     `race`: None for all other sweeps.
     """

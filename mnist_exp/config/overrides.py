@@ -9,6 +9,9 @@ from os import PathLike
 
 from mnist_exp.errors import InputError
 
+# Parts of the configuration that all jobs of a sweep share.
+SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "backend", "code")
+
 
 @dataclass(frozen=True)
 class Override:

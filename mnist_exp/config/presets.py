@@ -202,6 +202,8 @@ def _is_of_sweeper(path: Sequence[str], value: Any) -> bool:
     match path:
         case ["hydra", "sweeper", "storage"]:
             return value is None or _STORAGE.fullmatch(str(value)) is not None
+        case ["hydra", "sweeper", "of"]:  # a sweep in the store of whoever types the preset's name
+            return value is None
         case ["hydra", "sweeper", key]:
             return key in _SWEEPER_KEYS
         case ["hydra", "sweeper", "sampler", "seed"]:

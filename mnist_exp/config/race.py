@@ -11,7 +11,7 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import check_composed, compose_values
 from mnist_exp.config.conversion import convert
 from mnist_exp.config.hydra_api import parser_of_conf
-from mnist_exp.config.overrides import Override
+from mnist_exp.config.overrides import SHARED_BY_JOBS, Override
 from mnist_exp.config.presets import leaves, may_vary
 from mnist_exp.config.schema import Config, RaceSettings
 from mnist_exp.errors import InputError, show
@@ -43,10 +43,10 @@ def plan_race(
         InputError: for a seed, fewer than two combinations, too few jobs for the first round, or an earlier sweep that
             cannot be used.
     """
-    own = {key: value for key, value in sweeper.items() if key not in ("_target_", "params")}
-    if own.get("of") is not None:
-        own["of"] = str(own["of"])  # an id may have digits only
-    settings: RaceSettings = convert(RaceSettings, own, "hydra.sweeper")
+    given = {key: value for key, value in sweeper.items() if key not in ("_target_", "params")}
+    if given.get("of") is not None:
+        given["of"] = str(given["of"])  # an id may have digits only
+    settings: RaceSettings = convert(RaceSettings, given, "hydra.sweeper")
     for override in [*varied, *map(Override.of, fixed)]:
         if override.key == "seed":
             raise InputError(
@@ -57,19 +57,21 @@ def plan_race(
     if settings.of is None:
         combinations = [list(zip(varied, samples, strict=True)) for samples in product(*varied.values())]
         values: list[Mapping[str, str]] = [{one.key: value for one, value in chosen} for chosen in combinations]
-        overrides = [[one.set_to(value) for one, value in chosen] for chosen in combinations]
+        own = [[one.set_to(value) for one, value in chosen] for chosen in combinations]
+    elif varied:
+        text = next(iter(varied)).text
+        raise InputError(f"{text}: the combinations are those of hydra.sweeper.of; leave out one of the two")
     else:
-        config = check_composed(compose_values(fixed, RunMode.RUN), code)
-        best = find_best_rows(config, settings.of, settings.top)
-        if varied:
-            text = next(iter(varied)).text
-            raise InputError(f"{text}: the combinations are those of hydra.sweeper.of; leave out one of the two")
+        best = find_best_rows(_composed(fixed, code), settings.of, settings.top)
         _check_rows(best.values, settings.of, [Override.of(text).key for text in fixed])
-        notes = tuple(_unlike(best, config, settings.of))
         values, seen = list(best.values), best.seeds
-        overrides = [[f"{key}={value}" for key, value in row.items()] for row in values]
+        own = [[f"{key}={value}" for key, value in row.items()] for row in values]
+        notes = tuple(_unlike(best, _composed([*fixed, *own[0]], code), settings.of))
     if len(values) < 2:
-        raise InputError("sweep=race: needs at least two combinations, such as -m sweep=race model.hidden=16,32")
+        found = "has one row only" if settings.of else "needs at least two combinations, such as model.hidden=16,32"
+        raise InputError(f"{f'hydra.sweeper.of={settings.of}' if settings.of else 'sweep=race'}: {found}")
+    shared = [text for text in fixed if not Override.of(text).is_below("hydra")]
+    overrides = [[*shared, *combination] for combination in own]
     max_jobs = settings.max_jobs or max(_SEEDS_OF_A_GRID, settings.seeds) * len(values)
     if max_jobs < (first := settings.seeds * len(values)):
         raise InputError(
@@ -79,8 +81,12 @@ def plan_race(
     return RacePlan(overrides, values, settings.seeds, max_jobs, settings.indifference, seen, notes)
 
 
+def _composed(overrides: Sequence[str], code: CodeFile | None) -> Config:
+    return check_composed(compose_values(overrides, RunMode.RUN), code)
+
+
 def _check_rows(rows: Sequence[Mapping[str, str]], of: str, typed: Sequence[str]) -> None:
-    """Check that the rows of a store set nothing that a preset from elsewhere may not, and nothing that is typed too.
+    """Check that the rows of a store set nothing that a preset may not vary, and nothing that is typed too.
 
     Raises:
         InputError: naming the key.
@@ -89,8 +95,13 @@ def _check_rows(rows: Sequence[Mapping[str, str]], of: str, typed: Sequence[str]
     for key, value in ((key, value) for row in rows for key, value in row.items()):
         if key in typed:
             raise InputError(f"{key}: varies among the best rows of {said}; leave it out")
-        if not may_vary(key, value) or parser_of_conf().parse_override(f"{key}={value}").is_sweep_override():
+        own = Override.of(f"{key}={value}")
+        if not may_vary(key, value) or own.is_below(*SHARED_BY_JOBS) or _has_several_values(own):
             raise InputError(f"{said}: {key}={value}: a sweep in a store may not set this; type the values yourself")
+
+
+def _has_several_values(override: Override) -> bool:
+    return bool(parser_of_conf().parse_override(override.text).is_sweep_override())
 
 
 def _unlike(best: BestRows, config: Config, of: str) -> Iterator[str]:
@@ -99,7 +110,7 @@ def _unlike(best: BestRows, config: Config, of: str) -> Iterator[str]:
     before, now = _flat(best.configuration, varied), _flat(asdict(config), varied)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
-            yield f"{key} is {now.get(key, 'not there')}; in {of} it was {before.get(key, 'not there')}"
+            yield f"{key} is {now.get(key, 'not set')}; in {of} it was {before.get(key, 'not set')}"
 
 
 def _flat(values: Mapping[str, Any], without: set[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import check_composed, check_output, compose_values
 from mnist_exp.config.hydra_api import parser_of_conf
-from mnist_exp.config.overrides import Override, of_the_experiment
+from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
 from mnist_exp.config.race import FindBestRows, plan_race
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
@@ -39,22 +39,28 @@ def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None, 
     parser = parser_of_conf()
     preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
     parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(overrides)]}
+    kind = composed.hydra.runtime.choices.get("hydra/sweeper")
+    for one in parsed.values():
+        if kind in ("basic", "race") and one.is_sweep_override() and not one.is_discrete_sweep():
+            raise InputError(
+                f"{one.input_line}: is a range to draw from, for sweep=random or sweep=optuna; here, list values: "
+                f"{one.get_key_element()}=A,B"
+            )
     varied = {Override.of(one.input_line or ""): _samples(one) for one in parsed.values() if one.is_sweep_override()}
     fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
     for override, samples in varied.items():
-        if override.is_below("tracking", "hydra", "objective", "direction", "resume", "backend", "code"):
+        if override.is_below(*SHARED_BY_JOBS):
             raise InputError(f"{override.key}: must have one value, which all jobs of a sweep share")
         if not samples:
             raise InputError(f"{override.text}: has no value; type at least one, such as {override.key}=0,1")
         if len(set(samples)) < len(samples):
             raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
-    is_race = composed.hydra.runtime.choices.get("hydra/sweeper") == "race"
-    race = plan_race(sweeper, varied, fixed, code, find_best_rows) if is_race else None
+    race = plan_race(sweeper, varied, fixed, code, find_best_rows) if kind == "race" else None
     first = {override: samples[0] for override, samples in varied.items()}
     jobs = [first, *(first | {override: sample} for override, samples in varied.items() for sample in samples[1:])]
-    each_value_once = [[one.set_to(value) for one, value in job.items()] for job in jobs]
+    each_value_once = [[*fixed, *(one.set_to(value) for one, value in job.items())] for job in jobs]
     checked = race.overrides if race is not None and not varied else each_value_once
-    configs = [check_composed(compose_values([*fixed, *job], RunMode.RUN), code) for job in checked]
+    configs = [check_composed(compose_values(job, RunMode.RUN), code) for job in checked]
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
         if any(config.backend != "jax" for config in configs):
             raise InputError("hydra/launcher=stacked: trains jobs as one program, which needs backend=jax")
@@ -69,7 +75,7 @@ def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None, 
     jobs_in_all = sweeper.get("n_trials") or math.prod(map(len, varied.values()))
     if race is not None:
         swept = {key: ",".join(dict.fromkeys(row[key] for row in race.values)) for key in race.values[0]}
-        swept, jobs_in_all = swept | {"seed": "a race"}, race.seeds * len(race.values)
+        swept, jobs_in_all = swept | {"seed": "as the race goes"}, race.seeds * len(race.values)
     return Sweep(
         overrides=of_the_experiment(overrides),
         swept=swept,

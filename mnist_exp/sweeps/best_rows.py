@@ -1,15 +1,16 @@
 """The best rows of a sweep that was run before, for a race between them."""
 
 import os
+import re
 from pathlib import Path
 
 from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import Config, objective_direction
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import BestRows
 from mnist_exp.redaction import shown_address
 from mnist_exp.sweeps import ranking
-from mnist_exp.tracking.reading import is_sweep
+from mnist_exp.tracking.reading import experiment_of_sweep
 from mnist_exp.tracking.record import Parent
 from mnist_exp.tracking.tracker import stored, tracker_of
 
@@ -23,12 +24,16 @@ def best_rows(config: Config, sweep: str, top: int) -> BestRows:
         top: how many rows.
 
     Raises:
-        InputError: if there is no such sweep, nothing in it has finished, or it was ranked by another objective.
+        InputError: if there is no such sweep, nothing in it has finished, or it was ranked by another objective, or
+            varied nothing but the seed.
     """
     said = f"hydra.sweeper.of={sweep}"
     tracking = stored(config.tracking)
-    if not is_sweep(tracking.uri, sweep):
+    experiment = experiment_of_sweep(tracking.uri, sweep)
+    if experiment is None:
         raise InputError(f"{said}: no such sweep in {shown_address(tracking.uri)}; a sweep prints its id at its end")
+    if experiment != tracking.experiment:
+        raise InputError(f"{said}: is in another experiment; type tracking.experiment={printable(experiment)}")
     record = tracker_of(tracking).join_sweep(Parent(sweep, tracking, (), Path(), Path.cwd(), os.getpid()))
     rows = ranking.rank(record.jobs(), objective_direction(config))[:top]
     if not rows:
@@ -39,4 +44,6 @@ def best_rows(config: Config, sweep: str, top: int) -> BestRows:
     fixed = str(configuration.get("seed"))  # where it does not vary
     seeds = {job.values.get("seed", fixed) for row in rows for job in row.jobs}
     values = [{key: value for key, value in row.values.items() if key != "seed"} for row in rows]
-    return BestRows(values, frozenset(int(seed) for seed in seeds if seed.isdecimal()), configuration)
+    if not values[0] or any(row.keys() != values[0].keys() for row in values):
+        raise InputError(f"{said}: its jobs do not differ in the same keys")
+    return BestRows(values, frozenset(int(seed) for seed in seeds if re.fullmatch("[0-9]{1,10}", seed)), configuration)

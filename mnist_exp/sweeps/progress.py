@@ -88,12 +88,12 @@ class Progress:
 
     def _counts(self) -> str:
         done = len(self._before) + self._ended
-        text = f"{done} of {self._stage.jobs} done"
+        text = f"{done} of {max(done, self._stage.jobs)} done"
         left = max(self._stage.jobs - done, 0)
         elapsed = time.monotonic() - self._start
         # The first job of all also waits for TensorFlow, so what it took says little unless it was long; nor does when
         # jobs of a stack end, which they do together.
-        unsaid = self._stacked or self._sweep.race is not None  # how many rounds there will be, nobody knows
+        unsaid = self._stacked or self._sweep.race is not None  # nobody knows how many rounds there will be
         if not left or not self._ended or (self._ended == 1 and elapsed < 60) or unsaid:
             return text
         seconds = elapsed / self._ended * left

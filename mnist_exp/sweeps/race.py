@@ -10,7 +10,7 @@ from statistics import fmean
 
 from mnist_exp.experiment import RacePlan
 from mnist_exp.sweeps.jobs import Stage
-from mnist_exp.sweeps.ranking import Row
+from mnist_exp.sweeps.ranking import Rounds, Row
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
 from mnist_exp.tracking.job import job_name
 
@@ -115,18 +115,26 @@ class Race:
             self.stage.news.append(_line(self, one))
 
     def standing(self, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows of a ranking as the race has them: what is left first, what was dropped last before others.
+        """Return the rows of a ranking as the race has them: the ones left, then the beaten, then those that failed.
 
         Args:
             rows: best first.
+
+        Returns:
+            All of them; of the beaten, those of the latest round first.
         """
-        dropped = {
-            tuple(sorted(self.plan.values[place].items())): one.number
-            for one in self.rounds
-            for place in (*one.beaten, *one.failed)
-        }
-        stood = [replace(row, dropped=dropped.get(_key(row))) for row in rows]
-        return sorted(stood, key=lambda row: -math.inf if row.dropped is None else -row.dropped)
+        places = {tuple(sorted(values.items())): place for place, values in enumerate(self.plan.values)}
+        beaten = {place: one.number for one in self.rounds for place in one.beaten}
+        failed = {place: one.number for one in self.rounds for place in one.failed}
+        stood = []
+        for row in rows:
+            place = places[tuple(sorted((key, value) for key, value in row.values.items() if key != "seed"))]
+            stood.append(replace(row, dropped=(beaten | failed).get(place), failed=place in failed))
+        return sorted(stood, key=lambda row: (row.failed, -math.inf if row.dropped is None else -row.dropped))
+
+    def correction(self) -> Rounds:
+        """Return what intervals are corrected for, once a round was run."""
+        return Rounds(LEVEL / ROUNDS, ROUNDS, self.plan.pairs, self.rounds[-1].number)
 
     def ending(self) -> str:
         """Return how far the race came, and why it ended, in words."""
@@ -134,7 +142,7 @@ class Race:
         why = {
             "decided": "",
             "indifferent": f" None of those left is worse than the first by more than {self.plan.indifference:g}.",
-            "spent": f" hydra.sweeper.max_jobs={self.plan.max_jobs} is spent; more, with resume=true, goes on.",
+            "spent": f" hydra.sweeper.max_jobs={self.plan.max_jobs} is spent; a larger one with resume=true goes on.",
             "rounds": f" A race has {ROUNDS} rounds at most.",
             "failed": " All combinations failed.",
             None: " It was not over.",
@@ -159,10 +167,6 @@ def to_csv(race: Race) -> str:
             interval = [found.difference, found.low, found.high] if found is not None else ["", "", ""]
             writer.writerow([one.number, *values, one.seeds, one.means.get(place, ""), *interval, outcome])
     return text.getvalue()
-
-
-def _key(row: Row) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((key, value) for key, value in row.values.items() if key != "seed"))
 
 
 def _line(race: Race, one: Round) -> str:

@@ -17,7 +17,7 @@ class Row:
     """Finished jobs that differ in nothing but their seed.
 
     `mean` and `deviation` (of the sample, None for one job) of the objective. `dropped`: the round of a race that
-    it was dropped in; None where it was not.
+    it was dropped in, None where it was not; `failed`: whether that was since a job failed.
     """
 
     values: dict[str, str]
@@ -25,6 +25,7 @@ class Row:
     mean: float
     deviation: float | None
     dropped: int | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,18 @@ def _is_ranked(job: Job) -> bool:
 
 
 def compared(rows: Sequence[Row], raced: Rounds | None = None) -> list[Comparison | None]:
-    """Return how each row but the first compares with it, by seed; in a race, those of the last round as it did."""
+    """Return how each row but the first compares with it, by seed.
+
+    In a race, the rows that ran in its last round are compared as that round did, and those that failed not at all.
+    """
     scores = [_by_seed(row) for row in rows]
     if raced is None:
         return compare_with_first(scores)
-    ran = sum(row.dropped in (None, raced.last) for row in rows)
-    found = compare_with_first(scores[:ran], raced.level, raced.pairs)
-    return [*found, *compare_with_first(scores, raced.level, raced.pairs)[len(found) :]]
+    whole = [row for row in rows if not row.failed]
+    ran = sum(row.dropped in (None, raced.last) for row in whole)
+    last_round = compare_with_first(scores[:ran], raced.level, raced.pairs)
+    earlier = compare_with_first(scores[: len(whole)], raced.level, raced.pairs)[len(last_round) :]
+    return [*last_round, *earlier, *[None] * (len(rows) - max(len(whole), 1))]
 
 
 def _by_seed(row: Row) -> dict[str, float]:
@@ -142,7 +148,7 @@ def table(
             cells += ["" if row.deviation is None else _number(row.deviation), str(len(row.jobs))]
             cells += _difference(comparison)
         if raced is not None:
-            cells += [f"round {row.dropped}" if row.dropped is not None else ""]
+            cells += [f"{'failed, ' * row.failed}round {row.dropped}" if row.dropped is not None else ""]
         cells += [_number(fmean((job.scores or {}).get(name, math.nan) for job in row.jobs)) for name in tests]
         cells += [f"{fmean(job.seconds or 0.0 for job in row.jobs):.1f}", *(["FINISHED"] if rest else [])]
         lines.append(cells)
@@ -181,20 +187,23 @@ def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str, raced: Rou
         direction: `maximize` or `minimize`.
         raced: of a race.
     """
-    if len(rows) < 2:
+    if len(rows) < 2 or rows[0].failed:
         return ""
     found = compared(rows, raced)
     told = [comparison for comparison in found if comparison is not None]
+    name = job_name(rows[0].values, keys) or "The first row"
+    if not told and raced is not None:
+        return f"{name} is left, since jobs of all others failed."
     if not told:
         return "A single run may be better or worse by chance; add seed=0,1,2,3,4 to run each row with five seeds."
-    single = " Rows of a single run are not compared." if len(told) < len(found) else ""
+    single = " Rows of a single run are not compared." if len(told) < len(found) and raced is None else ""
     still_open = [place for place, one in enumerate(found, start=2) if _is_open(rows[place - 1], one)]
-    corrected = f"corrected for {told[0].pairs} pairs" if told[0].pairs > 1 else "95 % interval"
-    corrected += f" and {raced.rounds} rounds" if raced is not None else ""
+    several = [f"{told[0].pairs} pairs"] if told[0].pairs > 1 else []
+    several += [f"{raced.rounds} rounds"] if raced is not None else []
+    corrected = f"corrected for {' and '.join(several)}" if several else "95 % interval"
     if not still_open:
-        # Of a race, a row may have been beaten by one that was beaten later.
-        nearest = min([one for one in told if not one.is_open] or told, key=lambda one: abs(one.difference))
-        name = job_name(rows[0].values, keys) or "The first row"
+        # In a race, a row may have been beaten by one that was beaten later, and still be open to this one.
+        nearest = min(told, key=lambda one: (one.is_open, abs(one.difference)))
         low, high = sorted((abs(nearest.low), abs(nearest.high)))
         how = f"paired over {nearest.seeds} seeds" if nearest.seeds else "compared by Welch's test"
         side = "above" if direction == "maximize" else "below"

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -16,10 +17,9 @@ from mnist_exp.learning.backend import choose_backend
 from mnist_exp.sweeps import ranking
 from mnist_exp.sweeps.jobs import Stage, run_jobs
 from mnist_exp.sweeps.progress import Progress
-from mnist_exp.sweeps.race import ROUNDS, Race
+from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import check_search_storage, is_search, search_settings
-from mnist_exp.sweeps.statistics import LEVEL
-from mnist_exp.tracking.job import Job, job_name, short_names
+from mnist_exp.tracking.job import Job, job_name, short_names, shown_value
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
 
@@ -72,17 +72,21 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
 
 def _opening(sweep: Sweep) -> str:
     """Return the first lines of a sweep: its jobs, and what varies."""
-    varied = " ".join(f"{key}={values}" for key, values in sweep.swept.items() if sweep.race is None or key != "seed")
     if sweep.race is None:
+        varied = " ".join(f"{key}={values}" for key, values in sweep.swept.items())
         return f"{_number_of_jobs(sweep.jobs)}: {varied or 'no key has several values, such as seed=0,1'}"
     race = sweep.race
+    values = {key: dict.fromkeys(shown_value(row[key]) for row in race.values) for key in race.values[0]}
+    varied = " ".join(f"{key}={','.join(shown)}" for key, shown in values.items())
     first = f"A race of {len(race.values)}, {race.seeds} seeds each at first, at most {race.max_jobs} jobs: {varied}"
-    return "\n".join([first, *race.notes])
+    return "\n".join(map(printable, [first, *race.notes]))
 
 
 def _signature(sweep: Sweep) -> str:
     """Return what two sweeps share if they are the same: the identity of the first job, and what varies how."""
-    how = [sweep.sweeper.get("_target_"), (sweep.sweeper.get("sampler") or {}).get("_target_")]
+    how: list[Any] = [sweep.sweeper.get("_target_"), (sweep.sweeper.get("sampler") or {}).get("_target_")]
+    if (race := sweep.race) is not None:
+        how.append([race.values, race.seeds, race.indifference, sorted(race.seen)])
     return signature([identity(sweep.config), sweep.swept, how])
 
 
@@ -120,7 +124,9 @@ def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) 
 def _unfinished(sweep: Sweep, stage: Stage, jobs: Sequence[Job]) -> int:
     """Return how many jobs did not finish. A search may draw a point again, and does not go back to a killed one."""
     failed = sum(job.status in {"FAILED", "RUNNING"} for job in jobs)
-    return failed if is_search(sweep) else max(stage.jobs - sum(job.status == "FINISHED" for job in jobs), 0)
+    if sweep.race is not None:  # which has all jobs that it will have
+        return sum(job.status != "FINISHED" for job in jobs)
+    return failed if is_search(sweep) else stage.jobs - sum(job.status == "FINISHED" for job in jobs)
 
 
 def _rank(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | None) -> list[ranking.Row]:
@@ -130,7 +136,7 @@ def _rank(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | N
     rest, raced = ranking.unranked(jobs), None
     if race is not None and race.rounds:
         rows = race.standing(rows)
-        raced = ranking.Rounds(LEVEL / ROUNDS, ROUNDS, race.plan.pairs, race.rounds[-1].number)
+        raced = race.correction()
     (sweep.folder / "ranking.csv").write_text(ranking.to_csv(rows, rest, objective, direction, raced))
     print(_title(len(jobs), sweep, direction))
     print(ranking.table(rows, rest, objective, raced=raced))

@@ -67,8 +67,8 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     )
 
 
-def is_sweep(uri: str, run_id: str) -> bool:
-    """Return whether the store has a sweep with this id.
+def experiment_of_sweep(uri: str, run_id: str) -> str | None:
+    """Return the name of the experiment that has the sweep with this id; None if the store has no such sweep.
 
     Raises:
         InputError: if there is no such store.
@@ -77,9 +77,11 @@ def is_sweep(uri: str, run_id: str) -> bool:
     from mlflow.exceptions import MlflowException
 
     try:
-        return "mnist_exp.sweep" in client.get_run(run_id).data.tags
+        run = client.get_run(run_id)
     except MlflowException:
-        return False
+        return None
+    is_sweep = "mnist_exp.sweep" in run.data.tags
+    return str(client.get_experiment(run.info.experiment_id).name) if is_sweep else None
 
 
 def read_artifact(client: "MlflowClient", run: "Run", name: str) -> str:

@@ -364,6 +364,10 @@ def test_a_copy_of_any_sweep_in_conf_works_as_a_preset(tmp_path: Path) -> None:
     done = command("--config-dir", str(presets), "-m", "sweep=my_grid", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 of 6 done" in done.stdout
+    race = ("sweep=my_race", *small, "model.hidden=2,32", "hydra.sweeper.seeds=2", "hydra.sweeper.max_jobs=4")
+    done = command("--config-dir", str(presets), "-m", *race, "tracking.experiment=race", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(sweep_in(tmp_path, "race")[1]) == 4
     if installed("hydra-optuna-sweeper"):
         for name in ("my_optuna", "my_random"):
             search = (f"sweep={name}", *small, "hydra.sweeper.n_trials=1", f"tracking.experiment={name}")

@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hydra.types import RunMode
 
-from mnist_exp.experiment import RacePlan
-from mnist_exp.sweeps.race import ROUNDS, Round, play
+from mnist_exp.config.composition import compose_values
+from mnist_exp.config.schema import Config
+from mnist_exp.config.sweep import sweep_of
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import BestRows, RacePlan
+from mnist_exp.sweeps.jobs import Stage
+from mnist_exp.sweeps.race import ROUNDS, Race, Round, play
+from mnist_exp.sweeps.ranking import rank, table, unranked, verdict
+from mnist_exp.tracking.job import Job
 
 from ..conftest import command, installed, start, store, sweep_in, wait_for_line
 from .race_replays import RACES, hard_bank, real_bank, replay
@@ -112,6 +120,81 @@ def test_five_hundred_replays() -> None:
     assert replay(real, RACES, permuted=True).something_beaten <= 0.05
 
 
+def ranked(race: Race, scores: Sequence[Sequence[float | None]]) -> tuple[str, str]:
+    """The table and the sentence below it of a race whose jobs score so, by combination and seed."""
+    jobs: list[Job] = []
+
+    def launch(launched: Sequence[tuple[int, int]]) -> list[float | None]:
+        objectives = [scores[place][seed] for place, seed in launched]
+        for (place, seed), objective in zip(launched, objectives, strict=True):
+            status = "FAILED" if objective is None else "FINISHED"
+            jobs.append(Job({"a": str(place), "seed": str(seed)}, status, objective, {}, seconds=1.0))
+        return objectives
+
+    race.rounds.extend(play(race.plan, race.direction, launch))
+    rows, rest, raced = race.standing(rank(jobs, race.direction)), unranked(jobs), race.correction()
+    return table(rows, rest, "val_accuracy", raced=raced), verdict(rows, ["a"], race.direction, raced)
+
+
+@pytest.mark.fast
+def test_what_failed_is_not_called_beaten() -> None:
+    scores: list[list[float | None]] = [[0.9, 0.901, 0.902], [0.95, 0.952, None], [0.5, 0.503, 0.501]]
+    shown, said = ranked(Race(plan(3), "maximize", Path(), Stage()), scores)
+    first, second, third, _ = (line.split() for line in shown.splitlines()[1:])
+    assert (first[:2], second[:2], third[:2]) == (["1", "0"], ["2", "2"], ["3", "1"])
+    assert "failed, round 1" in shown
+    assert said.startswith("a=0 is best: 0.3997 [")
+    assert "above the next, paired over 3 seeds, corrected for 3 pairs and 10 rounds." in said
+    _, said = ranked(Race(plan(2), "maximize", Path(), Stage()), scores[:2])
+    assert said == "a=0 is left, since jobs of all others failed."
+    _, said = ranked(Race(plan(2), "maximize", Path(), Stage()), [[0.9, 0.9, None], [0.1, None, 0.1]])
+    assert said == ""
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_the_verdict_of_a_race_is_its_last_decision(direction: str) -> None:
+    means = [0.5, 0.51, 0.9, 0.1]
+    scores = [[mean + (seed * 7 + 3 * place) % 5 / 100 for seed in range(99)] for place, mean in enumerate(means)]
+    race = Race(plan(4, max_jobs=60), direction, Path(), Stage())
+    shown, said = ranked(race, scores)
+    best = 2 if direction == "maximize" else 3
+    assert race.rounds[-1].left == (best,)
+    assert said.startswith(f"a={best} is best: ")
+    assert "=" not in shown
+    two = Race(plan(2, max_jobs=10), direction, Path(), Stage())
+    shown, said = ranked(two, [[0.5, 0.52, 0.51, 0.5, 0.53], [0.51, 0.51, 0.52, 0.51, 0.5]])
+    assert "cannot be told apart (corrected for 10 rounds)" in said
+    assert shown.count("=") == 1
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"tracking.experiment": "mine"},
+        {"tracking.uri": "http://theirs"},
+        {"resume": "true"},
+        {"direction": "minimize"},
+        {"backend": "jax"},
+        {"code": "theirs.py"},
+        {"hydra.sweep.dir": "/tmp/theirs"},
+        {"hydra/launcher": "joblib"},
+        {"model.hidden": "8,16"},
+        {"model.hidden": "${oc.env:HOME}"},
+        {"model": "../theirs"},
+        {"model.hidden=4 model.dropout": "0.5"},
+    ],
+)
+def test_a_row_of_a_store_sets_no_more_than_a_preset_may_vary(row: dict[str, str]) -> None:
+    def best_rows(_config: Config, _sweep: str, _top: int) -> BestRows:
+        return BestRows([{"model.hidden": "8"} | row, {"model.hidden": "16"} | row], frozenset({0}), {})
+
+    typed = ["sweep=race", "hydra.sweeper.of=abc"]
+    with pytest.raises(InputError, match="a sweep in a store may not set this"):
+        sweep_of(compose_values(typed, RunMode.MULTIRUN), typed, None, best_rows)
+
+
 def race_csv(folder: Path) -> list[dict[str, str]]:
     """The newest race in a folder, a line a combination and round."""
     newest = max(folder.glob("multirun/*/*/race.csv"), key=lambda path: path.stat().st_mtime)
@@ -194,7 +277,7 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
     assert command(*sweep, cwd=tmp_path).returncode == 0
     parent, _ = sweep_in(tmp_path)
     of = f"hydra.sweeper.of={parent.info.run_id}"
-    race = ("-m", "sweep=race", of, "hydra.sweeper.top=2", *THREE[2:-1], "tracking.experiment=mnist_exp")
+    race = ("-m", "sweep=race", of, "hydra.sweeper.top=2", *THREE[2:-1])
     done = command(*race, "training.epochs=1", "hydra.sweeper.max_jobs=6", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"training.epochs is 1; in {parent.info.run_id} it was 2" in done.stdout.splitlines()
@@ -210,6 +293,8 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
         1,
         f"objective=val_loss: {of} was ranked by val_accuracy; type objective=val_accuracy",
     )
+    elsewhere = command(*race, "tracking.experiment=other", cwd=tmp_path)
+    assert elsewhere.stderr.strip() == f"{of}: is in another experiment; type tracking.experiment=mnist_exp"
     typed = command(*race, "model.hidden=8", cwd=tmp_path)
     assert "model.hidden: varies among the best rows of" in typed.stderr
     client.set_tag(newest[0].info.run_id, "mlflow.parentRunId", parent.info.run_id)
@@ -228,8 +313,10 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
         (["hydra.sweeper.seeds=1"], "hydra.sweeper.seeds=1: must be a whole number, at least 2"),
         (["hydra.sweeper.max_jobs=5"], "hydra.sweeper.max_jobs=5: must be at least 6: 3 seeds of each of 2"),
         (["hydra.sweeper.indifference=-1"], "hydra.sweeper.indifference=-1: must be a number, at least 0"),
-        (["hydra.sweeper.of=abc", "tracking=none"], "tracking=none: has no store to read"),
-        (["hydra.sweeper.sedes=3"], "hydra.sweeper.sedes=3: "),
+        (["hydra.sweeper.of=abc"], "model.hidden=16,32: the combinations are those of hydra.sweeper.of; leave out one"),
+        (["hydra.sweeper.sedes=3"], "hydra.sweeper.sedes=3: hydra.sweeper has no such key; did you mean seeds?"),
+        (["max_jobs=9"], "max_jobs=9: is written hydra.sweeper.max_jobs=9; it needs -m and sweep=race"),
+        (["optimizer.rho=interval(0.1,0.5)"], "optimizer.rho=interval(0.1,0.5): is a range to draw from"),
         (["model.hidden=0,16"], "model.hidden=0: must be"),
     ],
 )
@@ -245,6 +332,8 @@ def test_what_a_race_cannot_do_is_said_at_once(tmp_path: Path, typed: list[str],
 def test_a_race_needs_something_to_decide(tmp_path: Path) -> None:
     done = command("-m", "sweep=race", cwd=tmp_path)
     assert done.stderr.startswith("sweep=race: needs at least two combinations")
+    unstored = command("-m", "sweep=race", "hydra.sweeper.of=abc", "tracking=none", cwd=tmp_path)
+    assert unstored.stderr.startswith("tracking=none: has no store to read")
     unknown = command("-m", "sweep=race", "hydra.sweeper.of=abc", cwd=tmp_path)
     assert unknown.stderr.startswith("tracking.uri=sqlite:///mlflow.db: no such store")
     assert unknown.stderr.count("\n") == 1

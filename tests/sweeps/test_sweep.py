@@ -167,6 +167,10 @@ def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -
         ("seed=0,1,0", "seed=0,1,0: must list each value only once"),
         ("objective=loss,val_loss", "objective: must have one value"),
         (
+            "optimizer.rho=interval(0.1,0.5)",
+            "optimizer.rho=interval(0.1,0.5): is a range to draw from, for sweep=random",
+        ),
+        (
             "tracking.uri=postgresql://me:secret@host/db",
             "put an address with a password or parameters into MLFLOW_TRACKING_URI",
         ),
