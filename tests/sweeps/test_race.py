@@ -298,7 +298,7 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
     typed = command(*race, "model.hidden=8", cwd=tmp_path)
     assert "model.hidden: varies among the best rows of" in typed.stderr
     client.set_tag(newest[0].info.run_id, "mlflow.parentRunId", parent.info.run_id)
-    client.set_tag(newest[0].info.run_id, "mnist_exp.swept", '{"training.callbacks": "${oc.env:HOME}"}')
+    client.set_tag(newest[0].info.run_id, "mnist_exp.swept", '{"model.hidden": "${oc.env:HOME}"}')
     client.log_metric(newest[0].info.run_id, "objective", 2.0)
     hostile = command(*race, cwd=tmp_path)
     assert hostile.returncode == 1
