@@ -1,6 +1,6 @@
 """All that reaches beyond the public API of Hydra 1.3 and 1.4; what is no more in a newer version raises at import.
 
-The launcher and the sweeper in `hydra_plugins/`, which Hydra imports from there, are built on Hydra's basic ones.
+The launcher and the sweepers in `hydra_plugins/`, which Hydra imports from there, are built on Hydra's basic ones.
 
 Hydra's `compose` leaves out what is Hydra's own in a configuration, such as the output folder, and knows no MULTIRUN.
 """

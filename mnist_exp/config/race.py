@@ -1,6 +1,6 @@
 """What a race decides between: every combination of what is typed, or the best rows of an earlier sweep."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
 from typing import Any
@@ -66,7 +66,7 @@ def plan_race(
         _check_rows(best.values, settings.of, [Override.of(text).key for text in fixed])
         values, seen = list(best.values), best.seeds
         own = [[f"{key}={value}" for key, value in row.items()] for row in values]
-        notes = tuple(_unlike(best, _composed([*fixed, *own[0]], code), settings.of))
+        notes = _unlike(best, _composed([*fixed, *own[0]], code), settings.of)
     if len(values) < 2:
         found = "has one row only" if settings.of else "needs at least two combinations, such as model.hidden=16,32"
         raise InputError(f"{f'hydra.sweeper.of={settings.of}' if settings.of else 'sweep=race'}: {found}")
@@ -104,13 +104,14 @@ def _has_several_values(override: Override) -> bool:
     return bool(parser_of_conf().parse_override(override.text).is_sweep_override())
 
 
-def _unlike(best: BestRows, config: Config, of: str) -> Iterator[str]:
-    """Return in what the configuration differs from that of the earlier sweep, a line a key."""
+def _unlike(best: BestRows, config: Config, of: str) -> tuple[str, ...]:
+    """Return in what the configuration differs from that of the earlier sweep, a line a key, ten at most."""
     varied = {"seed", *(key for row in best.values for key in row)}
     before, now = _flat(best.configuration, varied), _flat(asdict(config), varied)
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            yield f"{key} is {now.get(key, 'not set')}; in {of} it was {before.get(key, 'not set')}"
+    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    more = [f"and {len(keys) - 10} keys more differ"] if len(keys) > 10 else []
+    lines = [f"{key} is {now.get(key, 'not set')}; in {of} it was {before.get(key, 'not set')}" for key in keys[:10]]
+    return (*lines, *more)
 
 
 def _flat(values: Mapping[str, Any], without: set[str]) -> dict[str, str]:

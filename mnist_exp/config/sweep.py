@@ -41,7 +41,7 @@ def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None, 
     parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(overrides)]}
     kind = composed.hydra.runtime.choices.get("hydra/sweeper")
     for one in parsed.values():
-        if kind in ("basic", "race") and one.is_sweep_override() and not one.is_discrete_sweep():
+        if kind in ("basic", "grid", "race") and one.is_sweep_override() and not one.is_discrete_sweep():
             raise InputError(
                 f"{one.input_line}: is a range to draw from, for sweep=random or sweep=optuna; here, list values: "
                 f"{one.get_key_element()}=A,B"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from mnist_exp.errors import printable
-from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell
+from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell, wilson
 from mnist_exp.tracking.job import Job, job_name, short_names, shown_value
 
 
@@ -219,6 +219,24 @@ def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str, raced: Rou
         which = "The rows marked = cannot be told from the first"
     size = f"a difference of {_number(abs(smallest.difference))}"
     return f"{which} ({corrected}); {needed} would tell {size}.{single}"
+
+
+def on_other_images(best: Row, count: int) -> str:
+    """Return between what the accuracy of a row lies on images like those of the test set; empty without an accuracy.
+
+    Args:
+        best: of which the mean over its seeds is taken.
+        count: how many images the test set has.
+    """
+    measured = [job.scores["test_accuracy"] for job in best.jobs if job.scores and "test_accuracy" in job.scores]
+    if not measured or count < 1:
+        return ""
+    mean = fmean(measured)
+    low, high = wilson(mean, count)
+    return (
+        f"test_accuracy {_number(mean)} of the first row is measured on {count} images; on others like them it would "
+        f"be {_number(low)} to {_number(high)} (95 %, Wilson)."
+    )
 
 
 def to_csv(

@@ -43,6 +43,10 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
         try:
             print(_opening(sweep), flush=True)
             settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}", *search_settings(sweep, record)]
+            groups = [key for key in sweep.swept if "." not in key and key != "seed"]
+            if str(sweep.sweeper.get("_target_")).endswith(".BasicSweeper") and len(groups) < 2:
+                # Which does not compose each job once more. What two groups choose may not fit each other.
+                settings.append("hydra/sweeper=grid")
             ray = sweep.launcher.get("ray")
             if ray is not None and "working_dir" not in (ray["init"].get("runtime_env") or {}):
                 # Ray's workers would import what lies in the current folder; with a working directory they do not.
@@ -111,6 +115,8 @@ def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) 
     rows = _rank(sweep, record, jobs, race)
     best = ranking.best_job(rows, objective_direction(sweep.config))
     if best is not None:
+        if text := ranking.on_other_images(rows[0], record.test_images(best)):
+            print(text)
         _draw(sweep, record, rows)
         record.log_best(best, sweep.config.objective)
         _complete_best(sweep, record, best)

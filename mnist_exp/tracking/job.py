@@ -55,6 +55,21 @@ def swept_values(text: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
 
 
+def count_test_images(profile: str | None) -> int:
+    """Return how many images the test set has, of a dataset as a run recorded it, which anybody could have written; 0
+    where it does not say.
+
+    >>> count_test_images('{"training": 60000, "validation": 0, "test": 10000}'), count_test_images(None)
+    (10000, 0)
+    """
+    try:
+        sizes = json.loads(profile or "")
+    except (ValueError, RecursionError):
+        return 0
+    count = sizes.get("test") if isinstance(sizes, dict) else None
+    return count if isinstance(count, int) else 0
+
+
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Return what each key is called in names and tables: its last part, or all of it where that is ambiguous.
 

@@ -14,7 +14,7 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.redaction import shown_address
 from mnist_exp.tracking import registry, store
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.job import Job, swept_values
+from mnist_exp.tracking.job import Job, count_test_images, swept_values
 from mnist_exp.tracking.mirror import Sent, has_model, known_run, mirror, save_model
 from mnist_exp.tracking.reading import curve, is_over, newest_finished, read_artifact, recorded_job, search
 from mnist_exp.tracking.record import Parent, SweepRecord
@@ -135,6 +135,11 @@ class MLflowSweep(SweepRecord):
         """Return the sweep's page: on its server, or on the local one that `mlflow ui` starts."""
         page = store.page(self._settings, self._experiment_id, self.parent.run_id)
         return printable(f"Sweep {self.parent.run_id} in experiment {self._settings.experiment}; {page}")
+
+    def test_images(self, job: Job) -> int:
+        """Return how many images a finished job was tested on; 0 where that is unknown."""
+        inputs = self._client.get_run(job.run_id).inputs
+        return count_test_images(inputs.dataset_inputs[0].dataset.profile) if inputs and inputs.dataset_inputs else 0
 
     def configuration(self, job: Job) -> str:
         """Return the config.yaml of a job, as the store has it."""

@@ -18,7 +18,7 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.redaction import traceback_text, without_secrets
 from mnist_exp.tracking.environment import recorded_config, recorded_data, refused_record
 from mnist_exp.tracking.folder import Folder, Record
-from mnist_exp.tracking.job import Job, job_of
+from mnist_exp.tracking.job import Job, count_test_images, job_of
 from mnist_exp.tracking.processes import has_gone
 
 if TYPE_CHECKING:
@@ -174,6 +174,11 @@ class SweepRecord:
     def describe(self) -> str:
         """Return where to look at the sweep, for the terminal."""
         return f"Files in {self.parent.folder}"
+
+    def test_images(self, job: Job) -> int:
+        """Return how many images a finished job was tested on; 0 where that is unknown."""
+        data = Folder(Path(job.output)).read().data
+        return count_test_images(data["profile"]) if data is not None else 0
 
     def configuration(self, job: Job) -> str:
         """Return the config.yaml of a job."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import yaml
 from mlflow import MlflowClient
 
@@ -74,6 +75,16 @@ def test_the_parent_holds_the_ranking_figures_and_the_best(sweep_folder: Path, t
     assert [line["run_id"] for line in lines] == [
         job.info.run_id for job in sorted(jobs, key=lambda job: -float(job.data.metrics["objective"]))
     ]
+
+
+def test_the_test_score_has_the_interval_that_its_images_allow(sweep_folder: Path) -> None:
+    _, jobs = sweep_in(sweep_folder)
+    best = max(jobs, key=lambda job: float(job.data.metrics["objective"])).data.metrics["test_accuracy"]
+    interval = scipy.stats.binomtest(round(best * 10_000), 10_000).proportion_ci(method="wilson")
+    assert (
+        f"test_accuracy {best:.4f} of the first row is measured on 10000 images; on others like them it would be "
+        f"{interval.low:.4f} to {interval.high:.4f} (95 %, Wilson)."
+    ) in (sweep_folder / "stdout").read_text().splitlines()
 
 
 def test_figures_and_the_model_are_kept_of_the_best_alone(sweep_folder: Path) -> None:
@@ -399,3 +410,21 @@ def test_a_lookup_finds_what_finished_and_nothing_else(tmp_path: Path) -> None:
     assert tracker.finished("0" * 64) is None
     client.set_terminated(recorded.info.run_id, "KILLED")
     assert tracker.finished(signature) is None
+
+
+def test_each_job_is_composed_once(tmp_path: Path) -> None:
+    counted = """
+import sys
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from mnist_exp.__main__ import main
+composed, load = [], ConfigLoaderImpl.load_sweep_config
+ConfigLoaderImpl.load_sweep_config = lambda self, *given, **named: composed.append(1) or load(self, *given, **named)
+main()
+print(len(composed), "composed")
+"""
+    typed = ["-m", *FAST, "training.epochs=1", "seed=range(4)", "tracking=none"]
+    done = subprocess.run(
+        [sys.executable, "-c", counted, *typed], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "4 composed"
