@@ -15,6 +15,7 @@ from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
 from mnist_exp.tracking.job import job_name
 
 ROUNDS = 10  # at most: each is tested at a tenth of 5 %, so that all of them together err in at most 5 %
+_LEVEL_OF_A_ROUND = LEVEL / ROUNDS
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def play(
         jobs, seeds = jobs + len(launched), seeds + new
         means = {place: fmean(scores[place].values()) for place in left if place not in failed}
         ran = sorted(means, key=lambda place: means[place], reverse=direction == "maximize")
-        found = _compared([scores[place] for place in ran], LEVEL / ROUNDS, plan.pairs)
+        found = _compared([scores[place] for place in ran], _LEVEL_OF_A_ROUND, plan.pairs)
         comparisons = dict(zip(ran[1:], found, strict=True))
         left = [place for place in ran if place == ran[0] or comparisons[place].is_open]
         new = min(max(2, seeds // 2), (plan.max_jobs - jobs) // max(len(left), 1))
@@ -82,7 +83,7 @@ def _end(left: Sequence[Mapping[str, float]], indifference: float, direction: st
     `indifference`, one-sided and corrected for those left."""
     if len(left) < 2:
         return "decided" if left else "failed"
-    found = _compared(left, 2 * LEVEL / ROUNDS, len(left) - 1)
+    found = _compared(left, 2 * _LEVEL_OF_A_ROUND, len(left) - 1)
     most = max(-one.low if direction == "maximize" else one.high for one in found)
     return "indifferent" if most <= indifference else None
 
@@ -134,7 +135,7 @@ class Race:
 
     def correction(self) -> Rounds:
         """Return what intervals are corrected for, once a round was run."""
-        return Rounds(LEVEL / ROUNDS, ROUNDS, self.plan.pairs, self.rounds[-1].number)
+        return Rounds(_LEVEL_OF_A_ROUND, ROUNDS, self.plan.pairs, self.rounds[-1].number)
 
     def ending(self) -> str:
         """Return how far the race came, and why it ended, in words."""
