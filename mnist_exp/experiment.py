@@ -117,9 +117,9 @@ class Sweep:
     race: RacePlan | None
 
 
-# Parts of a configuration that cannot change a result: where a run is recorded, whether it may be skipped, and the path
-# of the user's own code, whose digest counts instead.
-NOT_OF_THE_RESULT = ("tracking", "resume", "code")
+# Parts of a configuration that cannot change a result: where a run is recorded, whether it may be skipped or stopped
+# early, and the path of the user's own code, whose digest counts instead.
+NOT_OF_THE_RESULT = ("tracking", "resume", "prune", "code")
 
 
 def identity(config: Config) -> dict[str, Any]:

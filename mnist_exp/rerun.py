@@ -24,6 +24,7 @@ _EXAMPLES = """\
   python -m mnist_exp.rerun 3f2a1c... tracking.uri=http://127.0.0.1:5000
 """
 
+_Values = dict[tuple[str, int], float]
 _Differing = dict[tuple[str, int], tuple[float | None, float | None]]
 
 _OF_THE_CLOCK = frozenset({"fit_seconds"})
@@ -81,11 +82,17 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     assert result.run_id is not None
     with store.store_errors(settings.uri):
         after = reading.fetch_run(settings.uri, result.run_id)
-    differing = _differing_values(before, after)
-    total = len(_values(before) | _values(after))
+    then, now = _values(before), _values(after)
+    if (stopped := before.tags.get("mnist_exp.pruned")) is not None:
+        print(
+            printable(f"{run_id} was pruned after epoch {stopped}, which a repeat is not; only its epochs are compared")
+        )
+        then = {(name, epoch): value for (name, epoch), value in then.items() if epoch}
+        now = {key: value for key, value in now.items() if key in then}
+    differing = _differing_values(then, now)
     if before.status != "FINISHED":
         print(printable(f"{run_id} is {before.status}; only what it logged is compared"))
-    print(_verdict(run_id, differing, total, after))
+    print(_verdict(run_id, differing, then | now))
     if causes := _causes(before, after):
         print("\n".join(["What differs between the two runs:", *causes]))
     elif differing and before.status == "FINISHED":
@@ -131,7 +138,7 @@ def _as_before(experiment: Experiment, run_id: str, before: "Recorded", override
     )
 
 
-def _values(run: "Recorded") -> dict[tuple[str, int], float]:
+def _values(run: "Recorded") -> _Values:
     """Return what a run logged, by metric and step; without what the clock decides."""
     return {
         (name, step): value
@@ -141,9 +148,8 @@ def _values(run: "Recorded") -> dict[tuple[str, int], float]:
     }
 
 
-def _differing_values(before: "Recorded", after: "Recorded") -> _Differing:
+def _differing_values(then: _Values, now: _Values) -> _Differing:
     """Return by metric and step what was logged then and now, where it differs; None where nothing was."""
-    then, now = _values(before), _values(after)
     pairs = {key: (then.get(key), now.get(key)) for key in sorted(then.keys() | now.keys())}
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new and not (_is_nan(old) and _is_nan(new))}
 
@@ -152,10 +158,11 @@ def _is_nan(value: float | None) -> bool:
     return value is not None and math.isnan(value)
 
 
-def _verdict(run_id: str, differing: _Differing, total: int, after: "Recorded") -> str:
+def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:
     if not differing:
-        return f"Identical to {run_id}: all {total} values of {len(after.metrics.keys() - _OF_THE_CLOCK)} metrics"
-    lines = [f"Not identical to {run_id}: {len(differing)} of {total} values differ; the last of each metric:"]
+        metrics = {name for name, _ in compared}
+        return f"Identical to {run_id}: all {len(compared)} values of {len(metrics)} metrics"
+    lines = [f"Not identical to {run_id}: {len(differing)} of {len(compared)} values differ; the last of each metric:"]
     last = {name: (step, pair) for (name, step), pair in differing.items()}
     for name, (step, pair) in last.items():
         then, now = ("none" if value is None else f"{value:.8g}" for value in pair)

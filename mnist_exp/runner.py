@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Result
 from mnist_exp.learning import datasets
 from mnist_exp.learning.backend import choose_backend
-from mnist_exp.learning.engine import Trained, choose_engine
+from mnist_exp.learning.engine import OnEpoch, Trained, choose_engine
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.model_metadata import write_metadata
 from mnist_exp.tracking.record import Run
@@ -39,7 +39,7 @@ def run_experiment(experiment: Experiment) -> Result:
 
 
 def run_together(
-    experiments: Sequence[Experiment], on_epoch: Callable[[int], None] = lambda _: None
+    experiments: Sequence[Experiment], on_epoch: OnEpoch = lambda _epoch, _metrics: ()
 ) -> list[Result | Exception]:
     """Run one experiment, or several that `stacking.groups` finds alike.
 
@@ -47,7 +47,7 @@ def run_together(
 
     Args:
         experiments: what to run.
-        on_epoch: called with each epoch, from 1, that has ended; by default nothing is.
+        on_epoch: called after each epoch, returns which are to stop, as pruned; by default nothing is called.
 
     Returns:
         Of each its result, or what it failed with alone.
@@ -71,11 +71,13 @@ def run_together(
             started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
             print(f"{printable(data.name)}: {len(data.x_train)} training images; starting {started}")
 
-        def log_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> None:
+        def log_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
             for index, measured in metrics.items():
                 log.info("epoch %d %s", epoch, dict(measured), extra={"output": experiments[index].output})
                 runs[index].log_epoch(epoch, measured)
-            on_epoch(epoch)
+            for index in (stopped := on_epoch(epoch, metrics)):
+                runs[index].log_pruned(epoch)
+            return stopped
 
         # Only now, since Keras takes seconds and bad data is known by here.
         trained = choose_engine(config.backend, config.code).train(experiments, data, log_epoch)

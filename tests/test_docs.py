@@ -48,6 +48,7 @@ EXTRAS = {
     "launcher=submitit": "hydra-submitit-launcher",
     "sweep=optuna": "hydra-optuna-sweeper",
     "sweep=random": "hydra-optuna-sweeper",
+    "prune=": "optuna",
     "fashion_mnist": "a network",
 }
 # What goes on until it is stopped; each is on one page, so that two never want the same port.

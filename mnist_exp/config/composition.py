@@ -28,9 +28,9 @@ ONLY_CONFIG_DIR = (
 )
 
 # A callback or a tag is added on the command line without a plus, also to those of a preset, since these maps take any
-# key. A config that belongs to no group is in no list of choices.
+# key. A config that belongs to no group is in no list of choices. `prune` is null where nothing of its group is chosen.
 _open_map = DictConfig({}, flags={"struct": False})
-ConfigStore.instance().store(name="open_map", node={"training": {"callbacks": _open_map}})
+ConfigStore.instance().store(name="open_map", node={"training": {"callbacks": _open_map}, "prune": None})
 ConfigStore.instance().store(name="open_map_of_tags", node={"tags": _open_map})
 
 
@@ -189,6 +189,11 @@ def compose_run(overrides: Sequence[str], code: CodeFile | None) -> Experiment:
     if (chosen := composed.hydra.runtime.choices.get("sweep")) is not None:
         raise InputError(f"sweep={chosen}: is a sweep; type python -m mnist_exp -m sweep={chosen}")
     config = check_composed(composed, code)
+    if config.prune is not None:
+        raise InputError(
+            f"prune={config.prune.kind}: stops jobs of a sweep, and this is a single run; type -m and several values, "
+            "such as seed=0,1,2; for one run there is training.callbacks.EarlyStopping={patience:3}"
+        )
     check_output(composed, "hydra.run.dir")
     return Experiment(config, of_the_experiment(overrides), Path(str(composed.hydra.run.dir)).resolve())
 

@@ -31,9 +31,12 @@ class KerasName:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The value is one of these dataclasses, as they are when it is checked: the one whose `kind` it names."""
+    """The value is one of these dataclasses, as they are when it is checked: the one whose `kind` it names.
 
-    classes: Callable[[], Sequence[type]]
+    With None among them, it may be null.
+    """
+
+    classes: Callable[[], Sequence[type | None]]
 
 
 def convert(wanted: Any, value: Any, key: str) -> Any:
@@ -88,8 +91,10 @@ def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
     return converted
 
 
-def _convert_one_of(classes: Sequence[type], value: Any, key: str) -> Any:
-    kinds = {get_args(get_type_hints(one)["kind"])[0]: one for one in classes}
+def _convert_one_of(classes: Sequence[type | None], value: Any, key: str) -> Any:
+    if value is None and None in classes:
+        return None
+    kinds = {get_args(get_type_hints(one)["kind"])[0]: one for one in classes if one is not None}
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in kinds:
         raise InputError(f"{key}.kind={show(kind)}: must be one of {', '.join(kinds)}")

@@ -10,7 +10,7 @@ from os import PathLike
 from mnist_exp.errors import InputError
 
 # Parts of the configuration that all jobs of a sweep share.
-SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "backend", "code")
+SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "backend", "code", "prune")
 
 
 @dataclass(frozen=True)

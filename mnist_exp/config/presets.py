@@ -27,11 +27,12 @@ _GLOBAL_GROUPS = ("experiment", "sweep")  # these presets change several parts, 
 _KEYS = ("seed", "backend", "objective", "direction", "resume")
 _TRACKING_KEYS = ("experiment", "run_name", "tags", "note", "keep")
 _SWEEPER_KEYS = ("n_trials", "n_jobs", "max_failure_rate", "storage", "seeds", "max_jobs", "indifference", "top")
-# What the files in conf/sweep/ choose.
+# What a sweep may choose.
 _SWEEP_CHOICES = {
     "hydra/sweeper": ("basic", "optuna", "race"),
     "hydra/sweeper/sampler": ("random", "tpe"),
     "hydra/launcher": ("stacked",),
+    "prune": ("median", "percentile", "patient", "threshold"),
 }
 _STORAGE = re.compile(r"sqlite:///[\w-]+\.db")
 _NAME = re.compile(r"[\w-]+")
@@ -207,6 +208,8 @@ def _is_of_sweeper(path: Sequence[str], value: Any) -> bool:
         case ["hydra", "sweeper", key]:
             return key in _SWEEPER_KEYS
         case ["hydra", "sweeper", "sampler", "seed"]:
+            return True
+        case ["prune", *_]:
             return True
         case ["hydra", "sweeper", "params", key]:
             return may_vary(key, str(value))

@@ -9,12 +9,13 @@ import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.conversion import KerasName, OneOf, Rule, convert
+from mnist_exp.config.pruning import Pruning
 from mnist_exp.config.values import Count, ModelName, Seed, Text
 from mnist_exp.errors import InputError, did_you_mean, show
 from mnist_exp.learning.families import Model, families
@@ -80,6 +81,7 @@ class Config:
     optimizer: dict[str, Any]
     training: Training
     tracking: Annotated[MLflowTracking | NoTracking, OneOf(lambda: (MLflowTracking, NoTracking))]
+    prune: Annotated[Pruning | None, OneOf(lambda: (None, *get_args(Pruning)))]
     seed: Seed
     backend: Literal["tensorflow", "jax"]
     objective: str
@@ -110,6 +112,7 @@ def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
     _check_callbacks(config.training, config.optimizer)
     _check_backend(config)
     _check_objective(config)
+    _check_pruning(config)
     if config.resume and config.tracking.kind == "none":
         raise InputError("resume=true: needs a store of finished runs; tracking=none has none, tracking=mlflow has")
     if (fits := config.model.preprocessing) not in {None, config.preprocessing.kind}:
@@ -153,6 +156,21 @@ def _check_objective(config: Config) -> None:
         raise InputError(
             f"objective={config.objective}: is a metric of {config.code and config.code.path}; say which is better, "
             "direction=maximize or direction=minimize"
+        )
+
+
+def _check_pruning(config: Config) -> None:
+    if config.prune is None:
+        return
+    if importlib.util.find_spec("optuna") is None:
+        raise InputError(
+            f"prune={config.prune.kind}: needs Optuna; pip install -e '.[prune]' in the project's folder brings it"
+        )
+    if config.objective.startswith("test_"):
+        measured = config.objective.replace("test_", "val_", 1)
+        raise InputError(
+            f"objective={config.objective}: is known after the last epoch, and prune={config.prune.kind} compares "
+            f"epochs; type objective={measured}"
         )
 
 

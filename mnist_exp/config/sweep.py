@@ -70,6 +70,10 @@ def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None, 
             )
     if len({(config.objective, objective_direction(config)) for config in configs}) > 1:
         raise InputError(f"objective={configs[0].objective}: must be the same for all jobs, or they cannot be ranked")
+    if race is not None and (pruning := configs[0].prune) is not None:
+        raise InputError(
+            f"prune={pruning.kind}: leave it out of a race, which itself drops what is beaten, and compares whole runs"
+        )
     launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
     swept = {override.key: override.value for override in varied}
     jobs_in_all = sweeper.get("n_trials") or math.prod(map(len, varied.values()))

@@ -7,6 +7,7 @@ from typing import Annotated
 from mnist_exp.config.conversion import KerasName, Rule
 
 Count = Annotated[int, Rule(lambda n: 1 <= n < 2**31, "a whole number, at least 1")]
+WholeNumber = Annotated[int, Rule(lambda n: 0 <= n < 2**31, "a whole number, at least 0")]
 Seed = Annotated[int, Rule(lambda n: 0 <= n < 2**32, "a whole number from 0 to 4294967295")]
 Share = Annotated[float, Rule(lambda x: 0 < x < 1, "a fraction between 0 and 1")]
 DropoutRate = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number from 0 up to, not including, 1")]

@@ -1,6 +1,6 @@
 """What trains: one protocol and its two engines. Imports nothing heavy."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import keras
 
 # Called after each epoch with its number, from 1, and by their place the metrics of the experiments that trained in it.
-OnEpoch = Callable[[int, Mapping[int, Mapping[str, float]]], None]
+# It returns the places of those that are to stop.
+OnEpoch = Callable[[int, Mapping[int, Mapping[str, float]]], Collection[int]]
 
 
 @dataclass(frozen=True)

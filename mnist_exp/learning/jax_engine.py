@@ -5,7 +5,7 @@ A model alone is a stack of one; `jax_program.py` has what is traced.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def fit(
     training: Training,
     *,
     outputs: Sequence[Path],
-    on_epoch: Callable[[int, Mapping[int, Mapping[str, float]]], None],
+    on_epoch: OnEpoch,
     progress: bool,
 ) -> list[Fitted | InputError]:
     """Train compiled models, each of which takes raw images, as one program; traced from the first of them.
@@ -125,7 +125,8 @@ def fit(
         order: the positions of all training images in an epoch, counted from 0.
         training: epochs, batch size and callbacks.
         outputs: the folder that each model's callbacks write into.
-        on_epoch: called after each epoch with its number, from 1, and by their place the metrics of those that trained.
+        on_epoch: called after each epoch; a model that it stops trains no further. Once half of the models of a program
+            have stopped, for whatever reason, the others go on in a smaller one.
         progress: whether to show Keras's progress bar, an epoch a step.
 
     Returns:
@@ -155,7 +156,7 @@ def fit(
             _create_variables(models, *data[1])
             run_epoch = jax.jit(epoch_program(models[0], training.batch_size), donate_argnums=0)
             state, scalars = stacked(models), scalars_of(models)
-            running = list(range(len(models)))
+            running = in_program = list(range(len(models)))
             for index in running:
                 callbacks[index].on_train_begin()
                 models[index].stop_training = False
@@ -163,28 +164,36 @@ def fit(
                 for index in running:
                     callbacks[index].on_epoch_begin(epoch)
                 state, measured = run_epoch(state, scalars, jnp.asarray(order(epoch), jnp.int32), *data)
-                metrics = of_each_job(measured)
+                metrics = dict(zip(in_program, of_each_job(measured), strict=True))
                 has_trained = True
                 interrupts.raise_if_received()
+                trained_in_it = {in_program.index(index): models[index] for index in running}
                 if training.callbacks:
-                    take_out(state, models, running)
+                    take_out(state, trained_in_it)
                 for index in running:
                     callbacks[index].on_epoch_end(epoch, metrics[index])
                 # With what callbacks added, such as the learning rate.
                 histories = {index: models[index].history.history for index in running}
-                on_epoch(epoch + 1, {i: {name: of[-1] for name, of in h.items()} for i, h in histories.items()})
+                ends = {i: {name: of[-1] for name, of in h.items()} for i, h in histories.items()}
+                for index in on_epoch(epoch + 1, ends):
+                    models[index].stop_training = True
                 for index in running:
                     try:
                         check_finite(epoch + 1, metrics[index])
                     except InputError as error:
                         failed[index] = error
                 running = [index for index in running if index not in failed and not models[index].stop_training]
-                if not running:
+                if len(running) < len(trained_in_it) and not training.callbacks:
+                    take_out(state, trained_in_it)
+                if not running or epoch + 1 == training.epochs:
                     break
-                if training.callbacks:
-                    state = stacked(models)
+                if is_smaller := 2 * len(running) <= len(in_program):
+                    in_program = running
+                    scalars = scalars_of([models[index] for index in running])
+                if is_smaller or training.callbacks:
+                    state = stacked([models[index] for index in in_program])
             if running:
-                take_out(state, models, running)
+                take_out(state, {in_program.index(index): models[index] for index in running})
             for index, model in enumerate(models):
                 if index not in failed:
                     model.optimizer.finalize_variable_values(model.trainable_variables)

@@ -128,10 +128,10 @@ def stacked(models: Sequence[keras.Model]) -> State:
     return trainable, others, of_optimizer
 
 
-def take_out(state: State, models: Sequence[keras.Model], running: Sequence[int]) -> None:
-    """Give the models what a program made of their variables."""
+def take_out(state: State, models: Mapping[int, keras.Model]) -> None:
+    """Give models, by their place in a program, what it made of their variables."""
     on_host = jax.device_get(state)
-    for index in running:
-        for variables, values in zip(_variables(models[index]), on_host, strict=True):
+    for place, model in models.items():
+        for variables, values in zip(_variables(model), on_host, strict=True):
             for variable, value in zip(variables, values, strict=True):
-                variable.assign(value[index])
+                variable.assign(value[place])

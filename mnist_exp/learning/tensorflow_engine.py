@@ -59,7 +59,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         validation,
         config.training,
         output=experiment.output,
-        on_epoch=lambda epoch, metrics: on_epoch(epoch, {0: metrics}),
+        on_epoch=lambda epoch, metrics: 0 in on_epoch(epoch, {0: metrics}),
         progress=experiment.child is None,
     )
     scores = validated_scores(fitted) if validated_as_tested(config) else evaluate(model, *test)
@@ -119,7 +119,7 @@ def fit(
     training: Training,
     *,
     output: Path = Path(),
-    on_epoch: Callable[[int, EpochMetrics], None] = lambda _epoch, _metrics: None,
+    on_epoch: Callable[[int, EpochMetrics], bool] = lambda _epoch, _metrics: False,
     progress: bool = True,
 ) -> Fitted:
     """Train the compiled `model`, with Keras's progress bar on a terminal and a line an epoch elsewhere.
@@ -130,7 +130,8 @@ def fit(
         validation: prepared images and labels, measured after each epoch.
         training: epochs and callbacks.
         output: the folder that callbacks write into; by default the current one.
-        on_epoch: called after each epoch with its number, from 1, and its metrics; by default nothing is.
+        on_epoch: called after each epoch with its number, from 1, and its metrics; returns whether to stop. By default
+            nothing is called.
         progress: whether to show it.
 
     Raises:
@@ -180,9 +181,10 @@ class _EpochBegin(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Hands each epoch's metrics on, and stops a run that was interrupted or whose loss is no longer a number."""
+    """Hands each epoch's metrics on, and stops a run where that says so, or that was interrupted, or whose loss is no
+    longer a number."""
 
-    def __init__(self, on_epoch: Callable[[int, EpochMetrics], None]) -> None:
+    def __init__(self, on_epoch: Callable[[int, EpochMetrics], bool]) -> None:
         super().__init__()
         self._on_epoch = on_epoch
         self.epochs = 0
@@ -196,7 +198,8 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         self.epochs += 1
-        self._on_epoch(epoch + 1, metrics)
+        if self._on_epoch(epoch + 1, metrics):
+            self.model.stop_training = True
         check_finite(epoch + 1, metrics)
 
 

@@ -35,14 +35,15 @@ def best_rows(config: Config, sweep: str, top: int) -> BestRows:
     if experiment != tracking.experiment:
         raise InputError(f"{said}: is in another experiment; type tracking.experiment={printable(experiment)}")
     record = tracker_of(tracking).join_sweep(Parent(sweep, tracking, (), Path(), Path.cwd(), os.getpid()))
-    rows = ranking.rank(record.jobs(), objective_direction(config))[:top]
+    jobs = record.jobs()
+    rows = ranking.rank(jobs, objective_direction(config))[:top]
     if not rows:
         raise InputError(f"{said}: has no finished job")
     configuration = parse_values(record.configuration(rows[0].jobs[0]), said)
     if (ranked_by := configuration.get("objective")) != config.objective:
         raise InputError(f"objective={config.objective}: {said} was ranked by {ranked_by}; type objective={ranked_by}")
     fixed = str(configuration.get("seed"))  # where it does not vary
-    seeds = {job.values.get("seed", fixed) for row in rows for job in row.jobs}
+    seeds = {job.values.get("seed", fixed) for job in jobs if job.status == "FINISHED"}
     values = [{key: value for key, value in row.values.items() if key != "seed"} for row in rows]
     if not values[0] or any(row.keys() != values[0].keys() for row in values):
         raise InputError(f"{said}: its jobs do not differ in the same keys")

@@ -3,7 +3,7 @@
 import gc
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from mnist_exp.learning.backend import choose_backend
 from mnist_exp.learning.engine import choose_engine
 from mnist_exp.learning.sources import Dataset
 from mnist_exp.redaction import traceback_text
+from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord
 from mnist_exp.tracking.tracker import join_sweep, tracker_of
@@ -33,12 +34,13 @@ class Stage:
     """How far a sweep has come, beside what its jobs record.
 
     `text`: the state of jobs that train together in this process, in words; empty while none do. `jobs`: how many the
-    sweep has, as far as is known. `news`: lines to show.
+    sweep has, as far as is known. `news`: lines to show. `curves`: of jobs that ended, by run, as read for `prune`.
     """
 
     text: str = ""
     jobs: int = 0
     news: list[str] = field(default_factory=list)
+    curves: dict[str, list[float]] = field(default_factory=dict)
 
 
 def run_jobs(parent: Parent, stage: Stage, jobs: "Sequence[Composed]") -> list[float | None]:
@@ -83,7 +85,7 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: "Sequence[Composed]") -> list[
         for stack in stacking.split(group, size):
             if record.is_over():
                 return objectives
-            trained = _run_together([experiments[index] for index in stack], stage)
+            trained = _run_together(record, [experiments[index] for index in stack], stage)
             for index, objective in zip(stack, trained, strict=True):
                 objectives[index] = objective
     return objectives
@@ -107,7 +109,7 @@ def _prepare(record: SweepRecord, composed: "Composed") -> Experiment | float | 
     return replace(experiment, config=config, child=Child(parent.run_id, values))
 
 
-def _run_together(experiments: Sequence[Experiment], stage: Stage) -> list[float | None]:
+def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage: Stage) -> list[float | None]:
     """Return the objectives, None of what failed."""
     from mnist_exp.runner import run_together  # brings TensorFlow
 
@@ -116,14 +118,17 @@ def _run_together(experiments: Sequence[Experiment], stage: Stage) -> list[float
     gc.collect()
     gc.freeze()
 
-    def show(epoch: int) -> None:
-        if len(experiments) > 1:
-            state = f"epoch {epoch} of {experiments[0].config.training.epochs}" if epoch else "starting"
-            stage.text = f"{len(experiments)} jobs as one program: {state}"
+    config, together = experiments[0].config, len(experiments) > 1
+    pruning = Pruning(record, config, stage.curves) if config.prune is not None else None
 
-    show(0)
+    def on_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
+        if together:
+            stage.text = f"{len(metrics)} jobs as one program: epoch {epoch} of {config.training.epochs}"
+        return pruning.hopeless(epoch, metrics) if pruning is not None else ()
+
+    stage.text = f"{len(experiments)} jobs as one program: starting" if together else ""
     try:
-        outcomes = run_together(experiments, show)
+        outcomes = run_together(experiments, on_epoch)
     except Exception:  # which each that had begun has recorded as its own
         return [None] * len(experiments)
     finally:

@@ -10,6 +10,7 @@ from types import TracebackType
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.jobs import Stage
+from mnist_exp.sweeps.search import is_search
 from mnist_exp.tracking.job import job_name
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 
@@ -27,8 +28,10 @@ class Progress:
 
     def __init__(self, record: SweepRecord, sweep: Sweep, stage: Stage) -> None:
         self._record, self._sweep, self._stage = record, sweep, stage
-        self._shown: set[str] = set()
-        self._before = [job for job in record.jobs() if job.status == "FINISHED"] if sweep.config.resume else []
+        self._shown = {job.run_id or job.output for job in record.ended()}
+        before = record.jobs() if sweep.config.resume else []
+        # What was pruned runs again, but in a search, which does not go back to a point.
+        self._before = [job for job in before if job.is_whole or (is_search(sweep) and job.status == "FINISHED")]
         self._ended = 0
         self._start = time.monotonic()
         self._stop = threading.Event()
@@ -40,7 +43,6 @@ class Progress:
         if self._before:
             them = "of its jobs" if self._sweep.race is not None else "of them"
             print(f"{len(self._before)} {them} finished before", flush=True)
-            self._shown = {job.run_id for job in self._before}
         self._thread.start()
 
     def __exit__(
@@ -80,6 +82,7 @@ class Progress:
                 what = printable(f"{job.status} {job.reason}".strip())
             else:
                 what = f"{self._sweep.config.objective} {job.objective:.4f}, {job.seconds or 0.0:.1f} s"
+                what = f"pruned after epoch {job.pruned}, {what}" if job.pruned is not None else what
             self._erase()
             print(f"{self._counts()}: {name}: {what}", flush=True)
         while self._stage.news:

@@ -3,8 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from mnist_exp.errors import printable
@@ -17,7 +17,8 @@ class Row:
     """Finished jobs that differ in nothing but their seed.
 
     `mean` and `deviation` (of the sample, None for one job) of the objective. `dropped`: the round of a race that
-    it was dropped in, None where it was not; `failed`: whether that was since a job failed.
+    it was dropped in, None where it was not; `failed`: whether that was since a job failed. `pruned`: how many more
+    jobs were stopped as hopeless; the mean counts their last objective, or the good seeds would flatter the row.
     """
 
     values: dict[str, str]
@@ -26,6 +27,12 @@ class Row:
     deviation: float | None
     dropped: int | None = None
     failed: bool = False
+    pruned: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all jobs came to their end, so that the row can be compared."""
+        return not self.failed and not self.pruned
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,24 @@ def rank(jobs: Sequence[Job], direction: str) -> list[Row]:
     """
     groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
     for job in jobs:
-        if _is_ranked(job):
-            key = tuple(sorted((name, value) for name, value in job.values.items() if name != "seed"))
-            groups.setdefault(key, []).append(job)
-    rows = [row(members) for members in groups.values()]
+        groups.setdefault(_combination(job.values), []).append(job)
+    rows = []
+    for members in groups.values():
+        if ranked := [job for job in members if _is_ranked(job)]:
+            rows.append(_with_pruned(row(ranked), [job for job in members if job.pruned is not None]))
     return sorted(rows, key=lambda row: row.mean, reverse=direction == "maximize")
+
+
+def _with_pruned(whole: Row, pruned: Sequence[Job]) -> Row:
+    if not pruned:
+        return whole
+    objectives = [job.objective for job in (*whole.jobs, *pruned) if job.objective is not None]
+    return replace(whole, mean=fmean(objectives), deviation=None, pruned=len(pruned))
+
+
+def _combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return what jobs of one row share: all that varies but the seed."""
+    return tuple(sorted((name, value) for name, value in values.items() if name != "seed"))
 
 
 def best_job(rows: Sequence[Row], direction: str) -> Job | None:
@@ -75,23 +95,28 @@ def best_job(rows: Sequence[Row], direction: str) -> Job | None:
 
 
 def unranked(jobs: Iterable[Job]) -> list[Job]:
-    """Return the jobs that no row holds: failed, killed, still running, or of an objective that is not a number."""
+    """Return the jobs that no row holds: pruned, failed, killed, still running, or of an objective that is not a
+    number."""
     return [job for job in jobs if not _is_ranked(job)]
 
 
 def _is_ranked(job: Job) -> bool:
-    return job.status == "FINISHED" and job.objective is not None and math.isfinite(job.objective)
+    return job.is_whole and job.objective is not None and math.isfinite(job.objective)
 
 
 def compared(rows: Sequence[Row], raced: Rounds | None = None) -> list[Comparison | None]:
     """Return how each row but the first compares with it, by seed.
 
-    In a race, the rows that ran in its last round are compared as that round did, and those that failed not at all.
+    Rows of which a job failed in a race or was pruned are not compared. In a race, the rows that ran in its last round
+    are compared as that round did.
     """
-    scores = [_by_seed(row) for row in rows]
+    whole = [row for row in rows if row.is_whole]
     if raced is None:
-        return compare_with_first(scores)
-    whole = [row for row in rows if not row.failed]
+        if rows[:1] != whole[:1]:
+            return [None] * (len(rows) - 1)
+        found = iter(compare_with_first([_by_seed(row) for row in whole]))
+        return [next(found) if row.is_whole else None for row in rows[1:]]
+    scores = [_by_seed(row) for row in rows]
     ran = sum(row.dropped in (None, raced.last) for row in whole)
     last_round = compare_with_first(scores[:ran], raced.level, raced.pairs)
     earlier = compare_with_first(scores[: len(whole)], raced.level, raced.pairs)[len(last_round) :]
@@ -122,7 +147,8 @@ def table(
     """Return the ranking as text: what varies, objective, test scores, seconds; best first, the unranked last.
 
     Of rows of several seeds, it has the deviation over them, and the difference to the first row with its interval; a
-    row that cannot be told from the first one is marked with =. The status is shown where something is unranked.
+    row that cannot be told from the first one is marked with =. The status is shown where something is unranked, how
+    many jobs were pruned where a row has such; of a combination that was pruned with all seeds, there is one line.
 
     Args:
         rows: in the order to show.
@@ -134,12 +160,15 @@ def table(
     jobs = [*(job for row in rows for job in row.jobs), *rest]
     keys = _keys(jobs) if columns is None else list(columns)
     seeds = any(len(row.jobs) > 1 for row in rows)
-    shown = [key for key in keys if not (seeds and key == "seed" and not rest)]
+    others = _others(rows, rest)
+    shown = [key for key in keys if key != "seed" or not seeds or any(key in values for values, _ in others)]
+    pruned = any(row.pruned for row in rows)
     names, tests = short_names(keys), _test_names(jobs, objective)
     header = ["", *(names[key] for key in shown), objective]
     header += ["std", "n", "difference", "95 % interval"] if seeds else []
     header += ["dropped"] if raced is not None else []
-    lines = [[*header, *tests, "seconds", *(["status"] if rest else [])]]
+    header += ["pruned"] if pruned else []
+    lines = [[*header, *tests, "seconds", *(["status"] if others else [])]]
     found = [None, *compared(rows, raced)] if seeds else [None] * len(rows)
     for place, (row, comparison) in enumerate(zip(rows, found, strict=True), start=1):
         mark = "=" if _is_open(row, comparison) else ""
@@ -149,16 +178,42 @@ def table(
             cells += _difference(comparison)
         if raced is not None:
             cells += [f"{'failed, ' * row.failed}round {row.dropped}" if row.dropped is not None else ""]
+        if pruned:
+            cells += [f"{row.pruned} of {row.pruned + len(row.jobs)}" if row.pruned else ""]
         cells += [_number(fmean((job.scores or {}).get(name, math.nan) for job in row.jobs)) for name in tests]
-        cells += [f"{fmean(job.seconds or 0.0 for job in row.jobs):.1f}", *(["FINISHED"] if rest else [])]
+        cells += [f"{fmean(job.seconds or 0.0 for job in row.jobs):.1f}", *(["FINISHED"] if others else [])]
         lines.append(cells)
-    for job in rest:
+    for values, status in others:
         blank = [""] * (len(lines[0]) - len(shown) - 2)
-        reason = job.reason or ("no objective" if job.status == "FINISHED" else "")
-        status = f"{job.status}: {reason}" if reason else job.status
-        lines.append(["-", *(shown_value(job.values.get(key, "")) for key in shown), *blank, status])
-    texts = [*range(1 + len(shown)), *([len(lines[0]) - 1] if rest else [])]
+        lines.append(["-", *(shown_value(values.get(key, "")) for key in shown), *blank, status])
+    texts = [*range(1 + len(shown)), *([len(lines[0]) - 1] if others else [])]
     return _aligned(lines, texts)
+
+
+def _others(rows: Sequence[Row], rest: Sequence[Job]) -> list[tuple[Mapping[str, str], str]]:
+    """Return what varies and what became of the jobs that no row holds; the pruned by combination, unless a row counts
+    them."""
+    counted = {_combination(row.values) for row in rows}
+    pruned: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    others: list[tuple[Mapping[str, str], str]] = []
+    for job in rest:
+        if job.pruned is not None:
+            pruned.setdefault(_combination(job.values), []).append(job.pruned)
+        else:
+            others.append((job.values, ": ".join(filter(None, (job.status, _reason(job))))))
+    for values, epochs in pruned.items():
+        if values not in counted:
+            first, last = min(epochs), max(epochs)
+            when = f"epoch {first}" if first == last else f"epochs {first} to {last}"
+            others.append((dict(values), f"{f'{len(epochs)} ' * (len(epochs) > 1)}pruned after {when}"))
+    return others
+
+
+def _reason(job: Job) -> str:
+    """Return why no row holds a job."""
+    if job.reason or job.status != "FINISHED":
+        return job.reason
+    return f"pruned after epoch {job.pruned}" if job.pruned is not None else "no objective"
 
 
 def _is_open(row: Row, comparison: Comparison | None) -> bool:
@@ -194,9 +249,16 @@ def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str, raced: Rou
     name = job_name(rows[0].values, keys) or "The first row"
     if not told and raced is not None:
         return f"{name} is left, since jobs of all others failed."
+    uncompared = [row for row, one in zip(rows[1:], found, strict=True) if one is None]
+    if not told and (rows[0].pruned or all(row.pruned for row in uncompared)):
+        return (
+            "Rows with a pruned job are not compared; it counts with its last value. The same command with resume=true "
+            "and without prune runs what was pruned to its end."
+        )
     if not told:
         return "A single run may be better or worse by chance; add seed=0,1,2,3,4 to run each row with five seeds."
-    single = " Rows of a single run are not compared." if len(told) < len(found) and raced is None else ""
+    notes = " Rows of a single run are not compared." * any(row.is_whole for row in uncompared)
+    notes += " Rows with a pruned job are not compared." * any(row.pruned for row in uncompared)
     still_open = [place for place, one in enumerate(found, start=2) if _is_open(rows[place - 1], one)]
     several = [f"{told[0].pairs} pairs"] if told[0].pairs > 1 else []
     several += [f"{raced.rounds} rounds"] if raced is not None else []
@@ -208,7 +270,7 @@ def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str, raced: Rou
         how = f"paired over {nearest.seeds} seeds" if nearest.seeds else "compared by Welch's test"
         side = "above" if direction == "maximize" else "below"
         size = f"{_number(abs(nearest.difference))} [{_number(low)}, {_number(high)}]"
-        return f"{name} is best: {size} {side} the next, {how}, {corrected}.{single}"
+        return f"{name} is best: {size} {side} the next, {how}, {corrected}.{notes}"
     smallest = found[still_open[0] - 2]
     assert smallest is not None
     seeds = seeds_to_tell(smallest)
@@ -218,7 +280,7 @@ def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str, raced: Rou
     else:
         which = "The rows marked = cannot be told from the first"
     size = f"a difference of {_number(abs(smallest.difference))}"
-    return f"{which} ({corrected}); {needed} would tell {size}.{single}"
+    return f"{which} ({corrected}); {needed} would tell {size}.{notes}"
 
 
 def on_other_images(best: Row, count: int) -> str:
@@ -262,7 +324,7 @@ def to_csv(
             writer.writerow([place, *values, job.objective, *spread, *scores, job.seconds, job.status, "", job.run_id])
     for job in rest:
         blank = [""] * (1 + len(spreads) + len(tests) + 1)
-        writer.writerow(["", *(job.values.get(key, "") for key in keys), *blank, job.status, job.reason, job.run_id])
+        writer.writerow(["", *(job.values.get(key, "") for key in keys), *blank, job.status, _reason(job), job.run_id])
     return text.getvalue()
 
 

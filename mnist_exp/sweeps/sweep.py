@@ -144,13 +144,15 @@ def _rank(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | N
         rows = race.standing(rows)
         raced = race.correction()
     (sweep.folder / "ranking.csv").write_text(ranking.to_csv(rows, rest, objective, direction, raced))
-    print(_title(len(jobs), sweep, direction))
+    print(_title(len(jobs), sum(job.pruned is not None for job in jobs), sweep, direction))
     print(ranking.table(rows, rest, objective, raced=raced))
     if is_search(sweep):
         print(
             "Each row of a search is a single run, and the best of many is lucky too; with other seeds: "
             f"-m sweep=race hydra.sweeper.of={record.parent.run_id or 'SWEEP_ID'}"
         )
+    elif not rows and any(job.pruned is not None for job in jobs):
+        print("Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune.")
     elif text := ranking.verdict(rows, tuple(sweep.swept), direction, raced):
         print(text)
     if race is not None and race.rounds:
@@ -158,10 +160,11 @@ def _rank(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | N
     return rows
 
 
-def _title(jobs: int, sweep: Sweep, direction: str) -> str:
+def _title(jobs: int, pruned: int, sweep: Sweep, direction: str) -> str:
     """Return what a ranking is by, and whether the choice rests on the test set."""
     objective = sweep.config.objective
-    text = f"\n{_number_of_jobs(jobs)}, {ranking.order(objective, direction)}"
+    stopped = f", {pruned} of them pruned" if pruned else ""
+    text = f"\n{_number_of_jobs(jobs)}{stopped}, {ranking.order(objective, direction)}"
     if objective.startswith("test_"):
         return (
             f"{text}, MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"

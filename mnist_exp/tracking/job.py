@@ -1,6 +1,7 @@
 """A run as tables and rankings need it, wherever it was read. Imports nothing heavy."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ class Job:
 
     `values`: what varies, by full key. `status`: FINISHED, FAILED, KILLED or RUNNING. `objective` and `scores`
     (`test_` metrics): None and empty unless FINISHED. `seconds`: wall time of `fit`. `reason`: of a failure, one line.
+    `pruned`: the epoch, from 1, after which it was stopped as hopeless and FINISHED; None if it was not.
     `run_id` and `parent`: MLflow's; empty without tracking. `output`: the folder with its files, on `host`.
     """
 
@@ -26,12 +28,19 @@ class Job:
     output: str = ""
     host: str = ""
     parent: str = ""
+    pruned: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it finished, and was not stopped as hopeless."""
+        return self.status == "FINISHED" and self.pruned is None
 
 
 def job_of(tags: Mapping[str, str], scores: Mapping[str, float], status: str, run_id: str = "") -> Job:
     """Return the job that was recorded by tags and by what was measured at its end."""
     finished = status == "FINISHED"
     scores = {name: value for name, value in scores.items() if isinstance(value, float)}  # a store could have text
+    pruned = tags.get("mnist_exp.pruned", "")
     return Job(
         values=swept_values(tags.get("mnist_exp.swept", "{}")),
         status=status,
@@ -43,6 +52,7 @@ def job_of(tags: Mapping[str, str], scores: Mapping[str, float], status: str, ru
         output=tags.get("mnist_exp.output", ""),
         host=tags.get("mnist_exp.host", ""),
         parent=tags.get("mlflow.parentRunId", ""),
+        pruned=int(pruned) if finished and re.fullmatch("[0-9]{1,9}", pruned) else None,
     )
 
 

@@ -39,7 +39,7 @@ class MLflowSweep(SweepRecord):
         assert isinstance(parent.tracking, MLflowTracking)
         self._settings = parent.tracking
         self._client, self._experiment_id, self._sent = client, experiment_id, sent
-        self._since = int(time.time() * 1000)
+        self._since = 0
         self._reused_jobs: dict[str, Job] = {}
 
     def finished(self, signature: str) -> Job | None:
@@ -56,14 +56,14 @@ class MLflowSweep(SweepRecord):
         mirror(self._client, self._experiment_id, Folder(output))
 
     def jobs(self) -> list[Job]:
-        """Return all jobs, each once: finished, if it ever was, or as its last try ended."""
+        """Return all jobs, each once: finished to its end, if it ever was, or as its last try ended."""
         tries: dict[str, list[Job]] = {}
         for job in [*map(recorded_job, self._children()), *self._reused()]:
             tries.setdefault(json.dumps(job.values), []).append(job)
-        return [max(reversed(jobs), key=lambda job: job.status == "FINISHED") for jobs in tries.values()]
+        return [max(reversed(jobs), key=lambda job: job.is_whole) for jobs in tries.values()]
 
     def ended(self) -> list[Job]:
-        """Return the jobs that ended since about the last call, and those of before that the sweep reuses."""
+        """Return the jobs that ended since about the last call, at first all, and those of before that are reused."""
         now = int(time.time() * 1000)
         ended = map(recorded_job, list(self._children(f"attributes.end_time >= {self._since}")))
         self._since = now - _MILLISECONDS_THAT_CLOCKS_DIFFER

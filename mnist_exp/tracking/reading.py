@@ -196,7 +196,7 @@ def is_over(client: "MlflowClient", run_id: str) -> bool:
 
 
 def newest_finished(client: "MlflowClient", experiment_id: str, signature: str) -> Job | None:
-    """Return the newest run that has finished what `signature` stands for, if any."""
+    """Return the newest run that has finished what `signature` stands for, if any; one that was pruned has not."""
     query = f"tags.mnist_exp.signature = '{signature}' AND attributes.status = 'FINISHED'"
-    found = client.search_runs([experiment_id], query, max_results=1)
-    return recorded_job(found[0]) if found else None
+    found = map(recorded_job, search(client, experiment_id, query, "attributes.start_time DESC"))
+    return next((job for job in found if job.is_whole), None)

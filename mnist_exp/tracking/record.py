@@ -57,6 +57,7 @@ class Run:
         self.keeps_all = keeps_all
         self.folder = Folder(experiment.output)
         self._experiment = experiment
+        self._tags_of_the_end: dict[str, str] = {}
         self.folder.begin(record, experiment.config.code)
         OmegaConf.save(OmegaConf.create(recorded_config(experiment.config)), self.folder.path / "config.yaml")
 
@@ -69,10 +70,15 @@ class Run:
         """Record the metrics of an epoch, counted from 1."""
         self.folder.measure(epoch, metrics)
 
+    def log_pruned(self, epoch: int) -> None:
+        """Let what is measured at the end be that of a run that was stopped as hopeless after an epoch, from 1."""
+        log.info("pruned after epoch %d", epoch, extra={"output": self.folder.path})
+        self._tags_of_the_end = {"mnist_exp.pruned": str(epoch)}
+
     def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:
         """Record what was measured at the end, with the weights of an epoch, counted from 1."""
         self.folder.measure(0, scores)
-        self.folder.change(scores=dict(scores), kept_epoch=kept_epoch)
+        self.folder.change(scores=dict(scores), kept_epoch=kept_epoch, tags=self._tags_of_the_end)
 
     def log_model(self, model: "keras.Model", data: Data) -> None:
         """Record the model, which takes raw images; its weights lie in the folder already."""

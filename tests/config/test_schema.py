@@ -5,8 +5,9 @@ from dataclasses import asdict
 
 import pytest
 import yaml
+from hydra.types import RunMode
 
-from mnist_exp.config.composition import compose
+from mnist_exp.config.composition import check_composed, compose, compose_values
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 
@@ -156,8 +157,9 @@ def test_every_choice_composes_and_keeps_the_shape_of_its_file(choice: str) -> N
         "idx": ["dataset.path=."],
         "folder": ["dataset.path=."],
         "image": ["model=cnn"],
+        "threshold": ["prune.lower=0.5"],
     }.get(name, [])
-    config = asdict(compose([choice, *needed]).config)
+    config = asdict(check_composed(compose_values([choice, *needed], RunMode.RUN), None))
     if group != "experiment":
         written = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
         assert set(config[group]) == set(written) - {"defaults"}

@@ -1,0 +1,357 @@
+"""Jobs that are stopped early: by which rule, and what becomes of them, on real MNIST in real stores."""
+
+import csv
+import math
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.types import RunMode
+
+from mnist_exp import run
+from mnist_exp.config.composition import check_composed, compose, compose_values
+from mnist_exp.config.schema import Config, NoTracking
+from mnist_exp.config.sweep import sweep_of
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import BestRows
+from mnist_exp.sweeps.pruning import Pruning
+from mnist_exp.sweeps.ranking import compared, rank, table, to_csv, unranked, verdict
+from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.record import Parent, SweepRecord
+
+from ..conftest import alone_with_ray, command, installed, run_module, runs_in, store, sweep_in
+
+pytestmark = pytest.mark.skipif(not installed("optuna"), reason="needs pip install -e '.[prune]'")
+
+# Of two learning rates, the second is far behind after the first of four epochs, with any seed.
+TWO = (
+    "optimizer.learning_rate=0.03,0.0001",
+    "dataset.limit=2500",
+    "dataset.validation=500",
+    "training.epochs=4",
+    "training.batch_size=100",
+)
+MEDIAN = ("prune=median", "prune.n_startup_trials=1")
+
+
+def settings(*overrides: str) -> Config:
+    """The configuration of a job of four epochs, of a sweep."""
+    return check_composed(compose_values(["training.epochs=4", "tracking=none", *overrides], RunMode.RUN), None)
+
+
+def pruning(folder: Path, ended: Sequence[Sequence[float]], *overrides: str) -> Pruning:
+    """What compares jobs with these curves of `val_accuracy`, or of the objective that is typed."""
+    parent = Parent("", NoTracking(kind="none"), (), folder, folder, 0)
+    curves = {str(place): list(curve) for place, curve in enumerate(ended)}
+    return Pruning(SweepRecord(parent, {}), settings(*overrides), curves)
+
+
+def stopped(
+    rule: Pruning, jobs: Sequence[Sequence[float]], metric: str = "val_accuracy", epochs: int = 4
+) -> dict[int, int]:
+    """Let jobs train together; return after which epoch each of those that were stopped was."""
+    found: dict[int, int] = {}
+    for epoch in range(1, epochs + 1):
+        running = {place: {metric: curve[epoch - 1]} for place, curve in enumerate(jobs) if place not in found}
+        found |= dict.fromkeys(rule.hopeless(epoch, running), epoch)
+    return found
+
+
+@pytest.mark.fast
+def test_a_job_below_the_median_of_those_that_ended_is_stopped(tmp_path: Path) -> None:
+    ended = [[0.5, 0.6, 0.7, 0.8], [0.4, 0.5, 0.6, 0.7], [0.3, 0.4, 0.5, 0.6]]
+    rule = ("prune=median", "prune.n_startup_trials=3")
+    assert stopped(pruning(tmp_path, ended, *rule), [[0.39, 0.9, 0.9, 0.9]]) == {0: 1}
+    assert stopped(pruning(tmp_path, ended, *rule), [[0.41, 0.49, 0.9, 0.9]]) == {0: 2}
+    assert stopped(pruning(tmp_path, ended, *rule), [[0.41, 0.51, 0.61, 0.1]]) == {}  # after the last there is no point
+    assert stopped(pruning(tmp_path, ended[:2], *rule), [[0.1, 0.1, 0.1, 0.1]]) == {}  # three have to end first
+    assert stopped(pruning(tmp_path, ended, *rule, "prune.n_warmup_steps=2"), [[0.1, 0.1, 0.1, 0.1]]) == {0: 3}
+    second = [[0.9, 0.1, 0.1, 0.1]]  # whose best epoch counts
+    assert stopped(pruning(tmp_path, ended, *rule), second) == {}
+
+
+@pytest.mark.fast
+def test_a_smaller_loss_is_better(tmp_path: Path) -> None:
+    rule = ("prune=median", "prune.n_startup_trials=1", "objective=val_loss")
+    for loss, expected in {1.1: {0: 1}, 0.9: {}}.items():
+        assert stopped(pruning(tmp_path, [[1.0] * 4], *rule), [[loss] * 4], "val_loss") == expected
+
+
+@pytest.mark.fast
+def test_the_other_rules(tmp_path: Path) -> None:
+    ended = [[place / 10] * 4 for place in range(1, 10)]
+    best_fifth = ("prune=percentile", "prune.percentile=20")
+    assert stopped(pruning(tmp_path, ended, *best_fifth), [[0.70] * 4]) == {0: 1}
+    assert stopped(pruning(tmp_path, ended, *best_fifth), [[0.75] * 4]) == {}
+    low = ("prune=threshold", "prune.lower=0.2")
+    assert stopped(pruning(tmp_path, [], *low), [[0.3, 0.1, 0.3, 0.3]]) == {0: 2}
+    alone = ("prune=patient", "prune.patience=1", "prune.wrapped_pruner=null")
+    assert stopped(pruning(tmp_path, [], *alone), [[0.5, 0.4, 0.3, 0.2]]) == {0: 3}
+    wrapped = ("prune=patient", "prune.patience=1", "prune.wrapped_pruner.n_startup_trials=1")
+    assert stopped(pruning(tmp_path, ended, *wrapped), [[0.6, 0.5, 0.55, 0.2]]) == {}  # no better, but above the median
+    assert stopped(pruning(tmp_path, ended, *wrapped), [[0.4, 0.3, 0.3, 0.2]]) == {0: 3}
+
+
+@pytest.mark.fast
+def test_jobs_of_one_program_are_compared_with_each_other(tmp_path: Path) -> None:
+    rule = ("prune=median", "prune.n_startup_trials=3")
+    jobs = [[0.1 * place + 0.01 * epoch for epoch in range(4)] for place in range(8)]
+    # Those that were stopped still count: it is not the half of the rest that goes in the next epoch.
+    assert stopped(pruning(tmp_path, [], *rule), jobs) == {0: 1, 1: 1, 2: 1, 3: 1}
+    falls = [*jobs[:7], [0.7, 0.0, 0.0, 0.0]]
+    assert stopped(pruning(tmp_path, [], *rule), falls) == {0: 1, 1: 1, 2: 1, 3: 1}  # the best value of a job counts
+    assert stopped(pruning(tmp_path, [], *rule), jobs[:3]) == {}  # each has two beside it
+
+
+@pytest.mark.fast
+def test_what_is_no_number_is_not_compared(tmp_path: Path) -> None:
+    rule = ("prune=median", "prune.n_startup_trials=2")
+    ended = [[0.5] * 4, [math.nan] * 4]
+    assert stopped(pruning(tmp_path, ended, *rule), [[math.nan, 0.4, 0.4, 0.4]]) == {0: 2}
+    assert stopped(pruning(tmp_path, ended[1:] * 2, *rule), [[0.1] * 4]) == {}
+
+
+@pytest.mark.fast
+def test_a_record_that_cannot_be_read_ends_no_training(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "run.json").write_text("{")
+    rule = ("prune=median", "prune.n_startup_trials=1")
+    assert stopped(pruning(tmp_path, [[0.5] * 4], *rule), [[0.1] * 4]) == {0: 1}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["prune=threshold"], r"prune\.lower: must be set, or prune\.upper, such as prune\.lower=0\.5"),
+        (["prune=threshold", "prune.lower=1", "prune.upper=0.5"], r"prune\.lower=1: must be at most prune\.upper=0\.5"),
+        (["prune=percentile", "prune.percentile=101"], r"prune\.percentile=101: must be a number from 0 to 100"),
+        (["prune=median", "prune.interval_steps=0"], r"prune\.interval_steps=0: must be a whole number, at least 1"),
+        (["prune=median", "prune.percentile=5"], r"prune\.percentile=5: .*it is a key of prune=percentile"),
+        (["prune=threshold", "prune.lower=nan"], r"prune\.lower=nan: must be a number, or null"),
+        (
+            ["prune=patient", "prune.wrapped_pruner.kind=patient"],
+            r"prune\.wrapped_pruner\.kind=patient: must be one of",
+        ),
+        (
+            ["prune=median", "objective=test_accuracy"],
+            r"is known after the last epoch, .*; type objective=val_accuracy",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_said(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        settings(*overrides)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["prune=median,threshold", "seed=0,1"], "prune: must have one value, which all jobs of a sweep share"),
+        (["prune=median", "prune.n_warmup_steps=0,1"], r"prune\.n_warmup_steps: must have one value"),
+        (["prune=median", "sweep=race", "model.hidden=4,8"], "prune=median: leave it out of a race"),
+    ],
+)
+def test_what_a_sweep_cannot_use_is_said(overrides: list[str], message: str) -> None:
+    def nothing(*_: object) -> BestRows:
+        raise AssertionError
+
+    with pytest.raises(InputError, match=message):
+        sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, None, nothing)
+
+
+@pytest.mark.fast
+def test_a_single_run_has_nothing_to_be_compared_with() -> None:
+    with pytest.raises(InputError, match="prune=median: stops jobs of a sweep, and this is a single run; type -m"):
+        run("prune=median")
+
+
+@pytest.mark.fast
+def test_only_a_preset_of_a_sweep_can_choose_it(tmp_path: Path) -> None:
+    text = "# @package _global_\ndefaults:\n  - override /prune: median\nprune:\n  n_warmup_steps: 2\n"
+    for group in ("sweep", "experiment"):
+        (tmp_path / group / group).mkdir(parents=True)
+        (tmp_path / group / group / "mine.yaml").write_text(text)
+    with pytest.raises(InputError, match="a preset from elsewhere may not choose this"):
+        compose(["experiment=mine"], tmp_path / "experiment")
+    with pytest.raises(InputError, match="sweep=mine: is a sweep"):  # which was read and composed
+        compose(["sweep=mine"], tmp_path / "sweep")
+
+
+def job(rate: str, seed: int, objective: float, pruned: int | None = None) -> Job:
+    values = {"optimizer.learning_rate": rate, "seed": str(seed)}
+    return Job(values, "FINISHED", objective, {}, 1.0, run_id=f"{rate}-{seed}", pruned=pruned)
+
+
+@pytest.mark.fast
+def test_a_pruned_job_counts_in_its_row_with_its_last_objective_and_the_row_is_not_compared() -> None:
+    jobs = [
+        *(job("0.01", seed, 0.90 + seed / 1000) for seed in range(3)),
+        *(job("0.02", seed, 0.80 + seed / 500) for seed in range(3)),
+        job("0.03", 0, 0.95), job("0.03", 1, 0.94), job("0.03", 2, 0.51, pruned=2),
+        job("0.04", 0, 0.3, pruned=1), job("0.04", 1, 0.2, pruned=3),
+    ]  # fmt: skip
+    rows, rest = rank(jobs, "maximize"), unranked(jobs)
+    assert [row.values["optimizer.learning_rate"] for row in rows] == ["0.01", "0.02", "0.03"]
+    assert rows[2].mean == pytest.approx(0.8)
+    assert (rows[2].deviation, len(rows[2].jobs)) == (None, 2)
+    assert [one is not None for one in compared(rows)] == [True, False]
+    lines = table(rows, rest, "val_accuracy").splitlines()
+    assert "pruned" in lines[0]
+    assert "seed" not in lines[0]
+    assert "1 of 3" in lines[3]
+    assert lines[4].startswith("-  0.04")
+    assert lines[4].endswith("2 pruned after epochs 1 to 3")
+    assert len(lines) == 5
+    said = verdict(rows, ["optimizer.learning_rate"], "maximize")
+    assert said.startswith("learning_rate=0.01 is best: ")
+    assert said.endswith("Rows with a pruned job are not compared.")
+    for few in ([rows[0], rows[2]], [rows[2], rows[1]]):
+        assert compared(few) == [None]
+        assert verdict(few, ["optimizer.learning_rate"], "maximize").startswith(
+            "Rows with a pruned job are not compared;"
+        )
+    written = list(csv.DictReader(to_csv(rows, rest, "val_accuracy", "maximize").splitlines()))
+    assert [line["reason"] for line in written if not line["rank"]] == [
+        f"pruned after epoch {one}" for one in (2, 1, 3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the second job of a sweep was pruned."""
+    path = tmp_path_factory.mktemp("pruned")
+    done = command("-m", *TWO, *MEDIAN, cwd=path)
+    assert done.returncode == 0, done.stderr
+    (path / "stdout").write_text(done.stdout)
+    return path
+
+
+def test_a_hopeless_job_stops_and_is_recorded_as_pruned(folder: Path) -> None:
+    parent, [whole, pruned] = sweep_in(folder)
+    assert [one.info.status for one in (parent, whole, pruned)] == ["FINISHED"] * 3
+    assert pruned.data.tags["mnist_exp.pruned"] == "1"
+    assert "mnist_exp.pruned" not in whole.data.tags
+    client = store(folder)
+    lengths = [len(client.get_metric_history(one.info.run_id, "val_accuracy")) for one in (whole, pruned)]
+    assert lengths == [4, 1]
+    assert pruned.data.metrics["objective"] == pruned.data.metrics["val_accuracy"]
+    said = (folder / "stdout").read_text()
+    assert "2 of 2 done: learning_rate=0.0001: pruned after epoch 1, val_accuracy " in said
+    assert "2 jobs, 1 of them pruned, largest val_accuracy first" in said
+    assert said.split("largest val_accuracy first")[1].splitlines()[3].endswith("pruned after epoch 1")
+    assert "prune" not in {key.split(".")[0] for key in pruned.data.params}
+
+
+def test_a_pruned_job_is_never_taken_for_a_finished_one(folder: Path) -> None:
+    _, [whole, pruned] = sweep_in(folder)
+    again = command("-m", *TWO, *MEDIAN, "resume=true", cwd=folder)
+    assert "1 of them finished before" in again.stdout
+    assert "pruned after epoch 1" in again.stdout
+    to_the_end = command("-m", *TWO, "resume=true", cwd=folder)  # the same sweep, since `prune` does not tell it
+    assert "1 of them finished before" in to_the_end.stdout
+    assert "pruned" not in to_the_end.stdout
+    parent, jobs = sweep_in(folder)
+    assert [one.info.run_id for one in jobs[:2]] == [whole.info.run_id, pruned.info.run_id]
+    assert [one.data.tags.get("mnist_exp.pruned") for one in jobs] == [None, "1", "1", None]
+    assert {one.data.tags["mlflow.parentRunId"] for one in jobs} == {parent.info.run_id}
+    assert len({one.data.tags["mnist_exp.signature"] for one in jobs[1:]}) == 1
+    single = [text.replace("0.03,", "") for text in TWO]
+    assert command(*single, "resume=true", cwd=folder).stdout.startswith(f"Run {jobs[3].info.run_id} ")
+
+
+def test_a_pruned_job_is_repeated_to_its_end(folder: Path) -> None:
+    pruned = next(one for one in runs_in(folder) if "mnist_exp.pruned" in one.data.tags)
+    done = run_module("rerun", pruned.info.run_id, cwd=folder)
+    assert done.returncode == 0, done.stdout
+    assert f"{pruned.info.run_id} was pruned after epoch 1, which a repeat is not; only its epochs" in done.stdout
+    assert f"Identical to {pruned.info.run_id}: all 4 values of 4 metrics" in done.stdout
+    assert len(store(folder).get_metric_history(runs_in(folder)[-1].info.run_id, "val_accuracy")) == 4
+
+
+@pytest.mark.parametrize(
+    ("extra", "launcher"),
+    [
+        ("hydra-core", ("tracking=none",)),
+        ("hydra-joblib-launcher", ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")),
+        ("hydra-ray-launcher", ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=1")),
+        ("jax", ("backend=jax", "hydra/launcher=stacked")),
+    ],
+)
+def test_every_launcher_stops_what_is_hopeless(tmp_path: Path, extra: str, launcher: tuple[str, ...]) -> None:
+    if not installed(extra):
+        pytest.skip(f"needs {extra}")
+    with alone_with_ray():
+        done = command("-m", *TWO, *MEDIAN, *launcher, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs, 1 of them pruned" in done.stdout
+    [ranking] = tmp_path.glob("multirun/*/*/ranking.csv")
+    lines = list(csv.DictReader(ranking.open()))
+    assert [(line["optimizer.learning_rate"], line["rank"], line["reason"]) for line in lines] == [
+        ("0.03", "1", ""),
+        ("0.0001", "", "pruned after epoch 1"),
+    ]
+
+
+@pytest.mark.skipif(not installed("hydra-optuna-sweeper"), reason="needs pip install -e '.[optuna]'")
+def test_a_search_is_told_the_last_objective_of_a_pruned_job(tmp_path: Path) -> None:
+    import optuna
+
+    done = command("-m", "sweep=random", "hydra.sweeper.n_trials=6", *TWO[1:], *MEDIAN, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    parent, jobs = sweep_in(tmp_path)
+    pruned = {one.data.metrics["val_accuracy"] for one in jobs if "mnist_exp.pruned" in one.data.tags}
+    assert 0 < len(pruned) < 6
+    study = optuna.load_study(study_name=parent.info.run_id, storage=f"sqlite:///{tmp_path}/optuna.db")
+    assert pruned <= {trial.value for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])}
+    assert len(study.trials) == 6
+
+
+def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any]], list[int], list[int]]:
+    """Train eight jobs as one program; `stop`: which to stop, by epoch.
+
+    Returns:
+        The weights and the number of epochs of each, and the sizes of the programs that were filled.
+    """
+    from dataclasses import replace
+
+    from mnist_exp.experiment import Child
+    from mnist_exp.learning.datasets import load
+    from mnist_exp.learning.engine import Trained, choose_engine
+
+    overrides = ("tracking=none", "backend=jax", "dataset.limit=1000", "training.epochs=4", "training.batch_size=100")
+    rates = [0.001 * (seed + 1) for seed in range(8)]
+    jobs = [compose([*overrides, f"seed={seed}", f"optimizer.learning_rate={rate}"]) for seed, rate in enumerate(rates)]
+    jobs = [replace(one, child=Child("", {})) for one in jobs]
+    sizes: list[int] = []
+    engine = choose_engine("jax")
+    fill = vars(engine)["stacked"]
+
+    def filled(models: Sequence[Any]) -> Any:
+        sizes.append(len(models))
+        return fill(models)
+
+    vars(engine)["stacked"] = filled
+    trained = engine.train(jobs, load(jobs[0].config.dataset), lambda epoch, _: stop.get(epoch, ()))
+    assert all(isinstance(one, Trained) for one in trained)
+    whole = [one for one in trained if isinstance(one, Trained)]
+    return [one.model.get_weights() for one in whole], [len(one.history["loss"]) for one in whole], sizes
+
+
+@pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
+def test_a_stack_of_which_half_is_stopped_goes_on_as_a_smaller_program() -> None:
+    stop = {1: [1, 4], 2: [0, 6]}
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        weights, epochs, sizes = process.submit(trained_in_a_stack, stop).result()
+        whole, _, _ = process.submit(trained_in_a_stack, {}).result()
+    assert epochs == [2, 1, 4, 4, 1, 4, 2, 4]
+    assert sizes == [8, 4]
+    for place in (2, 3, 5, 7):
+        for one, other in zip(weights[place], whole[place], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    assert any(not np.allclose(one, other, atol=1e-3) for one, other in zip(weights[1], whole[1], strict=True))
