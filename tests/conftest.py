@@ -1,7 +1,10 @@
 """Real data, real stores, real processes: what the tests share."""
 
 import fcntl
+import gc
+import io
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -9,13 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.singleton import Singleton
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -75,9 +79,42 @@ def command(*arguments: str, cwd: Path, module: str = "mnist_exp", **env: str) -
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
-def run_module(name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run `python -m mnist_exp.NAME` to its end."""
-    return command(*arguments, cwd=cwd, module=f"mnist_exp.{name}")
+def in_process(*arguments: str, cwd: Path, module: str = "mnist_exp", **env: str) -> subprocess.CompletedProcess[str]:
+    """Run what `command` does, to its end, in this process, which has imported TensorFlow and MLflow already.
+
+    For all but what an own process is part of: signals, threads, imports, another backend, what C++ prints.
+    """
+    program = [f"-m {module}", *arguments]
+    stdout, stderr, status = io.StringIO(), io.StringIO(), 0
+    with _process_as_it_was(), chdir(cwd), redirect_stdout(stdout), redirect_stderr(stderr):
+        os.environ.update(env)
+        sys.argv = program
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):  # as Python does when it ends
+                print(end.code, file=sys.stderr)
+    return subprocess.CompletedProcess(program, status, stdout.getvalue(), stderr.getvalue())
+
+
+@contextmanager
+def _process_as_it_was() -> Iterator[None]:
+    """Put back what the command line sets for a whole process."""
+    environment, arguments, thresholds = dict(os.environ), sys.argv, gc.get_threshold()
+    of_hydra = dict(Singleton._instances)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = arguments
+        gc.set_threshold(*thresholds)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        Singleton._instances.clear()
+        Singleton._instances.update(of_hydra)
 
 
 def runs_in(folder: Path, experiment: str = "mnist_exp") -> list[Run]:

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from .conftest import QUICK, command, runs_in, sweep_in
+from .conftest import QUICK, command, in_process, runs_in, sweep_in
 
 
 def compare(*arguments: str, cwd: Path, store: Path) -> subprocess.CompletedProcess[str]:
     uri = f"sqlite:///{store}/mlflow.db"
-    return command(*arguments, cwd=cwd, module="mnist_exp.compare", MLFLOW_TRACKING_URI=uri)
+    return in_process(*arguments, cwd=cwd, module="mnist_exp.compare", MLFLOW_TRACKING_URI=uri)
 
 
 def test_all_runs_are_ranked_and_drawn(sweep_folder: Path, tmp_path: Path) -> None:
-    done = compare(cwd=tmp_path, store=sweep_folder)
+    uri = f"tracking.uri=sqlite:///{sweep_folder}/mlflow.db"
+    done = command(uri, cwd=tmp_path, module="mnist_exp.compare")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     title, header, *rows = done.stdout.splitlines()
@@ -79,14 +80,14 @@ def test_it_ends_without_a_word_if_nobody_reads(sweep_folder: Path, tmp_path: Pa
 
 def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: Path) -> None:
     for _ in range(2):
-        assert command(*QUICK, cwd=tmp_path).returncode == 0
-    assert command(*QUICK, "optimizer.learning_rate=1e38", cwd=tmp_path).returncode == 1
+        assert in_process(*QUICK, cwd=tmp_path).returncode == 0
+    assert in_process(*QUICK, "optimizer.learning_rate=1e38", cwd=tmp_path).returncode == 1
     done = compare(cwd=tmp_path, store=tmp_path)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("2 runs")
     assert lines[2].endswith("FINISHED")
     assert "FAILED: loss became" in lines[3]
-    assert command(*QUICK, "objective=val_loss", cwd=tmp_path).returncode == 0
+    assert in_process(*QUICK, "objective=val_loss", cwd=tmp_path).returncode == 0
     mixed = compare(cwd=tmp_path, store=tmp_path)
     assert mixed.returncode == 1
     assert "different objectives (val_accuracy, val_loss); choose with --filter" in mixed.stderr
@@ -95,7 +96,7 @@ def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: 
 
 def test_runs_that_differ_in_more_than_the_seed_are_no_row(tmp_path: Path) -> None:
     for typed in (["model.hidden=8"], ["model.hidden=16", "seed=1"], ["model=cnn", "model.filters=2"]):
-        assert command(*QUICK, *typed, cwd=tmp_path).returncode == 0
+        assert in_process(*QUICK, *typed, cwd=tmp_path).returncode == 0
     done = compare(cwd=tmp_path, store=tmp_path)
     assert done.stdout.startswith("3 runs")
     lines = done.stdout.splitlines()

@@ -17,7 +17,7 @@ from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.saved_models import load
 from mnist_exp.predict import predict
 
-from .conftest import QUICK, command, run_module, runs_in, store, sweep_in
+from .conftest import QUICK, command, in_process, runs_in, store, sweep_in
 from .drawing import STYLES, draw, draw_all
 
 
@@ -41,7 +41,7 @@ def test_a_line_a_picture_and_what_the_model_saw(tracked_folder: Path, tmp_path:
     [recorded] = runs_in(tracked_folder)
     uri = f"tracking.uri=sqlite:///{tracked_folder}/mlflow.db"
     names = [path.name for path in paths]
-    done = run_module("predict", recorded.info.run_id, *names, uri, "--plot", "seen.png", cwd=tmp_path)
+    done = command(recorded.info.run_id, *names, uri, "--plot", "seen.png", cwd=tmp_path, module="mnist_exp.predict")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = [line.split() for line in done.stdout.splitlines()]
@@ -119,7 +119,7 @@ def test_a_model_of_images_in_colour_gets_the_picture_resized(tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     options = ("tracking.register=digits", *QUICK, "dataset.validation=500")
-    done = command("-m", "model.hidden=8,64", *options, cwd=tmp_path)
+    done = in_process("-m", "model.hidden=8,64", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Registered as models:/digits/1, which is now the champion" in done.stdout
     parent, jobs = sweep_in(tmp_path)
@@ -127,18 +127,18 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     other = next(job for job in jobs if job is not best)
     client = store(tmp_path)
     assert client.get_model_version_by_alias("digits", "champion").run_id == best.info.run_id
-    again = command("-m", "model.hidden=8,64", *options, "resume=true", cwd=tmp_path)
+    again = in_process("-m", "model.hidden=8,64", *options, "resume=true", cwd=tmp_path)
     assert "Registered before, as models:/digits/1" in again.stdout
     assert len(client.search_model_versions("name = 'digits'")) == 1
     draw(7, STYLES[7]).save(tmp_path / "seven.png")
     names = (parent.info.run_id, best.info.run_id, "models:/digits@champion", "models:/digits/1")
-    printed = {run_module("predict", name, "seven.png", cwd=tmp_path).stdout for name in names}
+    printed = {in_process(name, "seven.png", cwd=tmp_path, module="mnist_exp.predict").stdout for name in names}
     assert len(printed) == 1
     assert printed.pop().startswith("seven.png  ")
-    refused = run_module("predict", other.info.run_id, "seven.png", cwd=tmp_path)
+    refused = in_process(other.info.run_id, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     assert "kept no model, as only a sweep's best job does" in refused.stderr
     file = refused.stderr.split("type its file instead, ")[1].split(" on ")[0]
-    assert run_module("predict", file, "seven.png", cwd=tmp_path).returncode == 0
+    assert in_process(file, "seven.png", cwd=tmp_path, module="mnist_exp.predict").returncode == 0
 
 
 def test_the_champion_is_the_best_of_those_measured_alike(capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +192,7 @@ def test_bad_input_on_the_command_line_is_one_message(tmp_path: Path) -> None:
         (["m.keras", "none.png", "--plot", "a.gif"], "--plot a.gif: must be a .png"),
         (["m.keras", "tracking=none"], "no picture is named"),
     ):
-        done = run_module("predict", *arguments, cwd=tmp_path)
+        done = in_process(*arguments, cwd=tmp_path, module="mnist_exp.predict")
         assert done.returncode == 1
         assert done.stderr.startswith(message)
         assert len(done.stderr.splitlines()) == 1

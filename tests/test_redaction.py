@@ -15,7 +15,7 @@ from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError
 from mnist_exp.redaction import SecretsFilter, without_secrets
 
-from .conftest import QUICK, command, installed, start, wait_for_line
+from .conftest import QUICK, command, in_process, installed, start, wait_for_line
 
 SECRETS = ("hunter2", "t0ken-of-mine", "qu3ry-secret", "somebody")
 Server = tuple[str, subprocess.Popen[str]]
@@ -165,7 +165,7 @@ def test_a_notebook_shows_none_in_the_errors_behind_an_error(server: Server, mon
     ],
 )
 def test_an_address_is_shown_without_them_whatever_they_are(tmp_path: Path, address: str) -> None:
-    done = command(*QUICK, cwd=tmp_path, MLFLOW_TRACKING_URI=address)
+    done = in_process(*QUICK, cwd=tmp_path, MLFLOW_TRACKING_URI=address)
     assert done.returncode == 1
     assert "tracking.uri=" in done.stderr
     assert "hunter2" not in done.stdout + done.stderr
@@ -180,7 +180,7 @@ def test_hydra_shows_none(tmp_path: Path, flags: tuple[str, ...]) -> None:
         ((), "http://a:hunter2@h"),
     ):
         environment = {"MLFLOW_TRACKING_URI": variable} if variable else {}
-        done = command(*flags, *arguments, cwd=tmp_path, **environment)
+        done = in_process(*flags, *arguments, cwd=tmp_path, **environment)
         assert done.returncode == 0, done.stderr
         assert "tracking" in done.stdout
         assert not any(secret in done.stdout + done.stderr for secret in SECRETS)
@@ -191,7 +191,7 @@ def test_hydra_shows_none(tmp_path: Path, flags: tuple[str, ...]) -> None:
     "override", ["hydra.output_subdir=.hydra", "hydra.run.dir='outputs/${hydra.job.override_dirname}'"]
 )
 def test_hydra_writes_none_down(tmp_path: Path, override: str) -> None:
-    done = command(override, f"tracking.uri={with_login('http://127.0.0.1:9')}", cwd=tmp_path)
+    done = in_process(override, f"tracking.uri={with_login('http://127.0.0.1:9')}", cwd=tmp_path)
     assert done.returncode == 1
     assert "Hydra would write what you type into a file" in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -200,7 +200,7 @@ def test_hydra_writes_none_down(tmp_path: Path, override: str) -> None:
 @pytest.mark.fast
 def test_a_sweep_takes_no_password_that_it_would_write_down(tmp_path: Path) -> None:
     for uri in ("http://somebody:hunter2@127.0.0.1:9", "mysql://127.0.0.1/db?password=qu3ry-secret"):
-        done = command("-m", "seed=0,1", f"tracking.uri='{uri}'", cwd=tmp_path)
+        done = in_process("-m", "seed=0,1", f"tracking.uri='{uri}'", cwd=tmp_path)
         assert done.returncode == 1
         assert "put an address with a password or parameters into MLFLOW_TRACKING_URI" in done.stderr
         assert not any(secret in done.stderr for secret in SECRETS)
@@ -211,7 +211,7 @@ def test_what_a_run_stores_has_none(tmp_path: Path, server: Server) -> None:
     uri, _ = server
     diverging = ("optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear")
     for arguments in (QUICK, (*QUICK, *diverging), ("-m", *QUICK, "seed=0,1")):
-        command(*arguments, cwd=tmp_path, MLFLOW_TRACKING_URI=with_login(uri))
+        in_process(*arguments, cwd=tmp_path, MLFLOW_TRACKING_URI=with_login(uri))
     client = MlflowClient(uri)
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert len(runs) == 5

@@ -17,7 +17,7 @@ from mnist_exp.rerun import rerun
 from mnist_exp.tracking.environment import recorded_config
 from mnist_exp.tracking.store import repository
 
-from .conftest import QUICK, command, run_module, runs_in, store, sweep_in
+from .conftest import QUICK, command, in_process, runs_in, store, sweep_in
 from .drawing import STYLES, draw
 
 
@@ -29,7 +29,7 @@ def recorded(*overrides: str) -> dict[str, Any]:
 def test_a_baseline_run_repeated_is_identical_in_every_metric(tmp_path: Path) -> None:
     assert command(cwd=tmp_path).returncode == 0
     [first] = runs_in(tmp_path)
-    done = run_module("rerun", first.info.run_id, cwd=tmp_path)
+    done = command(first.info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"Identical to {first.info.run_id}: all 43 values of 7 metrics"
     _, second = runs_in(tmp_path)
@@ -40,13 +40,13 @@ def test_a_baseline_run_repeated_is_identical_in_every_metric(tmp_path: Path) ->
 
 
 def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(*QUICK, "model.hidden=8", cwd=tmp_path).returncode == 0
+    assert in_process(*QUICK, "model.hidden=8", cwd=tmp_path).returncode == 0
     [first] = runs_in(tmp_path)
     client = store(tmp_path)
     packages = first.data.tags["mnist_exp.packages"]
     client.set_tag(first.info.run_id, "mnist_exp.packages", packages.replace("numpy ", "numpy 9."))
     client.log_metric(first.info.run_id, "val_loss", 7.5, step=2)
-    done = run_module("rerun", first.info.run_id, cwd=tmp_path)
+    done = in_process(first.info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert done.returncode == 1
     assert f"Not identical to {first.info.run_id}: 1 of 11 values differ" in done.stdout
     assert "  val_loss, epoch 2: 7.5 then, " in done.stdout
@@ -69,11 +69,11 @@ def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path)
     assert command("-m", "seed=0,1", *convolutions, "dataset.validation=100", cwd=tmp_path).returncode == 0
     parent, jobs = sweep_in(tmp_path)
     assert {job.data.tags["mnist_exp.threads"] for job in jobs} == {"1"}
-    done = run_module("rerun", jobs[1].info.run_id, cwd=tmp_path)
+    done = command(jobs[1].info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Identical to {jobs[1].info.run_id}" in done.stdout
     assert runs_in(tmp_path)[-1].data.tags["mnist_exp.threads"] == "1"
-    refused = run_module("rerun", parent.info.run_id, cwd=tmp_path)
+    refused = in_process(parent.info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert refused.returncode == 1
     assert (
         f"is a sweep; type the id of a job, such as the best, {parent.data.tags['mnist_exp.best_run']}"
@@ -193,7 +193,7 @@ def test_where_a_run_is_recorded_is_the_users_own_choice(tmp_path: Path) -> None
 
 
 def test_a_configuration_that_was_tampered_with_in_the_store_is_one_message(tmp_path: Path) -> None:
-    assert command(*QUICK, cwd=tmp_path).returncode == 0
+    assert in_process(*QUICK, cwd=tmp_path).returncode == 0
     [first] = runs_in(tmp_path)
     [path] = tmp_path.glob("mlruns/*/artifacts/config.yaml")
     honest = path.read_text()
@@ -212,7 +212,7 @@ def test_a_configuration_that_was_tampered_with_in_the_store_is_one_message(tmp_
         with pytest.raises(InputError, match=first.info.run_id) as caught:
             rerun(first.info.run_id)
         assert len(str(caught.value)) < 10_000
-    done = run_module("rerun", first.info.run_id, cwd=tmp_path)
+    done = in_process(first.info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "\x1b" not in done.stderr
@@ -224,7 +224,7 @@ def test_a_configuration_that_was_tampered_with_in_the_store_is_one_message(tmp_
 
 
 def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
-    assert command(*QUICK, cwd=tmp_path).returncode == 0
+    assert in_process(*QUICK, cwd=tmp_path).returncode == 0
     [first] = runs_in(tmp_path)
     elsewhere = tmp_path.with_name(f"{tmp_path.name}-elsewhere")
     database = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
@@ -280,7 +280,7 @@ def test_where_artifacts_may_be(uri: str, location: str | None, allowed: bool) -
 
 
 def test_what_a_store_says_of_a_run_neither_steers_the_terminal_nor_the_environment(tmp_path: Path) -> None:
-    assert command(*QUICK, cwd=tmp_path).returncode == 0
+    assert in_process(*QUICK, cwd=tmp_path).returncode == 0
     [first] = runs_in(tmp_path)
     client = store(tmp_path)
     for tag in ("packages", "machine", "threads", "overrides", "code"):
@@ -289,7 +289,7 @@ def test_what_a_store_says_of_a_run_neither_steers_the_terminal_nor_the_environm
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         database.execute("UPDATE experiments SET name = ? WHERE name = 'mnist_exp'", ["mine\x1b[2J\x1b]0;owned\x07"])
         database.commit()
-    done = run_module("rerun", first.info.run_id, cwd=tmp_path)
+    done = in_process(first.info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert done.returncode == 0, done.stderr
     assert "in experiment mine?[2J?]0;owned?; mlflow ui" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr

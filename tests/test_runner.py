@@ -15,7 +15,7 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.keras_backend import keras
 from mnist_exp.tracking.record import Run
 
-from .conftest import QUICK, Arrays, command
+from .conftest import QUICK, Arrays, command, in_process
 from .learning.test_datasets import write_idx
 
 
@@ -107,7 +107,7 @@ def test_other_sizes_channels_and_numbers_of_classes(tmp_path: Path) -> None:
 
 def test_layers_that_do_not_fit_are_one_message(tmp_path: Path) -> None:
     stack = "model.layers=[{Conv2D:{filters:4,kernel_size:40}}]"
-    done = command("model=layers", stack, "tracking=none", "dataset.limit=100", cwd=tmp_path)
+    done = in_process("model=layers", stack, "tracking=none", "dataset.limit=100", cwd=tmp_path)
     assert done.returncode == 1
     assert "does not fit its input of shape (28, 28, 1)" in done.stderr
     assert "Traceback" not in done.stderr

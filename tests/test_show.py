@@ -9,7 +9,7 @@ from PIL import Image
 from mnist_exp.learning.datasets import Data, load
 from mnist_exp.learning.sources import NpzDataset
 
-from .conftest import QUICK, command, run_module
+from .conftest import QUICK, command, in_process
 
 AUGMENTED = "preprocessing.augment=[{RandomRotation:{factor:0.1,fill_mode:constant}}]"
 
@@ -21,7 +21,7 @@ def numbers(stdout: str) -> list[list[int]]:
 
 
 def test_the_arrays_an_image_and_what_the_model_gets(tmp_path: Path, mnist: Data) -> None:
-    done = run_module("show", "--index", "7", "dataset.validation=10000", cwd=tmp_path)
+    done = command("--index", "7", "dataset.validation=10000", cwd=tmp_path, module="mnist_exp.show")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()
@@ -42,21 +42,23 @@ def test_the_arrays_an_image_and_what_the_model_gets(tmp_path: Path, mnist: Data
 
 
 def test_the_image_enlarged_and_samples_of_each_class(tmp_path: Path) -> None:
-    done = run_module("show", "--output", "plain", cwd=tmp_path)
+    done = in_process("--output", "plain", cwd=tmp_path, module="mnist_exp.show")
     assert done.stdout.endswith("Pictures: plain/image-0.png, plain/samples.png\n"), done.stderr
     enlarged = np.asarray(Image.open(tmp_path / "plain/image-0.png").convert("RGB"), int)
     assert enlarged.shape == (600, 600, 3)
     blue = (enlarged[..., 2] - enlarged[..., 0] > 60).nonzero()
     assert blue[0].min() > 300, "the label, in the lower right corner"
     assert blue[1].min() > 300
-    done = run_module("show", AUGMENTED, "preprocessing.one_hot=false", "--output", "changed", cwd=tmp_path)
+    done = in_process(
+        AUGMENTED, "preprocessing.one_hot=false", "--output", "changed", cwd=tmp_path, module="mnist_exp.show"
+    )
     assert "The label becomes: 5" in done.stdout
     assert (tmp_path / "changed/samples.png").is_file()
 
 
 @pytest.mark.parametrize("limit", [(), ("dataset.limit=100",)])
 def test_saved_arrays_are_read_back_bit_identical(tmp_path: Path, mnist: Data, limit: tuple[str, ...]) -> None:
-    done = run_module("show", *limit, "dataset.validation=50", "--save", "saved.npz", cwd=tmp_path)
+    done = in_process(*limit, "dataset.validation=50", "--save", "saved.npz", cwd=tmp_path, module="mnist_exp.show")
     assert done.returncode == 0, done.stderr
     count = 100 if limit else 60000
     with np.load(tmp_path / "saved.npz") as saved:
@@ -68,14 +70,16 @@ def test_saved_arrays_are_read_back_bit_identical(tmp_path: Path, mnist: Data, l
     np.testing.assert_array_equal(again.x_test, mnist.x_test)
     if not limit:
         assert again.digest == mnist.digest
-    done = command(*QUICK, "dataset.limit=90", "tracking=none", "dataset=npz", "dataset.path=saved.npz", cwd=tmp_path)
+    done = in_process(
+        *QUICK, "dataset.limit=90", "tracking=none", "dataset=npz", "dataset.path=saved.npz", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_images_in_colour_are_numbers_of_each_channel(tmp_path: Path) -> None:
     x = np.arange(2 * 12 * 10 * 3, dtype=np.uint16).reshape(2, 12, 10, 3).astype(np.uint8)
     np.savez("colour.npz", x_train=x, y_train=np.array([0, 1]), x_test=x, y_test=np.array([1, 0]))
-    done = run_module("show", "dataset=npz", "dataset.path=colour.npz", "model=cnn", cwd=tmp_path)
+    done = in_process("dataset=npz", "dataset.path=colour.npz", "model=cnn", cwd=tmp_path, module="mnist_exp.show")
     assert done.returncode == 0, done.stderr
     rows = done.stdout.split("channel 2:\n")[1].splitlines()[:12]
     np.testing.assert_array_equal([list(map(int, row.split())) for row in rows], x[0, ..., 2])
@@ -95,7 +99,7 @@ def test_images_in_colour_are_numbers_of_each_channel(tmp_path: Path) -> None:
 )
 def test_bad_input_is_one_message(tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "old.npz").write_text("")
-    done = run_module("show", *arguments, cwd=tmp_path)
+    done = in_process(*arguments, cwd=tmp_path, module="mnist_exp.show")
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

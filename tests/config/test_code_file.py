@@ -12,7 +12,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import experiment_signature
 from mnist_exp.tracking.environment import recorded_config
 
-from ..conftest import command
+from ..conftest import in_process
 
 pytestmark = pytest.mark.fast
 
@@ -184,7 +184,7 @@ def test_no_preset_names_code(tmp_path: Path, file: str, text: str, beside: tupl
     preset = tmp_path / "theirs" / file
     preset.parent.mkdir(parents=True)
     preset.write_text(text)
-    done = command("--config-dir", "theirs", "-m", *beside, file.partition("/")[0] + "=evil", cwd=tmp_path)
+    done = in_process("--config-dir", "theirs", "-m", *beside, file.partition("/")[0] + "=evil", cwd=tmp_path)
     assert done.returncode == 1
     assert "code=mine.py: a preset or recorded run may not set this" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"mine.py", "theirs"}
@@ -192,7 +192,7 @@ def test_no_preset_names_code(tmp_path: Path, file: str, text: str, beside: tupl
 
 def test_nor_does_a_value_that_hydra_is_told_to_sweep(tmp_path: Path) -> None:
     write(LAYER)
-    done = command("-m", "sweep=grid", "+hydra.sweeper.params.code=mine.py", cwd=tmp_path)
+    done = in_process("-m", "sweep=grid", "+hydra.sweeper.params.code=mine.py", cwd=tmp_path)
     assert done.returncode == 1
     assert "code=mine.py: can only be typed" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"mine.py"}

@@ -20,7 +20,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.learning.families import CNN, MLP
 from mnist_exp.sweeps.best_rows import best_rows
 
-from ..conftest import QUICK, command
+from ..conftest import QUICK, command, in_process
 
 HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "jax")
 
@@ -92,7 +92,7 @@ def test_a_preset_from_a_folder_of_ones_own(tmp_path: Path) -> None:
 def test_a_preset_that_cannot_be_read_is_one_message(tmp_path: Path, preset: str, message: str) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(preset)
-    done = command("--config-dir", str(tmp_path), "experiment=mine", cwd=tmp_path)
+    done = in_process("--config-dir", str(tmp_path), "experiment=mine", cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -100,14 +100,14 @@ def test_a_preset_that_cannot_be_read_is_one_message(tmp_path: Path, preset: str
 
 @pytest.mark.fast
 def test_a_flag_that_does_not_exist_is_one_message(tmp_path: Path) -> None:
-    done = command("--epochs=3", cwd=tmp_path)
+    done = in_process("--epochs=3", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("--epochs=3: no such flag; a value is set by KEY=VALUE")
     assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
-    done = command("tracking=none", *QUICK, "seed=1,2", "-m", cwd=tmp_path)
+    done = in_process("tracking=none", *QUICK, "seed=1,2", "-m", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 done: seed=2" in done.stdout
     assert len(list(tmp_path.glob("multirun/*/*/*/model.keras"))) == 2
@@ -294,7 +294,7 @@ def test_bad_input_is_one_message_without_traceback_and_leaves_nothing(tmp_path:
 
 @pytest.mark.fast
 def test_a_pickle_is_not_read(tmp_path: Path) -> None:
-    done = command("--experimental-rerun", "config.pickle", cwd=tmp_path)
+    done = in_process("--experimental-rerun", "config.pickle", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("--experimental-rerun: reads a pickle")
 

@@ -14,7 +14,7 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 
-from ..conftest import QUICK, alone_with_ray, command, installed, run_module, runs_in, sweep_in
+from ..conftest import QUICK, alone_with_ray, command, in_process, installed, runs_in, sweep_in
 
 CALL = "{_target_: subprocess.call, args: [touch, HACKED]}"
 LOGGING = "{version: 1, handlers: {x: {(): subprocess.call, args: [touch, HACKED]}}, root: {handlers: [x]}}"
@@ -202,8 +202,8 @@ def test_a_hostile_preset_is_refused_on_every_road(tmp_path: Path, tries: str) -
     said, files = HOSTILE[tries]
     stranger = write(tmp_path, files)
     arguments = ("experiment=evil",) if (stranger / "experiment" / "evil.yaml").exists() else ()
-    assert_refused(command("--config-dir", str(stranger), *arguments, cwd=tmp_path), tmp_path, said)
-    assert_refused(command(f"-cd={stranger}", "-m", "seed=0,1", cwd=tmp_path), tmp_path, said)
+    assert_refused(in_process("--config-dir", str(stranger), *arguments, cwd=tmp_path), tmp_path, said)
+    assert_refused(in_process(f"-cd={stranger}", "-m", "seed=0,1", cwd=tmp_path), tmp_path, said)
     with pytest.raises(InputError) as caught:
         compose(arguments, config_dir=stranger)
     assert str(caught.value).startswith(f"{stranger}/")
@@ -243,7 +243,7 @@ def test_nothing_that_is_typed_lets_a_hostile_preset_through(
 ) -> None:
     said, files = HOSTILE[tries]
     stranger = write(tmp_path, files)
-    assert_refused(command("--config-dir", str(stranger), *arguments, cwd=tmp_path), tmp_path, said)
+    assert_refused(in_process("--config-dir", str(stranger), *arguments, cwd=tmp_path), tmp_path, said)
 
 
 @pytest.mark.fast
@@ -254,7 +254,7 @@ def test_a_preset_does_not_lead_the_output_elsewhere(tmp_path: Path, name: str) 
         f"# @package _global_\ntracking: {{experiment: {name}}}\n"
     )
     folder = "hydra.run.dir='${tracking.experiment}'"
-    done = command("--config-dir", "dir", "experiment=evil", folder, cwd=tmp_path)
+    done = in_process("--config-dir", "dir", "experiment=evil", folder, cwd=tmp_path)
     assert done.returncode == 1
     assert f"leads to {name} through another value; type the folder itself" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["dir"]
@@ -263,7 +263,7 @@ def test_a_preset_does_not_lead_the_output_elsewhere(tmp_path: Path, name: str) 
 def test_show_refuses_it_too(tmp_path: Path) -> None:
     said, files = HOSTILE["callback"]
     stranger = write(tmp_path, files)
-    done = run_module("show", "experiment=evil", "--config-dir", str(stranger), cwd=tmp_path)
+    done = in_process("experiment=evil", "--config-dir", str(stranger), cwd=tmp_path, module="mnist_exp.show")
     assert_refused(done, tmp_path, said)
 
 
@@ -286,7 +286,7 @@ def test_show_refuses_it_too(tmp_path: Path) -> None:
 @pytest.mark.fast
 def test_hydra_is_sent_to_no_other_folder(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     write(tmp_path, {"evil.yaml": f"hydra: {{callbacks: {{x: {CALL}}}}}", **HOSTILE["hydra's own groups"][1]})
-    done = command(*arguments, cwd=tmp_path)
+    done = in_process(*arguments, cwd=tmp_path)
     assert done.returncode == 1, done.stdout
     assert message in done.stderr
     assert "--config-dir DIR" in done.stderr or "--config-dir nowhere" in done.stderr
@@ -317,7 +317,7 @@ tracking: {experiment: mine, run_name: narrow, tags: {team: vision, level: 3}, n
             "data/notes.yaml": "hydra: {}",
         },
     )
-    done = command("--config-dir", str(presets), "experiment=narrow", "model.activation=relu", cwd=tmp_path)
+    done = in_process("--config-dir", str(presets), "experiment=narrow", "model.activation=relu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [one] = runs_in(tmp_path, "mine")
     assert (one.info.run_name, one.data.tags["team"], one.data.tags["level"]) == ("narrow", "vision", "3")
@@ -329,7 +329,7 @@ tracking: {experiment: mine, run_name: narrow, tags: {team: vision, level: 3}, n
         compose(["experiment=narrower"], config_dir=presets).config.model
         == compose(["experiment=narrow", "model.hidden=2"], config_dir=presets).config.model
     )
-    help_text = command("--config-dir", str(presets), "--help", cwd=tmp_path).stdout
+    help_text = in_process("--config-dir", str(presets), "--help", cwd=tmp_path).stdout
     assert "narrow, narrower" in help_text
     assert "tiny" in help_text
     with pytest.raises(InputError, match="experiment=narow: no such choice; did you mean narrow"):
@@ -361,17 +361,17 @@ def test_a_copy_of_any_sweep_in_conf_works_as_a_preset(tmp_path: Path) -> None:
     for path in (CONF / "sweep").glob("*.yaml"):
         shutil.copy(path, presets / "sweep" / f"my_{path.name}")
     small = (*QUICK, "dataset.validation=9")
-    done = command("--config-dir", str(presets), "-m", "sweep=my_grid", *small, cwd=tmp_path)
+    done = in_process("--config-dir", str(presets), "-m", "sweep=my_grid", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 of 6 done" in done.stdout
     race = ("sweep=my_race", *small, "model.hidden=2,32", "hydra.sweeper.seeds=2", "hydra.sweeper.max_jobs=4")
-    done = command("--config-dir", str(presets), "-m", *race, "tracking.experiment=race", cwd=tmp_path)
+    done = in_process("--config-dir", str(presets), "-m", *race, "tracking.experiment=race", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(sweep_in(tmp_path, "race")[1]) == 4
     if installed("hydra-optuna-sweeper"):
         for name in ("my_optuna", "my_random"):
             search = (f"sweep={name}", *small, "hydra.sweeper.n_trials=1", f"tracking.experiment={name}")
-            done = command("--config-dir", str(presets), "-m", *search, cwd=tmp_path)
+            done = in_process("--config-dir", str(presets), "-m", *search, cwd=tmp_path)
             assert done.returncode == 0, done.stderr
             assert len(sweep_in(tmp_path, name)[1]) == 1
     if installed("jax"):
@@ -404,7 +404,7 @@ def test_a_search_makes_no_tables_in_a_database_of_something_else(tmp_path: Path
         photos.execute("CREATE TABLE albums (name TEXT)")
     before = (tmp_path / "photos.db").read_bytes()
     for name, database in (("greedy", "mlflow.db"), ("curious", "photos.db")):
-        done = command("--config-dir", str(presets), "-m", f"sweep={name}", *QUICK, cwd=tmp_path)
+        done = in_process("--config-dir", str(presets), "-m", f"sweep={name}", *QUICK, cwd=tmp_path)
         assert done.returncode == 1
         assert done.stderr.startswith(f"hydra.sweeper.storage=sqlite:///{database}: holds something else than searches")
         assert len(done.stderr.splitlines()) == 1

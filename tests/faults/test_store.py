@@ -23,7 +23,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking.database import tables
 from mnist_exp.tracking.store import connect
 
-from ..conftest import QUICK, command, runs_in, start
+from ..conftest import QUICK, command, in_process, runs_in, start
 
 NEW = ".mlflow.db.new"
 WHOLE = 950_000  # bytes of a new store
@@ -168,7 +168,7 @@ OLDER = "0584bdc529eb"  # the tables of MLflow 2.15
 def test_an_older_store_is_upgraded_and_kept_as_it_was(older: Path) -> None:
     before = (older / "mlflow.db").read_bytes()
     (older / "mlflow.db").chmod(0o600)
-    done = command(*QUICK, cwd=older)
+    done = in_process(*QUICK, cwd=older)
     assert done.returncode == 0, done.stderr
     assert (older / "mlflow.db").stat().st_mode & 0o777 == 0o600
     [kept] = older.glob("mlflow.db.*")
@@ -178,7 +178,7 @@ def test_an_older_store_is_upgraded_and_kept_as_it_was(older: Path) -> None:
     )
     assert kept.read_bytes() == before
     assert [run.info.run_name for run in runs_in(older)] == ["old", " ".join(QUICK)]
-    assert "upgraded" not in command(*QUICK, cwd=older).stdout
+    assert "upgraded" not in in_process(*QUICK, cwd=older).stdout
 
 
 def mark_running(folder: Path, **tags: str) -> None:
@@ -191,7 +191,7 @@ def mark_running(folder: Path, **tags: str) -> None:
 def test_an_older_store_is_not_upgraded_while_a_run_is_alive(older: Path) -> None:
     mark_running(older)
     before = (older / "mlflow.db").read_bytes()
-    done = command(*QUICK, cwd=older)
+    done = in_process(*QUICK, cwd=older)
     assert done.returncode == 1
     assert "cannot be upgraded while run old is RUNNING in it; wait for its end" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -201,7 +201,7 @@ def test_an_older_store_is_not_upgraded_while_a_run_is_alive(older: Path) -> Non
 
 def test_a_run_whose_process_has_gone_does_not_stop_an_upgrade(older: Path) -> None:
     mark_running(older, **{"mnist_exp.host": socket.gethostname(), "mnist_exp.process": "999999999 started 1"})
-    assert command(*QUICK, cwd=older).returncode == 0
+    assert in_process(*QUICK, cwd=older).returncode == 0
     assert [run.info.status for run in runs_in(older)] == ["KILLED", "FINISHED"]
 
 

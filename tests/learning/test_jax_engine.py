@@ -23,7 +23,7 @@ from mnist_exp.experiment import Child, Experiment
 from mnist_exp.learning import stacking
 from mnist_exp.learning.datasets import Data
 
-from ..conftest import QUICK, command, installed, run_module, runs_in, start, sweep_in, wait_for_line
+from ..conftest import QUICK, command, in_process, installed, runs_in, start, sweep_in, wait_for_line
 
 pytestmark = pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
 
@@ -357,11 +357,11 @@ def test_a_run_on_jax_can_be_repeated_and_its_model_used_on_tensorflow(tmp_path:
     assert command(*JAX, *QUICK, cwd=tmp_path).returncode == 0
     [run] = runs_in(tmp_path)
     assert run.data.tags["mnist_exp.packages"].startswith("jax ")
-    again = run_module("rerun", run.info.run_id, cwd=tmp_path)
+    again = command(run.info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert again.returncode == 0, again.stdout + again.stderr
     assert "Identical to" in again.stdout
     Image.fromarray(mnist.x_test[0]).save(tmp_path / "seven.png")
-    done = run_module("predict", run.info.run_id, "seven.png", cwd=tmp_path)
+    done = in_process(run.info.run_id, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("seven.png")
 

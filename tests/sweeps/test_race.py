@@ -18,7 +18,7 @@ from mnist_exp.sweeps.race import ROUNDS, Race, Round, play
 from mnist_exp.sweeps.ranking import rank, table, unranked, verdict
 from mnist_exp.tracking.job import Job
 
-from ..conftest import command, installed, start, store, sweep_in, wait_for_line
+from ..conftest import command, in_process, installed, start, store, sweep_in, wait_for_line
 from .race_replays import RACES, hard_bank, real_bank, replay
 
 # Three widths, of which the smallest is beaten at once, on 2,000 images; two rounds.
@@ -208,7 +208,7 @@ def decisions(folder: Path) -> list[tuple[str, str, str]]:
 def race_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which a race ran from start to end."""
     folder = tmp_path_factory.mktemp("race")
-    done = command("-m", *THREE, cwd=folder)
+    done = in_process("-m", *THREE, cwd=folder)
     assert done.returncode == 0, done.stderr
     (folder / "stdout").write_text(done.stdout)
     return folder
@@ -240,14 +240,14 @@ def test_a_race_that_is_killed_goes_on_to_the_same_end(race_folder: Path, tmp_pa
     wait_for_line(process, "5 of 9 done")
     process.kill()
     process.communicate(timeout=60)
-    done = command("-m", *THREE, "resume=true", cwd=tmp_path)
+    done = in_process("-m", *THREE, "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert race_csv(tmp_path) == race_csv(race_folder)
     parent, jobs = sweep_in(tmp_path)
     assert parent.info.status == "FINISHED"
     finished = [job.data.tags["mnist_exp.swept"] for job in jobs if job.info.status == "FINISHED"]
     assert len(finished) == len(set(finished)) == 13
-    more = command("-m", *THREE[:-1], "hydra.sweeper.max_jobs=17", "resume=true", cwd=tmp_path)
+    more = in_process("-m", *THREE[:-1], "hydra.sweeper.max_jobs=17", "resume=true", cwd=tmp_path)
     assert more.returncode == 0, more.stderr
     assert "13 of its jobs finished before" in more.stdout
     assert decisions(tmp_path)[: len(decisions(race_folder))] == decisions(race_folder)
@@ -273,11 +273,11 @@ def test_an_interrupted_race_ranks_what_finished(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
     sweep = ("-m", "model.hidden=2,24,32", "seed=0,1", *THREE[2:-1])
-    assert command(*sweep, cwd=tmp_path).returncode == 0
+    assert in_process(*sweep, cwd=tmp_path).returncode == 0
     parent, _ = sweep_in(tmp_path)
     of = f"hydra.sweeper.of={parent.info.run_id}"
     race = ("-m", "sweep=race", of, "hydra.sweeper.top=2", *THREE[2:-1])
-    done = command(*race, "training.epochs=1", "hydra.sweeper.max_jobs=6", cwd=tmp_path)
+    done = in_process(*race, "training.epochs=1", "hydra.sweeper.max_jobs=6", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"training.epochs is 1; in {parent.info.run_id} it was 2" in done.stdout.splitlines()
     ran = race_csv(tmp_path)
@@ -285,21 +285,21 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
     client = store(tmp_path)
     newest = client.search_runs([parent.info.experiment_id], order_by=["attributes.start_time DESC"], max_results=6)
     assert {run.data.params["seed"] for run in newest} == {"2", "3", "4"}
-    none = command("-m", "sweep=race", "hydra.sweeper.of=abc", cwd=tmp_path)
+    none = in_process("-m", "sweep=race", "hydra.sweeper.of=abc", cwd=tmp_path)
     assert none.stderr.startswith("hydra.sweeper.of=abc: no such sweep in sqlite:///mlflow.db; ")
-    other = command(*race, "objective=val_loss", cwd=tmp_path)
+    other = in_process(*race, "objective=val_loss", cwd=tmp_path)
     assert (other.returncode, other.stderr.strip()) == (
         1,
         f"objective=val_loss: {of} was ranked by val_accuracy; type objective=val_accuracy",
     )
-    elsewhere = command(*race, "tracking.experiment=other", cwd=tmp_path)
+    elsewhere = in_process(*race, "tracking.experiment=other", cwd=tmp_path)
     assert elsewhere.stderr.strip() == f"{of}: is in another experiment; type tracking.experiment=mnist_exp"
-    typed = command(*race, "model.hidden=8", cwd=tmp_path)
+    typed = in_process(*race, "model.hidden=8", cwd=tmp_path)
     assert "model.hidden: varies among the best rows of" in typed.stderr
     client.set_tag(newest[0].info.run_id, "mlflow.parentRunId", parent.info.run_id)
     client.set_tag(newest[0].info.run_id, "mnist_exp.swept", '{"model.hidden": "${oc.env:HOME}"}')
     client.log_metric(newest[0].info.run_id, "objective", 2.0)
-    hostile = command(*race, cwd=tmp_path)
+    hostile = in_process(*race, cwd=tmp_path)
     assert hostile.returncode == 1
     assert "a sweep in a store may not set this" in hostile.stderr
 
@@ -321,7 +321,7 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
 )
 def test_what_a_race_cannot_do_is_said_at_once(tmp_path: Path, typed: list[str], message: str) -> None:
     hidden = [] if any("hidden" in text for text in typed) else ["model.hidden=16,32"]
-    done = command("-m", "sweep=race", *hidden, *typed, cwd=tmp_path)
+    done = in_process("-m", "sweep=race", *hidden, *typed, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
@@ -329,11 +329,11 @@ def test_what_a_race_cannot_do_is_said_at_once(tmp_path: Path, typed: list[str],
 
 
 def test_a_race_needs_something_to_decide(tmp_path: Path) -> None:
-    done = command("-m", "sweep=race", cwd=tmp_path)
+    done = in_process("-m", "sweep=race", cwd=tmp_path)
     assert done.stderr.startswith("sweep=race: needs at least two combinations")
-    unstored = command("-m", "sweep=race", "hydra.sweeper.of=abc", "tracking=none", cwd=tmp_path)
+    unstored = in_process("-m", "sweep=race", "hydra.sweeper.of=abc", "tracking=none", cwd=tmp_path)
     assert unstored.stderr.startswith("tracking=none: has no store to read")
-    unknown = command("-m", "sweep=race", "hydra.sweeper.of=abc", cwd=tmp_path)
+    unknown = in_process("-m", "sweep=race", "hydra.sweeper.of=abc", cwd=tmp_path)
     assert unknown.stderr.startswith("tracking.uri=sqlite:///mlflow.db: no such store")
     assert unknown.stderr.count("\n") == 1
 

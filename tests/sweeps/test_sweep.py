@@ -27,7 +27,7 @@ from ..conftest import (
     QUICK,
     SIX,
     artifacts,
-    command,
+    in_process,
     runs_in,
     start,
     store,
@@ -114,8 +114,8 @@ def test_the_terminal_shows_progress_and_the_ranking(sweep_folder: Path) -> None
 
 
 def test_seeds_are_one_row_and_single_runs_stay_single(tmp_path: Path) -> None:
-    assert command(*FAST, cwd=tmp_path).returncode == 0
-    done = command("-m", *FAST, "model.hidden=8,32", "seed=0,1,2", "tracking.keep=all", cwd=tmp_path)
+    assert in_process(*FAST, cwd=tmp_path).returncode == 0
+    done = in_process("-m", *FAST, "model.hidden=8,32", "seed=0,1,2", "tracking.keep=all", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 jobs, largest val_accuracy first\n" in done.stdout  # images are held out: nothing to say
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("1  ", "2= "))]
@@ -133,7 +133,7 @@ def test_seeds_are_one_row_and_single_runs_stay_single(tmp_path: Path) -> None:
 
 def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     sweep = ("-m", *FAST, "optimizer=sgd", "optimizer.learning_rate=0.01,1e38,0.1")
-    done = command(*sweep, cwd=tmp_path)
+    done = in_process(*sweep, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "1 of 3 jobs did not finish; the same command with resume=true retries them\n"
     [unranked] = [line for line in done.stdout.splitlines() if line.startswith("-  1e+38")]
@@ -143,7 +143,7 @@ def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert [job.info.status for job in jobs] == ["FINISHED", "FAILED", "FINISHED"]
     failed = jobs[1].info.run_id
     assert "Traceback" in Path(store(tmp_path).download_artifacts(failed, "error.txt", str(tmp_path))).read_text()
-    again = command(*sweep, "resume=true", cwd=tmp_path)
+    again = in_process(*sweep, "resume=true", cwd=tmp_path)
     assert again.returncode == 1
     assert "2 of them finished before" in again.stdout
     parent, jobs = sweep_in(tmp_path)
@@ -158,7 +158,7 @@ def last_sweep(folder: Path) -> Path:
 def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -> None:
     # Each value is good with the first of the others, so that only the job itself finds the two that do not fit.
     callbacks = "training.callbacks={},{SwapEMAWeights:{}}"
-    done = command("-m", *FAST, "optimizer.use_ema=true,false", callbacks, cwd=tmp_path)
+    done = in_process("-m", *FAST, "optimizer.use_ema=true,false", callbacks, cwd=tmp_path)
     assert done.returncode == 1
     _, jobs = sweep_in(tmp_path)
     assert [job.info.status for job in jobs] == ["FINISHED", "FINISHED", "FINISHED", "FAILED"]
@@ -188,7 +188,7 @@ def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -
     ],
 )
 def test_values_are_checked_before_the_first_job(tmp_path: Path, swept: str, message: str) -> None:
-    done = command("-m", swept, cwd=tmp_path)
+    done = in_process("-m", swept, cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -197,7 +197,7 @@ def test_values_are_checked_before_the_first_job(tmp_path: Path, swept: str, mes
 
 
 def test_a_sweep_preset_needs_m(tmp_path: Path) -> None:
-    done = command("sweep=grid", cwd=tmp_path)
+    done = in_process("sweep=grid", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (
         1,
         "sweep=grid: is a sweep; type python -m mnist_exp -m sweep=grid\n",
@@ -212,7 +212,7 @@ def test_presets_hold_out_images_to_rank_by() -> None:
 
 
 def test_the_grid_preset(tmp_path: Path) -> None:
-    done = command("-m", "sweep=grid", *FAST, "seed=0", cwd=tmp_path)
+    done = in_process("-m", "sweep=grid", *FAST, "seed=0", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     _, jobs = sweep_in(tmp_path)
     assert len(jobs) == 6
@@ -245,7 +245,7 @@ def test_kill_9_and_resume(tmp_path: Path) -> None:
     assert parent.info.status == "RUNNING"
     finished = {job.info.run_id for job in jobs if job.info.status == "FINISHED"}
     assert 2 <= len(finished) < 6
-    done = command(*sweep, "resume=true", cwd=tmp_path)
+    done = in_process(*sweep, "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     resumed, jobs = sweep_in(tmp_path)
     assert resumed.info.run_id == parent.info.run_id
@@ -257,15 +257,15 @@ def test_kill_9_and_resume(tmp_path: Path) -> None:
     assert f"{len(finished)} of them finished before" in done.stdout
     lines = list(csv.DictReader((last_sweep(tmp_path) / "ranking.csv").read_text().splitlines()))
     assert [line["status"] for line in lines] == ["FINISHED"] * 6
-    again = command(*sweep, "resume=true", cwd=tmp_path)
+    again = in_process(*sweep, "resume=true", cwd=tmp_path)
     assert again.returncode == 0
     assert len(sweep_in(tmp_path)[1]) == len(jobs)
 
 
 def test_resuming_skips_what_any_run_has_finished(tmp_path: Path) -> None:
-    assert command(*FAST, "model.hidden=8", cwd=tmp_path).returncode == 0
+    assert in_process(*FAST, "model.hidden=8", cwd=tmp_path).returncode == 0
     [single] = runs_in(tmp_path)
-    done = command("-m", *FAST, "model.hidden=8,16", "resume=true", cwd=tmp_path)
+    done = in_process("-m", *FAST, "model.hidden=8,16", "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     _, jobs = sweep_in(tmp_path)
     assert [job.info.run_name for job in jobs] == ["hidden=16"]
@@ -274,10 +274,10 @@ def test_resuming_skips_what_any_run_has_finished(tmp_path: Path) -> None:
         "8": single.info.run_id,
         "16": jobs[0].info.run_id,
     }
-    again = command(*FAST, "model.hidden=8", "resume=true", cwd=tmp_path)
+    again = in_process(*FAST, "model.hidden=8", "resume=true", cwd=tmp_path)
     assert again.stdout == f"Run {single.info.run_id} has finished this before; resume=false runs it again\n"
     assert len(runs_in(tmp_path)) == 3
-    assert command(*FAST, "model.hidden=8", "seed=1", "resume=true", cwd=tmp_path).returncode == 0
+    assert in_process(*FAST, "model.hidden=8", "seed=1", "resume=true", cwd=tmp_path).returncode == 0
     assert len(runs_in(tmp_path)) == 4
 
 
@@ -304,7 +304,7 @@ def test_two_sweeps_at_once_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_a_sweep_without_a_store_is_ranked_from_its_folder(tmp_path: Path) -> None:
-    done = command("-m", *FAST, "tracking=none", "optimizer=sgd", "optimizer.learning_rate=0.1,1e38", cwd=tmp_path)
+    done = in_process("-m", *FAST, "tracking=none", "optimizer=sgd", "optimizer.learning_rate=0.1,1e38", cwd=tmp_path)
     assert done.returncode == 1
     folder = last_sweep(tmp_path)
     lines = list(csv.DictReader((folder / "ranking.csv").read_text().splitlines()))

@@ -16,7 +16,7 @@ from mnist_exp.tracking.mirror import mirror, save_model
 from mnist_exp.tracking.store import connect
 from mnist_exp.tracking.tracker import stored
 
-from ..conftest import QUICK, artifacts, command, runs_in, store, sweep_in
+from ..conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
 
 
 def contents(client: MlflowClient, run_id: str) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def test_a_folder_is_all_that_a_store_needs(tmp_path: Path, mnist: Data) -> None
 
 @pytest.mark.parametrize("tracking", ["mlflow", "none"])
 def test_a_sweep_has_such_a_folder_too(tmp_path: Path, tracking: str) -> None:
-    done = command("-m", *QUICK, "seed=0,1", f"tracking={tracking}", cwd=tmp_path)
+    done = in_process("-m", *QUICK, "seed=0,1", f"tracking={tracking}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [folder] = [Folder(path.parent) for path in tmp_path.glob("multirun/*/*/run.json")]
     assert folder.read().status == "FINISHED"

@@ -24,7 +24,7 @@ from mnist_exp.experiment import experiment_signature
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_config
 
-from ..conftest import QUICK, artifacts, command, runs_in, start, store, wait_for_line
+from ..conftest import QUICK, artifacts, in_process, runs_in, start, store, wait_for_line
 
 LONG = ("training.epochs=100000", "dataset.limit=2000", "training.batch_size=100")
 
@@ -142,7 +142,7 @@ def test_a_run_is_named_by_what_was_typed_unless_it_has_a_name() -> None:
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:
-    done = command(*QUICK, "optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear", cwd=tmp_path)
+    done = in_process(*QUICK, "optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "loss became nan in epoch 1" in done.stderr
@@ -157,7 +157,7 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
 
 def test_bad_data_fails_the_run(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"nothing")
-    done = command("dataset=npz", "dataset.path=bad.npz", cwd=tmp_path)
+    done = in_process("dataset=npz", "dataset.path=bad.npz", cwd=tmp_path)
     assert done.returncode == 1
     assert "dataset.path=bad.npz: is not a valid npz file" in done.stderr
     [failed] = runs_in(tmp_path)
@@ -186,7 +186,7 @@ def test_what_kill_9_leaves_running_is_closed_by_the_next_command(tmp_path: Path
     process.kill()
     process.communicate()
     assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["RUNNING", "RUNNING"]
-    assert command(*QUICK, cwd=tmp_path).returncode == 0
+    assert in_process(*QUICK, cwd=tmp_path).returncode == 0
     assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["KILLED", "RUNNING", "FINISHED"]
     other.terminate()
     other.communicate(timeout=60)
@@ -224,7 +224,7 @@ def test_what_a_store_says_wrongly_is_one_message(tmp_path: Path, query: str, va
         database.execute(query, [value])
         database.commit()
     for module, arguments in (("compare", ()), ("rerun", (recorded.info.run_id,))):
-        done = command(*arguments, cwd=tmp_path, module=f"mnist_exp.{module}")
+        done = in_process(*arguments, cwd=tmp_path, module=f"mnist_exp.{module}")
         assert "Traceback" not in done.stderr
         assert len(done.stderr.splitlines()) == done.returncode
         assert "\x1b" not in done.stdout + done.stderr
@@ -291,7 +291,7 @@ def test_a_server_that_goes_away_does_not_take_the_training_with_it(
 )
 def test_a_store_that_cannot_be_used_is_one_message(tmp_path: Path, uri: str, message: str) -> None:
     (tmp_path / "text.db").write_text("this is no database, and long enough for SQLite to look at its header" * 4)
-    done = command(f"tracking.uri={uri}", cwd=tmp_path)
+    done = in_process(f"tracking.uri={uri}", cwd=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
     assert "tracking=none trains without" in done.stderr
