@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -100,10 +102,12 @@ def in_process(*arguments: str, cwd: Path, module: str = "mnist_exp", **env: str
 
 @contextmanager
 def _process_as_it_was() -> Iterator[None]:
-    """Put back what the command line sets for a whole process."""
+    """Take away what Hydra keeps of an earlier command; put back what a command sets for a whole process."""
     environment, arguments, thresholds = dict(os.environ), sys.argv, gc.get_threshold()
     of_hydra = dict(Singleton._instances)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for kind in (GlobalHydra, HydraConfig):
+        Singleton._instances.pop(kind, None)
     try:
         yield
     finally:
