@@ -363,17 +363,18 @@ def test_a_job_that_reaches_another_store_fails_loudly(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_stays_flat_over_fifty_jobs(tmp_path: Path) -> None:
+    """Between two collections of garbage it goes up and down by 100 MB and more, so that only the least counts."""
     if not Path("/proc/self/status").exists():
         pytest.skip("reads the memory of a process from /proc")
     process = start("-m", *FAST, "training.epochs=1", "seed=range(50)", "tracking=none", cwd=tmp_path)
-    status = Path(f"/proc/{process.pid}/status")
-    wait_for_line(process, "10 of 50 done")
-    early = resident_kilobytes(status)
-    wait_for_line(process, "49 of 50 done")
-    late = resident_kilobytes(status)
+    measured = []
+    for job in range(1, 50):  # after the last, the process may have gone
+        wait_for_line(process, f"{job} of 50 done")
+        measured.append(resident_kilobytes(Path(f"/proc/{process.pid}/status")))
     _, stderr = process.communicate(timeout=100)
     assert process.returncode == 0, stderr
-    assert late < 1.05 * early, (early, late)
+    # From one ten to the other it is 30 jobs: if each left 5 MB, the least would be 150 MB higher.
+    assert min(measured[39:]) < min(measured[9:19]) + 75_000, measured
 
 
 def resident_kilobytes(status: Path) -> int:
