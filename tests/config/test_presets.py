@@ -349,9 +349,8 @@ def test_a_copy_of_any_choice_in_conf_works_as_a_preset(tmp_path: Path) -> None:
         for path in (CONF / group).glob("*.yaml"):
             data = (f"dataset.path={tmp_path}",) if "???" in path.read_text() else ()
             images = ("model=layers",) if (group, path.stem) == ("preprocessing", "image") else ()
-            ours, theirs = (
-                compose([f"{group}={prefix}{path.stem}", *data, *images], presets).config for prefix in ("", "my_")
-            )
+            ours = compose([f"{group}={path.stem}", *data, *images]).config
+            theirs = compose([f"{group}=my_{path.stem}", *data, *images], presets).config
             assert ours == theirs, path
 
 
@@ -360,8 +359,8 @@ def test_a_copy_of_any_sweep_in_conf_works_as_a_preset(tmp_path: Path) -> None:
     (presets / "sweep").mkdir(parents=True)
     for path in (CONF / "sweep").glob("*.yaml"):
         shutil.copy(path, presets / "sweep" / f"my_{path.name}")
-    small = (*QUICK, "dataset.validation=9")
-    done = in_process("--config-dir", str(presets), "-m", "sweep=my_grid", *small, cwd=tmp_path)
+    small = (*QUICK, "dataset.limit=200", "dataset.validation=9", "training.epochs=1")
+    done = in_process("--config-dir", str(presets), "-m", "sweep=my_grid", *small, "tracking=none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 of 6 done" in done.stdout
     race = ("sweep=my_race", *small, "model.hidden=2,32", "hydra.sweeper.seeds=2", "hydra.sweeper.max_jobs=4")
@@ -375,7 +374,7 @@ def test_a_copy_of_any_sweep_in_conf_works_as_a_preset(tmp_path: Path) -> None:
             assert done.returncode == 0, done.stderr
             assert len(sweep_in(tmp_path, name)[1]) == 1
     if installed("jax"):
-        stacked = ("sweep=my_stacked", *small, "hydra.sweeper.params.seed='0,1'")
+        stacked = ("sweep=my_stacked", *small, "hydra.sweeper.params.seed='0,1'", "tracking=none")
         done = command("--config-dir", str(presets), "-m", *stacked, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "8 of 8 done" in done.stdout
@@ -423,7 +422,6 @@ raise SystemExit("a module of the current folder was imported")
     ("module", "arguments", "code"),
     [
         ("mnist_exp", ("--help",), 0),
-        ("mnist_exp", QUICK, 0),
         ("mnist_exp", ("-m", *QUICK, "seed=0,1"), 0),
         ("mnist_exp.show", ("--index", "1"), 0),
         ("mnist_exp.compare", (), 1),
