@@ -27,7 +27,7 @@ from ..conftest import QUICK, command, in_process, runs_in, start
 
 NEW = ".mlflow.db.new"
 WHOLE = 950_000  # bytes of a new store
-TRIES = 12
+TRIES = 8
 
 
 def open_store(folder: Path) -> MlflowClient:
