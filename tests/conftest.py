@@ -30,6 +30,8 @@ from mnist_exp.learning.datasets import Data, load
 from mnist_exp.learning.sources import MnistDataset
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+SharedFolder = Callable[..., Path]
+Server = tuple[str, subprocess.Popen[str]]
 Arrays = dict[str, Any]
 
 # Two epochs on a slice of MNIST: for tests that need a whole run, not a good one.
@@ -115,6 +117,7 @@ def _process_as_it_was() -> Iterator[None]:
         os.environ.update(environment)
         sys.argv = arguments
         gc.set_threshold(*thresholds)
+        gc.unfreeze()
         for number, handler in handlers.items():
             signal.signal(number, handler)
         Singleton._instances.clear()
@@ -156,25 +159,37 @@ def small(mnist: Data) -> Arrays:
 
 
 @pytest.fixture(scope="session")
-def tracked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which `python -m mnist_exp` ran the baseline once, with its store."""
-    folder = tmp_path_factory.mktemp("baseline")
-    done = command("tracking.note=first", "tracking.tags={team: vision}", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "stdout").write_text(done.stdout)
-    (folder / "stderr").write_text(done.stderr)
-    return folder
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> SharedFolder:
+    """Makes a folder in which a command ran once, whichever of pytest-xdist's workers asks for it first."""
+    own = tmp_path_factory.getbasetemp()
+    root = own if worker_id == "master" else own.parent
+
+    def share(name: str, run: Command, *arguments: str) -> Path:
+        folder = root / name
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                folder.mkdir()
+                done = run(*arguments, cwd=folder)
+                assert done.returncode == 0, done.stderr
+                (folder / "stdout").write_text(done.stdout)
+                (folder / "stderr").write_text(done.stderr)
+        assert (folder / "stderr").exists(), "the command failed in another worker"
+        return folder
+
+    return share
 
 
 @pytest.fixture(scope="session")
-def sweep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tracked_folder(shared_folder: SharedFolder) -> Path:
+    """A folder in which `python -m mnist_exp` ran the baseline once, with its store."""
+    return shared_folder("baseline", command, "tracking.note=first", "tracking.tags={team: vision}")
+
+
+@pytest.fixture(scope="session")
+def sweep_folder(shared_folder: SharedFolder) -> Path:
     """A folder in which six networks were compared on all of MNIST."""
-    folder = tmp_path_factory.mktemp("sweep")
-    done = command("-m", *SIX, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "stdout").write_text(done.stdout)
-    (folder / "stderr").write_text(done.stderr)
-    return folder
+    return shared_folder("sweep", command, "-m", *SIX)
 
 
 def sweep_in(folder: Path, experiment: str = "mnist_exp") -> tuple[Run, list[Run]]:
@@ -217,15 +232,22 @@ def alone_with_ray() -> Iterator[None]:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """An MLflow server of its own: its address and process."""
+def server(tmp_path: Path) -> Iterator[Server]:
+    """An MLflow server of a test's own."""
+    with serving(tmp_path) as started:
+        yield started
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    """An MLflow server in a folder: its address and process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     uri = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
         [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"],
-        cwd=tmp_path,
+        cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

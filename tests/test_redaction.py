@@ -3,8 +3,8 @@
 import logging
 import os
 import signal
-import subprocess
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,22 @@ from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError
 from mnist_exp.redaction import SecretsFilter, without_secrets
 
-from .conftest import QUICK, command, in_process, installed, start, wait_for_line
+from .conftest import QUICK, Server, command, in_process, installed, serving, start, wait_for_line
 
 SECRETS = ("hunter2", "t0ken-of-mine", "qu3ry-secret", "somebody")
-Server = tuple[str, subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module")
+def used_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server of `used_server` keeps what it gets."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def used_server(used_folder: Path) -> Iterator[str]:
+    """The address of an MLflow server that goes on: one for all tests that end none."""
+    with serving(used_folder) as (uri, _):
+        yield uri
 
 
 def with_login(uri: str) -> str:
@@ -88,31 +100,39 @@ def test_a_message_about_bad_input_has_none(override: str) -> None:
 
 
 @pytest.mark.slow
-def test_an_outage_while_a_run_trains(tmp_path: Path, server: Server) -> None:
+def test_a_server_that_goes_away_does_not_take_the_training_with_it(tmp_path: Path, server: Server) -> None:
     uri, process = server
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_URI": with_login(uri)}
-    training = start(*QUICK, "training.epochs=300", cwd=tmp_path, **environment)
+    training = start(*QUICK, "training.epochs=100", cwd=tmp_path, **environment)
     wait_for_line(training, "Epoch 3/")
     os.killpg(process.pid, signal.SIGKILL)
     stdout, stderr = training.communicate(timeout=200)
     assert training.returncode == 1
+    assert "Epoch 100/100" in stdout
+    assert f"tracking.uri={uri}: " in stderr
     assert "Traceback" not in stderr
+    [model] = tmp_path.glob("outputs/*/*/model.keras")
+    assert f"Its files are in {model.parent}" in stderr
     [log] = tmp_path.glob("outputs/*/*/run.log")
     assert "the store does not answer" in log.read_text()
     assert f"API request to {uri}/api" in (log.parent / "error.txt").read_text()
     assert_no_secret(tmp_path, stdout, stderr)
 
 
-LAUNCHERS = {"basic": "hydra-core", "joblib": "hydra-joblib-launcher", "submitit_local": "hydra-submitit-launcher"}
+# Marks, so that no server is started for a test that is skipped.
+LAUNCHERS = [
+    pytest.param(name, marks=pytest.mark.skipif(not installed(distribution), reason=f"needs {distribution}"))
+    for name, distribution in (
+        ("basic", "hydra-core"), ("joblib", "hydra-joblib-launcher"), ("submitit_local", "hydra-submitit-launcher")
+    )
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_an_outage_while_a_sweep_trains(tmp_path: Path, server: Server, launcher: str) -> None:
-    if not installed(LAUNCHERS[launcher]):
-        pytest.skip(f"hydra/launcher={launcher} is not installed")
     uri, process = server
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_URI": with_login(uri)}
-    sweep = ("-m", *QUICK, "training.epochs=2,300", f"hydra/launcher={launcher}")
+    sweep = ("-m", *QUICK, "training.epochs=2,100", f"hydra/launcher={launcher}")
     training = start(*sweep, cwd=tmp_path, **environment)
     wait_for_line(training, "1 of 2 done")
     os.killpg(process.pid, signal.SIGKILL)
@@ -121,9 +141,9 @@ def test_an_outage_while_a_sweep_trains(tmp_path: Path, server: Server, launcher
     assert_no_secret(tmp_path, stdout, stderr)
 
 
-def test_a_server_that_is_none(tmp_path: Path, server: Server) -> None:
+def test_a_server_that_is_none(tmp_path: Path, used_server: str) -> None:
     """It answers, but with no MLflow behind the address that the query makes of it."""
-    uri, _ = server
+    uri = used_server
     secret = f"{with_login(uri)}/?token=qu3ry-secret"
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_TOKEN": "t0ken-of-mine"}
     for arguments in ((f"tracking.uri='{secret}'",), (f"tracking.uri='{secret}'", "resume=true")):
@@ -140,10 +160,9 @@ def test_a_server_that_is_none(tmp_path: Path, server: Server) -> None:
         assert_no_secret(tmp_path, done.stdout, done.stderr)
 
 
-def test_a_notebook_shows_none_in_the_errors_behind_an_error(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_shows_none_in_the_errors_behind_an_error(used_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    uri, _ = server
-    address = f"tracking.uri='{with_login(uri)}/?token=qu3ry-secret'"
+    address = f"tracking.uri='{with_login(used_server)}/?token=qu3ry-secret'"
     with pytest.raises(InputError) as caught:
         run(*QUICK, address)
     shown = "".join(traceback.format_exception(caught.value))
@@ -207,14 +226,14 @@ def test_a_sweep_takes_no_password_that_it_would_write_down(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_run_stores_has_none(tmp_path: Path, server: Server) -> None:
-    uri, _ = server
+def test_what_a_run_stores_has_none(tmp_path: Path, used_server: str, used_folder: Path) -> None:
     diverging = ("optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear")
     for arguments in (QUICK, (*QUICK, *diverging), ("-m", *QUICK, "seed=0,1")):
-        in_process(*arguments, cwd=tmp_path, MLFLOW_TRACKING_URI=with_login(uri))
-    client = MlflowClient(uri)
+        in_process(*arguments, cwd=tmp_path, MLFLOW_TRACKING_URI=with_login(used_server))
+    client = MlflowClient(used_server)
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert len(runs) == 5
     for recorded in runs:
         assert not any(secret in str(recorded.to_dictionary()) for secret in SECRETS)
-    assert_no_secret(tmp_path)  # the server keeps its artifacts there
+    assert_no_secret(tmp_path)
+    assert_no_secret(used_folder)  # the server keeps its artifacts there

@@ -11,6 +11,8 @@ import pytest
 
 from ..conftest import (
     SIX,
+    Server,
+    SharedFolder,
     alone_with_ray,
     command,
     installed,
@@ -37,11 +39,17 @@ def scores(folder: Path, experiment: str = "mnist_exp") -> dict[str, tuple[float
     }
 
 
+@pytest.fixture(scope="session")
+def small_sweep(shared_folder: SharedFolder) -> Path:
+    """A folder in which Hydra's basic launcher compared six networks on few images."""
+    return shared_folder("small-sweep", command, "-m", *SIX, *FAST)
+
+
 @needs("hydra-joblib-launcher", "joblib")
-def test_joblib_gives_the_scores_of_the_basic_launcher(tmp_path: Path, sweep_folder: Path) -> None:
-    done = command("-m", *SIX, "hydra/launcher=joblib", cwd=tmp_path)
+def test_joblib_gives_the_scores_of_the_basic_launcher(tmp_path: Path, small_sweep: Path) -> None:
+    done = command("-m", *SIX, *FAST, "hydra/launcher=joblib", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert scores(tmp_path) == scores(sweep_folder)
+    assert scores(tmp_path) == scores(small_sweep)
     assert len(scores(tmp_path)) == 6
     processes = {job.data.tags["mnist_exp.process"] for job in sweep_in(tmp_path)[1]}
     assert len(processes) > 1
@@ -93,7 +101,7 @@ def test_jobs_that_no_signal_reaches_end_with_their_sweep(tmp_path: Path) -> Non
 
 
 @needs("hydra-submitit-launcher", "slurm")
-def test_no_launcher_writes_a_password_down(tmp_path: Path, server: tuple[str, subprocess.Popen[str]]) -> None:
+def test_no_launcher_writes_a_password_down(tmp_path: Path, server: Server) -> None:
     uri, _ = server
     secret = {"MLFLOW_TRACKING_URI": uri.replace("http://", "http://me:hunter2@")}
     done = command("-m", *FAST, "seed=0,1", "hydra/launcher=submitit_local", cwd=tmp_path, **secret)
@@ -137,13 +145,12 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 @needs("hydra-ray-launcher", "ray")
 def test_a_ray_cluster_of_two_nodes_gives_the_same_scores(
-    tmp_path: Path, sweep_folder: Path, ray_cluster: dict[str, str]
+    tmp_path: Path, small_sweep: Path, ray_cluster: dict[str, str]
 ) -> None:
-    done = command(
-        "-m", *SIX, "hydra/launcher=ray", "hydra.launcher.ray.init.address=auto", cwd=tmp_path, **ray_cluster
-    )
+    on_ray = ("hydra/launcher=ray", "hydra.launcher.ray.init.address=auto")
+    done = command("-m", *SIX, *FAST, *on_ray, cwd=tmp_path, **ray_cluster)
     assert done.returncode == 0, done.stderr
-    assert scores(tmp_path) == scores(sweep_folder)
+    assert scores(tmp_path) == scores(small_sweep)
     assert len(scores(tmp_path)) == 6
     assert len({job.data.tags["mnist_exp.process"] for job in sweep_in(tmp_path)[1]}) > 1
 

@@ -18,7 +18,7 @@ from mnist_exp.sweeps.race import ROUNDS, Race, Round, play
 from mnist_exp.sweeps.ranking import rank, table, unranked, verdict
 from mnist_exp.tracking.job import Job
 
-from ..conftest import command, in_process, installed, start, store, sweep_in, wait_for_line
+from ..conftest import SharedFolder, command, in_process, installed, start, store, sweep_in, wait_for_line
 from .race_replays import RACES, hard_bank, real_bank, replay
 
 # Three widths, of which the smallest is beaten at once, on 2,000 images; two rounds.
@@ -204,14 +204,10 @@ def decisions(folder: Path) -> list[tuple[str, str, str]]:
     return [(line["round"], line["model.hidden"], line["outcome"]) for line in race_csv(folder)]
 
 
-@pytest.fixture(scope="module")
-def race_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def race_folder(shared_folder: SharedFolder) -> Path:
     """A folder in which a race ran from start to end."""
-    folder = tmp_path_factory.mktemp("race")
-    done = in_process("-m", *THREE, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "stdout").write_text(done.stdout)
-    return folder
+    return shared_folder("race", in_process, "-m", *THREE)
 
 
 def test_a_race_drops_what_is_beaten_and_says_so(race_folder: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mnist_exp.experiment import experiment_signature
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_config
 
-from ..conftest import QUICK, artifacts, in_process, runs_in, start, store, wait_for_line
+from ..conftest import QUICK, Server, artifacts, in_process, runs_in, start, store, wait_for_line
 
 LONG = ("training.epochs=100000", "dataset.limit=2000", "training.batch_size=100")
 
@@ -251,7 +251,7 @@ def test_the_environment_names_the_store(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_run_on_a_server(server: tuple[str, subprocess.Popen[str]], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_on_a_server(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
     uri, _ = server
     result = run("tracking=server", f"tracking.uri={uri}", *QUICK)
     assert result.run_id is not None
@@ -259,24 +259,6 @@ def test_a_run_on_a_server(server: tuple[str, subprocess.Popen[str]], capfd: pyt
     assert client.get_run(result.run_id).info.status == "FINISHED"
     assert "figures/curves.png" in artifacts(client, result.run_id)
     assert f"{uri}/#/experiments/" in capfd.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_server_that_goes_away_does_not_take_the_training_with_it(
-    tmp_path: Path, server: tuple[str, subprocess.Popen[str]]
-) -> None:
-    uri, process = server
-    retries = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-    training = start(*QUICK, "training.epochs=200", f"tracking.uri={uri}", cwd=tmp_path, **retries)
-    wait_for_line(training, "Epoch 3/")
-    os.killpg(process.pid, signal.SIGKILL)
-    stdout, stderr = training.communicate(timeout=200)
-    assert training.returncode == 1
-    assert "Epoch 200/200" in stdout
-    assert f"tracking.uri={uri}: " in stderr
-    assert "Traceback" not in stderr
-    [model] = tmp_path.glob("outputs/*/*/model.keras")
-    assert f"Its files are in {model.parent}" in stderr
 
 
 @pytest.mark.parametrize(
