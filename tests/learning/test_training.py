@@ -32,7 +32,7 @@ def quick(*overrides: str) -> Result:
 def trained(*overrides: str) -> Trained:
     """What `quick` trains, without the figures and files of a run, which take as long."""
     experiment = compose(["tracking=none", *QUICK, *overrides])
-    [outcome] = tensorflow_engine.train([experiment], load(experiment.config.dataset), lambda *_: None)
+    [outcome] = tensorflow_engine.train([experiment], load(experiment.config.dataset), lambda *_: ())
     assert isinstance(outcome, Trained)
     return outcome
 

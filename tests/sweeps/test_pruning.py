@@ -23,7 +23,7 @@ from mnist_exp.sweeps.ranking import compared, rank, table, to_csv, unranked, ve
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord
 
-from ..conftest import alone_with_ray, command, installed, run_module, runs_in, store, sweep_in
+from ..conftest import alone_with_ray, command, in_process, installed, runs_in, store, sweep_in
 
 pytestmark = pytest.mark.skipif(not installed("optuna"), reason="needs pip install -e '.[prune]'")
 
@@ -226,7 +226,7 @@ def test_a_pruned_job_counts_in_its_row_with_its_last_objective_and_the_row_is_n
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the second job of a sweep was pruned."""
     path = tmp_path_factory.mktemp("pruned")
-    done = command("-m", *TWO, *MEDIAN, cwd=path)
+    done = in_process("-m", *TWO, *MEDIAN, cwd=path)
     assert done.returncode == 0, done.stderr
     (path / "stdout").write_text(done.stdout)
     return path
@@ -250,10 +250,10 @@ def test_a_hopeless_job_stops_and_is_recorded_as_pruned(folder: Path) -> None:
 
 def test_a_pruned_job_is_never_taken_for_a_finished_one(folder: Path) -> None:
     _, [whole, pruned] = sweep_in(folder)
-    again = command("-m", *TWO, *MEDIAN, "resume=true", cwd=folder)
+    again = in_process("-m", *TWO, *MEDIAN, "resume=true", cwd=folder)
     assert "1 of them finished before" in again.stdout
     assert "pruned after epoch 1" in again.stdout
-    to_the_end = command("-m", *TWO, "resume=true", cwd=folder)  # the same sweep, since `prune` does not tell it
+    to_the_end = in_process("-m", *TWO, "resume=true", cwd=folder)  # the same sweep, since `prune` does not tell it
     assert "1 of them finished before" in to_the_end.stdout
     assert "pruned" not in to_the_end.stdout
     parent, jobs = sweep_in(folder)
@@ -262,12 +262,12 @@ def test_a_pruned_job_is_never_taken_for_a_finished_one(folder: Path) -> None:
     assert {one.data.tags["mlflow.parentRunId"] for one in jobs} == {parent.info.run_id}
     assert len({one.data.tags["mnist_exp.signature"] for one in jobs[1:]}) == 1
     single = [text.replace("0.03,", "") for text in TWO]
-    assert command(*single, "resume=true", cwd=folder).stdout.startswith(f"Run {jobs[3].info.run_id} ")
+    assert in_process(*single, "resume=true", cwd=folder).stdout.startswith(f"Run {jobs[3].info.run_id} ")
 
 
 def test_a_pruned_job_is_repeated_to_its_end(folder: Path) -> None:
     pruned = next(one for one in runs_in(folder) if "mnist_exp.pruned" in one.data.tags)
-    done = run_module("rerun", pruned.info.run_id, cwd=folder)
+    done = in_process(pruned.info.run_id, cwd=folder, module="mnist_exp.rerun")
     assert done.returncode == 0, done.stdout
     assert f"{pruned.info.run_id} was pruned after epoch 1, which a repeat is not; only its epochs" in done.stdout
     assert f"Identical to {pruned.info.run_id}: all 4 values of 4 metrics" in done.stdout
@@ -302,7 +302,7 @@ def test_every_launcher_stops_what_is_hopeless(tmp_path: Path, extra: str, launc
 def test_a_search_is_told_the_last_objective_of_a_pruned_job(tmp_path: Path) -> None:
     import optuna
 
-    done = command("-m", "sweep=random", "hydra.sweeper.n_trials=6", *TWO[1:], *MEDIAN, cwd=tmp_path)
+    done = in_process("-m", "sweep=random", "hydra.sweeper.n_trials=6", *TWO[1:], *MEDIAN, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     parent, jobs = sweep_in(tmp_path)
     pruned = {one.data.metrics["val_accuracy"] for one in jobs if "mnist_exp.pruned" in one.data.tags}
