@@ -18,7 +18,7 @@ class Row:
 
     `mean` and `deviation` (of the sample, None for one job) of the objective. `dropped`: the round of a race that
     it was dropped in, None where it was not; `failed`: whether that was since a job failed. `pruned`: how many more
-    jobs were stopped as hopeless; the mean counts their last objective, or the good seeds would flatter the row.
+    jobs were stopped as hopeless, so that the mean of the others flatters the row a little.
     """
 
     values: dict[str, str]
@@ -70,15 +70,8 @@ def rank(jobs: Sequence[Job], direction: str) -> list[Row]:
     rows = []
     for members in groups.values():
         if ranked := [job for job in members if _is_ranked(job)]:
-            rows.append(_with_pruned(row(ranked), [job for job in members if job.pruned is not None]))
+            rows.append(replace(row(ranked), pruned=sum(job.pruned is not None for job in members)))
     return sorted(rows, key=lambda row: row.mean, reverse=direction == "maximize")
-
-
-def _with_pruned(whole: Row, pruned: Sequence[Job]) -> Row:
-    if not pruned:
-        return whole
-    objectives = [job.objective for job in (*whole.jobs, *pruned) if job.objective is not None]
-    return replace(whole, mean=fmean(objectives), deviation=None, pruned=len(pruned))
 
 
 def _combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -252,8 +245,8 @@ def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str, raced: Rou
     uncompared = [row for row, one in zip(rows[1:], found, strict=True) if one is None]
     if not told and (rows[0].pruned or all(row.pruned for row in uncompared)):
         return (
-            "Rows with a pruned job are not compared; it counts with its last value. The same command with resume=true "
-            "and without prune runs what was pruned to its end."
+            "Rows with a pruned job are not compared, since the mean of the others flatters them; the same command without "
+            "prune, with resume=true, trains what was pruned to its end."
         )
     if not told:
         return "A single run may be better or worse by chance; add seed=0,1,2,3,4 to run each row with five seeds."

@@ -189,17 +189,17 @@ def job(rate: str, seed: int, objective: float, pruned: int | None = None) -> Jo
 
 
 @pytest.mark.fast
-def test_a_pruned_job_counts_in_its_row_with_its_last_objective_and_the_row_is_not_compared() -> None:
+def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared() -> None:
     jobs = [
         *(job("0.01", seed, 0.90 + seed / 1000) for seed in range(3)),
         *(job("0.02", seed, 0.80 + seed / 500) for seed in range(3)),
-        job("0.03", 0, 0.95), job("0.03", 1, 0.94), job("0.03", 2, 0.51, pruned=2),
+        job("0.03", 0, 0.75), job("0.03", 1, 0.74), job("0.03", 2, 0.51, pruned=2),
         job("0.04", 0, 0.3, pruned=1), job("0.04", 1, 0.2, pruned=3),
     ]  # fmt: skip
     rows, rest = rank(jobs, "maximize"), unranked(jobs)
     assert [row.values["optimizer.learning_rate"] for row in rows] == ["0.01", "0.02", "0.03"]
-    assert rows[2].mean == pytest.approx(0.8)
-    assert (rows[2].deviation, len(rows[2].jobs)) == (None, 2)
+    assert rows[2].mean == pytest.approx(0.745)
+    assert (rows[2].pruned, len(rows[2].jobs)) == (1, 2)
     assert [one is not None for one in compared(rows)] == [True, False]
     lines = table(rows, rest, "val_accuracy").splitlines()
     assert "pruned" in lines[0]
@@ -214,7 +214,7 @@ def test_a_pruned_job_counts_in_its_row_with_its_last_objective_and_the_row_is_n
     for few in ([rows[0], rows[2]], [rows[2], rows[1]]):
         assert compared(few) == [None]
         assert verdict(few, ["optimizer.learning_rate"], "maximize").startswith(
-            "Rows with a pruned job are not compared;"
+            "Rows with a pruned job are not compared, since"
         )
     written = list(csv.DictReader(to_csv(rows, rest, "val_accuracy", "maximize").splitlines()))
     assert [line["reason"] for line in written if not line["rank"]] == [
