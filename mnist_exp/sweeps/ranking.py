@@ -245,8 +245,8 @@ def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str, raced: Rou
     uncompared = [row for row, one in zip(rows[1:], found, strict=True) if one is None]
     if not told and (rows[0].pruned or all(row.pruned for row in uncompared)):
         return (
-            "Rows with a pruned job are not compared, since the mean of the others flatters them; the same command without "
-            "prune, with resume=true, trains what was pruned to its end."
+            "Rows with a pruned job are not compared, since the mean of the others flatters them; the same command "
+            "without prune, with resume=true, trains what was pruned to its end."
         )
     if not told:
         return "A single run may be better or worse by chance; add seed=0,1,2,3,4 to run each row with five seeds."
