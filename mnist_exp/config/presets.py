@@ -36,6 +36,7 @@ _SWEEP_CHOICES = {
 }
 _STORAGE = re.compile(r"sqlite:///[\w-]+\.db")
 _NAME = re.compile(r"[\w-]+")
+_MOST_LEVELS = 50
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,17 @@ def parse_values(text: str, where: str) -> dict[str, Any]:
         where: what the text is from, for the message.
 
     Raises:
-        InputError: if it is no map of YAML's own types, or uses aliases, of which a small file can make a huge map.
+        InputError: if it is no map of YAML's own types, has very many levels, of which a small file keeps YAML's reader
+            busy for minutes, or uses aliases, of which it can make a huge map.
     """
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise InputError(f"{where}: uses a YAML alias (*name); write out what it stands for")
+        levels = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(f"{where}: uses a YAML alias (*name); write out what it stands for")
+            levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if levels > _MOST_LEVELS:
+                raise InputError(f"{where}: has more than {_MOST_LEVELS} levels")
         values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
     except InputError:
         raise

@@ -156,7 +156,7 @@ HOSTILE: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "bytes": ("must be a plain value", {"experiment/evil.yaml": "seed: !!binary aGFja2Vk"}),
     "billion laughs": ("alias", {"experiment/evil.yaml": "seed: [&a [x, x], &b [*a, *a], [*b, *b]]"}),
-    "endless": ("cannot be read", {"experiment/evil.yaml": f"seed: {'[' * 1000}"}),
+    "endless": ("has more than 50 levels", {"experiment/evil.yaml": f"seed: {'[' * 100_000}"}),
     "name of our own": ("is a choice of this project", {"experiment/baseline.yaml": "seed: 1"}),
     "name of a flag": ("a preset's name has letters", {"experiment/a=b.yaml": "seed: 1"}),
     "swept path": (
