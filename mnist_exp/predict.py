@@ -17,11 +17,12 @@ from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import pictures
 
 _EXAMPLES = """\
-  python -m mnist_exp.predict 3f2a1c... three.png four.jpg
+  python -m mnist_exp.predict RUN_ID three.png four.jpg
   python -m mnist_exp.predict models:/digits@champion scans/*.png --plot seen.png
   python -m mnist_exp.predict outputs/2026-01-31/12-00-00-000000/model.keras three.png
-  python -m mnist_exp.predict 3f2a1c... three.png tracking.uri=http://127.0.0.1:5000
+  python -m mnist_exp.predict SWEEP_ID three.png tracking.uri=sqlite:///other.db
 """
+_MODEL = "a run's id or its first characters (of a sweep: its best job), models:/NAME@ALIAS, or a file model.keras"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def main() -> None:
     """Print a line a picture: its file, class and probability; exit with 1 and one message after bad input."""
     about = "Load a run's model and print, for each picture, its file, class and probability."
     parser = commands.parser("predict", about, _EXAMPLES)
-    parser.add_argument("model", help="a run's id (a sweep's: its best job), models:/NAME@ALIAS, or a file model.keras")
+    parser.add_argument("model", help=_MODEL)
     parser.add_argument("pictures", nargs="+", help="picture files; and tracking.uri=ADDRESS for another store")
     parser.add_argument("--code", metavar="FILE", help="the Python file of your own that the model was trained with")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the model saw, as .png, .pdf or .svg")
@@ -75,7 +76,8 @@ def predict(
     model of a folder of pictures or of images in colour; for another one of greyscale images, as MNIST was made.
 
     Args:
-        model: a run's id, of a sweep for its best job; `models:/NAME@ALIAS`; or a file `model.keras`.
+        model: a run's id or a beginning of it that no other run has, of a sweep for its best job; `models:/NAME@ALIAS`;
+            or a file `model.keras`.
         files: pictures that Pillow reads.
         overrides: `tracking.uri=ADDRESS`, where it is not the default store.
         code: the Python file with the layers of the user's own that the model has; None if it has none.

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from mnist_exp.tracking.reading import Recorded
 
 _EXAMPLES = """\
-  python -m mnist_exp.rerun 3f2a1c...
-  python -m mnist_exp.rerun 3f2a1c... seed=1
-  python -m mnist_exp.rerun 3f2a1c... tracking.uri=http://127.0.0.1:5000
+  python -m mnist_exp.rerun RUN_ID
+  python -m mnist_exp.rerun RUN_ID seed=1
+  python -m mnist_exp.rerun RUN_ID tracking.uri=sqlite:///other.db
 """
 
 _Values = dict[tuple[str, int], float]
@@ -37,7 +37,7 @@ def main() -> None:
     """Repeat a run; exit with 1 if a metric differs though nothing was overridden, or after bad input."""
     about = "Repeat a run with the configuration that MLflow recorded, and compare every metric of the two runs."
     parser = commands.parser("rerun", about, _EXAMPLES)
-    parser.add_argument("run_id", help="id of the run to repeat")
+    parser.add_argument("run_id", help="id of the run to repeat; its first characters are enough")
     parser.add_argument(
         "overrides", nargs="*", help="what to change, as for a run; tracking.uri=ADDRESS for another store"
     )
@@ -56,7 +56,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     says where the new run is recorded or writes.
 
     Args:
-        run_id: of the run to repeat.
+        run_id: of the run to repeat, or a beginning of it that no other run has.
         overrides: what to change of it; and `tracking.uri=ADDRESS`, where it is not the default store.
 
     Returns:
@@ -70,6 +70,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
 
     with store.store_errors(settings.uri):
         before = reading.fetch_run(settings.uri, run_id)
+    run_id = before.run_id
     _check_code(before, overrides)
     try:
         experiment = _as_before(recompose(before.config, overrides), run_id, before, overrides)

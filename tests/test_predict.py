@@ -161,8 +161,8 @@ def test_the_champion_is_the_best_of_those_measured_alike(capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("name", "picture", "message"),
     [
-        ("no-such-run", "white.png", "no-such-run: no such run or model in sqlite:///"),
-        ("models:/none@champion", "white.png", "models:/none@champion: no such run or model in sqlite:///"),
+        ("no-such-run", "white.png", "no-such-run: no such run in sqlite:///"),
+        ("models:/none@champion", "white.png", "models:/none@champion: no such model in sqlite:///"),
         ("models:/none", "white.png", "models:/none: must be models:/NAME@ALIAS"),
         ("MODEL", "white.png", "white.png: no digit stands out from the background"),
         ("MODEL", "none.png", "none.png: no such file"),

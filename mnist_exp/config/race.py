@@ -11,7 +11,7 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import check_composed, compose_values
 from mnist_exp.config.conversion import convert
 from mnist_exp.config.hydra_api import parser_of_conf
-from mnist_exp.config.overrides import SHARED_BY_JOBS, Override
+from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, values_of
 from mnist_exp.config.presets import leaves, may_vary
 from mnist_exp.config.schema import Config, RaceSettings
 from mnist_exp.errors import InputError, show
@@ -45,7 +45,9 @@ def plan_race(
     """
     given = {key: value for key, value in sweeper.items() if key not in ("_target_", "params")}
     if given.get("of") is not None:
-        given["of"] = str(given["of"])  # an id may have digits only
+        # As typed: of digits only, an id is a number to Hydra, and with an e in it one of 10 to that power.
+        typed = values_of(["hydra.sweeper.of"], fixed).get("hydra.sweeper.of", "").strip("'\"")
+        given["of"] = typed or str(given["of"])
     settings: RaceSettings = convert(RaceSettings, given, "hydra.sweeper")
     for override in [*varied, *map(Override.of, fixed)]:
         if override.key == "seed":

@@ -8,9 +8,8 @@ from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import Config, objective_direction
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import BestRows
-from mnist_exp.redaction import shown_address
 from mnist_exp.sweeps import ranking
-from mnist_exp.tracking.reading import experiment_of_sweep
+from mnist_exp.tracking.reading import find_sweep
 from mnist_exp.tracking.record import Parent
 from mnist_exp.tracking.tracker import stored, tracker_of
 
@@ -20,7 +19,7 @@ def best_rows(config: Config, sweep: str, top: int) -> BestRows:
 
     Args:
         config: where the store is, and what ranks.
-        sweep: MLflow's id of the parent run.
+        sweep: the id of the parent run, or a beginning of it that no other run has.
         top: how many rows.
 
     Raises:
@@ -29,9 +28,10 @@ def best_rows(config: Config, sweep: str, top: int) -> BestRows:
     """
     said = f"hydra.sweeper.of={sweep}"
     tracking = stored(config.tracking)
-    experiment = experiment_of_sweep(tracking.uri, sweep)
-    if experiment is None:
-        raise InputError(f"{said}: no such sweep in {shown_address(tracking.uri)}; a sweep prints its id at its end")
+    try:
+        sweep, experiment = find_sweep(tracking.uri, sweep)
+    except InputError as error:
+        raise InputError(f"hydra.sweeper.of={error}") from error
     if experiment != tracking.experiment:
         raise InputError(f"{said}: is in another experiment; type tracking.experiment={printable(experiment)}")
     record = tracker_of(tracking).join_sweep(Parent(sweep, tracking, (), Path(), Path.cwd(), os.getpid()))

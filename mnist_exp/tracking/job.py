@@ -91,6 +91,18 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return {key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)}
 
 
+def short_ids(ids: Iterable[str]) -> dict[str, str]:
+    """Return the beginning of each id, as long as tells all of them apart, and at least eight characters.
+
+    >>> short_ids(["3f2a1c22d5e64f7f", "a7c5b2a13f2a1c22"])
+    {'3f2a1c22d5e64f7f': '3f2a1c22', 'a7c5b2a13f2a1c22': 'a7c5b2a1'}
+    """
+    whole, length = dict.fromkeys(ids), 8
+    while len({one[:length] for one in whole}) < len(whole):
+        length += 1
+    return {one: one[:length] for one in whole}
+
+
 def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
     """Return a job's name by what varies in its sweep.
 

@@ -11,21 +11,25 @@ from mnist_exp.config.presets import parse_values, read_text
 from mnist_exp.errors import InputError
 from mnist_exp.redaction import shown_address
 from mnist_exp.tracking import store
-from mnist_exp.tracking.job import Job, job_of
+from mnist_exp.tracking.job import Job, job_of, short_ids
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 
+_NAMED = 6  # runs that a message lists
+
+
 @dataclass(frozen=True)
 class Recorded:
     """A run as the store has it.
 
-    `experiment`: MLflow's, by name. `name` and `status`: the run's. `config`: as config.yaml holds it, unchecked.
-    `metrics`: name to step to value. `tags`: all. `digest`: of its data.
+    `run_id`: all of it. `experiment`: MLflow's, by name. `name` and `status`: the run's. `config`: as config.yaml holds
+    it, unchecked. `metrics`: name to step to value. `tags`: all. `digest`: of its data.
     """
 
+    run_id: str
     experiment: str
     name: str
     status: str
@@ -35,25 +39,50 @@ class Recorded:
     digest: str
 
 
+def find_run(client: "MlflowClient", uri: str, run_id: str) -> "Run":
+    """Return the run that has this id, or the only one in the store whose id begins with it.
+
+    Args:
+        client: of the store.
+        uri: the store's address, as typed.
+        run_id: of a run or a sweep, also shortened.
+
+    Raises:
+        InputError: if there is none, or there are several, of which it names six at most.
+    """
+    found: list[Run] = []
+    if re.fullmatch("[0-9a-f]{1,32}", run_id):
+        experiments = [experiment.experiment_id for experiment in client.search_experiments(max_results=50_000)]
+        begins = f"attributes.run_id LIKE '{run_id}%'"
+        found = list(client.search_runs(experiments, begins, max_results=_NAMED + 1))
+    if not found:
+        raise InputError(f"{run_id}: no such run in {shown_address(uri)}; python -m mnist_exp.compare lists the ids")
+    if len(found) > 1:
+        names = short_ids(sorted(run.info.run_id for run in found)).values()
+        more = ", and more" if len(found) > _NAMED else ""
+        raise InputError(f"{run_id}: is the beginning of several ids; type one of {', '.join([*names][:_NAMED])}{more}")
+    return found[0]
+
+
 def fetch_run(uri: str, run_id: str) -> Recorded:
     """Read a run from the store.
+
+    Args:
+        uri: of the store.
+        run_id: as for `find_run`.
 
     Raises:
         InputError: if the store has no such run, or the run no configuration.
     """
     client = store.connect_existing(uri)
-    from mlflow.exceptions import MlflowException
-
-    where = shown_address(uri)
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        raise InputError(f"{run_id}: no such run in {where} ({_first_line(error)}); mlflow ui shows the ids") from None
+    run = find_run(client, uri, run_id)
+    run_id = str(run.info.run_id)
     if "mnist_exp.sweep" in run.data.tags:
         best = run.data.tags.get("mnist_exp.best_run")
         raise InputError(f"{run_id}: is a sweep; type the id of a job{f', such as the best, {best}' if best else ''}")
     config = parse_values(read_artifact(client, run, "config.yaml"), f"{run_id}: its config.yaml")
     return Recorded(
+        run_id=run_id,
         experiment=client.get_experiment(run.info.experiment_id).name,
         name=str(run.info.run_name),
         status=run.info.status,
@@ -67,21 +96,22 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     )
 
 
-def experiment_of_sweep(uri: str, run_id: str) -> str | None:
-    """Return the name of the experiment that has the sweep with this id; None if the store has no such sweep.
+def find_sweep(uri: str, run_id: str) -> tuple[str, str]:
+    """Return the whole id of a sweep, and the name of the experiment that has it.
+
+    Args:
+        uri: of the store.
+        run_id: as for `find_run`.
 
     Raises:
-        InputError: if there is no such store.
+        InputError: if there is no such store, no such run in it, or the run is no sweep.
     """
     client = store.connect_existing(uri)
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(run_id)
-    except MlflowException:
-        return None
-    is_sweep = "mnist_exp.sweep" in run.data.tags
-    return str(client.get_experiment(run.info.experiment_id).name) if is_sweep else None
+    run = find_run(client, uri, run_id)
+    if "mnist_exp.sweep" not in run.data.tags:
+        parent = run.data.tags.get("mlflow.parentRunId")
+        raise InputError(f"{run_id}: is no sweep{f'; it is a job of the sweep {parent}' if parent else ''}")
+    return str(run.info.run_id), str(client.get_experiment(run.info.experiment_id).name)
 
 
 def read_artifact(client: "MlflowClient", run: "Run", name: str) -> str:
@@ -109,7 +139,7 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
 
     Args:
         uri: of the store.
-        name: a run's id, of a sweep for its best job; or `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
+        name: as for `find_run`, of a sweep for its best job; or `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
         folder: where to.
 
     Raises:
@@ -118,14 +148,14 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
     client = store.connect_existing(uri)
     from mlflow.exceptions import MlflowException
 
+    run_id = None if name.startswith("models:/") else str(find_run(client, uri, name).info.run_id)
     try:
-        if name.startswith("models:/"):
+        if run_id is None:
             location = client.get_model_version_download_uri(*_registered_version(client, name))
         else:
-            location = client.get_logged_model(model_of_run(client, name)).artifact_location
+            location = client.get_logged_model(model_of_run(client, run_id)).artifact_location
     except MlflowException as error:
-        where = shown_address(uri)
-        raise InputError(f"{name}: no such run or model in {where} ({_first_line(error)})") from None
+        raise InputError(f"{name}: no such model in {shown_address(uri)} ({_first_line(error)})") from None
     artifacts = store.repository(client.tracking_uri, location)
     try:
         return Path(artifacts.download_artifacts("data/model.keras", str(folder)))

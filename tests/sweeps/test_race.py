@@ -282,7 +282,7 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
     newest = client.search_runs([parent.info.experiment_id], order_by=["attributes.start_time DESC"], max_results=6)
     assert {run.data.params["seed"] for run in newest} == {"2", "3", "4"}
     none = in_process("-m", "sweep=race", "hydra.sweeper.of=abc", cwd=tmp_path)
-    assert none.stderr.startswith("hydra.sweeper.of=abc: no such sweep in sqlite:///mlflow.db; ")
+    assert none.stderr.startswith("hydra.sweeper.of=abc: no such run in sqlite:///mlflow.db; ")
     other = in_process(*race, "objective=val_loss", cwd=tmp_path)
     assert (other.returncode, other.stderr.strip()) == (
         1,

@@ -1,0 +1,97 @@
+"""Runs named by their ids: a few small runs in one real store, and what is typed to find them."""
+
+from collections import Counter
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from hydra.types import RunMode
+
+from mnist_exp import run
+from mnist_exp.config.composition import compose, compose_values
+from mnist_exp.config.schema import Config
+from mnist_exp.config.sweep import sweep_of
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import BestRows
+from mnist_exp.predict import predict
+from mnist_exp.sweeps.best_rows import best_rows
+from mnist_exp.tracking.reading import fetch_run, find_run
+
+from .conftest import QUICK, command, runs_in, store
+
+SEVEN = Path(__file__).parents[1] / "docs/seven.png"
+
+
+SMALL = ("dataset.limit=500", *QUICK[1:])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep of two networks and two seeds, and runs of other models and objectives."""
+    folder = tmp_path_factory.mktemp("ids")
+    done = command("-m", *SMALL, "model.hidden=8,16", "seed=0,1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    layers = ("model=layers", "training.epochs=1")
+    with chdir(folder):
+        run(*SMALL, "model=linear", "objective=val_loss")
+        run(*SMALL, "model.hidden=4", "objective=val_loss")
+        run(*SMALL, *layers, "model.layers=[Flatten,{Dense:{units:8}}]")
+        run(*SMALL, *layers, "model.layers=[Flatten,{Dense:{units:4}}]", "training.callbacks.TerminateOnNaN={}")
+    other = store(folder).create_experiment("other")
+    for _ in range(17):  # of which two begin with the same character
+        store(folder).create_run(other)
+    return folder
+
+
+def uri(folder: Path) -> str:
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+def ids(folder: Path) -> list[str]:
+    return [run.info.run_id for experiment in ("mnist_exp", "other") for run in runs_in(folder, experiment)]
+
+
+def beginning(folder: Path, run_id: str) -> str:
+    """The shortest beginning of an id that no other run has."""
+    return next(run_id[:n] for n in range(1, 33) if sum(one.startswith(run_id[:n]) for one in ids(folder)) == 1)
+
+
+def test_every_command_takes_the_beginning_of_an_id(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, job, *_ = (run.info.run_id for run in runs_in(folder))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri(folder))
+    assert fetch_run(uri(folder), beginning(folder, job)).run_id == job
+    [seen] = predict(beginning(folder, sweep), [SEVEN])
+    assert 0 <= seen.label <= 9
+    rows = best_rows(compose([]).config, beginning(folder, sweep), 5)
+    assert {row["model.hidden"] for row in rows.values} == {"8", "16"}
+    with pytest.raises(
+        InputError, match=rf"hydra.sweeper.of={job[:12]}: is no sweep; it is a job of the sweep {sweep}"
+    ):
+        best_rows(compose([]).config, job[:12], 5)
+
+
+def test_an_id_that_fits_several_runs_or_none_is_one_message(folder: Path) -> None:
+    client = store(folder)
+    first, count = Counter(one[0] for one in ids(folder)).most_common(1)[0]
+    with pytest.raises(InputError) as caught:
+        find_run(client, "the-store", first)
+    named = str(caught.value).removeprefix(f"{first}: is the beginning of several ids; type one of ").split(", ")
+    assert {len(one) for one in named if one != "and more"} == {8}
+    assert len(named) == min(count, 7)
+    for one in named[:6]:
+        assert find_run(client, "the-store", one).info.run_id.startswith(one)
+    for unknown in ("%", "_", "no-such-run", "", "f' OR run_id LIKE '", "0" * 32, "A" * 8):
+        with pytest.raises(InputError, match="no such run in the-store"):
+            find_run(client, "the-store", unknown)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("typed", ["12345e67", "1e691863", "00001234", "12345678", "'12345e67'"])
+def test_a_race_gets_an_id_as_it_was_typed_though_it_is_a_number_too(typed: str) -> None:
+    def best_rows(_config: Config, sweep: str, _top: int) -> BestRows:
+        raise InputError(sweep)
+
+    overrides = ["sweep=race", f"hydra.sweeper.of={typed}"]
+    with pytest.raises(InputError) as caught:
+        sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, None, best_rows)
+    assert str(caught.value) == typed.strip("'")
