@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -113,11 +112,11 @@ def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Fig
 
 def plain(text: str) -> str:
     """Return a label of bearable length, in which matplotlib finds no formula."""
-    return printable(shorten(text, 60)).replace("$", r"\$")
+    return _short(" ".join(text.split()), 60)
 
 
 def _short(name: str, most: int) -> str:
-    """Return a class's name in at most so many characters."""
+    """Return a text in at most so many characters."""
     shown = printable(name)
     return (shown if len(shown) <= most else f"{shown[: most - 1]}…").replace("$", r"\$")
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ def test_all_runs_are_ranked_and_drawn(sweep_folder: Path, tmp_path: Path) -> No
     assert done.stderr == ""
     title, header, *rows = done.stdout.splitlines()
     assert title.startswith("6 runs, largest val_accuracy first, MEASURED ON THE TEST SET")
-    assert header.split() == ["hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds"]
-    assert [row.split()[1:3] for row in rows[:6]] == [
+    assert header.split() == ["id", "hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds"]
+    assert [row.split()[2:4] for row in rows[:6]] == [
         ["64", "relu"], ["32", "relu"], ["64", "sigmoid"], ["16", "relu"], ["32", "sigmoid"], ["16", "sigmoid"]
     ]  # fmt: skip
     assert Image.open(tmp_path / "comparison.png").size == (1080, 600)
@@ -34,7 +35,7 @@ def test_a_filter_an_order_and_the_newest(sweep_folder: Path, tmp_path: Path) ->
         done = compare(*arguments, "--plot", "some.svg", cwd=tmp_path, store=sweep_folder)
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
-        return [line.split()[1:3] for line in lines[2:] if line[:1].isdigit()]
+        return [line.split()[2:4] for line in lines[2:] if line[:1].isdigit()]
 
     assert [row[0] for row in first_columns("--filter", "params.`model.activation` = 'relu'")] == ["64", "32", "16"]
     assert first_columns("--sort", "metrics.test_accuracy ASC")[0] == ["16", "sigmoid"]
@@ -55,7 +56,10 @@ def test_a_filter_an_order_and_the_newest(sweep_folder: Path, tmp_path: Path) ->
         (["tracking=none"], "tracking=none: has no store"),
         (["--last", "0"], "--last 0: must be a whole number, at least 1"),
         (["--plot", "nowhere/a.png"], "--plot nowhere/a.png: must be"),
-        (["modle=cnn"], "did you mean model?"),
+        (["model=cnn"], "model=cnn: is not used here; tracking.uri and tracking.experiment say where runs are"),
+        (["tracking.note=x"], "tracking.note=x: is not used here"),
+        (["tracking.experiment=mnist_exp", "3f"], "tracking.experiment=mnist_exp: is not used with ids"),
+        (["no-such-run"], "no-such-run: no such run in sqlite:///"),
     ],
 )
 def test_bad_input_is_one_message(sweep_folder: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -88,9 +92,11 @@ def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: 
     assert lines[2].endswith("FINISHED")
     assert "FAILED: loss became" in lines[3]
     assert in_process(*QUICK, "objective=val_loss", cwd=tmp_path).returncode == 0
-    mixed = compare(cwd=tmp_path, store=tmp_path)
-    assert mixed.returncode == 1
-    assert "different objectives (val_accuracy, val_loss); choose with --filter" in mixed.stderr
+    mixed = compare(cwd=tmp_path, store=tmp_path).stdout
+    first, second = mixed.split("\n\n")
+    assert first.startswith("1 run, smallest val_loss first")
+    assert second.startswith("2 runs, largest val_accuracy first")
+    assert "Left out, since a newer run has the same configuration and code: 1" in mixed
     assert compare("--sort", "metrics.test_loss ASC", cwd=tmp_path, store=tmp_path).returncode == 0
 
 
@@ -100,5 +106,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_no_row(tmp_path: Path) -> No
     done = compare(cwd=tmp_path, store=tmp_path)
     assert done.stdout.startswith("3 runs")
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines[2:5]] == ["1", "2", "3"]
+    assert [line.split()[0] for line in lines if line[:1].isdigit()][1:] == ["1", "2", "3"]
     assert " std " not in lines[1]
+    [cnn] = [below for line, below in pairwise(lines) if "  cnn  " in line]
+    assert "filters=2 kernel_size=3" in cnn

@@ -1,5 +1,9 @@
 """Runs named by their ids: a few small runs in one real store, and what is typed to find them."""
 
+import csv
+import io
+import json
+import re
 from collections import Counter
 from contextlib import chdir
 from pathlib import Path
@@ -8,6 +12,7 @@ import pytest
 from hydra.types import RunMode
 
 from mnist_exp import run
+from mnist_exp.compare import compare
 from mnist_exp.config.composition import compose, compose_values
 from mnist_exp.config.schema import Config
 from mnist_exp.config.sweep import sweep_of
@@ -83,6 +88,79 @@ def test_an_id_that_fits_several_runs_or_none_is_one_message(folder: Path) -> No
     for unknown in ("%", "_", "no-such-run", "", "f' OR run_id LIKE '", "0" * 32, "A" * 8):
         with pytest.raises(InputError, match="no such run in the-store"):
             find_run(client, "the-store", unknown)
+
+
+def test_runs_and_sweeps_are_compared_by_their_ids(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep, *jobs, linear, mlp, eight, four = (run.info.run_id for run in runs_in(folder))
+    store_there = [f"tracking.uri={uri(folder)}"]
+
+    def shown(*typed: str, condition: str = "", sort: str | None = None, form: str = "table") -> str:
+        compare([beginning(folder, one) for one in typed], store_there, condition, sort, None, form, None)
+        return capsys.readouterr().out
+
+    def listed(*typed: str, condition: str = "", sort: str | None = None) -> list[str]:
+        found = csv.DictReader(io.StringIO(shown(*typed, condition=condition, sort=sort, form="csv")))
+        return [line["run_id"] for line in found]
+
+    assert set(listed(sweep, four)) == {*jobs, four}
+    assert listed(linear) == [linear]
+    assert set(listed(sweep, condition="params.seed = '1'")) == {
+        run.info.run_id for run in runs_in(folder) if run.data.params.get("seed") == "1"
+    }
+    loss = {
+        run.info.run_id: run.data.metrics["test_loss"] for run in runs_in(folder) if "test_loss" in run.data.metrics
+    }
+    assert listed(sweep, four, sort="metrics.test_loss ASC") == sorted([*jobs, four], key=lambda one: loss[one])
+
+    rows = [line for line in shown(sweep).splitlines() if line[:1].isdigit()][1:]
+    assert len(rows) == 2
+    for row, best_of in zip(rows, ranked_jobs(folder, jobs), strict=True):
+        assert row.split()[1] == best_of[:8]
+    layers = shown(eight, four)
+    assert "  Dense.units=8  " in layers
+    assert "  Dense.units=4  " in layers
+    assert "[" not in layers
+
+    by_loss, by_accuracy = shown(linear, mlp, four).split("\n\n")
+    assert by_loss.startswith("2 runs, smallest val_loss first") != by_accuracy.startswith("2 runs, smallest val_loss")
+    assert "also hidden=4 activation=sigmoid" in by_loss + by_accuracy
+
+
+def ranked_jobs(folder: Path, jobs: list[str]) -> list[str]:
+    """The best job of each row of the sweep, best row first."""
+    objectives: dict[str, list[tuple[float, str]]] = {}
+    for job in runs_in(folder):
+        if job.info.run_id in jobs:
+            measured = (job.data.metrics["objective"], job.info.run_id)
+            objectives.setdefault(job.data.params["model.hidden"], []).append(measured)
+    return [max(row)[1] for row in sorted(objectives.values(), key=lambda row: -sum(value for value, _ in row))]
+
+
+def test_every_format_has_the_same_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def shown(form: str) -> tuple[str, str]:
+        compare([], [f"tracking.uri={uri(folder)}"], "", None, None, form, None)
+        captured = capsys.readouterr()
+        return captured.out, captured.err
+
+    records = json.loads(shown("json")[0])
+    lines = list(csv.DictReader(io.StringIO(shown("csv")[0])))
+    assert [one["run_id"] for one in records] == [one["run_id"] for one in lines]
+    assert len(records) == len({one["run_id"] for one in records}) == 8
+    measured = {
+        run.info.run_id: run.data.metrics["objective"]
+        for run in runs_in(folder)
+        if "mnist_exp.sweep" not in run.data.tags
+    }
+    for record, line in zip(records, lines, strict=True):
+        value = measured[record["run_id"]]
+        assert record[record["objective"]] == value
+        assert float(line[line["objective"]]) == value
+    assert "MEASURED ON THE TEST SET" in shown("csv")[1]
+    table, markdown, latex = (shown(form)[0] for form in ("table", "markdown", "latex"))
+    for run_id in {one["run_id"][:8] for one in records if one["n"] == 1}:
+        assert all(run_id in text for text in (table, markdown, latex))
+    assert markdown.count("MEASURED ON THE TEST SET") == latex.count("MEASURED ON THE TEST SET") == 2
+    assert latex.count("\\begin{tabular}") == len(re.findall("^\\| :---", markdown, re.MULTILINE)) == 2
 
 
 @pytest.mark.fast

@@ -1,13 +1,12 @@
 """From the jobs of a sweep to a ranking: rows, a table and a CSV. Pure functions: nothing here reads a store."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from mnist_exp.errors import printable
+from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell, wilson
 from mnist_exp.tracking.job import Job, job_name, short_names, shown_value
 
@@ -130,14 +129,21 @@ def order(objective: str, direction: str) -> str:
     return f"{'largest' if direction == 'maximize' else 'smallest'} {objective} first"
 
 
-def table(
+def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, raced: Rounds | None = None) -> str:
+    """Return the ranking as text; the arguments are those of `cells`."""
+    return aligned(*cells(rows, rest, objective, raced=raced))
+
+
+def cells(
     rows: Sequence[Row],
     rest: Sequence[Job],
     objective: str,
-    columns: Sequence[str] | None = None,
+    columns: Mapping[str, str] | None = None,
     raced: Rounds | None = None,
-) -> str:
-    """Return the ranking as text: what varies, objective, test scores, seconds; best first, the unranked last.
+) -> tuple[list[list[str]], list[int]]:
+    """Return the ranking as lines of cells, header first, and the places of the columns that hold text.
+
+    The columns: what varies, objective, test scores, seconds; best first, the unranked last.
 
     Of rows of several seeds, it has the deviation over them, and the difference to the first row with its interval; a
     row that cannot be told from the first one is marked with =. The status is shown where something is unranked, how
@@ -147,7 +153,7 @@ def table(
         rows: in the order to show.
         rest: jobs that no row holds.
         objective: its name.
-        columns: of what varies, the keys to show; None for all.
+        columns: of what varies, the keys to show and their headers; None for all.
         raced: of a race, whose dropped rows have the round in which they were.
     """
     jobs = [*(job for row in rows for job in row.jobs), *rest]
@@ -156,7 +162,7 @@ def table(
     others = _others(rows, rest)
     shown = [key for key in keys if key != "seed" or not seeds or any(key in values for values, _ in others)]
     pruned = any(row.pruned for row in rows)
-    names, tests = short_names(keys), _test_names(jobs, objective)
+    names, tests = columns or short_names(keys), _test_names(jobs, objective)
     header = ["", *(names[key] for key in shown), objective]
     header += ["std", "n", "difference", "95 % interval"] if seeds else []
     header += ["dropped"] if raced is not None else []
@@ -180,7 +186,7 @@ def table(
         blank = [""] * (len(lines[0]) - len(shown) - 2)
         lines.append(["-", *(shown_value(values.get(key, "")) for key in shown), *blank, status])
     texts = [*range(1 + len(shown)), *([len(lines[0]) - 1] if others else [])]
-    return _aligned(lines, texts)
+    return lines, texts
 
 
 def _others(rows: Sequence[Row], rest: Sequence[Job]) -> list[tuple[Mapping[str, str], str]]:
@@ -294,31 +300,49 @@ def on_other_images(best: Row, count: int) -> str:
     )
 
 
-def to_csv(
+def records(
     rows: Sequence[Row], rest: Sequence[Job], objective: str, direction: str, raced: Rounds | None = None
-) -> str:
-    """Return a line a job: its row's place, what varies, objective, its row's numbers, scores, status, run.
+) -> list[dict[str, object]]:
+    """Return, for each job, its row's place, what varies, objective, its row's numbers, scores, status and run.
 
-    The arguments are those of `table`; `direction`: `maximize` or `minimize`.
+    What a job does not have is None. The arguments are those of `table`; `direction`: `maximize` or `minimize`.
     """
     jobs = [*(job for row in rows for job in row.jobs), *rest]
     keys, tests = _keys(jobs), _test_names(jobs, objective)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    spreads = ["mean", "std", "n", "difference", "low", "high"]
-    writer.writerow(["rank", *keys, objective, *spreads, *tests, "seconds", "status", "reason", "run_id"])
-    for place, (row, comparison) in enumerate(zip(rows, [None, *compared(rows, raced)], strict=False), start=1):
-        deviation = "" if row.deviation is None else row.deviation
-        for job in sorted(row.jobs, key=lambda job: job.objective or 0.0, reverse=direction == "maximize"):
-            values = [job.values.get(key, "") for key in keys]
-            scores = [(job.scores or {}).get(name, "") for name in tests]
-            spread: list[float | str] = [row.mean, deviation, len(row.jobs)]
-            spread += [comparison.difference, comparison.low, comparison.high] if comparison else ["", "", ""]
-            writer.writerow([place, *values, job.objective, *spread, *scores, job.seconds, job.status, "", job.run_id])
-    for job in rest:
-        blank = [""] * (1 + len(spreads) + len(tests) + 1)
-        writer.writerow(["", *(job.values.get(key, "") for key in keys), *blank, job.status, _reason(job), job.run_id])
-    return text.getvalue()
+
+    def record(
+        job: Job, place: int | None = None, row: Row | None = None, comparison: Comparison | None = None
+    ) -> dict[str, object]:
+        return {
+            "rank": place,
+            **{key: job.values.get(key) for key in keys},
+            objective: job.objective if row is not None else None,
+            "mean": row.mean if row is not None else None,
+            "std": row.deviation if row is not None else None,
+            "n": len(row.jobs) if row is not None else None,
+            "difference": comparison.difference if comparison is not None else None,
+            "low": comparison.low if comparison is not None else None,
+            "high": comparison.high if comparison is not None else None,
+            **{name: (job.scores or {}).get(name) for name in tests},
+            "seconds": job.seconds,
+            "status": job.status,
+            "reason": _reason(job) if row is None else "",
+            "run_id": job.run_id,
+        }
+
+    ranked = [
+        record(job, place, row, comparison)
+        for place, (row, comparison) in enumerate(zip(rows, [None, *compared(rows, raced)], strict=False), start=1)
+        for job in sorted(row.jobs, key=lambda job: job.objective or 0.0, reverse=direction == "maximize")
+    ]
+    return [*ranked, *map(record, rest)]
+
+
+def to_csv(
+    rows: Sequence[Row], rest: Sequence[Job], objective: str, direction: str, raced: Rounds | None = None
+) -> str:
+    """Return the records as CSV, a line a job."""
+    return as_csv(records(rows, rest, objective, direction, raced))
 
 
 def _keys(jobs: Iterable[Job]) -> list[str]:
@@ -334,15 +358,15 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
-def _aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
-    """Align columns: those of `texts`, by their place, to the left, numbers to the right."""
+def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
+    """Return lines of cells as text: the columns of `texts`, by their place, to the left, numbers to the right."""
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = (
+    padded = (
         [
             cell.ljust(width) if place in texts else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         for line in lines
     )
-    return "\n".join("  ".join(cells).rstrip() for cells in aligned)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)

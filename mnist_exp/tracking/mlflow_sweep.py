@@ -16,7 +16,7 @@ from mnist_exp.tracking import registry, store
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import Job, count_test_images, swept_values
 from mnist_exp.tracking.mirror import Sent, has_model, known_run, mirror, save_model
-from mnist_exp.tracking.reading import curve, is_over, newest_finished, read_artifact, recorded_job, search
+from mnist_exp.tracking.reading import REUSED, curve, is_over, newest_finished, read_artifact, recorded_job, search
 from mnist_exp.tracking.record import Parent, SweepRecord
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _SECONDS_FOR_JOBS_TO_END = 20.0
 _MILLISECONDS_THAT_CLOCKS_DIFFER = 60_000  # between the machines of a cluster
-_REUSED = "mnist_exp.reused."  # a tag of a sweep for each run of before that it counts among its jobs
 
 
 class MLflowSweep(SweepRecord):
@@ -48,7 +47,7 @@ class MLflowSweep(SweepRecord):
 
     def reuse(self, job: Job) -> None:
         """Count a finished run among the jobs of this sweep; it stays where it is."""
-        self._client.set_tag(self.parent.run_id, f"{_REUSED}{job.run_id}", json.dumps(job.values))
+        self._client.set_tag(self.parent.run_id, f"{REUSED}{job.run_id}", json.dumps(job.values))
 
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
         """Record a job that failed before it had a run, as a run with its traceback."""
@@ -151,7 +150,7 @@ class MLflowSweep(SweepRecord):
 
     def _reused(self) -> list[Job]:
         tags: Mapping[str, str] = self._client.get_run(self.parent.run_id).data.tags
-        reused = {name.removeprefix(_REUSED): value for name, value in tags.items() if name.startswith(_REUSED)}
+        reused = {name.removeprefix(REUSED): value for name, value in tags.items() if name.startswith(REUSED)}
         for run_id in reused.keys() - self._reused_jobs.keys():
             job = recorded_job(self._client.get_run(run_id))
             self._reused_jobs[run_id] = replace(job, values=swept_values(reused[run_id]))

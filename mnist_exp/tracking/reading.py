@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
+REUSED = "mnist_exp.reused."  # a tag of a sweep for each run of before that it counts among its jobs
 _NAMED = 6  # runs that a message lists
+_TOGETHER = 500  # ids in a search, of which SQLite and MLflow's parser take no more than some thousands
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,19 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> "Run":
         more = ", and more" if len(found) > _NAMED else ""
         raise InputError(f"{run_id}: is the beginning of several ids; type one of {', '.join([*names][:_NAMED])}{more}")
     return found[0]
+
+
+def queries_of(run: "Run") -> list[str]:
+    """Return the searches, in MLflow's syntax, that find a run; of a sweep its jobs, with those of before it reuses."""
+    if "mnist_exp.sweep" not in run.data.tags:
+        return [f"attributes.run_id = '{run.info.run_id}'"]
+    reused = [tag.removeprefix(REUSED) for tag in run.data.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
+    groups = [reused[start : start + _TOGETHER] for start in range(0, len(reused), _TOGETHER)]
+    listed = [", ".join(f"'{one}'" for one in group) for group in groups]
+    return [
+        f"tags.`mlflow.parentRunId` = '{run.info.run_id}'",
+        *(f"attributes.run_id IN ({ids})" for ids in listed),
+    ]
 
 
 def fetch_run(uri: str, run_id: str) -> Recorded:

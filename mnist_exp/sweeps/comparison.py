@@ -1,0 +1,195 @@
+"""Runs of any kind, ranked: of which objective, what they differ in, and as which text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mnist_exp.errors import printable
+from mnist_exp.sweeps import formats, ranking
+from mnist_exp.sweeps.differences import Differences, differing_keys, find_differences
+from mnist_exp.tracking.job import short_ids
+from mnist_exp.tracking.reading import data_digest, recorded_job
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+# What a row differs in gets so many characters of a table, so that all of it has about 100, or with seeds 120.
+_WIDTH, _WIDTH_WITH_SEEDS = 38, 15
+_DIGITS = 8  # of a digest
+_OF_THE_RESULT = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Runs of one objective that are ranked, or runs in an order that was asked for.
+
+    `title` and `notes`: a line each. `lines`: the cells of a table, header first. `texts`: the places of the columns
+    that hold text. `also`: for each line below the header, what no column says. `records`: one a run, for CSV and JSON.
+    `labels`: of the finished runs, by id, best first. `metric`: of an epoch, the nearest to the objective.
+    """
+
+    title: str
+    notes: list[str]
+    lines: list[list[str]]
+    texts: list[int]
+    also: list[str]
+    records: list[dict[str, object]]
+    labels: dict[str, str]
+    metric: str
+
+
+def newest_of_each(runs: Sequence["Run"]) -> list["Run"]:
+    """Keep, of runs with one signature, the newest that finished: the same experiment twice says nothing of chance."""
+    best: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: (run.info.status == "FINISHED", run.info.start_time)):
+        best[run.data.tags.get("mnist_exp.signature", run.info.run_id)] = run
+    kept = {run.info.run_id for run in best.values()}
+    return [run for run in runs if run.info.run_id in kept]
+
+
+def ranked_groups(runs: Sequence["Run"], sort: str | None) -> list[Ranked]:
+    """Return the runs of each objective ranked, the objectives in the order in which they come first.
+
+    Args:
+        runs: at least one. A job that was refused has recorded no objective, and goes with the first.
+        sort: the words for the order that the runs are in, if they shall stay in it, in one group; None to rank them.
+    """
+    found = {_objective(run) for run in runs if "objective" in run.data.params} or {("objective", "maximize")}
+    if sort is not None:
+        objective, direction = next(iter(found)) if len(found) == 1 else ("value", "maximize")
+        return [_ranked(runs, objective, direction, sort)]
+    first = next((_objective(run) for run in runs if "objective" in run.data.params), next(iter(found)))
+    groups: dict[tuple[str, str], list[Run]] = {first: []}
+    for run in runs:
+        groups.setdefault(_objective(run) if "objective" in run.data.params else first, []).append(run)
+    return [_ranked(members, objective, direction, None) for (objective, direction), members in groups.items()]
+
+
+def _objective(run: "Run") -> tuple[str, str]:
+    return run.data.params["objective"], run.data.params.get("direction", "maximize")
+
+
+def _ranked(runs: Sequence["Run"], objective: str, direction: str, sort: str | None) -> Ranked:
+    known = _configured([run for run in runs if run.data.params])
+    keys = differing_keys(list(known.values()))
+    jobs = []
+    for run in runs:
+        job, values = recorded_job(run), known.get(run.info.run_id)
+        jobs.append(job if values is None else replace(job, values={k: values[k] for k in keys if k in values}))
+    rest = ranking.unranked(jobs)
+    left = {job.run_id for job in rest}
+    rows = (
+        ranking.rank(jobs, direction)
+        if sort is None
+        else [ranking.row([job]) for job in jobs if job.run_id not in left]
+    )
+    seeds = any(len(row.jobs) > 1 for row in rows)
+    typed = [run.data.tags.get("mnist_exp.overrides", "") for run in runs]
+    differences = find_differences(list(known.values()), typed, _WIDTH_WITH_SEEDS if seeds else _WIDTH)
+    short = short_ids(job.run_id for job in jobs)
+
+    def said(values: Mapping[str, str], run_id: str) -> dict[str, str]:
+        told = {key: differences.cell(values, key) for key in differences.columns}
+        return {"run_id": short[run_id], "also": differences.also(values), **told}
+
+    best = [ranking.best_job([row], direction) for row in rows]
+    shown = [replace(row, values=said(row.values, job.run_id)) for row, job in zip(rows, best, strict=True) if job]
+    others = [replace(job, values=said(job.values, job.run_id)) for job in rest]
+    lines, texts = ranking.cells(shown, others, objective, {"run_id": "id", "also": "", **differences.columns})
+    also = [line.pop(2) for line in lines][1:]
+    ranked = [job for row in rows for job in row.jobs]
+    order = sort or ranking.order(objective, direction)
+    return Ranked(
+        title=f"{_number_of(len(jobs))}, {order}{_on_the_test_set(runs, objective)}",
+        notes=_notes(rows, differences, direction, is_ranking=sort is None),
+        lines=lines,
+        texts=[place - (place > 2) for place in texts if place != 2],
+        also=also,
+        records=[{"objective": objective, **one} for one in ranking.records(rows, rest, objective, direction)],
+        labels={job.run_id: f"{short[job.run_id]} {differences.label(job.values)}".strip() for job in ranked},
+        metric=objective.replace("test_", "val_", 1) if objective not in {"objective", "value"} else "val_loss",
+    )
+
+
+def _configured(runs: Sequence["Run"]) -> dict[str, dict[str, str]]:
+    """Return by the run's id all that can make its result differ: configuration, and where they vary data and code."""
+    digests: dict[tuple[tuple[str, str], ...], set[str]] = {}
+    for run in runs:
+        if digest := data_digest(run):
+            digests.setdefault(_dataset(run), set()).add(digest)
+    found = {}
+    for run in runs:
+        tags = run.data.tags
+        values = dict(run.data.params)
+        if len(digests.get(_dataset(run), ())) > 1 and (digest := data_digest(run)):
+            values["data"] = digest[:_DIGITS]
+        if "mnist_exp.own_code" in tags:
+            values["own_code"] = tags["mnist_exp.own_code"]
+        if "mnist_exp.code" in tags:
+            values["code"] = tags["mnist_exp.code"][:_DIGITS]
+        packages = (one.partition(" ") for one in tags.get("mnist_exp.packages", "").split(", "))
+        values |= {f"packages.{name}": number for name, _, number in packages if name in _OF_THE_RESULT}
+        found[run.info.run_id] = values
+    return found
+
+
+def _dataset(run: "Run") -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(item for item in run.data.params.items() if item[0].startswith("dataset.")))
+
+
+def _number_of(runs: int) -> str:
+    return f"{runs} run" if runs == 1 else f"{runs} runs"
+
+
+def _on_the_test_set(runs: Sequence["Run"], objective: str) -> str:
+    watched = any(run.data.params.get("dataset.validation") == "test" for run in runs)
+    if objective.startswith("test_") or (objective.startswith("val_") and watched):
+        return ", MEASURED ON THE TEST SET where dataset.validation=test or the objective is a test score"
+    return ""
+
+
+def _notes(rows: Sequence[ranking.Row], differences: Differences, direction: str, *, is_ranking: bool) -> list[str]:
+    """Return what is said below a ranking: what most runs share, whose ids these are, and what can be told."""
+    names = differences.columns
+    named = [
+        replace(row, values={names[key]: differences.cell(row.values, key) for key in names if key in row.values})
+        for row in rows
+    ]
+    unsaid = differences.unsaid()
+    notes = [
+        f"Where nothing else is said: {unsaid}" if unsaid else "",
+        "The id of a row of several seeds is that of its best run." if any(len(row.jobs) > 1 for row in rows) else "",
+        ranking.verdict(named, list(names.values()), direction) if is_ranking else "",
+    ]
+    return [note for note in notes if note]
+
+
+def as_text(groups: Sequence[Ranked], form: str) -> str:
+    """Return rankings as a person or a program reads them.
+
+    Args:
+        groups: one or more.
+        form: `table`, `csv`, `json`, `markdown` or `latex`.
+    """
+    if form in {"csv", "json"}:
+        records = [record for group in groups for record in group.records]
+        return formats.as_json(records) if form == "json" else formats.as_csv(records).rstrip("\n")
+    if form == "table":
+        return "\n\n".join(map(_table, groups))
+    as_form = formats.as_markdown if form == "markdown" else formats.as_latex
+    found = []
+    for group in groups:
+        lines, texts = group.lines, group.texts
+        if any(group.also):
+            lines = [[*line, text] for line, text in zip(lines, ["also", *group.also], strict=True)]
+            texts = [*texts, len(lines[0]) - 1]
+        found.append(as_form(group.title, lines, texts, group.notes))
+    return "\n\n".join(found)
+
+
+def _table(group: Ranked) -> str:
+    """Return a ranking as text; what no column says is in a line below its row."""
+    header, *rows = ranking.aligned(group.lines, group.texts).split("\n")
+    below = [f"\n   also {printable(text)}" if text else "" for text in group.also]
+    told = [f"{row}{text}" for row, text in zip(rows, below, strict=True)]
+    return "\n".join([printable(group.title), header, *told, *map(printable, group.notes)])

@@ -1,0 +1,174 @@
+"""What runs differ in, and how a table or a legend says it. Pure functions: nothing here reads a store."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from typing import Any
+
+from mnist_exp.config.presets import parse_values
+from mnist_exp.errors import InputError, show
+from mnist_exp.tracking.job import short_names, shown_value
+
+Values = Mapping[str, str]
+_Parts = list[tuple[str, str]]  # where something lies in a value, such as `.Dense.units`, and what is there
+
+_DEEPEST = 40  # brackets in brackets; reading thousands, which anybody could have written, takes half a minute
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What is said of each run.
+
+    `columns`: the keys that have a column of a table, with their headers. `beside`: the other keys, with their names.
+    `usual`: the most common value of some of these; only other values are said.
+    """
+
+    columns: Mapping[str, str]
+    beside: Mapping[str, str]
+    usual: Values
+    _parts: Mapping[str, Mapping[str, _Parts]]
+
+    def cell(self, values: Values, key: str) -> str:
+        """Return the text of a column; empty for a run that does not have the key."""
+        return _cell(self._parts_of(key, values[key])) if key in values else ""
+
+    def also(self, values: Values) -> str:
+        """Return what no column says, such as `filters=[16, 32] kernel_size=3`."""
+        keys = (key for key in self.beside if key in values and values[key] != self.usual.get(key))
+        return " ".join(self._said(self.beside[key], key, values) for key in keys)
+
+    def label(self, values: Values) -> str:
+        """Return all of it in a line, such as `hidden=64 learning_rate=0.01`."""
+        said = [self._said(name, key, values) for key, name in self.columns.items() if key in values]
+        return " ".join(filter(None, [*said, self.also(values)]))
+
+    def unsaid(self) -> str:
+        """Return the values of `usual`, which nothing else says."""
+        return " ".join(self._said(self.beside[key], key, self.usual) for key in self.usual)
+
+    def _said(self, name: str, key: str, values: Values) -> str:
+        return " ".join(f"{name}{path}={text}" for path, text in self._parts_of(key, values[key]))
+
+    def _parts_of(self, key: str, value: str) -> _Parts:
+        return self._parts[key].get(value, [("", shown_value(value))])  # of a job that was refused, as typed
+
+
+def differing_keys(runs: Sequence[Values]) -> list[str]:
+    """Return the keys that not all runs have with the same value, in their order."""
+    keys = dict.fromkeys(key for run in runs for key in run)
+    return [key for key in keys if len({run.get(key) for run in runs}) > 1]
+
+
+def find_differences(runs: Sequence[Values], typed: Sequence[str], width: int) -> Differences:
+    """Return what to say of runs.
+
+    A key that all runs have gets a column, those of most different values first, as far as the width allows. The others
+    are said beside; of the keys that only some runs have, all but those that come with a choice, such as an optimizer's
+    own: they are said where they differ or were typed.
+
+    Args:
+        runs: what each was configured with; without those of which nothing is known.
+        typed: the overrides of each, in one text.
+        width: of all columns together, in characters.
+    """
+    keys = differing_keys(runs)
+    shared = [key for key in keys if all(key in run for run in runs)]
+    said = [key for key in keys if key in shared or not _comes_with_choice(key, runs, keys, typed)]
+    parts = {key: _parts_of_texts(dict.fromkeys(run[key] for run in runs if key in run)) for key in said}
+    short = short_names(key.removesuffix(".kind") for key in said)
+    names = {key: short[key.removesuffix(".kind")] for key in said}
+    most_common = {key: Counter(run[key] for run in runs).most_common(1)[0] for key in shared}
+    chosen = []
+    for key in sorted(shared, key=lambda key: most_common[key][1]):
+        wide = 2 + max(len(names[key]), *(len(_cell(one)) for one in parts[key].values()))
+        if wide <= width:
+            width -= wide
+            chosen.append(key)
+    beside = [key for key in said if key not in chosen]
+    usual = {key: most_common[key][0] for key in beside if key in shared and key != "seed"}
+    return Differences(
+        columns={key: names[key] for key in said if key in chosen},
+        beside={key: names[key] for key in beside},
+        usual={key: value for key, value in usual.items() if most_common[key][1] > len(runs) / 2},
+        _parts=parts,
+    )
+
+
+def _comes_with_choice(key: str, runs: Sequence[Values], keys: Sequence[str], typed: Sequence[str]) -> bool:
+    """Return whether the choice of a group says this key too, since nobody typed it and it has one value."""
+    group, _, name = key.partition(".")
+    if group == "model" or "." in name or f"{group}.kind" not in keys:
+        return False
+    return len({run[key] for run in runs if key in run}) == 1 and not any(f"{key}=" in text for text in typed)
+
+
+def _cell(parts: _Parts) -> str:
+    return " ".join(f"{path.removeprefix('.')}={text}" if path else text for path, text in parts)
+
+
+def _parts_of_texts(texts: Mapping[str, None]) -> dict[str, _Parts]:
+    """Return what to say of each value of a key: of lists of layers what differs in them, of others all."""
+    whole = {text: [("", shown_value(text))] for text in texts}
+    if not any(text.startswith("[") and "{" in text for text in texts) or max(map(_depth, texts)) > _DEEPEST:
+        return whole
+    try:
+        values = [parse_values(f"value: {text}", "a value")["value"] for text in texts]
+    except (InputError, KeyError):  # anybody could have written it
+        return whole
+    if not all(isinstance(value, list) for value in values):
+        return whole
+    if len(values) == 1:
+        return {text: [("", " ".join(map(_text, values[0])))] for text in texts}
+    return dict(zip(texts, _differing_parts(values), strict=True))
+
+
+def _depth(text: str) -> int:
+    return max(accumulate((character in "[{") - (character in "]}") for character in text), default=0)
+
+
+def _differing_parts(values: Sequence[Any]) -> list[_Parts]:
+    """Return, for each of several values, what differs from the others."""
+    if all(isinstance(value, dict) for value in values) and len({tuple(value) for value in values}) == 1:
+        return _joined([(f".{key}", [value[key] for value in values]) for key in values[0]])
+    if all(isinstance(value, list) for value in values) and any(isinstance(one, dict) for one in chain(*values)):
+        shortest = min(map(len, values))
+        start = next((i for i in range(shortest) if _differ([one[i] for one in values])), shortest)
+        most = shortest - start
+        end = next((i for i in range(most) if _differ([one[-1 - i] for one in values])), most)
+        rests = [value[start : len(value) - end] for value in values]
+        if len(set(map(len, rests))) == 1:
+            return _joined([("", items) for items in zip(*rests, strict=True)])
+        return [[("", " ".join(["…"] * (start > 0) + [*map(_text, rest)] + ["…"] * (end > 0)))] for rest in rests]
+    return [[("", _text(value))] for value in values]
+
+
+def _joined(places: Sequence[tuple[str, Sequence[Any]]]) -> list[_Parts]:
+    """Return what differs at several places; of each, the path and what each value has there."""
+    found: list[_Parts] = [[] for _ in places[0][1]]
+    for path, values in places:
+        if _differ(values):
+            for parts, more in zip(found, _differing_parts(values), strict=True):
+                parts += [(f"{path}{below}", text) for below, text in more]
+    return found
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    return any(show(value) != show(values[0]) for value in values)
+
+
+def _text(value: Any) -> str:
+    """Return a layer or argument as briefly as it can be read.
+
+    >>> _text({"Dense": {"units": 32, "activation": "relu"}}), _text({"Residual": ["Flatten", {"Dropout": 0.5}]})
+    ('Dense(units=32, activation=relu)', 'Residual[Flatten Dropout(0.5)]')
+    """
+    if isinstance(value, dict) and len(value) == 1:
+        [(name, arguments)] = value.items()
+        if isinstance(arguments, dict):
+            inside = ", ".join(f"{key}={_text(one)}" for key, one in arguments.items())
+            return f"{name}({inside})" if inside else str(name)
+        return f"{name}{_text(arguments)}" if isinstance(arguments, list) else f"{name}({_text(arguments)})"
+    if isinstance(value, list):
+        return f"[{' '.join(map(_text, value))}]"
+    return show(value)

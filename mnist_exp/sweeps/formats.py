@@ -1,0 +1,111 @@
+"""A ranking for other programs: CSV, JSON, Markdown and LaTeX. Whatever a store says stays text in all of them."""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from mnist_exp.errors import printable
+
+_OF_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\symbol{34}",
+}
+
+
+def as_csv(records: Sequence[Mapping[str, object]]) -> str:
+    """Return a line a record, with the columns of all of them; empty where a record has none.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it.
+    """
+    names = dict.fromkeys(name for record in records for name in record)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([_no_formula(name) for name in names])
+    for record in records:
+        writer.writerow([_no_formula(record.get(name)) for name in names])
+    return text.getvalue()
+
+
+def _no_formula(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    value = printable(value)
+    is_number = re.fullmatch(r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?", value)
+    return f"'{value}" if value[:1] in {"=", "+", "-", "@"} and not is_number else value
+
+
+def as_json(records: Sequence[Mapping[str, object]]) -> str:
+    """Return a list of objects, one a record; null for a number that is not finite."""
+    finite = [
+        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in one.items()}
+        for one in records
+    ]
+    return json.dumps(finite, indent=2)
+
+
+def as_markdown(title: str, lines: Sequence[Sequence[str]], texts: Sequence[int], notes: Sequence[str]) -> str:
+    """Return a table in Markdown, with its title above and notes below, a paragraph each.
+
+    Args:
+        title: one line.
+        lines: of cells, the header first.
+        texts: the places of the columns that hold text, aligned to the left; the others to the right.
+        notes: one line each.
+    """
+    header, *rows = ([_in_markdown(cell) for cell in line] for line in lines)
+    rule = [":---" if place in texts else "---:" for place in range(len(header))]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+    return "\n\n".join([_in_markdown(title), table, *map(_in_markdown, notes)])
+
+
+def _in_markdown(text: str) -> str:
+    r"""Return a text that stays what it is in a cell of a table.
+
+    >>> print(_in_markdown("val_accuracy | <b>"))
+    val_accuracy \| \<b\>
+    """
+    return re.sub(r"[\\`*\[\]<>|~#$&!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\\g<0>", printable(text))
+
+
+def as_latex(title: str, lines: Sequence[Sequence[str]], texts: Sequence[int], notes: Sequence[str]) -> str:
+    r"""Return a `tabular` for the package booktabs; title and notes are comments. The arguments are as above.
+
+    >>> print(as_latex("1 run", [["", "a_b"], ["1", "-0.5"]], [0], []))
+    % 1 run
+    \begin{tabular}{lr}
+    \toprule
+     & a\_b \\
+    \midrule
+    1 & $-$0.5 \\
+    \bottomrule
+    \end{tabular}
+    """
+    columns = "".join("l" if place in texts else "r" for place in range(len(lines[0])))
+    header, *rows = (f"{' & '.join(map(_in_latex, line))} \\\\" for line in lines)
+    return "\n".join(
+        [
+            f"% {printable(title)}",
+            f"\\begin{{tabular}}{{{columns}}}",
+            "\\toprule",
+            header,
+            "\\midrule",
+            *rows,
+            "\\bottomrule",
+            "\\end{tabular}",
+            *(f"% {printable(note)}" for note in notes),
+        ]
+    )
+
+
+def _in_latex(text: str) -> str:
+    escaped = "".join(_OF_LATEX.get(character, character) for character in printable(text))
+    return re.sub(r"(?<!\S)-(?=\d)", "$-$", escaped)  # a minus sign is longer than a hyphen

@@ -1,0 +1,91 @@
+"""What is said of runs that differ."""
+
+import pytest
+
+from mnist_exp.sweeps.differences import differing_keys, find_differences
+
+pytestmark = pytest.mark.fast
+
+MLP = {"model.kind": "mlp", "model.hidden": "16", "optimizer.kind": "Adam", "optimizer.beta_1": "0.9"}
+LINEAR = {"model.kind": "linear", "optimizer.kind": "SGD", "optimizer.momentum": "0.0"}
+
+
+def said(*values: str, key: str = "model.layers", width: int = 0) -> list[str]:
+    runs = [{key: value} for value in values]
+    differences = find_differences(runs, [], width)
+    return [differences.label(run) for run in runs]
+
+
+def test_what_all_have_alike_is_no_difference() -> None:
+    assert differing_keys([{"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": ""}]) == ["b", "c"]
+    assert differing_keys([MLP]) == []
+
+
+def test_a_models_own_keys_are_said_and_an_optimizers_only_where_they_differ_or_were_typed() -> None:
+    differences = find_differences([MLP, LINEAR], [], width=30)
+    assert differences.columns == {"model.kind": "model", "optimizer.kind": "optimizer"}
+    assert (differences.also(MLP), differences.also(LINEAR)) == ("hidden=16", "")
+    assert differences.label(LINEAR) == "model=linear optimizer=SGD"
+    typed = find_differences([MLP, LINEAR], ["optimizer=sgd optimizer.momentum=0.0"], width=30)
+    assert typed.also(LINEAR) == "momentum=0.0"
+    several = find_differences([MLP, LINEAR, LINEAR | {"optimizer.momentum": "0.9"}], [], width=30)
+    assert several.also(LINEAR) == "momentum=0.0"
+
+
+def test_what_has_no_room_is_said_beside_if_it_is_not_what_most_have() -> None:
+    runs = [{"a": str(index), "b": "few" if index == 3 else "most", "seed": str(index // 3)} for index in range(4)]
+    differences = find_differences(runs, [], width=4)
+    assert list(differences.columns) == ["a"]
+    assert [differences.also(run) for run in runs] == ["seed=0", "seed=0", "seed=0", "b=few seed=1"]
+    assert differences.unsaid() == "b=most"
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    runs = [
+        {"seed": "0", "dataset.seed": "0", "model.hidden": "8"},
+        {"seed": "1", "dataset.seed": "1", "model.hidden": "9"},
+    ]
+    assert list(find_differences(runs, [], 99).columns.values()) == ["seed", "dataset.seed", "hidden"]
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (
+            ("[Flatten, {Dense: {units: 16}}]", "[Flatten, {Dense: {units: 32}}]"),
+            ["layers.Dense.units=16", "layers.Dense.units=32"],
+        ),
+        (
+            ("[Flatten, {Dense: {units: 16}}]", "[Flatten, {Dense: {units: 16}}, {Dropout: {rate: 0.2}}]"),
+            ["layers=…", "layers=… Dropout(rate=0.2)"],
+        ),
+        (
+            ("[Flatten, {Dense: {units: 8}}, BatchNormalization]", "[Flatten, Dropout, BatchNormalization]"),
+            ["layers=Dense(units=8)", "layers=Dropout"],
+        ),
+        (
+            ("[{Residual: [{Conv2D: {filters: 8}}, ReLU]}]", "[{Residual: [{Conv2D: {filters: 16}}, ReLU]}]"),
+            ["layers.Residual.Conv2D.filters=8", "layers.Residual.Conv2D.filters=16"],
+        ),
+        (("[16]", "[128, 64]"), ["layers=[16]", "layers=[128, 64]"]),
+        (("[{Dense: &a {x: *a}}]", "[{Dense: 1}"), ["layers=[{Dense: &a {x: *a}}]", "layers=[{Dense: 1}"]),
+        (("[" * 3000 + "{", "1"), ["layers=" + "[" * 3000 + "{", "layers=1"]),
+    ],
+)
+def test_of_lists_of_layers_what_differs_in_them_is_said(values: tuple[str, str], shown: list[str]) -> None:
+    assert said(*values) == shown
+    column = find_differences([{"model.layers": value} for value in values], [], 10_000)
+    assert column.cell({"model.layers": values[1]}, "model.layers") == shown[1].removeprefix("layers").lstrip(".=")
+
+
+def test_a_list_of_layers_that_only_one_run_has_is_said_as_a_whole() -> None:
+    layers = {"model.layers": "[Flatten, {Dense: {units: 32, activation: relu}}]"}
+    assert (
+        find_differences([layers, {"seed": "0"}], [], 0).label(layers)
+        == "layers=Flatten Dense(units=32, activation=relu)"
+    )
+
+
+def test_a_job_that_was_refused_says_what_was_typed() -> None:
+    differences = find_differences([MLP, LINEAR], [], width=30)
+    assert differences.also({"model.hidden": "[1,"}) == "hidden=[1,"
