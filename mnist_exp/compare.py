@@ -11,6 +11,7 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import Override
 from mnist_exp.errors import InputError, printable
+from mnist_exp.tracking.job import short_ids
 from mnist_exp.tracking.tracker import stored
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _EXAMPLES = """\
 
 _FORMATS = ("table", "csv", "json", "markdown", "latex")
 _CURVES = 200  # the most that are drawn
+_NAMED = 6  # the most that are named of those that are left out
 _USED = ("tracking", "tracking.uri", "tracking.experiment")
 
 
@@ -112,12 +114,13 @@ def compare(
             else:
                 found = _runs_of_experiment(client, tracking.experiment, condition, sort, last)
         newest = sorted(found, key=lambda run: run.info.start_time, reverse=True)[:last]
-        kept = {run.info.run_id for run in newest}
-        found = newest if sort is None else [run for run in found if run.info.run_id in kept]
+        wanted = {run.info.run_id for run in newest}
+        found = newest if sort is None else [run for run in found if run.info.run_id in wanted]
         if not found:
             where = " ".join(ids) or f"tracking.experiment={tracking.experiment}"
             raise InputError(f"{where}: has no such run; --help shows how to filter")
         runs = newest_of_each(found)
+        kept = {run.info.run_id for run in runs}
         groups = ranked_groups(runs, sort)
         labels = {run_id: label for group in groups for run_id, label in group.labels.items()}
         metrics = {group.metric for group in groups}
@@ -130,8 +133,11 @@ def compare(
     if form in {"csv", "json"}:
         for line in (line for group in groups for line in (group.title, *group.notes)):
             print(printable(line), file=beside)
-    if len(runs) < len(found):
-        print(f"Left out, since a newer run has the same configuration and code: {len(found) - len(runs)}", file=beside)
+    if repeated := [run.info.run_id for run in found if run.info.run_id not in kept]:
+        named = ", ".join([*short_ids(repeated).values()][:_NAMED]) + ", ..." * (len(repeated) > _NAMED)
+        print(
+            f"Left out, since a newer run has the same configuration and code: {len(repeated)} ({named})", file=beside
+        )
     if plot is not None and curves:
         from mnist_exp import figures
 

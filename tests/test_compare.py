@@ -96,7 +96,7 @@ def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: 
     first, second = mixed.split("\n\n")
     assert first.startswith("1 run, smallest val_loss first")
     assert second.startswith("2 runs, largest val_accuracy first")
-    assert "Left out, since a newer run has the same configuration and code: 1" in mixed
+    assert "Left out, since a newer run has the same configuration and code: 1 (" in mixed
     assert compare("--sort", "metrics.test_loss ASC", cwd=tmp_path, store=tmp_path).returncode == 0
 
 

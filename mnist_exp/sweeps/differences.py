@@ -35,17 +35,22 @@ class Differences:
 
     def also(self, values: Values) -> str:
         """Return what no column says, such as `filters=[16, 32] kernel_size=3`."""
-        keys = (key for key in self.beside if key in values and values[key] != self.usual.get(key))
-        return " ".join(self._said(self.beside[key], key, values) for key in keys)
+        return self._told(self.beside, values)
 
     def label(self, values: Values) -> str:
-        """Return all of it in a line, such as `hidden=64 learning_rate=0.01`."""
-        said = [self._said(name, key, values) for key, name in self.columns.items() if key in values]
-        return " ".join(filter(None, [*said, self.also(values)]))
+        """Return all of it in a line, such as `hidden=64 epochs=20`: the model first, since a legend is short."""
+        names = {**self.columns, **self.beside}
+        return self._told(
+            {key: names[key] for key in sorted(names, key=lambda key: key.split(".")[0] != "model")}, values
+        )
 
     def unsaid(self) -> str:
         """Return the values of `usual`, which nothing else says."""
         return " ".join(self._said(self.beside[key], key, self.usual) for key in self.usual)
+
+    def _told(self, names: Mapping[str, str], values: Values) -> str:
+        keys = (key for key in names if key in values and values[key] != self.usual.get(key))
+        return " ".join(self._said(names[key], key, values) for key in keys)
 
     def _said(self, name: str, key: str, values: Values) -> str:
         return " ".join(f"{name}{path}={text}" for path, text in self._parts_of(key, values[key]))
@@ -65,7 +70,7 @@ def find_differences(runs: Sequence[Values], typed: Sequence[str], width: int) -
 
     A key that all runs have gets a column, those of most different values first, as far as the width allows. The others
     are said beside; of the keys that only some runs have, all but those that come with a choice, such as an optimizer's
-    own: they are said where they differ or were typed.
+    own, which are said where they differ or were typed.
 
     Args:
         runs: what each was configured with; without those of which nothing is known.
@@ -96,11 +101,16 @@ def find_differences(runs: Sequence[Values], typed: Sequence[str], width: int) -
 
 
 def _comes_with_choice(key: str, runs: Sequence[Values], keys: Sequence[str], typed: Sequence[str]) -> bool:
-    """Return whether the choice of a group says this key too, since nobody typed it and it has one value."""
+    """Return whether the choice of a group says this key too: it has one value that nobody typed.
+
+    Of a model's own keys that is said only of those that several kinds have.
+    """
     group, _, name = key.partition(".")
-    if group == "model" or "." in name or f"{group}.kind" not in keys:
+    having = [run for run in runs if key in run]
+    if "." in name or f"{group}.kind" not in keys or len({run[key] for run in having}) > 1:
         return False
-    return len({run[key] for run in runs if key in run}) == 1 and not any(f"{key}=" in text for text in typed)
+    kinds = {run.get(f"{group}.kind") for run in having}
+    return (group != "model" or len(kinds) > 1) and not any(f"{key}=" in text for text in typed)
 
 
 def _cell(parts: _Parts) -> str:

@@ -25,11 +25,19 @@ def test_a_models_own_keys_are_said_and_an_optimizers_only_where_they_differ_or_
     differences = find_differences([MLP, LINEAR], [], width=30)
     assert differences.columns == {"model.kind": "model", "optimizer.kind": "optimizer"}
     assert (differences.also(MLP), differences.also(LINEAR)) == ("hidden=16", "")
+    assert differences.label(MLP) == "model=mlp hidden=16 optimizer=Adam"
     assert differences.label(LINEAR) == "model=linear optimizer=SGD"
     typed = find_differences([MLP, LINEAR], ["optimizer=sgd optimizer.momentum=0.0"], width=30)
     assert typed.also(LINEAR) == "momentum=0.0"
     several = find_differences([MLP, LINEAR, LINEAR | {"optimizer.momentum": "0.9"}], [], width=30)
     assert several.also(LINEAR) == "momentum=0.0"
+
+
+def test_what_several_kinds_of_models_have_alike_is_not_said() -> None:
+    mlp, cnn = ({"model.kind": kind, "model.dropout": "0.0", "model.hidden": "8"} for kind in ("mlp", "cnn"))
+    cnn |= {"model.hidden": "64", "model.filters": "[16]"}
+    differences = find_differences([mlp, cnn, LINEAR], [], width=8)
+    assert (differences.also(mlp), differences.also(cnn)) == ("hidden=8", "hidden=64 filters=[16]")
 
 
 def test_what_has_no_room_is_said_beside_if_it_is_not_what_most_have() -> None:
