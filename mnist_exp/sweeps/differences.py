@@ -13,6 +13,7 @@ from mnist_exp.tracking.job import short_names, shown_value
 Values = Mapping[str, str]
 _Parts = list[tuple[str, str]]  # where something lies in a value, such as `.Dense.units`, and what is there
 
+_LONGEST = 110  # characters that are said of a key
 _DEEPEST = 40  # brackets in brackets; reading thousands, which anybody could have written, takes half a minute
 
 
@@ -53,7 +54,7 @@ class Differences:
         return " ".join(self._said(names[key], key, values) for key in keys)
 
     def _said(self, name: str, key: str, values: Values) -> str:
-        return " ".join(f"{name}{path}={text}" for path, text in self._parts_of(key, values[key]))
+        return _cut(" ".join(f"{name}{path}={text}" for path, text in self._parts_of(key, values[key])))
 
     def _parts_of(self, key: str, value: str) -> _Parts:
         return self._parts[key].get(value, [("", shown_value(value))])  # of a job that was refused, as typed
@@ -114,7 +115,11 @@ def _comes_with_choice(key: str, runs: Sequence[Values], keys: Sequence[str], ty
 
 
 def _cell(parts: _Parts) -> str:
-    return " ".join(f"{path.removeprefix('.')}={text}" if path else text for path, text in parts)
+    return _cut(" ".join(f"{path.removeprefix('.')}={text}" if path else text for path, text in parts))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _parts_of_texts(texts: Mapping[str, None]) -> dict[str, _Parts]:
