@@ -39,9 +39,14 @@ class Ranked:
 
 
 def newest_of_each(runs: Sequence["Run"]) -> list["Run"]:
-    """Keep, of runs with one signature, the newest that finished: the same experiment twice says nothing of chance."""
+    """Keep, of runs with one signature, the newest that came to its end: the same experiment twice says nothing of
+    chance. One that was pruned, or else one that did not finish, is kept where there is no better."""
+
+    def worth(run: "Run") -> tuple[bool, bool, int]:
+        return recorded_job(run).is_whole, run.info.status == "FINISHED", run.info.start_time
+
     best: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: (run.info.status == "FINISHED", run.info.start_time)):
+    for run in sorted(runs, key=worth):
         best[run.data.tags.get("mnist_exp.signature", run.info.run_id)] = run
     kept = {run.info.run_id for run in best.values()}
     return [run for run in runs if run.info.run_id in kept]

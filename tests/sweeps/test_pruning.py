@@ -265,6 +265,17 @@ def test_a_pruned_job_is_never_taken_for_a_finished_one(folder: Path) -> None:
     assert in_process(*single, "resume=true", cwd=folder).stdout.startswith(f"Run {jobs[3].info.run_id} ")
 
 
+def test_a_comparison_shows_the_whole_run_and_not_one_that_was_pruned_later(tmp_path: Path) -> None:
+    single = [text.replace("0.03,", "") for text in TWO]
+    assert in_process(*single, cwd=tmp_path).returncode == 0
+    [whole] = runs_in(tmp_path)
+    assert in_process("-m", *TWO, *MEDIAN, cwd=tmp_path).returncode == 0
+    assert runs_in(tmp_path)[-1].data.tags["mnist_exp.pruned"] == "1"
+    shown = in_process(cwd=tmp_path, module="mnist_exp.compare").stdout
+    assert whole.info.run_id[:8] in shown
+    assert "pruned" not in shown
+
+
 def test_a_pruned_job_is_repeated_to_its_end(folder: Path) -> None:
     pruned = next(one for one in runs_in(folder) if "mnist_exp.pruned" in one.data.tags)
     done = in_process(pruned.info.run_id, cwd=folder, module="mnist_exp.rerun")
