@@ -11,6 +11,7 @@ from mnist_exp.experiment import BestRows
 from mnist_exp.sweeps import ranking
 from mnist_exp.tracking.reading import find_sweep
 from mnist_exp.tracking.record import Parent
+from mnist_exp.tracking.store import connect_existing
 from mnist_exp.tracking.tracker import stored, tracker_of
 
 
@@ -28,8 +29,9 @@ def best_rows(config: Config, sweep: str, top: int) -> BestRows:
     """
     said = f"hydra.sweeper.of={sweep}"
     tracking = stored(config.tracking)
+    client = connect_existing(tracking.uri)
     try:
-        sweep, experiment = find_sweep(tracking.uri, sweep)
+        sweep, experiment = find_sweep(client, tracking.uri, sweep)
     except InputError as error:
         raise InputError(f"hydra.sweeper.of={error}") from error
     if experiment != tracking.experiment:

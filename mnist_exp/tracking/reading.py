@@ -111,17 +111,14 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     )
 
 
-def find_sweep(uri: str, run_id: str) -> tuple[str, str]:
+def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> tuple[str, str]:
     """Return the whole id of a sweep, and the name of the experiment that has it.
 
-    Args:
-        uri: of the store.
-        run_id: as for `find_run`.
+    The arguments are those of `find_run`.
 
     Raises:
-        InputError: if there is no such store, no such run in it, or the run is no sweep.
+        InputError: as `find_run` does, or if the run is no sweep.
     """
-    client = store.connect_existing(uri)
     run = find_run(client, uri, run_id)
     if "mnist_exp.sweep" not in run.data.tags:
         parent = run.data.tags.get("mlflow.parentRunId")
