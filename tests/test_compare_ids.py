@@ -22,7 +22,7 @@ from mnist_exp.predict import predict
 from mnist_exp.sweeps.best_rows import best_rows
 from mnist_exp.tracking.reading import fetch_run, find_run
 
-from .conftest import QUICK, command, runs_in, store
+from .conftest import QUICK, in_process, runs_in, store
 
 SEVEN = Path(__file__).parents[1] / "docs/seven.png"
 
@@ -34,7 +34,7 @@ SMALL = ("dataset.limit=500", *QUICK[1:])
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a sweep of two networks and two seeds, and runs of other models and objectives."""
     folder = tmp_path_factory.mktemp("ids")
-    done = command("-m", *SMALL, "model.hidden=8,16", "seed=0,1", cwd=folder)
+    done = in_process("-m", *SMALL, "model.hidden=8,16", "seed=0,1", cwd=folder)
     assert done.returncode == 0, done.stderr
     layers = ("model=layers", "training.epochs=1")
     with chdir(folder):

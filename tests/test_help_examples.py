@@ -12,7 +12,7 @@ import pytest
 
 import mnist_exp
 
-from .conftest import QUICK, command, runs_in
+from .conftest import QUICK, in_process, runs_in
 
 ROOT = Path(mnist_exp.__file__).parents[1]
 PICTURE = ROOT / "docs/seven.png"
@@ -22,7 +22,7 @@ PICTURE = ROOT / "docs/seven.png"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the examples name: runs, a sweep, a champion, another experiment and store, pictures."""
     folder = tmp_path_factory.mktemp("examples")
-    done = command("-m", "model.hidden=64,32", "training.epochs=3", "optimizer.learning_rate=0.01", cwd=folder)
+    done = in_process("-m", *QUICK, "model.hidden=64,32", "optimizer.learning_rate=0.01", cwd=folder)
     assert done.returncode == 0, done.stderr
     with chdir(folder):
         result = mnist_exp.run(*QUICK, "tracking.register=digits")
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["show", "compare", "predict", "rerun"])
 def test_the_examples_of_help_run_as_they_are_printed(folder: Path, name: str) -> None:
-    _, examples = command("--help", cwd=folder, module=f"mnist_exp.{name}").stdout.split("examples:\n")
+    _, examples = in_process("--help", cwd=folder, module=f"mnist_exp.{name}").stdout.split("examples:\n")
     sweep, _, _, run = (found.info.run_id for found in runs_in(folder)[:4])
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
