@@ -13,8 +13,7 @@ from mnist_exp.tracking.reading import data_digest, recorded_job
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-# What a row differs in gets so many characters of a table, so that all of it has about 100, or with seeds 120.
-_WIDTH, _WIDTH_WITH_SEEDS = 38, 15
+_WIDTH = 38  # characters of a table for what a row differs in, so that all of it has about 100, or with seeds 140
 _DIGITS = 8  # of a digest
 _OF_THE_RESULT = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on
 
@@ -88,9 +87,8 @@ def _ranked(runs: Sequence["Run"], objective: str, direction: str, sort: str | N
         if sort is None
         else [ranking.row([job]) for job in jobs if job.run_id not in left]
     )
-    seeds = any(len(row.jobs) > 1 for row in rows)
     typed = [run.data.tags.get("mnist_exp.overrides", "") for run in runs]
-    differences = find_differences(list(known.values()), typed, _WIDTH_WITH_SEEDS if seeds else _WIDTH)
+    differences = find_differences(list(known.values()), typed, _WIDTH)
     short = short_ids(job.run_id for job in jobs)
 
     def said(values: Mapping[str, str], run_id: str) -> dict[str, str]:
@@ -99,7 +97,14 @@ def _ranked(runs: Sequence["Run"], objective: str, direction: str, sort: str | N
 
     best = [ranking.best_job([row], direction) for row in rows]
     shown = [replace(row, values=said(row.values, job.run_id)) for row, job in zip(rows, best, strict=True) if job]
-    others = [replace(job, values=said(job.values, job.run_id)) for job in rest]
+    # A ranking says of the pruned of a combination what it says of its row, or of the first of them.
+    told = {ranking.combination(row.values): new.values for row, new in zip(rows, shown, strict=True)}
+    others = []
+    for job in rest:
+        values = said(job.values, job.run_id)
+        if job.pruned is not None and sort is None:
+            values = told.setdefault(ranking.combination(job.values), values)
+        others.append(replace(job, values=values))
     lines, texts = ranking.cells(shown, others, objective, {"run_id": "id", "also": "", **differences.columns})
     also = [line.pop(2) for line in lines][1:]
     ranked = [job for row in rows for job in row.jobs]

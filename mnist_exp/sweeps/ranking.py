@@ -65,7 +65,7 @@ def rank(jobs: Sequence[Job], direction: str) -> list[Row]:
     """
     groups: dict[tuple[tuple[str, str], ...], list[Job]] = {}
     for job in jobs:
-        groups.setdefault(_combination(job.values), []).append(job)
+        groups.setdefault(combination(job.values), []).append(job)
     rows = []
     for members in groups.values():
         if ranked := [job for job in members if _is_ranked(job)]:
@@ -73,7 +73,7 @@ def rank(jobs: Sequence[Job], direction: str) -> list[Row]:
     return sorted(rows, key=lambda row: row.mean, reverse=direction == "maximize")
 
 
-def _combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Return what jobs of one row share: all that varies but the seed."""
     return tuple(sorted((name, value) for name, value in values.items() if name != "seed"))
 
@@ -192,12 +192,12 @@ def cells(
 def _others(rows: Sequence[Row], rest: Sequence[Job]) -> list[tuple[Mapping[str, str], str]]:
     """Return what varies and what became of the jobs that no row holds; the pruned by combination, unless a row counts
     them."""
-    counted = {_combination(row.values) for row in rows}
+    counted = {combination(row.values) for row in rows}
     pruned: dict[tuple[tuple[str, str], ...], list[int]] = {}
     others: list[tuple[Mapping[str, str], str]] = []
     for job in rest:
         if job.pruned is not None:
-            pruned.setdefault(_combination(job.values), []).append(job.pruned)
+            pruned.setdefault(combination(job.values), []).append(job.pruned)
         else:
             others.append((job.values, ": ".join(filter(None, (job.status, _reason(job))))))
     for values, epochs in pruned.items():
