@@ -176,7 +176,7 @@ def _check_server(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        urllib.request.urlopen(shown_address(uri), timeout=5).close()  # noqa: S310, http or https by here
+        urllib.request.urlopen(shown_address(uri), timeout=10).close()  # noqa: S310, http or https by here
     except urllib.error.HTTPError:
         return  # it answers
     except (OSError, http.client.HTTPException) as error:
