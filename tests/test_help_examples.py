@@ -22,7 +22,7 @@ PICTURE = ROOT / "docs/seven.png"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the examples name: runs, a sweep, a champion, another experiment and store, pictures."""
     folder = tmp_path_factory.mktemp("examples")
-    done = in_process("-m", *QUICK, "model.hidden=64,32", "optimizer.learning_rate=0.01", cwd=folder)
+    done = in_process("-m", "model.hidden=64,32", "training.epochs=3", "optimizer.learning_rate=0.01", cwd=folder)
     assert done.returncode == 0, done.stderr
     with chdir(folder):
         result = mnist_exp.run(*QUICK, "tracking.register=digits")
