@@ -53,7 +53,7 @@ EXTRAS = {
 }
 # What goes on until it is stopped; each is on one page, so that two never want the same port.
 SERVERS = ("mlflow ui", "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db\nmlflow models serve", "MODEL=")
-# Minutes and more, of which one epoch shows as much here; tests/test_predict.py trains the first two to their end.
+# Minutes and more, of which one epoch shows as much here; tests/test_predict.py trains the second to its end.
 SHORTENED = {
     "experiment=convnet": "training.epochs=1",
     "experiment=resnet": "training.epochs=1",
