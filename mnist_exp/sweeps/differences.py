@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import chain
 from typing import Any
 
 from mnist_exp.config.presets import parse_values
@@ -14,7 +14,6 @@ Values = Mapping[str, str]
 _Parts = list[tuple[str, str]]  # where something lies in a value, such as `.Dense.units`, and what is there
 
 _LONGEST = 110  # characters that are said of a key
-_DEEPEST = 40  # brackets in brackets; reading thousands, which anybody could have written, takes half a minute
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _cut(text: str) -> str:
 def _parts_of_texts(texts: Mapping[str, None]) -> dict[str, _Parts]:
     """Return what to say of each value of a key: of lists of layers what differs in them, of others all."""
     whole = {text: [("", shown_value(text))] for text in texts}
-    if not any(text.startswith("[") and "{" in text for text in texts) or max(map(_depth, texts)) > _DEEPEST:
+    if not any(text.startswith("[") and "{" in text for text in texts):
         return whole
     try:
         values = [parse_values(f"value: {text}", "a value")["value"] for text in texts]
@@ -136,10 +135,6 @@ def _parts_of_texts(texts: Mapping[str, None]) -> dict[str, _Parts]:
     if len(values) == 1:
         return {text: [("", " ".join(map(_text, values[0])))] for text in texts}
     return dict(zip(texts, _differing_parts(values), strict=True))
-
-
-def _depth(text: str) -> int:
-    return max(accumulate((character in "[{") - (character in "]}") for character in text), default=0)
 
 
 def _differing_parts(values: Sequence[Any]) -> list[_Parts]:
