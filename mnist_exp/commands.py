@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mnist_exp.config import code_file
 from mnist_exp.config.overrides import refuse_split
+from mnist_exp.config.redaction import traceback_in, traceback_text
 from mnist_exp.errors import InputError, printable
-from mnist_exp.redaction import traceback_in, traceback_text
 
 
 def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from mnist_exp.redaction import without_secrets
+from mnist_exp.config.redaction import without_secrets
 
 
 class InputError(ValueError):

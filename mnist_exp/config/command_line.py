@@ -27,10 +27,10 @@ from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, read_arguments
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.race import FindBestRows
+from mnist_exp.config.redaction import without_secrets
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
-from mnist_exp.redaction import without_secrets
 
 RunJobs = Callable[[Sequence[Composed]], Sequence[object]]
 

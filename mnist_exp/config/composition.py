@@ -18,10 +18,10 @@ from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.keras_source import REQUIRED
 from mnist_exp.config.overrides import Override, is_search_path, of_the_experiment
 from mnist_exp.config.presets import CONF, Preset, check_values, leaves, offered, read_presets
+from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment
-from mnist_exp.redaction import shown_address, without_secrets
 
 ONLY_CONFIG_DIR = (
     "would let Hydra read settings that can run code; presets of your own are read, as values, from --config-dir DIR"

@@ -14,10 +14,10 @@ from mnist_exp.config.composition import check_composed, check_output, compose_v
 from mnist_exp.config.hydra_api import parser_of_conf
 from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
 from mnist_exp.config.race import FindBestRows, plan_race
+from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
-from mnist_exp.redaction import shown_address
 
 
 def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None, find_best_rows: FindBestRows) -> Sweep:

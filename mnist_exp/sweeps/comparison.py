@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mnist_exp.errors import printable
 from mnist_exp.sweeps import formats, ranking
 from mnist_exp.sweeps.differences import Differences, differing_keys, find_differences
+from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import short_ids
 from mnist_exp.tracking.reading import data_digest, recorded_job
 
@@ -169,7 +170,7 @@ def _notes(rows: Sequence[ranking.Row], differences: Differences, direction: str
     notes = [
         f"Where nothing else is said: {unsaid}" if unsaid else "",
         "The id of a row of several seeds is that of its best run." if any(len(row.jobs) > 1 for row in rows) else "",
-        ranking.verdict(named, list(names.values()), direction) if is_ranking else "",
+        verdict(named, list(names.values()), direction) if is_ranking else "",
     ]
     return [note for note in notes if note]
 
@@ -199,7 +200,7 @@ def as_text(groups: Sequence[Ranked], form: str) -> str:
 
 def _table(group: Ranked) -> str:
     """Return a ranking as text; what no column says is in a line below its row."""
-    header, *rows = ranking.aligned(group.lines, group.texts).split("\n")
+    header, *rows = formats.aligned(group.lines, group.texts).split("\n")
     below = [f"\n   also {printable(text)}" if text else "" for text in group.also]
     told = [f"{row}{text}" for row, text in zip(rows, below, strict=True)]
     return "\n".join([printable(group.title), header, *told, *map(printable, group.notes)])

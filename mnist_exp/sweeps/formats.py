@@ -1,4 +1,4 @@
-"""A ranking for other programs: CSV, JSON, Markdown and LaTeX. Whatever a store says stays text in all of them."""
+"""A ranking as text, CSV, JSON, Markdown and LaTeX. Whatever a store says stays text in all of them."""
 
 import csv
 import io
@@ -19,6 +19,25 @@ _OF_LATEX = {
     "|": r"\textbar{}",
     '"': r"\symbol{34}",
 }
+
+
+def decimals(value: float) -> str:
+    """Return a score as tables show it, with four decimals."""
+    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
+def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
+    """Return lines of cells as text: the columns of `texts`, by their place, to the left, numbers to the right."""
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        [
+            cell.ljust(width) if place in texts else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def as_csv(records: Sequence[Mapping[str, object]]) -> str:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from mnist_exp import interrupts
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import values_of
+from mnist_exp.config.redaction import traceback_text
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result, experiment_signature
@@ -19,7 +20,6 @@ from mnist_exp.learning import datasets, stacking
 from mnist_exp.learning.backend import choose_backend
 from mnist_exp.learning.engine import choose_engine
 from mnist_exp.learning.sources import Dataset
-from mnist_exp.redaction import traceback_text
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord

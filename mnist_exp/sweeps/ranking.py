@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
-from mnist_exp.errors import printable
-from mnist_exp.sweeps.formats import as_csv
-from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell, wilson
-from mnist_exp.tracking.job import Job, job_name, short_names, shown_value
+from mnist_exp.sweeps.formats import aligned, as_csv, decimals
+from mnist_exp.sweeps.statistics import Comparison, compare_with_first
+from mnist_exp.tracking.job import Job, short_names, shown_value
 
 
 @dataclass(frozen=True)
@@ -170,16 +169,16 @@ def cells(
     lines = [[*header, *tests, "seconds", *(["status"] if others else [])]]
     found = [None, *compared(rows, raced)] if seeds else [None] * len(rows)
     for place, (row, comparison) in enumerate(zip(rows, found, strict=True), start=1):
-        mark = "=" if _is_open(row, comparison) else ""
-        cells = [f"{place}{mark}", *(shown_value(row.values.get(key, "")) for key in shown), _number(row.mean)]
+        mark = "=" if is_open(row, comparison) else ""
+        cells = [f"{place}{mark}", *(shown_value(row.values.get(key, "")) for key in shown), decimals(row.mean)]
         if seeds:
-            cells += ["" if row.deviation is None else _number(row.deviation), str(len(row.jobs))]
+            cells += ["" if row.deviation is None else decimals(row.deviation), str(len(row.jobs))]
             cells += _difference(comparison)
         if raced is not None:
             cells += [f"{'failed, ' * row.failed}round {row.dropped}" if row.dropped is not None else ""]
         if pruned:
             cells += [f"{row.pruned} of {row.pruned + len(row.jobs)}" if row.pruned else ""]
-        cells += [_number(fmean((job.scores or {}).get(name, math.nan) for job in row.jobs)) for name in tests]
+        cells += [decimals(fmean((job.scores or {}).get(name, math.nan) for job in row.jobs)) for name in tests]
         cells += [f"{fmean(job.seconds or 0.0 for job in row.jobs):.1f}", *(["FINISHED"] if others else [])]
         lines.append(cells)
     for values, status in others:
@@ -215,7 +214,7 @@ def _reason(job: Job) -> str:
     return f"pruned after epoch {job.pruned}" if job.pruned is not None else "no objective"
 
 
-def _is_open(row: Row, comparison: Comparison | None) -> bool:
+def is_open(row: Row, comparison: Comparison | None) -> bool:
     """Return whether a row may be as good as the first one."""
     return comparison is not None and comparison.is_open and row.dropped is None
 
@@ -229,75 +228,7 @@ def _difference(comparison: Comparison | None) -> list[str]:
 
 
 def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else '-' if value < 0 else ''}{_number(abs(value))}"
-
-
-def verdict(rows: Sequence[Row], keys: Sequence[str], direction: str, raced: Rounds | None = None) -> str:
-    """Return a sentence: which rows can be told from the first one? Empty with fewer than two rows.
-
-    Args:
-        rows: best first.
-        keys: what varies.
-        direction: `maximize` or `minimize`.
-        raced: of a race.
-    """
-    if len(rows) < 2 or rows[0].failed:
-        return ""
-    found = compared(rows, raced)
-    told = [comparison for comparison in found if comparison is not None]
-    name = job_name(rows[0].values, keys) or "The first row"
-    if not told and raced is not None:
-        return f"{name} is left, since jobs of all others failed."
-    uncompared = [row for row, one in zip(rows[1:], found, strict=True) if one is None]
-    if not told and (rows[0].pruned or all(row.pruned for row in uncompared)):
-        return (
-            "Rows with a pruned job are not compared, since the mean of the others flatters them; the same command "
-            "without prune, with resume=true, trains what was pruned to its end."
-        )
-    if not told:
-        return "A single run may be better or worse by chance; add seed=0,1,2,3,4 to run each row with five seeds."
-    notes = " Rows of a single run are not compared." * any(row.is_whole for row in uncompared)
-    notes += " Rows with a pruned job are not compared." * any(row.pruned for row in uncompared)
-    still_open = [place for place, one in enumerate(found, start=2) if _is_open(rows[place - 1], one)]
-    several = [f"{told[0].pairs} pairs"] if told[0].pairs > 1 else []
-    several += [f"{raced.rounds} rounds"] if raced is not None else []
-    corrected = f"corrected for {' and '.join(several)}" if several else "95 % interval"
-    if not still_open:
-        # In a race, a row may have been beaten by one that was beaten later, and still be open to this one.
-        nearest = min(told, key=lambda one: (one.is_open, abs(one.difference)))
-        low, high = sorted((abs(nearest.low), abs(nearest.high)))
-        how = f"paired over {nearest.seeds} seeds" if nearest.seeds else "compared by Welch's test"
-        side = "above" if direction == "maximize" else "below"
-        size = f"{_number(abs(nearest.difference))} [{_number(low)}, {_number(high)}]"
-        return f"{name} is best: {size} {side} the next, {how}, {corrected}.{notes}"
-    smallest = found[still_open[0] - 2]
-    assert smallest is not None
-    seeds = seeds_to_tell(smallest)
-    needed = f"about {seeds} seeds each" if seeds is not None else "more than 200 seeds each"
-    if still_open == list(range(2, 2 + len(still_open))):
-        which = f"The first {1 + len(still_open)} rows cannot be told apart"
-    else:
-        which = "The rows marked = cannot be told from the first"
-    size = f"a difference of {_number(abs(smallest.difference))}"
-    return f"{which} ({corrected}); {needed} would tell {size}.{notes}"
-
-
-def on_other_images(best: Row, count: int) -> str:
-    """Return between what the accuracy of a row lies on images like those of the test set; empty without an accuracy.
-
-    Args:
-        best: of which the mean over its seeds is taken.
-        count: how many images the test set has.
-    """
-    measured = [job.scores["test_accuracy"] for job in best.jobs if job.scores and "test_accuracy" in job.scores]
-    if not measured or count < 1:
-        return ""
-    mean = fmean(measured)
-    low, high = wilson(mean, count)
-    return (
-        f"test_accuracy {_number(mean)} of the first row is measured on {count} images; on others like them it would "
-        f"be {_number(low)} to {_number(high)} (95 %, Wilson)."
-    )
+    return f"{'+' if value > 0 else '-' if value < 0 else ''}{decimals(abs(value))}"
 
 
 def records(
@@ -352,21 +283,3 @@ def _keys(jobs: Iterable[Job]) -> list[str]:
 def _test_names(jobs: Iterable[Job], objective: str) -> list[str]:
     found = dict.fromkeys(name for job in jobs for name in job.scores or {} if name.startswith("test_"))
     return [name for name in found if name != objective]
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
-
-
-def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
-    """Return lines of cells as text: the columns of `texts`, by their place, to the left, numbers to the right."""
-    lines = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = (
-        [
-            cell.ljust(width) if place in texts else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in lines
-    )
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)

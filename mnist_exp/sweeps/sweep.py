@@ -19,6 +19,7 @@ from mnist_exp.sweeps.jobs import Stage, run_jobs
 from mnist_exp.sweeps.progress import Progress
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import check_search_storage, is_search, search_settings
+from mnist_exp.sweeps.verdict import on_other_images, verdict
 from mnist_exp.tracking.job import Job, job_name, short_names, shown_value
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
@@ -115,7 +116,7 @@ def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) 
     rows = _rank(sweep, record, jobs, race)
     best = ranking.best_job(rows, objective_direction(sweep.config))
     if best is not None:
-        if text := ranking.on_other_images(rows[0], record.test_images(best)):
+        if text := on_other_images(rows[0], record.test_images(best)):
             print(text)
         _draw(sweep, record, rows)
         record.log_best(best, sweep.config.objective)
@@ -153,7 +154,7 @@ def _rank(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | N
         )
     elif not rows and any(job.pruned is not None for job in jobs):
         print("Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune.")
-    elif text := ranking.verdict(rows, tuple(sweep.swept), direction, raced):
+    elif text := verdict(rows, tuple(sweep.swept), direction, raced):
         print(text)
     if race is not None and race.rounds:
         print(race.ending())

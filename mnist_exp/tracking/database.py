@@ -7,8 +7,8 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
-from mnist_exp.redaction import shown_address
 from mnist_exp.tracking.mlflow_api import import_mlflow, make_tables, newest_revision
 from mnist_exp.tracking.processes import has_gone
 

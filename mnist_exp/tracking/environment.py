@@ -15,11 +15,11 @@ from typing import Any
 import numpy.typing as npt
 
 from mnist_exp import __version__
+from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import Config, objective_direction
 from mnist_exp.errors import show
 from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment, Sweep, code_digest, package_versions
 from mnist_exp.learning.datasets import Data
-from mnist_exp.redaction import shown_address
 from mnist_exp.tracking.folder import Record
 from mnist_exp.tracking.job import job_name
 from mnist_exp.tracking.processes import process_tag

@@ -8,7 +8,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
-from mnist_exp.redaction import SecretsFilter
+from mnist_exp.config.redaction import SecretsFilter
 
 if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository

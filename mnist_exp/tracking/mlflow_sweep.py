@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import printable
 from mnist_exp.learning.datasets import Data
-from mnist_exp.redaction import shown_address
 from mnist_exp.tracking import registry, store
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import Job, count_test_images, swept_values

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning.datasets import Data
-from mnist_exp.redaction import shown_address
 from mnist_exp.tracking import registry, store
 from mnist_exp.tracking.environment import run_record, sweep_record
 from mnist_exp.tracking.folder import Record

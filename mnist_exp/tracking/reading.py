@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_exp.config.presets import parse_values, read_text
+from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
-from mnist_exp.redaction import shown_address
 from mnist_exp.tracking import store
 from mnist_exp.tracking.job import Job, job_of, short_ids
 

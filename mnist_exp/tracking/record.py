@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from mnist_exp.config.redaction import traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, experiment_signature
 from mnist_exp.learning.datasets import Data
-from mnist_exp.redaction import traceback_text, without_secrets
 from mnist_exp.tracking.environment import recorded_config, recorded_data, refused_record
 from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.job import Job, count_test_images, job_of

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mnist_exp.redaction import SecretsFilter
+from mnist_exp.config.redaction import SecretsFilter
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.redaction import shown_address
 from mnist_exp.tracking.database import prepare_database, store_error
 from mnist_exp.tracking.mlflow_api import artifact_repository, import_mlflow
 from mnist_exp.tracking.processes import has_gone

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
-from mnist_exp.redaction import shown_address
 from mnist_exp.tracking.job import Job
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import BestRows
 from mnist_exp.sweeps.pruning import Pruning
-from mnist_exp.sweeps.ranking import compared, rank, table, to_csv, unranked, verdict
+from mnist_exp.sweeps.ranking import compared, rank, table, to_csv, unranked
+from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord
 

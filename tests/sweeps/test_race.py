@@ -15,7 +15,8 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import BestRows, RacePlan
 from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.race import ROUNDS, Race, Round, play
-from mnist_exp.sweeps.ranking import rank, table, unranked, verdict
+from mnist_exp.sweeps.ranking import rank, table, unranked
+from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 
 from ..conftest import SharedFolder, command, in_process, installed, start, store, sweep_in, wait_for_line

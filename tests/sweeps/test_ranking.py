@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from mnist_exp.sweeps.ranking import Row, best_job, compared, rank, table, to_csv, unranked, verdict
+from mnist_exp.sweeps.ranking import Row, best_job, compared, rank, table, to_csv, unranked
 from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell
+from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 
 pytestmark = pytest.mark.fast

@@ -227,7 +227,7 @@ def test_what_a_store_says_wrongly_is_one_message(tmp_path: Path, query: str, va
         done = in_process(*arguments, cwd=tmp_path, module=f"mnist_exp.{module}")
         assert "Traceback" not in done.stderr
         assert len(done.stderr.splitlines()) == done.returncode
-        assert "\x1b" not in done.stdout + done.stderr
+        assert "\x1b[2J" not in done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 
 from mnist_exp import run
 from mnist_exp.config.composition import compose
+from mnist_exp.config.redaction import SecretsFilter, without_secrets
 from mnist_exp.errors import InputError
-from mnist_exp.redaction import SecretsFilter, without_secrets
 
-from .conftest import QUICK, Server, command, in_process, installed, serving, start, wait_for_line
+from ..conftest import QUICK, Server, command, in_process, installed, serving, start, wait_for_line
 
 SECRETS = ("hunter2", "t0ken-of-mine", "qu3ry-secret", "somebody")
 
