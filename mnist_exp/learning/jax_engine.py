@@ -163,6 +163,8 @@ def fit(
             for epoch in range(training.epochs):
                 for index in running:
                     callbacks[index].on_epoch_begin(epoch)
+                if training.callbacks:  # which may have changed variables
+                    state = stacked([models[index] for index in in_program])
                 state, measured = run_epoch(state, scalars, jnp.asarray(order(epoch), jnp.int32), *data)
                 metrics = dict(zip(in_program, of_each_job(measured), strict=True))
                 has_trained = True
@@ -187,11 +189,10 @@ def fit(
                     take_out(state, trained_in_it)
                 if not running or epoch + 1 == training.epochs:
                     break
-                if is_smaller := 2 * len(running) <= len(in_program):
+                if 2 * len(running) <= len(in_program):
                     in_program = running
-                    scalars = scalars_of([models[index] for index in running])
-                if is_smaller or training.callbacks:
-                    state = stacked([models[index] for index in in_program])
+                    smaller = [models[index] for index in running]
+                    state, scalars = stacked(smaller), scalars_of(smaller)
             if running:
                 take_out(state, {in_program.index(index): models[index] for index in running})
             for index, model in enumerate(models):

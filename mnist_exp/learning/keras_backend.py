@@ -131,6 +131,7 @@ def _require(owner: Any, attribute: str) -> None:
         )
 
 
+_require(keras.optimizers.SGD(), "_learning_rate")
 if os.environ["KERAS_BACKEND"] == "tensorflow":
     _require(keras.optimizers.Optimizer, "_all_reduce_sum_gradients")
 else:
@@ -174,9 +175,22 @@ def leave_gradients_of_one_replica(optimizer: keras.optimizers.Optimizer) -> Non
     optimizer._all_reduce_sum_gradients = list
 
 
+def schedule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.schedules.LearningRateSchedule | None:
+    """Return the schedule of an optimizer's learning rate; None where that is a number."""
+    rate = optimizer._learning_rate
+    return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else None
+
+
 def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
     """Create the variables of a compiled model's metrics as `fit` does: without computing, which would compile it."""
     model._symbolic_build(data_batch=(x, y))
 
 
-__all__ = ["REFUSALS", "build_symbolically", "keras", "keras_reason", "leave_gradients_of_one_replica"]
+__all__ = [
+    "REFUSALS",
+    "build_symbolically",
+    "keras",
+    "keras_reason",
+    "leave_gradients_of_one_replica",
+    "schedule_of",
+]

@@ -15,7 +15,7 @@ from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError, show
 from mnist_exp.learning.datasets import Labels
 from mnist_exp.learning.engine import Trained
-from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, leave_gradients_of_one_replica
+from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, leave_gradients_of_one_replica, schedule_of
 from mnist_exp.learning.models import make, output_shapes
 
 EpochMetrics = Mapping[str, float]
@@ -94,8 +94,26 @@ def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Tr
 
 
 def make_callbacks(training: Training, output: Path) -> list[Any]:
-    """Make the configured Keras callbacks of one model; those that write do so into `output`."""
-    return [make("callbacks", {name: arguments}, output) for name, arguments in training.callbacks.items()]
+    """Make the configured Keras callbacks of one model, after one that logs the learning rate of a schedule.
+
+    Those that write do so into `output`.
+    """
+    configured = [make("callbacks", {name: arguments}, output) for name, arguments in training.callbacks.items()]
+    return [_ScheduledRate(), *configured]
+
+
+class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
+    """Adds the learning rate of an epoch's last step to its metrics, where a schedule changes it.
+
+    Keras's callbacks that change a rate add it themselves.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        optimizer = self.model.optimizer
+        if logs is not None and (schedule := schedule_of(optimizer)) is not None:
+            # The count of the optimizer itself may still be on its way out of a program.
+            step = self.params["steps"] * (epoch + 1) - 1
+            logs["learning_rate"] = float(schedule(keras.ops.convert_to_tensor(step, optimizer.iterations.dtype)))
 
 
 def kept_epoch(callbacks: Sequence[Any], history: Mapping[str, Sequence[float]]) -> int:

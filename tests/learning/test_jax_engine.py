@@ -158,6 +158,10 @@ def _by_keras(*overrides: str) -> tuple[History, list[Any]]:
 def test_an_epoch_as_one_program_does_what_keras_does(on_jax: OnJax, overrides: tuple[str, ...]) -> None:
     expected, weights = on_jax(_by_keras, *overrides)
     run = on_jax(_alone, *overrides)
+    rates = run["history"].pop("learning_rate", None)
+    # Of 40 steps, the rate falls by half a cosine: that of step 19 and of step 39.
+    cosine = [0.005 * (1 + math.cos(math.pi * step / 40)) for step in (19, 39)]
+    assert rates == (pytest.approx(cosine, rel=1e-4) if AUGMENTED in overrides else None)
     assert set(run["history"]) == set(expected)
     for name, values in expected.items():
         two_images = 2 / 1900 if "accuracy" in name else 1e-4
@@ -234,6 +238,28 @@ def test_a_stack_of_layers_differs_by_rounding(on_jax: OnJax, layers: tuple[str,
 
 
 def test_a_job_whose_loss_is_no_number_fails_alone(on_jax: OnJax) -> None:
+SETS_THE_RATE = """
+import keras
+
+@keras.saving.register_keras_serializable()
+class Tenth(keras.callbacks.LearningRateScheduler):
+    def __init__(self):
+        super().__init__(lambda epoch, rate: rate / 10)
+
+    def get_config(self):
+        return {}
+"""
+
+
+def test_what_a_callback_sets_before_an_epoch_is_what_it_trains_with(on_jax: OnJax) -> None:
+    Path("tenth.py").write_text(SETS_THE_RATE)
+    own = ("code=tenth.py", "+training.callbacks={Tenth:{}}", "optimizer.learning_rate=0.1", "training.epochs=1")
+    run = on_jax(_alone, *own)
+    plain = on_jax(_alone, "optimizer.learning_rate=0.01", "training.epochs=1")
+    assert run["history"].pop("learning_rate") == pytest.approx([0.01])
+    assert run["history"] == {name: pytest.approx(values, abs=1e-5) for name, values in plain["history"].items()}
+
+
     linear = ("optimizer=sgd", "model.activation=linear")
     jobs = [(*linear, f"optimizer.learning_rate={rate}") for rate in (0.1, 1e30, 0.2)]
     first, second, third = on_jax(_together, *jobs)

@@ -19,6 +19,7 @@ from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.models import augmentation, make
 from mnist_exp.learning.preprocessing import Preprocessor
 from mnist_exp.learning.tensorflow_engine import Batches
+from mnist_exp.tracking.folder import Folder
 
 from ..conftest import QUICK
 
@@ -194,8 +195,11 @@ def test_a_learning_rate_can_fall_by_schedule_or_on_a_plateau() -> None:
     schedule = (
         "optimizer.learning_rate={PolynomialDecay:{initial_learning_rate:0.01,decay_steps:20,end_learning_rate:0.0}}"
     )
-    losses = trained(schedule, "training.epochs=3").history["val_loss"]
+    fallen = quick(schedule, "training.epochs=3")
+    losses, rates = fallen.history["val_loss"], fallen.history["learning_rate"]
     assert losses[1] == pytest.approx(losses[2], abs=1e-6)
+    assert rates == pytest.approx([0.0005, 0, 0])  # after the last of 20 steps, and then none
+    assert Folder(fallen.output).history() == fallen.history
     plateau = "training.callbacks={ReduceLROnPlateau:{monitor:loss,patience:1,min_delta:100,factor:0.5}}"
     rates = trained(plateau, "training.epochs=4").history["learning_rate"]
     assert rates[0] == pytest.approx(0.001)
