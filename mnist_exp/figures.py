@@ -1,4 +1,4 @@
-"""Pictures of a run: data in, matplotlib Figure out. Nothing here reads a file or knows MLflow.
+"""Pictures: data in, matplotlib Figure out. Nothing here reads a file or knows MLflow.
 
 Figures are made without pyplot, whose start-up costs more than drawing them.
 """
@@ -16,30 +16,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.errors import printable
-from mnist_exp.learning.datasets import Data, Labels
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says once a machine that it makes a cache
 
 # Of the figures that each run draws; a constrained layout, which finds its own, draws twice.
-_MARGINS = {"right": 0.98, "bottom": 0.12, "top": 0.91, "wspace": 0.18}
+MARGINS = {"right": 0.98, "bottom": 0.12, "top": 0.91, "wspace": 0.18}
 _NAMED = 10  # curves in colour, as many as there are colours
-_TRAINING, _VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
-
-
-def of_run(history: Mapping[str, Sequence[float]], data: Data, predicted: Labels) -> dict[str, Figure]:
-    """Return what a run draws, by name: its curves, and what its model makes of the test set.
-
-    Args:
-        history: as for `curves`.
-        data: what the run was trained and tested on.
-        predicted: (N,) labels of the test images.
-    """
-    validation = "test (watched)" if data.watches_test_set else "validation"
-    return {
-        "curves": curves(history, validation),
-        "predictions": predictions(pictures(data.x_test, data.maximum), data.y_test, predicted, data.names),
-        "confusion_matrix": confusion_matrix(data.y_test, predicted, data.names),
-    }
+_TRAINING, VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 
 
 def save(drawn: Mapping[str, Figure], folder: Path) -> None:
@@ -57,28 +40,36 @@ def write(figure: Figure, path: Path) -> None:
 
 
 def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figure:
-    """Draw loss and the first metric over epochs, side by side, in the baseline's colours.
+    """Draw loss and the first metric over epochs, side by side, in the baseline's colours; and a rate that changes.
 
     Args:
         history: one value an epoch, for `loss`, a metric, and both with `val_`; without a metric, the loss alone.
+            `learning_rate` is there only where it changes.
         validation_name: what the `val_` values were measured on, for the legend.
     """
     names = [name for name in history if f"val_{name}" in history][:2]
     names.sort(key=lambda name: name != "loss")
+    names += [name for name in history if name == "learning_rate"]
     figure = Figure(figsize=(5 * len(names), 4))
-    grid = figure.subplots(1, len(names), gridspec_kw=_MARGINS | {"left": 0.6 / (5 * len(names))})
+    grid = figure.subplots(1, len(names), gridspec_kw=MARGINS | {"left": 0.6 / (5 * len(names))})
     for axes, name in zip(np.atleast_1d(grid), names, strict=True):
         epochs = range(1, len(history[name]) + 1)
         marker = "o" if len(epochs) <= 30 else None
         axes.plot(epochs, history[name], color=_TRAINING, label="training", marker=marker, markersize=3)
-        axes.plot(epochs, history[f"val_{name}"], color=_VALIDATION, label=validation_name, marker=marker, markersize=3)
-        axes.set(title=name, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(epochs) == 1:
-            axes.set_xticks([1])
+        if (validated := history.get(f"val_{name}")) is not None:
+            axes.plot(epochs, validated, color=VALIDATION, label=validation_name, marker=marker, markersize=3)
+            axes.legend()
+        axes.set(title=name.replace("_", " "), xlabel="epoch")
+        epoch_ticks(axes, len(epochs))
         axes.grid(alpha=0.4)
-        axes.legend()
     return figure
+
+
+def epoch_ticks(axes: Axes, epochs: int) -> None:
+    """Give each of up to 20 epochs a tick, 1 to `epochs`; of more, the first and round ones."""
+    round_ones = MaxNLocator(10, integer=True).tick_values(1, epochs)
+    axes.set_xticks(range(1, epochs + 1) if epochs <= 20 else [1, *(one for one in round_ones if 1 < one <= epochs)])
+    axes.tick_params("x", labelsize=8 if epochs > 12 else 10)
 
 
 def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Figure:
@@ -112,10 +103,10 @@ def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Fig
 
 def plain(text: str) -> str:
     """Return a label of bearable length, in which matplotlib finds no formula."""
-    return _short(" ".join(text.split()), 60)
+    return short(" ".join(text.split()), 60)
 
 
-def _short(name: str, most: int) -> str:
+def short(name: str, most: int) -> str:
     """Return a text in at most so many characters."""
     shown = printable(name)
     return (shown if len(shown) <= most else f"{shown[: most - 1]}…").replace("$", r"\$")
@@ -149,9 +140,9 @@ def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
     axes: Axes = figure.subplots()
     axes.imshow(_on_paper(pixels, pixels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     corner = axes.transAxes
-    name = _short(str(label), 24)
+    name = short(str(label), 24)
     size = 40 if len(name) <= 3 else 28 - len(name) / 2
-    axes.text(0.97, 0.03, name, fontsize=size, color=_VALIDATION, ha="right", va="bottom", transform=corner)
+    axes.text(0.97, 0.03, name, fontsize=size, color=VALIDATION, ha="right", va="bottom", transform=corner)
     axes.set(xlabel=f"{pixels.shape[1]} pixels", ylabel=f"{pixels.shape[0]} pixels")
     return figure
 
@@ -174,7 +165,7 @@ def samples(
         names: of the classes; None for their numbers.
         maximum: the value of a white pixel.
     """
-    named = [str(label) for label in range(classes)] if names is None else [_short(name, 16) for name in names]
+    named = [str(label) for label in range(classes)] if names is None else [short(name, 16) for name in names]
     shown, each = min(classes, 20), 10 if augment is None else 5
     chosen = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
     picked = images[np.concatenate(chosen)]
@@ -201,7 +192,7 @@ def samples(
     beside = "" if augment is None else ",\nto the right of each as it may be augmented for training"
     axes.set_title(f"Training images of {classes_shown}{beside}", fontsize=11)
     for column in range(len(kinds), columns, len(kinds)) if augment is not None else ():
-        axes.axvline(column * width - 0.5, color=_VALIDATION, linewidth=1)
+        axes.axvline(column * width - 0.5, color=VALIDATION, linewidth=1)
     return figure
 
 
@@ -219,7 +210,7 @@ def seen(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) 
     grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
     for axes, image, title, name in zip(grid, images, titles, names, strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(_short(title, 24), fontsize=11)
+        axes.set_title(short(title, 24), fontsize=11)
         axes.set_xlabel(plain(name), fontsize=8)
         axes.set(xticks=[], yticks=[])
     for axes in grid[len(images) :]:
@@ -258,77 +249,63 @@ def predictions(
         predicted: (N,) predicted labels.
         names: of the classes; None for their numbers.
     """
-    columns = 12
-    shown = min(96, len(images))
-    rows = -(-shown // columns)
-    papers = _on_paper(images[:shown], images[:shown])
-    height, width, *channels = papers.shape[1:]
-    cell_height, cell_width = round(height * 1.45), round(width * 1.15)
-    sheet = np.full((rows * cell_height, columns * cell_width, *channels), 255, np.uint8)
-    figure = Figure(figsize=(columns * 0.75, rows * 0.75 * cell_height / cell_width + 0.4))
-    axes: Axes = figure.subplots(gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 0.96})
+    shown, captions = min(96, len(images)), []
+    wrong = predicted[:shown] != labels[:shown]
     for index in range(shown):
-        top, left = index // columns * cell_height, index % columns * cell_width
-        sheet[top : top + height, left : left + width] = papers[index]
-        wrong = predicted[index] != labels[index]
         text, true = (
-            str(label) if names is None else _short(names[label], 12) for label in (predicted[index], labels[index])
+            str(label) if names is None else short(names[label], 12) for label in (predicted[index], labels[index])
         )
-        if wrong:
+        if wrong[index]:
             text = f"{text} ({true})" if len(text) + len(true) < 8 else f"{text}\n({true})"
-        size = min(9, 80 / max(map(len, text.split("\n"))))  # as wide as an image
+        captions.append(text)
+    title = f"First {shown} test images and their predictions; {wrong.sum()} wrong (true label in brackets)"
+    return sheet(images[:shown], captions, title, columns=12, framed=wrong)
+
+
+def sheet(
+    images: npt.NDArray[Any],
+    captions: Sequence[str],
+    title: str,
+    *,
+    columns: int,
+    framed: npt.NDArray[np.bool_] | None = None,
+) -> Figure:
+    """Draw images side by side in rows, each with a caption of a line or two below it.
+
+    Args:
+        images: (N, height, width) or (N, height, width, channels), 0 to 255.
+        captions: N texts.
+        title: of the whole.
+        columns: images a row.
+        framed: (N,) which have a frame, and their captions its colour; None for none.
+    """
+    rows = -(-len(images) // columns)
+    papers = _on_paper(images, images)
+    height, width, *channels = papers.shape[1:]
+    inches, cell_width = 9 / columns, round(width * 1.15)
+    cell_height = height + round(0.3 * cell_width / inches)  # 0.3 inches for two lines
+    pixels = np.full((rows * cell_height, columns * cell_width, *channels), 255, np.uint8)
+    tall = rows * inches * cell_height / cell_width + 0.4
+    figure = Figure(figsize=(9, tall))
+    axes: Axes = figure.subplots(gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.01, "top": 1 - 0.35 / tall})
+    for index, text in enumerate(captions):
+        top, left = index // columns * cell_height, index % columns * cell_width
+        pixels[top : top + height, left : left + width] = papers[index]
+        marked = framed is not None and framed[index]
         axes.text(
             left + width / 2,
             top + height + (cell_height - height) / 2,
             text,
-            color=_WRONG if wrong else "black",
-            fontsize=size,
-            fontweight="bold" if wrong else "normal",
+            color=_WRONG if marked else "black",
+            fontsize=min(9, 107 * inches / max(map(len, text.split("\n")))),  # as wide as an image
+            fontweight="bold" if marked else "normal",
             ha="center",
             va="center",
         )
-        if wrong:
+        if marked:
             corners = ([left, left + width, left + width, left, left], [top, top, top + height, top + height, top])
             axes.plot(*corners, color=_WRONG, linewidth=1.5)
-    axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    wrong_count = int((predicted[:shown] != labels[:shown]).sum())
-    axes.set_title(f"First {shown} test images and their predictions; {wrong_count} wrong (true label in brackets)")
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_title(title)
     axes.axis("off")
-    return figure
-
-
-def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], names: Sequence[str]) -> Figure:
-    """Draw how often each true label was predicted as which, coloured by its share of the true label.
-
-    Args:
-        labels: (N,) true labels.
-        predicted: (N,) predicted labels.
-        names: of the classes.
-    """
-    classes, short = len(names), [_short(name, 16) for name in names]
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, predicted), 1)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    wide = classes <= 20 and max(map(len, short)) > 3  # names need room, which a constrained layout finds
-    figure = Figure(figsize=(7.5, 6.8), layout="constrained") if wide else Figure(figsize=(6.5, 5.8))
-    axes: Axes = figure.subplots(gridspec_kw=None if wide else _MARGINS | {"left": 0.1, "right": 1.0})
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, ax=axes, label="share of the true label")
-    accuracy = float((labels == predicted).mean())
-    axes.set(xlabel="predicted", ylabel="true", title=f"Test set: {accuracy:.2%} right")
-    if classes <= 20:
-        axes.set_xticks(range(classes), short, rotation=90 if wide else 0)
-        axes.set_yticks(range(classes), short)
-        for true, predicted_as in np.ndindex(classes, classes):
-            if counts[true, predicted_as]:
-                colour = "white" if shares[true, predicted_as] > 0.5 else "black"
-                axes.text(
-                    predicted_as,
-                    true,
-                    str(counts[true, predicted_as]),
-                    ha="center",
-                    va="center",
-                    color=colour,
-                    size=max(8, 16 - classes),
-                )
     return figure

@@ -112,7 +112,7 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: Trai
     trained.model.save(output / "model.keras")
     write_metadata(output / "model.keras", data)
     if run.keeps_all:
-        _draw(trained.history, data, trained.model, output / "figures")
+        _draw(trained.history, data, trained.model, output)
         run.log_model(trained.model, data)
     # Once all files are there, in case the store is not.
     run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
@@ -132,17 +132,17 @@ def _print_summary(trained: Trained, config: Config, run: Run) -> None:
 
 
 def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data]:
-    """Draw the figures of a job that has its weights in `output`; return its model and its data."""
+    """Make the figures and predictions of a job that has its weights in `output`; return its model and its data."""
     from mnist_exp.learning import saved_models
 
     data = datasets.load(config.dataset)
     model = saved_models.load(output / "model.keras", config.code)
-    _draw(Folder(output).history(), data, model, output / "figures")
+    _draw(Folder(output).history(), data, model, output)
     return model, data
 
 
-def _draw(history: Mapping[str, Sequence[float]], data: datasets.Data, model: "keras.Model", folder: Path) -> None:
-    from mnist_exp import figures
+def _draw(history: Mapping[str, Sequence[float]], data: datasets.Data, model: "keras.Model", output: Path) -> None:
     from mnist_exp.learning.training import predict
+    from mnist_exp.tracking.figures import write_results
 
-    figures.save(figures.of_run(history, data, predict(model, data.x_test)), folder)
+    write_results(history, data, predict(model, data.x_test), output)

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from mnist_exp.figures import confusion_matrix, curves, image, pictures, predictions, samples, seen
+from mnist_exp.figures import curves, epoch_ticks, image, pictures, predictions, samples, seen
 from mnist_exp.learning.datasets import Data
+from mnist_exp.tracking.figures import classes, confusion_matrix, mistakes, of_run
 
 pytestmark = pytest.mark.fast
 
@@ -25,6 +28,7 @@ def test_curves_show_loss_and_accuracy_for_training_and_validation() -> None:
     figure = curves(HISTORY, "held out")
     assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
     for axes, name in zip(figure.axes, ("loss", "accuracy"), strict=True):
+        assert axes.get_xticks().tolist() == [1, 2, 3]
         training, validation = axes.get_lines()
         assert np.asarray(training.get_ydata()).tolist() == HISTORY[name]
         assert np.asarray(validation.get_ydata()).tolist() == HISTORY[f"val_{name}"]
@@ -32,6 +36,31 @@ def test_curves_show_loss_and_accuracy_for_training_and_validation() -> None:
         legend = axes.get_legend()
         assert legend is not None
         assert [text.get_text() for text in legend.get_texts()] == ["training", "held out"]
+
+
+def test_a_learning_rate_that_changes_has_a_curve_of_its_own() -> None:
+    figure = curves(HISTORY | {"learning_rate": [0.1, 0.1, 0.01]}, "held out")
+    assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy", "learning rate"]
+    [line] = figure.axes[2].get_lines()
+    assert np.asarray(line.get_ydata()).tolist() == [0.1, 0.1, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "ticks"),
+    [
+        (1, [1]),
+        (3, [1, 2, 3]),
+        (20, list(range(1, 21))),
+        (21, [1, *range(2, 21, 2)]),
+        (100, [1, *range(10, 101, 10)]),
+        (1000, [1, *range(100, 1001, 100)]),
+    ],
+)
+def test_each_of_few_epochs_has_a_tick_and_of_many_the_first(epochs: int, ticks: list[int]) -> None:
+    axes: Axes = Figure().subplots()
+    axes.plot(range(1, epochs + 1), range(epochs))
+    epoch_ticks(axes, epochs)
+    assert axes.get_xticks().tolist() == ticks
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 17])
@@ -56,6 +85,41 @@ def test_predictions_mark_the_mistakes(mnist: Data) -> None:
     assert [text.get_text() for text in wrong] == [f"{predicted[i]} ({labels[i]})" for i in (3, 50)]
     assert len(figure.axes[0].get_lines()) == 2
     assert "2 wrong" in figure.axes[0].get_title()
+
+
+def test_the_surest_mistakes_come_first(mnist: Data) -> None:
+    labels, names = np.array([0, 1, 1, 0, 1]), ["cat", "$dog$"]
+    sure_of_cat = np.array([0.9, 0.6, 0.3, 0.2, 0.99], np.float32)
+    figure = mistakes(mnist.x_test[:5], labels, np.stack([sure_of_cat, 1 - sure_of_cat], axis=1), names)
+    dog = r"\$dog\$"
+    assert texts(figure) == [f"cat 0.990\n({dog})", f"{dog} 0.800\n(cat)", f"cat 0.600\n({dog})"]
+    assert figure.axes[0].get_title().startswith("All mistakes on 5 test images")
+    [sheet] = figure.axes[0].get_images()
+    drawn = np.asarray(sheet.get_array())
+    np.testing.assert_array_equal(drawn[:28, :28], 255 - mnist.x_test[4])
+    np.testing.assert_array_equal(drawn[:28, 32:60], 255 - mnist.x_test[3])
+
+
+def test_of_many_mistakes_forty_are_drawn_and_of_none_no_picture(mnist: Data) -> None:
+    right = np.eye(10, dtype=np.float32)[mnist.y_test]
+    drawn = of_run(HISTORY, mnist, right)
+    assert set(drawn) == {"curves", "predictions", "confusion_matrix", "classes"}
+    drawn = of_run(HISTORY, mnist, np.roll(right, 1, axis=1))
+    assert len(texts(drawn["mistakes"])) == 40
+    assert drawn["mistakes"].axes[0].get_title().startswith("The 40 surest of 10000 mistakes")
+
+
+def test_classes_are_drawn_with_their_accuracy_the_worst_first() -> None:
+    labels, predicted = np.array([0, 0, 0, 0, 1, 1, 2]), np.array([0, 0, 0, 1, 0, 1, 2])
+    [axes] = classes(labels, predicted, ["a", "b", "c"]).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["b", "a", "c"]
+    assert [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)] == [0.5, 0.75, 1]
+    assert [text.get_text() for text in axes.texts] == ["50.0% of 2", "75.0% of 4", "100.0% of 1"]
+    assert "71.43%" in axes.get_xlabel()
+    many = np.arange(500)
+    [axes] = classes(many, np.where(many == 77, 0, many), [str(label) for label in many]).axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["77", *map(str, range(19))]
+    assert axes.get_title().endswith("the worst 20 of 500 classes")
 
 
 def test_few_images_and_colour_images(mnist: Data) -> None:

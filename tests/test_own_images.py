@@ -1,5 +1,6 @@
 """Images of one's own from the folder or file to the prediction, on both engines."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,10 @@ def test_the_best_job_of_a_stacked_sweep_has_names(tmp_path: Path, digits: Path)
     [figure] = tmp_path.glob("multirun/*/*/*/figures/confusion_matrix.png")
     [found] = predict(str(figure.parents[1] / "model.keras"), [digits / "test" / "one" / "002.png"])
     assert found.name in NAMES
+    with (figure.parents[1] / "predictions.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 300
+    assert {line["label"] for line in lines} == set(NAMES) >= {line["predicted"] for line in lines}
 
 
 def test_a_model_of_floats_takes_floats_and_predicts_as_one_of_bytes(tmp_path: Path, mnist: Data) -> None:

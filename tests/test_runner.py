@@ -1,5 +1,6 @@
 """Whole experiments on all of MNIST, and the same ones from other files."""
 
+import csv
 import signal
 import subprocess
 import sys
@@ -52,8 +53,15 @@ def test_what_a_notebook_gets_back(mnist: Data) -> None:
     probabilities = result.model.predict(mnist.x_test, verbose=0)
     assert (probabilities.argmax(1) == mnist.y_test).mean() == pytest.approx(result.scores["test_accuracy"], abs=2e-4)
     files = {str(path.relative_to(result.output)) for path in result.output.rglob("*") if path.is_file()}
-    figures = {"figures/curves.png", "figures/predictions.png", "figures/confusion_matrix.png"}
-    assert files == {"config.yaml", "run.log", "run.json", "metrics.jsonl", "model.keras"} | figures
+    names = ("classes", "confusion_matrix", "curves", "mistakes", "predictions")
+    texts = {"config.yaml", "run.log", "run.json", "metrics.jsonl", "predictions.csv"}
+    assert files == texts | {"model.keras"} | {f"figures/{name}.png" for name in names}
+    with (result.output / "predictions.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [int(line["index"]) for line in lines] == list(range(10000))
+    assert [int(line["label"]) for line in lines] == mnist.y_test.tolist()
+    assert [int(line["predicted"]) for line in lines] == probabilities.argmax(1).tolist()
+    assert [float(line["probability"]) for line in lines] == pytest.approx(probabilities.max(1), abs=1e-5)
 
 
 CONVNET = ("experiment=convnet", *QUICK, "dataset.validation=500")

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from mnist_exp import interrupts
 from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError, show
-from mnist_exp.learning.datasets import Labels
 from mnist_exp.learning.engine import Trained
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, leave_gradients_of_one_replica, schedule_of
 from mnist_exp.learning.models import make, output_shapes
@@ -131,11 +130,10 @@ def verbosity(progress: bool) -> int:
     return 0 if not progress else 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
 
 
-def predict(model: keras.Model, x: Any) -> Labels:
-    """Return the most probable class of each image, shape (N,)."""
+def predict(model: keras.Model, x: Any) -> npt.NDArray[np.float32]:
+    """Return the probability of each class for each image, shape (N, classes)."""
     with interrupts.deferred():
-        predicted = model.predict(x, batch_size=evaluation_batch(model), verbose=0).argmax(axis=1)
-    return predicted.astype(np.int64)  # type: ignore[no-any-return]
+        return np.asarray(model.predict(x, batch_size=evaluation_batch(model), verbose=0))
 
 
 def evaluation_batch(model: keras.Model) -> int:

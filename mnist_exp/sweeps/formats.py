@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from mnist_exp.errors import printable
+from mnist_exp.tracking.csv_text import no_formula
 
 _OF_LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -48,18 +49,11 @@ def as_csv(records: Sequence[Mapping[str, object]]) -> str:
     names = dict.fromkeys(name for record in records for name in record)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_no_formula(name) for name in names])
+    writer.writerow([no_formula(name) for name in names])
     for record in records:
-        writer.writerow([_no_formula(record.get(name)) for name in names])
+        values = (record.get(name) for name in names)
+        writer.writerow([no_formula(value) if isinstance(value, str) else value for value in values])
     return text.getvalue()
-
-
-def _no_formula(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    value = printable(value)
-    is_number = re.fullmatch(r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?", value)
-    return f"'{value}" if value[:1] in {"=", "+", "-", "@"} and not is_number else value
 
 
 def as_json(records: Sequence[Mapping[str, object]]) -> str:

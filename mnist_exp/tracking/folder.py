@@ -1,7 +1,7 @@
 """The folder of a run or a sweep is its record: what a store has of it is made from these files. Imports nothing heavy.
 
 `run.json` says what it is and how it ended, `metrics.jsonl` has a line for each step that was measured, `config.yaml`
-repeats it; beside them lie figures, `run.log`, `error.txt` after a failure and the weights.
+repeats it; beside them lie figures, `predictions.csv`, `run.log`, `error.txt` after a failure and the weights.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 
 from mnist_exp.config.code_file import CodeFile
 
-_TEXTS = ("config.yaml", "error.txt", "run.log", "ranking.csv", "race.csv", "best.yaml")
+_TEXTS = ("config.yaml", "error.txt", "run.log", "predictions.csv", "ranking.csv", "race.csv", "best.yaml")
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Folder:
 
     def begin(self, record: Record, code: CodeFile | None = None) -> None:
         """Write the record of what starts here and the user's own code; remove what another left in the folder."""
-        for name in ("metrics.jsonl", "error.txt"):
+        for name in ("metrics.jsonl", "error.txt", "predictions.csv"):
             (self.path / name).unlink(missing_ok=True)
-        for name in ("model", "code"):
+        for name in ("model", "code", "figures"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         self.write(record)
         if code is not None:

@@ -181,7 +181,8 @@ def test_a_run_on_jax_leaves_what_any_run_does(on_jax: OnJax) -> None:
     run = on_jax(_alone, "dataset.validation=400")
     assert set(run["history"]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert set(run["scores"]) == {"test_loss", "test_accuracy", "fit_seconds"}
-    assert run["figures"] == ["confusion_matrix.png", "curves.png", "predictions.png"]
+    drawn = ("classes", "confusion_matrix", "curves", "mistakes", "predictions")
+    assert run["figures"] == [f"{name}.png" for name in drawn]
     assert run["heavy"] == []
 
 
@@ -237,7 +238,6 @@ def test_a_stack_of_layers_differs_by_rounding(on_jax: OnJax, layers: tuple[str,
             assert of_stack["history"][name] == pytest.approx(values, abs=3e-3 if "accuracy" in name else 1e-3), name
 
 
-def test_a_job_whose_loss_is_no_number_fails_alone(on_jax: OnJax) -> None:
 SETS_THE_RATE = """
 import keras
 
@@ -260,6 +260,7 @@ def test_what_a_callback_sets_before_an_epoch_is_what_it_trains_with(on_jax: OnJ
     assert run["history"] == {name: pytest.approx(values, abs=1e-5) for name, values in plain["history"].items()}
 
 
+def test_a_job_whose_loss_is_no_number_fails_alone(on_jax: OnJax) -> None:
     linear = ("optimizer=sgd", "model.activation=linear")
     jobs = [(*linear, f"optimizer.learning_rate={rate}") for rate in (0.1, 1e30, 0.2)]
     first, second, third = on_jax(_together, *jobs)

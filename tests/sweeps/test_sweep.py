@@ -91,6 +91,7 @@ def test_figures_and_the_model_are_kept_of_the_best_alone(sweep_folder: Path) ->
     parent, jobs = sweep_in(sweep_folder)
     client = store(sweep_folder)
     kept = {job.info.run_id for job in jobs if "figures/curves.png" in artifacts(client, job.info.run_id)}
+    assert kept == {job.info.run_id for job in jobs if "predictions.csv" in artifacts(client, job.info.run_id)}
     assert kept == {parent.data.tags["mnist_exp.best_run"]}
     models = client.search_logged_models([parent.info.experiment_id])
     assert {model.source_run_id for model in models} == kept

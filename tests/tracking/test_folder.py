@@ -26,6 +26,16 @@ def test_what_is_measured_is_read_from_where_one_left_off(tmp_path: Path) -> Non
     assert folder.history()["loss"][0] == 0.5
 
 
+def test_what_another_run_left_in_the_folder_is_not_taken_for_its_own(tmp_path: Path) -> None:
+    folder, left = Folder(tmp_path), ("config.yaml", "predictions.csv", "figures/mistakes.png")
+    (tmp_path / "figures").mkdir()
+    for name in left:
+        (tmp_path / name).touch()
+    assert folder.files() == [tmp_path / name for name in left]
+    folder.begin(Record("mine", {}))
+    assert folder.files() == [tmp_path / "config.yaml"]  # which each run writes next
+
+
 def test_tags_are_added_and_other_fields_replaced(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "new")
     folder.write(Record("mine", {"a": "1"}))

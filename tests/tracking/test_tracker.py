@@ -60,9 +60,12 @@ def test_files_of_the_run(tracked_folder: Path, tmp_path: Path) -> None:
     assert artifacts(client, recorded.info.run_id) == {
         "config.yaml",
         "run.log",
-        "figures/curves.png",
-        "figures/predictions.png",
+        "predictions.csv",
+        "figures/classes.png",
         "figures/confusion_matrix.png",
+        "figures/curves.png",
+        "figures/mistakes.png",
+        "figures/predictions.png",
     }
     uri = Path(client.download_artifacts(recorded.info.run_id, "config.yaml", str(tmp_path)))
     assert yaml.safe_load(uri.read_text()) == recorded_config(

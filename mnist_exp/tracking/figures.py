@@ -1,0 +1,138 @@
+"""The pictures of a run: its curves, and what its model makes of the test set."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mnist_exp.figures import MARGINS, VALIDATION, curves, pictures, predictions, save, sheet, short
+from mnist_exp.learning.datasets import Data, Labels
+from mnist_exp.tracking.csv_text import of_predictions
+
+_MISTAKES, _CLASSES = 40, 20  # that are drawn, at most
+
+
+def write_results(
+    history: Mapping[str, Sequence[float]], data: Data, probabilities: npt.NDArray[np.float32], folder: Path
+) -> None:
+    """Write `predictions.csv`, and in `figures/` what `of_run` draws, into a run's folder; the arguments are its."""
+    text = of_predictions(data.y_test, probabilities, data.names)
+    (folder / "predictions.csv").write_text(text, encoding="utf-8")
+    save(of_run(history, data, probabilities), folder / "figures")
+
+
+def of_run(
+    history: Mapping[str, Sequence[float]], data: Data, probabilities: npt.NDArray[np.float32]
+) -> dict[str, Figure]:
+    """Return what a run draws, by name; `mistakes` only where its model makes some.
+
+    Args:
+        history: as for `curves`.
+        data: what the run was trained and tested on.
+        probabilities: (N, classes) of the test images.
+    """
+    images, labels, predicted = pictures(data.x_test, data.maximum), data.y_test, probabilities.argmax(axis=1)
+    drawn = {
+        "curves": curves(history, "test (watched)" if data.watches_test_set else "validation"),
+        "predictions": predictions(images, labels, predicted, data.names),
+        "confusion_matrix": confusion_matrix(labels, predicted, data.names),
+        "classes": classes(labels, predicted, data.names),
+    }
+    if (predicted != labels).any():
+        drawn["mistakes"] = mistakes(images, labels, probabilities, data.names)
+    return drawn
+
+
+def mistakes(
+    images: npt.NDArray[Any], labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str]
+) -> Figure:
+    """Draw the 40 mistakes that the model was surest of, the surest first: predicted, how probable, and what is true.
+
+    Args:
+        images: (N, height, width) or (N, height, width, channels), 0 to 255.
+        labels: (N,) true labels, of which one at least is not the predicted one.
+        probabilities: (N, classes).
+        names: of the classes.
+    """
+    predicted, surest = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    shown = wrong[np.argsort(-surest[wrong], kind="stable")][:_MISTAKES]
+    captions = [
+        f"{short(names[predicted[index]], 10)} {surest[index]:.3f}\n({short(names[labels[index]], 10)})"
+        for index in shown
+    ]
+    which = f"The {len(shown)} surest of {len(wrong)} mistakes" if len(shown) < len(wrong) else "All mistakes"
+    title = f"{which} on {len(labels)} test images, with their probability (true label in brackets)"
+    return sheet(images[shown], captions, title, columns=10)
+
+
+def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
+    """Draw which share of the test images of each class is predicted right, the worst first; of many the worst 20.
+
+    Args:
+        labels: (N,) true labels.
+        predicted: (N,) predicted labels.
+        names: of the classes.
+    """
+    counts = np.bincount(labels, minlength=len(names))
+    right = np.bincount(labels[predicted == labels], minlength=len(names))
+    shares = right / np.maximum(counts, 1)
+    tested = np.flatnonzero(counts)
+    shown = tested[np.argsort(shares[tested], kind="stable")][:_CLASSES]
+    texts = [short(names[label], 16) for label in shown]
+    height, left = 0.9 + 0.28 * len(shown), 0.3 + 0.095 * max(map(len, texts))  # inches
+    figure = Figure(figsize=(7, height))
+    margins = {"left": left / 7, "right": 0.81, "bottom": 0.5 / height, "top": 1 - 0.4 / height}
+    axes: Axes = figure.subplots(gridspec_kw=margins)
+    axes.barh(range(len(shown)), shares[shown], color=VALIDATION)
+    for place, label in enumerate(shown):
+        axes.text(1.015, place, f"{shares[label]:.1%} of {counts[label]}", va="center")
+    accuracy = float((labels == predicted).mean())
+    axes.axvline(accuracy, color="black", linewidth=1, linestyle=":")
+    which = "each class" if len(shown) == len(tested) else f"the worst {len(shown)} of {len(tested)} classes"
+    axes.set(title=f"Test set: accuracy of {which}", xlim=(0, 1))
+    axes.set_yticks(range(len(shown)), texts)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlabel(f"accuracy (dotted: of all test images, {accuracy:.2%})")
+    return figure
+
+
+def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], names: Sequence[str]) -> Figure:
+    """Draw how often each true label was predicted as which, coloured by its share of the true label.
+
+    Args:
+        labels: (N,) true labels.
+        predicted: (N,) predicted labels.
+        names: of the classes.
+    """
+    size, texts = len(names), [short(name, 16) for name in names]
+    counts = np.zeros((size, size), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    wide = size <= 20 and max(map(len, texts)) > 3  # names need room, which a constrained layout finds
+    figure = Figure(figsize=(7.5, 6.8), layout="constrained") if wide else Figure(figsize=(6.5, 5.8))
+    axes: Axes = figure.subplots(gridspec_kw=None if wide else MARGINS | {"left": 0.1, "right": 1.0})
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, ax=axes, label="share of the true label")
+    accuracy = float((labels == predicted).mean())
+    axes.set(xlabel="predicted", ylabel="true", title=f"Test set: {accuracy:.2%} right")
+    if size <= 20:
+        axes.set_xticks(range(size), texts, rotation=90 if wide else 0)
+        axes.set_yticks(range(size), texts)
+        for true, predicted_as in np.ndindex(size, size):
+            if counts[true, predicted_as]:
+                colour = "white" if shares[true, predicted_as] > 0.5 else "black"
+                axes.text(
+                    predicted_as,
+                    true,
+                    str(counts[true, predicted_as]),
+                    ha="center",
+                    va="center",
+                    color=colour,
+                    size=max(8, 16 - size),
+                )
+    return figure
