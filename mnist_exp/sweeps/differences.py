@@ -1,7 +1,8 @@
 """What runs differ in, and how a table or a legend says it. Pure functions: nothing here reads a store."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -14,6 +15,7 @@ Values = Mapping[str, str]
 _Parts = list[tuple[str, str]]  # where something lies in a value, such as `.Dense.units`, and what is there
 
 _LONGEST = 110  # characters that are said of a key
+_WHOLE = 32  # characters up to which a value is said with all its arguments
 
 
 @dataclass(frozen=True)
@@ -31,29 +33,28 @@ class Differences:
 
     def cell(self, values: Values, key: str) -> str:
         """Return the text of a column; empty for a run that does not have the key."""
-        return _cell(self._parts_of(key, values[key])) if key in values else ""
+        return _cut(_cell(self._parts_of(key, values[key]))) if key in values else ""
 
     def also(self, values: Values) -> str:
         """Return what no column says, such as `filters=[16, 32] kernel_size=3`."""
-        return self._told(self.beside, values)
+        return " ".join(map(_cut, self._told(self.beside, values)))
 
     def label(self, values: Values) -> str:
-        """Return all of it in a line, such as `hidden=64 epochs=20`: the model first, since a legend is short."""
+        """Return all of it in a line of any length, such as `hidden=64 epochs=20`, the model first."""
         names = {**self.columns, **self.beside}
-        return self._told(
-            {key: names[key] for key in sorted(names, key=lambda key: key.split(".")[0] != "model")}, values
-        )
+        ordered = sorted(names, key=lambda key: key.split(".")[0] != "model")
+        return " ".join(self._told({key: names[key] for key in ordered}, values))
 
     def unsaid(self) -> str:
         """Return the values of `usual`, which nothing else says."""
-        return " ".join(self._said(self.beside[key], key, self.usual) for key in self.usual)
+        return " ".join(_cut(self._said(self.beside[key], key, self.usual)) for key in self.usual)
 
-    def _told(self, names: Mapping[str, str], values: Values) -> str:
+    def _told(self, names: Mapping[str, str], values: Values) -> list[str]:
         keys = (key for key in names if key in values and values[key] != self.usual.get(key))
-        return " ".join(self._said(names[key], key, values) for key in keys)
+        return [self._said(names[key], key, values) for key in keys]
 
     def _said(self, name: str, key: str, values: Values) -> str:
-        return _cut(" ".join(f"{name}{path}={text}" for path, text in self._parts_of(key, values[key])))
+        return " ".join(f"{name}{path}={text}" for path, text in self._parts_of(key, values[key]))
 
     def _parts_of(self, key: str, value: str) -> _Parts:
         return self._parts[key].get(value, [("", shown_value(value))])  # of a job that was refused, as typed
@@ -86,7 +87,7 @@ def find_differences(runs: Sequence[Values], typed: Sequence[str], width: int) -
     most_common = {key: Counter(run[key] for run in runs).most_common(1)[0] for key in shared}
     chosen = []
     for key in sorted(shared, key=lambda key: most_common[key][1]):
-        wide = 2 + max(len(names[key]), *(len(_cell(one)) for one in parts[key].values()))
+        wide = 2 + max(len(names[key]), *(len(_cut(_cell(one))) for one in parts[key].values()))
         if wide <= width:
             width -= wide
             chosen.append(key)
@@ -114,33 +115,67 @@ def _comes_with_choice(key: str, runs: Sequence[Values], keys: Sequence[str], ty
 
 
 def _cell(parts: _Parts) -> str:
-    return _cut(" ".join(f"{path.removeprefix('.')}={text}" if path else text for path, text in parts))
+    return " ".join(f"{path.removeprefix('.')}={text}" if path else text for path, text in parts)
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
+def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
+    """Return each text in about so many characters; of those that begin alike, the beginning and what differs.
+
+    >>> list(shortened(["Dense(units=16, activation=relu)", "Dense(units=16, activation=selu)", "ReLU"], 27).values())
+    ['Dense(uni…activation=relu)', 'Dense(uni…activation=selu)', 'ReLU']
+    """
+    alike: dict[str, list[str]] = {}
+    for text in dict.fromkeys(texts):
+        alike.setdefault(text[: most // 3], []).append(text)
+    found: dict[str, str] = {}
+    for head, members in alike.items():
+        first, last = min(members), max(members)
+        if len(members) == 1 or max(map(len, members)) <= most:
+            found |= {text: text if len(text) <= most else f"{text[: most - 1]}…" for text in members}
+            continue
+        same = next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+        word = max(first.rfind(sign, 0, same) for sign in " (") + 1
+        part = max(len(head), word if same - word < most // 2 else same)
+        rests = shortened((text[part:] for text in members), max(most - len(head) - 1, 8))
+        found |= {text: f"{head}…{rests[text[part:]]}" for text in members}
+    return found
+
+
+def shown_values(texts: Iterable[str]) -> dict[str, str]:
+    """Return what to say of each value of one key: of lists of layers and schedules what differs in them."""
+    return {text: _cell(parts) for text, parts in _parts_of_texts(dict.fromkeys(texts)).items()}
+
+
 def _parts_of_texts(texts: Mapping[str, None]) -> dict[str, _Parts]:
-    """Return what to say of each value of a key: of lists of layers what differs in them, of others all."""
+    """Return what to say of each value of a key: of lists of layers and schedules what differs in them, of others
+    all."""
     whole = {text: [("", shown_value(text))] for text in texts}
-    if not any(text.startswith("[") and "{" in text for text in texts):
+    if not any(text.startswith(("[", "{")) and "{" in text for text in texts):
         return whole
-    try:
-        values = [parse_values(f"value: {text}", "a value")["value"] for text in texts]
+    try:  # what Hydra writes has no space after a colon, which YAML needs
+        spaced = [re.sub(r":(?=\S)", ": ", text) for text in texts]
+        values = [parse_values(f"value: {text}", "a value")["value"] for text in spaced]
     except (InputError, KeyError):  # anybody could have written it
         return whole
-    if not all(isinstance(value, list) for value in values):
-        return whole
-    if len(values) == 1:
+    if len(values) == 1 and isinstance(values[0], list):
         return {text: [("", " ".join(map(_text, values[0])))] for text in texts}
+    if len(values) == 1 or len({type(value) for value in values}) > 1:  # a number or a schedule
+        composed = [text for text, value in zip(texts, values, strict=True) if isinstance(value, list | dict)]
+        shown = _texts([value for value in values if isinstance(value, list | dict)])
+        return whole | {text: [("", one)] for text, one in zip(composed, shown, strict=True)}
     return dict(zip(texts, _differing_parts(values), strict=True))
 
 
 def _differing_parts(values: Sequence[Any]) -> list[_Parts]:
     """Return, for each of several values, what differs from the others."""
-    if all(isinstance(value, dict) for value in values) and len({tuple(value) for value in values}) == 1:
-        return _joined([(f".{key}", [value[key] for value in values]) for key in values[0]])
+    if all(isinstance(value, dict) for value in values) and (
+        len({tuple(value) for value in values}) == 1 or any(len(value) > 1 for value in values)
+    ):  # layers of one name, or arguments, which not all need to have
+        return _joined([(f".{key}", [value.get(key, "") for value in values]) for key in dict.fromkeys(chain(*values))])
     if all(isinstance(value, list) for value in values) and any(isinstance(one, dict) for one in chain(*values)):
         shortest = min(map(len, values))
         start = next((i for i in range(shortest) if _differ([one[i] for one in values])), shortest)
@@ -149,8 +184,9 @@ def _differing_parts(values: Sequence[Any]) -> list[_Parts]:
         rests = [value[start : len(value) - end] for value in values]
         if len(set(map(len, rests))) == 1:
             return _joined([("", items) for items in zip(*rests, strict=True)])
-        return [[("", " ".join(["…"] * (start > 0) + [*map(_text, rest)] + ["…"] * (end > 0)))] for rest in rests]
-    return [[("", _text(value))] for value in values]
+        texts = [text.removeprefix("[").removesuffix("]") for text in _texts(rests)]
+        return [[("", " ".join(["…"] * (start > 0) + [text] * bool(text) + ["…"] * (end > 0)))] for text in texts]
+    return [[("", text)] for text in _texts(values)]
 
 
 def _joined(places: Sequence[tuple[str, Sequence[Any]]]) -> list[_Parts]:
@@ -159,12 +195,58 @@ def _joined(places: Sequence[tuple[str, Sequence[Any]]]) -> list[_Parts]:
     for path, values in places:
         if _differ(values):
             for parts, more in zip(found, _differing_parts(values), strict=True):
-                parts += [(f"{path}{below}", text) for below, text in more]
+                parts += [(f"{path}{below}", text) for below, text in more if text]
     return found
 
 
 def _differ(values: Sequence[Any]) -> bool:
     return any(show(value) != show(values[0]) for value in values)
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Return values as text; if one is long, of layers that have the same names only the arguments that differ.
+
+    >>> dense = [[{"Dense": {"units": units, "activation": "relu"}}, {"Dropout": {"rate": 0.1}}] for units in (16, 32)]
+    >>> _texts([*dense, [{"Conv2D": {"filters": 8}}]])
+    ['[Dense(units=16) Dropout]', '[Dense(units=32) Dropout]', '[Conv2D]']
+    """
+    found = list(map(_text, values))
+    if max(map(len, found), default=0) <= _WHOLE:
+        return found
+    alike: dict[str, list[int]] = {}
+    for place, value in enumerate(values):
+        alike.setdefault(_names(value), []).append(place)
+    for places in alike.values():
+        for place, text in zip(places, _outlines([values[place] for place in places]), strict=True):
+            found[place] = text
+    return found
+
+
+def _names(value: Any) -> str:
+    """Return the names of layers, without arguments."""
+    if isinstance(value, list):
+        return f"[{' '.join(map(_names, value))}]"
+    if isinstance(value, dict) and len(value) == 1:
+        [(name, arguments)] = value.items()
+        return f"{name}{_names(arguments)}" if isinstance(arguments, list) else str(name)
+    return show(value)
+
+
+def _outlines(values: Sequence[Any]) -> list[str]:
+    """Return the names of layers, which all values share, with the arguments that differ."""
+    if isinstance(values[0], list):
+        columns = [_outlines(column) for column in zip(*values, strict=True)]
+        return [f"[{' '.join(row)}]" for row in zip(*columns, strict=True)] if columns else ["[]"] * len(values)
+    if not isinstance(values[0], dict) or not _differ(values):
+        return list(map(_names, values))
+    [name] = values[0]
+    inside = [value[name] for value in values]
+    if all(isinstance(one, list) for one in inside):
+        return [f"{name}{text}" for text in _outlines(inside)]
+    if all(isinstance(one, dict) for one in inside):
+        keys = [key for key in dict.fromkeys(chain(*inside)) if _differ([one.get(key) for one in inside])]
+        return [_text({name: {key: one[key] for key in keys if key in one}}) for one in inside]
+    return list(map(_text, values))
 
 
 def _text(value: Any) -> str:

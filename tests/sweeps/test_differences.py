@@ -75,12 +75,22 @@ def test_names_are_as_short_as_they_can_be() -> None:
             ("[{Residual: [{Conv2D: {filters: 8}}, ReLU]}]", "[{Residual: [{Conv2D: {filters: 16}}, ReLU]}]"),
             ["layers.Residual.Conv2D.filters=8", "layers.Residual.Conv2D.filters=16"],
         ),
+        (
+            ("[Flatten,{Dense:{units:8}}]", "[Flatten,{Dense:{units:16,activation:relu}}]"),
+            ["layers.Dense.units=8", "layers.Dense.units=16 layers.Dense.activation=relu"],
+        ),
+        (
+            ("0.01", "{CosineDecay:{decay_steps:9}}", "{CosineDecay:{decay_steps:8}}"),
+            ["layers=0.01", "layers=CosineDecay(decay_steps=9)", "layers=CosineDecay(decay_steps=8)"],
+        ),
         (("[16]", "[128, 64]"), ["layers=[16]", "layers=[128, 64]"]),
         (("[{Dense: &a {x: *a}}]", "[{Dense: 1}"), ["layers=[{Dense: &a {x: *a}}]", "layers=[{Dense: 1}"]),
-        (("1", "[" * 3000 + "{"), ["layers=1", "layers=" + "[" * 102 + "…"]),
+        (("1", "[" * 3000 + "{"), ["layers=1", "layers=" + "[" * 3000 + "{"]),
     ],
 )
-def test_of_lists_of_layers_what_differs_in_them_is_said(values: tuple[str, str], shown: list[str]) -> None:
+def test_of_lists_of_layers_and_schedules_what_differs_in_them_is_said(
+    values: tuple[str, str], shown: list[str]
+) -> None:
     assert said(*values) == shown
     column = find_differences([{"model.layers": value} for value in values], [], 200)
     assert column.cell({"model.layers": values[0]}, "model.layers") == shown[0].removeprefix("layers").lstrip(".=")
@@ -97,3 +107,9 @@ def test_a_list_of_layers_that_only_one_run_has_is_said_as_a_whole() -> None:
 def test_a_job_that_was_refused_says_what_was_typed() -> None:
     differences = find_differences([MLP, LINEAR], [], width=30)
     assert differences.also({"model.hidden": "[1,"}) == "hidden=[1,"
+
+
+def test_a_schedule_that_only_one_run_has_is_said_as_a_whole() -> None:
+    for value, shown in (("{CosineDecay: {decay_steps: 9}}", "CosineDecay(decay_steps=9)"), ("{}", "{}")):
+        run = {"optimizer.learning_rate": value}
+        assert find_differences([run, {"seed": "0"}], [], 0).label(run) == f"learning_rate={shown}"
