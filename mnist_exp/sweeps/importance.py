@@ -1,0 +1,148 @@
+"""Which of the keys that vary matter: how much of the variance of the objective each explains."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from mnist_exp.errors import printable
+from mnist_exp.tracking.job import Job, short_names
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_FEWEST = 8  # jobs from which a forest is grown
+_FOLDS, _TREES = 4, 50
+_NAMED = 3  # keys in the sentence
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much of the variance of an objective is explained.
+
+    `shares`: by each key that varies, largest first, from 0 to 1. `rest`: what the remainder to 1 is, in words.
+    """
+
+    shares: Mapping[str, float]
+    rest: str
+
+
+def importance(jobs: Sequence[Job]) -> Importance | None:
+    """Return the share of the objective's variance that each key explains; `seed` is chance, and no key.
+
+    Of a full grid, in which each combination has as many jobs, it is the main effect, as in an analysis of variance:
+    the sum over the jobs of (mean of the jobs with the same value - mean of all)^2, divided by the sum of
+    (objective - mean of all)^2. That is exact for these jobs, and for no others: of n jobs that differ by chance alone,
+    a key of k values explains (k - 1) / (n - 1) on average. What two keys do together only is in the remainder.
+
+    Of a search or a grid with gaps, a random forest learns the objective from three quarters of the jobs and predicts
+    the last quarter, in turn (L. Breiman, Random Forests, 2001). What all keys explain is 1 - the squared errors / the
+    sum of squares; each key has its part of it by how much the errors grow once its values are shuffled. There,
+    interactions count for each key that has a part in them; of keys that vary together, each may get the credit of the
+    other; and a search that looked closely at good values says less about the others. With few jobs the forest learns
+    little, so that the remainder is large.
+
+    Args:
+        jobs: that came to their end, in any order, with the same keys in `values`.
+
+    Returns:
+        None if fewer than two keys vary, all objectives are the same, or a forest has fewer than 8 jobs or predicts no
+        better than their mean.
+    """
+    measured = sorted((tuple(sorted(job.values.items())), job.objective) for job in jobs if job.objective is not None)
+    columns: dict[str, list[str]] = {}
+    for key in sorted({key for values, _ in measured for key, _ in values} - {"seed"}):
+        columns[key] = [dict(values).get(key, "") for values, _ in measured]
+    columns = {key: texts for key, texts in columns.items() if len(set(texts)) > 1}
+    objectives = [objective for _, objective in measured]
+    if len(columns) < 2 or math.isclose(min(objectives), max(objectives), rel_tol=1e-12):
+        return None
+    if _is_full_grid(columns):
+        shares, rest = _main_effects(columns, objectives), "interactions and chance"
+    elif len(objectives) >= _FEWEST:
+        shares, rest = _by_forest(columns, objectives), "unexplained by a random forest"
+    else:
+        return None
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    return Importance(dict(ordered), rest) if shares else None
+
+
+def as_sentence(found: Importance, objective: str) -> str:
+    """Return what matters most, in a line.
+
+    >>> as_sentence(Importance({"model.hidden": 0.81, "optimizer.learning_rate": 0.121}, "chance"), "val_loss")
+    'Of the variance of val_loss, hidden explains 81 %, learning_rate 12 %; the rest is chance.'
+    """
+    names = short_names(found.shares)
+    (first, largest), *others = list(found.shares.items())[:_NAMED]
+    told = [f"{names[first]} explains {largest:.0%}", *(f"{names[key]} {share:.0%}" for key, share in others)]
+    if left := list(found.shares.values())[_NAMED:]:
+        told.append(f"{len(left)} other{'s' * (len(left) > 1)} {sum(left):.0%}")
+    text = f"Of the variance of {objective}, {', '.join(told)}; the rest is {found.rest}."
+    return printable(text.replace("%", " %"))
+
+
+def as_numbers(texts: Sequence[str]) -> list[float] | None:
+    """Return the numbers that texts say; None if one says none, or one that is not finite."""
+    try:
+        numbers = [float(text) for text in texts]
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def spans_decades(numbers: Sequence[float]) -> bool:
+    """Return whether numbers are so far apart that their logarithms say more."""
+    return min(numbers) > 0 and max(numbers) / min(numbers) >= 20
+
+
+def _is_full_grid(columns: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether each combination of the values is there, all of them equally often."""
+    counts = Counter(zip(*columns.values(), strict=True))
+    return len(set(counts.values())) == 1 and len(counts) == math.prod(len(set(texts)) for texts in columns.values())
+
+
+def _main_effects(columns: Mapping[str, Sequence[str]], objectives: Sequence[float]) -> dict[str, float]:
+    mean = fmean(objectives)
+    total = sum((objective - mean) ** 2 for objective in objectives)
+    shares = {}
+    for key, texts in columns.items():
+        groups: dict[str, list[float]] = {}
+        for text, objective in zip(texts, objectives, strict=True):
+            groups.setdefault(text, []).append(objective)
+        shares[key] = sum(len(group) * (fmean(group) - mean) ** 2 for group in groups.values()) / total
+    return shares
+
+
+def _by_forest(columns: Mapping[str, Sequence[str]], objectives: Sequence[float]) -> dict[str, float]:
+    """Return the share of each key; nothing, if the forest predicts no better than the mean."""
+    import numpy as np
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
+    from sklearn.model_selection import KFold
+
+    x, y = np.column_stack([_coded(texts) for texts in columns.values()]), np.asarray(objectives)
+    errors, growth = 0.0, np.zeros(len(columns))
+    for train, test in KFold(_FOLDS, shuffle=True, random_state=0).split(x):
+        forest = RandomForestRegressor(_TREES, random_state=0).fit(x[train], y[train])
+        errors += float(((forest.predict(x[test]) - y[test]) ** 2).sum())
+        shuffled = permutation_importance(forest, x[test], y[test], scoring="neg_mean_squared_error", random_state=0)
+        growth += len(test) * np.maximum(shuffled.importances_mean, 0)
+    explained = 1 - errors / float(((y - y.mean()) ** 2).sum())
+    if explained <= 0 or not growth.any():
+        return {}
+    return dict(zip(columns, (explained * growth / growth.sum()).tolist(), strict=True))
+
+
+def _coded(texts: Sequence[str]) -> "npt.NDArray[np.float64]":
+    """Return numbers as they are, or their logarithms; of words, the place of each in the alphabet."""
+    import numpy as np
+
+    numbers = as_numbers(texts)
+    if numbers is None:
+        words = sorted(set(texts))
+        return np.array([words.index(text) for text in texts], np.float64)
+    return np.log(numbers) if spans_decades(numbers) else np.asarray(numbers)
