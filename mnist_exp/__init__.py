@@ -1,6 +1,6 @@
 """mnist_exp: experiments on images, configured with Hydra, trained with Keras, recorded in MLflow.
 
-`from mnist_exp import run` trains from a notebook or a program what `python -m mnist_exp` trains from a shell.
+`run`, `sweep` and `runs` do from a notebook or a program what the commands do in a shell.
 """
 
 import os
@@ -17,6 +17,7 @@ import gc
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import TypeVar
@@ -24,16 +25,18 @@ from typing import TypeVar
 __version__ = "0.1.0"
 
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Result
+from mnist_exp.experiment import Result, Runs, SweepResult
 
-__all__ = ["InputError", "Result", "dataset", "model", "run"]
+__all__ = ["InputError", "Result", "Runs", "SweepResult", "dataset", "model", "run", "runs", "sweep"]
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
 _one_at_a_time = RLock()  # Keras and its backend hold state of a whole process, such as the names of layers
 
 
-def run(*overrides: str | Mapping[str, object], config_dir: str | Path | None = None) -> Result:
+def run(
+    *overrides: str | Mapping[str, object], config_dir: str | Path | None = None, verbose: bool | int = True
+) -> Result:
     """Run one experiment, as `python -m mnist_exp OVERRIDES` does; calls from several threads wait for each other.
 
     The random state of Python and NumPy, and the environment, are afterwards what they were.
@@ -41,6 +44,7 @@ def run(*overrides: str | Mapping[str, object], config_dir: str | Path | None = 
     Args:
         overrides: such as `"model.hidden=64"`, `"experiment=convnet"` or `{"model.hidden": 64}`.
         config_dir: a folder with presets of one's own, as with `--config-dir`.
+        verbose: whether to show progress and scores; 0 or False for nothing.
 
     Raises:
         InputError: a ValueError that names the key, its value, and what would be right.
@@ -54,7 +58,49 @@ def run(*overrides: str | Mapping[str, object], config_dir: str | Path | None = 
         if experiment.config.resume:
             raise InputError("resume=true: is for the command line; run() always runs, to return what it trained")
         gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
-        return run_experiment(experiment)
+        return run_experiment(replace(experiment, verbose=bool(verbose)))
+
+
+def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None = None) -> SweepResult:
+    """Run every combination of the listed values, as `python -m mnist_exp -m OVERRIDES` does, and rank them.
+
+    A job that fails is recorded as FAILED, and does not stop the others.
+
+    Args:
+        overrides: such as `"model.hidden=16,32"`, `"seed=range(5)"` or `"sweep=race"`.
+        config_dir: as for `run`.
+
+    Raises:
+        InputError: a ValueError that names the key, its value, and what would be right.
+    """
+    from mnist_exp.config.command_line import run_sweep
+    from mnist_exp.config.overrides import as_typed
+    from mnist_exp.sweeps.best_rows import best_rows
+    from mnist_exp.sweeps.sweep import start
+
+    results: list[SweepResult] = []
+    with _one_at_a_time, _left_as_it_was():
+        typed = [text for given in overrides for text in as_typed(given)]
+        run_sweep(typed, config_dir, lambda sweep: start(sweep, results.append), best_rows)
+    return results[0]
+
+
+def runs(condition: str = "", *overrides: str | Mapping[str, object], last: int | None = None) -> Runs:
+    """Return runs of the past, ranked, as `python -m mnist_exp.compare --filter CONDITION OVERRIDES` shows them.
+
+    Args:
+        condition: in MLflow's search syntax, such as `"metrics.test_accuracy > 0.9"`; by default, all runs.
+        overrides: where runs are, such as `"tracking.experiment=digits"`.
+        last: how many, the newest; None for all.
+
+    Raises:
+        InputError: if there is no such store or experiment, no run fulfils the condition, or MLflow refuses it.
+    """
+    from mnist_exp.compare import past_runs
+    from mnist_exp.config.overrides import as_typed
+
+    with _one_at_a_time:
+        return past_runs(condition, [text for given in overrides for text in as_typed(given)], last)
 
 
 def model(function: _Function) -> _Function:

@@ -10,7 +10,7 @@ from mnist_exp.commands import exit_on_errors
 from mnist_exp.config.command_line import StartedSweep, command_line
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import printable
-from mnist_exp.experiment import BestRows, Experiment, Sweep
+from mnist_exp.experiment import BestRows, Experiment, Sweep, SweepResult
 
 
 def main() -> None:
@@ -43,7 +43,14 @@ def _run(experiment: Experiment) -> None:
 def _sweep(sweep: Sweep) -> AbstractContextManager[StartedSweep]:
     from mnist_exp.sweeps.sweep import start
 
-    return start(sweep)
+    return start(sweep, _exit_on_unfinished)
+
+
+def _exit_on_unfinished(result: SweepResult) -> None:
+    if result.unfinished:
+        raise SystemExit(
+            f"{result.unfinished} of {result.jobs} jobs did not finish; the same command with resume=true retries them"
+        )
 
 
 def _best_rows(config: Config, sweep: str, top: int) -> BestRows:

@@ -3,14 +3,16 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import Override
+from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Runs
 from mnist_exp.tracking.job import short_ids
 from mnist_exp.tracking.tracker import stored
 
@@ -28,7 +30,7 @@ _EXAMPLES = """\
 """
 
 _FORMATS = ("table", "csv", "json", "markdown", "latex")
-_CURVES = 200  # the most that are drawn
+_CURVES = 200  # runs, from which on no row is drawn
 _NAMED = 6  # the most that are named of those that are left out
 _USED = ("tracking", "tracking.uri", "tracking.experiment")
 
@@ -89,45 +91,30 @@ def compare(
         InputError: if there is no such store or run, MLflow refuses the condition or order, no run fulfils it, or an
             override is not used.
     """
-    for text in overrides:
-        if Override.of(text).key not in _USED:
-            raise InputError(
-                f"{text}: is not used here; tracking.uri and tracking.experiment say where runs are, --filter which: "
-                "see --help"
-            )
-        if ids and Override.of(text).key == "tracking.experiment":
-            raise InputError(f"{text}: is not used with ids, which are looked up in all experiments; leave it out")
-    tracking = stored(compose(overrides).config.tracking)
-    if last is not None and last < 1:
-        raise InputError(f"--last {last}: must be a whole number, at least 1")
+    tracking = _where_runs_are(ids, overrides, last)
     if plot is not None:
         commands.check_plot(plot)
     from mnist_exp.sweeps.comparison import as_text, newest_of_each, ranked_groups
+    from mnist_exp.sweeps.curves import curve_of
     from mnist_exp.tracking import store
     from mnist_exp.tracking.reading import curve
 
     with store.store_errors(tracking.uri):
         client = store.connect_existing(tracking.uri)
-        with _refusals_explained(condition, sort):
-            if ids:
-                found = _named_runs(client, tracking.uri, ids, condition, sort)
-            else:
-                found = _runs_of_experiment(client, tracking.experiment, condition, sort, last)
-        newest = sorted(found, key=lambda run: run.info.start_time, reverse=True)[:last]
-        wanted = {run.info.run_id for run in newest}
-        found = newest if sort is None else [run for run in found if run.info.run_id in wanted]
-        if not found:
-            where = " ".join(ids) or f"tracking.experiment={tracking.experiment}"
-            raise InputError(f"{where}: has no such run; --help shows how to filter")
+        found = _find_runs(client, tracking, ids, condition, sort, last)
         runs = newest_of_each(found)
         kept = {run.info.run_id for run in runs}
         groups = ranked_groups(runs, sort)
-        labels = {run_id: label for group in groups for run_id, label in group.labels.items()}
+        rows = [row for group in groups for row in group.rows]
         metrics = {group.metric for group in groups}
         metric = metrics.pop() if len(metrics) == 1 else "val_loss"
-        curves: dict[str, list[float]] = {}
+        curves = []
         if plot is not None:
-            curves = {label: curve(client, run_id, metric) for run_id, label in islice(labels.items(), _CURVES)}
+            above = accumulate((len(ids) for _, _, ids in rows), initial=0)  # runs, in the rows before
+            drawn = [row for row, count in zip(rows, above, strict=False) if count < _CURVES]
+            curves = [
+                curve_of(place, label, [curve(client, one, metric) for one in ids]) for place, label, ids in drawn
+            ]
     print(as_text(groups, form))
     beside = sys.stdout if form == "table" else sys.stderr
     if form in {"csv", "json"}:
@@ -139,10 +126,60 @@ def compare(
             f"Left out, since a newer run has the same configuration and code: {len(repeated)} ({named})", file=beside
         )
     if plot is not None and curves:
-        from mnist_exp import figures
+        from mnist_exp.figures import write
+        from mnist_exp.sweeps.figures import validation_curves
 
-        figures.write(figures.validation_curves(curves, metric), plot)
-        print(f"Curves in {plot}" + (f", of the first {_CURVES}" if len(labels) > _CURVES else ""), file=beside)
+        write(validation_curves(curves, metric), plot)
+        left_out = f", of the first {len(curves)} rows" if len(curves) < len(rows) else ""
+        print(f"Curves in {plot}{left_out}", file=beside)
+
+
+def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Runs:
+    """Return the runs of an experiment as `compare` ranks them; the arguments and errors are its own."""
+    tracking = _where_runs_are((), overrides, last)
+    from mnist_exp.sweeps.comparison import newest_of_each, ranked_groups
+    from mnist_exp.tracking import store
+
+    with store.store_errors(tracking.uri):
+        client = store.connect_existing(tracking.uri)
+        groups = ranked_groups(newest_of_each(_find_runs(client, tracking, (), condition, None, last)), None)
+    records = [record for group in groups for record in group.records]
+    return Runs(records, "\n".join(group.verdict for group in groups if group.verdict))
+
+
+def _where_runs_are(ids: Sequence[str], overrides: Sequence[str], last: int | None) -> MLflowTracking:
+    for text in overrides:
+        if Override.of(text).key not in _USED:
+            raise InputError(
+                f"{text}: is not used here; tracking.uri and tracking.experiment say where runs are, --filter which: "
+                "see --help"
+            )
+        if ids and Override.of(text).key == "tracking.experiment":
+            raise InputError(f"{text}: is not used with ids, which are looked up in all experiments; leave it out")
+    if last is not None and last < 1:
+        raise InputError(f"--last {last}: must be a whole number, at least 1")
+    return stored(compose(overrides).config.tracking)
+
+
+def _find_runs(
+    client: "MlflowClient",
+    tracking: MLflowTracking,
+    ids: Sequence[str],
+    condition: str,
+    sort: str | None,
+    last: int | None,
+) -> list["Run"]:
+    with _refusals_explained(condition, sort):
+        if ids:
+            found = _named_runs(client, tracking.uri, ids, condition, sort)
+        else:
+            found = _runs_of_experiment(client, tracking.experiment, condition, sort, last)
+    newest = sorted(found, key=lambda run: run.info.start_time, reverse=True)[:last]
+    if not newest:
+        where = " ".join(ids) or f"tracking.experiment={tracking.experiment}"
+        raise InputError(f"{where}: has no such run; --help shows how to filter")
+    wanted = {run.info.run_id for run in newest}
+    return newest if sort is None else [run for run in found if run.info.run_id in wanted]
 
 
 def _runs_of_experiment(

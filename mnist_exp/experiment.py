@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import count, islice
@@ -13,6 +14,7 @@ from mnist_exp.config.schema import Config
 
 if TYPE_CHECKING:
     import keras
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Child:
 class Experiment:
     """A configuration, what was typed to get it (`tracking` and `hydra` aside), and the folder for its files.
 
-    `child`: of a sweep's job. `repeats`: the id of the run that it repeats, if it does.
+    `child`: of a sweep's job. `repeats`: the id of the run that it repeats, if it does. `verbose`: whether it may
+    print; a sweep's job does not.
     """
 
     config: Config
@@ -35,6 +38,12 @@ class Experiment:
     output: Path
     child: Child | None = None
     repeats: str | None = None
+    verbose: bool = True
+
+    @property
+    def prints(self) -> bool:
+        """Whether its progress and scores go to the terminal."""
+        return self.verbose and self.child is None
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,42 @@ class Result:
     run_id: str | None
     config: Config
     output: Path
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs as a ranking has them.
+
+    `records`: one a run, best first, with its row's place, what varies, objective, scores, status and id. `verdict`:
+    which rows can be told from the first, a sentence a ranking; empty with a single row.
+    """
+
+    records: Sequence[Mapping[str, object]]
+    verdict: str
+
+    def frame(self) -> "pandas.DataFrame":
+        """Return the records as a table, one row a run; what varies is a number where all its values are numbers."""
+        import pandas
+
+        frame = pandas.DataFrame.from_records(list(self.records))
+        for name in frame.columns.difference(["run_id", "status", "reason"]):
+            with suppress(ValueError, TypeError):  # not a number in each row
+                frame[name] = pandas.to_numeric(frame[name])
+        return frame
+
+
+@dataclass(frozen=True)
+class SweepResult(Runs):
+    """What a sweep gives.
+
+    `run_id`: of the parent run, None with `tracking=none`. `output`: the folder with the ranking, the figures, and the
+    jobs' folders. `unfinished`: how many of `jobs` did not come to their end.
+    """
+
+    run_id: str | None
+    output: Path
+    jobs: int
+    unfinished: int
 
 
 @dataclass(frozen=True)
@@ -101,20 +146,29 @@ class Sweep:
     """Several jobs, as typed and as a preset has it.
 
     `overrides`: typed, `tracking` and `hydra` aside. `swept`: the values of each key that varies. `jobs`: their number;
-    of a race, in its first round. `config`: the first job's. `watches_test_set`: whether any job does.
-    `folder`: for the sweep's own files, the jobs' folders in it. `sweeper`, `launcher`: Hydra's settings of them.
-    `race`: None for all other sweeps.
+    of a race, in its first round. `configs`: the first job's, then one for each other value. `folder`: for the sweep's
+    own files, the jobs' folders in it. `sweeper`, `launcher`: Hydra's settings of them. `race`: None for all other
+    sweeps.
     """
 
     overrides: tuple[str, ...]
     swept: dict[str, str]
     jobs: int
-    config: Config
-    watches_test_set: bool
+    configs: Sequence[Config]
     folder: Path
     sweeper: dict[str, Any]
     launcher: dict[str, Any]
     race: RacePlan | None
+
+    @property
+    def config(self) -> Config:
+        """The first job's."""
+        return self.configs[0]
+
+    @property
+    def watches_test_set(self) -> bool:
+        """Whether any job does."""
+        return any(config.dataset.validation == "test" for config in self.configs)
 
 
 # Parts of a configuration that cannot change a result: where a run is recorded, whether it may be skipped or stopped

@@ -21,7 +21,6 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says onc
 
 # Of the figures that each run draws; a constrained layout, which finds its own, draws twice.
 MARGINS = {"right": 0.98, "bottom": 0.12, "top": 0.91, "wspace": 0.18}
-_NAMED = 10  # curves in colour, as many as there are colours
 _TRAINING, VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 
 
@@ -70,35 +69,6 @@ def epoch_ticks(axes: Axes, epochs: int) -> None:
     round_ones = MaxNLocator(10, integer=True).tick_values(1, epochs)
     axes.set_xticks(range(1, epochs + 1) if epochs <= 20 else [1, *(one for one in round_ones if 1 < one <= epochs)])
     axes.tick_params("x", labelsize=8 if epochs > 12 else 10)
-
-
-def validation_curves(curves: Mapping[str, Sequence[float]], metric: str) -> Figure:
-    """Draw a metric over epochs, a line a job; the first ten in colour and named, all others grey.
-
-    Args:
-        curves: by the job's name, best first, one value an epoch.
-        metric: the metric's name.
-    """
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes: Axes = figure.subplots()
-    for index, (name, values) in reversed(list(enumerate(curves.items()))):
-        named = index < _NAMED
-        axes.plot(
-            range(1, len(values) + 1),
-            values,
-            color=f"C{index}" if named else "lightgrey",
-            label=plain(name) if named else None,
-            linewidth=1.5 if named else 0.8,
-            marker="o" if len(values) == 1 else None,
-        )
-    others = f", the best {_NAMED} named" if len(curves) > _NAMED else ""
-    shown = plain(metric)  # which a store may say
-    axes.set(title=f"{shown} of {len(curves)} jobs{others}", xlabel="epoch", ylabel=shown)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.4)
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
-    return figure
 
 
 def plain(text: str) -> str:

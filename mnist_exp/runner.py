@@ -55,7 +55,7 @@ def run_together(
     Raises:
         InputError: as `run_experiment` does, for what none of them can do.
     """
-    config, alone = experiments[0].config, experiments[0].child is None
+    config, prints = experiments[0].config, experiments[0].prints
     choose_backend(config.backend)
     code_file.use(config.code)
     with package_logs(), ExitStack() as opened:
@@ -67,7 +67,7 @@ def run_together(
         log.info("%s: %d training images, digest %s", data.name, len(data.x_train), data.digest)
         if len(runs) > 1:
             log.info("trained as one program with %d others", len(runs) - 1)
-        if alone and sys.stdout.isatty():
+        if prints and sys.stdout.isatty():
             started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
             print(f"{printable(data.name)}: {len(data.x_train)} training images; starting {started}")
 
@@ -90,7 +90,7 @@ def run_together(
                 outcomes.append(error)
             else:
                 outcomes.append(result)
-                if alone and isinstance(one, Trained):
+                if prints and isinstance(one, Trained):
                     _print_summary(one, config, run)
     return outcomes
 

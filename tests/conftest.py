@@ -200,11 +200,11 @@ def sweep_in(folder: Path, experiment: str = "mnist_exp") -> tuple[Run, list[Run
 
 
 def artifacts(client: MlflowClient, run_id: str, folder: str | None = None) -> set[str]:
-    """The paths of all artifacts of a run."""
-    found = set()
+    """The paths of all artifacts of a run, but for what a checkout has that was changed."""
+    found: set[str] = set()
     for item in client.list_artifacts(run_id, folder):
         found |= artifacts(client, run_id, item.path) if item.is_dir else {item.path}
-    return found
+    return found - {"code.patch"}
 
 
 def store(folder: Path) -> MlflowClient:

@@ -105,3 +105,13 @@ def test_the_link_that_a_sweep_prints_opens_it(page: "Page", address: str, sweep
     page.goto(f"{address}{link}")
     page.get_by_role("heading", name=str(parent.info.run_name)).first.wait_for()
     page.get_by_text(parent.info.run_id).first.wait_for()
+
+
+def test_the_page_of_a_sweep_shows_what_its_ranking_decides(sweep_folder: Path, address: str, page: "Page") -> None:
+    parent, _ = sweep_in(sweep_folder)
+    page.goto(f"{address}/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}")
+    page.get_by_role("heading", name="Ranking of the jobs").wait_for()
+    assert page.get_by_text("A single run may be better or worse by chance").first.is_visible()
+    assert page.get_by_text("model.kind", exact=True).first.is_visible()
+    page.get_by_text("Show more").first.click()
+    page.get_by_role("cell", name="sigmoid").first.wait_for()

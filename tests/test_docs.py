@@ -4,7 +4,8 @@ In a block of `console`, a line that starts with `$ ` is a command, and what fol
 anything, a number with two decimals or more may be off by 0.02, and durations, among them numbers with one decimal, may
 be any. A command that fails must be shown with its message. A block of `bash` or `python` runs and succeeds; one of
 `yaml` or `python` with the name of a file beside it is written to that file. A page is read from top to bottom in one
-folder that has `docs/` in it, like a checkout. RUN_ID is the last run that the page has printed.
+folder that has `docs/` in it, like a checkout. RUN_ID is the last run that the page has printed, SWEEP_ID the last
+sweep.
 """
 
 import os
@@ -133,8 +134,9 @@ class Reader:
             file.write_text(command.text)
             return
         text = shortened("\n".join(line for line in command.text.splitlines() if runs_here(line)))
-        if "RUN_ID" in text:
-            text = text.replace("RUN_ID", self.last_run())
+        for kind in ("Run", "Sweep"):
+            if (name := f"{kind.upper()}_ID") in text:
+                text = text.replace(name, self.last(kind))
         if text.startswith(SERVERS):
             self.serve(text)
             return
@@ -161,9 +163,9 @@ class Reader:
         lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x08", "", printed.decode()).replace("\r\n", "\n").split("\n")
         return process.wait(), "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
-    def last_run(self) -> str:
-        """Return the id of the last run that was printed."""
-        return str(re.findall(r"^Run ([0-9a-f]{32}) in", self.printed, re.MULTILINE)[-1])
+    def last(self, kind: str) -> str:
+        """Return the id of the last run or sweep that was printed."""
+        return str(re.findall(rf"^{kind} ([0-9a-f]{{32}}) in", self.printed, re.MULTILINE)[-1])
 
     def serve(self, text: str) -> None:
         """Start a server, and wait until it answers."""

@@ -31,6 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named.parent.mkdir(parents=True)
     shutil.copy(result.output / "model.keras", named)
     shutil.copy(folder / "mlflow.db", folder / "other.db")
+    [of_sweep] = folder.glob("multirun/*/*/report.json")
+    shutil.copytree(of_sweep.parent, folder / "multirun/2026-01-31/12-00-00-000000")
     (folder / "scans").mkdir()
     for name in ("three.png", "four.jpg", "scans/one.png", "scans/two.png"):
         shutil.copy(PICTURE, folder / name)  # pictures are known by what they hold, whatever they are called
@@ -38,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["show", "compare", "predict", "rerun"])
+@pytest.mark.parametrize("name", ["show", "compare", "predict", "rerun", "report"])
 def test_the_examples_of_help_run_as_they_are_printed(folder: Path, name: str) -> None:
     _, examples = in_process("--help", cwd=folder, module=f"mnist_exp.{name}").stdout.split("examples:\n")
     sweep, _, _, run = (found.info.run_id for found in runs_in(folder)[:4])

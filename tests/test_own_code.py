@@ -32,11 +32,9 @@ def example(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_it_is_trained_swept_resumed_predicted_with_and_repeated(tmp_path: Path, example: Path, backend: str) -> None:
-    by = in_process if backend == "tensorflow" else command  # Keras has one backend a process
-    sweep = ("-m", *EXAMPLE, *QUICK, f"backend={backend}", "dataset.amount=0.1,0.3", "resume=true")
-    first = by(*sweep, cwd=tmp_path)
+def test_it_is_trained_swept_resumed_predicted_with_and_repeated(tmp_path: Path, example: Path) -> None:
+    sweep = ("-m", *EXAMPLE, *QUICK, "dataset.amount=0.1,0.3", "resume=true")
+    first = in_process(*sweep, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     parent, jobs = sweep_in(tmp_path)
     best = parent.data.tags["mnist_exp.best_run"]
@@ -44,31 +42,47 @@ def test_it_is_trained_swept_resumed_predicted_with_and_repeated(tmp_path: Path,
         assert one.info.status == "FINISHED"
         assert one.data.tags["mnist_exp.own_code"] == read_code(str(example)).label
         assert "code/mine.py" in artifacts(store(tmp_path), one.info.run_id)
-    assert "2 of them finished before" in by(*sweep, cwd=tmp_path).stdout
+    assert "2 of them finished before" in in_process(*sweep, cwd=tmp_path).stdout
 
     (tmp_path / "seven.png").symlink_to(GUIDE.with_name("seven.png"))
-    refused = by(best, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
+    refused = in_process(best, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     assert refused.returncode == 1
     assert f"has layers of {read_code(str(example)).label}; name that file" in refused.stderr
-    predicted = by(best, "seven.png", "--code", "mine.py", cwd=tmp_path, module="mnist_exp.predict")
+    predicted = in_process(best, "seven.png", "--code", "mine.py", cwd=tmp_path, module="mnist_exp.predict")
     assert re.match(r"seven\.png  \d  0\.\d{3}\n", predicted.stdout), predicted.stderr
 
-    refused = by(best, cwd=tmp_path, module="mnist_exp.rerun")
+    refused = in_process(best, cwd=tmp_path, module="mnist_exp.rerun")
     assert refused.returncode == 1
     assert "the run was trained with mine.py" in refused.stderr
-    repeated = by(best, "code=mine.py", cwd=tmp_path, module="mnist_exp.rerun")
+    repeated = in_process(best, "code=mine.py", cwd=tmp_path, module="mnist_exp.rerun")
     assert repeated.returncode == 0, repeated.stderr
     assert f"Identical to {best}" in repeated.stdout
 
     example.write_text(example.read_text().replace("power=0.7", "power=0.5"))
-    after = by(best, "code=mine.py", cwd=tmp_path, module="mnist_exp.rerun")
+    after = in_process(best, "code=mine.py", cwd=tmp_path, module="mnist_exp.rerun")
     assert after.returncode == 1
     assert re.search(r"own_code: mine\.py \w{12} then, mine\.py \w{12} now", after.stdout)
-    predicted = by(best, "seven.png", "--code", "mine.py", cwd=tmp_path, module="mnist_exp.predict")
+    predicted = in_process(best, "seven.png", "--code", "mine.py", cwd=tmp_path, module="mnist_exp.predict")
     assert "mine.py is not what the model was trained with" in predicted.stderr
-    edited = by(*sweep, cwd=tmp_path)
+    edited = in_process(*sweep, cwd=tmp_path)
     assert edited.returncode == 0, edited.stderr
     assert "finished before" not in edited.stdout
+
+
+@pytest.mark.slow
+def test_it_is_trained_resumed_predicted_with_and_repeated_on_jax(tmp_path: Path) -> None:
+    typed = (*EXAMPLE, *QUICK, "backend=jax")
+    done = command(*typed, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [trained] = runs_in(tmp_path)
+    assert "has finished this before" in command(*typed, "resume=true", cwd=tmp_path).stdout
+    (tmp_path / "seven.png").symlink_to(GUIDE.with_name("seven.png"))
+    read = (trained.info.run_id, "seven.png", "--code", "mine.py")
+    predicted = in_process(*read, cwd=tmp_path, module="mnist_exp.predict")
+    assert re.match(r"seven\.png  \d  0\.\d{3}\n", predicted.stdout), predicted.stderr
+    repeated = command(trained.info.run_id, "code=mine.py", cwd=tmp_path, module="mnist_exp.rerun")
+    assert repeated.returncode == 0, repeated.stderr
+    assert f"Identical to {trained.info.run_id}" in repeated.stdout
 
 
 def test_a_stack_of_jobs_gives_what_they_give_alone(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_the_wheel_has_its_licences_and_its_types(dist: Path) -> None:
         assert b"by-sa/3.0" in wheel.read(f"{info}/licenses/mnist_exp/data/README.md")
     assert "License-Expression: MIT AND CC-BY-SA-3.0\n" in metadata
     assert {"mnist_exp/py.typed", "mnist_exp/conf/config.yaml", "mnist_exp/data/README.md"} <= names
+    assert {f"mnist_exp/sweeps/page.{end}" for end in ("html", "css", "js")} <= names
     assert {name.partition("/")[0] for name in names} == {"mnist_exp", "hydra_plugins", info}
 
 

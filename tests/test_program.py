@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import mnist_exp
-from mnist_exp import InputError, Result, run
+from mnist_exp import InputError, Result, run, runs, sweep
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import as_typed
 
@@ -49,13 +49,16 @@ def test_a_hydra_program_can_call_run_and_stays_what_it_is(tmp_path: Path) -> No
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from mnist_exp import run
+from mnist_exp import run, sweep
 
 @hydra.main(config_path=".", config_name="config", version_base="1.3")
 def main(config):
     own = GlobalHydra.instance().hydra
     result = run({"model.hidden": config.size, "training.epochs": 1, "dataset.limit": 500}, "tracking=none")
     assert GlobalHydra.instance().hydra is own
+    swept = sweep({"model.hidden": config.size, "training.epochs": 1}, "seed=0,1", "dataset.limit=500", "tracking=none")
+    assert GlobalHydra.instance().hydra is own
+    print("SWEPT", len(swept.frame()), HydraConfig.get().overrides.task)
     print("HIDDEN", result.config.model.hidden, HydraConfig.get().overrides.task, config.size)
 
 if __name__ == "__main__":
@@ -64,7 +67,33 @@ if __name__ == "__main__":
         tmp_path,
     )
     assert done.returncode == 0, done.stderr
+    assert "SWEPT 2 ['size=8']" in done.stdout
     assert "HIDDEN 8 ['size=8'] 8" in done.stdout
+
+
+def test_a_sweep_and_what_a_store_has_are_data_frames(capfd: pytest.CaptureFixture[str]) -> None:
+    small = ("dataset.limit=500", "dataset.validation=200", "training.epochs=1")
+    result = sweep({"model.hidden": 4}, "optimizer=sgd", "optimizer.learning_rate=0.01,1e38", "seed=0,1", *small)
+    assert (result.jobs, result.unfinished) == (4, 2)
+    frame = result.frame()
+    assert list(frame["optimizer.learning_rate"]) == [0.01, 0.01, 1e38, 1e38]
+    assert list(frame["status"]) == ["FINISHED", "FINISHED", "FAILED", "FAILED"]
+    assert sorted(frame["seed"]) == [0, 0, 1, 1]
+    assert frame["val_accuracy"][0] >= frame["val_accuracy"][1]
+    capfd.readouterr()
+    alone = run({"model.hidden": 8}, *small, verbose=0)
+    assert capfd.readouterr() == ("", "")
+    past = runs("attributes.status = 'FINISHED'")
+    assert alone.run_id in set(past.frame()["run_id"])
+    assert len(past.frame()) == 3
+    assert list(past.frame()["model.hidden"]).count(4) == 2
+    again = sweep({"model.hidden": 4}, "seed=0,1", *small)
+    assert again.unfinished == 0
+    assert again.verdict == ""
+    with pytest.raises(InputError, match="seed=0,0: must list each value only once"):
+        sweep("seed=0,0")
+    with pytest.raises(InputError, match="no such experiment"):
+        runs("", {"tracking.experiment": "none"})
 
 
 def test_a_run_leaves_the_process_as_it_was() -> None:
@@ -82,6 +111,8 @@ def test_a_run_leaves_the_process_as_it_was() -> None:
 
     before = state()
     run(*QUICK)
+    assert state() == before
+    sweep(*QUICK, "seed=0,1", "model.hidden=4")
     assert state() == before
 
 

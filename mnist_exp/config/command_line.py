@@ -23,7 +23,7 @@ from mnist_exp.config.composition import (
     refuse_search_path,
     typed_code,
 )
-from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, read_arguments
+from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, hydra_of_the_program_aside, read_arguments
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.race import FindBestRows
@@ -49,9 +49,12 @@ class StartedSweep:
     race: object
 
 
+StartSweep = Callable[[Sweep], AbstractContextManager[StartedSweep]]
+
+
 def command_line(
     run: Callable[[Experiment], object],
-    sweep: Callable[[Sweep], AbstractContextManager[StartedSweep]],
+    sweep: StartSweep,
     find_best_rows: FindBestRows,
 ) -> None:
     """Let Hydra read `sys.argv`, and call `run` for one run, or `sweep` and what it starts for the jobs of several.
@@ -87,13 +90,40 @@ def command_line(
             with _shown_without_secrets():
                 _hydra_main(lambda _: [None], code)
         elif arguments.multirun:
-            composed = compose_values(arguments.overrides, RunMode.MULTIRUN)
-            with sweep(sweep_of(composed, arguments.overrides, code, find_best_rows)) as started:
-                sys.argv += started.overrides
-                _hydra_main(started.run_jobs, code, started.race)
+            _run_sweep(arguments.overrides, code, sweep, find_best_rows)
         else:
             experiment = compose_run(arguments.overrides, code)
             _hydra_main(lambda jobs: [run(replace(experiment, output=job.output)) for job in jobs], code)
+
+
+def run_sweep(
+    overrides: Sequence[str], config_dir: str | Path | None, sweep: StartSweep, find_best_rows: FindBestRows
+) -> None:
+    """Run a sweep, as `python -m mnist_exp -m OVERRIDES --config-dir DIR` does.
+
+    The arguments are those of `command_line`, and of `compose`.
+
+    Raises:
+        InputError: as `command_line` does.
+    """
+    refuse_search_path(overrides)
+    code, typed = typed_code(overrides), sys.argv
+    sys.argv = ["mnist_exp", "-m", *overrides]
+    try:
+        with hydra_of_the_program_aside(), presets_of(config_dir, code), as_input_errors(overrides), _hydra_raises():
+            _run_sweep(overrides, code, sweep, find_best_rows)
+    finally:
+        sys.argv = typed
+
+
+def _run_sweep(
+    overrides: Sequence[str], code: CodeFile | None, sweep: StartSweep, find_best_rows: FindBestRows
+) -> None:
+    """Run the sweep that `sys.argv` holds for Hydra."""
+    composed = compose_values(overrides, RunMode.MULTIRUN)
+    with sweep(sweep_of(composed, overrides, code, find_best_rows)) as started:
+        sys.argv += started.overrides
+        _hydra_main(started.run_jobs, code, started.race)
 
 
 def _take_config_dir(arguments: list[str]) -> str | None:

@@ -49,12 +49,18 @@ def parser_of_conf() -> OverridesParser:
 
 @contextmanager
 def _hydra_of_conf() -> Iterator[Hydra]:
-    of_the_program = GlobalHydra.instance().hydra  # that of a @hydra.main which this is called in
+    with hydra_of_the_program_aside(), hydra.initialize_config_dir(str(CONF), **HYDRA_DEFAULTS):
+        loaded = GlobalHydra.instance().hydra
+        assert loaded is not None
+        yield loaded
+
+
+@contextmanager
+def hydra_of_the_program_aside() -> Iterator[None]:
+    """Let Hydra begin anew in the block, which a `@hydra.main` of the user's may have called."""
+    of_the_program = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(CONF), **HYDRA_DEFAULTS):
-            loaded = GlobalHydra.instance().hydra
-            assert loaded is not None
-            yield loaded
+        yield
     finally:
         GlobalHydra.instance().hydra = of_the_program

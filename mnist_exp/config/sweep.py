@@ -1,6 +1,7 @@
 """From what is typed after -m to a checked `Sweep`."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 
 
-def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None, find_best_rows: FindBestRows) -> Sweep:
+def sweep_of(
+    composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, find_best_rows: FindBestRows
+) -> Sweep:
     """Return what a sweep consists of, each of its values checked once, with the first of all others.
 
     Args:
@@ -38,7 +41,7 @@ def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None, 
     sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
     parser = parser_of_conf()
     preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
-    parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(overrides)]}
+    parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(list(overrides))]}
     kind = composed.hydra.runtime.choices.get("hydra/sweeper")
     for one in parsed.values():
         if kind in ("basic", "grid", "race") and one.is_sweep_override() and not one.is_discrete_sweep():
@@ -84,8 +87,7 @@ def sweep_of(composed: DictConfig, overrides: list[str], code: CodeFile | None, 
         overrides=of_the_experiment(overrides),
         swept=swept,
         jobs=jobs_in_all,
-        config=configs[0],
-        watches_test_set=any(config.dataset.validation == "test" for config in configs),
+        configs=configs,
         folder=Path(str(composed.hydra.sweep.dir)).absolute(),
         sweeper=sweeper,
         launcher=launcher,

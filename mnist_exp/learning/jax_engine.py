@@ -71,7 +71,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         config.training,
         outputs=[experiment.output for experiment in experiments],
         on_epoch=on_epoch,
-        progress=experiments[0].child is None,
+        progress=experiments[0].prints,
     )
     if validated_as_tested(config):
         scores = [{} if isinstance(one, InputError) else validated_scores(one) for one in fitted]

@@ -60,7 +60,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         config.training,
         output=experiment.output,
         on_epoch=lambda epoch, metrics: 0 in on_epoch(epoch, {0: metrics}),
-        progress=experiment.child is None,
+        progress=experiment.prints,
     )
     scores = validated_scores(fitted) if validated_as_tested(config) else evaluate(model, *test)
     seconds = time.perf_counter() - start

@@ -31,12 +31,13 @@ def best_rows(config: Config, sweep: str, top: int) -> BestRows:
     tracking = stored(config.tracking)
     client = connect_existing(tracking.uri)
     try:
-        sweep, experiment = find_sweep(client, tracking.uri, sweep)
+        run = find_sweep(client, tracking.uri, sweep)
     except InputError as error:
         raise InputError(f"hydra.sweeper.of={error}") from error
+    experiment = str(client.get_experiment(run.info.experiment_id).name)
     if experiment != tracking.experiment:
         raise InputError(f"{said}: is in another experiment; type tracking.experiment={printable(experiment)}")
-    record = tracker_of(tracking).join_sweep(Parent(sweep, tracking, (), Path(), Path.cwd(), os.getpid()))
+    record = tracker_of(tracking).join_sweep(Parent(run.info.run_id, tracking, (), Path(), Path.cwd(), os.getpid()))
     jobs = record.jobs()
     rows = ranking.rank(jobs, objective_direction(config))[:top]
     if not rows:

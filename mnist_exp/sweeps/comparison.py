@@ -23,18 +23,21 @@ _OF_THE_RESULT = ("tensorflow", "jax", "keras", "numpy")  # the packages that a 
 class Ranked:
     """Runs of one objective that are ranked, or runs in an order that was asked for.
 
-    `title` and `notes`: a line each. `lines`: the cells of a table, header first. `texts`: the places of the columns
-    that hold text. `also`: for each line below the header, what no column says. `records`: one a run, for CSV and JSON.
-    `labels`: of the finished runs, by id, best first. `metric`: of an epoch, the nearest to the objective.
+    `title` and `notes`: a line each; the last note is the `verdict`, if anything can be told. `lines`: the cells of a
+    table, header first. `texts`: the places of the columns that hold text. `also`: for each line below the header, what
+    no column says. `records`: one a run, for CSV and JSON. `rows`: of each ranked row, best first,
+    its place with the id, what it differs in, and the ids of its runs. `metric`: of an epoch, the nearest to the
+    objective.
     """
 
     title: str
     notes: list[str]
+    verdict: str
     lines: list[list[str]]
     texts: list[int]
     also: list[str]
     records: list[dict[str, object]]
-    labels: dict[str, str]
+    rows: list[tuple[str, str, list[str]]]
     metric: str
 
 
@@ -108,16 +111,22 @@ def _ranked(runs: Sequence["Run"], objective: str, direction: str, sort: str | N
         others.append(replace(job, values=values))
     lines, texts = ranking.cells(shown, others, objective, {"run_id": "id", "also": "", **differences.columns})
     also = [line.pop(2) for line in lines][1:]
-    ranked = [job for row in rows for job in row.jobs]
+    named = [
+        (f"{place}  {short[job.run_id]}", differences.label(row.values), [one.run_id for one in row.jobs])
+        for place, (row, job) in enumerate(zip(rows, best, strict=True), start=1)
+        if job
+    ]
     order = sort or ranking.order(objective, direction)
+    told_apart = _verdict(rows, differences, direction) if sort is None else ""
     return Ranked(
         title=f"{_number_of(len(jobs))}, {order}{_on_the_test_set(runs, objective)}",
-        notes=_notes(rows, differences, direction, is_ranking=sort is None),
+        notes=[note for note in (*_notes(rows, differences), told_apart) if note],
+        verdict=told_apart,
         lines=lines,
         texts=[place - (place > 2) for place in texts if place != 2],
         also=also,
         records=[{"objective": objective, **one} for one in ranking.records(rows, rest, objective, direction)],
-        labels={job.run_id: f"{short[job.run_id]} {differences.label(job.values)}".strip() for job in ranked},
+        rows=named,
         metric=objective.replace("test_", "val_", 1) if objective not in {"objective", "value"} else "val_loss",
     )
 
@@ -159,20 +168,22 @@ def _on_the_test_set(runs: Sequence["Run"], objective: str) -> str:
     return ""
 
 
-def _notes(rows: Sequence[ranking.Row], differences: Differences, direction: str, *, is_ranking: bool) -> list[str]:
-    """Return what is said below a ranking: what most runs share, whose ids these are, and what can be told."""
+def _notes(rows: Sequence[ranking.Row], differences: Differences) -> list[str]:
+    """Return what is said below a ranking: what most runs share, and whose ids these are."""
+    unsaid = differences.unsaid()
+    return [
+        f"Where nothing else is said: {unsaid}" if unsaid else "",
+        "The id of a row of several seeds is that of its best run." if any(len(row.jobs) > 1 for row in rows) else "",
+    ]
+
+
+def _verdict(rows: Sequence[ranking.Row], differences: Differences, direction: str) -> str:
     names = differences.columns
     named = [
         replace(row, values={names[key]: differences.cell(row.values, key) for key in names if key in row.values})
         for row in rows
     ]
-    unsaid = differences.unsaid()
-    notes = [
-        f"Where nothing else is said: {unsaid}" if unsaid else "",
-        "The id of a row of several seeds is that of its best run." if any(len(row.jobs) > 1 for row in rows) else "",
-        verdict(named, list(names.values()), direction) if is_ranking else "",
-    ]
-    return [note for note in notes if note]
+    return verdict(named, list(names.values()), direction)
 
 
 def as_text(groups: Sequence[Ranked], form: str) -> str:

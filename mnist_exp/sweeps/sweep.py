@@ -1,9 +1,10 @@
 """A sweep from start to end: it opens, Hydra runs its jobs, and they are ranked however it ends."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -12,26 +13,34 @@ from mnist_exp.config.command_line import StartedSweep
 from mnist_exp.config.overrides import quoted
 from mnist_exp.config.schema import check, objective_direction
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import Sweep, identity, signature
+from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.learning.backend import choose_backend
-from mnist_exp.sweeps import ranking
+from mnist_exp.sweeps.curves import Curve, curve_of
+from mnist_exp.sweeps.differences import find_differences
+from mnist_exp.sweeps.formats import aligned, as_csv
 from mnist_exp.sweeps.jobs import Stage, run_jobs
+from mnist_exp.sweeps.outcome import Outcome, number_of_jobs, rank_jobs
 from mnist_exp.sweeps.progress import Progress
 from mnist_exp.sweeps.race import Race
+from mnist_exp.sweeps.report import write_report
 from mnist_exp.sweeps.search import check_search_storage, is_search, search_settings
-from mnist_exp.sweeps.verdict import on_other_images, verdict
-from mnist_exp.tracking.job import Job, job_name, short_names, shown_value
+from mnist_exp.tracking.job import Job, short_names, shown_value
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
 
+_LONGEST_DESCRIPTION = 4000  # characters; MLflow takes 8,000, of which the user's note has the others
+
 
 @contextmanager
-def start(sweep: Sweep) -> Iterator[StartedSweep]:
+def start(sweep: Sweep, done: Callable[[SweepResult], None]) -> Iterator[StartedSweep]:
     """Open a sweep, show its progress while the block runs its jobs, and rank them at its end, however it ends.
+
+    Args:
+        sweep: what to run.
+        done: called with the result, once all is recorded; not after Ctrl-C, SIGTERM or an error of a launcher.
 
     Raises:
         InputError: if the store cannot be reached or written.
-        SystemExit: with a message, if a job did not finish.
     """
     tracker, stage = tracker_of(sweep.config.tracking), Stage(jobs=sweep.jobs)
     race = None
@@ -65,21 +74,18 @@ def start(sweep: Sweep) -> Iterator[StartedSweep]:
                 if not statuses:
                     raise InputError(f"the search cannot start: {error}") from error
                 # Every job failed, and Optuna has no best trial: the ranking says why.
-            jobs = _finish(sweep, record, stage, race)
+            result = _finish(sweep, record, stage, race)
         except BaseException as error:
             _end_early(sweep, record, race, error)
             raise
-    if unfinished := _unfinished(sweep, stage, jobs):
-        raise SystemExit(
-            f"{unfinished} of {stage.jobs} jobs did not finish; the same command with resume=true retries them"
-        )
+    done(result)
 
 
 def _opening(sweep: Sweep) -> str:
     """Return the first lines of a sweep: its jobs, and what varies."""
     if sweep.race is None:
         varied = " ".join(f"{key}={values}" for key, values in sweep.swept.items())
-        return f"{_number_of_jobs(sweep.jobs)}: {varied or 'no key has several values, such as seed=0,1'}"
+        return f"{number_of_jobs(sweep.jobs)}: {varied or 'no key has several values, such as seed=0,1'}"
     race = sweep.race
     values = {key: dict.fromkeys(shown_value(row[key]) for row in race.values) for key in race.values[0]}
     varied = " ".join(f"{key}={','.join(shown)}" for key, shown in values.items())
@@ -101,7 +107,7 @@ def _end_early(sweep: Sweep, record: SweepRecord, race: Race | None, error: Base
     try:
         record.stop(status)  # which jobs elsewhere look at
         record.close_jobs()
-        _rank(sweep, record, record.jobs(), race)
+        _show(rank_jobs(sweep, record, record.jobs(), race), record)
         record.end(status)
         print(record.describe())
     except Exception as second:  # the first error is the one to show
@@ -109,23 +115,37 @@ def _end_early(sweep: Sweep, record: SweepRecord, race: Race | None, error: Base
     print(f"The sweep is {status}; the same command with resume=true continues it", file=sys.stderr)
 
 
-def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) -> list[Job]:
+def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) -> SweepResult:
     record.close_jobs()
     # A search does not go back to what was killed before it was resumed.
     jobs = [job for job in record.jobs() if job.status != "KILLED" or not is_search(sweep)]
-    rows = _rank(sweep, record, jobs, race)
-    best = ranking.best_job(rows, objective_direction(sweep.config))
-    if best is not None:
-        if text := on_other_images(rows[0], record.test_images(best)):
-            print(text)
-        _draw(sweep, record, rows)
-        record.log_best(best, sweep.config.objective)
+    outcome = rank_jobs(sweep, record, jobs, race)
+    _show(outcome, record)
+    record.log_scores(outcome.scores())
+    if (best := outcome.best) is not None:
+        curves = _curves(record, outcome)
+        _draw(sweep.folder, outcome, curves)
+        record.log_best(best)
         _complete_best(sweep, record, best)
         if record.has_model(best) and (text := record.register(best)):
             print(printable(text))
-    record.end("FAILED" if _unfinished(sweep, stage, jobs) else "FINISHED")
+        write_report(sweep, record, outcome, curves)
+    unfinished = _unfinished(sweep, stage, jobs)
+    record.end("FAILED" if unfinished else "FINISHED")
     print(record.describe())
-    return jobs
+    run_id = record.parent.run_id or None
+    return SweepResult(outcome.records(), outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
+
+
+def _show(outcome: Outcome, record: SweepRecord) -> None:
+    """Print the ranking and what it decides, write ranking.csv, and show both on the sweep's page."""
+    (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records()))
+    print(f"\n{outcome.title}")
+    print(aligned(*outcome.cells()))
+    for sentence in (outcome.verdict, *outcome.notes):
+        if sentence:
+            print(sentence)
+    record.show_ranking(outcome.markdown(_LONGEST_DESCRIPTION))
 
 
 def _unfinished(sweep: Sweep, stage: Stage, jobs: Sequence[Job]) -> int:
@@ -136,65 +156,29 @@ def _unfinished(sweep: Sweep, stage: Stage, jobs: Sequence[Job]) -> int:
     return failed if is_search(sweep) else stage.jobs - sum(job.status == "FINISHED" for job in jobs)
 
 
-def _rank(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | None) -> list[ranking.Row]:
-    """Print the ranking and write ranking.csv; return the rows."""
-    objective, direction = sweep.config.objective, objective_direction(sweep.config)
-    rows = ranking.rank(jobs, direction)
-    rest, raced = ranking.unranked(jobs), None
-    if race is not None and race.rounds:
-        rows = race.standing(rows)
-        raced = race.correction()
-    (sweep.folder / "ranking.csv").write_text(ranking.to_csv(rows, rest, objective, direction, raced))
-    print(_title(len(jobs), sum(job.pruned is not None for job in jobs), sweep, direction))
-    print(ranking.table(rows, rest, objective, raced=raced))
-    if is_search(sweep):
-        print(
-            "Each row of a search is a single run, and the best of many is lucky too; with other seeds: "
-            f"-m sweep=race hydra.sweeper.of={record.parent.run_id or 'SWEEP_ID'}"
-        )
-    elif not rows and any(job.pruned is not None for job in jobs):
-        print("Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune.")
-    elif text := verdict(rows, tuple(sweep.swept), direction, raced):
-        print(text)
-    if race is not None and race.rounds:
-        print(race.ending())
-    return rows
+def _curves(record: SweepRecord, outcome: Outcome) -> list[Curve]:
+    """Return the curve of each row, named by what differs."""
+    combinations = [{key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows]
+    differences = find_differences(combinations, [], sys.maxsize)
+    return [
+        curve_of(str(place), differences.label(values), [record.curve(job, outcome.metric) for job in row.jobs])
+        for place, (values, row) in enumerate(zip(combinations, outcome.rows, strict=True), start=1)
+    ]
 
 
-def _title(jobs: int, pruned: int, sweep: Sweep, direction: str) -> str:
-    """Return what a ranking is by, and whether the choice rests on the test set."""
-    objective = sweep.config.objective
-    stopped = f", {pruned} of them pruned" if pruned else ""
-    text = f"\n{_number_of_jobs(jobs)}{stopped}, {ranking.order(objective, direction)}"
-    if objective.startswith("test_"):
-        return (
-            f"{text}, MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
-        )
-    if objective.startswith("val_") and sweep.watches_test_set:
-        return f"{text}, MEASURED ON THE TEST SET: to hold images out instead, dataset.validation=10000"
-    return text
-
-
-def _number_of_jobs(count: int) -> str:
-    return f"{count} job" if count == 1 else f"{count} jobs"
-
-
-def _draw(sweep: Sweep, record: SweepRecord, rows: Sequence[ranking.Row]) -> None:
+def _draw(folder: Path, outcome: Outcome, curves: Sequence[Curve]) -> None:
     from mnist_exp import figures
-    from mnist_exp.sweeps.figures import objective_by_parameter
+    from mnist_exp.sweeps.figures import importance_bars, objective_by_parameter, validation_curves
 
-    objective = sweep.config.objective
-    metric = objective.replace("test_", "val_", 1)
-    names = short_names(sweep.swept)
-    curves = {
-        job_name(job.values, sweep.swept) or "the job": record.curve(job, metric) for row in rows for job in row.jobs
-    }
-    drawn = {"curves": figures.validation_curves(curves, metric)}
-    jobs = [job for row in rows for job in row.jobs]
+    drawn = {"curves": validation_curves(curves, outcome.metric)}
+    jobs = [job for row in outcome.rows for job in row.jobs]
+    names = short_names(key for job in jobs for key in job.values)
     measured = [({names[key]: value for key, value in job.values.items()}, job.objective or 0.0) for job in jobs]
-    if any(values for values, _ in measured):
-        drawn["objective"] = objective_by_parameter(measured, objective)
-    figures.save(drawn, sweep.folder / "figures")
+    if names:
+        drawn["objective"] = objective_by_parameter(measured, outcome.objective)
+    if outcome.importance is not None:
+        drawn["importance"] = importance_bars(outcome.importance, outcome.objective)
+    figures.save(drawn, folder / "figures")
 
 
 def _complete_best(sweep: Sweep, record: SweepRecord, best: Job) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from mnist_exp import __version__
-from mnist_exp.config.redaction import shown_address
+from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, objective_direction
 from mnist_exp.errors import show
 from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment, Sweep, code_digest, package_versions
@@ -23,6 +23,9 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.folder import Record
 from mnist_exp.tracking.job import job_name
 from mnist_exp.tracking.processes import process_tag
+
+_ROOT = Path(__file__).parents[2]
+_LARGEST_PATCH = 2**20  # bytes
 
 
 def recorded_config(config: Config) -> dict[str, Any]:
@@ -88,16 +91,29 @@ def run_record(experiment: Experiment, together: int, run_name: str | None, own_
         tags["mnist_exp.rerun_of"] = experiment.repeats
     if together > 1:
         tags["mnist_exp.trained_together"] = str(together)
-    recorded = recorded_config(experiment.config) | {"direction": objective_direction(experiment.config)}
-    return Record(name, tags, flatten({key: value for key, value in recorded.items() if key not in NOT_OF_THE_RESULT}))
+    return Record(name, tags, _parameters(experiment.config))
+
+
+def _parameters(config: Config) -> dict[str, str]:
+    recorded = recorded_config(config) | {"direction": objective_direction(config)}
+    return flatten({key: value for key, value in recorded.items() if key not in NOT_OF_THE_RESULT})
 
 
 def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
-    """Return the record of a sweep that starts; the arguments are as in `run_record`."""
+    """Return the record of a sweep that starts, with what is the same for all jobs as its parameters.
+
+    The arguments are as in `run_record`.
+    """
     name = run_name or " ".join(sweep.overrides)
-    code = sweep.config.code
-    own_code = {"mnist_exp.own_code": code.label} if code is not None else {}
-    return Record(name, _tags(sweep.overrides, own_tags) | own_code | {"mnist_exp.sweep": signature})
+    tags = _tags(sweep.overrides, own_tags) | {
+        "mnist_exp.sweep": signature,
+        "mnist_exp.varied": json.dumps(sweep.swept),
+    }
+    if (code := sweep.config.code) is not None:
+        tags["mnist_exp.own_code"] = code.label
+    first, *others = map(_parameters, sweep.configs)
+    same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    return Record(name, tags, {key: value for key, value in same.items() if key not in sweep.swept})
 
 
 def refused_record(
@@ -164,9 +180,29 @@ def _user() -> str:
 @cache  # of the code that this process has imported
 def _git_tags() -> dict[str, str]:
     """Return the commit of the code that runs, with -dirty where it was changed since; none outside a git checkout."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--match="]
+    commit = _git("describe", "--always", "--abbrev=40", "--dirty", "--match=").strip()
+    return {"mlflow.source.git.commit": commit} if commit else {}
+
+
+def code_patch() -> str:
+    """Return what the checkout that runs has changed since its commit, as `git diff` writes it, files that git does not
+    know aside; of more than 1 MB, a line that says so; empty where nothing was changed, or outside a git checkout."""
+    if not _git_tags().get("mlflow.source.git.commit", "").endswith("-dirty"):
+        return ""
+    patch = without_secrets(_git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"))
+    size = len(patch.encode(errors="replace"))
+    return patch if size <= _LARGEST_PATCH else f"The changes are not kept: they have {size} bytes, more than 1 MB.\n"
+
+
+def _git(*arguments: str) -> str:
+    """Return what git says of this project's checkout; nothing where there is none."""
+    if not (_ROOT / ".git").exists():  # installed, perhaps into a folder of another project's checkout
+        return ""
     try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return {}
-    return {"mlflow.source.git.commit": found.stdout.strip()} if found.returncode == 0 else {}
+        # Its output may hold bytes of any encoding.
+        return subprocess.run(
+            ["git", "-c", "core.fsmonitor=false", *arguments],
+            cwd=_ROOT, capture_output=True, text=True, errors="replace", check=True,
+        ).stdout  # fmt: skip
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return ""

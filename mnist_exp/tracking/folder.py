@@ -15,7 +15,18 @@ from typing import Any
 
 from mnist_exp.config.code_file import CodeFile
 
-_TEXTS = ("config.yaml", "error.txt", "run.log", "predictions.csv", "ranking.csv", "race.csv", "best.yaml")
+_TEXTS = (
+    "config.yaml",
+    "error.txt",
+    "run.log",
+    "predictions.csv",
+    "ranking.csv",
+    "race.csv",
+    "best.yaml",
+    "code.patch",
+    "report.json",
+    "report.html",
+)
 
 
 @dataclass(frozen=True)
@@ -65,13 +76,18 @@ class Folder:
         new.write_text(json.dumps(asdict(record), indent=1))
         new.replace(self.path / "run.json")
 
-    def begin(self, record: Record, code: CodeFile | None = None) -> None:
-        """Write the record of what starts here and the user's own code; remove what another left in the folder."""
-        for name in ("metrics.jsonl", "error.txt", "predictions.csv"):
+    def begin(self, record: Record, code: CodeFile | None = None, patch: str = "") -> None:
+        """Write the record of what starts here, with the user's own code and what differs from the project's commit.
+
+        What another left in the folder is removed.
+        """
+        for name in ("metrics.jsonl", "error.txt", "predictions.csv", "code.patch"):
             (self.path / name).unlink(missing_ok=True)
         for name in ("model", "code", "figures"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         self.write(record)
+        if patch:
+            (self.path / "code.patch").write_text(patch, encoding="utf-8")
         if code is not None:
             (self.path / "code").mkdir()
             (self.path / "code" / Path(code.path).name).write_text(code.text, encoding="utf-8")

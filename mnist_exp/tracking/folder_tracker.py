@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mnist_exp.experiment import Experiment, Sweep
-from mnist_exp.tracking.environment import run_record, sweep_record
+from mnist_exp.tracking.environment import code_patch, run_record, sweep_record
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, Run, SweepRecord, ended
 
@@ -26,7 +26,7 @@ class FolderTracker:
         """Record a sweep in its folder alone."""
         parent = Parent("", sweep.config.tracking, tuple(sweep.swept), sweep.folder, Path.cwd(), os.getpid())
         opened = SweepRecord(parent, {})
-        opened.folder.begin(sweep_record(sweep, signature, None, {}), sweep.config.code)
+        opened.folder.begin(sweep_record(sweep, signature, None, {}), sweep.config.code, code_patch())
         yield opened
 
     def join_sweep(self, parent: Parent) -> SweepRecord:

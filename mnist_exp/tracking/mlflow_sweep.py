@@ -14,7 +14,7 @@ from mnist_exp.errors import printable
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking import registry, store
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.job import Job, count_test_images, swept_values
+from mnist_exp.tracking.job import Job, swept_values
 from mnist_exp.tracking.mirror import Sent, has_model, known_run, mirror, save_model
 from mnist_exp.tracking.reading import REUSED, curve, is_over, newest_finished, read_artifact, recorded_job, search
 from mnist_exp.tracking.record import Parent, SweepRecord
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as RecordedRun
 
 _SECONDS_FOR_JOBS_TO_END = 20.0
+_DESCRIPTION = "mlflow.note.content"
+_RANKING = "### Ranking of the jobs"  # whatever is below it in a description is ours
 _MILLISECONDS_THAT_CLOCKS_DIFFER = 60_000  # between the machines of a cluster
 
 
@@ -76,11 +78,16 @@ class MLflowSweep(SweepRecord):
         """Return a metric of a finished job, a value an epoch."""
         return curve(self._client, job.run_id, metric)
 
-    def log_best(self, job: Job, objective: str) -> None:
-        """Record the best job's scores, its id and its configuration."""
-        super().log_best(job, objective)
+    def log_best(self, job: Job) -> None:
+        """Record the best job's id and its configuration."""
+        super().log_best(job)
         self.folder.change(tags={"mnist_exp.best_run": job.run_id})
-        mirror(self._client, self._experiment_id, self.folder, self._sent)
+
+    def show_ranking(self, text: str) -> None:
+        """Put the ranking into the run's description, below what the user wrote, before or meanwhile."""
+        written = self._client.get_run(self.parent.run_id).data.tags.get(_DESCRIPTION, "")
+        own = written.partition(_RANKING)[0].rstrip()
+        self._client.set_tag(self.parent.run_id, _DESCRIPTION, f"{own}\n\n{_RANKING}\n\n{text}".lstrip())
 
     def folder_of(self, job: Job) -> Folder | None:
         """Return the folder of a job that had a run, if it can be read here and is still of that run."""
@@ -135,10 +142,13 @@ class MLflowSweep(SweepRecord):
         page = store.page(self._settings, self._experiment_id, self.parent.run_id)
         return printable(f"Sweep {self.parent.run_id} in experiment {self._settings.experiment}; {page}")
 
-    def test_images(self, job: Job) -> int:
-        """Return how many images a finished job was tested on; 0 where that is unknown."""
+    def data(self, job: Job) -> dict[str, str]:
+        """Return the `name`, `digest` and `profile` of a finished job's dataset; nothing where that is unknown."""
         inputs = self._client.get_run(job.run_id).inputs
-        return count_test_images(inputs.dataset_inputs[0].dataset.profile) if inputs and inputs.dataset_inputs else 0
+        if not inputs or not inputs.dataset_inputs:
+            return {}
+        found = inputs.dataset_inputs[0].dataset
+        return {"name": found.name, "digest": found.digest, "profile": found.profile or ""}
 
     def configuration(self, job: Job) -> str:
         """Return the config.yaml of a job, as the store has it."""

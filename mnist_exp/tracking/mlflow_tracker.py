@@ -17,7 +17,7 @@ from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking import registry, store
-from mnist_exp.tracking.environment import run_record, sweep_record
+from mnist_exp.tracking.environment import code_patch, run_record, sweep_record
 from mnist_exp.tracking.folder import Record
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mirror import Sent, create_run, known_run, mirror, save_model
@@ -83,7 +83,7 @@ class MLflowTracker:
             keys, process = tuple(sweep.swept), os.getpid()
             parent = Parent(sent.run_id, _from_any_folder(self._settings), keys, sweep.folder, Path.cwd(), process)
             opened = MLflowSweep(parent, self._own_tags, client, experiment_id, sent)
-            opened.folder.begin(record, sweep.config.code)
+            opened.folder.begin(record, sweep.config.code, code_patch())
             mirror(client, experiment_id, opened.folder, sent)
             yield opened
 

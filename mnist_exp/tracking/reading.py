@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,8 +111,8 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     )
 
 
-def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> tuple[str, str]:
-    """Return the whole id of a sweep, and the name of the experiment that has it.
+def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> "Run":
+    """Return the parent run of a sweep.
 
     The arguments are those of `find_run`.
 
@@ -123,7 +123,7 @@ def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> tuple[str, str]
     if "mnist_exp.sweep" not in run.data.tags:
         parent = run.data.tags.get("mlflow.parentRunId")
         raise InputError(f"{run_id}: is no sweep{f'; it is a job of the sweep {parent}' if parent else ''}")
-    return str(run.info.run_id), str(client.get_experiment(run.info.experiment_id).name)
+    return run
 
 
 def read_artifact(client: "MlflowClient", run: "Run", name: str) -> str:
@@ -138,6 +138,23 @@ def read_artifact(client: "MlflowClient", run: "Run", name: str) -> str:
             return read_text(Path(artifacts.download_artifacts(name, folder)))
         except Exception as error:  # each kind of storage raises its own
             raise InputError(f"{run.info.run_id}: its {name} cannot be read ({_first_line(error)})") from None
+
+
+def read_artifacts(client: "MlflowClient", run: "Run", names: Sequence[str]) -> dict[str, bytes]:
+    """Return those of a run's artifacts that it has, by name.
+
+    Raises:
+        InputError: as `read_artifact` does.
+    """
+    artifacts = store.repository(client.tracking_uri, run.info.artifact_uri)
+    folders = dict.fromkeys(name.rpartition("/")[0] or None for name in names)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            there = {item.path for one in folders for item in artifacts.list_artifacts(one)}
+            found = {name: artifacts.download_artifacts(name, folder) for name in names if name in there}
+            return {name: Path(path).read_bytes() for name, path in found.items()}
+        except Exception as error:  # each kind of storage raises its own
+            raise InputError(f"{run.info.run_id}: its artifacts cannot be read ({_first_line(error)})") from None
 
 
 def data_digest(run: "Run") -> str:

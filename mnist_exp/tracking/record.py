@@ -16,9 +16,9 @@ from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, experiment_signature
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking.environment import recorded_config, recorded_data, refused_record
+from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data, refused_record
 from mnist_exp.tracking.folder import Folder, Record
-from mnist_exp.tracking.job import Job, count_test_images, job_of
+from mnist_exp.tracking.job import Job, job_of
 from mnist_exp.tracking.processes import has_gone
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Run:
         self.folder = Folder(experiment.output)
         self._experiment = experiment
         self._tags_of_the_end: dict[str, str] = {}
-        self.folder.begin(record, experiment.config.code)
+        patch = code_patch() if experiment.child is None else ""  # which its sweep has
+        self.folder.begin(record, experiment.config.code, patch)
         OmegaConf.save(OmegaConf.create(recorded_config(experiment.config)), self.folder.path / "config.yaml")
 
     def log_data(self, data: Data) -> None:
@@ -131,11 +132,16 @@ class SweepRecord:
         """Return a metric of a finished job, a value an epoch."""
         return Folder(Path(job.output)).history()[metric]
 
-    def log_best(self, job: Job, objective: str) -> None:
-        """Record the best job's scores, the objective under its name and as `objective`, and its configuration."""
-        assert job.objective is not None
-        self.folder.measure(0, {**(job.scores or {}), objective: job.objective, "objective": job.objective})
+    def log_scores(self, scores: Mapping[str, float]) -> None:
+        """Record what the sweep as a whole has measured."""
+        self.folder.measure(0, scores)
+
+    def log_best(self, job: Job) -> None:
+        """Record which job is best, and its configuration."""
         (self.folder.path / "best.yaml").write_text(self.configuration(job))
+
+    def show_ranking(self, text: str) -> None:
+        """Show the ranking on the page of the sweep, where it has one; `text`: in Markdown."""
 
     def folder_of(self, job: Job) -> Folder | None:
         """Return the folder of a job that had a run, if it can be read here."""
@@ -181,10 +187,9 @@ class SweepRecord:
         """Return where to look at the sweep, for the terminal."""
         return f"Files in {self.parent.folder}"
 
-    def test_images(self, job: Job) -> int:
-        """Return how many images a finished job was tested on; 0 where that is unknown."""
-        data = Folder(Path(job.output)).read().data
-        return count_test_images(data["profile"]) if data is not None else 0
+    def data(self, job: Job) -> dict[str, str]:
+        """Return the `name`, `digest` and `profile` of a finished job's dataset; nothing where that is unknown."""
+        return Folder(Path(job.output)).read().data or {}
 
     def configuration(self, job: Job) -> str:
         """Return the config.yaml of a job."""

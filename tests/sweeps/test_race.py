@@ -353,7 +353,8 @@ def test_a_stack_decides_as_single_jobs_do(tmp_path: Path) -> None:
     for launcher in ("basic", "stacked"):
         folder = tmp_path / launcher
         folder.mkdir()
-        done = command("-m", *THREE, "backend=jax", f"hydra/launcher={launcher}", cwd=folder)
+        two = ("model.hidden=2,24", "hydra.sweeper.max_jobs=8", "backend=jax", f"hydra/launcher={launcher}")
+        done = command("-m", THREE[0], *THREE[2:-1], *two, cwd=folder)
         assert done.returncode == 0, done.stderr
     assert decisions(tmp_path / "basic") == decisions(tmp_path / "stacked")
     assert all("mnist_exp.trained_together" in job.data.tags for job in sweep_in(tmp_path / "stacked")[1])

@@ -62,7 +62,10 @@ def test_the_parent_holds_the_ranking_figures_and_the_best(sweep_folder: Path, t
     assert artifacts(client, parent.info.run_id) == {
         "best.yaml",
         "ranking.csv",
+        "report.html",
+        "report.json",
         "figures/curves.png",
+        "figures/importance.png",
         "figures/objective.png",
     }
     assert parent.data.tags["mnist_exp.best_run"] == best.info.run_id
@@ -111,6 +114,9 @@ def test_the_terminal_shows_progress_and_the_ranking(sweep_folder: Path) -> None
     assert header.split() == ["hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds"]
     assert rows[0].split()[:3] == ["1", "64", "relu"]
     assert rows[5].split()[:3] == ["6", "16", "sigmoid"]
+    assert lines[16].startswith("A single run may be better or worse by chance")
+    assert lines[17].startswith("Of the variance of val_accuracy, activation explains 5")
+    assert lines[17].endswith(" %; the rest is interactions and chance.")
     assert lines[-1].startswith(f"Sweep {parent.info.run_id} in experiment mnist_exp; mlflow ui, then http")
 
 

@@ -1,5 +1,6 @@
 """MLflow's run is made from the run's folder, as often as one likes."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,35 @@ def test_a_sweep_has_such_a_folder_too(tmp_path: Path, tracking: str) -> None:
     assert folder.read().status == "FINISHED"
     jobs = [Folder(path.parent).read() for path in sorted(folder.path.glob("*/run.json"))]
     assert [job.status for job in jobs] == ["FINISHED", "FINISHED"]
-    [best] = [line.metrics["objective"] for line in folder.measured()[0]]
-    assert best == max(job.scores["objective"] for job in jobs)
+    [measured] = [line.metrics for line in folder.measured()[0]]
+    for name in ("objective", "val_accuracy", "test_accuracy", "test_loss"):
+        assert measured[name] == pytest.approx(sum(job.scores.get(name, job.scores["objective"]) for job in jobs) / 2)
+    assert measured["fit_seconds"] == pytest.approx(sum(job.scores["fit_seconds"] for job in jobs))
+    varied = json.loads(folder.read().tags["mnist_exp.varied"])
+    assert varied == {"seed": "0,1"}
+    parameters = {key: value for key, value in jobs[0].parameters.items() if key != "seed"}
+    assert folder.read().parameters == parameters
     if tracking == "mlflow":
         parent, _ = sweep_in(tmp_path)
-        assert parent.data.metrics["objective"] == best
+        assert parent.data.metrics["objective"] == measured["objective"]
+        assert parent.data.params == parameters
         assert parent.data.tags["mnist_exp.folder"] == folder.read().id
+
+
+def test_the_page_of_a_sweep_shows_its_ranking_below_the_users_words(tmp_path: Path) -> None:
+    typed = ("-m", "seed=0,1", "dataset.limit=500", "training.epochs=1")
+    assert in_process(*typed, cwd=tmp_path).returncode == 0
+    parent, _ = sweep_in(tmp_path)
+    shown = parent.data.tags["mlflow.note.content"].splitlines()
+    assert shown[:2] == ["### Ranking of the jobs", ""]
+    store(tmp_path).set_tag(parent.info.run_id, "mlflow.note.content", f"Mine, written *meanwhile*.\n\n{shown[0]}\nold")
+    done = in_process(*typed, "resume=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sweep_in(tmp_path)[0].data.tags["mlflow.note.content"].splitlines() == [
+        "Mine, written *meanwhile*.",
+        "",
+        *shown,
+    ]
 
 
 def test_runs_that_begin_at_once_with_data_that_no_run_had_before_all_have_it(tmp_path: Path, mnist: Data) -> None:

@@ -1,0 +1,145 @@
+"""What comes of a sweep: its jobs ranked, and the sentences that say what the ranking decides."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import fmean
+
+from mnist_exp.config.schema import objective_direction
+from mnist_exp.experiment import Sweep
+from mnist_exp.sweeps import ranking
+from mnist_exp.sweeps.differences import shown_values
+from mnist_exp.sweeps.formats import as_markdown
+from mnist_exp.sweeps.importance import Importance, as_sentence, importance
+from mnist_exp.sweeps.race import Race
+from mnist_exp.sweeps.search import is_search
+from mnist_exp.sweeps.verdict import on_other_images, verdict
+from mnist_exp.tracking.job import Job, count_test_images
+from mnist_exp.tracking.record import SweepRecord
+
+_ROWS_SHOWN = 20  # on a page of MLflow
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The jobs of a sweep, ranked.
+
+    `title`: what the ranking is by. `rows`: best first. `rest`: the jobs that no row holds. `raced`: of a race that was
+    run, what its intervals are corrected for. `importance`: which of the keys that vary matter, if that is known.
+    `verdict`: which rows can be told from the first, empty where nothing can be said. `notes`: more sentences.
+    """
+
+    title: str
+    objective: str
+    direction: str
+    rows: Sequence[ranking.Row]
+    rest: Sequence[Job]
+    raced: ranking.Rounds | None
+    importance: Importance | None
+    verdict: str
+    notes: Sequence[str]
+
+    @property
+    def metric(self) -> str:
+        """The metric of an epoch that is nearest to the objective."""
+        return self.objective.replace("test_", "val_", 1)
+
+    @property
+    def best(self) -> Job | None:
+        """The best job of the best row."""
+        return ranking.best_job(self.rows, self.direction)
+
+    def cells(self) -> tuple[list[list[str]], list[int]]:
+        """Return the table, as `ranking.cells` does; of layers and schedules it says what differs."""
+        rows = [replace(row, values=self._said(row.values)) for row in self.rows]
+        rest = [replace(job, values=self._said(job.values)) for job in self.rest]
+        return ranking.cells(rows, rest, self.objective, raced=self.raced)
+
+    def _said(self, values: Mapping[str, str]) -> dict[str, str]:
+        return {key: self._texts[key][value] for key, value in values.items()}
+
+    @cached_property
+    def _texts(self) -> dict[str, dict[str, str]]:
+        """What to say of each value of each key."""
+        jobs = [*(job for row in self.rows for job in row.jobs), *self.rest]
+        keys = dict.fromkeys(key for job in jobs for key in job.values)
+        return {key: shown_values(job.values[key] for job in jobs if key in job.values) for key in keys}
+
+    def scores(self) -> dict[str, float]:
+        """Return the means of the best row, its objective under its name and as `objective`; and `fit_seconds`, the sum
+        over all jobs."""
+        jobs = [*(job for row in self.rows for job in row.jobs), *self.rest]
+        seconds = {"fit_seconds": sum(job.seconds or 0.0 for job in jobs)}
+        if not self.rows:
+            return seconds
+        first = self.rows[0]
+        measured = [job.scores or {} for job in first.jobs]
+        tests = {name: fmean(scores[name] for scores in measured) for name in measured[0]}
+        return {**tests, self.objective: first.mean, "objective": first.mean, **seconds}
+
+    def markdown(self, most: int) -> str:
+        """Return the ranking as Markdown: the verdict, then a table of as many rows as fit into `most` characters."""
+        lines, texts = self.cells()
+        for rows in range(min(len(lines) - 1, _ROWS_SHOWN), 0, -1):
+            left = len(lines) - 1 - rows
+            more = [f"{left} more in ranking.csv, among the artifacts."] if left else []
+            # MLflow shows but the first lines, unless it is asked for more.
+            first, *notes = [one for one in (self.verdict, self.title, *self.notes, *more) if one]
+            text = as_markdown(first, lines[: rows + 1], texts, notes)
+            if len(text) <= most:
+                return text
+        return self.title
+
+    def records(self) -> list[dict[str, object]]:
+        """Return a record for each job, as `ranking.records` does."""
+        return ranking.records(self.rows, self.rest, self.objective, self.direction, self.raced)
+
+
+def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | None) -> Outcome:
+    """Return the jobs of a sweep ranked, those that differ only in their seed as one row."""
+    objective, direction = sweep.config.objective, objective_direction(sweep.config)
+    rows, rest, raced = ranking.rank(jobs, direction), ranking.unranked(jobs), None
+    if race is not None and race.rounds:
+        rows, raced = race.standing(rows), race.correction()
+    pruned = sum(job.pruned is not None for job in jobs)
+    told = _verdict(sweep, record, rows, raced, pruned=pruned)
+    # The rows of a race have as many jobs as they are good.
+    explained = importance([job for row in rows if row.is_whole for job in row.jobs]) if race is None else None
+    notes = [race.ending()] if race is not None and race.rounds else []
+    if explained is not None:
+        notes.append(as_sentence(explained, objective))
+    if (best := ranking.best_job(rows, direction)) is not None:
+        notes.append(on_other_images(rows[0], count_test_images(record.data(best).get("profile"))))
+    title = "".join(_title(sweep, len(jobs), pruned, direction))
+    return Outcome(title, objective, direction, rows, rest, raced, explained, told, [note for note in notes if note])
+
+
+def _verdict(
+    sweep: Sweep, record: SweepRecord, rows: Sequence[ranking.Row], raced: ranking.Rounds | None, *, pruned: int
+) -> str:
+    if is_search(sweep):
+        return (
+            "Each row of a search is a single run, and the best of many is lucky too; with other seeds: "
+            f"-m sweep=race hydra.sweeper.of={record.parent.run_id or 'SWEEP_ID'}"
+        )
+    if not rows and pruned:
+        return "Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune."
+    return verdict(rows, tuple(sweep.swept), objective_direction(sweep.config), raced)
+
+
+def _title(sweep: Sweep, jobs: int, pruned: int, direction: str) -> Iterator[str]:
+    """Yield what a ranking is by, and whether the choice rests on the test set."""
+    objective = sweep.config.objective
+    yield number_of_jobs(jobs)
+    if pruned:
+        yield f", {pruned} of them pruned"
+    yield f", {ranking.order(objective, direction)}"
+    if objective.startswith("test_"):
+        yield ", MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
+    elif objective.startswith("val_") and sweep.watches_test_set:
+        yield ", MEASURED ON THE TEST SET: to hold images out instead, dataset.validation=10000"
+
+
+def number_of_jobs(count: int) -> str:
+    """Return a number of jobs in words."""
+    return f"{count} job" if count == 1 else f"{count} jobs"

@@ -1,0 +1,95 @@
+"""The report of a real sweep: made when it ends, and made again from its folder or from the store."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mnist_exp
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.reading import data_digest
+
+from ..conftest import artifacts, in_process, store, sweep_in
+
+
+def folder_of(sweep_folder: Path) -> Path:
+    [found] = sweep_folder.glob("multirun/*/*/report.html")
+    return found.parent
+
+
+def test_each_sweep_keeps_its_report(sweep_folder: Path) -> None:
+    parent, jobs = sweep_in(sweep_folder)
+    assert {"report.html", "report.json"} <= artifacts(store(sweep_folder), parent.info.run_id)
+    page = (folder_of(sweep_folder) / "report.html").read_text().replace("<wbr>", "")
+    assert f"Sweep {parent.info.run_id[:8]}: 6 jobs, largest val_accuracy first" in page
+    for job in jobs:
+        assert f"{job.data.metrics['objective']:.4f}" in page
+    assert data_digest(jobs[0]) in page
+    assert parent.data.tags["mnist_exp.packages"] in page
+    assert "data:image/png;base64," in page
+    assert len(page.encode()) < 3_000_000
+
+
+def test_a_report_is_made_again_from_the_store_and_from_the_folder(sweep_folder: Path, tmp_path: Path) -> None:
+    parent, _ = sweep_in(sweep_folder)
+    kept = folder_of(sweep_folder)
+    address = f"tracking.uri=sqlite:///{sweep_folder}/mlflow.db"
+    of_store = in_process(parent.info.run_id[:8], address, cwd=tmp_path, module="mnist_exp.report")
+    assert of_store.stdout == f"Report in report-{parent.info.run_id[:8]}.html\n", of_store.stderr
+    of_folder = in_process(str(kept), "--output", "mine.html", cwd=tmp_path, module="mnist_exp.report")
+    assert of_folder.stdout == "Report in mine.html\n", of_folder.stderr
+    for path in tmp_path.glob("*.html"):
+        assert path.read_bytes() == (kept / "report.html").read_bytes()
+
+
+def test_the_command_beside_a_row_repeats_it(sweep_folder: Path, tmp_path: Path) -> None:
+    report = json.loads((folder_of(sweep_folder) / "report.json").read_text())
+    first = report["commands"][0]
+    assert first == "python -m mnist_exp model.hidden=64 model.activation=relu"
+    environment = {**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1])}
+    typed = [sys.executable, *shlex.split(first)[1:], "tracking=none"]
+    subprocess.run(typed, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    [repeated] = tmp_path.glob("outputs/*/*/run.json")
+    scores = Folder(repeated.parent).read().scores
+    parent, _ = sweep_in(sweep_folder)
+    assert abs(scores["objective"] - parent.data.metrics["objective"]) < 0.003  # with another number of threads
+
+
+def test_what_cannot_be_reported_is_one_message(sweep_folder: Path, tmp_path: Path) -> None:
+    _, jobs = sweep_in(sweep_folder)
+    address = f"tracking.uri=sqlite:///{sweep_folder}/mlflow.db"
+    (tmp_path / "hostile").mkdir()
+    (tmp_path / "hostile" / "report.json").write_text('{"title": 5}')
+    (tmp_path / "empty").mkdir()
+    for typed, message in (
+        ((jobs[0].info.run_id, address), "is no sweep; it is a job of the sweep"),
+        (("abc", address), "abc: no such run in"),
+        (("empty",), "empty: has no report.json, which a sweep leaves in its folder when it ends"),
+        (("hostile",), "report.json: is no report of this version (title: Input should be a valid string)"),
+        ((jobs[0].info.run_id, "model.hidden=4"), "model.hidden=4: is not used here"),
+        ((str(folder_of(sweep_folder)), "--output", "no/such/x.html"), "--output no/such/x.html: cannot be written"),
+    ):
+        done = in_process(*typed, cwd=tmp_path, module="mnist_exp.report")
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("tracking", ["mlflow", "none"])
+def test_seeds_are_in_the_command_of_their_row(tmp_path: Path, tracking: str) -> None:
+    small = ("dataset.limit=500", "training.epochs=1", f"tracking={tracking}")
+    done = in_process("-m", "model.hidden=4,[8,4]", "seed=0,1", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder_of(tmp_path) / "report.json").read_text())
+    beginning = "python -m mnist_exp dataset.limit=500 training.epochs=1 -m"
+    assert set(report["commands"]) == {
+        f"{beginning} model.hidden=4 seed=0,1",
+        f"{beginning} 'model.hidden=[8,4]' seed=0,1",
+    }
+    assert report["varied"] == {"model.hidden": "4,[8,4]", "seed": "0,1"}
+    assert "model.hidden" not in report["fixed"]
+    assert report["fixed"]["dataset.limit"] == "500"
