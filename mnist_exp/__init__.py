@@ -80,6 +80,7 @@ def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None 
 
     results: list[SweepResult] = []
     with _one_at_a_time, _left_as_it_was():
+        os.environ["PYTHONSAFEPATH"] = "1"  # so that launchers' processes import nothing from the current folder
         typed = [text for given in overrides for text in as_typed(given)]
         run_sweep(typed, config_dir, lambda sweep: start(sweep, results.append), best_rows)
     return results[0]
@@ -131,8 +132,10 @@ def _left_as_it_was() -> Iterator[None]:
     try:
         yield
     finally:
-        for name in os.environ.keys() - environment.keys():
+        # TensorFlow, once started, keeps to its number of threads, which a run records.
+        for name in os.environ.keys() - environment.keys() - {"TF_NUM_INTRAOP_THREADS"}:
             del os.environ[name]
         os.environ.update(environment)
         random.setstate(of_python)
         np.random.set_state(of_numpy)
+        gc.unfreeze()  # what a sweep has kept from being looked through

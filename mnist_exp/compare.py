@@ -136,7 +136,9 @@ def compare(
 
 def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Runs:
     """Return the runs of an experiment as `compare` ranks them; the arguments and errors are its own."""
-    tracking = _where_runs_are((), overrides, last)
+    if last is not None and last < 1:
+        raise InputError(f"last={last}: must be a whole number, at least 1")
+    tracking = _where_runs_are((), overrides, None)
     from mnist_exp.sweeps.comparison import newest_of_each, ranked_groups
     from mnist_exp.tracking import store
 

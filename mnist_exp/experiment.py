@@ -50,10 +50,10 @@ class Experiment:
 class Result:
     """What an experiment gives.
 
-    `history`: one value an epoch, for `loss`, each metric, and both with `val_`. `scores`: `test_loss`, a `test_`
-    value for each metric, and `fit_seconds`. `objective`: the value that runs are ranked by. `model`: takes raw images
-    of 0 to 255. `run_id`: MLflow's, None with `tracking=none`. `output`: the folder with figures, configuration, log
-    and model.
+    `history`: one value an epoch, for `loss`, each metric, both with `val_`, and a `learning_rate` that changes.
+    `scores`: `test_loss`, a `test_` value for each metric, and `fit_seconds`. `objective`: the value that runs are
+    ranked by. `model`: takes raw images of 0 to 255. `run_id`: MLflow's, None with `tracking=none`. `output`: the
+    folder with figures, configuration, log and model.
     """
 
     history: dict[str, list[float]]
@@ -81,7 +81,8 @@ class Runs:
         import pandas
 
         frame = pandas.DataFrame.from_records(list(self.records))
-        for name in frame.columns.difference(["run_id", "status", "reason"]):
+        texts = ["run_id", "status", "reason", "data", "code", "own_code"]  # ids and digests, some all of digits
+        for name in frame.columns.difference(texts):
             with suppress(ValueError, TypeError):  # not a number in each row
                 frame[name] = pandas.to_numeric(frame[name])
         return frame

@@ -60,7 +60,8 @@ def write(sweep: str, overrides: Sequence[str], output: Path | None) -> Path:
 def _in_folder(folder: Path) -> dict[str, bytes]:
     from mnist_exp.sweeps.report import FILES
 
-    files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+    own = [name for name in FILES if (folder / name).resolve() == folder.resolve() / name]  # no link to elsewhere
+    files = {name: (folder / name).read_bytes() for name in own if (folder / name).is_file()}
     if "report.json" not in files:
         raise InputError(f"{folder}: has no report.json, which a sweep leaves in its folder when it ends")
     return files

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import mnist_exp
-from mnist_exp import InputError, Result, run, runs, sweep
+from mnist_exp import InputError, Result, Runs, run, runs, sweep
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import as_typed
 
@@ -114,6 +114,19 @@ def test_a_run_leaves_the_process_as_it_was() -> None:
     assert state() == before
     sweep(*QUICK, "seed=0,1", "model.hidden=4")
     assert state() == before
+
+
+@pytest.mark.fast
+def test_a_table_has_numbers_where_all_values_are_and_digests_stay_text() -> None:
+    first = {"model.hidden": "16", "model.activation": "relu", "code": "00345678", "data": "1234e567", "run_id": "12e4"}
+    frame = Runs([first, first | {"model.hidden": "8"}], "").frame()
+    assert list(frame["model.hidden"]) == [16, 8]
+    assert list(frame.iloc[0][["code", "data", "run_id", "model.activation"]]) == [
+        "00345678",
+        "1234e567",
+        "12e4",
+        "relu",
+    ]
 
 
 def test_a_map_is_what_is_typed() -> None:

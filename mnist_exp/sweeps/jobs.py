@@ -2,9 +2,11 @@
 
 import gc
 import os
+import sys
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
@@ -63,8 +65,10 @@ def run_jobs(parent: Parent, stage: Stage, jobs: "Sequence[Composed]") -> list[f
 def _run_jobs(parent: Parent, stage: Stage, jobs: "Sequence[Composed]") -> list[float | None]:
     if parent.cwd.is_dir():
         os.chdir(parent.cwd)
-    # One thread a job, whatever the launcher: of a convolution, TensorFlow rounds by the number of threads.
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    # One thread a job, whatever the launcher: of a convolution, TensorFlow rounds by the number of threads. It reads
+    # the variable once, so that a process in which it has run keeps to its number.
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
         interrupts.install()
     try:
@@ -102,7 +106,8 @@ def _prepare(record: SweepRecord, composed: "Composed") -> Experiment | float | 
     except InputError as error:
         record.log_refused(values, composed.output, error)
         return None
-    if config.resume and (signature := _signature(config)) and (finished := record.finished(signature)) is not None:
+    signature = _signature(config, parent.folder) if config.resume else ""
+    if signature and (finished := record.finished(signature)) is not None:
         if finished.parent != parent.run_id:
             record.reuse(replace(finished, values=values))
         return finished.objective
@@ -146,11 +151,11 @@ def find_finished(config: Config) -> Job | None:
     return tracker_of(config.tracking).finished(signature) if signature else None
 
 
-def _signature(config: Config) -> str:
+def _signature(config: Config, sweep: Path | None = None) -> str:
     """Return the experiment's signature; empty where its data cannot be read, which the run will record."""
     choose_backend(config.backend)  # which the user's own code may need to make its data
     try:
-        return experiment_signature(config, _data_digest(config.dataset, config.code))
+        return experiment_signature(config, _data_digest(config.dataset, config.code, sweep))
     except Exception:
         return ""
 
@@ -158,8 +163,9 @@ def _signature(config: Config) -> str:
 _digests: dict[str, str] = {}
 
 
-def _data_digest(dataset: Dataset, code: CodeFile | None) -> str:
-    named = repr((dataset, code and code.digest))
+def _data_digest(dataset: Dataset, code: CodeFile | None, sweep: Path | None) -> str:
+    """Return the digest of data, which is read once a sweep."""
+    named = repr((sweep, dataset, code and code.digest))
     if named not in _digests:
         _digests[named] = datasets.load(dataset).digest
     return _digests[named]

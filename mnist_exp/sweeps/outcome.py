@@ -1,8 +1,7 @@
 """What comes of a sweep: its jobs ranked, and the sentences that say what the ranking decides."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from statistics import fmean
 
 from mnist_exp.config.schema import objective_direction
@@ -25,7 +24,7 @@ class Outcome:
     """The jobs of a sweep, ranked.
 
     `title`: what the ranking is by. `rows`: best first. `rest`: the jobs that no row holds. `raced`: of a race that was
-    run, what its intervals are corrected for. `importance`: which of the keys that vary matter, if that is known.
+    run, what its intervals are corrected for. `importance`: which of the keys that vary matter, once that is known.
     `verdict`: which rows can be told from the first, empty where nothing can be said. `notes`: more sentences.
     """
 
@@ -51,19 +50,10 @@ class Outcome:
 
     def cells(self) -> tuple[list[list[str]], list[int]]:
         """Return the table, as `ranking.cells` does; of layers and schedules it says what differs."""
-        rows = [replace(row, values=self._said(row.values)) for row in self.rows]
-        rest = [replace(job, values=self._said(job.values)) for job in self.rest]
-        return ranking.cells(rows, rest, self.objective, raced=self.raced)
-
-    def _said(self, values: Mapping[str, str]) -> dict[str, str]:
-        return {key: self._texts[key][value] for key, value in values.items()}
-
-    @cached_property
-    def _texts(self) -> dict[str, dict[str, str]]:
-        """What to say of each value of each key."""
         jobs = [*(job for row in self.rows for job in row.jobs), *self.rest]
         keys = dict.fromkeys(key for job in jobs for key in job.values)
-        return {key: shown_values(job.values[key] for job in jobs if key in job.values) for key in keys}
+        texts = {key: shown_values(job.values[key] for job in jobs if key in job.values) for key in keys}
+        return ranking.cells(self.rows, self.rest, self.objective, raced=self.raced, texts=texts)
 
     def scores(self) -> dict[str, float]:
         """Return the means of the best row, its objective under its name and as `objective`; and `fit_seconds`, the sum
@@ -78,7 +68,10 @@ class Outcome:
         return {**tests, self.objective: first.mean, "objective": first.mean, **seconds}
 
     def markdown(self, most: int) -> str:
-        """Return the ranking as Markdown: the verdict, then a table of as many rows as fit into `most` characters."""
+        """Return the ranking as Markdown: the verdict, then a table of as many rows as fit into `most` characters.
+
+        Where not even one row does, nothing.
+        """
         lines, texts = self.cells()
         for rows in range(min(len(lines) - 1, _ROWS_SHOWN), 0, -1):
             left = len(lines) - 1 - rows
@@ -88,7 +81,7 @@ class Outcome:
             text = as_markdown(first, lines[: rows + 1], texts, notes)
             if len(text) <= most:
                 return text
-        return self.title
+        return ""
 
     def records(self) -> list[dict[str, object]]:
         """Return a record for each job, as `ranking.records` does."""
@@ -103,15 +96,20 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race
         rows, raced = race.standing(rows), race.correction()
     pruned = sum(job.pruned is not None for job in jobs)
     told = _verdict(sweep, record, rows, raced, pruned=pruned)
-    # The rows of a race have as many jobs as they are good.
-    explained = importance([job for row in rows if row.is_whole for job in row.jobs]) if race is None else None
     notes = [race.ending()] if race is not None and race.rounds else []
-    if explained is not None:
-        notes.append(as_sentence(explained, objective))
     if (best := ranking.best_job(rows, direction)) is not None:
         notes.append(on_other_images(rows[0], count_test_images(record.data(best).get("profile"))))
     title = "".join(_title(sweep, len(jobs), pruned, direction))
-    return Outcome(title, objective, direction, rows, rest, raced, explained, told, [note for note in notes if note])
+    return Outcome(title, objective, direction, rows, rest, raced, None, told, [note for note in notes if note])
+
+
+def explained(outcome: Outcome) -> Outcome:
+    """Return an outcome that says which keys matter, but for a race, whose rows have as many jobs as they are good."""
+    jobs = [job for row in outcome.rows if row.is_whole for job in row.jobs]
+    found = importance(jobs) if outcome.raced is None else None
+    if found is None:
+        return outcome
+    return replace(outcome, importance=found, notes=[as_sentence(found, outcome.objective), *outcome.notes])
 
 
 def _verdict(

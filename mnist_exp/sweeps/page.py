@@ -28,7 +28,7 @@ class Report:
     """What a page shows.
 
     Attributes:
-        title: such as "Sweep 3f2a1c22: model.hidden=16,32,64 seed=range(5)".
+        title: such as "Sweep 3f2a1c22: 6 jobs, largest val_accuracy first".
         verdict: sentences, most important first.
         lines: cells of the ranking, header first, as `ranking.cells` returns them.
         texts: the places of columns of text, aligned to the left; others are numbers, to the right.

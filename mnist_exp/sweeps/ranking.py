@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
-from mnist_exp.sweeps.formats import aligned, as_csv, decimals
+from mnist_exp.sweeps.formats import decimals
 from mnist_exp.sweeps.statistics import Comparison, compare_with_first
 from mnist_exp.tracking.job import Job, short_names, shown_value
 
@@ -128,17 +128,13 @@ def order(objective: str, direction: str) -> str:
     return f"{'largest' if direction == 'maximize' else 'smallest'} {objective} first"
 
 
-def table(rows: Sequence[Row], rest: Sequence[Job], objective: str, raced: Rounds | None = None) -> str:
-    """Return the ranking as text; the arguments are those of `cells`."""
-    return aligned(*cells(rows, rest, objective, raced=raced))
-
-
 def cells(
     rows: Sequence[Row],
     rest: Sequence[Job],
     objective: str,
     columns: Mapping[str, str] | None = None,
     raced: Rounds | None = None,
+    texts: Mapping[str, Mapping[str, str]] | None = None,
 ) -> tuple[list[list[str]], list[int]]:
     """Return the ranking as lines of cells, header first, and the places of the columns that hold text.
 
@@ -154,7 +150,12 @@ def cells(
         objective: its name.
         columns: of what varies, the keys to show and their headers; None for all.
         raced: of a race, whose dropped rows have the round in which they were.
+        texts: what to say of values, by key; None for the values themselves.
     """
+
+    def said(values: Mapping[str, str]) -> list[str]:
+        return [(texts or {}).get(key, {}).get(value := values.get(key, "")) or shown_value(value) for key in shown]
+
     jobs = [*(job for row in rows for job in row.jobs), *rest]
     keys = _keys(jobs) if columns is None else list(columns)
     seeds = any(len(row.jobs) > 1 for row in rows)
@@ -170,7 +171,7 @@ def cells(
     found = [None, *compared(rows, raced)] if seeds else [None] * len(rows)
     for place, (row, comparison) in enumerate(zip(rows, found, strict=True), start=1):
         mark = "=" if is_open(row, comparison) else ""
-        cells = [f"{place}{mark}", *(shown_value(row.values.get(key, "")) for key in shown), decimals(row.mean)]
+        cells = [f"{place}{mark}", *said(row.values), decimals(row.mean)]
         if seeds:
             cells += ["" if row.deviation is None else decimals(row.deviation), str(len(row.jobs))]
             cells += _difference(comparison)
@@ -183,9 +184,8 @@ def cells(
         lines.append(cells)
     for values, status in others:
         blank = [""] * (len(lines[0]) - len(shown) - 2)
-        lines.append(["-", *(shown_value(values.get(key, "")) for key in shown), *blank, status])
-    texts = [*range(1 + len(shown)), *([len(lines[0]) - 1] if others else [])]
-    return lines, texts
+        lines.append(["-", *said(values), *blank, status])
+    return lines, [*range(1 + len(shown)), *([len(lines[0]) - 1] if others else [])]
 
 
 def _others(rows: Sequence[Row], rest: Sequence[Job]) -> list[tuple[Mapping[str, str], str]]:
@@ -236,7 +236,7 @@ def records(
 ) -> list[dict[str, object]]:
     """Return, for each job, its row's place, what varies, objective, its row's numbers, scores, status and run.
 
-    What a job does not have is None. The arguments are those of `table`; `direction`: `maximize` or `minimize`.
+    What a job does not have is None. The arguments are those of `cells`; `direction`: `maximize` or `minimize`.
     """
     jobs = [*(job for row in rows for job in row.jobs), *rest]
     keys, tests = _keys(jobs), _test_names(jobs, objective)
@@ -267,13 +267,6 @@ def records(
         for job in sorted(row.jobs, key=lambda job: job.objective or 0.0, reverse=direction == "maximize")
     ]
     return [*ranked, *map(record, rest)]
-
-
-def to_csv(
-    rows: Sequence[Row], rest: Sequence[Job], objective: str, direction: str, raced: Rounds | None = None
-) -> str:
-    """Return the records as CSV, a line a job."""
-    return as_csv(records(rows, rest, objective, direction, raced))
 
 
 def _keys(jobs: Iterable[Job]) -> list[str]:

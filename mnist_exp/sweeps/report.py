@@ -1,20 +1,22 @@
 """What a report of a sweep says: collected when the sweep ends, kept in its folder, and made into a page."""
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from pydantic import TypeAdapter, ValidationError
 
 from mnist_exp.config.overrides import Override
+from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.curves import Curve
 from mnist_exp.sweeps.outcome import Outcome
 from mnist_exp.sweeps.page import Report, page
 from mnist_exp.sweeps.ranking import Row
-from mnist_exp.sweeps.search import is_search
+from mnist_exp.sweeps.svg import DRAWN
 from mnist_exp.tracking.folder import now
 from mnist_exp.tracking.record import SweepRecord
 
@@ -25,7 +27,6 @@ _FACTS = {
     "mnist_exp.own_code": "code of one's own",
     "mnist_exp.packages": "packages",
     "mnist_exp.machine": "machine",
-    "mnist_exp.threads": "threads",
 }
 _reports = TypeAdapter(Report)
 
@@ -45,7 +46,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Outcome, curves: Se
     kept, data = record.folder.read(), record.data(best)
     seconds = outcome.scores()["fit_seconds"]
     facts = {
-        "command": shlex.join(["python", "-m", "mnist_exp", "-m", *sweep.overrides]),
+        "typed, but for tracking and hydra": shlex.join(sweep.overrides),
         "objective": f"{outcome.objective}, {outcome.direction}d",
         "started": _date(kept.start),
         "ended": _date(now()),
@@ -61,7 +62,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Outcome, curves: Se
         texts=texts,
         commands=[*commands, *[""] * (len(lines) - 1 - len(commands))],
         metric=outcome.metric,
-        curves=curves,
+        curves=curves[:DRAWN],
         importance=outcome.importance.shares if outcome.importance is not None else {},
         varied=sweep.swept,
         fixed=kept.parameters,
@@ -70,7 +71,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Outcome, curves: Se
         patch="",
     )
     folder = record.folder.path
-    (folder / "report.json").write_bytes(_reports.dump_json(report, indent=1))
+    (folder / "report.json").write_text(json.dumps(asdict(report), indent=1), encoding="utf-8")
     made = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
     (folder / "report.html").write_text(page_of(made), encoding="utf-8")
 
@@ -91,6 +92,8 @@ def page_of(files: Mapping[str, bytes]) -> str:
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"report.json: is no report of this version ({where or 'the file'}: {first['msg']})") from None
     picture, patch = (files.get(name, b"") for name in FILES[1:])
+    if not report.lines or not all(report.lines) or len(report.commands) != len(report.lines) - 1:
+        raise InputError("report.json: is no report of this version (lines: must be a header and rows, each a command)")
     pictures = {"The objective by what varies": picture} if picture else {}
     return page(replace(report, pictures=pictures, patch=patch.decode(errors="replace")))
 
@@ -102,15 +105,21 @@ def _date(milliseconds: int) -> str:
 def _command(sweep: Sweep, row: Row) -> str:
     """Return what one types for the jobs of a row alone.
 
-    What a preset of a sweep sets cannot be typed for a run; then it is the command that repeats the row's first job.
+    Where a preset decides, of a sweep or of somebody's own, it is the command that repeats the row's first job.
     """
-    preset = any(Override.of(text).key == "sweep" for text in sweep.overrides)
-    if preset or is_search(sweep) or sweep.race is not None:
+    overrides = [Override.of(text) for text in sweep.overrides]
+    typed = {override.key: override for override in overrides if override.key in sweep.swept}
+    presets = [override for override in overrides if override.key in ("sweep", "experiment")]
+    in_conf = all(override.key == "experiment" and _is_in_conf(override) for override in presets)
+    if not in_conf or typed.keys() != sweep.swept.keys():
         run_id = row.jobs[0].run_id
         return shlex.join(["python", "-m", "mnist_exp.rerun", run_id]) if run_id else ""
-    fixed = [text for text in sweep.overrides if Override.of(text).key not in sweep.swept]
-    typed = {key: Override.of(text) for text in sweep.overrides if (key := Override.of(text).key) in sweep.swept}
+    fixed = [override.text for override in overrides if override.key not in sweep.swept]
     return shlex.join(["python", "-m", "mnist_exp", *fixed, *_varied(typed, row)])
+
+
+def _is_in_conf(preset: Override) -> bool:
+    return (CONF / preset.key / f"{preset.value}.yaml").is_file()
 
 
 def _varied(typed: Mapping[str, Override], row: Row) -> Iterator[str]:

@@ -19,7 +19,7 @@ from mnist_exp.sweeps.curves import Curve, curve_of
 from mnist_exp.sweeps.differences import find_differences
 from mnist_exp.sweeps.formats import aligned, as_csv
 from mnist_exp.sweeps.jobs import Stage, run_jobs
-from mnist_exp.sweeps.outcome import Outcome, number_of_jobs, rank_jobs
+from mnist_exp.sweeps.outcome import Outcome, explained, number_of_jobs, rank_jobs
 from mnist_exp.sweeps.progress import Progress
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.report import write_report
@@ -27,8 +27,6 @@ from mnist_exp.sweeps.search import check_search_storage, is_search, search_sett
 from mnist_exp.tracking.job import Job, short_names, shown_value
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
-
-_LONGEST_DESCRIPTION = 4000  # characters; MLflow takes 8,000, of which the user's note has the others
 
 
 @contextmanager
@@ -119,7 +117,7 @@ def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) 
     record.close_jobs()
     # A search does not go back to what was killed before it was resumed.
     jobs = [job for job in record.jobs() if job.status != "KILLED" or not is_search(sweep)]
-    outcome = rank_jobs(sweep, record, jobs, race)
+    outcome = explained(rank_jobs(sweep, record, jobs, race))
     _show(outcome, record)
     record.log_scores(outcome.scores())
     if (best := outcome.best) is not None:
@@ -145,7 +143,7 @@ def _show(outcome: Outcome, record: SweepRecord) -> None:
     for sentence in (outcome.verdict, *outcome.notes):
         if sentence:
             print(sentence)
-    record.show_ranking(outcome.markdown(_LONGEST_DESCRIPTION))
+    record.show_ranking(outcome.markdown)
 
 
 def _unfinished(sweep: Sweep, stage: Stage, jobs: Sequence[Job]) -> int:

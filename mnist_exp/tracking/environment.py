@@ -184,6 +184,7 @@ def _git_tags() -> dict[str, str]:
     return {"mlflow.source.git.commit": commit} if commit else {}
 
 
+@cache
 def code_patch() -> str:
     """Return what the checkout that runs has changed since its commit, as `git diff` writes it, files that git does not
     know aside; of more than 1 MB, a line that says so; empty where nothing was changed, or outside a git checkout."""

@@ -81,7 +81,7 @@ class Folder:
 
         What another left in the folder is removed.
         """
-        for name in ("metrics.jsonl", "error.txt", "predictions.csv", "code.patch"):
+        for name in {"metrics.jsonl", *_TEXTS} - {"run.log"}:  # which is open already
             (self.path / name).unlink(missing_ok=True)
         for name in ("model", "code", "figures"):
             shutil.rmtree(self.path / name, ignore_errors=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_METRICS_IN_A_BATCH = 1000  # the most that MLflow takes
+_METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 1000, 100  # the most that MLflow takes
 _LONGEST_NAME = 250  # that all of MLflow's databases take
 
 
@@ -107,8 +107,10 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
     metrics: list[Metric] = [
         Metric(name, v, line.time, line.step) for line in lines for name, v in line.metrics.items()
     ]
-    if tags or parameters:
-        client.log_batch(sent.run_id, params=parameters, tags=[RunTag(key, value) for key, value in tags.items()])
+    if tags:
+        client.log_batch(sent.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    for start in range(0, len(parameters), _PARAMETERS_IN_A_BATCH):
+        client.log_batch(sent.run_id, params=parameters[start : start + _PARAMETERS_IN_A_BATCH])
     for start in range(0, len(metrics), _METRICS_IN_A_BATCH):
         client.log_batch(sent.run_id, metrics=metrics[start : start + _METRICS_IN_A_BATCH])
     sent.tags, sent.parameters, sent.metrics = dict(record.tags), True, sent_until

@@ -3,7 +3,7 @@
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _SECONDS_FOR_JOBS_TO_END = 20.0
 _DESCRIPTION = "mlflow.note.content"
+_LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
 _RANKING = "### Ranking of the jobs"  # whatever is below it in a description is ours
 _MILLISECONDS_THAT_CLOCKS_DIFFER = 60_000  # between the machines of a cluster
 
@@ -83,11 +84,12 @@ class MLflowSweep(SweepRecord):
         super().log_best(job)
         self.folder.change(tags={"mnist_exp.best_run": job.run_id})
 
-    def show_ranking(self, text: str) -> None:
+    def show_ranking(self, markdown: Callable[[int], str]) -> None:
         """Put the ranking into the run's description, below what the user wrote, before or meanwhile."""
         written = self._client.get_run(self.parent.run_id).data.tags.get(_DESCRIPTION, "")
-        own = written.partition(_RANKING)[0].rstrip()
-        self._client.set_tag(self.parent.run_id, _DESCRIPTION, f"{own}\n\n{_RANKING}\n\n{text}".lstrip())
+        begun = f"{written.partition(_RANKING)[0].rstrip()}\n\n{_RANKING}\n\n".lstrip()
+        if text := markdown(_LONGEST_DESCRIPTION - len(begun)):
+            self._client.set_tag(self.parent.run_id, _DESCRIPTION, begun + text)
 
     def folder_of(self, job: Job) -> Folder | None:
         """Return the folder of a job that had a run, if it can be read here and is still of that run."""

@@ -233,8 +233,9 @@ def _as_before(client: "MlflowClient", experiment_id: str, record: Record, befor
     for name in own:  # before it is RUNNING, or another command would find that its process has gone
         client.set_tag(before.info.run_id, name, record.tags[name])
     client.update_run(before.info.run_id, status="RUNNING")
+    new = (*own, "mlflow.source.git.commit", "mnist_exp.packages", "mnist_exp.machine", "mnist_exp.threads")
     tags = record.tags | {
-        key: value for key, value in before.data.tags.items() if key in record.tags and key not in own
+        key: value for key, value in before.data.tags.items() if key in record.tags and key not in new
     }
     folder_id = before.data.tags.get("mnist_exp.folder", record.id)
     return replace(record, id=folder_id, name=before.info.run_name, start=before.info.start_time, tags=tags)

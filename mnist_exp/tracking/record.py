@@ -3,7 +3,7 @@
 import logging
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,8 +140,8 @@ class SweepRecord:
         """Record which job is best, and its configuration."""
         (self.folder.path / "best.yaml").write_text(self.configuration(job))
 
-    def show_ranking(self, text: str) -> None:
-        """Show the ranking on the page of the sweep, where it has one; `text`: in Markdown."""
+    def show_ranking(self, markdown: Callable[[int], str]) -> None:
+        """Show the ranking on the page of the sweep, where it has one; `markdown`: of at most so many characters."""
 
     def folder_of(self, job: Job) -> Folder | None:
         """Return the folder of a job that had a run, if it can be read here."""

@@ -18,8 +18,9 @@ from mnist_exp.config.schema import Config, NoTracking
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import BestRows
+from mnist_exp.sweeps.formats import aligned, as_csv
 from mnist_exp.sweeps.pruning import Pruning
-from mnist_exp.sweeps.ranking import compared, rank, table, to_csv, unranked
+from mnist_exp.sweeps.ranking import cells, compared, rank, records, unranked
 from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord
@@ -202,7 +203,7 @@ def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared(
     assert rows[2].mean == pytest.approx(0.745)
     assert (rows[2].pruned, len(rows[2].jobs)) == (1, 2)
     assert [one is not None for one in compared(rows)] == [True, False]
-    lines = table(rows, rest, "val_accuracy").splitlines()
+    lines = aligned(*cells(rows, rest, "val_accuracy")).splitlines()
     assert "pruned" in lines[0]
     assert "seed" not in lines[0]
     assert "1 of 3" in lines[3]
@@ -217,7 +218,7 @@ def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared(
         assert verdict(few, ["optimizer.learning_rate"], "maximize").startswith(
             "Rows with a pruned job are not compared, since"
         )
-    written = list(csv.DictReader(to_csv(rows, rest, "val_accuracy", "maximize").splitlines()))
+    written = list(csv.DictReader(as_csv(records(rows, rest, "val_accuracy", "maximize")).splitlines()))
     assert [line["reason"] for line in written if not line["rank"]] == [
         f"pruned after epoch {one}" for one in (2, 1, 3)
     ]

@@ -13,9 +13,10 @@ from mnist_exp.config.schema import Config
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import BestRows, RacePlan
+from mnist_exp.sweeps.formats import aligned
 from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.race import ROUNDS, Race, Round, play
-from mnist_exp.sweeps.ranking import rank, table, unranked
+from mnist_exp.sweeps.ranking import cells, rank, unranked
 from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 
@@ -133,7 +134,7 @@ def ranked(race: Race, scores: Sequence[Sequence[float | None]]) -> tuple[str, s
 
     race.rounds.extend(play(race.plan, race.direction, launch))
     rows, rest, raced = race.standing(rank(jobs, race.direction)), unranked(jobs), race.correction()
-    return table(rows, rest, "val_accuracy", raced=raced), verdict(rows, ["a"], race.direction, raced)
+    return aligned(*cells(rows, rest, "val_accuracy", raced=raced)), verdict(rows, ["a"], race.direction, raced)
 
 
 @pytest.mark.fast

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from mnist_exp.sweeps.ranking import Row, best_job, compared, rank, table, to_csv, unranked
+from mnist_exp.sweeps.formats import aligned, as_csv
+from mnist_exp.sweeps.ranking import Row, best_job, cells, compared, rank, records, unranked
 from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell
 from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
@@ -149,7 +150,7 @@ def test_the_number_of_seeds_that_is_named_is_enough() -> None:
 
 
 def test_a_row_that_cannot_be_told_from_the_first_is_marked() -> None:
-    lines = table(rows_of(0.9, 0.89999, 0.7), [], "val_accuracy").splitlines()
+    lines = aligned(*cells(rows_of(0.9, 0.89999, 0.7), [], "val_accuracy")).splitlines()
     assert lines[0].split() == [
         "a", "val_accuracy", "std", "n", "difference", "95", "%", "interval", "test_loss", "test_accuracy", "seconds",
     ]  # fmt: skip
@@ -163,7 +164,7 @@ def test_the_table_shows_what_varies_and_failures_last() -> None:
         job(0.5, **{"model.hidden": "16", "model.activation": "relu"}),
         job(0.75, **{"model.hidden": "32", "model.activation": "relu"}),
     ]
-    lines = table(rank(jobs, "maximize"), unranked(jobs), "val_accuracy").splitlines()
+    lines = aligned(*cells(rank(jobs, "maximize"), unranked(jobs), "val_accuracy")).splitlines()
     assert lines[0].split() == [
         "hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds", "status"
     ]  # fmt: skip
@@ -175,7 +176,7 @@ def test_the_table_shows_what_varies_and_failures_last() -> None:
 
 def test_the_csv_has_a_line_a_job_with_its_row() -> None:
     jobs = [job(0.8, a="1", seed="0"), job(0.9, a="1", seed="1"), job(None, "FAILED", "why", a="2", seed="0")]
-    text = to_csv(rank(jobs, "maximize"), unranked(jobs), "val_accuracy", "maximize")
+    text = as_csv(records(rank(jobs, "maximize"), unranked(jobs), "val_accuracy", "maximize"))
     lines = list(csv.DictReader(io.StringIO(text)))
     assert [line["rank"] for line in lines] == ["1", "1", ""]
     assert [line["seed"] for line in lines] == ["1", "0", "0"]

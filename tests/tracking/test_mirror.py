@@ -146,3 +146,11 @@ def test_runs_that_begin_at_once_with_data_that_no_run_had_before_all_have_it(tm
         assert inputs is not None
         [used] = inputs.dataset_inputs
         assert used.dataset.digest == str(number // 8)
+
+
+def test_a_run_may_have_more_parameters_than_mlflow_takes_at_once(tmp_path: Path) -> None:
+    client, experiment_id = connect(stored(compose([]).config.tracking))
+    parameters = {f"model.key_{number}": str(number) for number in range(250)}
+    folder = Folder(tmp_path / "run")
+    folder.begin(Record("many", {}, parameters))
+    assert client.get_run(mirror(client, experiment_id, folder).run_id).data.params == parameters
