@@ -40,8 +40,13 @@ QUICK = ("dataset.limit=2000", "training.epochs=2", "training.batch_size=100")
 SIX = ("model.hidden=16,32,64", "model.activation=sigmoid,relu")
 
 
+# Tests of minutes, which come first, so that at the end no worker waits long for the other.
+LONGEST = ("reads_drawn_digits", "what_a_page_shows", "first_commands_of_the_readme", "memory_stays_flat")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Examples in docstrings are fast, but for those of `learning/`, which brings TensorFlow."""
+    """Put the longest first; examples in docstrings are fast, but for those of `learning/`, which brings TensorFlow."""
+    items.sort(key=lambda item: not any(name in item.name for name in LONGEST))
     for item in items:
         if isinstance(item, pytest.DoctestItem) and "learning" not in item.path.parts:
             item.add_marker(pytest.mark.fast)

@@ -54,7 +54,7 @@ EXTRAS = {
 }
 # What goes on until it is stopped; each is on one page, so that two never want the same port.
 SERVERS = ("mlflow ui", "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db\nmlflow models serve", "MODEL=")
-# Minutes and more, of which one epoch shows as much here; tests/test_predict.py trains the second to its end.
+# Minutes and more, of which one epoch shows as much here; tests/test_predict.py trains two of them longer.
 SHORTENED = {
     "experiment=convnet": "training.epochs=1",
     "experiment=resnet": "training.epochs=1",
