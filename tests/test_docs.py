@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -27,7 +27,7 @@ from mnist_exp.config.presets import CONF
 from mnist_exp.learning.families import FAMILIES, Model
 from mnist_exp.learning.sources import SOURCES, Dataset
 
-from .conftest import installed
+from .conftest import alone_with_ray, installed
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,7 +58,7 @@ SERVERS = ("mlflow ui", "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db\nmlflow 
 SHORTENED = {
     "experiment=convnet": "training.epochs=1",
     "experiment=resnet": "training.epochs=1",
-    "experiment=best": "training.epochs=1 dataset.limit=6000",
+    "experiment=best": "training.epochs=1 dataset.limit=2000",
 }
 # What makes every other command short, where no page shows its scores; the first round of a race is nine jobs.
 SMALL = "training.epochs=1 dataset.limit=12000"
@@ -141,7 +141,8 @@ class Reader:
             self.serve(text)
             return
         program = [sys.executable, "-c"] if command.kind == "python" else ["bash", "-euo", "pipefail", "-c"]
-        returncode, printed = self.run([*program, text])
+        with alone_with_ray() if "launcher=ray" in text else nullcontext():
+            returncode, printed = self.run([*program, text])
         self.printed += printed
         print(f"$ {text}\n{printed}")  # pytest shows it of a test that fails
         assert returncode == 0 or command.shown, f"{command.place}: {text}\n{printed}"
