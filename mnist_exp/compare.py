@@ -91,7 +91,9 @@ def compare(
         InputError: if there is no such store or run, MLflow refuses the condition or order, no run fulfils it, or an
             override is not used.
     """
-    tracking = _where_runs_are(ids, overrides, last)
+    tracking = _where_runs_are(ids, overrides)
+    if last is not None and last < 1:
+        raise InputError(f"--last {last}: must be a whole number, at least 1")
     if plot is not None:
         commands.check_plot(plot)
     from mnist_exp.sweeps.comparison import as_text, newest_of_each, ranked_groups
@@ -138,7 +140,7 @@ def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Run
     """Return the runs of an experiment as `compare` ranks them; the arguments and errors are its own."""
     if last is not None and last < 1:
         raise InputError(f"last={last}: must be a whole number, at least 1")
-    tracking = _where_runs_are((), overrides, None)
+    tracking = _where_runs_are((), overrides)
     from mnist_exp.sweeps.comparison import newest_of_each, ranked_groups
     from mnist_exp.tracking import store
 
@@ -149,7 +151,7 @@ def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Run
     return Runs(records, "\n".join(group.verdict for group in groups if group.verdict))
 
 
-def _where_runs_are(ids: Sequence[str], overrides: Sequence[str], last: int | None) -> MLflowTracking:
+def _where_runs_are(ids: Sequence[str], overrides: Sequence[str]) -> MLflowTracking:
     for text in overrides:
         if Override.of(text).key not in _USED:
             raise InputError(
@@ -158,8 +160,6 @@ def _where_runs_are(ids: Sequence[str], overrides: Sequence[str], last: int | No
             )
         if ids and Override.of(text).key == "tracking.experiment":
             raise InputError(f"{text}: is not used with ids, which are looked up in all experiments; leave it out")
-    if last is not None and last < 1:
-        raise InputError(f"--last {last}: must be a whole number, at least 1")
     return stored(compose(overrides).config.tracking)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean
 
 from mnist_exp.config.schema import objective_direction
@@ -48,18 +49,22 @@ class Outcome:
         """The best job of the best row."""
         return ranking.best_job(self.rows, self.direction)
 
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs, those of the rows first."""
+        return [*(job for row in self.rows for job in row.jobs), *self.rest]
+
+    @cached_property
     def cells(self) -> tuple[list[list[str]], list[int]]:
-        """Return the table, as `ranking.cells` does; of layers and schedules it says what differs."""
-        jobs = [*(job for row in self.rows for job in row.jobs), *self.rest]
-        keys = dict.fromkeys(key for job in jobs for key in job.values)
-        texts = {key: shown_values(job.values[key] for job in jobs if key in job.values) for key in keys}
+        """The table, as `ranking.cells` returns it; of layers and schedules it says what differs."""
+        keys = dict.fromkeys(key for job in self.jobs for key in job.values)
+        texts = {key: shown_values(job.values[key] for job in self.jobs if key in job.values) for key in keys}
         return ranking.cells(self.rows, self.rest, self.objective, raced=self.raced, texts=texts)
 
     def scores(self) -> dict[str, float]:
         """Return the means of the best row, its objective under its name and as `objective`; and `fit_seconds`, the sum
         over all jobs."""
-        jobs = [*(job for row in self.rows for job in row.jobs), *self.rest]
-        seconds = {"fit_seconds": sum(job.seconds or 0.0 for job in jobs)}
+        seconds = {"fit_seconds": sum(job.seconds or 0.0 for job in self.jobs)}
         if not self.rows:
             return seconds
         first = self.rows[0]
@@ -72,7 +77,7 @@ class Outcome:
 
         Where not even one row does, nothing.
         """
-        lines, texts = self.cells()
+        lines, texts = self.cells
         for rows in range(min(len(lines) - 1, _ROWS_SHOWN), 0, -1):
             left = len(lines) - 1 - rows
             more = [f"{left} more in ranking.csv, among the artifacts."] if left else []
@@ -83,8 +88,9 @@ class Outcome:
                 return text
         return ""
 
+    @cached_property
     def records(self) -> list[dict[str, object]]:
-        """Return a record for each job, as `ranking.records` does."""
+        """A record for each job, as `ranking.records` returns them."""
         return ranking.records(self.rows, self.rest, self.objective, self.direction, self.raced)
 
 

@@ -40,7 +40,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Outcome, curves: Se
         outcome: its ranking, with at least one row.
         curves: of each row, best first.
     """
-    lines, texts = outcome.cells()
+    lines, texts = outcome.cells
     best = outcome.best
     assert best is not None
     kept, data = record.folder.read(), record.data(best)

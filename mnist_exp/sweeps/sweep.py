@@ -132,14 +132,14 @@ def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) 
     record.end("FAILED" if unfinished else "FINISHED")
     print(record.describe())
     run_id = record.parent.run_id or None
-    return SweepResult(outcome.records(), outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
+    return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
 
 
 def _show(outcome: Outcome, record: SweepRecord) -> None:
     """Print the ranking and what it decides, write ranking.csv, and show both on the sweep's page."""
-    (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records()))
+    (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
     print(f"\n{outcome.title}")
-    print(aligned(*outcome.cells()))
+    print(aligned(*outcome.cells))
     for sentence in (outcome.verdict, *outcome.notes):
         if sentence:
             print(sentence)
