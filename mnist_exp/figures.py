@@ -109,10 +109,9 @@ def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes: Axes = figure.subplots()
     axes.imshow(_on_paper(pixels, pixels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    corner = axes.transAxes
     name = short(str(label), 24)
     size = 40 if len(name) <= 3 else 28 - len(name) / 2
-    axes.text(0.97, 0.03, name, fontsize=size, color=VALIDATION, ha="right", va="bottom", transform=corner)
+    axes.text(0.97, 0.03, name, fontsize=size, color=VALIDATION, ha="right", va="bottom", transform=axes.transAxes)
     axes.set(xlabel=f"{pixels.shape[1]} pixels", ylabel=f"{pixels.shape[0]} pixels")
     return figure
 
@@ -120,9 +119,8 @@ def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
 def samples(
     images: npt.NDArray[Any],
     labels: npt.NDArray[np.int64],
-    classes: int,
+    names: Sequence[str],
     augment: Callable[[npt.NDArray[Any]], Any] | None = None,
-    names: Sequence[str] | None = None,
     maximum: float = 255.0,
 ) -> Figure:
     """Draw the first images of each class, a row a class, up to 20; beside each its augmented form, if any.
@@ -130,13 +128,11 @@ def samples(
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to `maximum`.
         labels: (N,) their labels.
-        classes: the number of labels.
+        names: of the classes.
         augment: changes images as training does; None for none.
-        names: of the classes; None for their numbers.
         maximum: the value of a white pixel.
     """
-    named = [str(label) for label in range(classes)] if names is None else [short(name, 16) for name in names]
-    shown, each = min(classes, 20), 10 if augment is None else 5
+    shown, each = min(len(names), 20), 10 if augment is None else 5
     chosen = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
     picked = images[np.concatenate(chosen)]
     plain_ones = pictures(picked, maximum)
@@ -147,18 +143,17 @@ def samples(
     height, width, *channels = kinds[0].shape[1:]
     sheet = np.full((shown, height, each, len(kinds), width, *channels), 255, np.uint8)
     places = [(label, column) for label, found in enumerate(chosen) for column in range(len(found))]
-    for index, (label, column) in enumerate(places):
-        for kind, shown_images in enumerate(kinds):
-            sheet[label, :, column, kind] = shown_images[index]
+    for (label, column), side_by_side in zip(places, np.stack(kinds, axis=2), strict=True):
+        sheet[label, :, column] = side_by_side
     columns = each * len(kinds)
     figure = Figure(figsize=(0.6 * columns + 1, 0.6 * shown * height / width + 0.8), layout="constrained")
     axes: Axes = figure.subplots()
     rows = sheet.reshape(shown * height, columns * width, *channels)
     axes.imshow(rows, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_yticks([height * (label + 0.5) - 0.5 for label in range(shown)], named[:shown])
+    axes.set_yticks([height * (label + 0.5) - 0.5 for label in range(shown)], [short(one, 16) for one in names[:shown]])
     axes.tick_params(length=0)
     axes.set(xticks=[], ylabel="label")
-    classes_shown = "each class" if shown == classes else f"the first {shown} of {classes} classes"
+    classes_shown = "each class" if shown == len(names) else f"the first {shown} of {len(names)} classes"
     beside = "" if augment is None else ",\nto the right of each as it may be augmented for training"
     axes.set_title(f"Training images of {classes_shown}{beside}", fontsize=11)
     for column in range(len(kinds), columns, len(kinds)) if augment is not None else ():
@@ -177,14 +172,12 @@ def seen(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) 
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(2 * columns, 2.5 * rows), layout="constrained")
-    grid = np.atleast_1d(figure.subplots(rows, columns)).reshape(-1)
-    for axes, image, title, name in zip(grid, images, titles, names, strict=False):
+    for place, (image, title, name) in enumerate(zip(images, titles, names, strict=True), start=1):
+        axes = figure.add_subplot(rows, columns, place)
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_title(short(title, 24), fontsize=11)
         axes.set_xlabel(plain(name), fontsize=8)
         axes.set(xticks=[], yticks=[])
-    for axes in grid[len(images) :]:
-        axes.set_visible(False)
     return figure
 
 
@@ -209,7 +202,7 @@ def predictions(
     images: npt.NDArray[Any],
     labels: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
-    names: Sequence[str] | None = None,
+    names: Sequence[str],
 ) -> Figure:
     """Draw the first 96 test images with their predicted label; a wrong one is framed, its true label in brackets.
 
@@ -217,14 +210,12 @@ def predictions(
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
         labels: (N,) true labels.
         predicted: (N,) predicted labels.
-        names: of the classes; None for their numbers.
+        names: of the classes.
     """
     shown, captions = min(96, len(images)), []
     wrong = predicted[:shown] != labels[:shown]
     for index in range(shown):
-        text, true = (
-            str(label) if names is None else short(names[label], 12) for label in (predicted[index], labels[index])
-        )
+        text, true = (short(names[label], 12) for label in (predicted[index], labels[index]))
         if wrong[index]:
             text = f"{text} ({true})" if len(text) + len(true) < 8 else f"{text}\n({true})"
         captions.append(text)

@@ -171,9 +171,7 @@ def _draw(source: datasets.Source, index: int, augment: Callable[[npt.NDArray[An
     pixels, label = figures.pictures(source.x_train[index : index + 1], source.maximum)[0], source.y_train[index]
     pictures = {
         f"image-{index}": figures.image(pixels, source.names[label]),
-        "samples": figures.samples(
-            source.x_train, source.y_train, source.classes, augment, source.names, source.maximum
-        ),
+        "samples": figures.samples(source.x_train, source.y_train, source.names, augment, source.maximum),
     }
     try:
         figures.save(pictures, folder)

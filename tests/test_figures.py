@@ -79,7 +79,7 @@ def test_predictions_mark_the_mistakes(mnist: Data) -> None:
     labels = mnist.y_test[:200]
     predicted = labels.copy()
     predicted[[3, 50, 150]] = (predicted[[3, 50, 150]] + 1) % 10  # the last is not among the 96 shown
-    figure = predictions(mnist.x_test[:200], labels, predicted)
+    figure = predictions(mnist.x_test[:200], labels, predicted, mnist.names)
     assert len(texts(figure)) == 96
     wrong = [text for text in figure.axes[0].texts if text.get_color() == "crimson"]
     assert [text.get_text() for text in wrong] == [f"{predicted[i]} ({labels[i]})" for i in (3, 50)]
@@ -124,7 +124,7 @@ def test_classes_are_drawn_with_their_accuracy_the_worst_first() -> None:
 
 def test_few_images_and_colour_images(mnist: Data) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), np.uint8)
-    figure = predictions(colour, mnist.y_test[:5], mnist.y_test[:5])
+    figure = predictions(colour, mnist.y_test[:5], mnist.y_test[:5], mnist.names)
     [sheet] = figure.axes[0].get_images()
     drawn = np.asarray(sheet.get_array())
     np.testing.assert_array_equal(drawn[:8, :6], colour[0])
@@ -148,7 +148,7 @@ def test_names_of_classes_stand_where_their_numbers_would(mnist: Data) -> None:
     assert [tick.get_text() for tick in axes.get_yticklabels()] == short
     figure = predictions(mnist.x_test[:4], labels, predicted, names)
     assert texts(figure) == ["cat", "a dog with …", r"\$x_1\$", "a dog with …\n(" + r"\$x_1\$)"]
-    rows = samples(mnist.x_test[:4], labels, 3, names=names).axes[0]
+    rows = samples(mnist.x_test[:4], labels, names).axes[0]
     assert [tick.get_text() for tick in rows.get_yticklabels()] == short
     [label] = image(mnist.x_train[0], "cat").axes[0].texts
     assert label.get_text() == "cat"
@@ -178,14 +178,14 @@ def test_images_on_another_ground_than_black_are_drawn_as_they_are(mnist: Data) 
 
 def test_samples_are_a_row_a_class_with_their_augmented_forms_beside_them(mnist: Data) -> None:
     x, y = mnist.x_train[:500], mnist.y_train[:500]
-    plain = np.asarray(samples(x, y, 10).axes[0].get_images()[0].get_array())
+    plain = np.asarray(samples(x, y, mnist.names).axes[0].get_images()[0].get_array())
     assert plain.shape == (10 * 28, 10 * 28)
     np.testing.assert_array_equal(plain[3 * 28 : 4 * 28, 28:56], 255 - x[y == 3][1])
-    pairs = np.asarray(samples(x, y, 10, lambda images: images / 2).axes[0].get_images()[0].get_array())
+    pairs = np.asarray(samples(x, y, mnist.names, lambda images: images / 2).axes[0].get_images()[0].get_array())
     assert pairs.shape == (10 * 28, 10 * 28)
     np.testing.assert_array_equal(pairs[3 * 28 : 4 * 28, 2 * 28 : 3 * 28], 255 - x[y == 3][1])
     np.testing.assert_array_equal(pairs[3 * 28 : 4 * 28, 3 * 28 : 4 * 28], 255 - np.rint(x[y == 3][1] / 2))
-    many = samples(x, y, 100).axes[0]
+    many = samples(x, y, [str(label) for label in range(100)]).axes[0]
     assert "first 20 of 100 classes" in many.get_title()
 
 

@@ -92,13 +92,11 @@ def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:
     width = min(len(shown), 3)
     height = -(-len(shown) // width)
     figure = Figure(figsize=(4.5 * width, 3.8 * height), layout="constrained")
-    grid = np.atleast_1d(figure.subplots(height, width)).reshape(-1)
-    for axes, name in zip(grid, shown, strict=False):
+    for place, name in enumerate(shown, start=1):
+        axes = figure.add_subplot(height, width, place)
         _points(axes, [(values[name], value) for values, value in jobs if name in values])
         axes.set(xlabel=plain(name), ylabel=plain(objective))
         axes.grid(alpha=0.4)
-    for axes in grid[len(shown) :]:
-        axes.set_visible(False)
     return figure
 
 
@@ -124,11 +122,8 @@ def _name_ticks(axes: Axes, choices: Sequence[str], room: int) -> None:
     """Write what differs in values below the x axis, turned where one has more characters than `room`."""
     labels = _tick_labels(choices)
     longest = max(len(line) for label in labels for line in label.split("\n"))
-    steep = 0 if longest <= room else 30 if len(labels) <= 12 else 90
-    axes.set_xticks(range(len(choices)), labels, fontsize=8)
-    if steep:
-        for label in axes.get_xticklabels():
-            label.set(rotation=steep, ha="right", rotation_mode="anchor")
+    turned = {"rotation": 30 if len(labels) <= 12 else 90, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(choices)), labels, fontsize=8, **(turned if longest > room else {}))
 
 
 def _tick_labels(choices: Sequence[str]) -> list[str]:
