@@ -59,52 +59,46 @@ def compare_with_first(
         return [None] * (len(rows) - 1)
     compared = sum(len(row) > 1 for row in rows)
     pairs = compared * (compared - 1) // 2 if pairs is None else pairs
-    correction = level / max(pairs, 1), pairs
-    by_seed = {index: _differences(rows[0], row) for index, row in enumerate(rows) if index}
-    paired = {index: differences for index, differences in by_seed.items() if len(differences) > 1}
-    variances = {index: variance(differences) for index, differences in paired.items()}
+    level /= max(pairs, 1)
+    shared = [[value - rows[0][seed] for seed, value in row.items() if seed in rows[0]] for row in rows[1:]]
+    paired = {place: (one, variance(one)) for place, one in enumerate(shared) if len(one) > 1}
     found: list[Comparison | None] = []
-    for index, row in enumerate(rows[1:], start=1):
-        if index in paired:
-            others = [other for other in paired if other != index]
-            freedom = sum(len(paired[other]) - 1 for other in others)
-            of_others = fmean(variances[other] for other in others) if others else 0.0
-            found.append(_paired(paired[index], variances[index], of_others, freedom, *correction))
+    for place, row in enumerate(rows[1:]):
+        if place in paired:
+            others = [one for other, one in paired.items() if other != place]
+            difference, error, degrees, deviation = _paired(*paired[place], others)
+        elif len(row) > 1:
+            difference, error, degrees, deviation = _independent(list(rows[0].values()), list(row.values()))
         else:
-            alone = len(row) < 2
-            found.append(None if alone else _independent(list(rows[0].values()), list(row.values()), *correction))
+            found.append(None)
+            continue
+        reach = _beyond(level / 2, degrees) * error
+        seeds = len(shared[place]) if place in paired else 0
+        found.append(Comparison(difference, difference - reach, difference + reach, seeds, deviation, level, pairs))
     return found
 
 
-def _differences(first: Mapping[str, float], row: Mapping[str, float]) -> list[float]:
-    return [value - first[seed] for seed, value in row.items() if seed in first]
-
-
 def _paired(
-    differences: Sequence[float], own_variance: float, of_others: float, freedom: int, level: float, pairs: int
-) -> Comparison:
-    """Compare two rows by a moderated t-test; `of_others`: the mean of other rows' variances, with its `freedom`."""
-    own, prior = len(differences) - 1, min(_PRIOR, freedom)
+    differences: Sequence[float], own_variance: float, others: Sequence[tuple[Sequence[float], float]]
+) -> tuple[float, float, float, float]:
+    """Return the difference of two rows by a moderated t-test, its error, degrees of freedom and deviation.
+
+    `others`: the differences of other rows, with their variances.
+    """
+    own = len(differences) - 1
+    prior = min(_PRIOR, sum(len(one) - 1 for one, _ in others))
+    of_others = fmean(one for _, one in others) if others else 0.0
     deviation = math.sqrt((prior * of_others + own * own_variance) / (prior + own))
-    error = deviation / math.sqrt(len(differences))
-    return _comparison(fmean(differences), error, own + prior, len(differences), deviation, level, pairs)
+    return fmean(differences), deviation / math.sqrt(len(differences)), own + prior, deviation
 
 
-def _independent(first: Sequence[float], row: Sequence[float], level: float, pairs: int) -> Comparison:
-    """Compare two rows by Welch's test."""
+def _independent(first: Sequence[float], row: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return the same by Welch's test."""
     parts = [variance(values) / len(values) for values in (first, row)]
     error = math.sqrt(sum(parts))
     spread = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, row), strict=True))
-    degrees = error**4 / spread if spread else 1.0
     deviation = math.sqrt(variance(first) + variance(row))
-    return _comparison(fmean(row) - fmean(first), error, degrees, 0, deviation, level, pairs)
-
-
-def _comparison(
-    difference: float, error: float, degrees: float, seeds: int, deviation: float, level: float, pairs: int
-) -> Comparison:
-    reach = _beyond(level / 2, degrees) * error
-    return Comparison(difference, difference - reach, difference + reach, seeds, deviation, level, pairs)
+    return fmean(row) - fmean(first), error, error**4 / spread if spread else 1.0, deviation
 
 
 def seeds_to_tell(comparison: Comparison) -> int | None:
