@@ -81,7 +81,7 @@ def find_differences(runs: Sequence[Values], typed: Sequence[str], width: int) -
     keys = differing_keys(runs)
     shared = [key for key in keys if all(key in run for run in runs)]
     said = [key for key in keys if key in shared or not _comes_with_choice(key, runs, keys, typed)]
-    parts = {key: _parts_of_texts(dict.fromkeys(run[key] for run in runs if key in run)) for key in said}
+    parts = {key: _parts_of_texts(run[key] for run in runs if key in run) for key in said}
     short = short_names(key.removesuffix(".kind") for key in said)
     names = {key: short[key.removesuffix(".kind")] for key in said}
     most_common = {key: Counter(run[key] for run in runs).most_common(1)[0] for key in shared}
@@ -147,12 +147,13 @@ def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
 
 def shown_values(texts: Iterable[str]) -> dict[str, str]:
     """Return what to say of each value of one key: of lists of layers and schedules what differs in them."""
-    return {text: _cell(parts) for text, parts in _parts_of_texts(dict.fromkeys(texts)).items()}
+    return {text: _cell(parts) for text, parts in _parts_of_texts(texts).items()}
 
 
-def _parts_of_texts(texts: Mapping[str, None]) -> dict[str, _Parts]:
+def _parts_of_texts(given: Iterable[str]) -> dict[str, _Parts]:
     """Return what to say of each value of a key: of lists of layers and schedules what differs in them, of others
     all."""
+    texts = list(dict.fromkeys(given))
     whole = {text: [("", shown_value(text))] for text in texts}
     if not any(text.startswith(("[", "{")) and "{" in text for text in texts):
         return whole
@@ -215,21 +216,11 @@ def _texts(values: Sequence[Any]) -> list[str]:
         return found
     alike: dict[str, list[int]] = {}
     for place, value in enumerate(values):
-        alike.setdefault(_names(value), []).append(place)
+        alike.setdefault(_text(value, arguments=False), []).append(place)
     for places in alike.values():
         for place, text in zip(places, _outlines([values[place] for place in places]), strict=True):
             found[place] = text
     return found
-
-
-def _names(value: Any) -> str:
-    """Return the names of layers, without arguments."""
-    if isinstance(value, list):
-        return f"[{' '.join(map(_names, value))}]"
-    if isinstance(value, dict) and len(value) == 1:
-        [(name, arguments)] = value.items()
-        return f"{name}{_names(arguments)}" if isinstance(arguments, list) else str(name)
-    return show(value)
 
 
 def _outlines(values: Sequence[Any]) -> list[str]:
@@ -238,7 +229,7 @@ def _outlines(values: Sequence[Any]) -> list[str]:
         columns = [_outlines(column) for column in zip(*values, strict=True)]
         return [f"[{' '.join(row)}]" for row in zip(*columns, strict=True)] if columns else ["[]"] * len(values)
     if not isinstance(values[0], dict) or not _differ(values):
-        return list(map(_names, values))
+        return [_text(value, arguments=False) for value in values]
     [name] = values[0]
     inside = [value[name] for value in values]
     if all(isinstance(one, list) for one in inside):
@@ -249,18 +240,21 @@ def _outlines(values: Sequence[Any]) -> list[str]:
     return list(map(_text, values))
 
 
-def _text(value: Any) -> str:
-    """Return a layer or argument as briefly as it can be read.
+def _text(value: Any, *, arguments: bool = True) -> str:
+    """Return a layer or argument as briefly as it can be read; of layers, if need be, the names alone.
 
     >>> _text({"Dense": {"units": 32, "activation": "relu"}}), _text({"Residual": ["Flatten", {"Dropout": 0.5}]})
     ('Dense(units=32, activation=relu)', 'Residual[Flatten Dropout(0.5)]')
     """
-    if isinstance(value, dict) and len(value) == 1:
-        [(name, arguments)] = value.items()
-        if isinstance(arguments, dict):
-            inside = ", ".join(f"{key}={_text(one)}" for key, one in arguments.items())
-            return f"{name}({inside})" if inside else str(name)
-        return f"{name}{_text(arguments)}" if isinstance(arguments, list) else f"{name}({_text(arguments)})"
     if isinstance(value, list):
-        return f"[{' '.join(map(_text, value))}]"
-    return show(value)
+        return f"[{' '.join(_text(one, arguments=arguments) for one in value)}]"
+    if not isinstance(value, dict) or len(value) != 1:
+        return show(value)
+    [(name, inside)] = value.items()
+    if isinstance(inside, list):
+        return f"{name}{_text(inside, arguments=arguments)}"
+    if not arguments or inside == {}:
+        return str(name)
+    if isinstance(inside, dict):
+        return f"{name}({', '.join(f'{key}={_text(one)}' for key, one in inside.items())})"
+    return f"{name}({_text(inside)})"
