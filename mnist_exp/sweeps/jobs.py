@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from mnist_exp import interrupts
-from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import values_of
 from mnist_exp.config.redaction import traceback_text
 from mnist_exp.config.schema import Config
@@ -21,7 +20,6 @@ from mnist_exp.experiment import Child, Experiment, Result, experiment_signature
 from mnist_exp.learning import datasets, stacking
 from mnist_exp.learning.backend import choose_backend
 from mnist_exp.learning.engine import choose_engine
-from mnist_exp.learning.sources import Dataset
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord
@@ -154,18 +152,13 @@ def find_finished(config: Config) -> Job | None:
 def _signature(config: Config, sweep: Path | None = None) -> str:
     """Return the experiment's signature; empty where its data cannot be read, which the run will record."""
     choose_backend(config.backend)  # which the user's own code may need to make its data
+    named = repr((sweep, config.dataset, config.code and config.code.digest))
     try:
-        return experiment_signature(config, _data_digest(config.dataset, config.code, sweep))
+        if named not in _digests:
+            _digests[named] = datasets.load(config.dataset).digest
+        return experiment_signature(config, _digests[named])
     except Exception:
         return ""
 
 
-_digests: dict[str, str] = {}
-
-
-def _data_digest(dataset: Dataset, code: CodeFile | None, sweep: Path | None) -> str:
-    """Return the digest of data, which is read once a sweep."""
-    named = repr((sweep, dataset, code and code.digest))
-    if named not in _digests:
-        _digests[named] = datasets.load(dataset).digest
-    return _digests[named]
+_digests: dict[str, str] = {}  # of data, which is read once a sweep

@@ -5,7 +5,6 @@ import shutil
 import sys
 import threading
 import time
-from types import TracebackType
 
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep
@@ -45,9 +44,7 @@ class Progress:
             print(f"{len(self._before)} {them} finished before", flush=True)
         self._thread.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         self._look()

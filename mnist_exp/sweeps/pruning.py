@@ -104,7 +104,6 @@ def _compares(settings: pruning.Pruning) -> bool:
 
 
 def _pruner(settings: pruning.Pruning) -> Any:
-    """Return Optuna's pruner of these settings."""
     from optuna import pruners
 
     if isinstance(settings, pruning.PatientPruning):
@@ -112,9 +111,4 @@ def _pruner(settings: pruning.Pruning) -> Any:
         with warnings.catch_warnings(action="ignore"):  # that it is experimental
             return pruners.PatientPruner(wrapped, settings.patience, settings.min_delta)
     arguments = asdict(settings)
-    classes = {
-        "median": pruners.MedianPruner,
-        "percentile": pruners.PercentilePruner,
-        "threshold": pruners.ThresholdPruner,
-    }
-    return classes[arguments.pop("kind")](**arguments)
+    return getattr(pruners, f"{arguments.pop('kind').capitalize()}Pruner")(**arguments)  # such as MedianPruner
