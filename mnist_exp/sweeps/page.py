@@ -93,7 +93,6 @@ def _with_rows(report: Report, count: int) -> tuple[Report, str]:
 
 
 def _page(report: Report, left_out: Sequence[str]) -> str:
-    """Return the page with all that is in the report."""
     folder = files("mnist_exp.sweeps")
     template, style, script = (folder.joinpath(f"page.{end}").read_text("utf-8") for end in ("html", "css", "js"))
     parts = {
@@ -107,8 +106,7 @@ def _page(report: Report, left_out: Sequence[str]) -> str:
         "patch": ("Changes of the code", _folded("What differs from the commit", _patch(report.patch))),
     }
     shown = {name: (title, body) for name, (title, body) in parts.items() if body}
-    classes = ["lead", *["more"] * len(report.verdict)]
-    verdict = [f'<p class="{kind}">{escaped(one)}</p>' for kind, one in zip(classes, report.verdict, strict=False)]
+    verdict = [f"<p>{escaped(one)}</p>" for one in report.verdict]
     if left_out:
         verdict.append(f'<p class="note">Left out, to keep this page small: {escaped("; ".join(left_out))}.</p>')
     return Template(template).substitute(
@@ -125,7 +123,6 @@ def _page(report: Report, left_out: Sequence[str]) -> str:
 
 
 def _ranking(report: Report) -> str:
-    """Return the table, and what its marks mean."""
     (_, *names), *lines = report.lines
     header = ['<th scope="col" aria-sort="ascending">place</th>']
     header += [f'<th scope="col"{_side(column, report)}>{escaped(name)}</th>' for column, name in enumerate(names, 1)]
@@ -184,7 +181,6 @@ def _meanings(lines: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]
 
 
 def _curves(curves: Sequence[Curve], metric: str) -> str:
-    """Return the curves with a legend, and what they are, in sentences."""
     plot = svg.lines(curves, metric)
     if not plot:
         return ""

@@ -28,7 +28,6 @@ _FACTS = {
     "mnist_exp.packages": "packages",
     "mnist_exp.machine": "machine",
 }
-_reports = TypeAdapter(Report)
 
 
 def write_report(sweep: Sweep, record: SweepRecord, outcome: Outcome, curves: Sequence[Curve]) -> None:
@@ -86,7 +85,7 @@ def page_of(files: Mapping[str, bytes]) -> str:
         InputError: if `report.json` is no report.
     """
     try:
-        report = _reports.validate_json(files["report.json"], strict=True)
+        report = TypeAdapter(Report).validate_json(files["report.json"], strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -109,17 +108,13 @@ def _command(sweep: Sweep, row: Row) -> str:
     """
     overrides = [Override.of(text) for text in sweep.overrides]
     typed = {override.key: override for override in overrides if override.key in sweep.swept}
-    presets = [override for override in overrides if override.key in ("sweep", "experiment")]
-    in_conf = all(override.key == "experiment" and _is_in_conf(override) for override in presets)
-    if not in_conf or typed.keys() != sweep.swept.keys():
+    presets = {f"{preset.key}/{preset.value}" for preset in overrides if preset.key in ("sweep", "experiment")}
+    in_conf = {f"experiment/{path.stem}" for path in (CONF / "experiment").glob("*.yaml")}
+    if not presets <= in_conf or typed.keys() != sweep.swept.keys():
         run_id = row.jobs[0].run_id
         return shlex.join(["python", "-m", "mnist_exp.rerun", run_id]) if run_id else ""
     fixed = [override.text for override in overrides if override.key not in sweep.swept]
     return shlex.join(["python", "-m", "mnist_exp", *fixed, *_varied(typed, row)])
-
-
-def _is_in_conf(preset: Override) -> bool:
-    return (CONF / preset.key / f"{preset.value}.yaml").is_file()
 
 
 def _varied(typed: Mapping[str, Override], row: Row) -> Iterator[str]:

@@ -69,10 +69,8 @@ def bars(shares: Mapping[str, float]) -> str:
     """Return a bar a parameter as SVG, the longest first.
 
     Args:
-        shares: of the variance, by parameter, 0 to 1; what is not a number counts as 0. Empty returns nothing.
+        shares: of the variance, by parameter, 0 to 1; what is not a number counts as 0.
     """
-    if not shares:
-        return ""
     clipped = {name: min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0 for name, share in shares.items()}
     bottom = 48 * len(clipped)
     drawn = [
