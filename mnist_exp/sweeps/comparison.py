@@ -62,19 +62,15 @@ def ranked_groups(runs: Sequence["Run"], sort: str | None) -> list[Ranked]:
         runs: at least one. A job that was refused has recorded no objective, and goes with the first.
         sort: the words for the order that the runs are in, if they shall stay in it, in one group; None to rank them.
     """
-    found = {_objective(run) for run in runs if "objective" in run.data.params} or {("objective", "maximize")}
+    recorded = [(run.data.params.get("objective"), run.data.params.get("direction", "maximize")) for run in runs]
+    found = [(name, direction) for name, direction in dict.fromkeys(recorded) if name] or [("objective", "maximize")]
     if sort is not None:
-        objective, direction = next(iter(found)) if len(found) == 1 else ("value", "maximize")
+        objective, direction = found[0] if len(found) == 1 else ("value", "maximize")
         return [_ranked(runs, objective, direction, sort)]
-    first = next((_objective(run) for run in runs if "objective" in run.data.params), next(iter(found)))
-    groups: dict[tuple[str, str], list[Run]] = {first: []}
-    for run in runs:
-        groups.setdefault(_objective(run) if "objective" in run.data.params else first, []).append(run)
+    groups: dict[tuple[str, str], list[Run]] = {one: [] for one in found}
+    for run, (name, direction) in zip(runs, recorded, strict=True):
+        groups[(name, direction) if name else found[0]].append(run)
     return [_ranked(members, objective, direction, None) for (objective, direction), members in groups.items()]
-
-
-def _objective(run: "Run") -> tuple[str, str]:
-    return run.data.params["objective"], run.data.params.get("direction", "maximize")
 
 
 def _ranked(runs: Sequence["Run"], objective: str, direction: str, sort: str | None) -> Ranked:
@@ -85,12 +81,8 @@ def _ranked(runs: Sequence["Run"], objective: str, direction: str, sort: str | N
         job, values = recorded_job(run), known.get(run.info.run_id)
         jobs.append(job if values is None else replace(job, values={k: values[k] for k in keys if k in values}))
     rest = ranking.unranked(jobs)
-    left = {job.run_id for job in rest}
-    rows = (
-        ranking.rank(jobs, direction)
-        if sort is None
-        else [ranking.row([job]) for job in jobs if job.run_id not in left]
-    )
+    ranked = [jobs] if sort is None else [[job] for job in jobs]
+    rows = [row for members in ranked for row in ranking.rank(members, direction)]
     typed = [run.data.tags.get("mnist_exp.overrides", "") for run in runs]
     differences = find_differences(list(known.values()), typed, _WIDTH)
     short = short_ids(job.run_id for job in jobs)
@@ -99,8 +91,8 @@ def _ranked(runs: Sequence["Run"], objective: str, direction: str, sort: str | N
         told = {key: differences.cell(values, key) for key in differences.columns}
         return {"run_id": short[run_id], "also": differences.also(values), **told}
 
-    best = [ranking.best_job([row], direction) for row in rows]
-    shown = [replace(row, values=said(row.values, job.run_id)) for row, job in zip(rows, best, strict=True) if job]
+    ids = [ranking.best_job(row, direction).run_id for row in rows]
+    shown = [replace(row, values=said(row.values, run_id)) for row, run_id in zip(rows, ids, strict=True)]
     # A ranking says of the pruned of a combination what it says of its row, or of the first of them.
     told = {ranking.combination(row.values): new.values for row, new in zip(rows, shown, strict=True)}
     others = []
@@ -112,15 +104,16 @@ def _ranked(runs: Sequence["Run"], objective: str, direction: str, sort: str | N
     lines, texts = ranking.cells(shown, others, objective, {"run_id": "id", "also": "", **differences.columns})
     also = [line.pop(2) for line in lines][1:]
     named = [
-        (f"{place}  {short[job.run_id]}", differences.label(row.values), [one.run_id for one in row.jobs])
-        for place, (row, job) in enumerate(zip(rows, best, strict=True), start=1)
-        if job
+        (f"{place}  {short[run_id]}", differences.label(row.values), [job.run_id for job in row.jobs])
+        for place, (row, run_id) in enumerate(zip(rows, ids, strict=True), start=1)
     ]
     order = sort or ranking.order(objective, direction)
+    usual = f"Where nothing else is said: {unsaid}" if (unsaid := differences.unsaid()) else ""
+    several = "The id of a row of several seeds is that of its best run." * any(len(row.jobs) > 1 for row in rows)
     told_apart = _verdict(rows, differences, direction) if sort is None else ""
     return Ranked(
-        title=f"{_number_of(len(jobs))}, {order}{_on_the_test_set(runs, objective)}",
-        notes=[note for note in (*_notes(rows, differences), told_apart) if note],
+        title=f"{formats.counted(len(jobs), 'run')}, {order}{_on_the_test_set(runs, objective)}",
+        notes=[note for note in (usual, several, told_apart) if note],
         verdict=told_apart,
         lines=lines,
         texts=[place - (place > 2) for place in texts if place != 2],
@@ -157,24 +150,11 @@ def _dataset(run: "Run") -> tuple[tuple[str, str], ...]:
     return tuple(sorted(item for item in run.data.params.items() if item[0].startswith("dataset.")))
 
 
-def _number_of(runs: int) -> str:
-    return f"{runs} run" if runs == 1 else f"{runs} runs"
-
-
 def _on_the_test_set(runs: Sequence["Run"], objective: str) -> str:
     watched = any(run.data.params.get("dataset.validation") == "test" for run in runs)
     if objective.startswith("test_") or (objective.startswith("val_") and watched):
         return ", MEASURED ON THE TEST SET where dataset.validation=test or the objective is a test score"
     return ""
-
-
-def _notes(rows: Sequence[ranking.Row], differences: Differences) -> list[str]:
-    """Return what is said below a ranking: what most runs share, and whose ids these are."""
-    unsaid = differences.unsaid()
-    return [
-        f"Where nothing else is said: {unsaid}" if unsaid else "",
-        "The id of a row of several seeds is that of its best run." if any(len(row.jobs) > 1 for row in rows) else "",
-    ]
 
 
 def _verdict(rows: Sequence[ranking.Row], differences: Differences, direction: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,7 @@ from mnist_exp.errors import printable
 from mnist_exp.figures import epoch_ticks, plain
 from mnist_exp.sweeps.curves import Curve
 from mnist_exp.sweeps.differences import shortened, shown_values
+from mnist_exp.sweeps.formats import counted
 from mnist_exp.sweeps.importance import Importance, as_numbers, spans_decades
 from mnist_exp.tracking.job import short_names
 
@@ -53,7 +55,7 @@ def validation_curves(rows: Sequence[Curve], metric: str) -> Figure:
             axes.fill_between(epochs, row.low, row.high, color=_COLOURS[place], alpha=0.15, linewidth=0)
     epoch_ticks(axes, max(len(row.mean) for row in rows))
     jobs = sum(row.jobs for row in rows)
-    axes.set_title(f"{plain(metric)} of {jobs} job{'s' * (jobs > 1)}")
+    axes.set_title(f"{plain(metric)} of {counted(jobs, 'job')}")
     said = ["the line is the mean, the band from the smallest to the largest"] if jobs > len(rows) else []
     said += [f"the first {len(named)} of {len(rows)} are in colour"] if len(rows) > len(named) else []
     axes.set(xlabel="epoch", ylabel=plain(metric))
@@ -122,7 +124,7 @@ def _name_ticks(axes: Axes, choices: Sequence[str], room: int) -> None:
     """Write what differs in values below the x axis, turned where one has more characters than `room`."""
     labels = _tick_labels(choices)
     longest = max(len(line) for label in labels for line in label.split("\n"))
-    turned = {"rotation": 30 if len(labels) <= 12 else 90, "ha": "right", "rotation_mode": "anchor"}
+    turned: dict[str, Any] = {"rotation": 30 if len(labels) <= 12 else 90, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(choices)), labels, fontsize=8, **(turned if longest > room else {}))
 
 

@@ -27,6 +27,11 @@ def decimals(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return so many of a thing in words, such as `1 job` or `3 jobs`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
     """Return lines of cells as text: the columns of `texts`, by their place, to the left, numbers to the right."""
     lines = [[printable(cell) for cell in line] for line in lines]

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from mnist_exp.errors import printable
+from mnist_exp.sweeps.formats import counted
 from mnist_exp.tracking.job import Job, short_names
 
 if TYPE_CHECKING:
@@ -53,10 +54,9 @@ def importance(jobs: Sequence[Job]) -> Importance | None:
         better than their mean.
     """
     measured = sorted((tuple(sorted(job.values.items())), job.objective) for job in jobs if job.objective is not None)
-    columns: dict[str, list[str]] = {}
-    for key in sorted({key for values, _ in measured for key, _ in values} - {"seed"}):
-        columns[key] = [dict(values).get(key, "") for values, _ in measured]
-    columns = {key: texts for key, texts in columns.items() if len(set(texts)) > 1}
+    keys = sorted({key for values, _ in measured for key, _ in values} - {"seed"})
+    said = {key: [dict(values).get(key, "") for values, _ in measured] for key in keys}
+    columns = {key: texts for key, texts in said.items() if len(set(texts)) > 1}
     objectives = [objective for _, objective in measured]
     if len(columns) < 2 or math.isclose(min(objectives), max(objectives), rel_tol=1e-12):
         return None
@@ -80,7 +80,7 @@ def as_sentence(found: Importance, objective: str) -> str:
     (first, largest), *others = list(found.shares.items())[:_NAMED]
     told = [f"{names[first]} explains {largest:.0%}", *(f"{names[key]} {share:.0%}" for key, share in others)]
     if left := list(found.shares.values())[_NAMED:]:
-        told.append(f"{len(left)} other{'s' * (len(left) > 1)} {sum(left):.0%}")
+        told.append(f"{counted(len(left), 'other')} {sum(left):.0%}")
     text = f"Of the variance of {objective}, {', '.join(told)}; the rest is {found.rest}."
     return printable(text.replace("%", " %"))
 

@@ -1,6 +1,6 @@
 """What comes of a sweep: its jobs ranked, and the sentences that say what the ranking decides."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
@@ -9,7 +9,7 @@ from mnist_exp.config.schema import objective_direction
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps import ranking
 from mnist_exp.sweeps.differences import shown_values
-from mnist_exp.sweeps.formats import as_markdown
+from mnist_exp.sweeps.formats import as_markdown, counted
 from mnist_exp.sweeps.importance import Importance, as_sentence, importance
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import is_search
@@ -26,7 +26,7 @@ class Outcome:
 
     `title`: what the ranking is by. `rows`: best first. `rest`: the jobs that no row holds. `raced`: of a race that was
     run, what its intervals are corrected for. `importance`: which of the keys that vary matter, once that is known.
-    `verdict`: which rows can be told from the first, empty where nothing can be said. `notes`: more sentences.
+    `verdict`: which rows can be told from the first, empty where nothing can be said. `notes`: more sentences or empty.
     """
 
     title: str
@@ -47,7 +47,7 @@ class Outcome:
     @property
     def best(self) -> Job | None:
         """The best job of the best row."""
-        return ranking.best_job(self.rows, self.direction)
+        return ranking.best_job(self.rows[0], self.direction) if self.rows else None
 
     @property
     def jobs(self) -> list[Job]:
@@ -97,16 +97,15 @@ class Outcome:
 def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | None) -> Outcome:
     """Return the jobs of a sweep ranked, those that differ only in their seed as one row."""
     objective, direction = sweep.config.objective, objective_direction(sweep.config)
-    rows, rest, raced = ranking.rank(jobs, direction), ranking.unranked(jobs), None
+    rows, raced, notes = ranking.rank(jobs, direction), None, []
     if race is not None and race.rounds:
-        rows, raced = race.standing(rows), race.correction()
+        rows, raced, notes = race.standing(rows), race.correction(), [race.ending()]
+    if rows:
+        profile = record.data(ranking.best_job(rows[0], direction)).get("profile")
+        notes.append(on_other_images(rows[0], count_test_images(profile)))
     pruned = sum(job.pruned is not None for job in jobs)
-    told = _verdict(sweep, record, rows, raced, pruned=pruned)
-    notes = [race.ending()] if race is not None and race.rounds else []
-    if (best := ranking.best_job(rows, direction)) is not None:
-        notes.append(on_other_images(rows[0], count_test_images(record.data(best).get("profile"))))
-    title = "".join(_title(sweep, len(jobs), pruned, direction))
-    return Outcome(title, objective, direction, rows, rest, raced, None, told, [note for note in notes if note])
+    title, told = _title(sweep, len(jobs), pruned), _verdict(sweep, record, rows, raced, pruned=pruned)
+    return Outcome(title, objective, direction, rows, ranking.unranked(jobs), raced, None, told, notes)
 
 
 def explained(outcome: Outcome) -> Outcome:
@@ -131,19 +130,12 @@ def _verdict(
     return verdict(rows, tuple(sweep.swept), objective_direction(sweep.config), raced)
 
 
-def _title(sweep: Sweep, jobs: int, pruned: int, direction: str) -> Iterator[str]:
-    """Yield what a ranking is by, and whether the choice rests on the test set."""
-    objective = sweep.config.objective
-    yield number_of_jobs(jobs)
-    if pruned:
-        yield f", {pruned} of them pruned"
-    yield f", {ranking.order(objective, direction)}"
+def _title(sweep: Sweep, jobs: int, pruned: int) -> str:
+    """Return what a ranking is by, and whether the choice rests on the test set."""
+    objective, of_them = sweep.config.objective, f", {pruned} of them pruned" if pruned else ""
+    title = f"{counted(jobs, 'job')}{of_them}, {ranking.order(objective, objective_direction(sweep.config))}"
     if objective.startswith("test_"):
-        yield ", MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
+        title += ", MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
     elif objective.startswith("val_") and sweep.watches_test_set:
-        yield ", MEASURED ON THE TEST SET: to hold images out instead, dataset.validation=10000"
-
-
-def number_of_jobs(count: int) -> str:
-    """Return a number of jobs in words."""
-    return f"{count} job" if count == 1 else f"{count} jobs"
+        title += ", MEASURED ON THE TEST SET: to hold images out instead, dataset.validation=10000"
+    return title

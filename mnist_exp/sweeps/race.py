@@ -1,7 +1,5 @@
 """A race: every combination runs a few seeds, then only those that may still be the best, until that is decided."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,8 +7,9 @@ from pathlib import Path
 from statistics import fmean
 
 from mnist_exp.experiment import RacePlan
+from mnist_exp.sweeps.formats import as_csv, counted
 from mnist_exp.sweeps.jobs import Stage
-from mnist_exp.sweeps.ranking import Rounds, Row
+from mnist_exp.sweeps.ranking import Rounds, Row, combination, interval_of
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
 from mnist_exp.tracking.job import job_name
 
@@ -112,8 +111,8 @@ class Race:
 
         for one in play(self.plan, self.direction, launch_jobs):
             self.rounds.append(one)
-            (self.folder / "race.csv").write_text(to_csv(self))
-            self.stage.news.append(_line(self, one))
+            (self.folder / "race.csv").write_text(as_csv([line for done in self.rounds for line in self._lines(done)]))
+            self.stage.news.append(self._news(one))
 
     def standing(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows of a ranking as the race has them: the ones left, then the beaten, then those that failed.
@@ -124,13 +123,14 @@ class Race:
         Returns:
             All of them; of the beaten, those of the latest round first.
         """
-        places = {tuple(sorted(values.items())): place for place, values in enumerate(self.plan.values)}
-        beaten = {place: one.number for one in self.rounds for place in one.beaten}
-        failed = {place: one.number for one in self.rounds for place in one.failed}
+        dropped = {}
+        for one in self.rounds:
+            for place in (*one.beaten, *one.failed):
+                dropped[combination(self.plan.values[place])] = one.number, place in one.failed
         stood = []
         for row in rows:
-            place = places[tuple(sorted((key, value) for key, value in row.values.items() if key != "seed"))]
-            stood.append(replace(row, dropped=(beaten | failed).get(place), failed=place in failed))
+            number, failed = dropped.get(combination(row.values), (None, False))
+            stood.append(replace(row, dropped=number, failed=failed))
         return sorted(stood, key=lambda row: (row.failed, -math.inf if row.dropped is None else -row.dropped))
 
     def correction(self) -> Rounds:
@@ -148,30 +148,27 @@ class Race:
             "failed": " All combinations failed.",
             None: " It was not over.",
         }[last.end]
-        rounds = "1 round" if last.number == 1 else f"{last.number} rounds"
         grid = f"{last.seeds} seeds of all {count} combinations would take {last.seeds * count}"
-        return f"{last.jobs} jobs in {rounds}; {grid}.{why}"
+        return f"{last.jobs} jobs in {counted(last.number, 'round')}; {grid}.{why}"
 
-
-def to_csv(race: Race) -> str:
-    """Return a line for each combination of each round: its mean, how it compares with the leader, its outcome."""
-    keys = list(race.plan.values[0])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["round", *keys, "seeds", "mean", "difference", "low", "high", "outcome"])
-    for one in race.rounds:
+    def _lines(self, one: Round) -> Iterator[dict[str, object]]:
+        """Yield a line of race.csv for each combination of a round: its mean, how it compares with the leader, and its
+        outcome."""
         outcomes = dict.fromkeys(one.left[:1], "leads") | dict.fromkeys(one.left[1:], "left")
         outcomes |= dict.fromkeys(one.beaten, "beaten") | dict.fromkeys(one.failed, "failed")
         for place, outcome in outcomes.items():
-            values = [race.plan.values[place][key] for key in keys]
-            found = one.comparisons.get(place)
-            interval = [found.difference, found.low, found.high] if found is not None else ["", "", ""]
-            writer.writerow([one.number, *values, one.seeds, one.means.get(place, ""), *interval, outcome])
-    return text.getvalue()
+            yield {
+                "round": one.number,
+                **self.plan.values[place],
+                "seeds": one.seeds,
+                "mean": one.means.get(place),
+                **interval_of(one.comparisons.get(place)),
+                "outcome": outcome,
+            }
 
-
-def _line(race: Race, one: Round) -> str:
-    ran = len(one.left) + len(one.beaten) + len(one.failed)
-    leads = f"{job_name(race.plan.values[one.left[0]], race.plan.values[0])} leads" if one.left else "none is left"
-    failed = f", {len(one.failed)} failed" if one.failed else ""
-    return f"Round {one.number}, {one.seeds} seeds each: {len(one.beaten)} of {ran} beaten{failed}; {leads}"
+    def _news(self, one: Round) -> str:
+        ran = len(one.left) + len(one.beaten) + len(one.failed)
+        values = self.plan.values
+        leads = f"{job_name(values[one.left[0]], values[0])} leads" if one.left else "none is left"
+        failed = f", {len(one.failed)} failed" if one.failed else ""
+        return f"Round {one.number}, {one.seeds} seeds each: {len(one.beaten)} of {ran} beaten{failed}; {leads}"

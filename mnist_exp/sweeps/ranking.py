@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from operator import attrgetter
 from statistics import fmean, stdev
 
 from mnist_exp.sweeps.formats import decimals
@@ -46,15 +47,6 @@ class Rounds:
     last: int
 
 
-def row(members: Sequence[Job]) -> Row:
-    """Return one row of finished jobs."""
-    objectives = [job.objective for job in members if job.objective is not None]
-    values = dict(members[0].values)
-    if len(members) > 1:
-        values.pop("seed", None)
-    return Row(values, tuple(members), fmean(objectives), stdev(objectives) if len(objectives) > 1 else None)
-
-
 def rank(jobs: Sequence[Job], direction: str) -> list[Row]:
     """Return the finished jobs, those that differ only in `seed` as one row, best mean of the objective first.
 
@@ -67,8 +59,13 @@ def rank(jobs: Sequence[Job], direction: str) -> list[Row]:
         groups.setdefault(combination(job.values), []).append(job)
     rows = []
     for members in groups.values():
-        if ranked := [job for job in members if _is_ranked(job)]:
-            rows.append(replace(row(ranked), pruned=sum(job.pruned is not None for job in members)))
+        if ranked := tuple(job for job in members if _is_ranked(job)):
+            objectives = [job.objective for job in ranked if job.objective is not None]
+            several = len(ranked) > 1
+            values = {key: value for key, value in ranked[0].values.items() if key != "seed" or not several}
+            deviation = stdev(objectives) if several else None
+            pruned = sum(job.pruned is not None for job in members)
+            rows.append(Row(values, ranked, fmean(objectives), deviation, pruned=pruned))
     return sorted(rows, key=lambda row: row.mean, reverse=direction == "maximize")
 
 
@@ -77,12 +74,9 @@ def combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((name, value) for name, value in values.items() if name != "seed"))
 
 
-def best_job(rows: Sequence[Row], direction: str) -> Job | None:
-    """Return the best job of the best row."""
-    if not rows:
-        return None
-    choose = max if direction == "maximize" else min
-    return choose(rows[0].jobs, key=lambda job: job.objective if job.objective is not None else math.nan)
+def best_job(row: Row, direction: str) -> Job:
+    """Return the best job of a row."""
+    return (max if direction == "maximize" else min)(row.jobs, key=attrgetter("objective"))
 
 
 def unranked(jobs: Iterable[Job]) -> list[Job]:
@@ -174,7 +168,10 @@ def cells(
         cells = [f"{place}{mark}", *said(row.values), decimals(row.mean)]
         if seeds:
             cells += ["" if row.deviation is None else decimals(row.deviation), str(len(row.jobs))]
-            cells += _difference(comparison)
+            if comparison is not None:
+                cells += [_signed(comparison.difference), f"{_signed(comparison.low)} to {_signed(comparison.high)}"]
+            else:
+                cells += ["", ""]
         if raced is not None:
             cells += [f"{'failed, ' * row.failed}round {row.dropped}" if row.dropped is not None else ""]
         if pruned:
@@ -208,7 +205,6 @@ def _others(rows: Sequence[Row], rest: Sequence[Job]) -> list[tuple[Mapping[str,
 
 
 def _reason(job: Job) -> str:
-    """Return why no row holds a job."""
     if job.reason or job.status != "FINISHED":
         return job.reason
     return f"pruned after epoch {job.pruned}" if job.pruned is not None else "no objective"
@@ -219,12 +215,9 @@ def is_open(row: Row, comparison: Comparison | None) -> bool:
     return comparison is not None and comparison.is_open and row.dropped is None
 
 
-def _difference(comparison: Comparison | None) -> list[str]:
-    """Return the cells of a comparison: the difference and the ends of its interval."""
-    if comparison is None:
-        return ["", ""]
-    ends = f"{_signed(comparison.low)} to {_signed(comparison.high)}"
-    return [_signed(comparison.difference), ends]
+def interval_of(comparison: Comparison | None) -> dict[str, float | None]:
+    """Return a difference and the ends of its interval, by name; None where nothing was compared."""
+    return {name: getattr(comparison, name, None) for name in ("difference", "low", "high")}
 
 
 def _signed(value: float) -> str:
@@ -251,9 +244,7 @@ def records(
             "mean": row.mean if row is not None else None,
             "std": row.deviation if row is not None else None,
             "n": len(row.jobs) if row is not None else None,
-            "difference": comparison.difference if comparison is not None else None,
-            "low": comparison.low if comparison is not None else None,
-            "high": comparison.high if comparison is not None else None,
+            **interval_of(comparison),
             **{name: (job.scores or {}).get(name) for name in tests},
             "seconds": job.seconds,
             "status": job.status,
@@ -264,7 +255,7 @@ def records(
     ranked = [
         record(job, place, row, comparison)
         for place, (row, comparison) in enumerate(zip(rows, [None, *compared(rows, raced)], strict=False), start=1)
-        for job in sorted(row.jobs, key=lambda job: job.objective or 0.0, reverse=direction == "maximize")
+        for job in sorted(row.jobs, key=attrgetter("objective"), reverse=direction == "maximize")
     ]
     return [*ranked, *map(record, rest)]
 

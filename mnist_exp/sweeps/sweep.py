@@ -17,9 +17,9 @@ from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.learning.backend import choose_backend
 from mnist_exp.sweeps.curves import Curve, curve_of
 from mnist_exp.sweeps.differences import find_differences
-from mnist_exp.sweeps.formats import aligned, as_csv
+from mnist_exp.sweeps.formats import aligned, as_csv, counted
 from mnist_exp.sweeps.jobs import Stage, run_jobs
-from mnist_exp.sweeps.outcome import Outcome, explained, number_of_jobs, rank_jobs
+from mnist_exp.sweeps.outcome import Outcome, explained, rank_jobs
 from mnist_exp.sweeps.progress import Progress
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.report import write_report
@@ -41,9 +41,8 @@ def start(sweep: Sweep, done: Callable[[SweepResult], None]) -> Iterator[Started
         InputError: if the store cannot be reached or written.
     """
     tracker, stage = tracker_of(sweep.config.tracking), Stage(jobs=sweep.jobs)
-    race = None
-    if sweep.race is not None:
-        race = Race(sweep.race, objective_direction(sweep.config), sweep.folder, stage)
+    direction = objective_direction(sweep.config)
+    race = Race(sweep.race, direction, sweep.folder, stage) if sweep.race is not None else None
     choose_backend(sweep.config.backend)
     check_search_storage(sweep, tracker)
     sweep.folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +82,7 @@ def _opening(sweep: Sweep) -> str:
     """Return the first lines of a sweep: its jobs, and what varies."""
     if sweep.race is None:
         varied = " ".join(f"{key}={values}" for key, values in sweep.swept.items())
-        return f"{number_of_jobs(sweep.jobs)}: {varied or 'no key has several values, such as seed=0,1'}"
+        return f"{counted(sweep.jobs, 'job')}: {varied or 'no key has several values, such as seed=0,1'}"
     race = sweep.race
     values = {key: dict.fromkeys(shown_value(row[key]) for row in race.values) for key in race.values[0]}
     varied = " ".join(f"{key}={','.join(shown)}" for key, shown in values.items())

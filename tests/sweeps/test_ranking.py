@@ -34,8 +34,8 @@ def test_jobs_that_differ_only_in_seed_are_one_row() -> None:
     assert second.values == {"hidden": "16"}
     assert second.mean == pytest.approx(0.85)
     assert second.deviation == pytest.approx(math.sqrt(0.005))  # of the sample: divided by n - 1
-    assert best_job([second], "maximize") == jobs[2]
-    assert best_job([second], "minimize") == jobs[0]
+    assert best_job(second, "maximize") == jobs[2]
+    assert best_job(second, "minimize") == jobs[0]
 
 
 def test_another_seed_is_no_seed() -> None:
