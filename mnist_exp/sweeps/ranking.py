@@ -95,17 +95,12 @@ def compared(rows: Sequence[Row], raced: Rounds | None = None) -> list[Compariso
     Rows of which a job failed in a race or was pruned are not compared. In a race, the rows that ran in its last round
     are compared as that round did.
     """
-    whole = [row for row in rows if row.is_whole]
+    scores = [_by_seed(row) if row.is_whole else {} for row in rows]
     if raced is None:
-        if rows[:1] != whole[:1]:
-            return [None] * (len(rows) - 1)
-        found = iter(compare_with_first([_by_seed(row) for row in whole]))
-        return [next(found) if row.is_whole else None for row in rows[1:]]
-    scores = [_by_seed(row) for row in rows]
-    ran = sum(row.dropped in (None, raced.last) for row in whole)
+        return compare_with_first(scores)
+    ran = sum(row.is_whole and row.dropped in (None, raced.last) for row in rows)
     last_round = compare_with_first(scores[:ran], raced.level, raced.pairs)
-    earlier = compare_with_first(scores[: len(whole)], raced.level, raced.pairs)[len(last_round) :]
-    return [*last_round, *earlier, *[None] * (len(rows) - max(len(whole), 1))]
+    return [*last_round, *compare_with_first(scores, raced.level, raced.pairs)[len(last_round) :]]
 
 
 def _by_seed(row: Row) -> dict[str, float]:
