@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mnist_exp.config.command_line import StartedSweep
 from mnist_exp.config.overrides import quoted
+from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import check, objective_direction
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
@@ -192,7 +191,6 @@ def _complete_best(sweep: Sweep, record: SweepRecord, best: Job) -> None:
         return
     from mnist_exp.runner import complete
 
-    values = OmegaConf.to_container(OmegaConf.load(folder.path / "config.yaml"))
-    assert isinstance(values, dict)
-    config = check({str(key): value for key, value in values.items()}, sweep.config.code)
+    path = folder.path / "config.yaml"
+    config = check(parse_values(path.read_text("utf-8"), str(path)), sweep.config.code)
     record.log_model(best, *complete(folder.path, config))
