@@ -80,7 +80,6 @@ def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None 
 
     results: list[SweepResult] = []
     with _one_at_a_time, _left_as_it_was():
-        os.environ["PYTHONSAFEPATH"] = "1"  # so that launchers' processes import nothing from the current folder
         typed = [text for given in overrides for text in as_typed(given)]
         run_sweep(typed, config_dir, lambda sweep: start(sweep, results.append), best_rows)
     return results[0]

@@ -1,6 +1,6 @@
 """The file that `code=` names: its text, and what configuration may name of it.
 
-Only a file that the user typed gets here; see `composition.typed_code`. Imports nothing heavy.
+Only a file that the user typed gets here; see `composition.user_choices`. Imports nothing heavy.
 """
 
 import hashlib
@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from mnist_exp.config.own_names import Key, OwnClass, Registered, registered_in
+from mnist_exp.config.own_names import OwnClass, Registered, registered_in
 from mnist_exp.errors import InputError
-
-Base = TypeVar("Base")
 
 PACKAGE = "mnist_exp_code"  # what the names of the modules begin with that such files become
 
@@ -43,6 +41,11 @@ class CodeFile:
         stem = re.sub(r"\W", "_", Path(self.path).stem)
         return f"{PACKAGE}.{stem}_{self.digest}"
 
+    @property
+    def registered(self) -> Registered:
+        """What it registers, once `read_code` has checked it."""
+        return registered_in(self.text, self.path)
+
 
 def read_code(path: str) -> CodeFile:
     """Read a file, and check what it registers, without running it.
@@ -59,7 +62,7 @@ def read_code(path: str) -> CodeFile:
         code = CodeFile(path, file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeError) as error:
         raise InputError(f"code={path}: cannot be read ({error})") from error
-    registered(code)
+    registered_in(code.text, code.path)
     return code
 
 
@@ -82,39 +85,25 @@ def own_classes(kind: str) -> Mapping[str, OwnClass]:
     """Return the classes of a kind that configuration may name beyond Keras's."""
     if _in_use is None:
         return {}
-    return registered(_in_use).classes["layers" if kind == "augmentations" else kind] if kind != "activations" else {}
+    return _in_use.registered.classes.get("layers" if kind == "augmentations" else kind, {})
 
 
-def own_functions(group: Literal["model", "dataset"]) -> Mapping[str, Mapping[str, Key]]:
-    """Return the functions that a group may choose, with their keys."""
-    return registered(_in_use).functions[group] if _in_use is not None else {}
+def own_choices(group: Literal["model", "dataset"], base: type) -> list[Any]:
+    """Return for each function that a group may choose the dataclass that checks its keys and those of `base`."""
+    functions = _in_use.registered.functions[group] if _in_use is not None else {}
+    return [
+        _dataclass_of(name, base, tuple((key, one.type) for key, one in keys.items()))
+        for name, keys in functions.items()
+    ]
+
+
+@cache  # so that two configurations can be equal
+def _dataclass_of(name: str, base: type, keys: tuple[tuple[str, Any], ...]) -> Any:
+    return make_dataclass(name, [("kind", Literal[name]), *keys], bases=(base,), frozen=True, kw_only=True)
 
 
 def unregistered(name: object) -> str:
     """Say, as the end of a message, that the file has something of this name that cannot be named; empty if not."""
-    if _in_use is None or name not in registered(_in_use).others:
+    if _in_use is None or name not in _in_use.registered.others:
         return ""
     return f"; {_in_use.path} defines it, but without @keras.saving.register_keras_serializable() above it"
-
-
-def dataclass_of(name: str, base: type[Base], keys: Mapping[str, Key]) -> type[Base]:
-    """Return the dataclass that checks the keys of a function: those of `base`, `kind`, and its own."""
-    types = [(key, one.type) for key, one in keys.items()]
-    made = _dataclasses.get((name, base, *types))
-    if made is None:
-        made = make_dataclass(name, [("kind", Literal[name]), *types], bases=(base,), frozen=True, kw_only=True)
-        _dataclasses[name, base, *types] = made
-    return made
-
-
-_dataclasses: dict[tuple[Any, ...], Any] = {}  # one for each function, so that two configurations can be equal
-
-
-@cache
-def registered(code: CodeFile) -> Registered:
-    """Return what a file registers.
-
-    Raises:
-        InputError: as `registered_in` does.
-    """
-    return registered_in(code.text, code.path)

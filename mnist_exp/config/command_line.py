@@ -19,9 +19,7 @@ from mnist_exp.config.composition import (
     Composed,
     compose_run,
     compose_values,
-    presets_of,
-    refuse_search_path,
-    typed_code,
+    user_choices,
 )
 from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, hydra_of_the_program_aside, read_arguments
 from mnist_exp.config.hydra_errors import as_input_errors
@@ -83,9 +81,7 @@ def command_line(
     if arguments.multirun and (arguments.cfg or arguments.info):
         raise InputError("--cfg and --info: show the configuration of one run; leave -m out")
     shows = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
-    refuse_search_path(arguments.overrides)
-    code = typed_code(arguments.overrides)
-    with presets_of(config_dir, code), as_input_errors(arguments.overrides), _hydra_raises():
+    with user_choices(config_dir, arguments.overrides) as code, as_input_errors(arguments.overrides):
         if shows:
             with _shown_without_secrets():
                 _hydra_main(lambda _: [None], code)
@@ -106,11 +102,9 @@ def run_sweep(
     Raises:
         InputError: as `command_line` does.
     """
-    refuse_search_path(overrides)
-    code, typed = typed_code(overrides), sys.argv
-    sys.argv = ["mnist_exp", "-m", *overrides]
+    typed, sys.argv = sys.argv, ["mnist_exp", "-m", *overrides]
     try:
-        with hydra_of_the_program_aside(), presets_of(config_dir, code), as_input_errors(overrides), _hydra_raises():
+        with hydra_of_the_program_aside(), user_choices(config_dir, overrides) as code, as_input_errors(overrides):
             _run_sweep(overrides, code, sweep, find_best_rows)
     finally:
         sys.argv = typed
@@ -159,6 +153,9 @@ def _hydra_main(run_jobs: RunJobs, code: CodeFile | None, race: object = None) -
 
     # For the launcher that has all jobs at once, and the sweeper that has rounds of them, in hydra_plugins/.
     vars(task).update(compose=compose_job, run_jobs=run_jobs, race=race)
+    # Hydra raises its errors, where it would print them and exit; the processes of launchers import nothing from the
+    # current folder.
+    os.environ |= {"HYDRA_FULL_ERROR": "1", "PYTHONSAFEPATH": "1"}
     hydra.main(config_path=str(CONF), config_name="config", **HYDRA_DEFAULTS)(task)()
     if failures:
         raise failures[0]
@@ -173,16 +170,3 @@ def _shown_without_secrets() -> Iterator[None]:
             yield
     finally:
         print(without_secrets(printed.getvalue()), end="")
-
-
-@contextmanager
-def _hydra_raises() -> Iterator[None]:
-    """Make Hydra raise its errors; by itself it prints them and exits. A user who set the variable keeps it."""
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        yield
-        return
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["HYDRA_FULL_ERROR"]

@@ -1,7 +1,7 @@
 """From conf/ and overrides to a checked `Experiment`. Imports nothing heavy."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.config.code_file import CodeFile, read_code, registered
+from mnist_exp.config.code_file import CodeFile, read_code
 from mnist_exp.config.hydra_api import compose_conf
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.keras_source import REQUIRED
@@ -66,9 +66,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
         InputError: if an override does not parse, names nothing that exists, or has a value that cannot be used, or a
             preset in `config_dir` sets what it may not.
     """
-    refuse_search_path(overrides)
-    code = typed_code(overrides)
-    with presets_of(config_dir, code):
+    with user_choices(config_dir, overrides) as code:
         return compose_run(overrides, code)
 
 
@@ -85,8 +83,6 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
     Raises:
         InputError: if either has a value that cannot be used.
     """
-    refuse_search_path(overrides)
-    code = typed_code(overrides)
     own = {key: value for key, value in recorded.items() if key not in NOT_OF_THE_RESULT}
     check_values(own, "a recorded configuration")
     for path, value in leaves(own):
@@ -96,13 +92,14 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
     if chosen & {"experiment", "sweep"}:
         raise InputError("experiment: cannot be changed in a rerun; change single values or groups, such as model=cnn")
     own = {key: value for key, value in own.items() if not (isinstance(value, Mapping) and key in chosen)}
-    choices = [
-        {f"override /{group}": _choice(group, own[group], code)}
-        for group in ("dataset", "model", "preprocessing", "optimizer")
-        if group in own
-    ]
-    with presets_of(None, code), offered([Preset("experiment", "recorded", {"defaults": choices, **own})]):
-        return compose_run(["experiment=recorded", *overrides], code)
+    with user_choices(None, overrides) as code:
+        choices = [
+            {f"override /{group}": _choice(group, own[group], code)}
+            for group in ("dataset", "model", "preprocessing", "optimizer")
+            if group in own
+        ]
+        with offered([Preset("experiment", "recorded", {"defaults": choices, **own})]):
+            return compose_run(["experiment=recorded", *overrides], code)
 
 
 def _choice(group: str, values: Any, code: CodeFile | None) -> str:
@@ -121,26 +118,35 @@ def _choice(group: str, values: Any, code: CodeFile | None) -> str:
     return kinds[kind]
 
 
-def refuse_search_path(overrides: Sequence[str]) -> None:
-    """Check that no override lets Hydra read configuration from elsewhere.
+@contextmanager
+def user_choices(config_dir: str | Path | None, overrides: Sequence[str]) -> Iterator[CodeFile | None]:
+    """Let Hydra find the presets of a folder, checked, and what the file that `code=` names registers, in the block.
+
+    Yields:
+        That file, the last of several; None where none is typed.
 
     Raises:
-        InputError: if one does, or cannot be parsed.
+        InputError: for a preset or a file that cannot be used, two choices of one name, or an override that cannot be
+            parsed or lets Hydra read configuration from elsewhere.
     """
+    code = _typed_code(overrides)
+    presets = read_presets(Path(config_dir).expanduser()) if config_dir is not None else []
+    taken = {(preset.group, preset.name) for preset in presets}
+    for choice in (choices := _choices_of(code)):
+        in_conf = (CONF / choice.group / f"{choice.name}.yaml").exists()
+        if in_conf or (choice.group, choice.name) in taken:
+            where = "this project" if in_conf else f"a preset in {config_dir}"
+            chosen = f"{choice.group}={choice.name}"
+            raise InputError(f"code={code and code.path}: {chosen} is a choice of {where}; rename yours")
+    with offered([*presets, *choices]):
+        yield code
+
+
+def _typed_code(overrides: Sequence[str]) -> CodeFile | None:
     with as_input_errors():
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     if any(is_search_path(override.key_or_group) for override in parsed):
         raise InputError(f"hydra.searchpath: {ONLY_CONFIG_DIR}")
-
-
-def typed_code(overrides: Sequence[str]) -> CodeFile | None:
-    """Read the file that `code=FILE` names among what was typed, the last of several; None where none does.
-
-    Raises:
-        InputError: if it is no file that can be used, or several are given for a sweep.
-    """
-    with as_input_errors():
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
     typed = [override for override in parsed if override.key_or_group == "code" and not override.is_delete()]
     if not typed or (path := typed[-1].value()) is None:
         return None
@@ -155,32 +161,26 @@ def _choices_of(code: CodeFile | None) -> list[Preset]:
     """Return what a file of the user's own registers as choices: models, datasets and optimizers with their keys."""
     if code is None:
         return []
-    of_code = registered(code)
-    shared = {key: value for key, value in _values_in_conf("dataset", "mnist").items() if key != "kind"}
-    before: dict[str, dict[str, Any]] = {
-        "model": {"defaults": [{"override /preprocessing@_global_.preprocessing": "image"}]},
-        "dataset": shared,
+    defaults: dict[str, list[Any]] = {
+        "model": [{"override /preprocessing@_global_.preprocessing": "image"}],
+        "dataset": ["mnist", "_self_"],  # for the keys that all datasets have
+        "optimizer": [],
     }
-    keys = {
+    keys: dict[str, Mapping[str, Mapping[str, Any]]] = {
         group: {name: {key: one.default for key, one in own.items()} for name, own in functions.items()}
-        for group, functions in of_code.functions.items()
+        for group, functions in code.registered.functions.items()
     }
-    keys["optimizer"] = {name: dict(one.signature) for name, one in of_code.classes["optimizers"].items()}
+    keys["optimizer"] = {name: one.signature for name, one in code.registered.classes["optimizers"].items()}
     return [
-        Preset(group, name, {**before.get(group, {}), "kind": name, **_with_gaps(values)})
+        Preset(
+            group,
+            name,
+            {"defaults": defaults[group], "kind": name}
+            | {key: "???" if value is REQUIRED else value for key, value in values.items()},
+        )
         for group, choices in keys.items()
         for name, values in choices.items()
     ]
-
-
-def _with_gaps(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: "???" if value is REQUIRED else value for key, value in defaults.items()}
-
-
-def _values_in_conf(group: str, name: str) -> dict[str, Any]:
-    values = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 def compose_run(overrides: Sequence[str], code: CodeFile | None) -> Experiment:
@@ -244,23 +244,5 @@ def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:
     """
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     with as_input_errors():
-        values = OmegaConf.to_container(own, resolve=True)
-    assert isinstance(values, dict)
-    return check({str(key): value for key, value in values.items()}, code)
-
-
-def presets_of(config_dir: str | Path | None, code: CodeFile | None) -> AbstractContextManager[None]:
-    """Let Hydra find the presets of a folder, checked, and the choices of `code` while the block runs; of None, none.
-
-    Raises:
-        InputError: for a preset that cannot be used, or two choices of one name.
-    """
-    presets = read_presets(Path(config_dir).expanduser()) if config_dir is not None else []
-    taken = {(preset.group, preset.name) for preset in presets}
-    for choice in (choices := _choices_of(code)):
-        in_conf = (CONF / choice.group / f"{choice.name}.yaml").exists()
-        if in_conf or (choice.group, choice.name) in taken:
-            where = "this project" if in_conf else f"a preset in {config_dir}"
-            chosen = f"{choice.group}={choice.name}"
-            raise InputError(f"code={code and code.path}: {chosen} is a choice of {where}; rename yours")
-    return offered([*presets, *choices])
+        values: Any = OmegaConf.to_container(own, resolve=True)
+    return check(values, code)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,6 @@ from typing import Any
 from mnist_exp.errors import InputError
 
 REQUIRED = object()
-
-
-def _package(kind: str) -> str:
-    return {"augmentations": "layers", "schedules": "optimizers/schedules"}.get(kind, kind)
 
 
 @cache
@@ -29,8 +26,9 @@ def _parse(path: Path) -> ast.Module:
 
 
 @cache
-def _imports(package: str) -> dict[str, tuple[str, str]]:
-    """Return public name to (module, name there), from keras/<package>/__init__.py."""
+def _imports(kind: str) -> dict[str, tuple[str, str]]:
+    """Return public name to (module, name there), from the package of a kind."""
+    package = {"augmentations": "layers", "schedules": "optimizers/schedules"}.get(kind, kind)
     return _imported_names(_parse(_keras_root() / package / "__init__.py"))
 
 
@@ -45,15 +43,15 @@ def _imported_names(tree: ast.Module) -> dict[str, tuple[str, str]]:
 
 def has_class(kind: str, name: str) -> bool:
     """Return whether the installed Keras has a class of one of the kinds in `keras_names.ALLOWED`."""
-    return name in _imports(_package(kind))
+    return name in _imports(kind)
 
 
 @cache
 def signature_of(kind: str, name: str) -> dict[str, Any]:
     """Return argument to default, `REQUIRED` where there is none; with `name` and what a layer inherits from Layer."""
-    module, class_name = _imports(_package(kind))[name]
+    module, class_name = _imports(kind)[name]
     signature, forwards = _class_signature(module, class_name)
-    if forwards and _package(kind) == "layers":
+    if forwards and kind in {"layers", "augmentations"}:
         signature |= {"name": None, "trainable": True, "dtype": None}
     return signature
 
@@ -81,26 +79,33 @@ def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool
 
 def arguments_of(arguments: ast.arguments) -> dict[str, Any]:
     """Return the arguments of an `__init__`, but for self, with their defaults; `REQUIRED` where there is none."""
-    names = [argument.arg for argument in [*arguments.posonlyargs, *arguments.args][1:]]
-    defaults: list[Any] = [REQUIRED] * (len(names) - len(arguments.defaults))
-    defaults += map(literal, arguments.defaults)
-    names += [argument.arg for argument in arguments.kwonlyargs]
-    defaults += [REQUIRED if default is None else literal(default) for default in arguments.kw_defaults]
-    return dict(zip(names, defaults, strict=True))
+    pairs = with_defaults(arguments, without_first=True)
+    return {argument.arg: literal(default) for argument, default in pairs}
 
 
-def literal(node: ast.expr) -> Any:
-    """Return the plain value that an expression writes; None for any other."""
+def with_defaults(arguments: ast.arguments, *, without_first: bool) -> list[tuple[ast.arg, ast.expr | None]]:
+    """Return the arguments of a function with their defaults, None where there is none; perhaps without the first."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults]
+    pairs = [*zip(positional, defaults, strict=True)]
+    return [*pairs[without_first:], *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+
+
+def literal(node: ast.expr | None) -> Any:
+    """Return the plain value that an expression writes, `REQUIRED` where there is none; None for what is not plain."""
+    if node is None:
+        return REQUIRED
     try:
         value = ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return None
-    return value if _is_plain(value) else None
+    return value if is_plain(value) else None
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+def is_plain(value: Any) -> bool:
+    """Whether a value is a number, a text, a boolean, None, or lists and maps of these."""
+    if isinstance(value, Mapping):
+        return all(is_plain(part) for pair in value.items() for part in pair)
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)

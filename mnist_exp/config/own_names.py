@@ -7,32 +7,16 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import NoneType
 from typing import Any, Literal, NamedTuple, Union
 
-from mnist_exp.config.keras_source import REQUIRED, arguments_of, has_class, literal, signature_of
+from mnist_exp.config.keras_source import REQUIRED, arguments_of, has_class, literal, signature_of, with_defaults
 from mnist_exp.errors import InputError
 
-# What a class derives from says what it can be named as.
-_KINDS = {
-    "keras.callbacks": "callbacks",
-    "keras.constraints": "constraints",
-    "keras.initializers": "initializers",
-    "keras.layers": "layers",
-    "keras.losses": "losses",
-    "keras.metrics": "metrics",
-    "keras.optimizers": "optimizers",
-    "keras.optimizers.schedules": "schedules",
-    "keras.regularizers": "regularizers",
-}
-_BASES = {
-    "keras.Initializer": "keras.initializers.Initializer",
-    "keras.Layer": "keras.layers.Layer",
-    "keras.Loss": "keras.losses.Loss",
-    "keras.Metric": "keras.metrics.Metric",
-    "keras.Optimizer": "keras.optimizers.Optimizer",
-    "keras.Regularizer": "keras.regularizers.Regularizer",
-}
+# The module of what a class derives from says what it can be named as.
+_MODULES = "callbacks constraints initializers layers losses metrics optimizers optimizers.schedules regularizers"
+_KINDS = {f"keras.{module}": module.rpartition(".")[2] for module in _MODULES.split()}
 _KERAS_DECORATORS = ("keras.saving.register_keras_serializable", "keras.utils.register_keras_serializable")
 _OWN_DECORATORS = {"mnist_exp.model": "model", "mnist_exp.dataset": "dataset"}
 # Keys that each choice of a group has, what its class in `learning/` has beside them, and Hydra's own.
@@ -40,9 +24,8 @@ _TAKEN_KEYS = {
     "model": frozenset({"kind", "preprocessing", "hidden_layers", "defaults"}),
     "dataset": frozenset({"kind", "limit", "seed", "validation", "read", "defaults"}),
 }
-_WORDS = re.compile(
-    r"(?!(?:null|true|false|nan|inf)$)[A-Za-z]\w*", re.ASCII | re.IGNORECASE
-)  # that Hydra reads as keys
+# What Hydra reads as a key.
+_WORDS = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z]\w*", re.ASCII | re.IGNORECASE)
 
 
 class Key(NamedTuple):
@@ -73,6 +56,7 @@ class Registered:
     others: frozenset[str]
 
 
+@cache
 def registered_in(text: str, path: str) -> Registered:
     """Return what a file registers at its top level, with Keras's decorator and with the two of this project.
 
@@ -92,12 +76,11 @@ def registered_in(text: str, path: str) -> Registered:
     except (ValueError, RecursionError, MemoryError) as error:  # such as a null byte
         raise InputError(f"code={path}: must be Python ({error})") from error
     reader = _Reader(path, tree)
-    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    names = [node.name for node in defined]
     classes: dict[str, dict[str, OwnClass]] = {kind: {} for kind in _KINDS.values()}
     functions: dict[str, dict[str, Mapping[str, Key]]] = {"model": {}, "dataset": {}}
-    for node in tree.body:
-        if not isinstance(node, ast.ClassDef | ast.FunctionDef):
-            continue
+    for node in defined:
         for role in filter(None, (reader.role(decorator, node) for decorator in node.decorator_list)):
             if names.count(node.name) > 1:
                 raise InputError(f"code={path}: defines {node.name} twice; give each a name of its own")
@@ -166,17 +149,13 @@ class _Reader:
     def keys(self, node: ast.FunctionDef, group: str) -> dict[str, Key]:
         """Return the keys of a function: its arguments, of a model but for the first, which is the tensor."""
         where = f"{self._path}, line {node.lineno}: {group} {node.name}"
-        given = node.args
-        positional = given.posonlyargs + given.args
+        given, is_model = node.args, group == "model"
         if given.vararg or given.kwarg:
             raise InputError(f"{where}: its arguments become keys, so it can have no *args and **kwargs")
-        if group == "model" and not positional:
+        if is_model and not given.posonlyargs + given.args:
             raise InputError(f"{where}: its first argument must be the tensor that it gets, such as inputs")
-        defaults: list[ast.expr | None] = [None] * (len(positional) - len(given.defaults))
-        pairs = [*zip(positional, [*defaults, *given.defaults], strict=True)]
-        pairs = [*pairs[group == "model" :], *zip(given.kwonlyargs, given.kw_defaults, strict=True)]
         keys = {}
-        for argument, default in pairs:
+        for argument, default in with_defaults(given, without_first=is_model):
             name = f"{where}, argument {argument.arg}"
             if argument.arg in _TAKEN_KEYS[group] or not _WORDS.fullmatch(argument.arg):
                 raise InputError(f"{name}: cannot be a key of a {group}; give it another name")
@@ -197,12 +176,12 @@ class _Reader:
         """Yield each base that is Keras's, as kind and name, or a class that stands before in the file."""
         for expression in node.bases:
             dotted = self._dotted(expression)
-            package, _, name = _BASES.get(dotted, dotted).rpartition(".")
+            package, _, name = dotted.rpartition(".")
+            kinds = _KINDS.values() if package == "keras" else filter(None, [_KINDS.get(package)])  # as of keras.Layer
             local = self._local.get(dotted)
-            if package in _KINDS and has_class(_KINDS[package], name):
-                yield _KINDS[package], name
-            elif local is not None and local.lineno < node.lineno:
+            if local is not None and local.lineno < node.lineno:
                 yield local
+            yield from ((kind, name) for kind in kinds if has_class(kind, name))
 
     def _kind(self, node: ast.ClassDef) -> str | None:
         kinds = (self._kind(base) if isinstance(base, ast.ClassDef) else base[0] for base in self._bases(node))
@@ -243,12 +222,10 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _key(argument: ast.arg, default: ast.expr | None, where: str) -> Key:
-    value = REQUIRED if default is None else literal(default)
-    if default is not None and (
-        (value is None and ast.unparse(default) != "None") or re.search(r"\$\{|\?{3}", str(value))
-    ):
+    value, written = literal(default), "" if default is None else ast.unparse(default)
+    if (value is None and written != "None") or "${" in written or "???" in written:
         raise InputError(
-            f"{where}: its default {ast.unparse(default)} must be a number, True, False, None, a text without ${{ and "
+            f"{where}: its default {written} must be a number, True, False, None, a text without ${{ and "
             "???, or a list of these"
         )
     if argument.annotation is not None:
@@ -256,7 +233,7 @@ def _key(argument: ast.arg, default: ast.expr | None, where: str) -> Key:
     return Key(type(value) if isinstance(value, bool | int | float | str) else Any, value)
 
 
-_PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "Any": Any, "None": None, "list": list[Any]}
+_PLAIN = {"int": int, "float": float, "bool": bool, "str": str, "Any": Any, "list": list[Any]}
 
 
 def _type(node: ast.expr, where: str) -> Any:

@@ -16,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_exp.config.keras_source import is_plain
 from mnist_exp.errors import InputError, show
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -141,12 +142,13 @@ def check_values(values: Mapping[str, Any], where: str, group: str = "experiment
     """
     for path, value in leaves(values):
         key = ".".join(path)
-        shown = f"{where}: {key}={show(value)}"
-        if not _is_plain(path) or not _is_plain(value):
-            raise InputError(f"{shown}: must be a plain value, without ${{...}}")
+        shown = f"{key}={show(value)}"
+        if not is_plain(value) or "${" in shown:
+            raise InputError(f"{where}: {shown}: must be a plain value, without ${{...}}")
         if not _may_be_set(path) and not (group == "sweep" and _is_of_sweeper(path, value)):
             raise InputError(
-                f"{shown}: a preset or recorded run may not set this; if you trust it, type it on the command line"
+                f"{where}: {shown}: a preset or recorded run may not set this; if you trust it, type it on the command "
+                "line"
             )
 
 
@@ -214,9 +216,7 @@ def _is_of_sweeper(path: Sequence[str], value: Any) -> bool:
             return value is None
         case ["hydra", "sweeper", key]:
             return key in _SWEEPER_KEYS
-        case ["hydra", "sweeper", "sampler", "seed"]:
-            return True
-        case ["prune", *_]:
+        case ["hydra", "sweeper", "sampler", "seed"] | ["prune", *_]:
             return True
         case ["hydra", "sweeper", "params", key]:
             return may_vary(key, str(value))
@@ -240,13 +240,3 @@ def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
             yield from leaves(value, (*path, str(key)))
     else:
         yield path, node
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, str):
-        return "${" not in value
-    if isinstance(value, Mapping):
-        return all(_is_plain(key) and _is_plain(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from mnist_exp.config.code_file import dataclass_of, own_functions
+from mnist_exp.config.code_file import own_choices
 from mnist_exp.config.conversion import KerasName
 from mnist_exp.config.values import Activation, Count, Counts, DropoutRate
 
@@ -106,8 +106,7 @@ class OwnModel(Model):
 
 def families() -> list[type[Model]]:
     """Return all kinds of models that can be chosen now."""
-    own = [dataclass_of(name, OwnModel, keys) for name, keys in own_functions("model").items()]
-    return [*FAMILIES, *own]
+    return [*FAMILIES, *own_choices("model", OwnModel)]
 
 
 def _dense(hidden: int | list[int], activation: str, dropout: float) -> list[Any]:

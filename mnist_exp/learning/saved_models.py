@@ -135,7 +135,7 @@ _KINDS = ("constraints", "initializers", "layers", "regularizers")
 
 def _foreign_classes(saved: Any, code: CodeFile | None) -> Iterator[str]:
     """Yield what a saved model names beside the classes of Keras that this project makes models of, and of `code`."""
-    own = {name for kind in _KINDS for name in code_file.registered(code).classes[kind]} if code is not None else set()
+    own = {name for kind in _KINDS for name in code.registered.classes[kind]} if code is not None else set()
     for node in _named(saved):
         name = str(node["class_name"])
         registered = str(node.get("registered_name") or name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_exp.config.code_file import dataclass_of, in_use, own_functions
+from mnist_exp.config.code_file import in_use, own_choices
 from mnist_exp.config.values import Count, ExistingPath, Maximum, Seed, Share, Side
 from mnist_exp.errors import InputError
 from mnist_exp.learning import memory
@@ -175,8 +175,7 @@ class OwnDataset(Dataset):
 
 def sources() -> list[type[Dataset]]:
     """Return all sources that can be chosen now."""
-    own = [dataclass_of(name, OwnDataset, keys) for name, keys in own_functions("dataset").items()]
-    return [*SOURCES, *own]
+    return [*SOURCES, *own_choices("dataset", OwnDataset)]
 
 
 def _own_arrays(returned: Any, name: str, source: str) -> Arrays:

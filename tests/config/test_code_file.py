@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mnist_exp.config.code_file import read_code, registered
+from mnist_exp.config.code_file import read_code
 from mnist_exp.config.composition import compose, recompose
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import experiment_signature
@@ -140,7 +140,7 @@ def test_a_base_is_known_however_it_is_imported(imported: str) -> None:
 )
 def test_the_short_names_of_keras_are_known(base: str, kind: str) -> None:
     code = read_code(write(f"{REGISTERED}class Own(keras.{base}): pass\n").removeprefix("code="))
-    assert "Own" in registered(code).classes[kind]
+    assert "Own" in code.registered.classes[kind]
 
 
 def test_a_class_has_what_the_classes_before_it_give() -> None:
