@@ -138,8 +138,6 @@ def _prepared(path: Path, shape: tuple[int, ...], *, resized: bool) -> npt.NDArr
 
 def _raw(images: npt.NDArray[np.uint8], dtype: str, maximum: float) -> npt.NDArray[np.generic]:
     """Return bytes as a model takes them, with white as `maximum`."""
-    if maximum == 255:
-        return images.astype(dtype)
     scaled = images * (maximum / 255)
     return (scaled if np.dtype(dtype).kind == "f" else np.rint(scaled)).astype(dtype)
 

@@ -27,7 +27,6 @@ _EXAMPLES = """\
 _Values = dict[tuple[str, int], float]
 _Differing = dict[tuple[str, int], tuple[float | None, float | None]]
 
-_OF_THE_CLOCK = frozenset({"fit_seconds"})
 _COMPARED = tuple(
     f"mnist_exp.{name}" for name in ("packages", "machine", "threads", "code", "own_code", "trained_together")
 )
@@ -144,7 +143,7 @@ def _values(run: "Recorded") -> _Values:
     return {
         (name, step): value
         for name, steps in run.metrics.items()
-        if name not in _OF_THE_CLOCK
+        if name != "fit_seconds"
         for step, value in steps.items()
     }
 

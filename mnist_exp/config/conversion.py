@@ -9,10 +9,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from mnist_exp.config import keras_names
 from mnist_exp.errors import InputError, did_you_mean, show
 
-REPLACED_KEYS = {
-    "training.engine": "no longer exists; backend=jax compiles each epoch, backend=tensorflow is Keras's own fit"
-}
-
 
 @dataclass(frozen=True)
 class Rule:
@@ -120,8 +116,6 @@ def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
     hints = get_type_hints(wanted, include_extras=True)
     names = [field.name for field in fields(wanted)]
     for name in value:
-        if (instead := REPLACED_KEYS.get(f"{prefix}{name}")) is not None:
-            raise InputError(f"{prefix}{name}={show(value[name])}: {instead}")
         if name not in names:
             where = f"{key} ({value['kind']})" if "kind" in value else key or "the configuration"
             keys = ", ".join(n for n in names if n != "kind")
@@ -153,8 +147,6 @@ def _matches(wanted: Any, value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if wanted in (None, types.NoneType):
-        return value is None
     return wanted is Any or (isinstance(wanted, type) and isinstance(value, wanted))
 
 

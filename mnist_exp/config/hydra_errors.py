@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_exp.config.conversion import REPLACED_KEYS
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError, did_you_mean
@@ -33,9 +32,10 @@ _OF_A_SWEEP = {
     "n_trials": "is written hydra.sweeper.n_trials={0}; it needs -m and a search, sweep=random or sweep=optuna",
     "hydra.launcher.n_jobs": "needs -m and hydra/launcher=joblib",
     "hydra.sweeper.n_trials": "needs -m and a search, sweep=random or sweep=optuna",
-    "max_jobs": "is written hydra.sweeper.max_jobs={0}; it needs -m and sweep=race",
-    "indifference": "is written hydra.sweeper.indifference={0}; it needs -m and sweep=race",
-    "seeds": "is written hydra.sweeper.seeds={0}; it needs -m and sweep=race",
+    **{
+        key: f"is written hydra.sweeper.{key}={{0}}; it needs -m and sweep=race"
+        for key in ("seeds", "max_jobs", "indifference")
+    },
     **{f"hydra.sweeper.{key}": "needs -m and sweep=race" for key in ("seeds", "max_jobs", "indifference", "of", "top")},
     "sweeper": "is written hydra/sweeper={0}; it needs -m",
 }
@@ -119,7 +119,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
     typed = next((text for text in overrides if Override.of(text).key.startswith(key)), key)
-    if (instead := REPLACED_KEYS.get(key) or _OF_A_SWEEP.get(key)) is not None:
+    if (instead := _OF_A_SWEEP.get(key)) is not None:
         return f"{typed}: {instead.format(Override.of(typed).value)}"
     last = re.split("[./]", key)[-1]
     siblings = [str(name) for name in parent if name not in ("hydra", "kind")]

@@ -198,9 +198,8 @@ def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str
             hint = did_you_mean(str(argument), signature) or f"; it takes {', '.join(signature) or 'none'}"
             raise InputError(f"{key}.{argument}={show(value)}: {name} has no such argument{hint}")
         _check_argument(kind, argument, value, signature[argument], f"{key}.{argument}", own=own is not None)
-    missing = [argument for argument, default in signature.items() if default is REQUIRED]
-    for argument in missing:
-        if argument not in arguments:
+    for argument, default in signature.items():
+        if default is REQUIRED and argument not in arguments:
             raise InputError(f"{key}: {name} needs {argument}; write {{{name}: {{{argument}: ...}}}}")
 
 
@@ -279,16 +278,8 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
 
 def _check_own_argument(value: Any, default: Any, key: str) -> None:
     """Compare with the type of the default alone; one of null, or none, leaves it open."""
-    match default:
-        case bool():
-            fits = isinstance(value, bool)
-        case int() | float():
-            fits = isinstance(value, int | float) and not isinstance(value, bool)
-        case str():
-            fits = isinstance(value, str)
-        case _:
-            fits = True
-    if not fits:
+    types = {bool: (bool,), int: (int, float), float: (int, float), str: (str,)}.get(type(default))
+    if types is not None and type(value) not in types:
         raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
 
 

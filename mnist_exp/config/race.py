@@ -93,17 +93,14 @@ def _check_rows(rows: Sequence[Mapping[str, str]], of: str, typed: Sequence[str]
     Raises:
         InputError: naming the key.
     """
-    said = f"hydra.sweeper.of={of}"
+    said, parser = f"hydra.sweeper.of={of}", parser_of_conf()
     for key, value in ((key, value) for row in rows for key, value in row.items()):
         if key in typed:
             raise InputError(f"{key}: varies among the best rows of {said}; leave it out")
         own = Override.of(f"{key}={value}")
-        if not may_vary(key, value) or own.is_below(*SHARED_BY_JOBS) or _has_several_values(own):
+        shared = own.is_below(*SHARED_BY_JOBS)
+        if not may_vary(key, value) or shared or parser.parse_override(own.text).is_sweep_override():
             raise InputError(f"{said}: {key}={value}: a sweep in a store may not set this; type the values yourself")
-
-
-def _has_several_values(override: Override) -> bool:
-    return bool(parser_of_conf().parse_override(override.text).is_sweep_override())
 
 
 def _unlike(best: BestRows, config: Config, of: str) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ import traceback
 
 # MLflow sends these to a server, which may repeat them in an error.
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
-_SHORTEST_SECRET = 4  # a shorter one stands by chance in many words
 
 # Of a database's address, the password may hold what ends the host in a URL.
 _USER_AND_PASSWORD = re.compile(r"://(?:[^\s/?#]*@|[^\s:/@]*:[^\s@'\"]*@)")
@@ -49,7 +48,7 @@ def without_secrets(text: str) -> str:
     text = _QUERY_VALUE.sub(r"\1...", _USER_AND_PASSWORD.sub("://", text))
     for variable in _SECRET_VARIABLES:
         secret = os.environ.get(variable, "")
-        if len(secret) >= _SHORTEST_SECRET:
+        if len(secret) >= 4:  # a shorter one stands by chance in many words
             text = text.replace(secret, "...")
     return text
 

@@ -227,13 +227,10 @@ def _check_training(training: Training, *, one_hot: bool) -> None:
     _check_metric_names(training.metrics)
 
 
-# What a run logs or its callbacks write beside the metrics.
-_LOGGED_BESIDE = frozenset({"loss", "val_loss", "test_loss", "objective", "fit_seconds", "learning_rate", "epoch"})
-
-
 def _check_metric_names(metrics: list[Any]) -> None:
     """Check that each metric is logged under names of its own, while it trains, validates and is tested."""
-    taken = set(_LOGGED_BESIDE)
+    # What a run logs or its callbacks write beside the metrics.
+    taken = {"loss", "val_loss", "test_loss", "objective", "fit_seconds", "learning_rate", "epoch"}
     for index, metric in enumerate(metrics):
         name = keras_names.metric_name(metric)
         names = {name, f"val_{name}", f"test_{name}"}
@@ -278,21 +275,16 @@ def _check_backend(config: Config) -> None:
         raise InputError("backend=jax: is not installed; pip install -e '.[jax]' in the project's folder brings it")
     own = code_file.own_classes("callbacks")
     for name, arguments in config.training.callbacks.items():
-        acts_on_batches = name in _NEED_EVERY_BATCH or (
-            name in own and not _BATCH_METHODS.isdisjoint(own[name].methods)
+        # SwapEMAWeights changes the weights between an epoch's training and its validation.
+        acts_on_batches = name in {"SwapEMAWeights", "TerminateOnNaN"} or (
+            name in own
+            and any(re.fullmatch("on_((train|test|predict)_)?batch_(begin|end)", m) for m in own[name].methods)
         )
         if acts_on_batches or (arguments or {}).get("save_freq", "epoch") != "epoch":
             raise InputError(
                 f"training.callbacks.{name}: acts within an epoch, but backend=jax runs each epoch as one program; "
                 "type backend=tensorflow"
             )
-
-
-# SwapEMAWeights changes the weights between an epoch's training and its validation.
-_NEED_EVERY_BATCH = frozenset({"SwapEMAWeights", "TerminateOnNaN"})
-_BATCH_METHODS = frozenset(
-    f"on_{phase}batch_{moment}" for phase in ("", "train_", "test_", "predict_") for moment in ("begin", "end")
-)
 
 
 def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:
