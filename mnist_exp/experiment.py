@@ -177,10 +177,15 @@ class Sweep:
 NOT_OF_THE_RESULT = ("tracking", "resume", "prune", "code")
 
 
+def of_the_result(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what can change a result of the values of a configuration."""
+    return {key: value for key, value in values.items() if key not in NOT_OF_THE_RESULT}
+
+
 def identity(config: Config) -> dict[str, Any]:
     """Return what can change a result: the configuration, the code that trains, and the packages it computes with."""
-    values = {key: value for key, value in asdict(config).items() if key not in NOT_OF_THE_RESULT}
     own = {"own_code": config.code.digest} if config.code is not None else {}
+    values = of_the_result(asdict(config))
     return {"configuration": values, "code": code_digest(), "packages": package_versions(config.backend), **own}
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from mnist_exp import commands, interrupts
 from mnist_exp.config.composition import compose, recompose
-from mnist_exp.config.overrides import Override, is_of_tracking
+from mnist_exp.config.overrides import Override, flatten, is_of_tracking
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment
+from mnist_exp.experiment import Experiment, of_the_result
 from mnist_exp.tracking.tracker import stored
 
 if TYPE_CHECKING:
@@ -171,12 +171,7 @@ def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:
 
 
 def _causes(before: "Recorded", after: "Recorded") -> list[str]:
-    from mnist_exp.tracking.environment import flatten
-
-    then, now = (
-        flatten({key: value for key, value in run.config.items() if key not in NOT_OF_THE_RESULT})
-        for run in (before, after)
-    )
+    then, now = (flatten(of_the_result(run.config)) for run in (before, after))
     for values, run in ((then, before), (now, after)):
         tags = {tag.removeprefix("mnist_exp."): run.tags.get(tag, "not recorded") for tag in _COMPARED}
         values |= {"data": run.digest, **tags}

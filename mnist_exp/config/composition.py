@@ -16,12 +16,12 @@ from mnist_exp.config.code_file import CodeFile, read_code
 from mnist_exp.config.hydra_api import compose_conf
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.keras_source import REQUIRED
-from mnist_exp.config.overrides import Override, is_search_path, of_the_experiment
-from mnist_exp.config.presets import CONF, Preset, check_values, leaves, offered, read_presets
+from mnist_exp.config.overrides import Override, is_search_path, leaves, of_the_experiment
+from mnist_exp.config.presets import CONF, Preset, check_values, offered, read_presets
 from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment
+from mnist_exp.experiment import Experiment, of_the_result
 
 ONLY_CONFIG_DIR = (
     "would let Hydra read settings that can run code; presets of your own are read, as values, from --config-dir DIR"
@@ -83,7 +83,7 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
     Raises:
         InputError: if either has a value that cannot be used.
     """
-    own = {key: value for key, value in recorded.items() if key not in NOT_OF_THE_RESULT}
+    own = of_the_result(recorded)
     check_values(own, "a recorded configuration")
     for path, value in leaves(own):
         if value == "???":  # which Hydra would fill with the value of conf/

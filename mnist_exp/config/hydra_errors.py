@@ -3,14 +3,13 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_exp.config.overrides import Override
+from mnist_exp.config.overrides import Override, leaves
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError, did_you_mean
 
@@ -123,7 +122,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{typed}: {instead.format(Override.of(typed).value)}"
     last = re.split("[./]", key)[-1]
     siblings = [str(name) for name in parent if name not in ("hydra", "kind")]
-    elsewhere = [name for name in _leaves(parent._get_root()) if name.endswith(f".{last}")]
+    paths = [path for path, _ in leaves(OmegaConf.to_container(parent._get_root())) if last in path[1:]]
+    elsewhere = [".".join(path[: path.index(last, 1) + 1]) for path in paths if path[0] != "hydra"]
     near = f"; did you mean {elsewhere[0]}?" if elsewhere else did_you_mean(last, siblings)
     group = key.rpartition(".")[0]
     files = sorted((CONF / group).glob("*.yaml")) if group else []
@@ -133,14 +133,3 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if "kind" in parent:
         where += f" ({parent['kind']})"
     return f"{typed}: {where} has no such key" + (near or (f"; its keys are {', '.join(siblings)}" if siblings else ""))
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
-    for name in node:
-        if name == "hydra":
-            continue
-        yield f"{prefix}{name}"
-        if isinstance(child := node._get_node(name), DictConfig) and not (
-            child._is_none() or child._is_interpolation()
-        ):
-            yield from _leaves(child, f"{prefix}{name}.")

@@ -1,13 +1,14 @@
 """An override, such as `model.hidden=16`: its text is taken apart, compared and written here and nowhere else."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral, Real
 from os import PathLike
+from typing import Any
 
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, show
 
 # Parts of the configuration that all jobs of a sweep share.
 SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "backend", "code", "prune")
@@ -123,6 +124,24 @@ def values_of(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
     """Return what overrides set some keys to, in the order of the keys."""
     values = {override.key: override.value for override in map(Override.of, overrides)}
     return {key: values[key] for key in keys if key in values}
+
+
+def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the values of nested maps with their keys; an empty map is a value."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from leaves(value, (*path, str(key)))
+    else:
+        yield path, node
+
+
+def flatten(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return nested maps with keys joined by dots, and values as one would type them.
+
+    >>> flatten({"model": {"hidden": [128, 64], "dropout": None}})
+    {'model.hidden': '[128, 64]', 'model.dropout': 'null'}
+    """
+    return {".".join(path): show(value) for path, value in leaves(values)}
 
 
 def quoted(text: str) -> str:

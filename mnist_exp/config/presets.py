@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_exp.config.keras_source import is_plain
+from mnist_exp.config.overrides import leaves
 from mnist_exp.errors import InputError, show
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -231,12 +232,3 @@ def may_vary(key: str, values: str) -> bool:
     if key in (*_GROUPS, "experiment"):  # several choices, which Hydra 1.3 would also look for by their path
         return re.fullmatch(r"[\w\s,()*-]+", values) is not None
     return re.fullmatch(r"[\w.]+", key) is not None and _may_be_set(key.split("."))
-
-
-def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Return the values of nested maps with their keys; an empty map is a value."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from leaves(value, (*path, str(key)))
-    else:
-        yield path, node

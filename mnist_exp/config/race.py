@@ -11,11 +11,11 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import check_composed, compose_values
 from mnist_exp.config.conversion import convert
 from mnist_exp.config.hydra_api import parser_of_conf
-from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, values_of
-from mnist_exp.config.presets import leaves, may_vary
+from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, flatten, values_of
+from mnist_exp.config.presets import may_vary
 from mnist_exp.config.schema import Config, RaceSettings
-from mnist_exp.errors import InputError, show
-from mnist_exp.experiment import NOT_OF_THE_RESULT, BestRows, RacePlan
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import BestRows, RacePlan, of_the_result
 
 # Finds the best rows of a sweep in the store of a configuration: by the sweep's id, and how many.
 FindBestRows = Callable[[Config, str, int], BestRows]
@@ -115,9 +115,5 @@ def _unlike(best: BestRows, config: Config, of: str) -> tuple[str, ...]:
 
 def _flat(values: Mapping[str, Any], without: set[str]) -> dict[str, str]:
     """Return what can change a result, keys joined by dots, without some keys and what is below them."""
-    own = {key: value for key, value in values.items() if key not in NOT_OF_THE_RESULT}
-    return {
-        ".".join(path): show(value)
-        for path, value in leaves(own)
-        if not any(".".join(path[:length]) in without for length in range(1, len(path) + 1))
-    }
+    flat = flatten(of_the_result(values))
+    return {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{one}.") for one in without)}

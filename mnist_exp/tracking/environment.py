@@ -15,10 +15,10 @@ from typing import Any
 import numpy.typing as npt
 
 from mnist_exp import __version__
+from mnist_exp.config.overrides import flatten
 from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, objective_direction
-from mnist_exp.errors import show
-from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment, Sweep, code_digest, package_versions
+from mnist_exp.experiment import Experiment, Sweep, code_digest, of_the_result, package_versions
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.folder import Record
 from mnist_exp.tracking.job import job_name
@@ -55,21 +55,6 @@ def _tensor_spec(array: npt.NDArray[Any]) -> str:
     return json.dumps([{"type": "tensor", "tensor-spec": spec}])
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested maps as MLflow parameters, keys joined by dots, values as one would type them.
-
-    >>> flatten({"model": {"hidden": [128, 64], "dropout": None}})
-    {'model.hidden': '[128, 64]', 'model.dropout': 'null'}
-    """
-    flat: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = show(value)
-    return flat
-
-
 def run_record(experiment: Experiment, together: int, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
     """Return the record of a run that starts; that of a sweep's job is named by what varies.
 
@@ -96,7 +81,7 @@ def run_record(experiment: Experiment, together: int, run_name: str | None, own_
 
 def _parameters(config: Config) -> dict[str, str]:
     recorded = recorded_config(config) | {"direction": objective_direction(config)}
-    return flatten({key: value for key, value in recorded.items() if key not in NOT_OF_THE_RESULT})
+    return flatten(of_the_result(recorded))
 
 
 def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
