@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,11 +170,18 @@ def _find_runs(
     sort: str | None,
     last: int | None,
 ) -> list["Run"]:
-    with _refusals_explained(condition, sort):
+    from mlflow.exceptions import MlflowException
+
+    try:
         if ids:
             found = _named_runs(client, tracking.uri, ids, condition, sort)
         else:
             found = _runs_of_experiment(client, tracking.experiment, condition, sort, last)
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        typed = " ".join(f"{flag} {text!r}" for flag, text in (("--filter", condition), ("--sort", sort)) if text)
+        raise InputError(f"{typed}: {str(error).splitlines()[0]}; --help shows examples") from error
     newest = sorted(found, key=lambda run: run.info.start_time, reverse=True)[:last]
     if not newest:
         where = " ".join(ids) or f"tracking.experiment={tracking.experiment}"
@@ -197,11 +203,7 @@ def _runs_of_experiment(
 
 def _named_runs(client: "MlflowClient", uri: str, ids: Sequence[str], condition: str, sort: str | None) -> list["Run"]:
     """Return the runs and the jobs of the sweeps that are named, if they fulfil a condition; in an order, if they are
-    in one experiment.
-
-    Raises:
-        InputError: if an id fits no run, or several.
-    """
+    in one experiment."""
     from mnist_exp.tracking.reading import find_run, queries_of
 
     named = [find_run(client, uri, run_id) for run_id in ids]
@@ -222,19 +224,6 @@ def _search(client: "MlflowClient", experiment_id: str, query: str, sort: str | 
 
     found = search(client, experiment_id, query, sort or "attributes.start_time DESC")
     return (run for run in found if "mnist_exp.sweep" not in run.data.tags)
-
-
-@contextmanager
-def _refusals_explained(condition: str, sort: str | None) -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
-            raise
-        typed = " ".join(f"{flag} {text!r}" for flag, text in (("--filter", condition), ("--sort", sort)) if text)
-        raise InputError(f"{typed}: {str(error).splitlines()[0]}; --help shows examples") from error
 
 
 if __name__ == "__main__":

@@ -103,13 +103,7 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
 
 
 def _choice(group: str, values: Any, code: CodeFile | None) -> str:
-    """Return the file in conf/ of a kind: its name is the kind, but for an optimizer, whose kind is Keras's name.
-
-    What `code` registers is a choice by its own name.
-
-    Raises:
-        InputError: if there is no such kind.
-    """
+    """Return the file in conf/ of a kind, an optimizer's by Keras's name; what `code` registers, by its own."""
     kind = values.get("kind") if isinstance(values, Mapping) else None
     kinds = {OmegaConf.select(OmegaConf.load(path), "kind"): path.stem for path in (CONF / group).glob("*.yaml")}
     kinds |= {preset.name: preset.name for preset in _choices_of(code) if preset.group == group}

@@ -55,7 +55,7 @@ def convert(wanted: Any, value: Any, key: str) -> Any:
         return [convert(item, element, f"{key}[{index}]") for index, element in enumerate(value)]
     if origin is dict and isinstance(value, Mapping):
         return dict(value)
-    if not _matches(wanted, value):
+    if not _has_form(wanted, value):
         hint = did_you_mean(str(value), get_args(wanted)) if origin is Literal else ""
         raise InputError(f"{key}={show(value)}: must be {_describe(wanted)}{hint}")
     if wanted is not float:
@@ -133,21 +133,16 @@ def _is_keras_name(wanted: Any) -> bool:
 
 def _has_form(wanted: Any, value: Any) -> bool:
     """Whether `value` is of the type `wanted`, its range and its elements aside."""
-    if get_origin(wanted) is Annotated:
+    origin = get_origin(wanted)
+    if origin is Annotated:
         return value is not None if _is_keras_name(wanted) else _has_form(get_args(wanted)[0], value)
-    if get_origin(wanted) in (list, dict):
-        return isinstance(value, list if get_origin(wanted) is list else Mapping)
-    return _matches(wanted, value)
-
-
-def _matches(wanted: Any, value: Any) -> bool:
-    if get_origin(wanted) is Literal:
+    if origin is Literal:
         return value in get_args(wanted) and not isinstance(value, bool)
     if wanted is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return wanted is Any or (isinstance(wanted, type) and isinstance(value, wanted))
+    return wanted is Any or isinstance(value, origin or wanted)
 
 
 def _describe(wanted: Any) -> str:

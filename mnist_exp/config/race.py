@@ -88,11 +88,7 @@ def _composed(overrides: Sequence[str], code: CodeFile | None) -> Config:
 
 
 def _check_rows(rows: Sequence[Mapping[str, str]], of: str, typed: Sequence[str]) -> None:
-    """Check that the rows of a store set nothing that a preset may not vary, and nothing that is typed too.
-
-    Raises:
-        InputError: naming the key.
-    """
+    """Check that the rows of a store set nothing that a preset may not vary, and nothing that is typed too."""
     said, parser = f"hydra.sweeper.of={of}", parser_of_conf()
     for key, value in ((key, value) for row in rows for key, value in row.items()):
         if key in typed:
