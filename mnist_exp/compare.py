@@ -28,10 +28,8 @@ _EXAMPLES = """\
   python -m mnist_exp.compare tracking.experiment=mine tracking.uri=sqlite:///other.db
 """
 
-_FORMATS = ("table", "csv", "json", "markdown", "latex")
 _CURVES = 200  # runs, from which on no row is drawn
 _NAMED = 6  # the most that are named of those that are left out
-_USED = ("tracking", "tracking.uri", "tracking.experiment")
 
 
 def main() -> None:
@@ -50,7 +48,7 @@ def main() -> None:
     parser.add_argument("--last", type=int, metavar="N", help="only the newest N runs")
     parser.add_argument(
         "--format",
-        choices=_FORMATS,
+        choices=("table", "csv", "json", "markdown", "latex"),
         default="table",
         help="what to print; csv and json have a line for each run with all values in full; default: %(default)s",
     )
@@ -152,7 +150,7 @@ def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Run
 
 def _where_runs_are(ids: Sequence[str], overrides: Sequence[str]) -> MLflowTracking:
     for text in overrides:
-        if Override.of(text).key not in _USED:
+        if Override.of(text).key not in ("tracking", "tracking.uri", "tracking.experiment"):
             raise InputError(
                 f"{text}: is not used here; tracking.uri and tracking.experiment say where runs are, --filter which: "
                 "see --help"

@@ -27,9 +27,7 @@ _EXAMPLES = """\
 _Values = dict[tuple[str, int], float]
 _Differing = dict[tuple[str, int], tuple[float | None, float | None]]
 
-_COMPARED = tuple(
-    f"mnist_exp.{name}" for name in ("packages", "machine", "threads", "code", "own_code", "trained_together")
-)
+_COMPARED = ("packages", "machine", "threads", "code", "own_code", "trained_together")
 
 
 def main() -> None:
@@ -173,7 +171,7 @@ def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:
 def _causes(before: "Recorded", after: "Recorded") -> list[str]:
     then, now = (flatten(of_the_result(run.config)) for run in (before, after))
     for values, run in ((then, before), (now, after)):
-        tags = {tag.removeprefix("mnist_exp."): run.tags.get(tag, "not recorded") for tag in _COMPARED}
+        tags = {name: run.tags.get(f"mnist_exp.{name}", "not recorded") for name in _COMPARED}
         values |= {"data": run.digest, **tags}
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
     return [printable(f"  {key}: {then.get(key, 'none')} then, {now.get(key, 'none')} now") for key in keys]

@@ -101,10 +101,6 @@ _RANGES = {
 }
 
 
-# What may stand in place of a class's name.
-_OTHER_WORDS = {"metrics": frozenset({"accuracy"}), "layers": frozenset({"Branches", "Residual"})}
-
-
 def check_name(kind: str, name: Any, key: str) -> None:
     """Check that `name` is one of `ALLOWED[kind]` and that the installed Keras has it, or that it is the user's own.
 
@@ -118,7 +114,7 @@ def check_name(kind: str, name: Any, key: str) -> None:
         if not has_class(kind, name):
             raise InputError(f"{key}={name}: the installed Keras has no {name}; a newer Keras may have it")
         return
-    nearest = allowed | own.keys() | _OTHER_WORDS.get(kind, frozenset())
+    nearest = allowed | own.keys() | {"metrics": {"accuracy"}, "layers": {"Branches", "Residual"}}.get(kind, set())
     choices = [*own, *sorted(allowed, key=str.lower)]
     hint = unregistered(name) or did_you_mean(str(name), nearest) or f"; the choices are {', '.join(choices)}"
     where = key if key.endswith(f".{name}") else f"{key}={show(name)}"

@@ -108,19 +108,17 @@ class _Reader:
 
     def role(self, decorator: ast.expr, node: ast.ClassDef | ast.FunctionDef) -> str | None:
         """Return what a decorator registers a class or function as: `class`, `model` or `dataset`; None for another."""
-        called = isinstance(decorator, ast.Call)
-        name = self._dotted(decorator.func if isinstance(decorator, ast.Call) else decorator)
+        call = decorator if isinstance(decorator, ast.Call) else None
+        name = self._dotted(decorator if call is None else call.func)
         role = "class" if name in _KERAS_DECORATORS else _OWN_DECORATORS.get(name)
         if role is None:
             return None
         where = f"{self._path}, line {node.lineno}: {node.name}"
         if (role == "class") != isinstance(node, ast.ClassDef):
             raise InputError(f"{where}: @{name} is for a {'class' if role == 'class' else 'function'}")
-        if called != (role == "class"):
+        if (call is not None) != (role == "class"):
             raise InputError(f"{where}: write @{name}{'()' if role == 'class' else ', without parentheses'}")
-        if isinstance(decorator, ast.Call) and (
-            len(decorator.args) > 1 or any(one.arg != "package" for one in decorator.keywords)
-        ):
+        if call is not None and (len(call.args) > 1 or any(one.arg != "package" for one in call.keywords)):
             raise InputError(f"{where}: is named in configuration by its own name; leave name= out of the decorator")
         if not _WORDS.fullmatch(node.name):
             raise InputError(f"{where}: must have a name of letters, digits and underscores that begins with a letter")

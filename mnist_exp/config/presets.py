@@ -36,7 +36,6 @@ _SWEEP_CHOICES = {
     "hydra/launcher": ("stacked",),
     "prune": ("median", "percentile", "patient", "threshold"),
 }
-_STORAGE = re.compile(r"sqlite:///[\w-]+\.db")
 _NAME = re.compile(r"[\w-]+")
 _MOST_LEVELS = 50
 
@@ -212,7 +211,7 @@ def _may_be_set(path: Sequence[str]) -> bool:
 def _is_of_sweeper(path: Sequence[str], value: Any) -> bool:
     match path:
         case ["hydra", "sweeper", "storage"]:
-            return value is None or _STORAGE.fullmatch(str(value)) is not None
+            return value is None or re.fullmatch(r"sqlite:///[\w-]+\.db", str(value)) is not None
         case ["hydra", "sweeper", "of"]:  # a sweep in the store of whoever types the preset's name
             return value is None
         case ["hydra", "sweeper", key]:

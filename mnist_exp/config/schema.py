@@ -174,9 +174,6 @@ def _check_pruning(config: Config) -> None:
         )
 
 
-_RESERVED_TAGS = ("mlflow.", "mnist_exp.")
-
-
 def _check_address(uri: str) -> None:
     # The address is not shown: it may hold a password.
     try:
@@ -193,9 +190,10 @@ def _check_address(uri: str) -> None:
 
 def _check_tags(tags: Mapping[str, Any]) -> None:
     for tag in tags:
-        if str(tag).lower().startswith(_RESERVED_TAGS):
-            reserved = " or ".join(_RESERVED_TAGS)
-            raise InputError(f"tracking.tags.{tag}: begins with {reserved}, as the program's own tags do; rename it")
+        if str(tag).lower().startswith(("mlflow.", "mnist_exp.")):
+            raise InputError(
+                f"tracking.tags.{tag}: begins with mlflow. or mnist_exp., as the program's own tags do; rename it"
+            )
         if not re.fullmatch(r"[\w. /-]{1,250}", str(tag)):
             raise InputError(f"tracking.tags.{tag}: a tag's name may have only letters, digits, _ - . / and spaces")
 
