@@ -31,10 +31,9 @@ _OF_A_SWEEP = {
     "n_trials": "is written hydra.sweeper.n_trials={0}; it needs -m and a search, sweep=random or sweep=optuna",
     "hydra.launcher.n_jobs": "needs -m and hydra/launcher=joblib",
     "hydra.sweeper.n_trials": "needs -m and a search, sweep=random or sweep=optuna",
-    **{
-        key: f"is written hydra.sweeper.{key}={{0}}; it needs -m and sweep=race"
-        for key in ("seeds", "max_jobs", "indifference")
-    },
+    "max_jobs": "is written hydra.sweeper.max_jobs={0}; it needs -m and sweep=race",
+    "indifference": "is written hydra.sweeper.indifference={0}; it needs -m and sweep=race",
+    "seeds": "is written hydra.sweeper.seeds={0}; it needs -m and sweep=race",
     **{f"hydra.sweeper.{key}": "needs -m and sweep=race" for key in ("seeds", "max_jobs", "indifference", "of", "top")},
     "sweeper": "is written hydra/sweeper={0}; it needs -m",
 }

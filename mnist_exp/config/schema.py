@@ -273,12 +273,11 @@ def _check_backend(config: Config) -> None:
         raise InputError("backend=jax: is not installed; pip install -e '.[jax]' in the project's folder brings it")
     own = code_file.own_classes("callbacks")
     for name, arguments in config.training.callbacks.items():
+        methods = own[name].methods if name in own else ()
+        on_batches = any(re.fullmatch("on_((train|test|predict)_)?batch_(begin|end)", method) for method in methods)
         # SwapEMAWeights changes the weights between an epoch's training and its validation.
-        acts_on_batches = name in {"SwapEMAWeights", "TerminateOnNaN"} or (
-            name in own
-            and any(re.fullmatch("on_((train|test|predict)_)?batch_(begin|end)", m) for m in own[name].methods)
-        )
-        if acts_on_batches or (arguments or {}).get("save_freq", "epoch") != "epoch":
+        on_batches |= name in {"SwapEMAWeights", "TerminateOnNaN"}
+        if on_batches or (arguments or {}).get("save_freq", "epoch") != "epoch":
             raise InputError(
                 f"training.callbacks.{name}: acts within an epoch, but backend=jax runs each epoch as one program; "
                 "type backend=tensorflow"
