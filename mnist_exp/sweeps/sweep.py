@@ -59,7 +59,7 @@ def start(sweep: Sweep, done: Callable[[SweepResult], None]) -> Iterator[Started
                 empty = sweep.folder / ".ray"
                 empty.mkdir(exist_ok=True)
                 settings.append(f"+hydra.launcher.ray.init.runtime_env.working_dir={quoted(str(empty))}")
-            run = partial(run_jobs, record.parent_for_jobs(), stage)
+            run = partial(run_jobs, record.parent, stage)
             try:
                 with Progress(record, sweep, stage):
                     yield StartedSweep(run, tuple(settings), race)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import printable
 from mnist_exp.learning.datasets import Data
@@ -111,10 +110,6 @@ class MLflowSweep(SweepRecord):
         """Register a job's model, where `tracking.register` says so; return what became of it, as a line."""
         name = self._settings.register
         return registry.register(self._client, name, job.run_id) if name is not None else ""
-
-    def parent_for_jobs(self) -> Parent:
-        """Return what jobs are told; a launcher may write it down, so that it holds no password."""
-        return replace(self.parent, tracking=replace(self._settings, uri=shown_address(self._settings.uri)))
 
     def is_over(self) -> bool:
         """Return whether the sweep was ended while this job waited or ran."""

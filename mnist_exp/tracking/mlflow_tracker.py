@@ -23,7 +23,7 @@ from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mirror import Sent, create_run, known_run, mirror, save_model
 from mnist_exp.tracking.mlflow_sweep import MLflowSweep
 from mnist_exp.tracking.reading import is_over, newest_finished, search
-from mnist_exp.tracking.record import Parent, Run, SweepRecord, ended, failure_reason
+from mnist_exp.tracking.record import Parent, Run, SweepRecord, Tracker, ended, failure_reason
 
 if TYPE_CHECKING:
     import keras
@@ -37,7 +37,7 @@ _SECONDS_AFTER_AN_OUTAGE = 60.0
 log = logging.getLogger(__name__)
 
 
-class MLflowTracker:
+class MLflowTracker(Tracker):
     """`tracking=mlflow` and `tracking=server`."""
 
     def __init__(self, settings: MLflowTracking) -> None:
@@ -48,11 +48,7 @@ class MLflowTracker:
 
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
-        """Record a run in its folder and in the store.
-
-        Raises:
-            InputError: if the store cannot be reached or written.
-        """
+        """Record a run in its folder and in the store."""
         with store.store_errors(self._settings.uri):
             client, experiment_id = store.connect(self._settings)
             if experiment.child is None:
@@ -65,11 +61,7 @@ class MLflowTracker:
 
     @contextmanager
     def open_sweep(self, sweep: Sweep, signature: str) -> Iterator[SweepRecord]:
-        """Record a sweep in its folder and in the store; with `resume` go on with the last sweep of this signature.
-
-        Raises:
-            InputError: if the store cannot be reached or written.
-        """
+        """Record a sweep in its folder and in the store."""
         with store.store_errors(self._settings.uri):
             client, experiment_id = store.connect(self._settings)
             store.close_abandoned(client, experiment_id)
@@ -81,18 +73,14 @@ class MLflowTracker:
                 record = _as_before(client, experiment_id, record, before)
                 sent = replace(known_run(before), ended=False)
             keys, process = tuple(sweep.swept), os.getpid()
-            parent = Parent(sent.run_id, _from_any_folder(self._settings), keys, sweep.folder, Path.cwd(), process)
+            parent = Parent(sent.run_id, _for_jobs(self._settings), keys, sweep.folder, Path.cwd(), process)
             opened = MLflowSweep(parent, self._own_tags, client, experiment_id, sent)
             opened.folder.begin(record, sweep.config.code, code_patch())
             mirror(client, experiment_id, opened.folder, sent)
             yield opened
 
     def join_sweep(self, parent: Parent) -> SweepRecord:
-        """Return a sweep's record, from the process of one of its jobs.
-
-        Raises:
-            InputError: if the parent run is not in the store that this process reaches.
-        """
+        """Return a sweep's record, from the process of one of its jobs."""
         path = store.sqlite_path(self._settings.uri)
         runs: list[RecordedRun] = []
         if path is None or path.exists():
@@ -146,11 +134,6 @@ class MLflowRun(Run):
         self.id = self._sent.run_id
         self._send()
 
-    def log_data(self, data: Data) -> None:
-        """Record the dataset as an input of the run, and the signature, which includes its digest."""
-        super().log_data(data)
-        self._send()
-
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch.
 
@@ -174,11 +157,6 @@ class MLflowRun(Run):
             self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
         if over:  # by Ctrl-C or SIGTERM, which reached the sweep but not this process
             raise SystemExit(143)
-
-    def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:
-        """Record what was measured at the end, at step 0."""
-        super().log_scores(scores, kept_epoch)
-        self._send()
 
     def log_model(self, model: "keras.Model", data: Data) -> None:
         """Record the model, with a signature and an input example."""
@@ -209,10 +187,10 @@ class MLflowRun(Run):
         self._next_batch = time.monotonic() + self._seconds_between_batches
 
 
-def _from_any_folder(settings: MLflowTracking) -> MLflowTracking:
-    """Return the settings with a path that holds wherever a job starts."""
+def _for_jobs(settings: MLflowTracking) -> MLflowTracking:
+    """Return the settings with an address that holds wherever a job starts, and has no password."""
     path = store.sqlite_path(settings.uri)
-    return settings if path is None else replace(settings, uri=f"sqlite:///{path}")
+    return replace(settings, uri=shown_address(settings.uri if path is None else f"sqlite:///{path}"))
 
 
 def _interrupted(client: "MlflowClient", experiment_id: str, signature: str) -> "RecordedRun | None":

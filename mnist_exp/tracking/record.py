@@ -1,6 +1,7 @@
 """What is recorded of runs and sweeps in their folders, which a store mirrors."""
 
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +15,16 @@ from omegaconf import OmegaConf
 from mnist_exp.config.redaction import traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Experiment, experiment_signature
+from mnist_exp.experiment import Experiment, Sweep, experiment_signature
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data, refused_record
+from mnist_exp.tracking.environment import (
+    code_patch,
+    recorded_config,
+    recorded_data,
+    refused_record,
+    run_record,
+    sweep_record,
+)
 from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.job import Job, job_of
 from mnist_exp.tracking.processes import has_gone
@@ -31,9 +39,9 @@ log = logging.getLogger(__name__)
 class Parent:
     """What a job, wherever it runs, needs to know of its sweep.
 
-    `run_id`: empty without tracking. `tracking`: its address holds on other machines, if the store does. `keys`: what
-    varies. `cwd`: where the sweep was started, which relative paths in the configuration count from. `process`: the
-    one that the sweep was started in.
+    `run_id`: empty without tracking. `tracking`: its address holds on other machines, if the store does, and has no
+    password, as a launcher may write it down. `keys`: what varies. `cwd`: where the sweep was started, which relative
+    paths in the configuration count from. `process`: the one that the sweep was started in.
     """
 
     run_id: str
@@ -66,6 +74,7 @@ class Run:
         """Record which images are used, and with them what makes the experiment the same as another."""
         signature = experiment_signature(self._experiment.config, data.digest)
         self.folder.change(data=recorded_data(data), tags={"mnist_exp.signature": signature})
+        self._send()
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch, counted from 1."""
@@ -80,6 +89,7 @@ class Run:
         """Record what was measured at the end, with the weights of an epoch, counted from 1."""
         self.folder.measure(0, scores)
         self.folder.change(scores=dict(scores), kept_epoch=kept_epoch, tags=self._tags_of_the_end)
+        self._send()
 
     def log_model(self, model: "keras.Model", data: Data) -> None:
         """Record the model, which takes raw images; its weights lie in the folder already."""
@@ -91,6 +101,9 @@ class Run:
     def describe(self) -> str:
         """Return where to look at the run, for the terminal."""
         return f"Files in {self.folder.path}"
+
+    def _send(self) -> None:
+        """Let the store, where there is one, have what is new in the folder."""
 
 
 class SweepRecord:
@@ -159,10 +172,6 @@ class SweepRecord:
         """Register a job's model, where `tracking.register` says so; return what became of it, as a line."""
         return ""
 
-    def parent_for_jobs(self) -> Parent:
-        """Return what jobs are told; a launcher may write it down, so that it holds no password."""
-        return self.parent
-
     def is_over(self) -> bool:
         """Return whether the sweep was ended while this job waited or ran."""
         return False
@@ -194,6 +203,55 @@ class SweepRecord:
     def configuration(self, job: Job) -> str:
         """Return the config.yaml of a job."""
         return (Path(job.output) / "config.yaml").read_text()
+
+
+class Tracker:
+    """Opens the records of runs and sweeps, and finds what has finished. This one, of `tracking=none`, has no store."""
+
+    @contextmanager
+    def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
+        """Record a run from its start to its end.
+
+        It ends FINISHED, FAILED after an exception, or KILLED after Ctrl-C or SIGTERM.
+
+        Args:
+            experiment: what runs.
+            together: how many jobs train as one program with it.
+
+        Raises:
+            InputError: if the store cannot be reached or written.
+        """
+        record = run_record(experiment, together, None, {})
+        with ended(Run(experiment, record, keeps_all=experiment.child is None)) as run:
+            yield run
+
+    @contextmanager
+    def open_sweep(self, sweep: Sweep, signature: str) -> Iterator[SweepRecord]:
+        """Record a sweep, or with `resume` go on with the last one of this signature.
+
+        Raises:
+            InputError: if the store cannot be reached or written.
+        """
+        parent = Parent("", sweep.config.tracking, tuple(sweep.swept), sweep.folder, Path.cwd(), os.getpid())
+        opened = SweepRecord(parent, {})
+        opened.folder.begin(sweep_record(sweep, signature, None, {}), sweep.config.code, code_patch())
+        yield opened
+
+    def join_sweep(self, parent: Parent) -> SweepRecord:
+        """Return a sweep's record, from the process of one of its jobs.
+
+        Raises:
+            InputError: if the parent run is not in the store that this process reaches.
+        """
+        return SweepRecord(parent, {})
+
+    def finished(self, signature: str) -> Job | None:  # noqa: ARG002
+        """Return the newest run that has finished what `signature` stands for, if any."""
+        return None
+
+    def is_store(self, path: Path) -> bool:  # noqa: ARG002
+        """Return whether a database file is this tracker's store."""
+        return False
 
 
 @contextmanager
