@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from mnist_exp.errors import printable
-from mnist_exp.tracking.csv_text import no_formula
+from mnist_exp.tracking.job import no_formula
 
 _OF_LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},

@@ -15,6 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 from mnist_exp import __version__
+from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import flatten
 from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, objective_direction
@@ -65,13 +66,12 @@ def run_record(experiment: Experiment, together: int, run_name: str | None, own_
         own_tags: the user's.
     """
     name = run_name or " ".join(experiment.overrides) or "baseline"
-    tags = _tags(experiment.overrides, own_tags) | {"mnist_exp.output": str(experiment.output)}
+    tags = _tags(experiment.overrides, own_tags, experiment.config.code)
+    tags["mnist_exp.output"] = str(experiment.output)
     if experiment.child is not None:
         values = experiment.child.values
         name = job_name(values, values) or name
         tags |= {"mlflow.parentRunId": experiment.child.parent, "mnist_exp.swept": json.dumps(values)}
-    if (code := experiment.config.code) is not None:
-        tags["mnist_exp.own_code"] = code.label
     if experiment.repeats is not None:
         tags["mnist_exp.rerun_of"] = experiment.repeats
     if together > 1:
@@ -90,12 +90,8 @@ def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: M
     The arguments are as in `run_record`.
     """
     name = run_name or " ".join(sweep.overrides)
-    tags = _tags(sweep.overrides, own_tags) | {
-        "mnist_exp.sweep": signature,
-        "mnist_exp.varied": json.dumps(sweep.swept),
-    }
-    if (code := sweep.config.code) is not None:
-        tags["mnist_exp.own_code"] = code.label
+    tags = _tags(sweep.overrides, own_tags, sweep.config.code)
+    tags |= {"mnist_exp.sweep": signature, "mnist_exp.varied": json.dumps(sweep.swept)}
     first, *others = map(_parameters, sweep.configs)
     same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     return Record(name, tags, {key: value for key, value in same.items() if key not in sweep.swept})
@@ -114,23 +110,8 @@ def refused_record(
     return Record(job_name(values, values), _tags((), own_tags) | tags)
 
 
-def _tags(overrides: Sequence[str], own_tags: Mapping[str, str]) -> dict[str, str]:
-    """Return where a run runs, with which code, and what the user adds."""
-    return {
-        "mnist_exp.host": socket.gethostname(),
-        "mnist_exp.process": process_tag(os.getpid()),
-        **environment_tags(),
-        "mlflow.source.name": "mnist_exp",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
-        **_git_tags(),
-        **own_tags,
-        "mnist_exp.overrides": " ".join(overrides),
-    }
-
-
-def environment_tags() -> dict[str, str]:
-    """Return what beside configuration and data decides whether a run repeats: packages, machine, threads, and code.
+def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile | None = None) -> dict[str, str]:
+    """Return where a run runs, with which packages and code, and what the user adds.
 
     `threads`: those that one operation computes with. `code`: a digest of the source that can change a result.
     """
@@ -138,10 +119,19 @@ def environment_tags() -> dict[str, str]:
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS") if backend == "tensorflow" else None
     packages = {**package_versions(backend), "mnist_exp": __version__, "python": platform.python_version()}
     return {
+        "mnist_exp.host": socket.gethostname(),
+        "mnist_exp.process": process_tag(os.getpid()),
         "mnist_exp.packages": ", ".join(f"{name} {number}" for name, number in packages.items()),
         "mnist_exp.machine": f"{platform.system()} {platform.machine()}, {_processor()}",
         "mnist_exp.threads": threads or str(os.cpu_count()),
         "mnist_exp.code": code_digest(),
+        "mlflow.source.name": "mnist_exp",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": _user(),
+        **({"mlflow.source.git.commit": _commit()} if _commit() else {}),
+        **own_tags,
+        "mnist_exp.overrides": " ".join(overrides),
+        **({"mnist_exp.own_code": code.label} if code is not None else {}),
     }
 
 
@@ -163,17 +153,16 @@ def _user() -> str:
 
 
 @cache  # of the code that this process has imported
-def _git_tags() -> dict[str, str]:
-    """Return the commit of the code that runs, with -dirty where it was changed since; none outside a git checkout."""
-    commit = _git("describe", "--always", "--abbrev=40", "--dirty", "--match=").strip()
-    return {"mlflow.source.git.commit": commit} if commit else {}
+def _commit() -> str:
+    """Return the commit of the code that runs, with -dirty where it was changed since; empty outside a git checkout."""
+    return _git("describe", "--always", "--abbrev=40", "--dirty", "--match=").strip()
 
 
 @cache
 def code_patch() -> str:
     """Return what the checkout that runs has changed since its commit, as `git diff` writes it, files that git does not
     know aside; of more than 1 MB, a line that says so; empty where nothing was changed, or outside a git checkout."""
-    if not _git_tags().get("mlflow.source.git.commit", "").endswith("-dirty"):
+    if not _commit().endswith("-dirty"):
         return ""
     patch = without_secrets(_git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"))
     size = len(patch.encode(errors="replace"))

@@ -1,5 +1,7 @@
-"""The pictures of a run: its curves, and what its model makes of the test set."""
+"""The pictures of a run: its curves, and what its model makes of the test set, which it also lists."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from matplotlib.figure import Figure
 
 from mnist_exp.figures import MARGINS, VALIDATION, curves, pictures, predictions, save, sheet, short
 from mnist_exp.learning.datasets import Data, Labels
-from mnist_exp.tracking.csv_text import of_predictions
+from mnist_exp.tracking.job import no_formula
 
 _MISTAKES, _CLASSES = 40, 20  # that are drawn, at most
 
@@ -23,6 +25,26 @@ def write_results(
     text = of_predictions(data.y_test, probabilities, data.names)
     (folder / "predictions.csv").write_text(text, encoding="utf-8")
     save(of_run(history, data, probabilities), folder / "figures")
+
+
+def of_predictions(labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str]) -> str:
+    """Return a line a test image, as CSV: its index from 0, its class, the predicted one, and how probable that is.
+
+    Args:
+        labels: (N,) true labels.
+        probabilities: (N, classes), written with six decimals.
+        names: of the classes.
+    """
+    safe = [no_formula(name) for name in names]
+    predicted, surest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "label", "predicted", "probability"])
+    writer.writerows(
+        [index, safe[label], safe[guess], f"{probability:.6f}"]
+        for index, (label, guess, probability) in enumerate(zip(labels.tolist(), predicted, surest, strict=True))
+    )
+    return text.getvalue()
 
 
 def of_run(
@@ -101,7 +123,7 @@ def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
     return figure
 
 
-def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], names: Sequence[str]) -> Figure:
+def confusion_matrix(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
     """Draw how often each true label was predicted as which, coloured by its share of the true label.
 
     Args:
@@ -123,16 +145,8 @@ def confusion_matrix(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.in
     if size <= 20:
         axes.set_xticks(range(size), texts, rotation=90 if wide else 0)
         axes.set_yticks(range(size), texts)
-        for true, predicted_as in np.ndindex(size, size):
-            if counts[true, predicted_as]:
-                colour = "white" if shares[true, predicted_as] > 0.5 else "black"
-                axes.text(
-                    predicted_as,
-                    true,
-                    str(counts[true, predicted_as]),
-                    ha="center",
-                    va="center",
-                    color=colour,
-                    size=max(8, 16 - size),
-                )
+        style: dict[str, Any] = {"ha": "center", "va": "center", "size": max(8, 16 - size)}
+        for true, guess in np.argwhere(counts):
+            colour = "white" if shares[true, guess] > 0.5 else "black"
+            axes.text(guess, true, str(counts[true, guess]), color=colour, **style)
     return figure

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mnist_exp.errors import printable
 
@@ -57,27 +58,38 @@ def job_of(tags: Mapping[str, str], scores: Mapping[str, float], status: str, ru
 
 
 def swept_values(text: str) -> dict[str, str]:
-    """Return what varies, from a tag, which anybody could have written."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
+    """Return what varies, from a tag."""
+    return {str(key): str(value) for key, value in _map_of(text).items()}
 
 
 def count_test_images(profile: str | None) -> int:
-    """Return how many images the test set has, of a dataset as a run recorded it, which anybody could have written; 0
-    where it does not say.
+    """Return how many images the test set has, of a dataset as a run recorded it; 0 where it does not say.
 
     >>> count_test_images('{"training": 60000, "validation": 0, "test": 10000}'), count_test_images(None)
     (10000, 0)
     """
-    try:
-        sizes = json.loads(profile or "")
-    except (ValueError, RecursionError):
-        return 0
-    count = sizes.get("test") if isinstance(sizes, dict) else None
+    count = _map_of(profile or "").get("test")
     return count if isinstance(count, int) else 0
+
+
+def _map_of(text: str) -> dict[str, Any]:
+    """Return the map that a text in JSON stands for; an empty one for any other, as anybody could have written it."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def no_formula(text: str) -> str:
+    """Return a text on one line, with an apostrophe before it if a spreadsheet would take it for a formula.
+
+    >>> no_formula("=1+1"), no_formula("-1.5e-3")
+    ("'=1+1", '-1.5e-3')
+    """
+    text = printable(text)
+    is_number = re.fullmatch(r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?", text)
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} and not is_number else text
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
