@@ -71,7 +71,8 @@ def read(config: Dataset) -> Source:
     """
     arrays = config.read()
     source = arrays.source
-    _check_fits(arrays, config)
+    # Beside what is read already, training makes copies.
+    memory.check_arrays(config, source, {"x_train": arrays.x_train, "x_test": arrays.x_test})
     x_train = _checked_images(arrays.x_train, "x_train", source, config, arrays)
     x_test = _checked_images(arrays.x_test, "x_test", source, config, arrays)
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -96,14 +97,21 @@ def read(config: Dataset) -> Source:
 
 
 def split(source: Source, config: Dataset) -> Data:
-    """Hold out the validation set that `config` asks for.
+    """Hold out the validation set that `config` asks for, drawn by its `seed`, each part in order.
 
     Raises:
         InputError: for a validation set that leaves no training images.
     """
-    if config.validation == "test":
+    if (share := config.validation) == "test":
         return Data(**vars(source), x_validation=source.x_test, y_validation=source.y_test, watches_test_set=True)
-    held_out, kept = _split(len(source.x_train), config)
+    count = len(source.x_train)
+    size = share if isinstance(share, int) else round(share * count)
+    if not 0 < size < count:
+        raise InputError(
+            f"dataset.validation={share}: holds out {size} of {count} training images; must be 1 to {count - 1} images"
+        )
+    order = np.random.default_rng(config.seed).permutation(count)
+    held_out, kept = np.sort(order[:size]), np.sort(order[size:])
     return Data(
         **vars(source) | {"x_train": source.x_train[kept], "y_train": source.y_train[kept]},
         x_validation=source.x_train[held_out],
@@ -115,14 +123,6 @@ def split(source: Source, config: Dataset) -> Data:
 def is_class_name(name: str) -> bool:
     """Return whether a class may be called so: text on one line that a file and a figure can show."""
     return bool(name.strip()) and name.isprintable() and len(name) <= 255
-
-
-def _check_fits(arrays: Arrays, config: Dataset) -> None:
-    """Check that what is read already leaves memory for the copies that training makes."""
-    read = (arrays.x_train, arrays.x_test)
-    kept = 4 if any(x.dtype.kind == "f" for x in read) else min(max(x.itemsize for x in read), 2)
-    stored = sum(x.nbytes for x in read if x.itemsize != kept)  # the others are kept as they are
-    memory.check(config, arrays.source, *(x.shape for x in read), stored=stored, kept=kept)
 
 
 def _checked_images(x: npt.NDArray[np.generic], part: str, source: str, config: Dataset, arrays: Arrays) -> Images:
@@ -261,16 +261,3 @@ def _digest(names: tuple[str, ...], *arrays: npt.NDArray[np.generic]) -> str:
         total.update(f"{array.shape!r}{kind}".encode())
         total.update(np.ascontiguousarray(array).data)
     return total.hexdigest()[:32]
-
-
-def _split(count: int, config: Dataset) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the indices of the validation set and of what is left, each in order; drawn by `config.seed`."""
-    share = config.validation
-    assert not isinstance(share, str)
-    size = share if isinstance(share, int) else round(share * count)
-    if not 0 < size < count:
-        raise InputError(
-            f"dataset.validation={share}: holds out {size} of {count} training images; must be 1 to {count - 1} images"
-        )
-    order = np.random.default_rng(config.seed).permutation(count)
-    return np.sort(order[:size]), np.sort(order[size:])

@@ -2,49 +2,46 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mnist_exp.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from mnist_exp.learning.sources import Dataset
 
 
-@dataclass(frozen=True)
-class Header:
-    """What is known of an array before it is read: its shape, and the bytes and kind of its values."""
+class Header(NamedTuple):
+    """What is known of an array before it is read."""
 
     shape: tuple[int, ...]
-    itemsize: int
-    is_float: bool = False
+    dtype: "np.dtype[Any]"
 
 
 def memory() -> int:
     """Return, in bytes, the machine's memory, or what a container may have of it."""
-    return min(_memory_limits())
-
-
-def _memory_limits() -> Iterator[int]:
-    yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdecimal():
-        yield int(text)
+    text = limit.read_text().strip() if limit.is_file() else ""
+    return min(machine, int(text)) if text.isdecimal() else machine
 
 
-def check_file(config: "Dataset", path: Path, headers: Mapping[str, Header]) -> None:
-    """Check that the arrays of a file fit, by their headers.
+def check_arrays(config: "Dataset", where: str, arrays: "Mapping[str, Header | npt.NDArray[Any]]") -> None:
+    """Check that `x_train` and `x_test` fit, with what else `arrays` has: of a file, or as they were read.
 
     Raises:
-        InputError: if they, and the copies that training makes, take more than half of the memory.
+        InputError: as `check` does.
     """
-    train, test = headers["x_train"], headers["x_test"]
-    kept = 4 if train.is_float or test.is_float else min(max(train.itemsize, test.itemsize), 2)
-    as_kept = {name for name, one in headers.items() if name.startswith("x") and one.itemsize == kept}
-    stored = sum(math.prod(one.shape) * one.itemsize for name, one in headers.items() if name not in as_kept)
-    check(config, f"dataset.path={path}", train.shape, test.shape, stored=stored, kept=kept)
+    train, test = arrays["x_train"], arrays["x_test"]
+    floats = "f" in (train.dtype.kind, test.dtype.kind)
+    kept = 4 if floats else min(max(train.dtype.itemsize, test.dtype.itemsize), 2)
+    as_kept = {name for name, one in arrays.items() if name.startswith("x") and one.dtype.itemsize == kept}
+    stored = sum(math.prod(one.shape) * one.dtype.itemsize for name, one in arrays.items() if name not in as_kept)
+    check(config, where, train.shape, test.shape, stored=stored, kept=kept)
 
 
 def check(
@@ -75,20 +72,20 @@ def check(
         return
     images, half = train[0], memory() // 2
     limited = min(images, config.limit or images)
-    takes = needed(config, limited, train, test, stored=stored, kept=kept)
+    takes = _needed(config, limited, train, test, stored=stored, kept=kept)
     if takes <= half:
         return
-    least = needed(config, 1, train, test, stored=stored, kept=kept)
+    least = _needed(config, 1, train, test, stored=stored, kept=kept)
     fits = int((half - least) / max(takes - least, 1) * limited) if least < half else 0
     limit = f"type dataset.limit={fits}, or " if fits else ""
     size = " x ".join(map(str, train[1:]))
     raise InputError(
-        f"{where}: {limited} training and {test[0]} test images of {size} take {_gigabytes(takes)} GB while training; "
-        f"half of this machine's memory is {_gigabytes(half)} GB; {limit}{advice}"
+        f"{where}: {limited} training and {test[0]} test images of {size} take {takes / 1e9:.1f} GB while training; "
+        f"half of this machine's memory is {half / 1e9:.1f} GB; {limit}{advice}"
     )
 
 
-def needed(
+def _needed(
     config: "Dataset", limited: int, train: tuple[int, ...], test: tuple[int, ...], *, stored: int, kept: int
 ) -> int:
     """Estimate the bytes that a dataset takes until its training ends.
@@ -106,7 +103,3 @@ def needed(
             held_out = round(float(share) * limited)
     of_images = values * (kept * (train[0] + limited) + 4 * held_out) + math.prod(test) * (kept + 4)
     return stored + of_images
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f}"

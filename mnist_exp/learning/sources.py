@@ -9,7 +9,6 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,7 +86,7 @@ class NpzDataset(Dataset):
     def read(self) -> Arrays:
         """Return the four arrays of a file, which fit into the memory."""
         path = Path(self.path).expanduser()
-        return _read_npz(path, str(path), self.maximum, lambda headers: memory.check_file(self, path, headers))
+        return _read_npz(path, str(path), self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,13 +198,8 @@ def _own_arrays(returned: Any, name: str, source: str) -> Arrays:
 _PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def _read_npz(
-    path: Path,
-    source: str,
-    maximum: float | None = None,
-    check: Callable[[Mapping[str, memory.Header]], None] = lambda _: None,
-) -> Arrays:
-    """Return the four arrays of a file; `check` sees their shapes and types before they are read."""
+def _read_npz(path: Path, source: str, config: NpzDataset | None = None) -> Arrays:
+    """Return the four arrays of a file; of a file of the user's own, `config` has more, and they have to fit."""
     import numpy as np
 
     if path.is_dir():
@@ -214,24 +208,17 @@ def _read_npz(
         raise InputError(f"dataset.path={path}: is not a valid npz file; np.savez writes one")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = set(_PARTS) - set(file.files)
-            if missing:
+            if missing := set(_PARTS) - set(file.files):
                 raise InputError(
                     f"dataset.path={path}: must hold x_train, y_train, x_test and y_test; "
                     f"lacks {', '.join(sorted(missing))}"
                 )
-            with zipfile.ZipFile(path) as members:
-                check({part: _npy_header(members, part) for part in _PARTS})
-            arrays = {part: file[part] for part in _PARTS}
-            return Arrays(
-                x_train=arrays["x_train"],
-                y_train=arrays["y_train"],
-                x_test=arrays["x_test"],
-                y_test=arrays["y_test"],
-                name=path.stem,
-                source=source,
-                maximum=maximum,
-            )
+            if config is not None:
+                with zipfile.ZipFile(path) as members:
+                    headers = {part: _npy_header(members, part) for part in _PARTS}
+                memory.check_arrays(config, f"dataset.path={path}", headers)
+            arrays: dict[str, Any] = {part: file[part] for part in _PARTS}
+            return Arrays(**arrays, name=path.stem, source=source, maximum=config.maximum if config else None)
     except _BROKEN as error:
         raise InputError(f"dataset.path={path}: is not a valid npz file ({error}); np.savez writes one") from error
     except InputError:
@@ -262,7 +249,7 @@ def _npy_header(members: zipfile.ZipFile, part: str) -> memory.Header:
         shape, _, dtype = read(member)
         if any(length < 0 for length in shape):
             raise zipfile.BadZipFile(f"{part} has shape {shape}")
-        return memory.Header(shape, dtype.itemsize, is_float=dtype.kind == "f")
+        return memory.Header(shape, dtype)
 
 
 def _read_idx_file(folder: Path, name: str, magic: int) -> "npt.NDArray[np.uint8]":
