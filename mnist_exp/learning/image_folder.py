@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,12 +32,7 @@ _KEPT = 8  # files in the cache
 _DAY = 86400  # seconds
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """Pictures of one set with their labels, the first of each class, then the second of each, and so on."""
-
-    paths: list[Path]
-    labels: list[int]
+_Listing = list[tuple[Path, int]]  # pictures of one set with their labels
 
 
 def read_folder(config: "FolderDataset") -> Arrays:
@@ -50,13 +44,13 @@ def read_folder(config: "FolderDataset") -> Arrays:
     folder = Path(config.path).expanduser()
     names, train, test = _sets(config, folder)
     channels = 3 if config.color else 1
-    _check_fits(config, len(train.paths), len(test.paths), channels)
-    images = _cached(folder, [*train.paths, *test.paths], config.size, channels)
+    _check_fits(config, len(train), len(test), channels)
+    images = _cached(folder, [path for path, _ in [*train, *test]], config.size, channels)
     return Arrays(
-        x_train=images[: len(train.paths)],
-        y_train=np.array(train.labels),
-        x_test=images[len(train.paths) :],
-        y_test=np.array(test.labels),
+        x_train=images[: len(train)],
+        y_train=np.array([label for _, label in train]),
+        x_test=images[len(train) :],
+        y_test=np.array([label for _, label in test]),
         name=folder.resolve().name,
         source=str(folder),
         names=names,
@@ -97,24 +91,18 @@ def _sets(config: "FolderDataset", folder: Path) -> tuple[tuple[str, ...], _List
 
 def _subfolders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder that are not hidden, numbers by size, then words by name."""
-    names = _names(folder, os.DirEntry.is_dir)
+    names = _names(folder, Path.is_dir)
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
-def _names(folder: Path, is_wanted: "Callable[[os.DirEntry[str]], bool]") -> list[str]:
+def _names(folder: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
     """Return the names of what is wanted and not hidden in a folder; of what is no folder, none."""
     try:
-        entries = list(os.scandir(folder))
+        return [path.name for path in folder.iterdir() if not path.name.startswith(".") and is_wanted(path)]
     except (NotADirectoryError, FileNotFoundError):
         return []
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
-    names = []
-    for entry in entries:
-        with suppress(OSError):  # a link that leads to itself
-            if is_wanted(entry) and not entry.name.startswith("."):
-                names.append(entry.name)
-    return names
 
 
 def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
@@ -123,7 +111,7 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
     for name in _subfolders(folder):
         if not is_class_name(name):
             raise InputError(f"{key}: a folder is named {printable(name)!r}; a class must have some printable text")
-        files = _names(folder / name, os.DirEntry.is_file)
+        files = _names(folder / name, Path.is_file)
         found[name] = [folder / name / file for file in sorted(files) if file.lower().endswith(_SUFFIXES)]
         if not found[name]:
             raise InputError(
@@ -142,8 +130,7 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
 def _listing(classes: Sequence[Sequence[Path]]) -> _Listing:
     """Take a picture of each class in turn, so that the first of them, as `dataset.limit` takes, are of all."""
     numbered = [[(path, label) for path in paths] for label, paths in enumerate(classes)]
-    turns = [one for turn in zip_longest(*numbered) for one in turn if one is not None]
-    return _Listing([path for path, _ in turns], [label for _, label in turns])
+    return [one for turn in zip_longest(*numbered) for one in turn if one is not None]
 
 
 def _check_fits(config: "FolderDataset", train: int, test: int, channels: int) -> None:
