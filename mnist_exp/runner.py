@@ -12,8 +12,7 @@ from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Result
 from mnist_exp.learning import datasets
-from mnist_exp.learning.backend import choose_backend
-from mnist_exp.learning.engine import OnEpoch, Trained, choose_engine
+from mnist_exp.learning.engine import OnEpoch, Trained, choose_backend, choose_engine
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.model_metadata import write_metadata
 from mnist_exp.tracking.record import Run

@@ -12,7 +12,7 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import datasets
-from mnist_exp.learning.backend import choose_backend
+from mnist_exp.learning.engine import choose_backend
 
 if TYPE_CHECKING:
     from mnist_exp.learning.preprocessing import Preprocessor
@@ -84,8 +84,8 @@ def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Pa
     preprocessor = fit_preprocessor(config.preprocessing, data)
     print(_prepared(preprocessor, pixels, label))
     models.set_seed(config.seed)
-    specs = config.preprocessing.augment
-    _draw(source, index, models.augmentation(specs, pixels.shape, preprocessor.raw) if specs else None, output)
+    augment = models.augmentation(config.preprocessing.augment, pixels.shape, preprocessor.raw)
+    _draw(source, index, augment, output)
     if save is not None:
         scale = "" if source.maximum == 255 else f" dataset.maximum={source.maximum:g}"
         print(f"Arrays in {save}; read them with dataset=npz dataset.path={save}{scale}")

@@ -1,5 +1,7 @@
-"""What trains: one protocol and its two engines. Imports nothing heavy."""
+"""What trains: one protocol and its two engines, and the backend of Keras. Imports nothing heavy."""
 
+import os
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -7,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
-from mnist_exp.learning.backend import choose_backend
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.own_code import import_code
 
@@ -54,6 +55,23 @@ class Engine(Protocol):
 
     def stack_size(self, experiment: Experiment, wanted: int) -> int:
         """Return how many experiments like this one train best together on this machine, up to `wanted`."""
+
+
+def choose_backend(name: str) -> None:
+    """Let Keras be imported with the backend `name`, tensorflow or jax, which it reads once.
+
+    Raises:
+        InputError: if this process has imported Keras with another, or the environment names another.
+    """
+    keras = sys.modules.get("keras")
+    if keras is not None and keras.backend.backend() != name:
+        raise InputError(
+            f"backend={name}: Keras already runs with {keras.backend.backend()} in this process; start a new process "
+            "for another backend"
+        )
+    if (named := os.environ.get("KERAS_BACKEND", name)) != name:
+        raise InputError(f"KERAS_BACKEND={named}: differs from backend={name}; unset it, or type backend={named}")
+    os.environ["KERAS_BACKEND"] = name
 
 
 def choose_engine(backend: str, code: CodeFile | None = None) -> Engine:

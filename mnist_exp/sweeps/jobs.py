@@ -18,8 +18,7 @@ from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result, experiment_signature
 from mnist_exp.learning import datasets, stacking
-from mnist_exp.learning.backend import choose_backend
-from mnist_exp.learning.engine import choose_engine
+from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord

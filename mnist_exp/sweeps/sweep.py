@@ -13,7 +13,7 @@ from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import check, objective_direction
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
-from mnist_exp.learning.backend import choose_backend
+from mnist_exp.learning.engine import choose_backend
 from mnist_exp.sweeps.curves import Curve, curve_of
 from mnist_exp.sweeps.differences import find_differences
 from mnist_exp.sweeps.formats import aligned, as_csv, counted
