@@ -138,12 +138,7 @@ def _as_before(experiment: Experiment, run_id: str, before: "Recorded", override
 
 def _values(run: "Recorded") -> _Values:
     """Return what a run logged, by metric and step; without what the clock decides."""
-    return {
-        (name, step): value
-        for name, steps in run.metrics.items()
-        if name != "fit_seconds"
-        for step, value in steps.items()
-    }
+    return {(name, step): value for (name, step), value in run.metrics.items() if name != "fit_seconds"}
 
 
 def _differing_values(then: _Values, now: _Values) -> _Differing:

@@ -61,11 +61,7 @@ def read_metadata(path: Path, classes: int) -> Metadata:
     except (OSError, ValueError, RuntimeError, RecursionError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: its member {_MEMBER} cannot be read ({error})") from error
     names = told.get("classes", list(numbers(classes)))
-    if (
-        not isinstance(names, list)
-        or len(names) != classes
-        or not all(isinstance(name, str) and is_class_name(name) for name in names)
-    ):
+    if not isinstance(names, list) or len(names) != classes or not all(map(_is_name, names)):
         raise InputError(f"{path}: its member {_MEMBER} must have {classes} names of classes, each some printable text")
     maximum = told.get("maximum", 255)
     if not isinstance(maximum, int | float) or isinstance(maximum, bool) or not 0 < maximum <= 65535:
@@ -85,3 +81,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise ValueError("is no map")
     return told
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and is_class_name(name)

@@ -28,7 +28,7 @@ class Recorded:
     """A run as the store has it.
 
     `run_id`: all of it. `experiment`: MLflow's, by name. `name` and `status`: the run's. `config`: as config.yaml holds
-    it, unchecked. `metrics`: name to step to value. `tags`: all. `digest`: of its data.
+    it, unchecked. `metrics`: by name and step. `tags`: all. `digest`: of its data.
     """
 
     run_id: str
@@ -36,7 +36,7 @@ class Recorded:
     name: str
     status: str
     config: dict[str, Any]
-    metrics: dict[str, dict[int, float]]
+    metrics: dict[tuple[str, int], float]
     tags: dict[str, str]
     digest: str
 
@@ -103,8 +103,9 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
         status=run.info.status,
         config=config,
         metrics={
-            name: {point.step: point.value for point in client.get_metric_history(run_id, name)}
+            (name, point.step): point.value
             for name in run.data.metrics
+            for point in client.get_metric_history(run_id, name)
         },
         tags=dict(run.data.tags),
         digest=data_digest(run),
