@@ -153,7 +153,9 @@ def fit(
         ]
         with interrupts.deferred():
             data = jax.tree.map(jnp.asarray, (training_set, validation_set))
-            _create_variables(models, *data[1])
+            for model in models:
+                model.optimizer.build(model.trainable_variables)
+            build_symbolically(models[0], *(of[:1] for of in data[1]))
             run_epoch = jax.jit(epoch_program(models[0], training.batch_size), donate_argnums=0)
             state, scalars = stacked(models), scalars_of(models)
             running = in_program = list(range(len(models)))
@@ -175,8 +177,7 @@ def fit(
                 for index in running:
                     callbacks[index].on_epoch_end(epoch, metrics[index])
                 # With what callbacks added, such as the learning rate.
-                histories = {index: models[index].history.history for index in running}
-                ends = {i: {name: of[-1] for name, of in h.items()} for i, h in histories.items()}
+                ends = {i: {name: of[-1] for name, of in models[i].history.history.items()} for i in running}
                 for index in on_epoch(epoch + 1, ends):
                     models[index].stop_training = True
                 for index in running:
@@ -226,10 +227,3 @@ def _bytes_a_job(model: keras.Model, batch_size: int) -> int:
     between; and, for a batch, each layer's output with its gradient, twice as XLA may keep a copy. Four bytes each."""
     weights, outputs = int(model.count_params()), sum(map(math.prod, output_shapes(model)))
     return 4 * (12 * weights + 4 * max(batch_size, EVALUATION_BATCH) * outputs)
-
-
-def _create_variables(models: Sequence[keras.Model], x: Any, y: Any) -> None:
-    """Create the variables of the optimizers and metrics."""
-    for model in models:
-        model.optimizer.build(model.trainable_variables)
-    build_symbolically(models[0], x[:1], y[:1])

@@ -13,18 +13,8 @@ from mnist_exp.learning.own_code import instance
 from mnist_exp.learning.preprocessing import BYTES, Preprocessor, Raw
 from mnist_exp.learning.saved_models import check_loadable
 
-_MODULES = {
-    "augmentations": keras.layers,
-    "callbacks": keras.callbacks,
-    "constraints": keras.constraints,
-    "initializers": keras.initializers,
-    "layers": keras.layers,
-    "losses": keras.losses,
-    "metrics": keras.metrics,
-    "optimizers": keras.optimizers,
-    "regularizers": keras.regularizers,
-    "schedules": keras.optimizers.schedules,
-}
+# Where the classes of a kind are, if not in the module of Keras that has its name.
+_MODULES = {"augmentations": keras.layers, "schedules": keras.optimizers.schedules}
 
 
 def set_seed(seed: int) -> None:
@@ -231,4 +221,4 @@ def make(kind: str, spec: Any, output: Path = Path()) -> Any:
             made[argument] = value
     if name in code_file.own_classes(kind):
         return instance(kind, name, made)
-    return getattr(_MODULES[kind], name)(**made)
+    return getattr(_MODULES.get(kind) or getattr(keras, kind), name)(**made)

@@ -90,15 +90,11 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
     try:
         keras.models.model_from_json(json.dumps(saved))
     except REFUSALS as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()  # below the whole configuration
         raise InputError(
-            f"{where}: could be saved but not loaded again ({_last_line(error)}); the __init__ of each layer in "
+            f"{where}: could be saved but not loaded again ({said}); the __init__ of each layer in "
             f"{code.path} must take **kwargs and hand them on, and its get_config return all other arguments"
         ) from error
-
-
-def _last_line(error: Exception) -> str:
-    """Return the line of an error in loading that says what is wrong; Keras shows the whole configuration before it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 _MEMBERS = frozenset({"config.json", "metadata.json", "mnist_exp.json", "model.weights.h5"})

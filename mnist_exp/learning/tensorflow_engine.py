@@ -142,7 +142,11 @@ def fit(
     start = time.perf_counter()
     try:
         callbacks = make_callbacks(training, output)
-        _create_variables(model, *validation)
+        # The variables of optimizer and metrics. `fit` would create them, but trace its step a second time for it.
+        first, labels = (of[:1] for of in validation)
+        model.optimizer.build(model.trainable_variables)
+        model.compute_metrics(first, labels, model(first))
+        model.reset_metrics()
         with interrupts.deferred():
             history = model.fit(
                 batches.dataset,
@@ -201,10 +205,3 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
         if self._on_epoch(epoch + 1, metrics):
             self.model.stop_training = True
         check_finite(epoch + 1, metrics)
-
-
-def _create_variables(model: keras.Model, x: Any, y: Any) -> None:
-    """Create the variables of the optimizer and the metrics; `fit` would, but trace its step a second time for it."""
-    model.optimizer.build(model.trainable_variables)
-    model.compute_metrics(x[:1], y[:1], model(x[:1]))
-    model.reset_metrics()
