@@ -5,9 +5,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,8 +69,7 @@ def _sets(config: "FolderDataset", folder: Path) -> tuple[tuple[str, ...], _List
         for less, more, part in ((train, test, "train"), (test, train, "test")):
             if missing := sorted(more.keys() - less.keys()):
                 raise InputError(f"{key}: {part}/ has no folder {missing[0]}; both sets must have the same classes")
-        names = tuple(train)
-        return names, _listing(list(train.values())), _listing([test[name] for name in names])
+        return tuple(train), _listing(train.values()), _listing(test.values())  # both by name
     if split:
         other = "test" if split == ["train"] else "train"
         raise InputError(
@@ -127,7 +126,7 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
     return found
 
 
-def _listing(classes: Sequence[Sequence[Path]]) -> _Listing:
+def _listing(classes: Iterable[Sequence[Path]]) -> _Listing:
     """Take a picture of each class in turn, so that the first of them, as `dataset.limit` takes, are of all."""
     numbered = [[(path, label) for path in paths] for label, paths in enumerate(classes)]
     return [one for turn in zip_longest(*numbered) for one in turn if one is not None]
@@ -205,24 +204,10 @@ def _write_cache(file: Path, images: npt.NDArray[np.uint8]) -> None:
             old.unlink(missing_ok=True)
 
 
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show, on a terminal, how many pictures have been read; the line is gone afterwards."""
-    terminal, step = sys.stderr.isatty(), max(1, total // 100)
-
-    def show(done: int) -> None:
-        if terminal and done % step == 0:
-            print(f"\rReading pictures: {done} of {total}", end="", file=sys.stderr, flush=True)
-
-    try:
-        yield show
-    finally:
-        if terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-
 def _decode(paths: Sequence[Path], shape: tuple[int, ...], channels: int) -> npt.NDArray[np.uint8]:
+    """Return the pixels of pictures; a terminal shows meanwhile how many have been read."""
     images = np.empty(shape, np.uint8)
+    shown = max(1, len(paths) // 100) if sys.stderr.isatty() else 0
 
     def decode(index: int) -> None:
         picture = open_picture(paths[index], _FORMATS)
@@ -232,10 +217,13 @@ def _decode(paths: Sequence[Path], shape: tuple[int, ...], channels: int) -> npt
             raise InputError(f"{paths[index]}: {error}") from error
 
     pool = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow lets go of Python while it decodes
-    with reading(), _progress(len(paths)) as show:
+    with reading():
         try:
             for done, _ in enumerate(pool.map(decode, range(len(paths))), 1):
-                show(done)
+                if shown and done % shown == 0:
+                    print(f"\rReading pictures: {done} of {len(paths)}", end="", file=sys.stderr, flush=True)
         finally:
             pool.shutdown(cancel_futures=True)
+            if shown:
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     return images

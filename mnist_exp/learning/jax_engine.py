@@ -31,7 +31,7 @@ from mnist_exp.learning.jax_program import (
 )
 from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
 from mnist_exp.learning.memory import memory
-from mnist_exp.learning.models import build, output_shapes, servable, set_seed, trainable
+from mnist_exp.learning.models import build, output_shapes, servable, set_seed
 from mnist_exp.learning.preprocessing import fit_preprocessor
 from mnist_exp.learning.training import (
     EVALUATION_BATCH,
@@ -60,7 +60,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         set_seed(experiment.config.seed)
         model = build(config.model, preprocessor.shape, data.classes)
         served.append(servable(model, preprocessor, image_shape))
-        compiled.append(trainable(model, preprocessor, config.preprocessing.augment, image_shape))
+        compiled.append(servable(model, preprocessor, image_shape, config.preprocessing.augment))
         compile_model(compiled[-1], experiment.config.optimizer, config.training, one_hot=preprocessor.one_hot)
     start = time.perf_counter()
     fitted = fit(

@@ -186,11 +186,4 @@ def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
     model._symbolic_build(data_batch=(x, y))
 
 
-__all__ = [
-    "REFUSALS",
-    "build_symbolically",
-    "keras",
-    "keras_reason",
-    "leave_gradients_of_one_replica",
-    "schedule_of",
-]
+__all__ = ["keras"]  # beside what is defined here

@@ -157,29 +157,19 @@ def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw
     return layers if raw.maximum == 255 else [*layers, keras.layers.Rescaling(raw.maximum / 255)]
 
 
-def servable(model: keras.Model, preprocessor: Preprocessor, image_shape: tuple[int, ...]) -> keras.Model:
+def servable(
+    model: keras.Model, preprocessor: Preprocessor, image_shape: tuple[int, ...], augment: Sequence[Any] = ()
+) -> keras.Model:
     """Return `model` behind its own preprocessing: it takes raw images (N, *image_shape).
 
-    It has the layers of `model`, not copies.
-    """
-    return _behind(preprocessor.layers(), model, image_shape, preprocessor.raw)
-
-
-def trainable(
-    model: keras.Model, preprocessor: Preprocessor, augment: Sequence[Any], image_shape: tuple[int, ...]
-) -> keras.Model:
-    """Return the same behind the layers of `augmentation` too, which act only in training.
+    It has the layers of `model`, not copies. Before them are those of `augment`, as `augmentation` makes them, which
+    act only in training; by default none.
 
     Raises:
         InputError: naming the layer of `augment` that Keras refuses.
     """
-    layers = [*_augmentation_layers(augment, image_shape, preprocessor.raw), *preprocessor.layers()]
-    return _behind(layers, model, image_shape, preprocessor.raw)
-
-
-def _behind(layers: Sequence[Any], model: keras.Model, image_shape: tuple[int, ...], raw: Raw) -> keras.Model:
-    flow = inputs = keras.Input(image_shape, dtype=raw.dtype)
-    for layer in layers:
+    flow = inputs = keras.Input(image_shape, dtype=preprocessor.raw.dtype)
+    for layer in [*_augmentation_layers(augment, image_shape, preprocessor.raw), *preprocessor.layers()]:
         flow = layer(flow)
     alone = keras.Model(model.input, model.output)  # without optimizer and loss, which would be saved with it
     return keras.Model(inputs, alone(flow))

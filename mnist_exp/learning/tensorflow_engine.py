@@ -138,7 +138,7 @@ def fit(
         InputError: if the loss becomes NaN or infinite, or Keras refuses, before an epoch has
             ended, what only it can judge.
     """
-    watch = _Watch(on_epoch)
+    watch = _Watch(batches, on_epoch)
     start = time.perf_counter()
     try:
         callbacks = make_callbacks(training, output)
@@ -153,7 +153,7 @@ def fit(
                 epochs=training.epochs,
                 validation_data=validation,
                 validation_batch_size=evaluation_batch(model),
-                callbacks=[_EpochBegin(batches), *callbacks, watch],
+                callbacks=[*callbacks, watch],
                 shuffle=False,  # the order is that of `batches`
                 verbose=verbosity(progress),
             )
@@ -175,23 +175,17 @@ def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
     return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
 
 
-class _EpochBegin(keras.callbacks.Callback):  # type: ignore[misc]
-    def __init__(self, batches: Batches) -> None:
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Gives each epoch its order of batches, hands its metrics on, and stops a run where that says so, or that was
+    interrupted, or whose loss is no longer a number."""
+
+    def __init__(self, batches: Batches, on_epoch: Callable[[int, EpochMetrics], bool]) -> None:
         super().__init__()
-        self._batches = batches
+        self._batches, self._on_epoch = batches, on_epoch
+        self.epochs = 0
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
         self._batches.set_epoch(epoch)
-
-
-class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Hands each epoch's metrics on, and stops a run where that says so, or that was interrupted, or whose loss is no
-    longer a number."""
-
-    def __init__(self, on_epoch: Callable[[int, EpochMetrics], bool]) -> None:
-        super().__init__()
-        self._on_epoch = on_epoch
-        self.epochs = 0
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
         interrupts.raise_if_received()
