@@ -13,6 +13,8 @@ from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import PACKAGE, CodeFile, in_use
 from mnist_exp.errors import InputError
 
+SAVED_KINDS = ("constraints", "initializers", "layers", "regularizers")  # of which a saved model may have objects
+
 # The file that Keras knows the names of: another one may have registered the same names for other classes.
 _imported: CodeFile | None = None
 
@@ -78,7 +80,7 @@ def instance(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
     assert code is not None
     made = getattr(import_code(code), name)(**arguments)
     where = f"{code.path}, class {name}"
-    if kind in _SAVED:
+    if kind in SAVED_KINDS:
         try:
             kept = made.get_config()
         except NotImplementedError as error:
@@ -93,9 +95,6 @@ def instance(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
             "super().__init__(name=name)"
         )
     return made
-
-
-_SAVED = frozenset({"constraints", "initializers", "layers", "regularizers"})  # with a model
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
-from mnist_exp.learning.own_code import import_code
+from mnist_exp.learning.own_code import SAVED_KINDS, import_code
 
 
 def load(path: Path, code: CodeFile | None = None) -> keras.Model:
@@ -126,12 +126,11 @@ _KEPT: dict[str, frozenset[str]] = {
             Transpose TrueDivide Var Where""",
     }.items()
 }
-_KINDS = ("constraints", "initializers", "layers", "regularizers")
 
 
 def _foreign_classes(saved: Any, code: CodeFile | None) -> Iterator[str]:
     """Yield what a saved model names beside the classes of Keras that this project makes models of, and of `code`."""
-    own = {name for kind in _KINDS for name in code.registered.classes[kind]} if code is not None else set()
+    own = {name for kind in SAVED_KINDS for name in code.registered.classes[kind]} if code is not None else set()
     for node in _named(saved):
         name = str(node["class_name"])
         registered = str(node.get("registered_name") or name)
@@ -140,7 +139,7 @@ def _foreign_classes(saved: Any, code: CodeFile | None) -> Iterator[str]:
         else:
             module = str(node.get("module"))
             kind = module.removeprefix("keras.")
-            of_keras = keras_names.ALLOWED[kind] if kind in _KINDS else frozenset()
+            of_keras = keras_names.ALLOWED[kind] if kind in SAVED_KINDS else frozenset()
             known = {name, registered} <= _KEPT.get(module, frozenset()) | of_keras
         if not known:
             yield f"{node['module']}.{name}" if node.get("module") else name
