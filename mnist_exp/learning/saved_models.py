@@ -1,10 +1,8 @@
 """Models as files: loaded only if they name nothing but what models here are made of."""
 
 import json
-import lzma
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
 from mnist_exp.learning.own_code import SAVED_KINDS, import_code
+from mnist_exp.learning.sources import DAMAGED
 
 
 def load(path: Path, code: CodeFile | None = None) -> keras.Model:
@@ -41,7 +40,7 @@ def load(path: Path, code: CodeFile | None = None) -> keras.Model:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         takes_images = _IMAGES.fullmatch(str(model.input_shape)) and model.inputs[0].dtype in _PIXELS
         fits = takes_images and len(model.output_shape) == 2
-    except (*REFUSALS, *_BROKEN) as error:
+    except (*REFUSALS, *DAMAGED) as error:
         raise InputError(f"{path}: must be a file model.keras that a run wrote ({keras_reason(error)})") from error
     if not fits:
         raise InputError(f"{path}: must take images and give a probability for each class; takes {model.input_shape}")
@@ -72,7 +71,7 @@ def _saved(path: Path) -> Any:
         if len(content) > _LONGEST:
             raise ValueError(f"its config.json has more than {_LONGEST} bytes")
         return json.loads(content)
-    except (*REFUSALS, *_BROKEN) as error:
+    except (*REFUSALS, *DAMAGED) as error:
         raise InputError(f"{path}: must be a file model.keras that a run wrote ({error})") from error
 
 
@@ -99,8 +98,6 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
 
 _MEMBERS = frozenset({"config.json", "metadata.json", "mnist_exp.json", "model.weights.h5"})
 _LONGEST = 50_000_000  # bytes
-# What a file that is none makes of Keras and zipfile.
-_BROKEN = (OSError, EOFError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile, zlib.error)
 _IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [1-4])?\)")  # height, width, and perhaps channels
 _PIXELS = frozenset({"uint8", "uint16", "float32"})
 

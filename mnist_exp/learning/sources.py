@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _MNIST = Path(__file__).resolve().parents[1] / "data" / "mnist.npz"
+# What a damaged zip file makes of zipfile, NumPy and Keras.
+DAMAGED = (
+    *(OSError, EOFError, KeyError, RuntimeError, TypeError, MemoryError, SystemError),
+    *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
+)
 _IDX_IMAGES, _IDX_LABELS = 0x0803, 0x0801  # the magic numbers of the MNIST page: unsigned bytes, 3 axes and 1
 
 
@@ -219,7 +224,7 @@ def _read_npz(path: Path, source: str, config: NpzDataset | None = None) -> Arra
                 memory.check_arrays(config, f"dataset.path={path}", headers)
             arrays: dict[str, Any] = {part: file[part] for part in _PARTS}
             return Arrays(**arrays, name=path.stem, source=source, maximum=config.maximum if config else None)
-    except _BROKEN as error:
+    except DAMAGED as error:
         raise InputError(f"dataset.path={path}: is not a valid npz file ({error}); np.savez writes one") from error
     except InputError:
         raise
@@ -228,13 +233,6 @@ def _read_npz(path: Path, source: str, config: NpzDataset | None = None) -> Arra
             f"dataset.path={path}: must hold plain arrays of numbers, or labels of text, not objects; "
             "astype(str) makes text of them"
         ) from error
-
-
-# What a damaged file makes of NumPy and zipfile.
-_BROKEN = (
-    *(OSError, EOFError, KeyError, RuntimeError, TypeError, MemoryError, SystemError),
-    *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
-)
 
 
 def _npy_header(members: zipfile.ZipFile, part: str) -> memory.Header:

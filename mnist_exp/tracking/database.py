@@ -1,7 +1,6 @@
 """An MLflow store in an SQLite file: whole or not there, whatever ends the process that makes or upgrades it."""
 
 import shutil
-import socket
 import sqlite3
 from contextlib import closing
 from datetime import datetime
@@ -110,7 +109,7 @@ def _refuse_in_use(path: Path, uri: str) -> None:
     """
     with closing(sqlite3.connect(path)) as connection:
         running = connection.execute(query).fetchall()
-    alive = [run for run, host, process in running if host != socket.gethostname() or not has_gone(process or "")]
+    alive = [run for run, host, process in running if not has_gone(host, process)]
     if alive:
         raise store_error(
             uri,

@@ -4,15 +4,14 @@ A file model.keras is a zip file; this is a member of it that Keras does not loo
 """
 
 import json
-import lzma
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Data, is_class_name, numbers
+from mnist_exp.learning.sources import DAMAGED
 
 _MEMBER = "mnist_exp.json"
 _LONGEST = 10_000_000  # bytes, more than the names of the most classes have
@@ -58,7 +57,7 @@ def read_metadata(path: Path, classes: int) -> Metadata:
     """
     try:
         told = _read(path)
-    except (OSError, ValueError, RuntimeError, RecursionError, lzma.LZMAError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, *DAMAGED) as error:
         raise InputError(f"{path}: its member {_MEMBER} cannot be read ({error})") from error
     names = told.get("classes", list(numbers(classes)))
     if not isinstance(names, list) or len(names) != classes or not all(map(_is_name, names)):

@@ -1,13 +1,15 @@
 """Which process a run belongs to, and whether it still lives."""
 
 import re
+import socket
 import subprocess
 from pathlib import Path
 
 
-def has_gone(process: str) -> bool:
-    """Return whether a process of this host, as `process_tag` names it, has ended."""
-    return bool(re.match(r"[0-9]{1,9} ", process)) and process != process_tag(int(process.partition(" ")[0]))
+def has_gone(host: str | None, process: str | None) -> bool:
+    """Return whether a process, as `process_tag` names it, is known to have ended: it was on this host."""
+    number = re.match(r"[0-9]{1,9}(?= )", process or "")
+    return host == socket.gethostname() and number is not None and process != process_tag(int(number[0]))
 
 
 def process_tag(pid: int) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -184,8 +183,7 @@ class SweepRecord:
         for path in self.folder.path.glob("*/run.json"):
             folder = Folder(path.parent)
             record = folder.read()
-            here = record.tags["mnist_exp.host"] == socket.gethostname()
-            if record.status == "RUNNING" and here and has_gone(record.tags["mnist_exp.process"]):
+            if record.status == "RUNNING" and has_gone(record.tags["mnist_exp.host"], record.tags["mnist_exp.process"]):
                 folder.end("KILLED")
 
     def end(self, status: str) -> None:

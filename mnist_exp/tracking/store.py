@@ -142,9 +142,10 @@ def sqlite_path(uri: str) -> Path | None:
 
 def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
     """Mark as KILLED what this host's gone processes (kill -9, power cut) left RUNNING."""
-    running = f"attributes.status = 'RUNNING' AND tags.mnist_exp.host = '{socket.gethostname()}'"
+    host = socket.gethostname()
+    running = f"attributes.status = 'RUNNING' AND tags.mnist_exp.host = '{host}'"
     for run in client.search_runs([experiment_id], running):
-        if has_gone(run.data.tags.get("mnist_exp.process", "")):
+        if has_gone(host, run.data.tags.get("mnist_exp.process")):
             client.set_terminated(run.info.run_id, "KILLED")
 
 
