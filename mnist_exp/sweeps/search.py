@@ -4,11 +4,11 @@ import logging
 import sqlite3
 
 from mnist_exp.config.overrides import quoted
-from mnist_exp.config.schema import objective_direction
+from mnist_exp.config.schema import MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.tracking.database import tables
-from mnist_exp.tracking.record import SweepRecord, Tracker
+from mnist_exp.tracking.record import SweepRecord
 from mnist_exp.tracking.store import sqlite_path
 
 
@@ -17,7 +17,7 @@ def is_search(sweep: Sweep) -> bool:
     return "OptunaSweeper" in str(sweep.sweeper.get("_target_"))
 
 
-def check_search_storage(sweep: Sweep, tracker: Tracker) -> None:
+def check_search_storage(sweep: Sweep) -> None:
     """Check that Optuna will make its tables in no database of something else.
 
     Raises:
@@ -31,7 +31,9 @@ def check_search_storage(sweep: Sweep, tracker: Tracker) -> None:
         held = tables(path) if path.exists() else set()
     except sqlite3.Error as error:
         held = {str(error)}
-    if (held and "studies" not in held) or tracker.is_store(path):
+    tracking = sweep.config.tracking
+    is_store = isinstance(tracking, MLflowTracking) and path == sqlite_path(tracking.uri)
+    if is_store or (held and "studies" not in held):
         raise InputError(
             f"hydra.sweeper.storage={storage}: holds something else than searches; must be a file of its own, such as "
             "sqlite:///optuna.db"

@@ -39,13 +39,13 @@ def start(sweep: Sweep, done: Callable[[SweepResult], None]) -> Iterator[Started
     Raises:
         InputError: if the store cannot be reached or written.
     """
-    tracker, stage = tracker_of(sweep.config.tracking), Stage(jobs=sweep.jobs)
+    stage = Stage(jobs=sweep.jobs)
     direction = objective_direction(sweep.config)
     race = Race(sweep.race, direction, sweep.folder, stage) if sweep.race is not None else None
     choose_backend(sweep.config.backend)
-    check_search_storage(sweep, tracker)
+    check_search_storage(sweep)
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    with tracker.open_sweep(sweep, _signature(sweep)) as record:
+    with tracker_of(sweep.config.tracking).open_sweep(sweep, _signature(sweep)) as record:
         try:
             print(_opening(sweep), flush=True)
             settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}", *search_settings(sweep, record)]

@@ -99,10 +99,6 @@ class MLflowTracker(Tracker):
             client, experiment_id = store.connect(self._settings)
             return newest_finished(client, experiment_id, signature)
 
-    def is_store(self, path: Path) -> bool:
-        """Return whether a database file is this store."""
-        return path == store.sqlite_path(self._settings.uri)
-
 
 class MLflowRun(Run):
     """A run in an MLflow store, sent as its folder grows; several epochs at a time where they are short."""

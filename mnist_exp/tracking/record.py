@@ -247,10 +247,6 @@ class Tracker:
         """Return the newest run that has finished what `signature` stands for, if any."""
         return None
 
-    def is_store(self, path: Path) -> bool:  # noqa: ARG002
-        """Return whether a database file is this tracker's store."""
-        return False
-
 
 @contextmanager
 def ended(run: Run) -> Iterator[Run]:
