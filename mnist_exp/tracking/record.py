@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 class Parent:
     """What a job, wherever it runs, needs to know of its sweep.
 
-    `run_id`: empty without tracking. `tracking`: its address holds on other machines, if the store does, and has no
-    password, as a launcher may write it down. `keys`: what varies. `cwd`: where the sweep was started, which relative
-    paths in the configuration count from. `process`: the one that the sweep was started in.
+    `run_id`: empty without tracking. `tracking`: its address holds on other machines, if the store does; as the sweep
+    hands it out it has no password, since a launcher may write it down. `keys`: what varies. `cwd`: where the sweep was
+    started, which relative paths in the configuration count from. `process`: the one that the sweep was started in.
     """
 
     run_id: str
