@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -17,11 +17,11 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import (
     ONLY_CONFIG_DIR,
     Composed,
-    compose_run,
     compose_values,
+    run_of,
     user_choices,
 )
-from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, hydra_of_the_program_aside, read_arguments
+from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, hydra_of_the_program_aside, read_arguments, run_composed
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.race import FindBestRows
@@ -88,8 +88,9 @@ def command_line(
         elif arguments.multirun:
             _run_sweep(arguments.overrides, code, sweep, find_best_rows)
         else:
-            experiment = compose_run(arguments.overrides, code)
-            _hydra_main(lambda jobs: [run(replace(experiment, output=job.output)) for job in jobs], code)
+            composed = compose_values(arguments.overrides, RunMode.RUN)
+            experiment = run_of(composed, arguments.overrides, code)
+            run_composed(composed, lambda: run(experiment))
 
 
 def run_sweep(

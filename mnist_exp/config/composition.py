@@ -67,7 +67,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
             preset in `config_dir` sets what it may not.
     """
     with user_choices(config_dir, overrides) as code:
-        return compose_run(overrides, code)
+        return run_of(compose_values(overrides, RunMode.RUN), overrides, code)
 
 
 def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
@@ -99,7 +99,8 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
             if group in own
         ]
         with offered([Preset("experiment", "recorded", {"defaults": choices, **own})]):
-            return compose_run(["experiment=recorded", *overrides], code)
+            typed = ["experiment=recorded", *overrides]
+            return run_of(compose_values(typed, RunMode.RUN), typed, code)
 
 
 def _choice(group: str, values: Any, code: CodeFile | None) -> str:
@@ -177,9 +178,19 @@ def _choices_of(code: CodeFile | None) -> list[Preset]:
     ]
 
 
-def compose_run(overrides: Sequence[str], code: CodeFile | None) -> Experiment:
-    """Compose and check one run, with the presets that are offered."""
-    composed = compose_values(overrides, RunMode.RUN)
+def run_of(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Experiment:
+    """Return what one run consists of, checked.
+
+    Args:
+        composed: in Hydra's RUN mode.
+        overrides: as typed.
+        code: the file of the user's own that they name.
+
+    Raises:
+        InputError: for a value that cannot be used, or one that several runs would need.
+    """
+    if composed.hydra.mode == RunMode.MULTIRUN:
+        raise InputError("hydra.mode=MULTIRUN: is for a sweep; type -m instead")
     if (chosen := composed.hydra.runtime.choices.get("sweep")) is not None:
         raise InputError(f"sweep={chosen}: is a sweep; type python -m mnist_exp -m sweep={chosen}")
     config = check_composed(composed, code)

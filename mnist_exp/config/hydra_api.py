@@ -6,15 +6,17 @@ Hydra's `compose` leaves out what is Hydra's own in a configuration, such as the
 """
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import hydra
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
+from hydra.core.utils import configure_log, run_job
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from mnist_exp import __version__
@@ -39,6 +41,35 @@ def compose_conf(overrides: Sequence[str], mode: RunMode) -> DictConfig:
     """Return conf/ with overrides, and Hydra's own configuration under `hydra`; as MULTIRUN without what is swept."""
     with _hydra_of_conf() as loaded:
         return loaded.compose_config("config", list(overrides), mode, with_log_configuration=False)
+
+
+def run_composed(composed: DictConfig, task: Callable[[], object]) -> None:
+    """Call `task` as `@hydra.main` calls one for a run: in its output folder, between the user's `hydra.callbacks`.
+
+    Hydra's own entry takes no composed configuration; it would compose the overrides twice more.
+
+    Args:
+        composed: as `compose_conf` returns it for a run.
+        task: what runs; whatever it raises is raised here.
+    """
+    raised: list[Exception] = []
+
+    def called(_: DictConfig) -> object:
+        try:
+            return task()
+        except Exception as error:
+            raised.append(error)
+            raise  # so that callbacks see a job that failed
+
+    with _hydra_of_conf() as loaded:
+        configure_log(composed.hydra.hydra_logging, composed.hydra.verbose)
+        callbacks = Callbacks(composed)
+        callbacks.on_run_start(config=composed, config_name="config")
+        context = HydraContext(loaded.config_loader, callbacks)
+        returned = run_job(called, composed, "hydra.run.dir", None, context, configure_logging=True)
+        callbacks.on_run_end(config=composed, config_name="config", job_return=returned)
+    if raised:
+        raise raised[0]
 
 
 def parser_of_conf() -> OverridesParser:

@@ -203,12 +203,17 @@ def test_values_are_checked_before_the_first_job(tmp_path: Path, swept: str, mes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sweep_preset_needs_m(tmp_path: Path) -> None:
-    done = in_process("sweep=grid", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (
-        1,
-        "sweep=grid: is a sweep; type python -m mnist_exp -m sweep=grid\n",
-    )
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("sweep=grid", "sweep=grid: is a sweep; type python -m mnist_exp -m sweep=grid\n"),
+        ("hydra.mode=MULTIRUN", "hydra.mode=MULTIRUN: is for a sweep; type -m instead\n"),
+    ],
+)
+def test_a_sweep_needs_m(tmp_path: Path, typed: str, message: str) -> None:
+    done = in_process(typed, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, message)
+    assert not list(tmp_path.iterdir())
 
 
 def test_presets_hold_out_images_to_rank_by() -> None:
@@ -423,19 +428,23 @@ def test_a_lookup_finds_what_finished_and_nothing_else(tmp_path: Path) -> None:
     assert tracker.finished(signature) is None
 
 
-def test_each_job_is_composed_once(tmp_path: Path) -> None:
-    counted = """
-import sys
+@pytest.mark.parametrize(
+    ("method", "typed", "times"),
+    [("load_configuration", (), 1), ("load_sweep_config", ("-m", "seed=range(4)"), 4)],
+    ids=["run", "sweep"],
+)
+def test_a_run_and_each_job_are_composed_once(tmp_path: Path, method: str, typed: tuple[str, ...], times: int) -> None:
+    counted = f"""
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from mnist_exp.__main__ import main
-composed, load = [], ConfigLoaderImpl.load_sweep_config
-ConfigLoaderImpl.load_sweep_config = lambda self, *given, **named: composed.append(1) or load(self, *given, **named)
+composed, load = [], ConfigLoaderImpl.{method}
+ConfigLoaderImpl.{method} = lambda self, *given, **named: composed.append(1) or load(self, *given, **named)
 main()
 print(len(composed), "composed")
 """
-    typed = ["-m", *FAST, "training.epochs=1", "seed=range(4)", "tracking=none"]
+    typed = (*typed, *FAST, "training.epochs=1", "tracking=none")
     done = subprocess.run(
         [sys.executable, "-c", counted, *typed], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "4 composed"
+    assert done.stdout.splitlines()[-1] == f"{times} composed"
