@@ -42,6 +42,7 @@ EDITS = {
 }
 
 
+@pytest.mark.slow
 def test_an_edit_of_what_trains_skips_nothing_and_one_of_a_figure_or_a_table_everything(
     tmp_path: Path, copy: Path
 ) -> None:
@@ -63,6 +64,7 @@ def test_an_edit_of_what_trains_skips_nothing_and_one_of_a_figure_or_a_table_eve
     assert len({run.data.metrics["test_loss"] for run in recorded}) == 1 + len(EDITS)
 
 
+@pytest.mark.slow
 def test_after_an_edit_a_sweep_has_a_new_parent(tmp_path: Path, copy: Path) -> None:
     sweep = ("-m", *QUICK, "training.epochs=1", "seed=0,1", "resume=true")
     for _ in range(2):

@@ -85,6 +85,7 @@ def test_it_is_trained_resumed_predicted_with_and_repeated_on_jax(tmp_path: Path
     assert f"Identical to {trained.info.run_id}" in repeated.stdout
 
 
+@pytest.mark.slow
 def test_a_stack_of_jobs_gives_what_they_give_alone(tmp_path: Path) -> None:
     sweep = ("-m", *EXAMPLE, *QUICK, "backend=jax", "seed=0,1", "optimizer.learning_rate=0.001,0.01")
     for launcher in ("basic", "stacked"):

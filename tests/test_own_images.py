@@ -81,6 +81,7 @@ def test_the_best_job_of_a_stacked_sweep_has_names(tmp_path: Path, digits: Path)
     assert {line["label"] for line in lines} == set(NAMES) >= {line["predicted"] for line in lines}
 
 
+@pytest.mark.slow
 def test_a_model_of_floats_takes_floats_and_predicts_as_one_of_bytes(tmp_path: Path, mnist: Data) -> None:
     x, y = mnist.x_train[:600], mnist.y_train[:600]
     for name, factor, kind in (("bytes", 1, np.uint8), ("floats", 1 / 255, np.float64), ("words", 257, np.uint16)):

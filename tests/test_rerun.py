@@ -26,6 +26,7 @@ def recorded(*overrides: str) -> dict[str, Any]:
     return recorded_config(compose(overrides).config)
 
 
+@pytest.mark.slow
 def test_a_baseline_run_repeated_is_identical_in_every_metric(tmp_path: Path) -> None:
     assert command(cwd=tmp_path).returncode == 0
     [first] = runs_in(tmp_path)

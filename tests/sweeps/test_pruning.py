@@ -267,6 +267,7 @@ def test_a_pruned_job_is_never_taken_for_a_finished_one(folder: Path) -> None:
     assert in_process(*single, "resume=true", cwd=folder).stdout.startswith(f"Run {jobs[3].info.run_id} ")
 
 
+@pytest.mark.slow
 def test_a_comparison_shows_the_whole_run_and_not_one_that_was_pruned_later(tmp_path: Path) -> None:
     single = [text.replace("0.03,", "") for text in TWO]
     assert in_process(*single, cwd=tmp_path).returncode == 0
