@@ -85,7 +85,7 @@ _RANGES = {
     name: rule
     for rule, names in (
         (_AT_LEAST_1, "units filters kernel_size pool_size strides dilation_rate depth_multiplier n k decay_steps"),
-        (_AT_LEAST_1, "first_decay_steps ema_overwrite_frequency ns_steps cooldown_steps"),
+        (_AT_LEAST_1, "first_decay_steps ema_overwrite_frequency ns_steps"),
         (_NOT_NEGATIVE, "patience cooldown start_from_epoch min_delta min_lr weight_decay adam_weight_decay epsilon"),
         (_NOT_NEGATIVE, "epsilon_1 epsilon_2 l1 l2 warmup_steps stddev initial_accumulator_value"),
         (_NOT_NEGATIVE, "l1_regularization_strength l2_regularization_strength padding_value"),
