@@ -174,12 +174,12 @@ class Sweep:
 
 # Parts of a configuration that cannot change a result: where a run is recorded, whether it may be skipped or stopped
 # early, and the path of the user's own code, whose digest counts instead.
-NOT_OF_THE_RESULT = ("tracking", "resume", "prune", "code")
+_NOT_OF_THE_RESULT = ("tracking", "resume", "prune", "code")
 
 
 def of_the_result(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what can change a result of the values of a configuration."""
-    return {key: value for key, value in values.items() if key not in NOT_OF_THE_RESULT}
+    """Return, of the values of a configuration, those that can change a result."""
+    return {key: value for key, value in values.items() if key not in _NOT_OF_THE_RESULT}
 
 
 def identity(config: Config) -> dict[str, Any]:

@@ -78,6 +78,8 @@ def command_line(
     for flag in ("config_path", "config_name", "config_dir"):
         if getattr(arguments, flag) is not None:
             raise InputError(f"--{flag.replace('_', '-')}: {ONLY_CONFIG_DIR}")
+    if arguments.resolve and not (arguments.cfg or arguments.help):
+        raise InputError("--resolve: shows a configuration without interpolations; type --cfg job --resolve")
     if arguments.multirun and (arguments.cfg or arguments.info):
         raise InputError("--cfg and --info: show the configuration of one run; leave -m out")
     shows = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info

@@ -62,6 +62,7 @@ def run_composed(composed: DictConfig, task: Callable[[], object]) -> None:
             raise  # so that callbacks see a job that failed
 
     with _hydra_of_conf() as loaded:
+        composed.hydra.mode = RunMode.RUN
         configure_log(composed.hydra.hydra_logging, composed.hydra.verbose)
         callbacks = Callbacks(composed)
         callbacks.on_run_start(config=composed, config_name="config")

@@ -103,9 +103,9 @@ def literal(node: ast.expr | None) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is a number, a text, a boolean, None, or lists and maps of these."""
+    """Whether a value is a number, a text, a boolean, None, or lists and maps of these, with keys that are text."""
     if isinstance(value, Mapping):
-        return all(is_plain(part) for pair in value.items() for part in pair)
+        return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)

@@ -1,4 +1,7 @@
-"""An override, such as `model.hidden=16`: its text is taken apart, compared and written here and nowhere else."""
+"""An override, such as `model.hidden=16`: its text is taken apart, compared and written here and nowhere else.
+
+So are nested values, flattened to such keys.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -175,7 +175,7 @@ class _Reader:
         for expression in node.bases:
             dotted = self._dotted(expression)
             package, _, name = dotted.rpartition(".")
-            kinds = _KINDS.values() if package == "keras" else filter(None, [_KINDS.get(package)])  # as of keras.Layer
+            kinds = _KINDS.values() if package == "keras" else filter(None, [_KINDS.get(package)])  # keras.Layer
             local = self._local.get(dotted)
             if local is not None and local.lineno < node.lineno:
                 yield local

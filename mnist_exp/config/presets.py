@@ -143,7 +143,7 @@ def check_values(values: Mapping[str, Any], where: str, group: str = "experiment
     for path, value in leaves(values):
         key = ".".join(path)
         shown = f"{key}={show(value)}"
-        if not is_plain(value) or "${" in shown:
+        if not is_plain(value) or "${" in repr((path, value)):
             raise InputError(f"{where}: {shown}: must be a plain value, without ${{...}}")
         if not _may_be_set(path) and not (group == "sweep" and _is_of_sweeper(path, value)):
             raise InputError(

@@ -90,18 +90,24 @@ def _sets(config: "FolderDataset", folder: Path) -> tuple[tuple[str, ...], _List
 
 def _subfolders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder that are not hidden, numbers by size, then words by name."""
-    names = _names(folder, Path.is_dir)
+    names = _names(folder, os.DirEntry.is_dir)
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
-def _names(folder: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
+def _names(folder: Path, is_wanted: "Callable[[os.DirEntry[str]], bool]") -> list[str]:
     """Return the names of what is wanted and not hidden in a folder; of what is no folder, none."""
     try:
-        return [path.name for path in folder.iterdir() if not path.name.startswith(".") and is_wanted(path)]
+        entries = list(os.scandir(folder))
     except (NotADirectoryError, FileNotFoundError):
         return []
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+    names = []
+    for entry in entries:
+        with suppress(OSError):  # a link that leads to itself, or into a closed folder
+            if is_wanted(entry) and not entry.name.startswith("."):
+                names.append(entry.name)
+    return names
 
 
 def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
@@ -110,7 +116,7 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
     for name in _subfolders(folder):
         if not is_class_name(name):
             raise InputError(f"{key}: a folder is named {printable(name)!r}; a class must have some printable text")
-        files = _names(folder / name, Path.is_file)
+        files = _names(folder / name, os.DirEntry.is_file)
         found[name] = [folder / name / file for file in sorted(files) if file.lower().endswith(_SUFFIXES)]
         if not found[name]:
             raise InputError(
@@ -207,7 +213,7 @@ def _write_cache(file: Path, images: npt.NDArray[np.uint8]) -> None:
 def _decode(paths: Sequence[Path], shape: tuple[int, ...], channels: int) -> npt.NDArray[np.uint8]:
     """Return the pixels of pictures; a terminal shows meanwhile how many have been read."""
     images = np.empty(shape, np.uint8)
-    shown = max(1, len(paths) // 100) if sys.stderr.isatty() else 0
+    step = max(1, len(paths) // 100) if sys.stderr.isatty() else 0
 
     def decode(index: int) -> None:
         picture = open_picture(paths[index], _FORMATS)
@@ -220,10 +226,10 @@ def _decode(paths: Sequence[Path], shape: tuple[int, ...], channels: int) -> npt
     with reading():
         try:
             for done, _ in enumerate(pool.map(decode, range(len(paths))), 1):
-                if shown and done % shown == 0:
+                if step and done % step == 0:
                     print(f"\rReading pictures: {done} of {len(paths)}", end="", file=sys.stderr, flush=True)
         finally:
             pool.shutdown(cancel_futures=True)
-            if shown:
+            if step:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     return images

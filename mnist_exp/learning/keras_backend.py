@@ -186,4 +186,4 @@ def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
     model._symbolic_build(data_batch=(x, y))
 
 
-__all__ = ["keras"]  # beside what is defined here
+__all__ = ["keras"]  # so that mypy lets it be imported from here

@@ -31,7 +31,7 @@ def memory() -> int:
 
 
 def check_arrays(config: "Dataset", where: str, arrays: "Mapping[str, Header | npt.NDArray[Any]]") -> None:
-    """Check that `x_train` and `x_test` fit, with what else `arrays` has: of a file, or as they were read.
+    """Check that a dataset fits whose arrays are known by name, from the headers of a file or as they were read.
 
     Raises:
         InputError: as `check` does.

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from mnist_exp.config.code_file import own_classes
 from mnist_exp.config.schema import Config
-from mnist_exp.experiment import NOT_OF_THE_RESULT, Experiment
+from mnist_exp.experiment import Experiment, of_the_result
 
 # Numbers of Keras's optimizers that are read in arithmetic alone, so that they may be values of a traced program. Not
 # those that decide which code runs: `if self.momentum != 0`.
@@ -19,9 +19,8 @@ def key(config: Config) -> str:
     Left out are `seed`, and of the optimizer the learning rate and `SCALARS`, where they are numbers; of an
     optimizer of the user's own the learning rate alone, since its other numbers may decide which code runs.
     """
-    values = asdict(config)
-    for name in ("seed", *NOT_OF_THE_RESULT):
-        del values[name]
+    values = of_the_result(asdict(config))
+    del values["seed"]
     of_keras = values["optimizer"]["kind"] not in own_classes("optimizers")
     for name in ("learning_rate", *(SCALARS if of_keras else ())):
         value = values["optimizer"].get(name)

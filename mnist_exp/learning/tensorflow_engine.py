@@ -143,9 +143,9 @@ def fit(
     try:
         callbacks = make_callbacks(training, output)
         # The variables of optimizer and metrics. `fit` would create them, but trace its step a second time for it.
-        first, labels = (of[:1] for of in validation)
+        image, label = (of[:1] for of in validation)
         model.optimizer.build(model.trainable_variables)
-        model.compute_metrics(first, labels, model(first))
+        model.compute_metrics(image, label, model(image))
         model.reset_metrics()
         with interrupts.deferred():
             history = model.fit(

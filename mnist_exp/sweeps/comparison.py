@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 38  # characters of a table for what a row differs in, so that all of it has about 100, or with seeds 140
 _DIGITS = 8  # of a digest
-_OF_THE_RESULT = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on
+_PACKAGES = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def _ranked(runs: Sequence["Run"], objective: str, direction: str, sort: str | N
     ]
     order = sort or ranking.order(objective, direction)
     usual = f"Where nothing else is said: {unsaid}" if (unsaid := differences.unsaid()) else ""
-    several = "The id of a row of several seeds is that of its best run." * any(len(row.jobs) > 1 for row in rows)
+    has_several = any(len(row.jobs) > 1 for row in rows)
+    several = "The id of a row of several seeds is that of its best run." if has_several else ""
     told_apart = _verdict(rows, differences, direction) if sort is None else ""
     return Ranked(
         title=f"{formats.counted(len(jobs), 'run')}, {order}{_on_the_test_set(runs, objective)}",
@@ -141,7 +142,7 @@ def _configured(runs: Sequence["Run"]) -> dict[str, dict[str, str]]:
         if "mnist_exp.code" in tags:
             values["code"] = tags["mnist_exp.code"][:_DIGITS]
         packages = (one.partition(" ") for one in tags.get("mnist_exp.packages", "").split(", "))
-        values |= {f"packages.{name}": number for name, _, number in packages if name in _OF_THE_RESULT}
+        values |= {f"packages.{name}": number for name, _, number in packages if name in _PACKAGES}
         found[run.info.run_id] = values
     return found
 

@@ -202,9 +202,10 @@ def _curves(curves: Sequence[Curve], metric: str) -> str:
 
 
 def _importance(shares: Mapping[str, float]) -> str:
+    if not shares:
+        return ""
     caption = "The share of the variance of the objective that each parameter explains."
-    figure = f'<figure>{svg.bars(shares)}<figcaption id="importance-caption">{caption}</figcaption></figure>'
-    return figure if shares else ""
+    return f'<figure>{svg.bars(shares)}<figcaption id="importance-caption">{caption}</figcaption></figure>'
 
 
 def _pictures(pictures: Mapping[str, bytes]) -> str:

@@ -212,7 +212,8 @@ def is_open(row: Row, comparison: Comparison | None) -> bool:
 
 def interval_of(comparison: Comparison | None) -> dict[str, float | None]:
     """Return a difference and the ends of its interval, by name; None where nothing was compared."""
-    return {name: getattr(comparison, name, None) for name in ("difference", "low", "high")}
+    names = ("difference", "low", "high")
+    return {name: None if comparison is None else getattr(comparison, name) for name in names}
 
 
 def _signed(value: float) -> str:

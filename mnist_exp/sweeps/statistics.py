@@ -93,7 +93,7 @@ def _paired(
 
 
 def _independent(first: Sequence[float], row: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return the same by Welch's test."""
+    """Return these of rows that share no seeds, by Welch's test."""
     parts = [variance(values) / len(values) for values in (first, row)]
     error = math.sqrt(sum(parts))
     spread = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, row), strict=True))

@@ -11,8 +11,6 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking.mlflow_api import import_mlflow, make_tables, newest_revision
 from mnist_exp.tracking.processes import has_gone
 
-DEFAULT_URI = "sqlite:///mlflow.db"
-
 
 def prepare_database(path: Path, uri: str) -> None:
     """Let MLflow make the database, or upgrade an older one, under another name, and move it into place whole.
@@ -122,5 +120,5 @@ def store_error(uri: str, reason: str) -> InputError:
     """Return what a store that cannot be used is: its address, without secrets, and what would be right."""
     return InputError(
         f"tracking.uri={shown_address(uri)}: {reason}; must be a database file that can be written, such as "
-        f"{DEFAULT_URI}, or a running server; tracking=none trains without a store"
+        "sqlite:///mlflow.db, or a running server; tracking=none trains without a store"
     )

@@ -117,6 +117,7 @@ def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile 
     """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS") if backend == "tensorflow" else None
+    commit = _commit()
     packages = {**package_versions(backend), "mnist_exp": __version__, "python": platform.python_version()}
     return {
         "mnist_exp.host": socket.gethostname(),
@@ -128,7 +129,7 @@ def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile 
         "mlflow.source.name": "mnist_exp",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
-        **({"mlflow.source.git.commit": _commit()} if _commit() else {}),
+        **({"mlflow.source.git.commit": commit} if commit else {}),
         **own_tags,
         "mnist_exp.overrides": " ".join(overrides),
         **({"mnist_exp.own_code": code.label} if code is not None else {}),

@@ -1,4 +1,4 @@
-"""The pictures of a run: its curves, and what its model makes of the test set, which it also lists."""
+"""The pictures of a run: its curves, and what its model makes of the test set, also as predictions.csv."""
 
 import csv
 import io

@@ -15,7 +15,7 @@ from mnist_exp.tracking import registry, store
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import Job, swept_values
 from mnist_exp.tracking.mirror import Sent, has_model, known_run, mirror, save_model
-from mnist_exp.tracking.reading import REUSED, curve, is_over, newest_finished, read_artifact, recorded_job, search
+from mnist_exp.tracking.reading import REUSED, curve, is_over, newest_finished, read_config, recorded_job, search
 from mnist_exp.tracking.record import Parent, SweepRecord
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class MLflowSweep(SweepRecord):
 
     def configuration(self, job: Job) -> str:
         """Return the config.yaml of a job, as the store has it."""
-        return read_artifact(self._client, self._client.get_run(job.run_id), "config.yaml")
+        return read_config(self._client, self._client.get_run(job.run_id))
 
     def _children(self, condition: str = "") -> Iterator["RecordedRun"]:
         query = f"tags.mlflow.parentRunId = '{self.parent.run_id}'" + (f" AND {condition}" if condition else "")

@@ -95,7 +95,7 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     if "mnist_exp.sweep" in run.data.tags:
         best = run.data.tags.get("mnist_exp.best_run")
         raise InputError(f"{run_id}: is a sweep; type the id of a job{f', such as the best, {best}' if best else ''}")
-    config = parse_values(read_artifact(client, run, "config.yaml"), f"{run_id}: its config.yaml")
+    config = parse_values(read_config(client, run), f"{run_id}: its config.yaml")
     return Recorded(
         run_id=run_id,
         experiment=client.get_experiment(run.info.experiment_id).name,
@@ -127,8 +127,8 @@ def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> "Run":
     return run
 
 
-def read_artifact(client: "MlflowClient", run: "Run", name: str) -> str:
-    """Return the text of a run's artifact.
+def read_config(client: "MlflowClient", run: "Run") -> str:
+    """Return the text of a run's config.yaml.
 
     Raises:
         InputError: if it cannot be read, or would be from elsewhere than the store.
@@ -136,16 +136,16 @@ def read_artifact(client: "MlflowClient", run: "Run", name: str) -> str:
     artifacts = store.repository(client.tracking_uri, run.info.artifact_uri)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return read_text(Path(artifacts.download_artifacts(name, folder)))
+            return read_text(Path(artifacts.download_artifacts("config.yaml", folder)))
         except Exception as error:  # each kind of storage raises its own
-            raise InputError(f"{run.info.run_id}: its {name} cannot be read ({_first_line(error)})") from None
+            raise InputError(f"{run.info.run_id}: its config.yaml cannot be read ({_first_line(error)})") from None
 
 
 def read_artifacts(client: "MlflowClient", run: "Run", names: Sequence[str]) -> dict[str, bytes]:
     """Return those of a run's artifacts that it has, by name.
 
     Raises:
-        InputError: as `read_artifact` does.
+        InputError: if one cannot be read, or would be from elsewhere than the store.
     """
     artifacts = store.repository(client.tracking_uri, run.info.artifact_uri)
     folders = dict.fromkeys(name.rpartition("/")[0] or None for name in names)

@@ -99,10 +99,17 @@ def test_a_preset_that_cannot_be_read_is_one_message(tmp_path: Path, preset: str
 
 
 @pytest.mark.fast
-def test_a_flag_that_does_not_exist_is_one_message(tmp_path: Path) -> None:
-    done = in_process("--epochs=3", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--epochs=3", "--epochs=3: no such flag; a value is set by KEY=VALUE"),
+        ("--resolve", "--resolve: shows a configuration without interpolations; type --cfg job --resolve"),
+    ],
+)
+def test_a_flag_that_means_nothing_is_one_message(tmp_path: Path, flag: str, message: str) -> None:
+    done = in_process(flag, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("--epochs=3: no such flag; a value is set by KEY=VALUE")
+    assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == 1
 
 
