@@ -59,7 +59,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest first; examples in docstrings are fast, but for those of `learning/`, which brings TensorFlow."""
+    """Put the longest first, and beside each other those that look at one sweep, for which no worker then waits.
+
+    Examples in docstrings are fast, but for those of `learning/`, which brings TensorFlow.
+    """
+    items.sort(key=lambda item: "sweep_folder" not in getattr(item, "fixturenames", ()))
     items.sort(key=lambda item: not any(name in item.name for name in LONGEST))
     for item in items:
         if isinstance(item, pytest.DoctestItem) and "learning" not in item.path.parts:
