@@ -27,6 +27,7 @@ def import_mlflow() -> None:
 
     for name in ("alembic", "mlflow.store.db.utils"):  # they announce each table of a new store
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # misses pip where uv made the environment
     for filtered in (logging.getLogger("urllib3.connectionpool"), *logging.getLogger("mlflow").handlers):
         if not any(isinstance(one, SecretsFilter) for one in filtered.filters):
             filtered.addFilter(SecretsFilter())  # they print the address of a server that does not answer
