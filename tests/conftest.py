@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import io
+import multiprocessing
 import os
 import runpy
 import signal
@@ -12,7 +13,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,39 +34,44 @@ from mnist_exp.learning.sources import MnistDataset
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SharedFolder = Callable[..., Path]
+OnJax = Callable[..., Any]
 Server = tuple[str, subprocess.Popen[str]]
 Arrays = dict[str, Any]
 
 # Two epochs on a slice of MNIST: for tests that need a whole run, not a good one.
 QUICK = ("dataset.limit=2000", "training.epochs=2", "training.batch_size=100")
-# The sweep that the README types.
-SIX = ("model.hidden=16,32,64", "model.activation=sigmoid,relu")
-
-
-# Tests of minutes, which come first, so that at the end no worker waits long for the other.
-LONGEST = (
-    "reads_drawn_digits",
-    "what_a_page_shows",
-    "first_commands_of_the_readme",
-    "memory_stays_flat",
-    "store_whose_making_is_interrupted",
-    "upgrade_that_is_killed",
+# The sweep that the README types, on few images.
+SIX = (
+    "model.hidden=16,32,64",
+    "model.activation=sigmoid,relu",
+    "dataset.limit=2000",
+    "training.batch_size=50",
+    "training.epochs=6",
 )
 
 
+# The longest tests, which come first, so that at the end no worker waits long for the other.
+LONGEST = ("reads_drawn_digits", "what_a_page_shows", "what_help_shows", "first_commands_of_the_readme")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what XLA compiles for the next test and the next time, which halves the time of a test on JAX."""
+    """Keep what XLA compiles for the next test and the next time, which halves the time of a test on JAX.
+
+    MLflow's servers start six processes each for jobs, which no test has.
+    """
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     if (cache := getattr(config, "cache", None)) is not None:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest first, and beside each other those that look at one sweep, for which no worker then waits.
+    """Put the longest first, and beside each other those that share what takes long to make, so that one worker does.
 
     Examples in docstrings are fast, but for those of `learning/`, which brings TensorFlow.
     """
-    items.sort(key=lambda item: "sweep_folder" not in getattr(item, "fixturenames", ()))
+    for fixture in ("sweep_folder", "on_jax", "used_server"):
+        items.sort(key=lambda item: fixture not in getattr(item, "fixturenames", ()))
     items.sort(key=lambda item: not any(name in item.name for name in LONGEST))
     for item in items:
         if isinstance(item, pytest.DoctestItem) and "learning" not in item.path.parts:
@@ -106,13 +114,22 @@ def command(*arguments: str, cwd: Path, module: str = "mnist_exp", **env: str) -
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
 
+class Terminal(io.StringIO):
+    """What a program takes for a terminal, and draws its progress on."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def in_process(*arguments: str, cwd: Path, module: str = "mnist_exp", **env: str) -> subprocess.CompletedProcess[str]:
     """Run what `command` does, to its end, in this process, which has imported TensorFlow and MLflow already.
 
-    For all but what an own process is part of: signals, threads, imports, another backend, what C++ prints.
+    For all but what an own process is part of: signals, threads, imports, another backend, what C++ prints. With
+    `COLUMNS`, it prints on a terminal of that width.
     """
     program = [f"-m {module}", *arguments]
-    stdout, stderr, status = io.StringIO(), io.StringIO(), 0
+    screen = Terminal if "COLUMNS" in env else io.StringIO
+    stdout, stderr, status = screen(), screen(), 0
     with _process_as_it_was(), chdir(cwd), redirect_stdout(stdout), redirect_stderr(stderr):
         os.environ.update(env)
         sys.argv = program
@@ -145,6 +162,29 @@ def _process_as_it_was() -> Iterator[None]:
             signal.signal(number, handler)
         Singleton._instances.clear()
         Singleton._instances.update(of_hydra)
+
+
+@pytest.fixture(scope="session")
+def on_jax() -> Iterator[OnJax]:
+    """Calls a function, with arguments, in a process of this session whose Keras runs on JAX."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+
+        def call(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+            return pool.submit(_in_folder, Path.cwd(), function, *arguments, **named).result()
+
+        yield call
+
+
+def _in_folder(folder: Path, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    os.chdir(folder)
+    os.environ["KERAS_BACKEND"] = "jax"
+    return function(*arguments, **named)
+
+
+@pytest.fixture
+def jax_command(on_jax: OnJax) -> Command:
+    """Runs a command as `in_process` does, in that process."""
+    return partial(on_jax, in_process)
 
 
 def runs_in(folder: Path, experiment: str = "mnist_exp") -> list[Run]:
@@ -210,8 +250,14 @@ def tracked_folder(shared_folder: SharedFolder) -> Path:
 
 
 @pytest.fixture(scope="session")
+def quick_folder(shared_folder: SharedFolder) -> Path:
+    """A folder in which a network was trained on few images, with its store."""
+    return shared_folder("quick", in_process, *QUICK)
+
+
+@pytest.fixture(scope="session")
 def sweep_folder(shared_folder: SharedFolder) -> Path:
-    """A folder in which six networks were compared on all of MNIST."""
+    """A folder in which six networks were compared."""
     return shared_folder("sweep", command, "-m", *SIX)
 
 
@@ -252,6 +298,19 @@ def alone_with_ray() -> Iterator[None]:
     with (Path(tempfile.gettempdir()) / "mnist_exp-tests-ray.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@pytest.fixture(scope="session")
+def used_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server of `used_server` keeps what it gets."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="session")
+def used_server(used_folder: Path) -> Iterator[str]:
+    """The address of an MLflow server that goes on: one for all tests that end none."""
+    with serving(used_folder) as (uri, _):
+        yield uri
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ sweep.
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,15 +28,13 @@ from mnist_exp.config.presets import CONF
 from mnist_exp.learning.families import FAMILIES, Model
 from mnist_exp.learning.sources import SOURCES, Dataset
 
-from .conftest import alone_with_ray, installed
+from .conftest import alone_with_ray, in_process, installed
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # What no page's test runs, and where it is run instead.
 ELSEWHERE = {
-    "git clone": "test_the_first_commands_of_the_readme",
-    "cd mnist_exp": "test_the_first_commands_of_the_readme",
     "python3 -m venv": "test_the_first_commands_of_the_readme",
     "pip install": "test_the_first_commands_of_the_readme, .ci/run",
     "python -m tests.benchmarks": "takes half an hour",
@@ -54,18 +53,8 @@ EXTRAS = {
 }
 # What goes on until it is stopped; each is on one page, so that two never want the same port.
 SERVERS = ("mlflow ui", "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db\nmlflow models serve", "MODEL=")
-# Minutes and more, of which one epoch shows as much here; tests/test_predict.py trains two of them longer.
-SHORTENED = {
-    "experiment=convnet": "training.epochs=1",
-    "experiment=resnet": "training.epochs=1",
-    "experiment=best": "training.epochs=1 dataset.limit=6000",
-}
-# What makes every other command short, where no page shows its scores; the first round of a race is nine jobs.
-FEW_IMAGES = "dataset.limit=12000"
-SMALL = f"training.epochs=1 {FEW_IMAGES}"
-# The pages that show no scores of what they train.
-WITHOUT_SCORES = ("models.md",)
-ONE_ROUND = "hydra.sweeper.max_jobs=9"
+# What a process of this test's cannot do: another program or backend, other processes, what only a shell understands.
+ELSEWHERE_THAN_HERE = re.compile(r"^(?!python -m mnist_exp)|[|;&<>`$*]|jax|stacked|launcher=", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -108,14 +97,18 @@ def in_sentences() -> list[str]:
     whole = re.compile(r"`((?:python -m mnist_exp|mnist_exp |eval )[^`]*)`")
     spans = {" ".join(span.split()) for page in PAGES for span in whole.findall(prose_of(page))}
     in_blocks = {line for page in PAGES for command in commands_of(page) for line in command.text.splitlines()}
-    return sorted(span for span in spans if not {span, shortened(span)} & in_blocks)
+    return sorted(spans - in_blocks)
 
 
 def shortened(text: str) -> str:
-    """Return commands with what makes them end soon."""
-    for word, shorter in SHORTENED.items():
-        text = text.replace(word, f"{word} {shorter}")
-    return text
+    """Return a command that trains with few images and one epoch, where it does not say otherwise."""
+    if not text.startswith("python -m mnist_exp ") and text != "python -m mnist_exp":
+        return text
+    if "dataset" not in text:  # of which presets hold 5,000 out, and sweeps 10,000
+        text += " dataset.limit=" + ("12000" if "sweep=" in text or "experiment=" in text else "2000")
+    if "training.epochs" not in text:
+        text += " training.epochs=1"
+    return text + " hydra.sweeper.max_jobs=9" * ("sweep=race" in text)  # its first round
 
 
 class Reader:
@@ -136,18 +129,21 @@ class Reader:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(command.text)
             return
-        text = shortened("\n".join(line for line in command.text.splitlines() if runs_here(line)))
-        if command.place.startswith(WITHOUT_SCORES) and not command.shown:
-            text = re.sub(r"^(python -m mnist_exp (?:.*\\\n)*.*)$", rf"\1 {FEW_IMAGES}", text, flags=re.MULTILINE)
+        text = "\n".join(line for line in command.text.strip().replace("\\\n", "").splitlines() if runs_here(line))
+        if not command.shown:
+            text = "\n".join(map(shortened, text.splitlines()))
         for kind in ("Run", "Sweep"):
             if (name := f"{kind.upper()}_ID") in text:
                 text = text.replace(name, self.last(kind))
         if text.startswith(SERVERS):
             self.serve(text)
             return
-        program = [sys.executable, "-c"] if command.kind == "python" else ["bash", "-euo", "pipefail", "-c"]
-        with alone_with_ray() if "launcher=ray" in text else nullcontext():
-            returncode, printed = self.run([*program, text])
+        if command.kind == "bash" and not ELSEWHERE_THAN_HERE.search(text):
+            returncode, printed = self.run_here(text)
+        else:
+            program = [sys.executable, "-c"] if command.kind == "python" else ["bash", "-euo", "pipefail", "-c"]
+            with alone_with_ray() if "launcher=ray" in text else nullcontext():
+                returncode, printed = self.run([*program, text])
         self.printed += printed
         print(f"$ {text}\n{printed}")  # pytest shows it of a test that fails
         assert returncode == 0 or command.shown, f"{command.place}: {text}\n{printed}"
@@ -166,8 +162,17 @@ class Reader:
             while chunk := os.read(ours, 65536):
                 printed += chunk
         os.close(ours)
-        lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x08", "", printed.decode()).replace("\r\n", "\n").split("\n")
-        return process.wait(), "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
+        return process.wait(), as_read(printed.decode())
+
+    def run_here(self, text: str) -> tuple[int, str]:
+        """Run commands of this project, a line each, in this process; return what `run` does."""
+        printed, returncode = "", 0
+        for line in text.splitlines():
+            module, *arguments = shlex.split(line)[2:]
+            done = in_process(*arguments, cwd=self.folder, module=module, COLUMNS="80")
+            printed += as_read(done.stdout + done.stderr)
+            returncode = returncode or done.returncode
+        return returncode, printed
 
     def last(self, kind: str) -> str:
         """Return the id of the last run or sweep that was printed."""
@@ -192,6 +197,12 @@ class Reader:
         for server in self.servers:
             os.killpg(server.pid, signal.SIGKILL)
             server.communicate()
+
+
+def as_read(printed: str) -> str:
+    """Return what is to be read at the end of what was printed on a terminal."""
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x08", "", printed).replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
 
 def runs_here(line: str) -> bool:
@@ -253,18 +264,29 @@ def test_a_command_that_a_sentence_or_table_names_runs(text: str, tmp_path: Path
         pytest.skip("needs an extra")
     reader = Reader(tmp_path)
     if ".compare" in text or "RUN_ID" in text:
-        reader.type(Command("python -m mnist_exp training.epochs=1", "", "bash", "a run to start from"))
-    shows_only = "--" in text  # a flag
-    if text.startswith("python -m mnist_exp ") and not shows_only and "experiment=best" not in text:
-        text = f"{text} {SMALL}" + f" {ONE_ROUND}" * ("sweep=race" in text)
+        reader.type(Command("python -m mnist_exp", "", "bash", "a run to start from"))
     reader.type(Command(text, "", "bash", "a sentence"))
 
 
-@pytest.mark.slow
+FIRST = """\
+python3 -m venv .venv && source .venv/bin/activate
+pip install -e . && python -m mnist_exp
+"""
+
+
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a checkout, to clone it")
-def test_the_first_commands_of_the_readme(tmp_path: Path) -> None:
-    first = commands_of(PAGES[0])[0].text.replace("REPOSITORY", str(ROOT))
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", first], cwd=tmp_path, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    "typed",
+    [
+        pytest.param(".ci/environment .venv -e . && .venv/bin/python -m mnist_exp", marks=pytest.mark.slow, id="uv"),
+        pytest.param(FIRST, marks=pytest.mark.release, id="pip"),
+    ],
+)
+def test_the_first_commands_of_the_readme(tmp_path: Path, typed: str) -> None:
+    assert commands_of(PAGES[0])[0].text.startswith(FIRST)
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "clone")], check=True)
+    bash = ["bash", "-euo", "pipefail", "-c", typed]
+    done = subprocess.run(bash, cwd=tmp_path / "clone", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "TEST accuracy: 0.89" in done.stdout
 
@@ -275,6 +297,8 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     prose = prose_of(page)
     assert not re.search(r"^    \S", prose, re.MULTILINE), "an indented block would not be run"
     for link in re.findall(r"\]\(([^)]+)\)", prose):
+        if link.startswith("http://127.0.0.1"):
+            continue  # what a command of the page serves
         path, _, heading = link.partition("#")
         target = (page.parent / path) if path else page
         assert target.exists(), link

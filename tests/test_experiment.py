@@ -15,7 +15,7 @@ from mnist_exp import experiment
 from mnist_exp.config.composition import compose
 from mnist_exp.config.presets import CONF
 
-from .conftest import QUICK, command, runs_in
+from .conftest import QUICK, in_process, runs_in
 
 
 @pytest.fixture
@@ -28,56 +28,37 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text, path
-    path.write_text(text.replace(old, new))
-
-
-# Of a module of what trains, something to edit that changes the loss.
-EDITS = {
-    "learning/models.py": ('"activation": "softmax"', '"activation": "softplus"'),
-    "learning/training.py": ("training.loss or (", 'training.loss or "MeanSquaredError" or ('),
-    "learning/datasets.py": ("np.sort(order[:size]), np.sort(order[size:])", "order[:size], order[size:]"),
-}
-
-
-@pytest.mark.slow
-def test_an_edit_of_what_trains_skips_nothing_and_one_of_a_figure_or_a_table_everything(
-    tmp_path: Path, copy: Path
+@pytest.mark.fast
+def test_an_edit_of_what_trains_changes_the_digest_and_no_other_does(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = (*QUICK, "dataset.validation=100", "resume=true")
-    assert command(*arguments, cwd=tmp_path, PYTHONPATH=str(copy)).returncode == 0
-    for name in ("figures.py", "sweeps/ranking.py"):
-        with (copy / "mnist_exp" / name).open("a") as module:
-            module.write("\n\nprint('edited')\n")
-    assert "has finished this before" in command(*arguments, cwd=tmp_path, PYTHONPATH=str(copy)).stdout
-    assert len(runs_in(tmp_path)) == 1
-    for name, (old, new) in EDITS.items():
-        edit(copy / "mnist_exp" / name, old, new)
-        edited = command(*arguments, cwd=tmp_path, PYTHONPATH=str(copy))
-        assert edited.returncode == 0, edited.stderr
-        assert "has finished this before" not in edited.stdout
-    recorded = runs_in(tmp_path)
-    for name in ("mnist_exp.code", "mnist_exp.signature"):
-        assert len({run.data.tags[name] for run in recorded}) == 1 + len(EDITS)
-    assert len({run.data.metrics["test_loss"] for run in recorded}) == 1 + len(EDITS)
+    package = copy / "mnist_exp"
+    before = experiment.code_digest()
+    monkeypatch.setattr(experiment, "__file__", str(package / "experiment.py"))
+    digest = experiment.code_digest.__wrapped__
+    assert digest() == before
+    for path in sorted(package.rglob("*.py")):
+        path.write_text(path.read_text() + "\n")
+        trains = path.parent.name == "learning" or path == package / "runner.py"
+        assert (digest() != before) == trains, path
+        before = digest()
 
 
-@pytest.mark.slow
-def test_after_an_edit_a_sweep_has_a_new_parent(tmp_path: Path, copy: Path) -> None:
-    sweep = ("-m", *QUICK, "training.epochs=1", "seed=0,1", "resume=true")
+def test_after_an_edit_nothing_has_finished_before_and_a_sweep_has_a_new_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = (*QUICK, "training.epochs=1", "dataset.limit=500", "resume=true")
     for _ in range(2):
-        assert command(*sweep, cwd=tmp_path, PYTHONPATH=str(copy)).returncode == 0
-    [parent] = [run for run in runs_in(tmp_path) if "mnist_exp.sweep" in run.data.tags]
+        assert in_process("-m", *small, "seed=0,1", cwd=tmp_path).returncode == 0
+    assert "has finished this before" in in_process(*small, "seed=0", cwd=tmp_path).stdout
     assert len(runs_in(tmp_path)) == 3
-    edit(copy / "mnist_exp" / "learning/models.py", *EDITS["learning/models.py"])
-    assert command(*sweep, cwd=tmp_path, PYTHONPATH=str(copy)).returncode == 0
+    monkeypatch.setattr(experiment, "code_digest", lambda: "edited")
+    assert in_process("-m", *small, "seed=0,1", cwd=tmp_path).returncode == 0
     recorded = runs_in(tmp_path)
     parents = [run.info.run_id for run in recorded if "mnist_exp.sweep" in run.data.tags]
-    assert parents[0] == parent.info.run_id
     jobs = [run.data.tags.get("mlflow.parentRunId") for run in recorded]
     assert [jobs.count(one) for one in parents] == [2, 2]
+    assert len({run.data.tags["mnist_exp.signature"] for run in recorded if run.info.run_id not in parents}) == 4
 
 
 # What the code that can change a result imports from elsewhere: what was typed, signals, texts and checks.

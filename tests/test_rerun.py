@@ -27,13 +27,13 @@ def recorded(*overrides: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_baseline_run_repeated_is_identical_in_every_metric(tmp_path: Path) -> None:
-    assert command(cwd=tmp_path).returncode == 0
-    [first] = runs_in(tmp_path)
-    done = command(first.info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
+def test_a_baseline_run_repeated_is_identical_in_every_metric(tracked_folder: Path, tmp_path: Path) -> None:
+    [first] = runs_in(tracked_folder)
+    elsewhere = (f"tracking.uri=sqlite:///{tracked_folder}/mlflow.db", "tracking.experiment=again")
+    done = command(first.info.run_id, *elsewhere, cwd=tmp_path, module="mnist_exp.rerun")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"Identical to {first.info.run_id}: all 43 values of 7 metrics"
-    _, second = runs_in(tmp_path)
+    [second] = runs_in(tracked_folder, "again")
     assert second.data.tags["mnist_exp.rerun_of"] == first.info.run_id
     assert second.data.tags["mnist_exp.signature"] == first.data.tags["mnist_exp.signature"]
     assert second.info.run_name == first.info.run_name
@@ -65,6 +65,7 @@ def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "  loss, epoch 3: none then, " in said
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path) -> None:
     convolutions = ("model=cnn", "model.filters=4", "dataset.limit=1000", "training.epochs=2", "training.batch_size=50")
     assert command("-m", "seed=0,1", *convolutions, "dataset.validation=100", cwd=tmp_path).returncode == 0

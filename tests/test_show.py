@@ -9,7 +9,7 @@ from PIL import Image
 from mnist_exp.learning.datasets import Data, load
 from mnist_exp.learning.sources import NpzDataset
 
-from .conftest import QUICK, command, in_process
+from .conftest import QUICK, in_process
 
 AUGMENTED = "preprocessing.augment=[{RandomRotation:{factor:0.1,fill_mode:constant}}]"
 
@@ -21,7 +21,7 @@ def numbers(stdout: str) -> list[list[int]]:
 
 
 def test_the_arrays_an_image_and_what_the_model_gets(tmp_path: Path, mnist: Data) -> None:
-    done = command("--index", "7", "dataset.validation=10000", cwd=tmp_path, module="mnist_exp.show")
+    done = in_process("--index", "7", "dataset.validation=10000", cwd=tmp_path, module="mnist_exp.show")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     lines = done.stdout.splitlines()

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,22 +14,9 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.redaction import SecretsFilter, without_secrets
 from mnist_exp.errors import InputError
 
-from ..conftest import QUICK, Server, command, in_process, installed, serving, start, wait_for_line
+from ..conftest import QUICK, Server, in_process, installed, start, wait_for_line
 
 SECRETS = ("hunter2", "t0ken-of-mine", "qu3ry-secret", "somebody")
-
-
-@pytest.fixture(scope="module")
-def used_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the server of `used_server` keeps what it gets."""
-    return tmp_path_factory.mktemp("server")
-
-
-@pytest.fixture(scope="module")
-def used_server(used_folder: Path) -> Iterator[str]:
-    """The address of an MLflow server that goes on: one for all tests that end none."""
-    with serving(used_folder) as (uri, _):
-        yield uri
 
 
 def with_login(uri: str) -> str:
@@ -103,12 +89,12 @@ def test_a_message_about_bad_input_has_none(override: str) -> None:
 def test_a_server_that_goes_away_does_not_take_the_training_with_it(tmp_path: Path, server: Server) -> None:
     uri, process = server
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_URI": with_login(uri)}
-    training = start(*QUICK, "training.epochs=100", cwd=tmp_path, **environment)
+    training = start(*QUICK, "training.epochs=60", cwd=tmp_path, **environment)
     wait_for_line(training, "Epoch 3/")
     os.killpg(process.pid, signal.SIGKILL)
     stdout, stderr = training.communicate(timeout=200)
     assert training.returncode == 1
-    assert "Epoch 100/100" in stdout
+    assert "Epoch 60/60" in stdout
     assert f"tracking.uri={uri}: " in stderr
     assert "Traceback" not in stderr
     [model] = tmp_path.glob("outputs/*/*/model.keras")
@@ -121,18 +107,29 @@ def test_a_server_that_goes_away_does_not_take_the_training_with_it(tmp_path: Pa
 
 # Marks, so that no server is started for a test that is skipped.
 LAUNCHERS = [
-    pytest.param(name, marks=pytest.mark.skipif(not installed(distribution), reason=f"needs {distribution}"))
-    for name, distribution in (
-        ("basic", "hydra-core"), ("joblib", "hydra-joblib-launcher"), ("submitit_local", "hydra-submitit-launcher")
-    )
-]  # fmt: skip
+    "basic",
+    *(
+        pytest.param(
+            name,
+            marks=[
+                pytest.mark.release,
+                pytest.mark.skipif(not installed(distribution), reason=f"needs {distribution}"),
+            ],
+        )
+        for name, distribution in (
+            ("joblib", "hydra-joblib-launcher"),
+            ("submitit_local", "hydra-submitit-launcher"),
+        )
+    ),
+]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_an_outage_while_a_sweep_trains(tmp_path: Path, server: Server, launcher: str) -> None:
     uri, process = server
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_URI": with_login(uri)}
-    sweep = ("-m", *QUICK, "training.epochs=2,100", f"hydra/launcher={launcher}")
+    sweep = ("-m", *QUICK, "training.epochs=2,60", f"hydra/launcher={launcher}")
     training = start(*sweep, cwd=tmp_path, **environment)
     wait_for_line(training, "1 of 2 done")
     os.killpg(process.pid, signal.SIGKILL)
@@ -147,14 +144,14 @@ def test_a_server_that_is_none(tmp_path: Path, used_server: str) -> None:
     secret = f"{with_login(uri)}/?token=qu3ry-secret"
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_TOKEN": "t0ken-of-mine"}
     for arguments in ((f"tracking.uri='{secret}'",), (f"tracking.uri='{secret}'", "resume=true")):
-        done = command(*QUICK, *arguments, cwd=tmp_path, **environment)
+        done = in_process(*QUICK, *arguments, cwd=tmp_path, **environment)
         assert done.returncode == 1
         assert f"tracking.uri={uri}/: " in done.stderr
         assert_no_secret(tmp_path, done.stdout, done.stderr)
     for module in ("compare", "rerun", "predict"):
         names = {"compare": (), "rerun": ("0" * 32,), "predict": ("0" * 32, "a.png")}[module]
         (tmp_path / "a.png").write_bytes(b"")
-        done = command(*names, f"tracking.uri='{secret}'", cwd=tmp_path, module=f"mnist_exp.{module}", **environment)
+        done = in_process(*names, f"tracking.uri='{secret}'", cwd=tmp_path, module=f"mnist_exp.{module}", **environment)
         assert done.returncode == 1
         assert module == "predict" or f"{uri}/" in done.stderr
         assert_no_secret(tmp_path, done.stdout, done.stderr)
@@ -232,7 +229,7 @@ def test_what_a_run_stores_has_none(tmp_path: Path, used_server: str, used_folde
         in_process(*arguments, cwd=tmp_path, MLFLOW_TRACKING_URI=with_login(used_server))
     client = MlflowClient(used_server)
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    assert len(runs) == 5
+    assert len(runs) >= 5
     for recorded in runs:
         assert not any(secret in str(recorded.to_dictionary()) for secret in SECRETS)
     assert_no_secret(tmp_path)

@@ -23,11 +23,12 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking.database import tables
 from mnist_exp.tracking.store import connect
 
-from ..conftest import QUICK, command, in_process, runs_in, start
+from ..conftest import QUICK, in_process, runs_in, start
 
 NEW = ".mlflow.db.new"
 WHOLE = 950_000  # bytes of a new store
-TRIES = 8
+# How often a store is interrupted, each time at another place: once to land, and as often as README says to release.
+TRIES = pytest.mark.parametrize("tries", [1, pytest.param(8, marks=pytest.mark.release)])
 
 
 def open_store(folder: Path) -> MlflowClient:
@@ -59,16 +60,26 @@ def hangups() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.slow
+@TRIES
 @pytest.mark.usefixtures("hangups")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_a_store_whose_making_is_interrupted_works_afterwards(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        signal.SIGKILL,
+        pytest.param(signal.SIGINT, marks=pytest.mark.release),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.release),
+    ],
+)
+def test_a_store_whose_making_is_interrupted_works_afterwards(
+    tmp_path: Path, number: signal.Signals, tries: int
+) -> None:
     halfway = 0
-    for index in range(TRIES):
+    for index in range(tries):
         folder = tmp_path / str(index)
         folder.mkdir()
         process = start(*QUICK, cwd=folder)
-        wait_for_size(folder / NEW, 20_000 + index * (WHOLE - 20_000) // TRIES, process)
+        wait_for_size(folder / NEW, 20_000 + index * (WHOLE - 20_000) // tries, process)
         process.send_signal(number)
         process.communicate(timeout=100)
         if (folder / "mlflow.db").exists():
@@ -77,7 +88,7 @@ def test_a_store_whose_making_is_interrupted_works_afterwards(tmp_path: Path, nu
             halfway += 1
         assert open_store(folder).search_experiments()
         assert not (folder / NEW).exists()
-    assert halfway > TRIES // 2  # or the signals came too late to show anything
+    assert halfway > tries // 2  # or the signals came too late to show anything
 
 
 @pytest.fixture
@@ -92,11 +103,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.slow
-def test_a_full_disk_leaves_no_store(small_disk: Path, tmp_path: Path) -> None:
-    for index in range(TRIES // 2):
+@TRIES
+def test_a_full_disk_leaves_no_store(small_disk: Path, tmp_path: Path, tries: int) -> None:
+    for index in range((tries + 1) // 2):
         (small_disk / "ballast").write_bytes(b"x" * 60_000 * index)
-        done = command(*QUICK, f"tracking.uri=sqlite:///{small_disk}/mlflow.db", cwd=tmp_path)
+        done = in_process(*QUICK, f"tracking.uri=sqlite:///{small_disk}/mlflow.db", cwd=tmp_path)
         assert done.returncode == 1
         assert f"tracking.uri=sqlite:///{small_disk}/mlflow.db: cannot be written" in done.stderr
         assert len(done.stderr.splitlines()) == 1
@@ -105,9 +116,9 @@ def test_a_full_disk_leaves_no_store(small_disk: Path, tmp_path: Path) -> None:
     assert open_store(small_disk).search_experiments()
 
 
-@pytest.mark.slow
-def test_a_file_that_may_not_grow_leaves_no_store(tmp_path: Path) -> None:
-    for index in range(TRIES // 2):
+@TRIES
+def test_a_file_that_may_not_grow_leaves_no_store(tmp_path: Path, tries: int) -> None:
+    for index in range((tries + 1) // 2):
         most = 50_000 + 150_000 * index
         done = subprocess.run(
             [sys.executable, "-m", "mnist_exp", *QUICK],
@@ -205,16 +216,16 @@ def test_a_run_whose_process_has_gone_does_not_stop_an_upgrade(older: Path) -> N
     assert [run.info.status for run in runs_in(older)] == ["KILLED", "FINISHED"]
 
 
-@pytest.mark.slow
-def test_an_upgrade_that_is_killed_leaves_the_store_as_it_was(older: Path, tmp_path: Path) -> None:
+@TRIES
+def test_an_upgrade_that_is_killed_leaves_the_store_as_it_was(older: Path, tmp_path: Path, tries: int) -> None:
     before = (older / "mlflow.db").read_bytes()
     killed = 0
-    for index in range(TRIES):
+    for index in range(tries):
         folder = tmp_path / str(index)
         folder.mkdir()
         shutil.copy(older / "mlflow.db", folder)
         process = start(*QUICK, cwd=folder)
-        wait_for_size(folder / NEW, 200_000 + index * (WHOLE - 200_000) // TRIES, process)
+        wait_for_size(folder / NEW, 200_000 + index * (WHOLE - 200_000) // tries, process)
         process.kill()
         process.communicate(timeout=100)
         if not list(folder.glob("mlflow.db.*")):
@@ -222,7 +233,7 @@ def test_an_upgrade_that_is_killed_leaves_the_store_as_it_was(older: Path, tmp_p
             killed += 1
         open_store(folder)
         assert "old" in [run.info.run_name for run in runs_in(folder)]
-    assert killed > TRIES // 2
+    assert killed > tries // 2
 
 
 def test_a_store_behind_a_link_is_made_and_locked_where_the_link_leads(tmp_path: Path) -> None:

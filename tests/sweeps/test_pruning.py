@@ -2,9 +2,8 @@
 
 import csv
 import math
-import multiprocessing
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord
 
-from ..conftest import alone_with_ray, command, in_process, installed, runs_in, store, sweep_in
+from ..conftest import Command, OnJax, alone_with_ray, command, in_process, installed, runs_in, store, sweep_in
 
 pytestmark = pytest.mark.skipif(not installed("optuna"), reason="needs pip install -e '.[prune]'")
 
@@ -267,7 +266,6 @@ def test_a_pruned_job_is_never_taken_for_a_finished_one(folder: Path) -> None:
     assert in_process(*single, "resume=true", cwd=folder).stdout.startswith(f"Run {jobs[3].info.run_id} ")
 
 
-@pytest.mark.slow
 def test_a_comparison_shows_the_whole_run_and_not_one_that_was_pruned_later(tmp_path: Path) -> None:
     single = [text.replace("0.03,", "") for text in TWO]
     assert in_process(*single, cwd=tmp_path).returncode == 0
@@ -293,15 +291,22 @@ def test_a_pruned_job_is_repeated_to_its_end(folder: Path) -> None:
     [
         ("hydra-core", ("tracking=none",)),
         ("hydra-joblib-launcher", ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")),
-        ("hydra-ray-launcher", ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=1")),
+        pytest.param(
+            "hydra-ray-launcher",
+            ("hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=1"),
+            marks=pytest.mark.release,
+        ),
         ("jax", ("backend=jax", "hydra/launcher=stacked")),
     ],
 )
-def test_every_launcher_stops_what_is_hopeless(tmp_path: Path, extra: str, launcher: tuple[str, ...]) -> None:
+def test_every_launcher_stops_what_is_hopeless(
+    tmp_path: Path, jax_command: Command, extra: str, launcher: tuple[str, ...]
+) -> None:
     if not installed(extra):
         pytest.skip(f"needs {extra}")
-    with alone_with_ray():
-        done = command("-m", *TWO, *MEDIAN, *launcher, cwd=tmp_path)
+    by = {"hydra-core": in_process, "jax": jax_command}.get(extra, command)
+    with alone_with_ray() if "ray" in extra else nullcontext():
+        done = by("-m", *TWO, *MEDIAN, *launcher, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 jobs, 1 of them pruned" in done.stdout
     [ranking] = tmp_path.glob("multirun/*/*/ranking.csv")
@@ -316,14 +321,14 @@ def test_every_launcher_stops_what_is_hopeless(tmp_path: Path, extra: str, launc
 def test_a_search_is_told_the_last_objective_of_a_pruned_job(tmp_path: Path) -> None:
     import optuna
 
-    done = in_process("-m", "sweep=random", "hydra.sweeper.n_trials=6", *TWO[1:], *MEDIAN, cwd=tmp_path)
+    done = in_process("-m", "sweep=random", "hydra.sweeper.n_trials=5", *TWO[1:], *MEDIAN, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     parent, jobs = sweep_in(tmp_path)
     pruned = {one.data.metrics["val_accuracy"] for one in jobs if "mnist_exp.pruned" in one.data.tags}
-    assert 0 < len(pruned) < 6
+    assert 0 < len(pruned) < 5
     study = optuna.load_study(study_name=parent.info.run_id, storage=f"sqlite:///{tmp_path}/optuna.db")
     assert pruned <= {trial.value for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])}
-    assert len(study.trials) == 6
+    assert len(study.trials) == 5
 
 
 def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any]], list[int], list[int]]:
@@ -350,19 +355,19 @@ def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any
         sizes.append(len(models))
         return fill(models)
 
-    vars(engine)["stacked"] = filled
-    trained = engine.train(jobs, load(jobs[0].config.dataset), lambda epoch, _: stop.get(epoch, ()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "stacked", filled)
+        trained = engine.train(jobs, load(jobs[0].config.dataset), lambda epoch, _: stop.get(epoch, ()))
     assert all(isinstance(one, Trained) for one in trained)
     whole = [one for one in trained if isinstance(one, Trained)]
     return [one.model.get_weights() for one in whole], [len(one.history["loss"]) for one in whole], sizes
 
 
 @pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
-def test_a_stack_of_which_half_is_stopped_goes_on_as_a_smaller_program() -> None:
+def test_a_stack_of_which_half_is_stopped_goes_on_as_a_smaller_program(on_jax: OnJax) -> None:
     stop = {1: [1, 4], 2: [0, 6]}
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        weights, epochs, sizes = process.submit(trained_in_a_stack, stop).result()
-        whole, _, _ = process.submit(trained_in_a_stack, {}).result()
+    weights, epochs, sizes = on_jax(trained_in_a_stack, stop)
+    whole, _, _ = on_jax(trained_in_a_stack, {})
     assert epochs == [2, 1, 4, 4, 1, 4, 2, 4]
     assert sizes == [8, 4]
     for place in (2, 3, 5, 7):

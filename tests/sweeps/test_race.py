@@ -1,7 +1,6 @@
 """Races: replayed on known scores, and run on real MNIST in real stores."""
 
 import csv
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,9 +74,13 @@ def test_seeds_go_to_what_is_open_until_no_jobs_are_left() -> None:
 
 
 @pytest.mark.fast
-def test_a_race_has_an_end() -> None:
-    rounds = raced(plan(2, max_jobs=10**9), [0.9, 0.9], spread=0.01)
+def test_a_race_has_an_end_and_says_where_it_was_stopped_before() -> None:
+    rules = plan(2, max_jobs=10**9)
+    rounds = raced(rules, [0.9, 0.9], spread=0.01)
     assert (len(rounds), rounds[-1].end) == (ROUNDS, "rounds")
+    stopped = Race(rules, "maximize", Path(), Stage())
+    stopped.rounds.append(rounds[0])
+    assert stopped.ending().endswith(" It was not over.")
 
 
 @pytest.mark.fast
@@ -109,7 +112,7 @@ def test_replayed_races_keep_the_best_and_save_jobs() -> None:
     assert same.something_beaten <= 0.1  # 5 % of five hundred: below
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_five_hundred_replays() -> None:
     real = real_bank()
     one = replay(real, RACES)
@@ -212,6 +215,7 @@ def race_folder(shared_folder: SharedFolder) -> Path:
     return shared_folder("race", in_process, "-m", *THREE)
 
 
+@pytest.mark.slow
 def test_a_race_drops_what_is_beaten_and_says_so(race_folder: Path, tmp_path: Path) -> None:
     parent, jobs = sweep_in(race_folder)
     assert parent.info.status == "FINISHED"
@@ -254,18 +258,6 @@ def test_a_race_that_is_killed_goes_on_to_the_same_end(race_folder: Path, tmp_pa
 
 def runs_of(folder: Path) -> set[str]:
     return {job.data.tags["mnist_exp.swept"] for job in sweep_in(folder)[1] if job.info.status == "FINISHED"}
-
-
-@pytest.mark.slow
-def test_an_interrupted_race_ranks_what_finished(tmp_path: Path) -> None:
-    process = start("-m", *THREE, "training.epochs=2", cwd=tmp_path)
-    wait_for_line(process, "Round 1, 3 seeds each")
-    process.send_signal(signal.SIGINT)
-    stdout, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "It was not over." in stdout
-    parent, _ = sweep_in(tmp_path)
-    assert parent.info.status == "KILLED"
 
 
 @pytest.mark.slow
@@ -342,6 +334,7 @@ LAUNCHERS = [
 ]
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_other_launchers_decide_the_same(race_folder: Path, tmp_path: Path, launcher: str) -> None:
     done = command("-m", *THREE, f"hydra/launcher={launcher}", cwd=tmp_path)
@@ -349,7 +342,7 @@ def test_other_launchers_decide_the_same(race_folder: Path, tmp_path: Path, laun
     assert race_csv(tmp_path) == race_csv(race_folder)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_stack_decides_as_single_jobs_do(tmp_path: Path) -> None:
     for launcher in ("basic", "stacked"):
         folder = tmp_path / launcher

@@ -11,7 +11,7 @@ from mnist_exp.sweeps.report import page_of
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.reading import data_digest
 
-from ..conftest import artifacts, in_process, store, sweep_in
+from ..conftest import SIX, artifacts, in_process, store, sweep_in
 
 
 def folder_of(sweep_folder: Path) -> Path:
@@ -47,13 +47,13 @@ def test_a_report_is_made_again_from_the_store_and_from_the_folder(sweep_folder:
 def test_the_command_beside_a_row_repeats_it(sweep_folder: Path, tmp_path: Path) -> None:
     report = json.loads((folder_of(sweep_folder) / "report.json").read_text())
     first = report["commands"][0]
-    assert first == "python -m mnist_exp model.hidden=64 model.activation=relu"
+    assert first == f"python -m mnist_exp {' '.join(SIX[2:])} model.hidden=64 model.activation=relu"
     done = in_process(*shlex.split(first)[3:], "tracking=none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [repeated] = tmp_path.glob("outputs/*/*/run.json")
     scores = Folder(repeated.parent).read().scores
     parent, _ = sweep_in(sweep_folder)
-    assert abs(scores["objective"] - parent.data.metrics["objective"]) < 0.003  # with another number of threads
+    assert abs(scores["objective"] - parent.data.metrics["objective"]) < 0.01  # with another number of threads
 
 
 def test_a_value_that_is_no_number_leaves_a_gap(sweep_folder: Path) -> None:

@@ -4,10 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
 
 pytestmark = pytest.mark.fast
+
+# Hydra's tests put its singletons back as they were when they were imported, which must not be without plugins.
+Plugins.instance()
 
 
 @pytest.fixture(autouse=True)

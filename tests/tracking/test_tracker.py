@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -23,8 +24,9 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import experiment_signature
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_config
+from mnist_exp.tracking.processes import process_tag
 
-from ..conftest import QUICK, Server, artifacts, in_process, runs_in, start, store, wait_for_line
+from ..conftest import QUICK, artifacts, in_process, runs_in, start, store, wait_for_line
 
 LONG = ("training.epochs=100000", "dataset.limit=2000", "training.batch_size=100")
 
@@ -80,6 +82,7 @@ def test_files_of_the_run(tracked_folder: Path, tmp_path: Path) -> None:
 def test_the_model_takes_raw_images(tracked_folder: Path, mnist: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     [recorded] = runs_in(tracked_folder)
     monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which it sets too
     mlflow.set_tracking_uri(f"sqlite:///{tracked_folder}/mlflow.db")
     model = mlflow.pyfunc.load_model(f"runs:/{recorded.info.run_id}/model")
     probabilities = model.predict(mnist.x_test)
@@ -167,7 +170,9 @@ def test_bad_data_fails_the_run(tmp_path: Path) -> None:
     assert failed.info.status == "FAILED"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.release)]
+)
 def test_an_interrupted_run_is_killed_and_keeps_its_curves(tmp_path: Path, number: int, code: int) -> None:
     process = start(*LONG, cwd=tmp_path)
     wait_for_line(process, "Epoch 20/")
@@ -181,34 +186,40 @@ def test_an_interrupted_run_is_killed_and_keeps_its_curves(tmp_path: Path, numbe
     assert len(history) >= 18
 
 
-def test_what_kill_9_leaves_running_is_closed_by_the_next_command(tmp_path: Path) -> None:
-    process = start(*LONG, cwd=tmp_path)
-    wait_for_line(process, "Epoch 2/")
-    other = start(*LONG, cwd=tmp_path)
-    wait_for_line(other, "Epoch 2/")
-    process.kill()
-    process.communicate()
-    assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["RUNNING", "RUNNING"]
-    assert in_process(*QUICK, cwd=tmp_path).returncode == 0
-    assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["KILLED", "RUNNING", "FINISHED"]
-    other.terminate()
-    other.communicate(timeout=60)
-    assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["KILLED", "KILLED", "FINISHED"]
+def test_what_has_lost_its_process_is_closed_by_the_next_command(tmp_path: Path) -> None:
+    run(*QUICK)
+    client = store(tmp_path)
+    [experiment_id] = [recorded.info.experiment_id for recorded in runs_in(tmp_path)]
+    for process in ("999999999 started 1", process_tag(os.getpid())):
+        client.create_run(experiment_id, tags={"mnist_exp.host": socket.gethostname(), "mnist_exp.process": process})
+    assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["FINISHED", "RUNNING", "RUNNING"]
+    run(*QUICK)
+    assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["FINISHED", "KILLED", "RUNNING", "FINISHED"]
+
+
+CHANGES_ITS_MIND = """
+import sqlite3
+import keras
+
+@keras.saving.register_keras_serializable()
+class Elsewhere(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        with sqlite3.connect("mlflow.db", timeout=30) as database:
+            database.execute("UPDATE runs SET artifact_uri = 'elsewhere'")
+
+    def get_config(self):
+        return {}
+"""
 
 
 def test_a_store_that_changes_its_mind_about_artifacts_is_not_followed(tmp_path: Path) -> None:
-    process = start(*LONG, cwd=tmp_path)
-    wait_for_line(process, "Epoch 2/")
-    with closing(sqlite3.connect(tmp_path / "mlflow.db", timeout=30)) as database:
-        database.execute("UPDATE runs SET artifact_uri = ?", [str(tmp_path / "elsewhere")])
-        database.commit()
-    process.terminate()
-    process.communicate(timeout=60)
+    (tmp_path / "mine.py").write_text(CHANGES_ITS_MIND)
+    done = in_process("code=mine.py", "training.callbacks={Elsewhere:{}}", *QUICK, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert not (tmp_path / "elsewhere").exists()
     assert list((tmp_path / "mlruns").rglob("config.yaml"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("query", "value"),
     [
@@ -220,8 +231,8 @@ def test_a_store_that_changes_its_mind_about_artifacts_is_not_followed(tmp_path:
         ("INSERT INTO tags SELECT 'mnist_exp.swept', ?, run_uuid FROM runs", "[" * 5000),
     ],
 )
-def test_what_a_store_says_wrongly_is_one_message(tmp_path: Path, query: str, value: str) -> None:
-    run(*QUICK)
+def test_what_a_store_says_wrongly_is_one_message(quick_folder: Path, tmp_path: Path, query: str, value: str) -> None:
+    shutil.copy(quick_folder / "mlflow.db", tmp_path)
     [recorded] = runs_in(tmp_path)
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
         database.execute(query, [value])
@@ -233,16 +244,19 @@ def test_what_a_store_says_wrongly_is_one_message(tmp_path: Path, query: str, va
         assert "\x1b[2J" not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
-def test_eight_processes_at_once_on_a_store_that_does_not_exist(tmp_path: Path) -> None:
-    processes = [start(*QUICK, f"seed={seed}", cwd=tmp_path) for seed in range(8)]
-    for process in processes:
-        _, stderr = process.communicate(timeout=300)
-        assert process.returncode == 0, stderr
-    recorded = runs_in(tmp_path)
-    assert [one.info.status for one in recorded] == ["FINISHED"] * 8
-    assert {one.data.params["seed"] for one in recorded} == {str(seed) for seed in range(8)}
-    assert len(list(tmp_path.glob("outputs/*/*/model.keras"))) == 8
+CONNECTS = """
+from mnist_exp.config.composition import compose
+from mnist_exp.tracking.store import connect
+print(connect(compose([]).config.tracking)[1])
+"""
+
+
+def test_four_processes_at_once_on_a_store_that_does_not_exist(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1])}
+    program = [sys.executable, "-c", CONNECTS]
+    started = [subprocess.Popen(program, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [process.communicate(timeout=300)[0] for process in started] == ["1\n"] * 4
+    assert len(store(tmp_path).search_experiments()) == 2  # and MLflow's own
 
 
 def test_the_environment_names_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -254,8 +268,8 @@ def test_the_environment_names_the_store(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_run_on_a_server(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
-    uri, _ = server
+def test_a_run_on_a_server(used_server: str, capfd: pytest.CaptureFixture[str]) -> None:
+    uri = used_server
     result = run("tracking=server", f"tracking.uri={uri}", *QUICK)
     assert result.run_id is not None
     client = MlflowClient(uri)
@@ -300,7 +314,7 @@ def test_a_deleted_experiment_is_named() -> None:
 def test_telemetry_is_off(tmp_path: Path) -> None:
     code = (
         "import os\n"
-        f"from mnist_exp import run; run(*{QUICK})\n"
+        "from mnist_exp.tracking.mlflow_api import import_mlflow; import_mlflow()\n"
         "from mlflow.telemetry import get_telemetry_client\n"
         "assert get_telemetry_client() is None\n"
     )
