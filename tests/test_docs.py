@@ -102,7 +102,7 @@ def in_sentences() -> list[str]:
 
 def shortened(text: str) -> str:
     """Return a command that trains with few images and one epoch, where it does not say otherwise."""
-    if not text.startswith("python -m mnist_exp ") and text != "python -m mnist_exp":
+    if not re.match(r"python -m mnist_exp(?! .*--)( |$)", text):
         return text
     if "dataset" not in text:  # of which presets hold 5,000 out, and sweeps 10,000
         text += " dataset.limit=" + ("12000" if "sweep=" in text or "experiment=" in text else "2000")
