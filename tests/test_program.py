@@ -34,12 +34,12 @@ def program(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_calls_from_threads_wait_for_each_other_and_give_what_they_give_alone() -> None:
-    with ThreadPoolExecutor(3) as pool:
-        results = list(pool.map(lambda seed: run(*QUIET, f"seed={seed}"), (0, 1, 0)))
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda seed: run(*QUIET, f"seed={seed}"), (0, 1)))
     assert all(isinstance(result, Result) for result in results)
-    assert results[0].history == results[2].history == run(*QUIET, "seed=0").history
+    assert results[0].history == run(*QUIET, "seed=0").history
     assert results[1].history != results[0].history
-    assert len({result.output for result in results}) == 3
+    assert len({result.output for result in results}) == 2
 
 
 @pytest.mark.slow

@@ -237,6 +237,7 @@ def test_an_interrupted_sweep_ranks_what_finished(tmp_path: Path) -> None:
     assert (last_sweep(tmp_path) / "ranking.csv").is_file()
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume(tmp_path: Path) -> None:
     sweep = ("-m", *FAST, "model.hidden=8,16", "seed=0,1")
     process = start(*sweep, cwd=tmp_path)

@@ -251,6 +251,7 @@ print(connect(compose([]).config.tracking)[1])
 """
 
 
+@pytest.mark.slow
 def test_four_processes_at_once_on_a_store_that_does_not_exist(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1])}
     program = [sys.executable, "-c", CONNECTS]
