@@ -2,10 +2,10 @@
 
 In a block of `console`, a line that starts with `$ ` is a command, and what follows is its output: `...` stands for
 anything, a number with two decimals or more may be off by 0.02, and durations, among them numbers with one decimal, may
-be any. A command that fails must be shown with its message. A block of `bash` or `python` runs and succeeds; one of
-`yaml` or `python` with the name of a file beside it is written to that file. A page is read from top to bottom in one
-folder that has `docs/` in it, like a checkout. RUN_ID is the last run that the page has printed, SWEEP_ID the last
-sweep.
+be any. A command that fails must be shown with its message; one that shows nothing trains on few images. A block of
+`bash` or `python` runs and succeeds; one of `yaml` or `python` with the name of a file beside it is written to that
+file. A page is read from top to bottom in one folder that has `docs/` in it, like a checkout. RUN_ID is the last run
+that the page has printed, SWEEP_ID the last sweep.
 """
 
 import os
