@@ -149,6 +149,7 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     assert in_process(file, "seven.png", cwd=tmp_path, module="mnist_exp.predict").returncode == 0
 
 
+@pytest.mark.slow
 def test_the_champion_is_the_best_of_those_measured_alike(capsys: pytest.CaptureFixture[str]) -> None:
     def registered(*overrides: str) -> str:
         run("tracking.register=digits", *QUICK, *overrides)

@@ -26,6 +26,7 @@ def ask(address: str, images: Any) -> Any:
         return json.load(answer)["predictions"]
 
 
+@pytest.mark.slow
 def test_a_served_model_answers_requests_with_raw_images(tracked_folder: Path, mnist: Data) -> None:
     [recorded] = runs_in(tracked_folder)
     with socket.socket() as free:

@@ -13,6 +13,7 @@ from mnist_exp import run
 from mnist_exp.config.composition import compose
 from mnist_exp.config.redaction import SecretsFilter, without_secrets
 from mnist_exp.errors import InputError
+from mnist_exp.tracking.run_log import log_file, package_logs
 
 from ..conftest import QUICK, Server, in_process, installed, start, wait_for_line
 
@@ -75,6 +76,13 @@ def test_a_logged_error_has_none(caplog: pytest.LogCaptureFixture) -> None:
     assert "hunter2" not in caplog.text
     assert "to http://host/a" in caplog.text
     assert "OSError: http://host does not answer" in caplog.text
+
+
+@pytest.mark.fast
+def test_the_log_of_a_run_has_none(tmp_path: Path) -> None:
+    with package_logs(), log_file(tmp_path):
+        logging.getLogger("mnist_exp.somewhere").warning("%s does not answer", "http://me:hunter2@host")
+    assert (tmp_path / "run.log").read_text().endswith(" WARNING http://host does not answer\n")
 
 
 @pytest.mark.parametrize("override", ["tracking.uri=[{}]", "tracking.urii={}", "tracking.note=[{}", "model.hidden={}"])

@@ -7,6 +7,7 @@ import pytest
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
+from hydra.test_utils.test_utils import TSweepRunner
 
 pytestmark = pytest.mark.fast
 
@@ -31,3 +32,19 @@ class TestStackedLauncher(LauncherTestSuite):
 @pytest.mark.parametrize(("task_launcher_cfg", "extra_flags"), [({}, ["-m", "hydra/launcher=stacked"])])
 class TestStackedLauncherIntegration(IntegrationTestSuite):
     """Hydra's own tests."""
+
+
+def test_each_job_has_the_objective_that_it_reached_in_the_stack(hydra_sweep_runner: TSweepRunner) -> None:
+    sweep: Any = hydra_sweep_runner(
+        calling_file=None,
+        calling_module="hydra.test_utils.a_module",
+        task_function=None,
+        config_path="configs",
+        config_name="compose.yaml",
+        overrides=["hydra/launcher=stacked", "+x=1,2,3"],
+    )
+    sweep.compose = lambda composed: composed.x
+    sweep.run_jobs = lambda jobs: [10 * x for x in jobs]
+    with sweep:
+        [returned] = sweep.returns
+    assert [job.return_value for job in returned] == [10, 20, 30]

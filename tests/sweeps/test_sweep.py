@@ -222,6 +222,7 @@ def test_presets_hold_out_images_to_rank_by() -> None:
         assert validation >= 5000
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_ranks_what_finished(tmp_path: Path) -> None:
     process = start("-m", *FAST[:2], "training.batch_size=100", "training.epochs=2,100000", cwd=tmp_path)
     wait_for_line(process, "1 of 2 done")
