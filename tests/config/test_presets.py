@@ -233,9 +233,9 @@ def test_a_hostile_preset_is_refused_when_its_folder_is_read(tmp_path: Path, tri
     ],
 )
 @pytest.mark.parametrize(
-    "tries", [pytest.param(name, marks=pytest.mark.release if name != "callback" else ()) for name in HOSTILE]
+    "tries",
+    [pytest.param(name, marks=getattr(pytest.mark, "fast" if name == "callback" else "release")) for name in HOSTILE],
 )
-@pytest.mark.fast
 def test_every_command_reads_the_folder_before_hydra_does(
     tmp_path: Path, module: str, arguments: tuple[str, ...], tries: str
 ) -> None:
