@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,7 @@ def test_the_baseline_preset_is_the_default_spelt_out() -> None:
     assert preset.training.loss == "CategoricalCrossentropy"
     assert (preset.model, preset.optimizer, preset.dataset) == (default.model, default.optimizer, default.dataset)
     assert preset.preprocessing == default.preprocessing
+    assert preset.training == replace(default.training, loss=preset.training.loss)
     assert (preset.training.epochs, preset.training.batch_size) == (10, 1000)
 
 
