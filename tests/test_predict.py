@@ -29,7 +29,7 @@ def kept_model(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("overrides", "least"),
     [
-        pytest.param(("experiment=convnet", "training.epochs=2", "dataset.limit=15000"), 0.94, marks=pytest.mark.slow),
+        pytest.param(("experiment=convnet", "training.epochs=2", "dataset.limit=20000"), 0.93, marks=pytest.mark.slow),
         # The whole ways, of which docs/repeating.md has the scores.
         pytest.param(("experiment=convnet",), 0.99, marks=pytest.mark.release),
         pytest.param(("experiment=resnet",), 0.99, marks=pytest.mark.release),
