@@ -281,7 +281,7 @@ def store(folder: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{folder.absolute()}/mlflow.db")
 
 
-def wait_until_an_epoch_is_recorded(folder: Path, seconds: float = 120.0) -> None:
+def wait_until_an_epoch_is_recorded(folder: Path, seconds: float = 300.0) -> None:
     """Until a run that is not over has a metric."""
     client, deadline = store(folder), time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -100,7 +100,7 @@ def test_a_server_that_goes_away_does_not_take_the_training_with_it(tmp_path: Pa
     training = start(*QUICK, "training.epochs=60", cwd=tmp_path, **environment)
     wait_for_line(training, "Epoch 3/")
     os.killpg(process.pid, signal.SIGKILL)
-    stdout, stderr = training.communicate(timeout=200)
+    stdout, stderr = training.communicate(timeout=300)
     assert training.returncode == 1
     assert "Epoch 60/60" in stdout
     assert f"tracking.uri={uri}: " in stderr
@@ -141,7 +141,7 @@ def test_an_outage_while_a_sweep_trains(tmp_path: Path, server: Server, launcher
     training = start(*sweep, cwd=tmp_path, **environment)
     wait_for_line(training, "1 of 2 done")
     os.killpg(process.pid, signal.SIGKILL)
-    stdout, stderr = training.communicate(timeout=200)
+    stdout, stderr = training.communicate(timeout=300)
     assert training.returncode == 1
     assert_no_secret(tmp_path, stdout, stderr)
 

@@ -81,7 +81,7 @@ def test_a_store_whose_making_is_interrupted_works_afterwards(
         process = start(*QUICK, cwd=folder)
         wait_for_size(folder / NEW, 20_000 + index * (WHOLE - 20_000) // tries, process)
         process.send_signal(number)
-        process.communicate(timeout=100)
+        process.communicate(timeout=300)
         if (folder / "mlflow.db").exists():
             assert len(tables(folder / "mlflow.db")) > 50
         else:
@@ -227,7 +227,7 @@ def test_an_upgrade_that_is_killed_leaves_the_store_as_it_was(older: Path, tmp_p
         process = start(*QUICK, cwd=folder)
         wait_for_size(folder / NEW, 200_000 + index * (WHOLE - 200_000) // tries, process)
         process.kill()
-        process.communicate(timeout=100)
+        process.communicate(timeout=300)
         if not list(folder.glob("mlflow.db.*")):
             assert (folder / "mlflow.db").read_bytes() == before
             killed += 1

@@ -455,7 +455,7 @@ def test_an_interrupted_stack_is_killed_whole(tmp_path: Path) -> None:
     process = start(*STACKED, "seed=0,1", "training.epochs=100000", "dataset.limit=2000", cwd=tmp_path)
     wait_for_line(process, "2 jobs as one program: epoch")
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 143
     parent, jobs = sweep_in(tmp_path)
     assert [one.info.status for one in (parent, *jobs)] == ["KILLED"] * 3

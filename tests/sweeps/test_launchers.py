@@ -128,7 +128,7 @@ def test_an_interrupted_joblib_sweep_leaves_nothing_running(tmp_path: Path, numb
     process = start("-m", *FAST[:2], lengths, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
     wait_for_line(process, "1 of 3 done")
     process.send_signal(number)
-    process.communicate(timeout=100)
+    process.communicate(timeout=300)
     assert process.returncode == code
     parent, jobs = sweep_in(tmp_path)
     assert parent.info.status == "KILLED"
@@ -143,7 +143,7 @@ def test_jobs_that_no_signal_reaches_end_with_their_sweep(tmp_path: Path) -> Non
     wait_for_line(process, "2 jobs")
     wait_until_an_epoch_is_recorded(tmp_path)
     process.terminate()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 143
     parent, jobs = sweep_in(tmp_path)
     assert [one.info.status for one in [parent, *jobs]] == ["KILLED"] * (1 + len(jobs))
@@ -189,7 +189,7 @@ def test_a_search_that_was_stopped_goes_on_to_its_total(tmp_path: Path) -> None:
     process = start(*search, cwd=tmp_path)
     wait_for_line(process, "3 of 7 done")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     parent, jobs = sweep_in(tmp_path)
     before = [job.info.status for job in jobs].count("FINISHED")

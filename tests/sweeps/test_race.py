@@ -241,7 +241,7 @@ def test_a_race_that_is_killed_goes_on_to_the_same_end(race_folder: Path, tmp_pa
     process = start("-m", *THREE, cwd=tmp_path)
     wait_for_line(process, "5 of 9 done")
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     done = in_process("-m", *THREE, "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert race_csv(tmp_path) == race_csv(race_folder)

@@ -177,7 +177,7 @@ def test_an_interrupted_run_is_killed_and_keeps_its_curves(tmp_path: Path, numbe
     process = start(*LONG, cwd=tmp_path)
     wait_for_line(process, "Epoch 20/")
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == code
     assert "Traceback" not in stderr
     [killed] = runs_in(tmp_path)
