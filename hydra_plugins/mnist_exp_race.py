@@ -5,6 +5,7 @@ What a race does is in `mnist_exp/sweeps/race.py`.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,10 @@ class RaceSweeper(BasicSweeper):
         super().__init__(None)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take the race from the task function, which goes to the processes of jobs, and make the launcher."""
-        self.race = vars(task_function).pop("race")
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        """Keep the race, which stays in this process, and make the launcher, which sends the task to others."""
+        task: Any = task_function
+        self.race = task.race
+        super().setup(hydra_context=hydra_context, task_function=replace(task, race=None), config=config)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:  # noqa: ARG002
         """Run the race, which knows what was typed; return what its jobs did, a list a round."""

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import sys
 from contextlib import AbstractContextManager
 
 from mnist_exp import interrupts
@@ -21,20 +22,17 @@ def main() -> None:
     atexit.register(gc.freeze)
     interrupts.install()
     with exit_on_errors():
-        command_line(_run, _sweep, _best_rows)
+        command_line(sys.argv[1:], _run, _sweep, _best_rows)
 
 
 def _run(experiment: Experiment) -> None:
-    if experiment.config.resume:
-        from mnist_exp.sweeps.jobs import find_finished
-        from mnist_exp.tracking.tracker import stored
+    from mnist_exp.runner import find_finished, run_experiment
+    from mnist_exp.tracking.tracker import stored
 
-        if (job := find_finished(experiment.config)) is not None:
-            registers = " and registers it" if stored(experiment.config.tracking).register else ""
-            print(printable(f"Run {job.run_id} has finished this before; resume=false runs it again{registers}"))
-            return
-    from mnist_exp.runner import run_experiment  # brings TensorFlow, so only once the configuration is known to be good
-
+    if experiment.config.resume and (job := find_finished(experiment.config)) is not None:
+        registers = " and registers it" if stored(experiment.config.tracking).register else ""
+        print(printable(f"Run {job.run_id} has finished this before; resume=false runs it again{registers}"))
+        return
     run_experiment(experiment)
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from mnist_exp.config import code_file
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import Experiment, Result
+from mnist_exp.experiment import Experiment, Result, experiment_signature
 from mnist_exp.learning import datasets
 from mnist_exp.learning.engine import OnEpoch, Trained, choose_backend, choose_engine
 from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.model_metadata import write_metadata
 from mnist_exp.tracking.record import Run
 from mnist_exp.tracking.run_log import log_file, package_logs
@@ -92,6 +93,24 @@ def run_together(
                 if prints and isinstance(one, Trained):
                     _print_summary(one, config, run)
     return outcomes
+
+
+def find_finished(config: Config) -> Job | None:
+    """Return the newest run that has finished the same experiment, if any.
+
+    Raises:
+        InputError: if the store cannot be reached.
+    """
+    return tracker_of(config.tracking).finished(signature) if (signature := signature_of(config)) else None
+
+
+def signature_of(config: Config) -> str:
+    """Return the experiment's signature; empty where its data cannot be read, which the run will record."""
+    choose_backend(config.backend)  # which the user's own code may need to make its data
+    try:
+        return experiment_signature(config, datasets.load(config.dataset).digest)
+    except Exception:
+        return ""
 
 
 def _open(experiment: Experiment, end: ExitStack, together: int) -> Run:

@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from mnist_exp import run
 from mnist_exp.compare import compare
 from mnist_exp.config.composition import compose, compose_values
+from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.schema import Config
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
@@ -171,5 +172,5 @@ def test_a_race_gets_an_id_as_it_was_typed_though_it_is_a_number_too(typed: str)
 
     overrides = ["sweep=race", f"hydra.sweeper.of={typed}"]
     with pytest.raises(InputError) as caught:
-        sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, None, best_rows)
+        sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, None, best_rows, JobLoader.of_conf())
     assert str(caught.value) == typed.strip("'")

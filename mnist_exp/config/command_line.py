@@ -1,14 +1,11 @@
 """What is typed after `python -m mnist_exp`: one run, a sweep, or a question to Hydra. Imports nothing heavy."""
 
 import io
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -21,9 +18,8 @@ from mnist_exp.config.composition import (
     run_of,
     user_choices,
 )
-from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, hydra_of_the_program_aside, read_arguments, run_composed
+from mnist_exp.config.hydra_api import JobLoader, answer, launch_jobs, read_arguments, run_composed
 from mnist_exp.config.hydra_errors import as_input_errors
-from mnist_exp.config.presets import CONF
 from mnist_exp.config.race import FindBestRows
 from mnist_exp.config.redaction import without_secrets
 from mnist_exp.config.sweep import sweep_of
@@ -34,12 +30,40 @@ RunJobs = Callable[[Sequence[Composed]], Sequence[object]]
 
 
 @dataclass(frozen=True)
+class Task:
+    """What Hydra calls with each job of a sweep, and what the plugins in hydra_plugins/ take from it.
+
+    A launcher may send it to other processes and machines.
+
+    Attributes:
+        run_jobs: called with one job or, by the stacked launcher, with all; returns their objectives, None for a job
+            that failed.
+        code: the user's own file, whose text goes along, since other processes may not find the file.
+        race: for the sweeper of a race, which calls its `run`; None for other sweeps.
+    """
+
+    run_jobs: RunJobs
+    code: CodeFile | None
+    race: object
+
+    def compose(self, composed: DictConfig) -> Composed:
+        """Return a job that Hydra has composed, in the block in which Hydra runs it."""
+        settings = HydraConfig.get()
+        return Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir), self.code)
+
+    def __call__(self, composed: DictConfig) -> object:
+        """Run a job; return its objective."""
+        return self.run_jobs([self.compose(composed)])[0]
+
+
+@dataclass(frozen=True)
 class StartedSweep:
     """How Hydra runs the jobs of a sweep.
 
-    `run_jobs`: called with each job, or with all that a launcher has, also in other processes and on other machines,
-    so that it can be pickled; it returns the objectives, None for a job that failed. `overrides`: for Hydra, beside
-    those that were typed. `race`: for the sweeper of a race, which calls its `run`; None for other sweeps.
+    Attributes:
+        run_jobs: as `Task` has it.
+        overrides: for Hydra, beside those that were typed.
+        race: as `Task` has it.
     """
 
     run_jobs: RunJobs
@@ -51,24 +75,27 @@ StartSweep = Callable[[Sweep], AbstractContextManager[StartedSweep]]
 
 
 def command_line(
+    typed: Sequence[str],
     run: Callable[[Experiment], object],
     sweep: StartSweep,
     find_best_rows: FindBestRows,
 ) -> None:
-    """Let Hydra read `sys.argv`, and call `run` for one run, or `sweep` and what it starts for the jobs of several.
-
-    A race asks `find_best_rows` for those of an earlier sweep.
+    """Call `run` for one run, or `sweep` and what it starts for the jobs of several; or let Hydra answer a question.
 
     `--help`, `--cfg`, `--info` and shell completion are Hydra's; `--version` prints this project's. Presets of a folder
     and the configuration are checked before Hydra makes an output folder; of a sweep, each value that is swept.
 
+    Args:
+        typed: what follows `python -m mnist_exp`.
+        run: gets the checked experiment.
+        sweep: opens the checked sweep.
+        find_best_rows: finds the rows of an earlier sweep, for a race between them.
+
     Raises:
         InputError: as `compose` does, or that `run` raises.
     """
-    # Hydra's parser takes flags only before overrides; people append -m to what they typed before.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in {"-m", "--multirun"})
-    config_dir = _take_config_dir(sys.argv)
-    arguments, unknown = read_arguments()
+    config_dir, rest = _without_config_dir(typed)
+    arguments, unknown = read_arguments(rest)
     if unknown:
         raise InputError(
             f"{unknown[0]}: no such flag; a value is set by KEY=VALUE, such as training.epochs=3; see --help"
@@ -82,16 +109,16 @@ def command_line(
         raise InputError("--resolve: shows a configuration without interpolations; type --cfg job --resolve")
     if arguments.multirun and (arguments.cfg or arguments.info):
         raise InputError("--cfg and --info: show the configuration of one run; leave -m out")
-    shows = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
-    with user_choices(config_dir, arguments.overrides) as code, as_input_errors(arguments.overrides):
-        if shows:
-            with _shown_without_secrets():
-                _hydra_main(lambda _: [None], code)
-        elif arguments.multirun:
-            _run_sweep(arguments.overrides, code, sweep, find_best_rows)
-        else:
-            composed = compose_values(arguments.overrides, RunMode.RUN)
-            experiment = run_of(composed, arguments.overrides, code)
+    overrides = arguments.overrides
+    if arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info:
+        with user_choices(config_dir, overrides), as_input_errors(overrides), _shown_without_secrets():
+            answer(arguments)
+    elif arguments.multirun:
+        run_sweep(overrides, config_dir, sweep, find_best_rows)
+    else:
+        with user_choices(config_dir, overrides) as code, as_input_errors(overrides):
+            composed = compose_values(overrides, RunMode.RUN)
+            experiment = run_of(composed, overrides, code)
             run_composed(composed, lambda: run(experiment))
 
 
@@ -105,63 +132,25 @@ def run_sweep(
     Raises:
         InputError: as `command_line` does.
     """
-    typed, sys.argv = sys.argv, ["mnist_exp", "-m", *overrides]
-    try:
-        with hydra_of_the_program_aside(), user_choices(config_dir, overrides) as code, as_input_errors(overrides):
-            _run_sweep(overrides, code, sweep, find_best_rows)
-    finally:
-        sys.argv = typed
+    with user_choices(config_dir, overrides) as code, as_input_errors(overrides):
+        loader = JobLoader.of_conf()
+        composed = compose_values(overrides, RunMode.MULTIRUN)
+        with sweep(sweep_of(composed, overrides, code, find_best_rows, loader)) as started:
+            task = Task(started.run_jobs, code, started.race)
+            launch_jobs([*overrides, *started.overrides], loader, task)
 
 
-def _run_sweep(
-    overrides: Sequence[str], code: CodeFile | None, sweep: StartSweep, find_best_rows: FindBestRows
-) -> None:
-    """Run the sweep that `sys.argv` holds for Hydra."""
-    composed = compose_values(overrides, RunMode.MULTIRUN)
-    with sweep(sweep_of(composed, overrides, code, find_best_rows)) as started:
-        sys.argv += started.overrides
-        _hydra_main(started.run_jobs, code, started.race)
-
-
-def _take_config_dir(arguments: list[str]) -> str | None:
-    """Take `--config-dir DIR` out of the arguments, so that Hydra does not search that folder."""
+def _without_config_dir(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return DIR of `--config-dir DIR`, which Hydra would search for settings that can run code, and all else."""
     for index, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag in ("--config-dir", "-cd"):
-            found = [value] if equals else arguments[index + 1 : index + 2]
-            del arguments[index : index + (1 if equals else 2)]
+            end = index + (1 if equals else 2)
+            found = [value] if equals else arguments[index + 1 : end]
             if not found:
                 raise InputError("--config-dir: needs a folder with presets; type --config-dir DIR")
-            return found[0]
-    return None
-
-
-def _hydra_main(run_jobs: RunJobs, code: CodeFile | None, race: object = None) -> None:
-    """Let Hydra run what was typed, and call `run_jobs` with each job, or as the launcher does; in rounds of `race`.
-
-    The text of the user's own code goes along with the jobs, to processes that may not find its file.
-    """
-    failures: list[InputError] = []
-
-    def compose_job(composed: DictConfig) -> Composed:
-        settings = HydraConfig.get()
-        return Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir), code)
-
-    def task(composed: DictConfig) -> object:
-        try:
-            return run_jobs([compose_job(composed)])[0]
-        except InputError as error:  # of which Hydra would show a traceback
-            failures.append(error)
-            return None
-
-    # For the launcher that has all jobs at once, and the sweeper that has rounds of them, in hydra_plugins/.
-    vars(task).update(compose=compose_job, run_jobs=run_jobs, race=race)
-    # Hydra raises its errors, where it would print them and exit; the processes of launchers import nothing from the
-    # current folder.
-    os.environ |= {"HYDRA_FULL_ERROR": "1", "PYTHONSAFEPATH": "1"}
-    hydra.main(config_path=str(CONF), config_name="config", **HYDRA_DEFAULTS)(task)()
-    if failures:
-        raise failures[0]
+            return found[0], [*arguments[:index], *arguments[end:]]
+    return None, list(arguments)
 
 
 @contextmanager

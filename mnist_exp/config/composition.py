@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.code_file import CodeFile, read_code
-from mnist_exp.config.hydra_api import compose_conf
+from mnist_exp.config.hydra_api import JobLoader, compose_conf
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.keras_source import REQUIRED
 from mnist_exp.config.overrides import Override, is_search_path, leaves, of_the_experiment
@@ -231,10 +231,35 @@ def check_output(composed: DictConfig, key: str) -> None:
 
 def compose_values(overrides: Sequence[str], mode: RunMode) -> DictConfig:
     """Return the configuration with Hydra's own under `hydra`; in MULTIRUN mode without what is swept."""
+    with _named_groups(overrides):
+        return compose_conf(overrides, mode)
+
+
+def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Config:
+    """Return the checked configuration of a job of a sweep.
+
+    Args:
+        loader: makes it from the sweep's, which Hydra composed in MULTIRUN mode.
+        sweep: that one.
+        overrides: all of the job, those of `hydra` aside.
+        code: the file of the user's own that the sweep names.
+
+    Raises:
+        InputError: as `check_composed` does.
+    """
+    with _named_groups(overrides):
+        return check_composed(loader.load_sweep_config(sweep, list(overrides)), code)
+
+
+@contextmanager
+def _named_groups(overrides: Sequence[str]) -> Iterator[None]:
+    """Raise what Hydra raises in the block as InputError, also for a group that gets no name, such as model=5."""
     with as_input_errors(overrides):
         try:
-            return compose_conf(overrides, mode)
-        except ValueError as error:  # a group that is given no name of a choice, such as model=5
+            yield
+        except InputError:
+            raise
+        except ValueError as error:
             parsed = OverridesParser.create().parse_overrides(list(overrides))
             typed = [one.input_line or "" for one in parsed if not isinstance(one.value(), str | list)]
             typed = [text for text in typed if (CONF / Override.of(text).key).is_dir()] or list(overrides)

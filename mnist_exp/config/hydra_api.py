@@ -5,42 +5,144 @@ The launcher and the sweepers in `hydra_plugins/`, which Hydra imports from ther
 Hydra's `compose` leaves out what is Hydra's own in a configuration, such as the output folder, and knows no MULTIRUN.
 """
 
+import os
+import re
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence, Set
 from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, Self
 
 import hydra
+from hydra import version
+from hydra._internal import config_loader_impl
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import _run_hydra, get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import configure_log, run_job
-from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import __version__
 from mnist_exp.config.presets import CONF
 
 # Hydra 1.3 warns where this is missing, 1.4 where it is given.
-HYDRA_DEFAULTS = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+_DEFAULTS = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 if not hasattr(Hydra, "compose_config"):
     raise ImportError(f"Hydra {hydra.__version__} has no compose_config; mnist_exp was written against 1.3 and 1.4")
 
 
-def read_arguments() -> tuple[Namespace, list[str]]:
+def read_arguments(typed: Sequence[str]) -> tuple[Namespace, list[str]]:
     """Return what was typed as Hydra reads it, and what it does not know; `--version` prints ours and exits."""
+    # Hydra's parser takes flags only before overrides; people append -m to what they typed before.
+    typed = sorted(typed, key=lambda argument: argument not in {"-m", "--multirun"})
     # With "resolve", our --version takes the place of Hydra's.
     parser = ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
     parser.add_argument("--version", action="version", version=f"mnist_exp {__version__}")
-    return parser.parse_known_args()
+    return parser.parse_known_args(typed)
+
+
+def answer(arguments: Namespace) -> None:
+    """Print what `--help`, `--cfg`, `--info` or shell completion ask for, as `@hydra.main` does."""
+    _raise_errors()
+    with hydra_of_the_program_aside():
+        if _DEFAULTS:
+            version.setbase(_DEFAULTS["version_base"])
+        _run_hydra(arguments, get_args_parser(), lambda _: None, str(CONF), "config")
 
 
 def compose_conf(overrides: Sequence[str], mode: RunMode) -> DictConfig:
     """Return conf/ with overrides, and Hydra's own configuration under `hydra`; as MULTIRUN without what is swept."""
     with _hydra_of_conf() as loaded:
         return loaded.compose_config("config", list(overrides), mode, with_log_configuration=False)
+
+
+class JobLoader(ConfigLoaderImpl):
+    """Hydra's loader, which copies the configuration of a job where Hydra would compose it anew.
+
+    Jobs that differ in plain values only, numbers, texts and lists, are copies of the one that was composed first, in
+    a twentieth of the time. The loader goes with a job to the process that a launcher starts for it.
+    """
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        # By all overrides but those of plain values: the keys of these, and the job.
+        self._composed: dict[tuple[str, ...], tuple[Set[str], DictConfig]] = {}
+
+    @classmethod
+    def of_conf(cls) -> Self:
+        """Return a loader of conf/, and of the presets that are offered by now."""
+        with _hydra_of_conf() as loaded:
+            return cls(loaded.config_loader.get_search_path())
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """Return the configuration of a job, with its interpolations unresolved.
+
+        Args:
+            master_config: the sweep's, in MULTIRUN mode.
+            sweep_overrides: the job's, without those of `hydra`, which it has from the sweep.
+        """
+        hydra_lines: Any = OmegaConf.to_container(master_config.hydra.overrides.hydra)
+        parsed = OverridesParser.create().parse_overrides([*hydra_lines, *sweep_overrides])
+        plain = _plain_values(parsed, master_config.hydra.runtime.choices)
+        others = tuple(one.input_line or "" for one in parsed if one not in plain)
+        values = {one.key_or_group for one in plain}
+        replaced, composed = self._composed.get(others, ({""}, None))
+        if composed is None or not replaced <= values:
+            composed = super().load_sweep_config(master_config, sweep_overrides)
+            self._composed[others] = values, composed
+        job = deepcopy(composed)
+        self._apply_overrides_to_config(plain, job)
+        job.hydra.overrides.hydra, job.hydra.overrides.task = hydra_lines, list(sweep_overrides)
+        job.hydra.runtime.cwd = os.getcwd()  # noqa: PTH109, as Hydra has it
+        if (dirname := getattr(config_loader_impl, "get_overrides_dirname", None)) is not None:  # 1.4 has a resolver
+            job.hydra.job.override_dirname = dirname(
+                parsed[len(hydra_lines) :], **job.hydra.job.config.override_dirname
+            )
+        OmegaConf.copy_cache(from_config=master_config, to_config=job)
+        return job
+
+
+def _plain_values(overrides: Sequence[Override], choices: Container[str]) -> list[Override]:
+    """Return the overrides that set a number, a text or a list which nothing else in them touches."""
+    keys = [one.key_or_group for one in overrides]
+    # Groups are chosen before any value is set.
+    paths = [["/"] if key in choices else re.split(r"[.\[\]]+", key) for key in keys]
+    return [
+        one
+        for one, path in zip(overrides, paths, strict=True)
+        if path != ["/"]
+        and one.type == OverrideType.CHANGE
+        and one.package is None
+        and re.fullmatch(r"[\w.]+", one.key_or_group)
+        and isinstance(one.value(), str | int | float | list | None)
+        and sum(other[: len(path)] == path[: len(other)] for other in paths) == 1
+    ]
+
+
+def launch_jobs(overrides: Sequence[str], loader: JobLoader, task: TaskFunction) -> None:
+    """Call `task` for each job of a sweep, as `@hydra.main` does with -m: through its sweeper and its launcher.
+
+    Args:
+        overrides: of the sweep, those of `hydra` among them.
+        loader: makes the configuration of each job.
+        task: what a launcher calls, in whatever process.
+    """
+    _raise_errors()
+    with _hydra_of_conf() as loaded:
+        loaded.config_loader = loader
+        loaded.multirun("config", task, [*overrides, "hydra.mode=MULTIRUN"])
+
+
+def _raise_errors() -> None:
+    """Let Hydra raise errors, where it would print them and exit, and let no process import from its folder."""
+    os.environ |= {"HYDRA_FULL_ERROR": "1", "PYTHONSAFEPATH": "1"}
 
 
 def run_composed(composed: DictConfig, task: Callable[[], object]) -> None:
@@ -81,7 +183,7 @@ def parser_of_conf() -> OverridesParser:
 
 @contextmanager
 def _hydra_of_conf() -> Iterator[Hydra]:
-    with hydra_of_the_program_aside(), hydra.initialize_config_dir(str(CONF), **HYDRA_DEFAULTS):
+    with hydra_of_the_program_aside(), hydra.initialize_config_dir(str(CONF), **_DEFAULTS):
         loaded = GlobalHydra.instance().hydra
         assert loaded is not None
         yield loaded

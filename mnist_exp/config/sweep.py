@@ -7,12 +7,11 @@ from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep
 from hydra.core.override_parser.types import Override as ParsedOverride
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.code_file import CodeFile
-from mnist_exp.config.composition import check_composed, check_output, compose_values
-from mnist_exp.config.hydra_api import parser_of_conf
+from mnist_exp.config.composition import check_job, check_output
+from mnist_exp.config.hydra_api import JobLoader, parser_of_conf
 from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
 from mnist_exp.config.race import FindBestRows, plan_race
 from mnist_exp.config.redaction import shown_address
@@ -22,7 +21,11 @@ from mnist_exp.experiment import Sweep
 
 
 def sweep_of(
-    composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, find_best_rows: FindBestRows
+    composed: DictConfig,
+    overrides: Sequence[str],
+    code: CodeFile | None,
+    find_best_rows: FindBestRows,
+    loader: JobLoader,
 ) -> Sweep:
     """Return what a sweep consists of, each of its values checked once, with the first of all others.
 
@@ -31,6 +34,7 @@ def sweep_of(
         overrides: as typed.
         code: the file of the user's own that they name.
         find_best_rows: reads the store, for a race between the best rows of an earlier sweep.
+        loader: makes the configurations of the jobs.
 
     Raises:
         InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
@@ -61,9 +65,10 @@ def sweep_of(
     race = plan_race(sweeper, varied, fixed, code, find_best_rows) if kind == "race" else None
     first = {override: samples[0] for override, samples in varied.items()}
     jobs = [first, *(first | {override: sample} for override, samples in varied.items() for sample in samples[1:])]
-    each_value_once = [[*fixed, *(one.set_to(value) for one, value in job.items())] for job in jobs]
+    shared = [text for text in fixed if not Override.of(text).is_below("hydra")]
+    each_value_once = [[*shared, *(one.set_to(value) for one, value in job.items())] for job in jobs]
     checked = race.overrides if race is not None and not varied else each_value_once
-    configs = [check_composed(compose_values(job, RunMode.RUN), code) for job in checked]
+    configs = [check_job(loader, composed, job, code) for job in checked]
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
         if any(config.backend != "jax" for config in configs):
             raise InputError("hydra/launcher=stacked: trains jobs as one program, which needs backend=jax")

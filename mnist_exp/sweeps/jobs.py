@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
@@ -14,15 +13,14 @@ from omegaconf import OmegaConf
 from mnist_exp import interrupts
 from mnist_exp.config.overrides import values_of
 from mnist_exp.config.redaction import traceback_text
-from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Child, Experiment, Result, experiment_signature
-from mnist_exp.learning import datasets, stacking
+from mnist_exp.experiment import Child, Experiment, Result
+from mnist_exp.learning import stacking
 from mnist_exp.learning.engine import choose_backend, choose_engine
+from mnist_exp.runner import signature_of
 from mnist_exp.sweeps.pruning import Pruning
-from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord
-from mnist_exp.tracking.tracker import join_sweep, tracker_of
+from mnist_exp.tracking.tracker import join_sweep
 
 if TYPE_CHECKING:
     from mnist_exp.config.composition import Composed
@@ -103,7 +101,7 @@ def _prepare(record: SweepRecord, composed: "Composed") -> Experiment | float | 
     except InputError as error:
         record.log_refused(values, composed.output, error)
         return None
-    signature = _signature(config, parent.folder) if config.resume else ""
+    signature = signature_of(config) if config.resume else ""
     if signature and (finished := record.finished(signature)) is not None:
         if finished.parent != parent.run_id:
             record.reuse(replace(finished, values=values))
@@ -136,28 +134,3 @@ def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage:
     finally:
         stage.text = ""
     return [outcome.objective if isinstance(outcome, Result) else None for outcome in outcomes]
-
-
-def find_finished(config: Config) -> Job | None:
-    """Return the newest run that has finished the same experiment, if any; for a single run with `resume`.
-
-    Raises:
-        InputError: if the store cannot be reached.
-    """
-    signature = _signature(config)
-    return tracker_of(config.tracking).finished(signature) if signature else None
-
-
-def _signature(config: Config, sweep: Path | None = None) -> str:
-    """Return the experiment's signature; empty where its data cannot be read, which the run will record."""
-    choose_backend(config.backend)  # which the user's own code may need to make its data
-    named = repr((sweep, config.dataset, config.code and config.code.digest))
-    try:
-        if named not in _digests:
-            _digests[named] = datasets.load(config.dataset).digest
-        return experiment_signature(config, _digests[named])
-    except Exception:
-        return ""
-
-
-_digests: dict[str, str] = {}  # of data, which is read once a sweep

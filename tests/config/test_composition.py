@@ -13,6 +13,7 @@ from hydra.types import RunMode
 
 from mnist_exp import __version__
 from mnist_exp.config.composition import compose, compose_values
+from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import Config, MLflowTracking
 from mnist_exp.config.sweep import sweep_of
@@ -188,7 +189,10 @@ def test_tags_are_added_without_a_plus(typed: list[str]) -> None:
     assert isinstance(tracking, MLflowTracking)
     assert tracking.tags == {"study": "x", "level": 3}
     swept = [*typed, "seed=0,1"]
-    assert sweep_of(compose_values(swept, RunMode.MULTIRUN), swept, None, best_rows).config.tracking == tracking
+    assert (
+        sweep_of(compose_values(swept, RunMode.MULTIRUN), swept, None, best_rows, JobLoader.of_conf()).config.tracking
+        == tracking
+    )
 
 
 @pytest.mark.fast

@@ -15,6 +15,7 @@ from hydra.types import RunMode
 
 from mnist_exp import run, sweep
 from mnist_exp.config.composition import compose, compose_values, user_choices
+from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.presets import CONF, read_presets
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
@@ -381,7 +382,7 @@ def test_a_copy_of_any_sweep_in_conf_works_as_a_preset(tmp_path: Path) -> None:
 
 def planned(overrides: list[str], config_dir: Path | None) -> Sweep:
     with user_choices(config_dir, overrides) as code:
-        return sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, code, best_rows)
+        return sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, code, best_rows, JobLoader.of_conf())
 
 
 @pytest.mark.skipif(not installed("hydra-optuna-sweeper"), reason="needs pip install -e '.[optuna]'")

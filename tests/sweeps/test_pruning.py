@@ -13,6 +13,7 @@ from hydra.types import RunMode
 
 from mnist_exp import run
 from mnist_exp.config.composition import check_composed, compose, compose_values
+from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.schema import Config, NoTracking
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
@@ -163,7 +164,7 @@ def test_what_a_sweep_cannot_use_is_said(overrides: list[str], message: str) -> 
         raise AssertionError
 
     with pytest.raises(InputError, match=message):
-        sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, None, nothing)
+        sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, None, nothing, JobLoader.of_conf())
 
 
 @pytest.mark.fast

@@ -8,6 +8,7 @@ import pytest
 from hydra.types import RunMode
 
 from mnist_exp.config.composition import compose_values
+from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.schema import Config
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
@@ -196,7 +197,7 @@ def test_a_row_of_a_store_sets_no_more_than_a_preset_may_vary(row: dict[str, str
 
     typed = ["sweep=race", "hydra.sweeper.of=abc"]
     with pytest.raises(InputError, match="a sweep in a store may not set this"):
-        sweep_of(compose_values(typed, RunMode.MULTIRUN), typed, None, best_rows)
+        sweep_of(compose_values(typed, RunMode.MULTIRUN), typed, None, best_rows, JobLoader.of_conf())
 
 
 def race_csv(folder: Path) -> list[dict[str, str]]:

@@ -423,21 +423,22 @@ def test_a_lookup_finds_what_finished_and_nothing_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "typed", "times"),
-    [("load_configuration", (), 1), ("load_sweep_config", ("-m", "seed=range(4)"), 4)],
-    ids=["run", "sweep"],
+    ("typed", "times"),
+    [((), 1), (("-m", "seed=range(4)"), 3), (("-m", "model=mlp,linear", "seed=0,1"), 5)],
+    ids=["run", "sweep", "groups"],
 )
-def test_a_run_and_each_job_are_composed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, typed: tuple[str, ...], times: int
+def test_jobs_that_differ_in_values_are_composed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...], times: int
 ) -> None:
+    """A sweep is composed as typed, then as it is launched, and once for each group that its jobs choose."""
     composed: list[object] = []
-    load = getattr(ConfigLoaderImpl, method)
+    load = ConfigLoaderImpl._load_configuration_impl
 
     def counted(*given: Any, **named: Any) -> Any:
         composed.append(given)
         return load(*given, **named)
 
-    monkeypatch.setattr(ConfigLoaderImpl, method, counted)
+    monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", counted)
     done = in_process(*typed, *FAST, "training.epochs=1", "tracking=none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(composed) == times

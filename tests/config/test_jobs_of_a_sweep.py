@@ -1,0 +1,82 @@
+"""The configuration of a sweep's job is a copy of another's wherever that is what Hydra would compose."""
+
+import pickle
+from itertools import product
+from typing import Any
+
+import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp.config.composition import compose_values
+from mnist_exp.config.hydra_api import JobLoader
+
+pytestmark = pytest.mark.fast
+
+# What each sweep fixes, what it varies, and how often Hydra composes for its jobs.
+SWEEPS: list[tuple[str, dict[str, list[str]], int]] = [
+    ("", {"seed": ["0", "1", "2"]}, 1),
+    ("training.epochs=3", {"seed": ["0", "1"], "model.hidden": ["8", "16", "[16,8]"]}, 1),
+    ("", {"model.hidden": ["16", "null", "[]", "text", "'quoted, text'"]}, 1),
+    ("model.hidden=32", {"optimizer.learning_rate": ["0.001", "1e-2", "3"]}, 1),
+    ("hydra.job.num=3 tracking=none", {"seed": ["0", "1"]}, 1),
+    ("hydra.sweep.dir=there hydra.sweep.subdir=${hydra.job.override_dirname}", {"seed": ["0", "1"]}, 1),
+    ("hydra.sweep.subdir=${hydra.job.num}-${seed}", {"seed": ["5", "7"]}, 1),
+    ("tracking.run_name=${model.hidden}-${seed}", {"seed": ["5", "7"], "model.hidden": ["1", "2"]}, 1),
+    ("dataset.seed=${seed}", {"seed": ["5", "7"]}, 1),
+    ("seed=3", {"dataset.seed": ["1", "${seed}"]}, 1),
+    ("backend=jax hydra/launcher=stacked", {"seed": ["0", "1"], "optimizer.learning_rate": ["0.1", "0.2"]}, 1),
+    ("hydra.job.config.override_dirname.item_sep=-", {"seed": ["0", "1"], "training.epochs": ["1", "2"]}, 1),
+    ("hydra.job.config.override_dirname.exclude_keys=[seed]", {"seed": ["0", "1"], "training.epochs": ["1"]}, 1),
+    ("sweep=stacked", {"seed": ["0", "1"], "optimizer.learning_rate": ["0.1", "0.2"]}, 1),
+    ("experiment=convnet", {"seed": ["1", "2"]}, 1),
+    ("prune=median", {"seed": ["0", "1"]}, 1),
+    ("model=layers", {"model.layers": ["[Flatten]", "[Flatten,{Dense:{units:8}}]"]}, 1),
+    ("model=cnn", {"model.filters": ["[8]", "[8,16]"], "seed": ["0", "1"]}, 1),
+    ("+training.callbacks.EarlyStopping={patience:3}", {"training.epochs": ["1", "2"]}, 1),
+    ("", {"model": ["mlp", "cnn"], "seed": ["0", "1", "2"]}, 2),
+    ("", {"optimizer": ["adam", "sgd"], "optimizer.learning_rate": ["0.1", "0.2"]}, 2),
+    ("", {"experiment": ["baseline", "best"], "seed": ["0", "1"]}, 2),
+    ("", {"training.callbacks": ["{}", "{EarlyStopping:{patience:3}}"], "seed": ["0", "1"]}, 2),
+    ("", {"+training.callbacks.EarlyStopping.patience": ["1", "2"]}, 2),
+    ("", {"++training.epochs": ["1", "2"]}, 2),
+    ("", {"training.callbacks.EarlyStopping": ["{patience:1}", "{patience:2}"]}, 2),
+    ("training.callbacks={EarlyStopping:{patience:3}}", {"training.callbacks.EarlyStopping.patience": ["1", "2"]}, 2),
+    ("preprocessing=image", {"preprocessing.augment": ["[]", "[{RandomRotation:{factor:0.1}}]"]}, 1),
+    ("", {"tracking.tags": ["{a:1}", "null"], "seed": ["0", "1"]}, 2),
+    ("seed=9", {"seed": ["0", "1"]}, 2),
+]
+
+
+@pytest.mark.parametrize(("fixed", "varied", "times"), SWEEPS, ids=[f"{one}{two}" for one, two, _ in SWEEPS])
+def test_a_job_is_what_hydra_composes(
+    monkeypatch: pytest.MonkeyPatch, fixed: str, varied: dict[str, list[str]], times: int
+) -> None:
+    sweep = compose_values(fixed.split(), RunMode.MULTIRUN)
+    shared = [text for text in fixed.split() if not text.startswith(("hydra.", "hydra/"))]
+    values = [zip(varied, chosen, strict=True) for chosen in product(*varied.values())]
+    jobs = [[*shared, *(f"{key}={value}" for key, value in job)] for job in values]
+    load = ConfigLoaderImpl.load_sweep_config
+    expected = [load(JobLoader.of_conf(), sweep, job) for job in jobs]
+    composed: list[object] = []
+
+    def counted(*given: Any) -> DictConfig:
+        composed.append(given)
+        return load(*given)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
+    loader, found = JobLoader.of_conf(), []
+    for job in jobs:
+        found.append(loader.load_sweep_config(sweep, job))
+        loader = pickle.loads(pickle.dumps(loader))  # as a launcher sends it to another process
+    assert [_all_of(job) for job in found] == [_all_of(job) for job in expected]
+    assert len(composed) == times
+
+
+def _all_of(job: DictConfig) -> tuple[Any, Any, Any]:
+    """Return a job unresolved, its own part resolved, and the folder's name that Hydra makes of its overrides."""
+    HydraConfig.instance().set_config(job)
+    own = OmegaConf.masked_copy(job, [str(key) for key in job if key != "hydra"])
+    return OmegaConf.to_container(job), OmegaConf.to_container(own, resolve=True), job.hydra.job.override_dirname
