@@ -90,8 +90,14 @@ class JobLoader(ConfigLoaderImpl):
         """
         hydra_lines: Any = OmegaConf.to_container(master_config.hydra.overrides.hydra)
         parsed = OverridesParser.create().parse_overrides([*hydra_lines, *sweep_overrides])
-        plain = _plain_values(parsed, master_config.hydra.runtime.choices)
-        others = tuple(one.input_line or "" for one in parsed if one not in plain)
+        choices = master_config.hydra.runtime.choices
+        plain = _plain_values(parsed, choices)
+        # The order of groups has no effect.
+        others = tuple(
+            one.input_line or ""
+            for one in sorted(parsed, key=lambda one: one.key_or_group not in choices)
+            if one not in plain
+        )
         values = {one.key_or_group for one in plain}
         replaced, composed = self._composed.get(others, ({""}, None))
         if composed is None or not replaced <= values:

@@ -52,7 +52,7 @@ def start(sweep: Sweep, done: Callable[[SweepResult], None]) -> Iterator[Started
             groups = [key for key in sweep.swept if "." not in key and key != "seed"]
             if str(sweep.sweeper.get("_target_")).endswith(".BasicSweeper") and len(groups) < 2:
                 # Which does not compose each job once more. What two groups choose may not fit each other.
-                settings.append("hydra/sweeper=grid")
+                settings.append("hydra.sweeper._target_=hydra_plugins.mnist_exp_grid.GridSweeper")
             ray = sweep.launcher.get("ray")
             if ray is not None and "working_dir" not in (ray["init"].get("runtime_env") or {}):
                 # Ray's workers would import what lies in the current folder; with a working directory they do not.
