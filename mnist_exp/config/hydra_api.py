@@ -92,12 +92,9 @@ class JobLoader(ConfigLoaderImpl):
         parsed = OverridesParser.create().parse_overrides([*hydra_lines, *sweep_overrides])
         choices = master_config.hydra.runtime.choices
         plain = _plain_values(parsed, choices)
+        lines = [(one.key_or_group in choices, one.input_line or "") for one in parsed if one not in plain]
         # The order of groups has no effect.
-        others = tuple(
-            one.input_line or ""
-            for one in sorted(parsed, key=lambda one: one.key_or_group not in choices)
-            if one not in plain
-        )
+        others = (*sorted(line for group, line in lines if group), *(line for group, line in lines if not group))
         values = {one.key_or_group for one in plain}
         replaced, composed = self._composed.get(others, ({""}, None))
         if composed is None or not replaced <= values:
