@@ -1,4 +1,4 @@
-"""What the commands beside `python -m mnist_exp` share: how arguments are described, and one message for bad input."""
+"""Argument parsing and error handling that the commands beside `python -m mnist_exp` share."""
 
 import argparse
 import os
@@ -26,9 +26,9 @@ def parser(module: str, description: str, examples: str) -> argparse.ArgumentPar
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
-    """Exit with 1 and one message after bad input, 130 after Ctrl-C, 141 if nobody reads; show the traceback of a bug.
+    """Exit with 1 and one message after bad input, 130 after Ctrl-C, 141 after a closed pipe; show a bug's traceback.
 
-    Of an error in the user's own code, the traceback begins there.
+    The traceback of an error in the user's own code begins there.
     """
     try:
         refuse_split(sys.argv[1:])
@@ -37,19 +37,15 @@ def exit_on_errors() -> Iterator[None]:
         sys.exit(traceback_in(code_file.PACKAGE, error) + printable(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever reads what is printed has enough, such as | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still writes when it ends
+    except BrokenPipeError:  # such as | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python still flushes its output at exit
         sys.exit(141)
     except Exception as error:
         sys.exit((traceback_in(code_file.PACKAGE, error) or traceback_text(error)).rstrip())
 
 
 def check_plot(path: Path) -> None:
-    """Check that a picture can be written to `path`.
-
-    Raises:
-        InputError: if matplotlib does not write such a file, or not into its folder.
-    """
+    """Raise InputError unless matplotlib can write a picture to `path`."""
     folder = path.absolute().parent
     if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that can be written")

@@ -1,4 +1,4 @@
-"""The one exception that stands for bad input, and the words that its messages are made of."""
+"""The one exception for bad input, and how its messages are worded."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -8,19 +8,19 @@ from mnist_exp.config.redaction import without_secrets
 
 
 class InputError(ValueError):
-    """Bad input, in words for the person who typed it: the key, the value, and what would be right.
+    """Bad input: the message names the key, the value, and what would be right.
 
-    The command line prints the message alone; any other exception is a bug and shows its traceback. The message holds
-    no password, also where the value or another library's error has one.
+    The command line prints only the message; any other exception is a bug and shows its traceback. Passwords in a value
+    or in another library's error are removed from the message.
     """
 
     def __init__(self, message: str) -> None:
-        # A file's name may hold bytes that are no text, which could not be written down.
+        # The name of a file may hold bytes that cannot be encoded.
         super().__init__(without_secrets(message.encode("utf-8", "backslashreplace").decode()))
 
 
 def printable(text: str) -> str:
-    r"""Return a text on one line, without what would steer a terminal: others may have written a store or file.
+    r"""Return text from elsewhere on one line, without the characters that control a terminal.
 
     >>> printable("wrong\x1b[2J")
     'wrong?[2J'
@@ -29,9 +29,9 @@ def printable(text: str) -> str:
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Name the nearest of `choices`, as the end of a sentence; empty where none is near.
+    """Return the end of a sentence that names the nearest of `choices`, or "" if none is near.
 
-    Case, underscores and hyphens do not count.
+    Case, underscores and hyphens are ignored.
 
     >>> did_you_mean("early_stoping", ["EarlyStopping", "ReduceLROnPlateau"])
     '; did you mean EarlyStopping?'
@@ -44,7 +44,7 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 
 
 def show(value: Any) -> str:
-    """Return a value as it would be typed.
+    """Return a value as a user would type it.
 
     >>> show({"Dense": {"units": 4}}), show(None), show(True)
     ('{Dense: {units: 4}}', 'null', 'true')

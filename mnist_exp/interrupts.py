@@ -1,8 +1,7 @@
-"""Ctrl-C and SIGTERM end a run as an exception, so that it can still be recorded as KILLED.
+"""Ctrl-C and SIGTERM raise an exception, so that a run can still be recorded as KILLED.
 
-An exception that a signal handler raises while TensorFlow runs can meet one of its destructors: there it is lost, and
-the run trains on, or it aborts the process. Both were seen, once in some 25 interrupted runs. So training only notes
-the signal, and raises it after the batch.
+If a signal handler raises inside one of TensorFlow's destructors, the exception is lost or the process aborts: this
+happened in one of about 25 interrupted runs. So training defers the signal to the end of the batch.
 """
 
 import signal
@@ -16,14 +15,14 @@ _deferred = False
 
 
 def install() -> None:
-    """Handle SIGINT and SIGTERM for the rest of the process: as KeyboardInterrupt, and SystemExit with 143."""
+    """Raise KeyboardInterrupt on SIGINT and SystemExit(143) on SIGTERM, for the rest of the process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _handle)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Only note a signal in this block, for `raise_if_received`; a second one is raised at once."""
+    """Defer a signal to `raise_if_received` or the end of the block; raise a second one at once."""
     global _deferred
     _deferred = True
     try:
@@ -34,7 +33,7 @@ def deferred() -> Iterator[None]:
 
 
 def raise_if_received() -> None:
-    """Raise what the signal stands for that came since `install`, if any."""
+    """Raise the exception of a signal that was received since `install`, if there was one."""
     if _received is not None:
         _raise(_received)
 

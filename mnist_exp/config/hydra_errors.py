@@ -1,4 +1,4 @@
-"""Hydra's complaints in this project's words: one line that names the key, its value and what would be right."""
+"""Translate errors of Hydra to one line that names the key, its value and what would be right."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from mnist_exp.config.overrides import Override, leaves
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError, did_you_mean
 
-# The choices that plugins of Hydra bring, and which of this package's extras installs the plugin.
+# Choices that plugins of Hydra provide, and the extra of this package that installs each.
 _EXTRAS = {
     "hydra/launcher=joblib": "joblib",
     "hydra/launcher=ray": "ray",
@@ -24,7 +24,7 @@ _EXTRAS = {
     "hydra/sweeper/sampler=tpe": "optuna",
 }
 
-# What Hydra has elsewhere than people look for it, or only for some sweeps.
+# Keys that Hydra keeps where people do not look for them, or that only some sweeps have.
 _OF_A_SWEEP = {
     "launcher": "is written hydra/launcher={0}; it needs -m",
     "n_jobs": "is written hydra.launcher.n_jobs={0}; it needs -m and hydra/launcher=joblib",
@@ -41,7 +41,7 @@ _OF_A_SWEEP = {
 
 @contextmanager
 def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Raise what Hydra and OmegaConf raise in the block as InputError; `overrides`: those that are composed in it."""
+    """Raise errors of Hydra and OmegaConf as InputError; `overrides` are those that the block composes."""
     try:
         yield
     except OverrideParseException as error:
@@ -59,7 +59,7 @@ def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
 
 
 def _of_a_grid(overrides: Sequence[str]) -> str:
-    """Return what is wrong with values for a grid where there is none; empty if none are typed."""
+    """Return the message for values of a grid in a sweep that is none; empty if none are typed."""
     typed = [text for text in overrides if Override.of(text).key.startswith("hydra.sweeper.params")]
     return (
         f"{typed[0]}: is for a sweep that has such values, sweep=grid; in others type them, -m KEY=VALUE,VALUE"
@@ -92,7 +92,7 @@ def _explain_missing(error: MissingConfigException, overrides: Sequence[str]) ->
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Return a line that names the key and its value; where there is no such key, the nearest that there is."""
+    """Return a line that names the key and its value, and the nearest key if there is no such key."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     parent = getattr(cause, "parent_node", None)
     key = getattr(cause, "full_key", None)

@@ -1,7 +1,4 @@
-"""An override, such as `model.hidden=16`: its text is taken apart, compared and written here and nowhere else.
-
-So are nested values, flattened to such keys.
-"""
+"""Overrides, such as `model.hidden=16`, and nested values flattened to such keys: parsed and written here only."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +10,7 @@ from typing import Any
 
 from mnist_exp.errors import InputError, show
 
-# Parts of the configuration that all jobs of a sweep share.
+# Parts of the configuration that are the same for all jobs of a sweep.
 SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "backend", "code", "prune")
 
 
@@ -21,8 +18,8 @@ SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "back
 class Override:
     """An override as it was typed.
 
-    `text`: all of it. `key`: of a value, such as `model.hidden`, or a group, such as `hydra/launcher`, without the sign
-    that adds (+) or deletes (~). `value`: what follows the equals sign, of a sweep all values.
+    `text`: the whole override. `key`: of a value (`model.hidden`) or a group (`hydra/launcher`), without + or ~.
+    `value`: the text after the equals sign; in a sweep, all values.
     """
 
     text: str
@@ -31,7 +28,7 @@ class Override:
 
     @classmethod
     def of(cls, text: str) -> "Override":
-        """Take a text apart that Hydra could parse.
+        """Split a text that Hydra has parsed.
 
         >>> Override.of("+training.callbacks={}").key, Override.of("model.hidden=16,32").value
         ('training.callbacks', '16,32')
@@ -40,7 +37,7 @@ class Override:
         return cls(text, key, value)
 
     def set_to(self, value: str) -> str:
-        """Return the text with another value.
+        """Return the override with another value.
 
         >>> Override.of("+model.hidden=16,32").set_to("16")
         '+model.hidden=16'
@@ -48,18 +45,18 @@ class Override:
         return f"{self.text.partition('=')[0]}={value}"
 
     def is_below(self, *parts: str) -> bool:
-        """Whether it is of one of these parts of the configuration, as a whole or of something in it."""
+        """Whether the override sets one of these top-level keys, or a key below them."""
         return re.split(r"[./@]", self.key)[0] in parts
 
 
 def as_typed(given: object) -> list[str]:
-    """Return what a program gives to `run` as a person would type it.
+    """Return an argument of `run` or `sweep` as overrides on a command line.
 
     >>> as_typed("seed=1"), as_typed({"model": "cnn", "model.filters": [8, 16], "model.dropout": 0.5})
     (['seed=1'], ["model='cnn'", 'model.filters=[8,16]', 'model.dropout=0.5'])
 
     Raises:
-        InputError: for anything but a text, or a map of keys to plain values.
+        InputError: unless it is a text, or a map of keys to plain values.
     """
     if isinstance(given, str):
         return [given]
@@ -88,17 +85,17 @@ def _literal(value: object, key: str) -> str:
 
 
 def is_search_path(key: str) -> bool:
-    """Whether a key, however Hydra lets one write it, is that of the folders that Hydra reads configuration from."""
+    """Whether a key, in any spelling that Hydra accepts, is `hydra.searchpath`."""
     return re.split(r"[./\[\]]+", key)[:2] == ["hydra", "searchpath"]
 
 
 def of_the_experiment(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Return those that describe an experiment. An address in `tracking` may hold a password, which no run records."""
+    """Return the overrides without `hydra` and `tracking`, whose address may hold a password."""
     return tuple(text for text in overrides if not Override.of(text).is_below("tracking", "hydra"))
 
 
 def is_of_tracking(argument: str) -> bool:
-    """Whether a command's argument is an override of `tracking`, such as where the store is.
+    """Whether an argument of a command is an override of `tracking`.
 
     >>> is_of_tracking("tracking.uri=sqlite:///mlflow.db"), is_of_tracking("tracking.png")
     (True, False)
@@ -107,12 +104,9 @@ def is_of_tracking(argument: str) -> bool:
 
 
 def refuse_split(arguments: Sequence[str]) -> None:
-    """Refuse a key that is typed twice in a row with different values, of which Hydra would take the last.
+    """Raise InputError for a key that is typed twice in a row, of which Hydra would take the last value.
 
-    A shell makes that of braces: of `model.hidden={16,32}`, `model.hidden=16 model.hidden=32`.
-
-    Raises:
-        InputError: with the quotes that keep the braces.
+    A shell turns `model.hidden={16,32}` into `model.hidden=16 model.hidden=32`.
     """
     for one, other in pairwise(arguments):
         key, _, value = one.partition("=")
@@ -124,13 +118,13 @@ def refuse_split(arguments: Sequence[str]) -> None:
 
 
 def values_of(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
-    """Return what overrides set some keys to, in the order of the keys."""
+    """Return the values that overrides give to some keys, in the order of the keys."""
     values = {override.key: override.value for override in map(Override.of, overrides)}
     return {key: values[key] for key in keys if key in values}
 
 
 def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the values of nested maps with their keys; an empty map is a value."""
+    """Yield the path and the value of each leaf of nested maps; an empty map is a leaf."""
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
             yield from leaves(value, (*path, str(key)))
@@ -139,7 +133,7 @@ def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return nested maps with keys joined by dots, and values as one would type them.
+    """Return nested maps with keys joined by dots, and values as a user would type them.
 
     >>> flatten({"model": {"hidden": [128, 64], "dropout": None}})
     {'model.hidden': '[128, 64]', 'model.dropout': 'null'}
@@ -148,7 +142,7 @@ def flatten(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def quoted(text: str) -> str:
-    r"""Return a text as Hydra reads it as a value, whatever is in it.
+    r"""Return a text in quotes that Hydra reads back as the same text.
 
     >>> print(quoted("it's"))
     'it\'s'

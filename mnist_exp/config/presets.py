@@ -1,7 +1,7 @@
-"""Presets from elsewhere are data: they are read, checked against what they may set, and handed to Hydra as values.
+"""Presets from a folder of the user's: read as data, checked, and handed to Hydra as values.
 
-A preset can come from a stranger, and Hydra imports and calls what its own settings name, while a resolver reads the
-environment. So a preset may set what is listed here and nothing else, and its folder is never searched by Hydra.
+A preset can come from a stranger, Hydra calls what its settings name, and resolvers read the environment. So a preset
+may set only what is listed here, and Hydra never searches its folder.
 """
 
 import re
@@ -21,15 +21,15 @@ from mnist_exp.config.overrides import leaves
 from mnist_exp.errors import InputError, show
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-# A wheel carries conf/ inside the package; in a checkout it lies beside it, for people to read and edit.
+# In a wheel conf/ is inside the package, in a checkout beside it.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
 _GROUPS = ("dataset", "preprocessing", "model", "optimizer", "training")
-_GLOBAL_GROUPS = ("experiment", "sweep")  # these presets change several parts, so their package is _global_
+_GLOBAL_GROUPS = ("experiment", "sweep")  # presets of several parts, with @package _global_
 _KEYS = ("seed", "backend", "objective", "direction", "resume")
 _TRACKING_KEYS = ("experiment", "run_name", "tags", "note", "keep")
 _SWEEPER_KEYS = ("n_trials", "n_jobs", "max_failure_rate", "storage", "seeds", "max_jobs", "indifference", "top")
-# What a sweep may choose.
+# The choices that a sweep preset may make.
 _SWEEP_CHOICES = {
     "hydra/sweeper": ("basic", "optuna", "race"),
     "hydra/sweeper/sampler": ("random", "tpe"),
@@ -42,7 +42,7 @@ _MOST_LEVELS = 50
 
 @dataclass(frozen=True)
 class Preset:
-    """A choice of a group that conf/ does not have; `values` include its list of `defaults`, where it has one."""
+    """A choice that is not in conf/; `values` include its list of `defaults`, if it has one."""
 
     group: str
     name: str
@@ -50,11 +50,10 @@ class Preset:
 
 
 def read_presets(folder: Path) -> list[Preset]:
-    """Read all presets in a folder, `GROUP/NAME.yaml`, and check each of them.
+    """Return all presets in a folder, `GROUP/NAME.yaml`, checked.
 
     Raises:
-        InputError: naming the file and the key, for one that cannot be read, that sets what it may not, or that has the
-            name of a choice in conf/.
+        InputError: for a preset that cannot be read, sets a key that it may not, or has the name of a choice in conf/.
     """
     if not folder.is_dir():
         raise InputError(f"--config-dir {folder}: must be an existing folder with presets")
@@ -73,7 +72,7 @@ def read_presets(folder: Path) -> list[Preset]:
 
 @contextmanager
 def offered(presets: Sequence[Preset]) -> Iterator[None]:
-    """Let Hydra find these presets, as values, while the block runs."""
+    """Offer these presets to Hydra in the block."""
     store = ConfigStore.instance()
     for preset in presets:
         package = "_global_" if preset.group in _GLOBAL_GROUPS else preset.group
@@ -86,12 +85,8 @@ def offered(presets: Sequence[Preset]) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """Read a file of text.
-
-    Raises:
-        InputError: if it is no file, or no text in UTF-8.
-    """
-    if not path.is_file():  # such as a pipe, which would be waited for
+    """Return the text of a file; raise InputError if it is no file, or not in UTF-8."""
+    if not path.is_file():  # reading a pipe would wait
         raise InputError(f"{path}: must be a file")
     try:
         return path.read_text(encoding="utf-8")
@@ -100,15 +95,15 @@ def read_text(path: Path) -> str:
 
 
 def parse_values(text: str, where: str) -> dict[str, Any]:
-    """Read YAML as values, with numbers as OmegaConf reads them; interpolations stay text.
+    """Return the map in a YAML text, with numbers as OmegaConf reads them and interpolations as text.
 
     Args:
-        text: in YAML.
-        where: what the text is from, for the message.
+        text: YAML.
+        where: the source of the text, for messages.
 
     Raises:
-        InputError: if it is no map of YAML's own types, has very many levels, of which a small file keeps YAML's reader
-            busy for minutes, or uses aliases, of which it can make a huge map.
+        InputError: if it is no map of plain types, has aliases, which can make it huge, or more than 50 levels, which
+            can take YAML minutes.
     """
     try:
         levels = 0
@@ -121,7 +116,7 @@ def parse_values(text: str, where: str) -> dict[str, Any]:
         values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
     except InputError:
         raise
-    # A whole number can have more digits than Python reads (ValueError), and a list more levels (RecursionError).
+    # A number may have more digits than Python reads (ValueError).
     except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise InputError(f"{where}: cannot be read ({' '.join(str(error).split())[:300]})") from error
     if not isinstance(values, dict):
@@ -130,15 +125,12 @@ def parse_values(text: str, where: str) -> dict[str, Any]:
 
 
 def check_values(values: Mapping[str, Any], where: str, group: str = "experiment") -> None:
-    """Check that a preset sets only what it may, to plain values.
+    """Raise InputError unless a preset sets only keys that it may, to plain values.
 
     Args:
-        values: of the whole configuration, that is with those of a group below the group's name.
-        where: what the values are from, for the message.
+        values: with full keys, such as `model: {hidden: 16}`.
+        where: the source of the values, for messages.
         group: of the preset; one of `sweep` may also set what its sweeper varies.
-
-    Raises:
-        InputError: naming the key, its value and what would be right.
     """
     for path, value in leaves(values):
         key = ".".join(path)
@@ -167,7 +159,7 @@ def _read_preset(path: Path, group: str) -> Preset:
 
 
 def _check_package(text: str, path: Path, group: str) -> None:
-    """Check Hydra's header, which says where in the configuration a file's values go."""
+    """Check the header that says where in the configuration the values of the file go."""
     found = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
     package = found.group(1) if found else None
     if group in _GLOBAL_GROUPS and package != "_global_":
@@ -177,7 +169,7 @@ def _check_package(text: str, path: Path, group: str) -> None:
 
 
 def _check_defaults(defaults: Any, path: Path, group: str) -> None:
-    """Check which other choices a preset makes: of this project's groups, of its own, and what conf/sweep/ chooses."""
+    """Check that a preset chooses only from groups of this project and what conf/sweep/ chooses."""
     for entry in defaults if isinstance(defaults, list) else [defaults]:
         if isinstance(entry, str) and _NAME.fullmatch(entry):  # _self_, or a preset of the same group
             continue
@@ -212,7 +204,7 @@ def _is_of_sweeper(path: Sequence[str], value: Any) -> bool:
     match path:
         case ["hydra", "sweeper", "storage"]:
             return value is None or re.fullmatch(r"sqlite:///[\w-]+\.db", str(value)) is not None
-        case ["hydra", "sweeper", "of"]:  # a sweep in the store of whoever types the preset's name
+        case ["hydra", "sweeper", "of"]:  # only the user may name a sweep in the store
             return value is None
         case ["hydra", "sweeper", key]:
             return key in _SWEEPER_KEYS
@@ -224,10 +216,12 @@ def _is_of_sweeper(path: Sequence[str], value: Any) -> bool:
 
 
 def may_vary(key: str, values: str) -> bool:
-    """Whether a sweep that nobody typed may vary a key so; `values` are read by Hydra's grammar, which has escapes and
-    file names, and a job's folder may be named by them."""
+    """Whether a preset's or a recorded sweep may vary `key` over `values`.
+
+    Hydra parses the values, and a folder may be named after them, so escapes, interpolations and .. are refused.
+    """
     if re.search(r"[$\\]|\.\.", values):
         return False
-    if key in (*_GROUPS, "experiment"):  # several choices, which Hydra 1.3 would also look for by their path
+    if key in (*_GROUPS, "experiment"):  # Hydra 1.3 also takes paths for choices
         return re.fullmatch(r"[\w\s,()*-]+", values) is not None
     return re.fullmatch(r"[\w.]+", key) is not None and _may_be_set(key.split("."))

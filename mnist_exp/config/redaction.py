@@ -1,14 +1,14 @@
-"""Passwords and tokens are taken out of every text before it is shown, logged or stored."""
+"""Remove passwords and tokens from text before it is shown, logged or stored."""
 
 import logging
 import os
 import re
 import traceback
 
-# MLflow sends these to a server, which may repeat them in an error.
+# MLflow sends these to a server, whose errors may repeat them.
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
 
-# Of a database's address, the password may hold what ends the host in a URL.
+# The password in the address of a database may hold characters that end the host of a URL.
 _USER_AND_PASSWORD = re.compile(r"://(?:[^\s/?#]*@|[^\s:/@]*:[^\s@'\"]*@)")
 _QUERY_VALUE = re.compile(r"([?&;][\w.%-]+=)[^\s&;'\")>]*[^\s&;'\")>\]:]")
 
@@ -17,9 +17,7 @@ _known: dict[str, str] = {}
 
 
 def shown_address(address: str) -> str:
-    """Return an address as far as it may be shown, whatever its password has in it, and remember it.
-
-    From here on `without_secrets` shortens it in every text, such as another library's error.
+    """Return the parts of an address that may be shown, and let `without_secrets` replace the address from now on.
 
     >>> shown_address("postgresql://me:my secret@host/db?password=another")
     'postgresql://host/db'
@@ -36,7 +34,7 @@ def shown_address(address: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text without what can log in: an address's user, password and query values, and the tokens of MLflow.
+    """Return text without the user, password and query values of addresses, and without MLflow's tokens.
 
     >>> without_secrets("https://me:secret@host/mlflow does not answer")
     'https://host/mlflow does not answer'
@@ -48,20 +46,20 @@ def without_secrets(text: str) -> str:
     text = _QUERY_VALUE.sub(r"\1...", _USER_AND_PASSWORD.sub("://", text))
     for variable in _SECRET_VARIABLES:
         secret = os.environ.get(variable, "")
-        if len(secret) >= 4:  # a shorter one stands by chance in many words
+        if len(secret) >= 4:  # a shorter one occurs in many words by chance
             text = text.replace(secret, "...")
     return text
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return an error's traceback, with those of its causes, without secrets."""
+    """Return the traceback of an error and its causes, without secrets."""
     return without_secrets("".join(traceback.format_exception(error)))
 
 
 def traceback_in(package: str, error: BaseException) -> str:
-    """Return an error's traceback from the first line in a package on, without secrets; empty if there is none.
+    """Return the traceback from its first line inside `package`, without secrets, or "" if there is none.
 
-    Of an error with causes, the one that began in the package counts.
+    If the error has causes, the earliest that passed through the package is shown.
     """
     chain = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
@@ -76,7 +74,7 @@ def traceback_in(package: str, error: BaseException) -> str:
 
 
 class SecretsFilter(logging.Filter):
-    """Lets every message of a logger or handler through without the secrets in it or in its traceback."""
+    """Removes secrets from every message and traceback of a logger or handler."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record; return True."""
