@@ -18,7 +18,7 @@ if "grid.yaml" not in ConfigStore.instance().list("hydra/sweeper"):  # as it is 
 
 
 class GridSweeper(BasicSweeper):
-    """Launches every combination; each value was checked when the sweep began, by `sweep_of` in `config/sweep.py`."""
+    """Launches every combination; each value was checked when the sweep began, by `plan` in `sweeps/plan.py`."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Check nothing."""

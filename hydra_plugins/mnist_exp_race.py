@@ -56,5 +56,5 @@ class RaceSweeper(BasicSweeper):
             rounds.append(self.launcher.launch([list(job) for job in jobs], initial_job_idx=started))
             return [job.return_value for job in rounds[-1]]
 
-        self.race.run(launch)
+        self.race(launch)
         return rounds

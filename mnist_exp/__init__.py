@@ -75,13 +75,13 @@ def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None 
     """
     from mnist_exp.config.command_line import run_sweep
     from mnist_exp.config.overrides import as_typed
-    from mnist_exp.sweeps.best_rows import best_rows
+    from mnist_exp.sweeps.plan import plan
     from mnist_exp.sweeps.sweep import start
 
     results: list[SweepResult] = []
     with _one_at_a_time, _left_as_it_was():
         typed = [text for given in overrides for text in as_typed(given)]
-        run_sweep(typed, config_dir, lambda sweep: start(sweep, results.append), best_rows)
+        run_sweep(typed, config_dir, lambda *sweep: start(*plan(*sweep), results.append))
     return results[0]
 
 

@@ -2,14 +2,17 @@
 
 import atexit
 import gc
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+
+from omegaconf import DictConfig
 
 from mnist_exp import interrupts
 from mnist_exp.commands import exit_on_errors
+from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.command_line import StartedSweep, command_line
-from mnist_exp.config.schema import Config
 from mnist_exp.errors import printable
-from mnist_exp.experiment import BestRows, Experiment, Sweep, SweepResult
+from mnist_exp.experiment import Experiment, SweepResult
 
 
 def main() -> None:
@@ -21,7 +24,7 @@ def main() -> None:
     atexit.register(gc.freeze)
     interrupts.install()
     with exit_on_errors():
-        command_line(_run, _sweep, _best_rows)
+        command_line(_run, _sweep)
 
 
 def _run(experiment: Experiment) -> None:
@@ -38,10 +41,15 @@ def _run(experiment: Experiment) -> None:
     run_experiment(experiment)
 
 
-def _sweep(sweep: Sweep) -> AbstractContextManager[StartedSweep]:
-    from mnist_exp.sweeps.sweep import start
+def _sweep(
+    composed: DictConfig, overrides: Sequence[str], code: CodeFile | None
+) -> AbstractContextManager[StartedSweep]:
+    from mnist_exp.sweeps.plan import plan
 
-    return start(sweep, _exit_on_unfinished)
+    sweep, kind = plan(composed, overrides, code)
+    from mnist_exp.sweeps.sweep import start  # brings NumPy, so only once the sweep is known to be good
+
+    return start(sweep, kind, _exit_on_unfinished)
 
 
 def _exit_on_unfinished(result: SweepResult) -> None:
@@ -49,12 +57,6 @@ def _exit_on_unfinished(result: SweepResult) -> None:
         raise SystemExit(
             f"{result.unfinished} of {result.jobs} jobs did not finish; the same command with resume=true retries them"
         )
-
-
-def _best_rows(config: Config, sweep: str, top: int) -> BestRows:
-    from mnist_exp.sweeps.best_rows import best_rows
-
-    return best_rows(config, sweep, top)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,9 @@ from mnist_exp.config.composition import (
 from mnist_exp.config.hydra_api import HYDRA_DEFAULTS, hydra_of_the_program_aside, read_arguments, run_composed
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.presets import CONF
-from mnist_exp.config.race import FindBestRows
 from mnist_exp.config.redaction import without_secrets
-from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Experiment, Sweep
+from mnist_exp.experiment import Experiment
 
 RunJobs = Callable[[Sequence[Composed]], Sequence[object]]
 
@@ -39,7 +37,7 @@ class StartedSweep:
 
     `run_jobs`: called with each job, or with all that a launcher has, also in other processes and on other machines,
     so that it can be pickled; it returns the objectives, None for a job that failed. `overrides`: for Hydra, beside
-    those that were typed. `race`: for the sweeper of a race, which calls its `run`; None for other sweeps.
+    those that were typed. `race`: called by the sweeper of a race, with a function that launches jobs.
     """
 
     run_jobs: RunJobs
@@ -47,17 +45,12 @@ class StartedSweep:
     race: object
 
 
-StartSweep = Callable[[Sweep], AbstractContextManager[StartedSweep]]
+# Gets the configuration in Hydra's MULTIRUN mode, what was typed, and the user's own file.
+StartSweep = Callable[[DictConfig, Sequence[str], CodeFile | None], AbstractContextManager[StartedSweep]]
 
 
-def command_line(
-    run: Callable[[Experiment], object],
-    sweep: StartSweep,
-    find_best_rows: FindBestRows,
-) -> None:
+def command_line(run: Callable[[Experiment], object], sweep: StartSweep) -> None:
     """Let Hydra read `sys.argv`, and call `run` for one run, or `sweep` and what it starts for the jobs of several.
-
-    A race asks `find_best_rows` for those of an earlier sweep.
 
     `--help`, `--cfg`, `--info` and shell completion are Hydra's; `--version` prints this project's. Presets of a folder
     and the configuration are checked before Hydra makes an output folder; of a sweep, each value that is swept.
@@ -88,16 +81,14 @@ def command_line(
             with _shown_without_secrets():
                 _hydra_main(lambda _: [None], code)
         elif arguments.multirun:
-            _run_sweep(arguments.overrides, code, sweep, find_best_rows)
+            _run_sweep(arguments.overrides, code, sweep)
         else:
             composed = compose_values(arguments.overrides, RunMode.RUN)
             experiment = run_of(composed, arguments.overrides, code)
             run_composed(composed, lambda: run(experiment))
 
 
-def run_sweep(
-    overrides: Sequence[str], config_dir: str | Path | None, sweep: StartSweep, find_best_rows: FindBestRows
-) -> None:
+def run_sweep(overrides: Sequence[str], config_dir: str | Path | None, sweep: StartSweep) -> None:
     """Run a sweep, as `python -m mnist_exp -m OVERRIDES --config-dir DIR` does.
 
     The arguments are those of `command_line`, and of `compose`.
@@ -108,17 +99,15 @@ def run_sweep(
     typed, sys.argv = sys.argv, ["mnist_exp", "-m", *overrides]
     try:
         with hydra_of_the_program_aside(), user_choices(config_dir, overrides) as code, as_input_errors(overrides):
-            _run_sweep(overrides, code, sweep, find_best_rows)
+            _run_sweep(overrides, code, sweep)
     finally:
         sys.argv = typed
 
 
-def _run_sweep(
-    overrides: Sequence[str], code: CodeFile | None, sweep: StartSweep, find_best_rows: FindBestRows
-) -> None:
+def _run_sweep(overrides: Sequence[str], code: CodeFile | None, sweep: StartSweep) -> None:
     """Run the sweep that `sys.argv` holds for Hydra."""
     composed = compose_values(overrides, RunMode.MULTIRUN)
-    with sweep(sweep_of(composed, overrides, code, find_best_rows)) as started:
+    with sweep(composed, overrides, code) as started:
         sys.argv += started.overrides
         _hydra_main(started.run_jobs, code, started.race)
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
-from mnist_exp.config.conversion import KerasName, OneOf, Rule, convert
+from mnist_exp.config.conversion import KerasName, OneOf, convert
 from mnist_exp.config.pruning import Pruning
 from mnist_exp.config.values import Count, ModelName, Seed, Text
 from mnist_exp.errors import InputError, did_you_mean, show
@@ -60,15 +60,6 @@ class MLflowTracking:
 @dataclass(frozen=True, kw_only=True)
 class NoTracking:
     kind: Literal["none"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RaceSettings:
-    seeds: Annotated[int, Rule(lambda n: n >= 2, "a whole number, at least 2")]
-    max_jobs: Count | None
-    indifference: Annotated[float, Rule(lambda x: x >= 0, "a number, at least 0")]
-    of: Text | None
-    top: Annotated[int, Rule(lambda n: n >= 2, "a whole number, at least 2")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,9 @@ from hydra.types import RunMode
 from mnist_exp import run
 from mnist_exp.config.composition import check_composed, compose, compose_values
 from mnist_exp.config.schema import Config, NoTracking
-from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import BestRows
 from mnist_exp.sweeps.formats import aligned, as_csv
+from mnist_exp.sweeps.plan import plan
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.sweeps.ranking import cells, compared, rank, records, unranked
 from mnist_exp.sweeps.verdict import verdict
@@ -159,11 +158,8 @@ def test_what_cannot_be_used_is_said(overrides: list[str], message: str) -> None
     ],
 )
 def test_what_a_sweep_cannot_use_is_said(overrides: list[str], message: str) -> None:
-    def nothing(*_: object) -> BestRows:
-        raise AssertionError
-
     with pytest.raises(InputError, match=message):
-        sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, None, nothing)
+        plan(compose_values(overrides, RunMode.MULTIRUN), overrides, None)
 
 
 @pytest.mark.fast

@@ -1,0 +1,110 @@
+"""From what is typed after -m to a checked `Sweep` and its kind. Imports nothing heavy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep
+from hydra.core.override_parser.types import Override as ParsedOverride
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.composition import check_composed, check_output, compose_values
+from mnist_exp.config.hydra_api import parser_of_conf
+from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
+from mnist_exp.config.redaction import shown_address
+from mnist_exp.config.schema import Config, objective_direction
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Sweep
+from mnist_exp.sweeps.grid import Grid
+from mnist_exp.sweeps.kind import Kind, Typed
+from mnist_exp.sweeps.race import Race
+from mnist_exp.sweeps.search import Search
+
+# By Hydra's sweeper; any other one searches.
+_KINDS: dict[str, type[Kind]] = {"BasicSweeper": Grid, "GridSweeper": Grid, "RaceSweeper": Race}
+
+
+def kind_of(target: str) -> type[Kind]:
+    """Return the kind of a sweep by its `hydra.sweeper._target_`."""
+    return _KINDS.get(target.rpartition(".")[2], Search)
+
+
+def plan(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> tuple[Sweep, Kind]:
+    """Return the sweep, each of its values checked, and its kind.
+
+    Args:
+        composed: in Hydra's MULTIRUN mode.
+        overrides: as typed.
+        code: the file of the user's own that they name.
+
+    Raises:
+        InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
+            password in what Hydra writes to multirun.yaml.
+    """
+    check_output(composed, "hydra.sweep.dir")
+    _refuse_passwords(composed)
+    typed = _typed(composed, overrides, code)
+    kind = kind_of(typed.sweeper["_target_"]).of(typed)
+    configs = _checked(kind.to_check(typed), code)
+    if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
+        if any(config.backend != "jax" for config in configs):
+            raise InputError("hydra/launcher=stacked: trains jobs as one program, which needs backend=jax")
+        if composed.hydra.job.env_set or composed.hydra.job.chdir:
+            raise InputError(
+                "hydra.job: with hydra/launcher=stacked, all jobs run in one process; leave out env_set and chdir"
+            )
+    if len({(config.objective, objective_direction(config)) for config in configs}) > 1:
+        raise InputError(f"objective={configs[0].objective}: must be the same for all jobs, or they cannot be ranked")
+    kind.check(configs[0])
+    launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
+    folder = Path(str(composed.hydra.sweep.dir)).absolute()
+    return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher), kind
+
+
+def _typed(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Typed:
+    """Return the overrides of a preset and those that were typed, parsed, the last one of each key."""
+    sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+    parser = parser_of_conf()
+    preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
+    parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(list(overrides))]}
+    several = [(Override.of(one.input_line or ""), one) for one in parsed.values() if one.is_sweep_override()]
+    varied = {override: _samples(one) for override, one in several}
+    for override, samples in varied.items():
+        if override.is_below(*SHARED_BY_JOBS):
+            raise InputError(f"{override.key}: must have one value, which all jobs of a sweep share")
+        if not samples:
+            raise InputError(f"{override.text}: has no value; type at least one, such as {override.key}=0,1")
+        if len(set(samples)) < len(samples):
+            raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
+    ranges = [override for override, one in several if not one.is_discrete_sweep()]
+    fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
+    return Typed(sweeper, varied, ranges, fixed, code)
+
+
+def _samples(override: ParsedOverride) -> list[str]:
+    """Return all values of a list or range as text; the ends of an interval."""
+    if override.is_discrete_sweep():
+        return list(override.sweep_string_iterator())
+    interval = override.value()
+    assert isinstance(interval, IntervalSweep)
+    return [str(interval.start), str(interval.end)]
+
+
+def _checked(jobs: Sequence[Sequence[str]], code: CodeFile | None) -> list[Config]:
+    """Return the configurations of jobs, each given by its overrides."""
+    return [check_composed(compose_values(job, RunMode.RUN), code) for job in jobs]
+
+
+def _refuse_passwords(composed: DictConfig) -> None:
+    written: Any = OmegaConf.to_container(composed, resolve=False)  # with interpolations as they were typed
+    for key, address, instead in (
+        ("tracking.uri", written["tracking"].get("uri"), "MLFLOW_TRACKING_URI"),
+        ("hydra.sweeper.storage", written["hydra"]["sweeper"].get("storage"), "an option file"),
+    ):
+        if shown_address(str(address)) != str(address):
+            raise InputError(
+                f"{key}: a sweep writes what you type into a file; put an address with a password or parameters "
+                f"into {instead}"
+            )
