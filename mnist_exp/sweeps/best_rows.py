@@ -26,31 +26,33 @@ from mnist_exp.tracking.tracker import stored, tracker_of
 _MOST_NOTES = 10
 
 
-def best_rows(typed: Typed, sweep: str, top: int) -> tuple[list[dict[Override, str]], frozenset[int], tuple[str, ...]]:
-    """Return the best rows of a sweep or search as overrides with their values, the seeds that it has run, and notes.
+def best_rows(typed: Typed, sweep: str, top: int) -> tuple[list[dict[Override, str]], frozenset[int], list[str]]:
+    """Return the best rows of a sweep as overrides with their values, the seeds that it has run, and notes.
 
-    Args:
-        typed: with one value for each key.
-        sweep: the id of the parent run, or a beginning of it that no other run has.
-        top: how many rows.
-
-    Raises:
-        InputError: as `read_rows` and `check_rows` do.
+    The notes say in which keys the typed configuration differs from that of the sweep. The arguments, and what is
+    raised, are those of `read_rows` and `check_rows`.
     """
-    rows, seeds, before = read_rows(_compose(typed, []), sweep, top)
+    rows, seeds, before = read_rows(_composed(typed, []), sweep, top)
     check_rows(rows, sweep, [Override.of(text).key for text in typed.fixed])
     overrides = [{Override.of(f"{key}={value}"): value for key, value in row.items()} for row in rows]
-    config = _compose(typed, [one.text for one in overrides[0]])
-    return overrides, seeds, _differences(before, config, {"seed", *(key for row in rows for key in row)}, sweep)
+    varied = {"seed", *(key for row in rows for key in row)}
+    then, now = (
+        {key: value for key, value in flatten(of_the_result(values)).items() if not _is_below(key, varied)}
+        for values in (before, asdict(_composed(typed, [one.text for one in overrides[0]])))
+    )
+    keys = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
+    notes = [f"{key} is {now.get(key, 'not set')}; in {sweep} it was {then.get(key, 'not set')}" for key in keys]
+    more = [f"and {len(keys) - _MOST_NOTES} keys more differ"] if len(keys) > _MOST_NOTES else []
+    return overrides, seeds, notes[:_MOST_NOTES] + more
 
 
 def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]], frozenset[int], dict[str, Any]]:
-    """Read the best rows of a sweep, without `seed`, the seeds that it has run, and its best job's configuration.
+    """Return the best rows of a sweep, without `seed`, the seeds that it has run, and its best job's configuration.
 
     Args:
         config: says where the store is, and what ranks.
-        sweep: as for `best_rows`.
-        top: as for `best_rows`.
+        sweep: the id of the parent run, or a beginning of it that no other run has.
+        top: how many rows.
 
     Raises:
         InputError: if there is no such sweep, nothing in it has finished, or it was ranked by another objective, or
@@ -83,11 +85,7 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
 
 
 def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[str]) -> None:
-    """Check that the rows of a store set nothing that a preset may not vary, and no key that is typed too.
-
-    Raises:
-        InputError: if they do.
-    """
+    """Raise InputError if the rows of a store set a key that is typed too, or what a preset may not vary."""
     name, parser = f"hydra.sweeper.of={sweep}", parser_of_conf()
     for key, value in ((key, value) for row in rows for key, value in row.items()):
         if key in typed:
@@ -98,21 +96,9 @@ def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[st
             raise InputError(f"{name}: {key}={value}: a sweep in a store may not set this; type the values yourself")
 
 
-def _compose(typed: Typed, row: Sequence[str]) -> Config:
+def _composed(typed: Typed, row: Sequence[str]) -> Config:
     return check_composed(compose_values([*typed.fixed, *row], RunMode.RUN), typed.code)
 
 
-def _differences(before: Mapping[str, Any], config: Config, varied: set[str], sweep: str) -> tuple[str, ...]:
-    """Return how a configuration differs from that of the earlier sweep, a line a key."""
-    then, now = _flat(before, varied), _flat(asdict(config), varied)
-    keys = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
-    left = len(keys) - _MOST_NOTES
-    more = [f"and {left} keys more differ"] if left > 0 else []
-    shown = [f"{key} is {now.get(key, 'not set')}; in {sweep} it was {then.get(key, 'not set')}" for key in keys]
-    return (*shown[:_MOST_NOTES], *more)
-
-
-def _flat(values: Mapping[str, Any], without: set[str]) -> dict[str, str]:
-    """Return what can change a result, keys joined by dots, without some keys and what is below them."""
-    flat = flatten(of_the_result(values))
-    return {key: value for key, value in flat.items() if not any(f"{key}.".startswith(f"{one}.") for one in without)}
+def _is_below(key: str, parents: set[str]) -> bool:
+    return any(f"{key}.".startswith(f"{one}.") for one in parents)

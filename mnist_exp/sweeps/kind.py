@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.schema import Config
-from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import counted
 from mnist_exp.tracking.job import Job
@@ -24,49 +23,36 @@ Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]
 
 @dataclass(frozen=True)
 class Typed:
-    """The overrides of a sweep, those of its preset included.
+    """The overrides of a sweep, its preset's included.
 
-    `sweeper`: Hydra's settings of the sweeper. `varied`: the values of each key that has several; the ends of a range
-    to draw from. `ranges`: these keys. `fixed`: the overrides with one value. `code`: the user's own file.
+    `sweeper`: Hydra's settings of it. `varied`: all values of each key that has several; the ends of a range to draw
+    from. `fixed`: the overrides with one value. `code`: the user's own file.
     """
 
     sweeper: Mapping[str, Any]
     varied: Mapping[Override, Sequence[str]]
-    ranges: Sequence[Override]
     fixed: Sequence[str]
     code: CodeFile | None
-
-    def refuse_ranges(self) -> None:
-        """Raise InputError if there is a range to draw from."""
-        for one in self.ranges:
-            raise InputError(
-                f"{one.text}: is a range to draw from, for sweep=random or sweep=optuna; here, list values: "
-                f"{one.key}=A,B"
-            )
 
 
 @dataclass
 class Kind:
-    """A kind of sweep. What is defined here holds where all jobs are known before the first one runs.
+    """A kind of sweep. Its methods do here what suits most kinds.
 
-    `swept`: the values of each key that varies, as they are recorded. `jobs`: their number, as far as it is known at
-    the start. `goes_back`: whether `resume` runs jobs again that were pruned or killed. `is_open`: whether more jobs
-    may follow.
+    `swept`: the values of each key that varies, as they are recorded. `jobs`: how many, as far as it is known before.
     """
 
     swept: dict[str, str]
     jobs: int
-    goes_back: ClassVar[bool] = True
-    is_open: ClassVar[bool] = False
+    draws: ClassVar[bool] = False  # whether a key may have a range to draw from
+    goes_back: ClassVar[bool] = True  # whether `resume` runs jobs again that were killed or pruned
+    is_open: ClassVar[bool] = False  # whether more jobs may follow
 
     @classmethod
     def of(cls, typed: Typed) -> Self:
-        """Return the sweep that was typed.
-
-        Raises:
-            InputError: for what this kind cannot use.
-        """
-        return cls({one.key: one.value for one in typed.varied}, math.prod(map(len, typed.varied.values())))
+        """Return the sweep that was typed; raise InputError for what this kind cannot use."""
+        jobs = math.prod(map(len, typed.varied.values()))
+        return cls({one.key: one.value for one in typed.varied}, jobs)
 
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
         """Return the overrides of the jobs to check: each value once, beside the first of all others."""
@@ -83,29 +69,29 @@ class Kind:
         return f"{counted(self.jobs, 'job')}: {varied or 'no key has several values, such as seed=0,1'}"
 
     def signature(self) -> list[object]:
-        """Return what makes two sweeps different that vary the same keys."""
+        """Return what tells this sweep from others in which the same varies, as plain values."""
         return []
 
-    def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:  # noqa: ARG002
-        """Return the overrides for Hydra that nobody typed."""
+    def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
+        """Return overrides for Hydra that nobody typed."""
         return []
 
     def run(self, sweep: Sweep, stage: "Stage", launch: Launch) -> None:
-        """Decide which jobs run, and launch them; for sweepers that leave this to the kind."""
+        """Launch the jobs, where Hydra's sweeper leaves that to the kind."""
         raise NotImplementedError
 
-    def excuse(self, error: ValueError, record: "SweepRecord") -> None:  # noqa: ARG002
+    def excuse(self, error: ValueError, record: "SweepRecord") -> None:
         """Raise an error of Hydra's sweeper, unless the ranking explains it."""
         raise error
 
     def stand(self, rows: "list[Row]") -> "tuple[list[Row], Rounds | None, list[str]]":
-        """Return ranked rows in the order of this kind, what their intervals are corrected for, and notes on them."""
+        """Return ranked rows in the order of this kind, what their intervals are corrected for, and notes."""
         return rows, None, []
 
-    def verdict(self, run_id: str) -> str:  # noqa: ARG002
-        """Return the sentence below the ranking of a sweep, given its id; empty where the rows themselves decide."""
+    def verdict(self, run_id: str) -> str:
+        """Return the sentence below the ranking, given the sweep's id; empty where the rows decide."""
         return ""
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
-        """Return how many jobs did not finish, of those that were launched."""
+        """Return how many jobs did not finish, of so many that were launched."""
         return launched - sum(job.status == "FINISHED" for job in jobs)

@@ -45,8 +45,9 @@ def plan(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) 
     """
     check_output(composed, "hydra.sweep.dir")
     _refuse_passwords(composed)
-    typed = _typed(composed, overrides, code)
-    kind = kind_of(typed.sweeper["_target_"]).of(typed)
+    chosen = kind_of(composed.hydra.sweeper._target_)
+    typed = _typed(composed, overrides, code, draws=chosen.draws)
+    kind = chosen.of(typed)
     configs = _checked(kind.to_check(typed), code)
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
         if any(config.backend != "jax" for config in configs):
@@ -63,24 +64,34 @@ def plan(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) 
     return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher), kind
 
 
-def _typed(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Typed:
-    """Return the overrides of a preset and those that were typed, parsed, the last one of each key."""
+def _typed(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, *, draws: bool) -> Typed:
+    """Return the overrides of a preset and those that were typed, the last one of each key.
+
+    `draws`: whether there may be ranges to draw from.
+    """
     sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
     parser = parser_of_conf()
     preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
     parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(list(overrides))]}
-    several = [(Override.of(one.input_line or ""), one) for one in parsed.values() if one.is_sweep_override()]
-    varied = {override: _samples(one) for override, one in several}
-    for override, samples in varied.items():
+    varied: dict[Override, Sequence[str]] = {}
+    for one in parsed.values():
+        if not one.is_sweep_override():
+            continue
+        override = Override.of(one.input_line or "")
+        if not one.is_discrete_sweep() and not draws:
+            raise InputError(
+                f"{override.text}: is a range to draw from, for sweep=random or sweep=optuna; here, list values: "
+                f"{override.key}=A,B"
+            )
+        varied[override] = samples = _samples(one)
         if override.is_below(*SHARED_BY_JOBS):
             raise InputError(f"{override.key}: must have one value, which all jobs of a sweep share")
         if not samples:
             raise InputError(f"{override.text}: has no value; type at least one, such as {override.key}=0,1")
         if len(set(samples)) < len(samples):
             raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
-    ranges = [override for override, one in several if not one.is_discrete_sweep()]
     fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
-    return Typed(sweeper, varied, ranges, fixed, code)
+    return Typed(sweeper, varied, fixed, code)
 
 
 def _samples(override: ParsedOverride) -> list[str]:

@@ -31,7 +31,7 @@ _SEEDS_OF_A_GRID = 20  # for each combination, unless `max_jobs` is given
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class _Settings:
     """Hydra's settings of the sweeper, explained in `conf/sweep/race.yaml`."""
 
     seeds: Annotated[int, Rule(lambda n: n >= 2, "a whole number, at least 2")]
@@ -40,26 +40,15 @@ class Settings:
     of: Text | None
     top: Annotated[int, Rule(lambda n: n >= 2, "a whole number, at least 2")]
 
-    @classmethod
-    def read(cls, typed: Typed) -> Self:
-        """Return the settings that were typed; raise InputError for one that cannot be used."""
-        given = {key: value for key, value in typed.sweeper.items() if key not in ("_target_", "params")}
-        if given.get("of") is not None:
-            # Hydra reads an id of digits as a number, and one with an e among them as a number to a power of 10.
-            of = values_of(["hydra.sweeper.of"], typed.fixed).get("hydra.sweeper.of", "").strip("'\"")
-            given["of"] = of or str(given["of"])
-        settings: Self = convert(cls, given, "hydra.sweeper")
-        return settings
-
 
 @dataclass(frozen=True)
 class Round:
-    """The state of a race after a round; combinations are given by their place in it.
+    """The state of a race after a round; combinations are given by their places.
 
-    `number`: from 1. `seeds`: of each combination that is left, so far. `jobs`: of the race so far. `left`: the
-    combinations that may be the best, the leader first. `beaten` and `failed`: those that this round dropped. `means`:
-    of the objective, for all that ran. `comparisons`: of these with the leader. `end`: why the race ends here
-    (`decided`, `indifferent`, `spent`, `rounds` or `failed`), None if it goes on.
+    `number`: from 1. `seeds`: that each one left has run. `jobs`: of the race so far. `left`: may be the best, the
+    leader first. `beaten` and `failed`: dropped in this round. `means`: objectives of all that ran in it.
+    `comparisons`: of these with the leader. `end`: `decided`, `indifferent`, `spent`, `rounds` or `failed`; None if the
+    race goes on.
     """
 
     number: int
@@ -75,11 +64,10 @@ class Round:
 
 @dataclass
 class Race(Kind):
-    """A race between combinations, and its rounds so far.
+    """A race between combinations, each with its overrides, and its values by full key.
 
-    `overrides` and `values`: the overrides of each combination, and its values of the keys that vary. `seeds`: of each
-    combination in the first round. `max_jobs`: of the whole race. `indifference`: a difference in the objective that
-    does not matter. `seen`: the seeds that it may not use. `notes`: lines to show at its start.
+    `seeds`: of each in the first round. `max_jobs`: of the whole race. `indifference`: a difference in the objective
+    that does not matter. `seen`: seeds that it may not use. `notes`: shown at its start. `rounds`: so far.
     """
 
     swept: dict[str, str] = field(init=False)
@@ -90,12 +78,11 @@ class Race(Kind):
     max_jobs: int
     indifference: float
     seen: frozenset[int] = frozenset()
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     rounds: list[Round] = field(default_factory=list)
     is_open: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Derive what varies, and the number of jobs in the first round."""
         listed = {key: ",".join(dict.fromkeys(row[key] for row in self.values)) for key in self.values[0]}
         self.swept, self.jobs = listed | {"seed": "as the race goes"}, self.seeds * len(self.values)
 
@@ -104,18 +91,21 @@ class Race(Kind):
         """Return the race that was typed, between all combinations or the best rows of an earlier sweep.
 
         Raises:
-            InputError: for a range, a seed, fewer than two combinations, too few jobs for the first round, or an
-                earlier sweep that cannot be used.
+            InputError: for a seed, fewer than two combinations, too few jobs for the first round, or an earlier sweep
+                that cannot be used.
         """
-        typed.refuse_ranges()
-        settings = Settings.read(typed)
+        given = {key: value for key, value in typed.sweeper.items() if key not in ("_target_", "params")}
+        if given.get("of") is not None:  # as typed: to Hydra, an id of digits is a number, with an e a power of 10
+            of = values_of(["hydra.sweeper.of"], typed.fixed).get("hydra.sweeper.of", "").strip("'\"")
+            given["of"] = of or str(given["of"])
+        settings: _Settings = convert(_Settings, given, "hydra.sweeper")
         for override in [*typed.varied, *map(Override.of, typed.fixed)]:
             if override.key == "seed":
                 raise InputError(
                     f"{override.text}: a race chooses the seeds; hydra.sweeper.seeds=3 is how many each has at first"
                 )
         seen: frozenset[int] = frozenset()
-        notes: tuple[str, ...] = ()
+        notes: Sequence[str] = ()
         if settings.of is None:
             rows = [dict(zip(typed.varied, samples, strict=True)) for samples in product(*typed.varied.values())]
         elif typed.varied:
@@ -140,11 +130,9 @@ class Race(Kind):
         return cls(overrides, values, settings.seeds, max_jobs, settings.indifference, seen, notes)
 
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
-        """Return each value once; of an earlier sweep's rows, all."""
         return super().to_check(typed) if typed.varied else self.overrides
 
     def check(self, config: Config) -> None:
-        """Raise InputError for `prune`."""
         if config.prune is not None:
             raise InputError(
                 f"prune={config.prune.kind}: leave it out of a race, which itself drops what is beaten, and compares "
@@ -152,18 +140,17 @@ class Race(Kind):
             )
 
     def opening(self) -> str:
-        """Return the first lines of the race: its combinations and rules, and the notes."""
         values = {key: dict.fromkeys(shown_value(row[key]) for row in self.values) for key in self.values[0]}
         varied = " ".join(f"{key}={','.join(shown)}" for key, shown in values.items())
         rules = f"A race of {len(self.values)}, {self.seeds} seeds each at first, at most {self.max_jobs} jobs"
         return "\n".join(map(printable, [f"{rules}: {varied}", *self.notes]))
 
     def signature(self) -> list[object]:
-        """Return the combinations and the rules; a race may be resumed with a larger `max_jobs`."""
+        """Return the combinations and the rules but `max_jobs`, which may be larger when the race is resumed."""
         return ["race", self.values, self.seeds, self.indifference, sorted(self.seen)]
 
     def run(self, sweep: Sweep, stage: "Stage", launch: Launch) -> None:
-        """Run the race, and keep `race.csv` in the sweep's folder up to date."""
+        """Run the race; write its rounds to `race.csv` in the sweep's folder."""
 
         def launch_jobs(jobs: Sequence[tuple[int, int]]) -> Sequence[float | None]:
             stage.jobs = len(jobs) + (self.rounds[-1].jobs if self.rounds else 0)
@@ -182,7 +169,7 @@ class Race(Kind):
 
         Args:
             direction: `maximize` or `minimize`.
-            launch: runs jobs, each given by the places of its combination and of its seed, from 0; returns their
+            launch: runs jobs, each given by the places of its combination and its seed, from 0; returns their
                 objectives, None for a job that failed, which drops its combination.
         """
         left = list(range(len(self.values)))
@@ -214,7 +201,7 @@ class Race(Kind):
                 return
 
     def stand(self, rows: list[Row]) -> tuple[list[Row], Rounds | None, list[str]]:
-        """Return the rows that are left, then the beaten, the latest first, then the failed; and how the race ended."""
+        """Return the rows that are left, the beaten, the latest first, and the failed; and how the race ended."""
         if not self.rounds:
             return rows, None, []
         dropped = {
@@ -230,16 +217,14 @@ class Race(Kind):
         pairs = len(self.values) * (len(self.values) - 1) // 2
         return stood, Rounds(_LEVEL_OF_A_ROUND, ROUNDS, pairs, self.rounds[-1].number), [self._ending()]
 
-    def unfinished(self, jobs: Sequence[Job], launched: int) -> int:  # noqa: ARG002
-        """Return how many jobs did not finish; before a resume with a smaller `max_jobs` there were more."""
+    def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
+        """Return how many of all jobs did not finish; with a larger `max_jobs`, there once were more."""
         return sum(job.status != "FINISHED" for job in jobs)
 
     def _seed(self, place: int) -> int:
-        """Return a seed by its place, from 0, among those that may be used."""
         return next(islice((seed for seed in count() if seed not in self.seen), place, None))
 
     def _ending(self) -> str:
-        """Return how far the race came, and why it ended."""
         last, rows = self.rounds[-1], len(self.values)
         why = {
             "decided": "",
@@ -253,7 +238,6 @@ class Race(Kind):
         return f"{last.jobs} jobs in {counted(last.number, 'round')}; {grid}.{why}"
 
     def _lines(self, one: Round) -> Iterator[dict[str, object]]:
-        """Yield the lines of `race.csv` for a round, one a combination."""
         outcomes = dict.fromkeys(one.left[:1], "leads") | dict.fromkeys(one.left[1:], "left")
         outcomes |= dict.fromkeys(one.beaten, "beaten") | dict.fromkeys(one.failed, "failed")
         for place, outcome in outcomes.items():
@@ -274,8 +258,8 @@ class Race(Kind):
 
 
 def _end(left: Sequence[Mapping[str, float]], indifference: float, direction: str) -> str | None:
-    """Return why no more seeds are needed, if so: one combination is left, or none that is left is worse than the
-    leader by more than `indifference`, one-sided and corrected for those left."""
+    """Return why no more seeds are needed, if so: one combination is left, or each is worse than the leader by at most
+    `indifference`, one-sided and corrected for those left."""
     if len(left) < 2:
         return "decided" if left else "failed"
     found = _compared(left, 2 * _LEVEL_OF_A_ROUND, len(left) - 1)

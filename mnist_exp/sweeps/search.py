@@ -19,32 +19,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class Search(Kind):
-    """Jobs that a sweeper draws; it does not go back to a point, so that a killed job is no part of the search.
-
-    `sweeper`: Hydra's settings of it.
-    """
+    """Jobs that a sweeper draws, given by Hydra's settings of it. A point that was killed may not be drawn again."""
 
     sweeper: Mapping[str, Any]
+    draws: ClassVar[bool] = True
     goes_back: ClassVar[bool] = False
 
     @classmethod
     def of(cls, typed: Typed) -> Self:
-        """Return the search that was typed."""
-        grid = Kind.of(typed)
-        return cls(grid.swept, typed.sweeper.get("n_trials") or grid.jobs, typed.sweeper)
+        listed = Kind.of(typed)
+        return cls(listed.swept, typed.sweeper.get("n_trials") or listed.jobs, typed.sweeper)
 
     def check(self, config: Config) -> None:
-        """Check that Optuna will make its tables in no database of something else.
-
-        Raises:
-            InputError: if the file for searches is the store's, or holds other tables.
-        """
+        """Raise InputError if Optuna would make its tables in the store, or in a database of something else."""
         from mnist_exp.tracking.database import tables
         from mnist_exp.tracking.store import sqlite_path
 
         storage = str(self.sweeper.get("storage") or "")
-        path = sqlite_path(storage)
-        if path is None:
+        if (path := sqlite_path(storage)) is None:
             return
         try:
             held = tables(path) if path.exists() else set()
@@ -58,13 +50,12 @@ class Search(Kind):
             )
 
     def signature(self) -> list[object]:
-        """Return the names of the sweeper and of its sampler."""
-        return [self.sweeper["_target_"], self._sampler.get("_target_")]
+        return [self.sweeper["_target_"], (self.sweeper.get("sampler") or {}).get("_target_")]
 
     def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
-        """Return Optuna's study, and how many of `n_trials` are left; nothing for another sweeper.
+        """Return Optuna's study, named after the sweep's run so that `resume` finds it, and the trials that are left.
 
-        The study is named after the sweep's parent run, so that a resumed sweep goes on with its study.
+        Other sweepers get nothing.
         """
         if "study_name" not in self.sweeper:
             return []
@@ -84,12 +75,13 @@ class Search(Kind):
             study.tell(trial.number, objective, state=states.FAIL if objective is None else states.COMPLETE)
         finished = len(study.get_trials(states=[states.COMPLETE]))
         settings.append(f"hydra.sweeper.n_trials={max(self.jobs - finished, 0)}")
-        if (seed := self._sampler.get("seed")) is not None:  # the same seed would draw the same values again
+        seed = (self.sweeper.get("sampler") or {}).get("seed")
+        if seed is not None:  # the same seed would draw the same values again
             settings.append(f"hydra.sweeper.sampler.seed={seed + len(study.trials)}")
         return settings
 
     def excuse(self, error: ValueError, record: "SweepRecord") -> None:
-        """Raise an error, unless all jobs failed, and Optuna misses a best trial: the ranking says why they did."""
+        """Raise an error unless all jobs failed: Optuna misses a best trial then, and the ranking says why."""
         statuses = {job.status for job in record.jobs()}
         if isinstance(error, InputError) or "FINISHED" in statuses:
             raise error
@@ -97,16 +89,11 @@ class Search(Kind):
             raise InputError(f"the search cannot start: {error}") from error
 
     def verdict(self, run_id: str) -> str:
-        """Return what to make of rows that are a single run each."""
         return (
             "Each row of a search is a single run, and the best of many is lucky too; with other seeds: "
             f"-m sweep=race hydra.sweeper.of={run_id or 'SWEEP_ID'}"
         )
 
-    def unfinished(self, jobs: Sequence[Job], launched: int) -> int:  # noqa: ARG002
-        """Return how many jobs failed; a point may be drawn again, so that fewer may have run than were launched."""
+    def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
+        """Return how many jobs failed; those that were launched may have drawn a point again."""
         return sum(job.status in {"FAILED", "RUNNING"} for job in jobs)
-
-    @property
-    def _sampler(self) -> Mapping[str, Any]:
-        return self.sweeper.get("sampler") or {}
