@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.conversion import KerasName, OneOf, convert
-from mnist_exp.config.pruning import Pruning
-from mnist_exp.config.values import Count, ModelName, Seed, Text
+from mnist_exp.config.values import Count, ModelName, PruneSettings, Seed, Text
 from mnist_exp.errors import InputError, did_you_mean, show
 from mnist_exp.learning.families import Model, families
 from mnist_exp.learning.sources import Dataset, sources
@@ -72,7 +71,7 @@ class Config:
     optimizer: dict[str, Any]
     training: Training
     tracking: Annotated[MLflowTracking | NoTracking, OneOf(lambda: (MLflowTracking, NoTracking))]
-    prune: Annotated[Pruning | None, OneOf(lambda: (None, *get_args(Pruning)))]
+    prune: Annotated[PruneSettings | None, OneOf(lambda: (None, *get_args(PruneSettings)))]
     seed: Seed
     backend: Literal["tensorflow", "jax"]
     objective: str
