@@ -27,20 +27,14 @@ _MOST_NOTES = 10
 
 
 def best_rows(typed: Typed, sweep: str, top: int) -> tuple[list[dict[Override, str]], frozenset[int], list[str]]:
-    """Return the best rows of a sweep as overrides with their values, the seeds that it has run, and notes.
-
-    The notes say in which keys the typed configuration differs from that of the sweep. The arguments, and what is
-    raised, are those of `read_rows` and `check_rows`.
-    """
+    """Return the rows of `read_rows`, checked, as overrides with their values; its seeds; notes on what differs now."""
     rows, seeds, before = read_rows(_composed(typed, []), sweep, top)
     check_rows(rows, sweep, [Override.of(text).key for text in typed.fixed])
     overrides = [{Override.of(f"{key}={value}"): value for key, value in row.items()} for row in rows]
-    varied = {"seed", *(key for row in rows for key in row)}
-    then, now = (
-        {key: value for key, value in flatten(of_the_result(values)).items() if not _is_below(key, varied)}
-        for values in (before, asdict(_composed(typed, [one.text for one in overrides[0]])))
-    )
-    keys = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key)]
+    varied = re.compile(rf"({'|'.join(map(re.escape, ['seed', *rows[0]]))})(\.|$)")
+    config = _composed(typed, [one.text for one in overrides[0]])
+    then, now = flatten(of_the_result(before)), flatten(of_the_result(asdict(config)))
+    keys = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key) and not varied.match(key)]
     notes = [f"{key} is {now.get(key, 'not set')}; in {sweep} it was {then.get(key, 'not set')}" for key in keys]
     more = [f"and {len(keys) - _MOST_NOTES} keys more differ"] if len(keys) > _MOST_NOTES else []
     return overrides, seeds, notes[:_MOST_NOTES] + more
@@ -98,7 +92,3 @@ def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[st
 
 def _composed(typed: Typed, row: Sequence[str]) -> Config:
     return check_composed(compose_values([*typed.fixed, *row], RunMode.RUN), typed.code)
-
-
-def _is_below(key: str, parents: set[str]) -> bool:
-    return any(f"{key}.".startswith(f"{one}.") for one in parents)

@@ -84,7 +84,7 @@ class Kind:
         """Raise an error of Hydra's sweeper, unless the ranking explains it."""
         raise error
 
-    def stand(self, rows: "list[Row]") -> "tuple[list[Row], Rounds | None, list[str]]":
+    def arrange(self, rows: "list[Row]") -> "tuple[list[Row], Rounds | None, list[str]]":
         """Return ranked rows in the order of this kind, what their intervals are corrected for, and notes."""
         return rows, None, []
 

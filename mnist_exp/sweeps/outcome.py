@@ -96,7 +96,7 @@ class Outcome:
 def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind) -> Outcome:
     """Return the jobs of a sweep ranked, those that differ only in their seed as one row."""
     objective, direction = sweep.config.objective, objective_direction(sweep.config)
-    rows, raced, notes = kind.stand(ranking.rank(jobs, direction))
+    rows, raced, notes = kind.arrange(ranking.rank(jobs, direction))
     if rows:
         profile = record.data(ranking.best_job(rows[0], direction)).get("profile")
         notes.append(on_other_images(rows[0], count_test_images(profile)))

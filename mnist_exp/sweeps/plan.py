@@ -37,11 +37,11 @@ def plan(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) 
     Args:
         composed: in Hydra's MULTIRUN mode.
         overrides: as typed.
-        code: the file of the user's own that they name.
+        code: the user's own file that they name.
 
     Raises:
         InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
-            password in what Hydra writes to multirun.yaml.
+            password that Hydra would write to multirun.yaml.
     """
     check_output(composed, "hydra.sweep.dir")
     _refuse_passwords(composed)
@@ -65,10 +65,7 @@ def plan(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) 
 
 
 def _typed(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, *, draws: bool) -> Typed:
-    """Return the overrides of a preset and those that were typed, the last one of each key.
-
-    `draws`: whether there may be ranges to draw from.
-    """
+    """Return the overrides, a preset's first, the last of each key; `draws`: whether ranges may be among them."""
     sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
     parser = parser_of_conf()
     preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
@@ -104,7 +101,6 @@ def _samples(override: ParsedOverride) -> list[str]:
 
 
 def _checked(jobs: Sequence[Sequence[str]], code: CodeFile | None) -> list[Config]:
-    """Return the configurations of jobs, each given by its overrides."""
     return [check_composed(compose_values(job, RunMode.RUN), code) for job in jobs]
 
 

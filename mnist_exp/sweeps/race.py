@@ -173,7 +173,6 @@ class Race(Kind):
                 objectives, None for a job that failed, which drops its combination.
         """
         left = list(range(len(self.values)))
-        pairs = len(left) * (len(left) - 1) // 2
         scores: list[dict[str, float]] = [{} for _ in left]
         jobs = seeds = 0
         new = self.seeds
@@ -188,7 +187,7 @@ class Race(Kind):
             jobs, seeds = jobs + len(launched), seeds + new
             means = {place: fmean(scores[place].values()) for place in left if place not in failed}
             ran = sorted(means, key=lambda place: means[place], reverse=direction == "maximize")
-            found = _compared([scores[place] for place in ran], _LEVEL_OF_A_ROUND, pairs)
+            found = _compared([scores[place] for place in ran], _LEVEL_OF_A_ROUND, self._pairs)
             comparisons = dict(zip(ran[1:], found, strict=True))
             left = [place for place in ran if place == ran[0] or comparisons[place].is_open]
             new = min(max(2, seeds // 2), (self.max_jobs - jobs) // max(len(left), 1))
@@ -200,7 +199,7 @@ class Race(Kind):
             if end is not None:
                 return
 
-    def stand(self, rows: list[Row]) -> tuple[list[Row], Rounds | None, list[str]]:
+    def arrange(self, rows: list[Row]) -> tuple[list[Row], Rounds | None, list[str]]:
         """Return the rows that are left, the beaten, the latest first, and the failed; and how the race ended."""
         if not self.rounds:
             return rows, None, []
@@ -209,17 +208,20 @@ class Race(Kind):
             for one in self.rounds
             for place in (*one.beaten, *one.failed)
         }
-        stood = []
+        arranged = []
         for row in rows:
             number, failed = dropped.get(combination(row.values), (None, False))
-            stood.append(replace(row, dropped=number, failed=failed))
-        stood.sort(key=lambda row: (row.failed, -math.inf if row.dropped is None else -row.dropped))
-        pairs = len(self.values) * (len(self.values) - 1) // 2
-        return stood, Rounds(_LEVEL_OF_A_ROUND, ROUNDS, pairs, self.rounds[-1].number), [self._ending()]
+            arranged.append(replace(row, dropped=number, failed=failed))
+        arranged.sort(key=lambda row: (row.failed, -(row.dropped or math.inf)))
+        return arranged, Rounds(_LEVEL_OF_A_ROUND, ROUNDS, self._pairs, self.rounds[-1].number), [self._ending()]
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
         """Return how many of all jobs did not finish; with a larger `max_jobs`, there once were more."""
         return sum(job.status != "FINISHED" for job in jobs)
+
+    @property
+    def _pairs(self) -> int:
+        return len(self.values) * (len(self.values) - 1) // 2
 
     def _seed(self, place: int) -> int:
         return next(islice((seed for seed in count() if seed not in self.seen), place, None))

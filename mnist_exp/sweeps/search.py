@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Search(Kind):
-    """Jobs that a sweeper draws, given by Hydra's settings of it. A point that was killed may not be drawn again."""
+    """Jobs that a sweeper draws; `sweeper`: Hydra's settings of it."""
 
     sweeper: Mapping[str, Any]
     draws: ClassVar[bool] = True
@@ -53,10 +53,7 @@ class Search(Kind):
         return [self.sweeper["_target_"], (self.sweeper.get("sampler") or {}).get("_target_")]
 
     def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
-        """Return Optuna's study, named after the sweep's run so that `resume` finds it, and the trials that are left.
-
-        Other sweepers get nothing.
-        """
+        """Return Optuna's study, which `resume` finds since it is named after the run, and how many trials are left."""
         if "study_name" not in self.sweeper:
             return []
         import optuna
@@ -81,7 +78,7 @@ class Search(Kind):
         return settings
 
     def excuse(self, error: ValueError, record: "SweepRecord") -> None:
-        """Raise an error unless all jobs failed: Optuna misses a best trial then, and the ranking says why."""
+        """Raise the error unless all jobs failed, so that Optuna misses a best trial: the ranking says why."""
         statuses = {job.status for job in record.jobs()}
         if isinstance(error, InputError) or "FINISHED" in statuses:
             raise error

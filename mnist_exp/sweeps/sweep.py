@@ -30,10 +30,7 @@ from mnist_exp.tracking.tracker import tracker_of
 def start(sweep: Sweep, kind: Kind, done: Callable[[SweepResult], None]) -> Iterator[StartedSweep]:
     """Open a sweep, show its progress while the block runs its jobs, and rank them at its end, however it ends.
 
-    Args:
-        sweep: to run.
-        kind: its own.
-        done: called with the result, once all is recorded; not after Ctrl-C, SIGTERM or an error of a launcher.
+    `done` is called with the result once all is recorded, but not after Ctrl-C, SIGTERM or an error of a launcher.
 
     Raises:
         InputError: if the store cannot be reached or written.

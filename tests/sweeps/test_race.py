@@ -72,7 +72,7 @@ def test_a_race_has_an_end_and_says_where_it_was_stopped_before() -> None:
     rounds = raced(race, [0.9, 0.9], spread=0.01)
     assert (len(rounds), rounds[-1].end) == (ROUNDS, "rounds")
     race.rounds.append(rounds[0])
-    [ending] = race.stand([])[2]
+    [ending] = race.arrange([])[2]
     assert ending.endswith(" It was not over.")
 
 
@@ -129,7 +129,7 @@ def ranked(race: Race, scores: Sequence[Sequence[float | None]], direction: str 
         return objectives
 
     race.rounds.extend(race.play(direction, launch))
-    rows, raced, _ = race.stand(rank(jobs, direction))
+    rows, raced, _ = race.arrange(rank(jobs, direction))
     return aligned(*cells(rows, unranked(jobs), "val_accuracy", raced=raced)), verdict(rows, ["a"], direction, raced)
 
 
