@@ -12,4 +12,4 @@ class GridSweeper(BasicSweeper):
     """Launches every combination."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Check nothing, since `sweep_of` has checked each value."""
+        """Check nothing, since `sweeps/plan.py` has checked each value."""

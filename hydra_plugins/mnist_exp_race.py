@@ -33,7 +33,7 @@ if "race.yaml" not in ConfigStore.instance().list("hydra/sweeper"):  # as it is 
 
 
 class RaceSweeper(BasicSweeper):
-    """Launches round after round of the race that the task function has, as `command_line.py` makes it."""
+    """Launches the rounds of a race, which the task function has; see `Task` in `sweeps/jobs.py`."""
 
     def __init__(self, **_: Any) -> None:
         super().__init__(None)
@@ -58,5 +58,5 @@ class RaceSweeper(BasicSweeper):
             rounds.append(self.launcher.launch([list(job) for job in jobs], initial_job_idx=started))
             return [job.return_value for job in rounds[-1]]
 
-        self.race.run(launch)
+        self.race(launch)
         return rounds

@@ -24,7 +24,7 @@ if "stacked.yaml" not in ConfigStore.instance().list("hydra/launcher"):  # as it
 class StackedLauncher(BasicLauncher):
     """Composes each job as Hydra's basic launcher does, then lets the task function run them together.
 
-    A task function that cannot, as `command_line.py` makes it, is called for each job.
+    A task function without `run_jobs`, unlike `Task` in `sweeps/jobs.py`, is called for each job.
     """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:

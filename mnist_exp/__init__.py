@@ -73,16 +73,11 @@ def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None 
     Raises:
         InputError: a ValueError that names the key, its value, and what would be right.
     """
-    from mnist_exp.config.command_line import run_sweep
     from mnist_exp.config.overrides import as_typed
-    from mnist_exp.sweeps.best_rows import best_rows
-    from mnist_exp.sweeps.sweep import start
+    from mnist_exp.sweeps.plan import run_sweep
 
-    results: list[SweepResult] = []
     with _one_at_a_time, _left_as_it_was():
-        typed = [text for given in overrides for text in as_typed(given)]
-        run_sweep(typed, config_dir, lambda sweep: start(sweep, results.append), best_rows)
-    return results[0]
+        return run_sweep([text for given in overrides for text in as_typed(given)], config_dir)
 
 
 def runs(condition: str = "", *overrides: str | Mapping[str, object], last: int | None = None) -> Runs:

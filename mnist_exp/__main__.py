@@ -2,27 +2,72 @@
 
 import atexit
 import gc
+import io
 import sys
-from contextlib import AbstractContextManager
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+
+from hydra.types import RunMode
 
 from mnist_exp import interrupts
 from mnist_exp.commands import exit_on_errors
-from mnist_exp.config.command_line import StartedSweep, command_line
-from mnist_exp.config.schema import Config
-from mnist_exp.errors import printable
-from mnist_exp.experiment import BestRows, Experiment, Sweep, SweepResult
+from mnist_exp.config.composition import ONLY_CONFIG_DIR, compose_values, run_of, user_choices
+from mnist_exp.config.hydra_api import answer, read_arguments, run_composed
+from mnist_exp.config.hydra_errors import as_input_errors
+from mnist_exp.config.redaction import without_secrets
+from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Experiment
 
 
 def main() -> None:
     """Run what was typed; exit with 1 and one message after bad input or a failed job, 130 after Ctrl-C, 143 after
     SIGTERM."""
-    # Keras and MLflow make a million objects that stay, and Python looks through all of them for garbage again and
-    # again: a second of a run while they are imported, and one more at its end.
+    # Keras and MLflow make a million objects that stay. Looking through them for garbage takes a second while they are
+    # imported, and one more at the end.
     gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)
     interrupts.install()
     with exit_on_errors():
-        command_line(sys.argv[1:], _run, _sweep, _best_rows)
+        _run_typed(sys.argv[1:])
+
+
+def _run_typed(typed: Sequence[str]) -> None:
+    """Run one experiment or a sweep, or let Hydra answer `--help`, `--cfg`, `--info` and shell completion.
+
+    Presets of a folder and the configuration are checked before Hydra makes an output folder.
+    """
+    config_dir, rest = _without_config_dir(typed)
+    arguments, unknown = read_arguments(rest)
+    _check_flags(arguments, unknown)
+    overrides = arguments.overrides
+    if arguments.multirun and not arguments.help:
+        _sweep(overrides, config_dir)
+        return
+    with user_choices(config_dir, overrides) as code, as_input_errors(overrides):
+        if arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info:
+            with _shown_without_secrets():
+                answer(arguments)
+        else:
+            composed = compose_values(overrides, RunMode.RUN)
+            experiment = run_of(composed, overrides, code)
+            run_composed(composed, lambda: _run(experiment))
+
+
+def _check_flags(arguments: Namespace, unknown: Sequence[str]) -> None:
+    if unknown:
+        raise InputError(
+            f"{unknown[0]}: no such flag; a value is set by KEY=VALUE, such as training.epochs=3; see --help"
+        )
+    if arguments.experimental_rerun is not None:
+        raise InputError("--experimental-rerun: reads a pickle, which can run any code; type the overrides again")
+    for flag in ("config_path", "config_name", "config_dir"):
+        if getattr(arguments, flag) is not None:
+            raise InputError(f"--{flag.replace('_', '-')}: {ONLY_CONFIG_DIR}")
+    if arguments.resolve and not (arguments.cfg or arguments.help):
+        raise InputError("--resolve: shows a configuration without interpolations; type --cfg job --resolve")
+    if arguments.multirun and (arguments.cfg or arguments.info):
+        raise InputError("--cfg and --info: show the configuration of one run; leave -m out")
 
 
 def _run(experiment: Experiment) -> None:
@@ -36,23 +81,38 @@ def _run(experiment: Experiment) -> None:
     run_experiment(experiment)
 
 
-def _sweep(sweep: Sweep) -> AbstractContextManager[StartedSweep]:
-    from mnist_exp.sweeps.sweep import start
+def _sweep(overrides: Sequence[str], config_dir: str | None) -> None:
+    from mnist_exp.sweeps.plan import run_sweep
 
-    return start(sweep, _exit_on_unfinished)
-
-
-def _exit_on_unfinished(result: SweepResult) -> None:
+    result = run_sweep(overrides, config_dir)
     if result.unfinished:
         raise SystemExit(
             f"{result.unfinished} of {result.jobs} jobs did not finish; the same command with resume=true retries them"
         )
 
 
-def _best_rows(config: Config, sweep: str, top: int) -> BestRows:
-    from mnist_exp.sweeps.best_rows import best_rows
+def _without_config_dir(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return DIR of `--config-dir DIR`, which Hydra would search for settings that can run code, and all else."""
+    for index, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            end = index + (1 if equals else 2)
+            found = [value] if equals else arguments[index + 1 : end]
+            if not found:
+                raise InputError("--config-dir: needs a folder with presets; type --config-dir DIR")
+            return found[0], [*arguments[:index], *arguments[end:]]
+    return None, list(arguments)
 
-    return best_rows(config, sweep, top)
+
+@contextmanager
+def _shown_without_secrets() -> Iterator[None]:
+    """Print what Hydra prints once it is complete, such as the whole configuration, without passwords."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        print(without_secrets(printed.getvalue()), end="")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,63 +102,19 @@ class SweepResult(Runs):
 
 
 @dataclass(frozen=True)
-class BestRows:
-    """The best rows of a sweep that was run before.
-
-    `values`: of each what varies, by full key. `seeds`: that they have run. `configuration`: of the best job, as its
-    config.yaml has it.
-    """
-
-    values: Sequence[Mapping[str, str]]
-    seeds: frozenset[int]
-    configuration: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class RacePlan:
-    """What a race decides between, and by which rules.
-
-    `overrides` and `values`: of each combination all that one would type for it, and what varies, by full key.
-    `seeds`: of each in the first round. `seen`: the seeds that the race may not use. `max_jobs`: of the whole race.
-    `indifference`: the difference in the objective that does not matter. `notes`: lines to show at its start.
-    """
-
-    overrides: Sequence[Sequence[str]]
-    values: Sequence[Mapping[str, str]]
-    seeds: int
-    max_jobs: int
-    indifference: float
-    seen: frozenset[int] = frozenset()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def pairs(self) -> int:
-        """Pairs of combinations, which share the level of a test."""
-        return len(self.values) * (len(self.values) - 1) // 2
-
-    def seed(self, place: int) -> int:
-        """Return a seed by its place, from 0, among those that may be used."""
-        return next(islice((seed for seed in count() if seed not in self.seen), place, None))
-
-
-@dataclass(frozen=True)
 class Sweep:
-    """Several jobs, as typed and as a preset has it.
+    """Several jobs, as typed and as a preset has them.
 
-    `overrides`: typed, `tracking` and `hydra` aside. `swept`: the values of each key that varies. `jobs`: their number;
-    of a race, in its first round. `configs`: the first job's, then one for each other value. `folder`: for the sweep's
-    own files, the jobs' folders in it. `sweeper`, `launcher`: Hydra's settings of them. `race`: None for all other
-    sweeps.
+    `overrides`: typed, `tracking` and `hydra` aside. `swept`: the values of each key that varies. `configs`: the first
+    job's, then one for each other value. `folder`: holds the sweep's own files, and the folders of its jobs.
+    `launcher`: Hydra's settings of it.
     """
 
     overrides: tuple[str, ...]
     swept: dict[str, str]
-    jobs: int
     configs: Sequence[Config]
     folder: Path
-    sweeper: dict[str, Any]
     launcher: dict[str, Any]
-    race: RacePlan | None
 
     @property
     def config(self) -> Config:

@@ -14,9 +14,8 @@ from urllib.parse import urlsplit
 
 from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
-from mnist_exp.config.conversion import KerasName, OneOf, Rule, convert
-from mnist_exp.config.pruning import Pruning
-from mnist_exp.config.values import Count, ModelName, Seed, Text
+from mnist_exp.config.conversion import KerasName, OneOf, convert
+from mnist_exp.config.values import Count, ModelName, PruneSettings, Seed, Text
 from mnist_exp.errors import InputError, did_you_mean, show
 from mnist_exp.learning.families import Model, families
 from mnist_exp.learning.sources import Dataset, sources
@@ -63,15 +62,6 @@ class NoTracking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RaceSettings:
-    seeds: Annotated[int, Rule(lambda n: n >= 2, "a whole number, at least 2")]
-    max_jobs: Count | None
-    indifference: Annotated[float, Rule(lambda x: x >= 0, "a number, at least 0")]
-    of: Text | None
-    top: Annotated[int, Rule(lambda n: n >= 2, "a whole number, at least 2")]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Config:
     """One experiment. `optimizer` has the class's name under `kind` and its arguments beside it, as in its file."""
 
@@ -81,7 +71,7 @@ class Config:
     optimizer: dict[str, Any]
     training: Training
     tracking: Annotated[MLflowTracking | NoTracking, OneOf(lambda: (MLflowTracking, NoTracking))]
-    prune: Annotated[Pruning | None, OneOf(lambda: (None, *get_args(Pruning)))]
+    prune: Annotated[PruneSettings | None, OneOf(lambda: (None, *get_args(PruneSettings)))]
     seed: Seed
     backend: Literal["tensorflow", "jax"]
     objective: str

@@ -1,10 +1,13 @@
-"""The values that keys of the configuration take: their types, and what is true of them. Imports nothing heavy."""
+"""The types of values that keys of the configuration take, and the keys of `prune`. Imports nothing heavy."""
 
+import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from mnist_exp.config.conversion import KerasName, Rule
+from mnist_exp.config.conversion import KerasName, OneOf, Rule
+from mnist_exp.errors import InputError
 
 Count = Annotated[int, Rule(lambda n: 1 <= n < 2**31, "a whole number, at least 1")]
 WholeNumber = Annotated[int, Rule(lambda n: 0 <= n < 2**31, "a whole number, at least 0")]
@@ -24,6 +27,63 @@ ModelName = Annotated[
     ),
 ]
 Text = Annotated[str, Rule(lambda text: bool(text.strip()) and text.isprintable(), "some text, on one line")]
+
+_Limit = Annotated[float, Rule(math.isfinite, "a number")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Steps:
+    n_warmup_steps: WholeNumber
+    interval_steps: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shares(_Steps):
+    n_startup_trials: WholeNumber
+    n_min_trials: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class MedianPruning(_Shares):
+    """The arguments of Optuna's `MedianPruner`; these, and those of the others, are explained in conf/prune/."""
+
+    kind: Literal["median"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PercentilePruning(_Shares):
+    """The arguments of Optuna's `PercentilePruner`."""
+
+    kind: Literal["percentile"]
+    percentile: Annotated[float, Rule(lambda x: 0 <= x <= 100, "a number from 0 to 100")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdPruning(_Steps):
+    """The arguments of Optuna's `ThresholdPruner`."""
+
+    kind: Literal["threshold"]
+    lower: _Limit | None
+    upper: _Limit | None
+
+    def __post_init__(self) -> None:
+        if self.lower is None and self.upper is None:
+            raise InputError("prune.lower: must be set, or prune.upper, such as prune.lower=0.5")
+        if self.lower is not None and self.upper is not None and self.lower > self.upper:
+            raise InputError(f"prune.lower={self.lower:g}: must be at most prune.upper={self.upper:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatientPruning:
+    """The arguments of Optuna's `PatientPruner`."""
+
+    kind: Literal["patient"]
+    patience: WholeNumber
+    min_delta: Annotated[float, Rule(lambda x: 0 <= x < math.inf, "a number, at least 0")]
+    wrapped_pruner: Annotated[PercentilePruning | None, OneOf(lambda: (None, PercentilePruning))]
+
+
+PruneSettings = MedianPruning | PercentilePruning | ThresholdPruning | PatientPruning
 
 
 def _exists(path: str) -> bool:

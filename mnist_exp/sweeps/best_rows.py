@@ -1,25 +1,50 @@
-"""The best rows of a sweep that was run before, for a race between them."""
+"""The best rows of an earlier sweep, for a race between them."""
 
 import os
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from mnist_exp.config.presets import parse_values
+from hydra.types import RunMode
+
+from mnist_exp.config.composition import check_composed, compose_values
+from mnist_exp.config.hydra_api import parser_of_conf
+from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, flatten
+from mnist_exp.config.presets import may_vary, parse_values
 from mnist_exp.config.schema import Config, objective_direction
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import BestRows
-from mnist_exp.sweeps import ranking
+from mnist_exp.experiment import of_the_result
+from mnist_exp.sweeps.kind import Typed
+from mnist_exp.sweeps.ranking import rank
 from mnist_exp.tracking.reading import find_sweep
 from mnist_exp.tracking.record import Parent
 from mnist_exp.tracking.store import connect_existing
 from mnist_exp.tracking.tracker import stored, tracker_of
 
+_MOST_NOTES = 10
 
-def best_rows(config: Config, sweep: str, top: int) -> BestRows:
-    """Read a sweep or search from the store; return its best rows, with the seeds that these have run.
+
+def best_rows(typed: Typed, sweep: str, top: int) -> tuple[list[dict[Override, str]], frozenset[int], list[str]]:
+    """Return the rows of `read_rows`, checked, as overrides with their values; its seeds; notes on what differs now."""
+    rows, seeds, before = read_rows(_composed(typed, []), sweep, top)
+    check_rows(rows, sweep, [Override.of(text).key for text in typed.fixed])
+    overrides = [{Override.of(f"{key}={value}"): value for key, value in row.items()} for row in rows]
+    varied = re.compile(rf"({'|'.join(map(re.escape, ['seed', *rows[0]]))})(\.|$)")
+    config = _composed(typed, [one.text for one in overrides[0]])
+    then, now = flatten(of_the_result(before)), flatten(of_the_result(asdict(config)))
+    keys = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key) and not varied.match(key)]
+    notes = [f"{key} is {now.get(key, 'not set')}; in {sweep} it was {then.get(key, 'not set')}" for key in keys]
+    more = [f"and {len(keys) - _MOST_NOTES} keys more differ"] if len(keys) > _MOST_NOTES else []
+    return overrides, seeds, notes[:_MOST_NOTES] + more
+
+
+def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]], frozenset[int], dict[str, Any]]:
+    """Return the best rows of a sweep, without `seed`, the seeds that it has run, and its best job's configuration.
 
     Args:
-        config: where the store is, and what ranks.
+        config: says where the store is, and what ranks.
         sweep: the id of the parent run, or a beginning of it that no other run has.
         top: how many rows.
 
@@ -27,7 +52,7 @@ def best_rows(config: Config, sweep: str, top: int) -> BestRows:
         InputError: if there is no such sweep, nothing in it has finished, or it was ranked by another objective, or
             varied nothing but the seed.
     """
-    said = f"hydra.sweeper.of={sweep}"
+    name = f"hydra.sweeper.of={sweep}"
     tracking = stored(config.tracking)
     client = connect_existing(tracking.uri)
     try:
@@ -36,18 +61,34 @@ def best_rows(config: Config, sweep: str, top: int) -> BestRows:
         raise InputError(f"hydra.sweeper.of={error}") from error
     experiment = str(client.get_experiment(run.info.experiment_id).name)
     if experiment != tracking.experiment:
-        raise InputError(f"{said}: is in another experiment; type tracking.experiment={printable(experiment)}")
+        raise InputError(f"{name}: is in another experiment; type tracking.experiment={printable(experiment)}")
     record = tracker_of(tracking).join_sweep(Parent(run.info.run_id, tracking, (), Path(), Path.cwd(), os.getpid()))
     jobs = record.jobs()
-    rows = ranking.rank(jobs, objective_direction(config))[:top]
+    rows = rank(jobs, objective_direction(config))[:top]
     if not rows:
-        raise InputError(f"{said}: has no finished job")
-    configuration = parse_values(record.configuration(rows[0].jobs[0]), said)
+        raise InputError(f"{name}: has no finished job")
+    configuration = parse_values(record.configuration(rows[0].jobs[0]), name)
     if (ranked_by := configuration.get("objective")) != config.objective:
-        raise InputError(f"objective={config.objective}: {said} was ranked by {ranked_by}; type objective={ranked_by}")
+        raise InputError(f"objective={config.objective}: {name} was ranked by {ranked_by}; type objective={ranked_by}")
     fixed = str(configuration.get("seed"))  # where it does not vary
     seeds = {job.values.get("seed", fixed) for job in jobs if job.status == "FINISHED"}
     values = [{key: value for key, value in row.values.items() if key != "seed"} for row in rows]
     if not values[0] or any(row.keys() != values[0].keys() for row in values):
-        raise InputError(f"{said}: its jobs do not differ in the same keys")
-    return BestRows(values, frozenset(int(seed) for seed in seeds if re.fullmatch("[0-9]{1,10}", seed)), configuration)
+        raise InputError(f"{name}: its jobs do not differ in the same keys")
+    return values, frozenset(int(seed) for seed in seeds if re.fullmatch("[0-9]{1,10}", seed)), configuration
+
+
+def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[str]) -> None:
+    """Raise InputError if the rows of a store set a key that is typed too, or what a preset may not vary."""
+    name, parser = f"hydra.sweeper.of={sweep}", parser_of_conf()
+    for key, value in ((key, value) for row in rows for key, value in row.items()):
+        if key in typed:
+            raise InputError(f"{key}: varies among the best rows of {name}; leave it out")
+        own = Override.of(f"{key}={value}")
+        shared = own.is_below(*SHARED_BY_JOBS)
+        if not may_vary(key, value) or shared or parser.parse_override(own.text).is_sweep_override():
+            raise InputError(f"{name}: {key}={value}: a sweep in a store may not set this; type the values yourself")
+
+
+def _composed(typed: Typed, row: Sequence[str]) -> Config:
+    return check_composed(compose_values([*typed.fixed, *row], RunMode.RUN), typed.code)

@@ -4,13 +4,16 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import interrupts
+from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.composition import Composed
 from mnist_exp.config.overrides import values_of
 from mnist_exp.config.redaction import traceback_text
 from mnist_exp.errors import InputError
@@ -18,12 +21,10 @@ from mnist_exp.experiment import Child, Experiment, Result
 from mnist_exp.learning import stacking
 from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.runner import signature_of
+from mnist_exp.sweeps.kind import Launch
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.record import Parent, SweepRecord
 from mnist_exp.tracking.tracker import join_sweep
-
-if TYPE_CHECKING:
-    from mnist_exp.config.composition import Composed
 
 
 @dataclass
@@ -40,24 +41,43 @@ class Stage:
     curves: dict[str, list[float]] = field(default_factory=dict)
 
 
-def run_jobs(parent: Parent, stage: Stage, jobs: "Sequence[Composed]") -> list[float | None]:
-    """Run jobs of a sweep in whatever process they were launched, those that can be as one program.
+@dataclass(frozen=True)
+class Task:
+    """Runs the jobs of a sweep, in the process to which a launcher sends it.
 
-    A failure is recorded and does not stop other jobs. With `resume`, a job that has finished before is not run.
-
-    Returns:
-        The objective of each, None for one that failed.
+    `code`: the user's own file, whose text comes along. `race`: called by the sweeper of a race, with a function that
+    launches jobs; it stays in the sweep's process.
     """
-    try:
-        return _run_jobs(parent, stage, jobs)
-    except Exception as error:
-        if os.getpid() == parent.process:
-            raise
-        # The launcher writes this down, so it has no password, and no cause that has one.
-        raise RuntimeError(traceback_text(error)) from None
+
+    parent: Parent
+    stage: Stage
+    code: CodeFile | None
+    race: Callable[[Launch], None] | None
+
+    def compose(self, composed: DictConfig) -> Composed:
+        """Return a job that Hydra composed; called in the context in which Hydra runs it."""
+        settings = HydraConfig.get()
+        return Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir), self.code)
+
+    def __call__(self, composed: DictConfig) -> float | None:
+        """Run a job that Hydra composed; return its objective, None if it failed."""
+        return self.run_jobs([self.compose(composed)])[0]
+
+    def run_jobs(self, jobs: Sequence[Composed]) -> list[float | None]:
+        """Run jobs, as one program where they can be; return their objectives, None for one that failed.
+
+        A failure is recorded and does not stop other jobs. With `resume`, a job that has finished is not run again.
+        """
+        try:
+            return _run_jobs(self.parent, self.stage, jobs)
+        except Exception as error:
+            if os.getpid() == self.parent.process:
+                raise
+            # The launcher writes this down, so it has no password, and no cause that has one.
+            raise RuntimeError(traceback_text(error)) from None
 
 
-def _run_jobs(parent: Parent, stage: Stage, jobs: "Sequence[Composed]") -> list[float | None]:
+def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[float | None]:
     if parent.cwd.is_dir():
         os.chdir(parent.cwd)
     # One thread a job, whatever the launcher: of a convolution, TensorFlow rounds by the number of threads. It reads
@@ -90,7 +110,7 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: "Sequence[Composed]") -> list[
     return objectives
 
 
-def _prepare(record: SweepRecord, composed: "Composed") -> Experiment | float | None:
+def _prepare(record: SweepRecord, composed: Composed) -> Experiment | float | None:
     """Return a job that is to run; or the objective of one that is not, None where it cannot run, which is recorded."""
     parent = record.parent
     values = values_of(parent.keys, composed.overrides)

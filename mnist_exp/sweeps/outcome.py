@@ -11,8 +11,7 @@ from mnist_exp.sweeps import ranking
 from mnist_exp.sweeps.differences import shown_values
 from mnist_exp.sweeps.formats import as_markdown, counted
 from mnist_exp.sweeps.importance import Importance, as_sentence, importance
-from mnist_exp.sweeps.race import Race
-from mnist_exp.sweeps.search import is_search
+from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.verdict import on_other_images, verdict
 from mnist_exp.tracking.job import Job, count_test_images
 from mnist_exp.tracking.record import SweepRecord
@@ -94,17 +93,16 @@ class Outcome:
         return ranking.records(self.rows, self.rest, self.objective, self.direction, self.raced)
 
 
-def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | None) -> Outcome:
+def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind) -> Outcome:
     """Return the jobs of a sweep ranked, those that differ only in their seed as one row."""
     objective, direction = sweep.config.objective, objective_direction(sweep.config)
-    rows, raced, notes = ranking.rank(jobs, direction), None, []
-    if race is not None and race.rounds:
-        rows, raced, notes = race.standing(rows), race.correction(), [race.ending()]
+    rows, raced, notes = kind.arrange(ranking.rank(jobs, direction))
     if rows:
         profile = record.data(ranking.best_job(rows[0], direction)).get("profile")
         notes.append(on_other_images(rows[0], count_test_images(profile)))
     pruned = sum(job.pruned is not None for job in jobs)
-    title, told = _title(sweep, len(jobs), pruned), _verdict(sweep, record, rows, raced, pruned=pruned)
+    title = _title(sweep, len(jobs), pruned)
+    told = kind.verdict(record.parent.run_id) or _verdict(sweep, rows, raced, pruned=pruned)
     return Outcome(title, objective, direction, rows, ranking.unranked(jobs), raced, None, told, notes)
 
 
@@ -117,14 +115,7 @@ def explained(outcome: Outcome) -> Outcome:
     return replace(outcome, importance=found, notes=[as_sentence(found, outcome.objective), *outcome.notes])
 
 
-def _verdict(
-    sweep: Sweep, record: SweepRecord, rows: Sequence[ranking.Row], raced: ranking.Rounds | None, *, pruned: int
-) -> str:
-    if is_search(sweep):
-        return (
-            "Each row of a search is a single run, and the best of many is lucky too; with other seeds: "
-            f"-m sweep=race hydra.sweeper.of={record.parent.run_id or 'SWEEP_ID'}"
-        )
+def _verdict(sweep: Sweep, rows: Sequence[ranking.Row], raced: ranking.Rounds | None, *, pruned: int) -> str:
     if not rows and pruned:
         return "Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune."
     return verdict(rows, tuple(sweep.swept), objective_direction(sweep.config), raced)

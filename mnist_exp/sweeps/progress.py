@@ -9,7 +9,7 @@ import time
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.jobs import Stage
-from mnist_exp.sweeps.search import is_search
+from mnist_exp.sweeps.kind import Kind
 from mnist_exp.tracking.job import job_name
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 
@@ -25,12 +25,11 @@ class Progress:
     A line a job; on a terminal also what is running. Jobs report to the store alone, from wherever they run.
     """
 
-    def __init__(self, record: SweepRecord, sweep: Sweep, stage: Stage) -> None:
-        self._record, self._sweep, self._stage = record, sweep, stage
+    def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage) -> None:
+        self._record, self._sweep, self._kind, self._stage = record, sweep, kind, stage
         self._shown = {job.run_id or job.output for job in record.ended()}
         before = record.jobs() if sweep.config.resume else []
-        # What was pruned runs again, but in a search, which does not go back to a point.
-        self._before = [job for job in before if job.is_whole or (is_search(sweep) and job.status == "FINISHED")]
+        self._before = [job for job in before if job.is_whole or (not kind.goes_back and job.status == "FINISHED")]
         self._ended = 0
         self._start = time.monotonic()
         self._stop = threading.Event()
@@ -40,7 +39,7 @@ class Progress:
 
     def __enter__(self) -> None:
         if self._before:
-            them = "of its jobs" if self._sweep.race is not None else "of them"
+            them = "of its jobs" if self._kind.is_open else "of them"
             print(f"{len(self._before)} {them} finished before", flush=True)
         self._thread.start()
 
@@ -93,7 +92,7 @@ class Progress:
         elapsed = time.monotonic() - self._start
         # The first job of all also waits for TensorFlow, so what it took says little unless it was long; nor does when
         # jobs of a stack end, which they do together.
-        unsaid = self._stacked or self._sweep.race is not None  # nobody knows how many rounds there will be
+        unsaid = self._stacked or self._kind.is_open
         if not left or not self._ended or (self._ended == 1 and elapsed < 60) or unsaid:
             return text
         seconds = elapsed / self._ended * left

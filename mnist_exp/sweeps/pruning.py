@@ -1,15 +1,15 @@
-"""Which jobs of a sweep are stopped early: Optuna's pruners compare their curves with those of other jobs."""
+"""Jobs that are stopped early: Optuna's pruners compare their curves with those of other jobs."""
 
 import logging
 import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from mnist_exp.config import pruning
 from mnist_exp.config.schema import Config, objective_direction
+from mnist_exp.config.values import PruneSettings
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 class Pruning:
     """Compares jobs that train in this process with those of the sweep that ended, and with each other.
 
-    Jobs that train as one program do not end before each other, so those beside a job count as if they had; one that
-    was stopped keeps its last value, or the others would be halved in each epoch.
+    Jobs that train as one program count for each other as if they had ended; one that is stopped keeps its last value,
+    or each epoch would halve the others.
     """
 
     def __init__(self, record: SweepRecord, config: Config, ended: dict[str, list[float]]) -> None:
-        """Compare by the objective of `config`; `ended` has the curves of jobs that ended, as far as they were read."""
+        """Compare by the objective of `config`; `ended` takes the curves of jobs that ended, by run."""
         from optuna.study import StudyDirection
 
         assert config.prune is not None
@@ -36,13 +36,15 @@ class Pruning:
         self._record, self._ended = record, ended
         self._beside: dict[int, list[float]] = {}
         self._stopped: set[int] = set()
-        self._next_look = 0.0 if _compares(config.prune) else math.inf
+        rule = getattr(config.prune, "wrapped_pruner", config.prune)
+        is_comparing = rule is not None and rule.kind != "threshold"
+        self._next_look = 0.0 if is_comparing else math.inf
 
     def hopeless(self, epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> list[int]:
-        """Return the places of the jobs that are to stop after an epoch, counted from 1; after the last one, none.
+        """Return the places of the jobs to stop; none after the last epoch.
 
         Args:
-            epoch: the one that has ended.
+            epoch: the one that has ended, from 1.
             metrics: its metrics, by the place of each job that trained in it.
         """
         for place, measured in metrics.items():
@@ -77,10 +79,7 @@ class Pruning:
 
 @dataclass(frozen=True)
 class _Study:
-    """What Optuna's pruners ask of a study: which way is better, and the trials that are complete.
-
-    A study of Optuna's own would have to be filled anew for each job of a program, as the others differ.
-    """
+    """What Optuna's pruners ask of a study. A real one would have to be filled anew for each job of a program."""
 
     direction: Any
     trials: Sequence[Any]
@@ -90,25 +89,18 @@ class _Study:
 
 
 def _trial(curve: Sequence[float]) -> Any:
-    """Return a curve as Optuna has it, whose steps count from 0, without what is no number."""
+    """Return a curve as a trial, whose steps count from 0; Optuna takes no NaN."""
     from optuna.trial import TrialState, create_trial
 
     values = {step: value for step, value in enumerate(curve) if math.isfinite(value)}
     return create_trial(state=TrialState.RUNNING, intermediate_values=values)  # a state that needs no value at the end
 
 
-def _compares(settings: pruning.Pruning) -> bool:
-    """Return whether a job is compared with others, not with itself or with a number."""
-    own = settings.wrapped_pruner if isinstance(settings, pruning.PatientPruning) else settings
-    return own is not None and not isinstance(own, pruning.ThresholdPruning)
-
-
-def _pruner(settings: pruning.Pruning) -> Any:
+def _pruner(settings: PruneSettings) -> Any:
     from optuna import pruners
 
-    if isinstance(settings, pruning.PatientPruning):
-        wrapped = _pruner(settings.wrapped_pruner) if settings.wrapped_pruner is not None else None
-        with warnings.catch_warnings(action="ignore"):  # that it is experimental
-            return pruners.PatientPruner(wrapped, settings.patience, settings.min_delta)
-    arguments = asdict(settings)
-    return getattr(pruners, f"{arguments.pop('kind').capitalize()}Pruner")(**arguments)  # such as MedianPruner
+    arguments = {name: value for name, value in vars(settings).items() if name != "kind"}
+    if (wrapped := arguments.get("wrapped_pruner")) is not None:
+        arguments["wrapped_pruner"] = _pruner(wrapped)
+    with warnings.catch_warnings(action="ignore"):  # PatientPruner is experimental
+        return getattr(pruners, f"{settings.kind.capitalize()}Pruner")(**arguments)

@@ -1,30 +1,54 @@
-"""A race: every combination runs a few seeds, then only those that may still be the best, until that is decided."""
+"""A race: every combination runs a few seeds, then only those that may still be the best, until that is decided.
+
+Imports nothing heavy.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from itertools import count, islice, product
 from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
-from mnist_exp.experiment import RacePlan
+from mnist_exp.config.conversion import Rule, convert
+from mnist_exp.config.overrides import Override, values_of
+from mnist_exp.config.schema import Config, objective_direction
+from mnist_exp.config.values import Count, Text
+from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import as_csv, counted
-from mnist_exp.sweeps.jobs import Stage
+from mnist_exp.sweeps.kind import Kind, Launch, Typed
 from mnist_exp.sweeps.ranking import Rounds, Row, combination, interval_of
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
-from mnist_exp.tracking.job import job_name
+from mnist_exp.tracking.job import Job, job_name, shown_value
+
+if TYPE_CHECKING:
+    from mnist_exp.sweeps.jobs import Stage
 
 ROUNDS = 10  # at most: each is tested at a tenth of 5 %, so that all of them together err in at most 5 %
 _LEVEL_OF_A_ROUND = LEVEL / ROUNDS
+_SEEDS_OF_A_GRID = 20  # for each combination, unless `max_jobs` is given
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """Hydra's settings of the sweeper, explained in `conf/sweep/race.yaml`."""
+
+    seeds: Annotated[int, Rule(lambda n: n >= 2, "a whole number, at least 2")]
+    max_jobs: Count | None
+    indifference: Annotated[float, Rule(lambda x: x >= 0, "a number, at least 0")]
+    of: Text | None
+    top: Annotated[int, Rule(lambda n: n >= 2, "a whole number, at least 2")]
 
 
 @dataclass(frozen=True)
 class Round:
-    """How a race stands after a round; combinations are given by their place in the plan.
+    """The state of a race after a round; combinations are given by their places.
 
-    `number`: from 1. `seeds`: that each of those left has run. `jobs`: of the race so far. `left`: what may be the
-    best, the leader first. `beaten` and `failed`: dropped in this round. `means`: of the objective, of all that ran in
-    it. `comparisons`: of these with the leader. `end`: why the race ends here: `decided`, `indifferent`, `spent`,
-    `rounds` or `failed`; None where it goes on.
+    `number`: from 1. `seeds`: that each one left has run. `jobs`: of the race so far. `left`: may be the best, the
+    leader first. `beaten` and `failed`: dropped in this round. `means`: objectives of all that ran in it.
+    `comparisons`: of these with the leader. `end`: `decided`, `indifferent`, `spent`, `rounds` or `failed`; None if the
+    race goes on.
     """
 
     number: int
@@ -38,47 +62,205 @@ class Round:
     end: str | None
 
 
-def play(
-    plan: RacePlan, direction: str, launch: Callable[[Sequence[tuple[int, int]]], Sequence[float | None]]
-) -> Iterator[Round]:
-    """Run a race; return its rounds, each as soon as its jobs have ended.
+@dataclass
+class Race(Kind):
+    """A race between combinations, each with its overrides, and its values by full key.
 
-    Args:
-        plan: the combinations and the rules.
-        direction: `maximize` or `minimize`.
-        launch: runs jobs, given as the places of a combination and of a seed, both from 0; it returns their objectives,
-            None for a job that failed, whose combination is dropped.
+    `seeds`: of each in the first round. `max_jobs`: of the whole race. `indifference`: a difference in the objective
+    that does not matter. `seen`: seeds that it may not use. `notes`: shown at its start. `rounds`: so far.
     """
-    left = list(range(len(plan.values)))
-    scores: list[dict[str, float]] = [{} for _ in left]
-    jobs = seeds = 0
-    new = plan.seeds
-    for number in range(1, ROUNDS + 1):
-        launched = [(place, seed) for place in left for seed in range(seeds, seeds + new)]
-        failed = set()
-        for (place, seed), objective in zip(launched, launch(launched), strict=True):
-            if objective is None or not math.isfinite(objective):
-                failed.add(place)
-            else:
-                scores[place][str(seed)] = objective
-        jobs, seeds = jobs + len(launched), seeds + new
-        means = {place: fmean(scores[place].values()) for place in left if place not in failed}
-        ran = sorted(means, key=lambda place: means[place], reverse=direction == "maximize")
-        found = _compared([scores[place] for place in ran], _LEVEL_OF_A_ROUND, plan.pairs)
-        comparisons = dict(zip(ran[1:], found, strict=True))
-        left = [place for place in ran if place == ran[0] or comparisons[place].is_open]
-        new = min(max(2, seeds // 2), (plan.max_jobs - jobs) // max(len(left), 1))
-        end = _end([scores[place] for place in left], plan.indifference, direction)
-        if end is None and (new < 1 or number == ROUNDS):
-            end = "spent" if new < 1 else "rounds"
-        beaten = tuple(place for place in ran if place not in left)
-        yield Round(number, seeds, jobs, tuple(left), beaten, tuple(sorted(failed)), means, comparisons, end)
-        if end is not None:
-            return
+
+    swept: dict[str, str] = field(init=False)
+    jobs: int = field(init=False)
+    overrides: Sequence[Sequence[str]]
+    values: Sequence[Mapping[str, str]]
+    seeds: int
+    max_jobs: int
+    indifference: float
+    seen: frozenset[int] = frozenset()
+    notes: Sequence[str] = ()
+    rounds: list[Round] = field(default_factory=list)
+    is_open: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        listed = {key: ",".join(dict.fromkeys(row[key] for row in self.values)) for key in self.values[0]}
+        self.swept, self.jobs = listed | {"seed": "as the race goes"}, self.seeds * len(self.values)
+
+    @classmethod
+    def of(cls, typed: Typed) -> Self:
+        """Return the race that was typed, between all combinations or the best rows of an earlier sweep.
+
+        Raises:
+            InputError: for a seed, fewer than two combinations, too few jobs for the first round, or an earlier sweep
+                that cannot be used.
+        """
+        given = {key: value for key, value in typed.sweeper.items() if key not in ("_target_", "params")}
+        if given.get("of") is not None:  # as typed: to Hydra, an id of digits is a number, with an e a power of 10
+            of = values_of(["hydra.sweeper.of"], typed.fixed).get("hydra.sweeper.of", "").strip("'\"")
+            given["of"] = of or str(given["of"])
+        settings: _Settings = convert(_Settings, given, "hydra.sweeper")
+        for override in [*typed.varied, *map(Override.of, typed.fixed)]:
+            if override.key == "seed":
+                raise InputError(
+                    f"{override.text}: a race chooses the seeds; hydra.sweeper.seeds=3 is how many each has at first"
+                )
+        seen: frozenset[int] = frozenset()
+        notes: Sequence[str] = ()
+        if settings.of is None:
+            rows = [dict(zip(typed.varied, samples, strict=True)) for samples in product(*typed.varied.values())]
+        elif typed.varied:
+            text = next(iter(typed.varied)).text
+            raise InputError(f"{text}: the combinations are those of hydra.sweeper.of; leave out one of the two")
+        else:
+            from mnist_exp.sweeps.best_rows import best_rows  # reads the store
+
+            rows, seen, notes = best_rows(typed, settings.of, settings.top)
+        if len(rows) < 2:
+            found = "has one row only" if settings.of else "needs at least two combinations, such as model.hidden=16,32"
+            raise InputError(f"{f'hydra.sweeper.of={settings.of}' if settings.of else 'sweep=race'}: {found}")
+        max_jobs = settings.max_jobs or max(_SEEDS_OF_A_GRID, settings.seeds) * len(rows)
+        if max_jobs < (first := settings.seeds * len(rows)):
+            raise InputError(
+                f"hydra.sweeper.max_jobs={max_jobs}: must be at least {first}: {settings.seeds} seeds of each of "
+                f"{len(rows)} combinations"
+            )
+        shared = [text for text in typed.fixed if not Override.of(text).is_below("hydra")]
+        overrides = [[*shared, *(one.set_to(value) for one, value in row.items())] for row in rows]
+        values = [{one.key: value for one, value in row.items()} for row in rows]
+        return cls(overrides, values, settings.seeds, max_jobs, settings.indifference, seen, notes)
+
+    def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
+        return super().to_check(typed) if typed.varied else self.overrides
+
+    def check(self, config: Config) -> None:
+        if config.prune is not None:
+            raise InputError(
+                f"prune={config.prune.kind}: leave it out of a race, which itself drops what is beaten, and compares "
+                "whole runs"
+            )
+
+    def opening(self) -> str:
+        values = {key: dict.fromkeys(shown_value(row[key]) for row in self.values) for key in self.values[0]}
+        varied = " ".join(f"{key}={','.join(shown)}" for key, shown in values.items())
+        rules = f"A race of {len(self.values)}, {self.seeds} seeds each at first, at most {self.max_jobs} jobs"
+        return "\n".join(map(printable, [f"{rules}: {varied}", *self.notes]))
+
+    def signature(self) -> list[object]:
+        """Return the combinations and the rules but `max_jobs`, which may be larger when the race is resumed."""
+        return ["race", self.values, self.seeds, self.indifference, sorted(self.seen)]
+
+    def run(self, sweep: Sweep, stage: "Stage", launch: Launch) -> None:
+        """Run the race; write its rounds to `race.csv` in the sweep's folder."""
+
+        def launch_jobs(jobs: Sequence[tuple[int, int]]) -> Sequence[float | None]:
+            stage.jobs = len(jobs) + (self.rounds[-1].jobs if self.rounds else 0)
+            return launch([[*self.overrides[place], f"seed={self._seed(number)}"] for place, number in jobs])
+
+        for one in self.play(objective_direction(sweep.config), launch_jobs):
+            self.rounds.append(one)
+            lines = [line for done in self.rounds for line in self._lines(done)]
+            (sweep.folder / "race.csv").write_text(as_csv(lines))
+            stage.news.append(self._news(one))
+
+    def play(
+        self, direction: str, launch: Callable[[Sequence[tuple[int, int]]], Sequence[float | None]]
+    ) -> Iterator[Round]:
+        """Yield the rounds, each as soon as its jobs have ended.
+
+        Args:
+            direction: `maximize` or `minimize`.
+            launch: runs jobs, each given by the places of its combination and its seed, from 0; returns their
+                objectives, None for a job that failed, which drops its combination.
+        """
+        left = list(range(len(self.values)))
+        scores: list[dict[str, float]] = [{} for _ in left]
+        jobs = seeds = 0
+        new = self.seeds
+        for number in range(1, ROUNDS + 1):
+            launched = [(place, seed) for place in left for seed in range(seeds, seeds + new)]
+            failed = set()
+            for (place, seed), objective in zip(launched, launch(launched), strict=True):
+                if objective is None or not math.isfinite(objective):
+                    failed.add(place)
+                else:
+                    scores[place][str(seed)] = objective
+            jobs, seeds = jobs + len(launched), seeds + new
+            means = {place: fmean(scores[place].values()) for place in left if place not in failed}
+            ran = sorted(means, key=lambda place: means[place], reverse=direction == "maximize")
+            found = _compared([scores[place] for place in ran], _LEVEL_OF_A_ROUND, self._pairs)
+            comparisons = dict(zip(ran[1:], found, strict=True))
+            left = [place for place in ran if place == ran[0] or comparisons[place].is_open]
+            new = min(max(2, seeds // 2), (self.max_jobs - jobs) // max(len(left), 1))
+            end = _end([scores[place] for place in left], self.indifference, direction)
+            if end is None and (new < 1 or number == ROUNDS):
+                end = "spent" if new < 1 else "rounds"
+            beaten = tuple(place for place in ran if place not in left)
+            yield Round(number, seeds, jobs, tuple(left), beaten, tuple(sorted(failed)), means, comparisons, end)
+            if end is not None:
+                return
+
+    def arrange(self, rows: list[Row]) -> tuple[list[Row], Rounds | None, list[str]]:
+        """Return the rows that are left, the beaten, the latest first, and the failed; and how the race ended."""
+        if not self.rounds:
+            return rows, None, []
+        dropped = {
+            combination(self.values[place]): (one.number, place in one.failed)
+            for one in self.rounds
+            for place in (*one.beaten, *one.failed)
+        }
+        arranged = []
+        for row in rows:
+            number, failed = dropped.get(combination(row.values), (None, False))
+            arranged.append(replace(row, dropped=number, failed=failed))
+        arranged.sort(key=lambda row: (row.failed, -(row.dropped or math.inf)))
+        return arranged, Rounds(_LEVEL_OF_A_ROUND, ROUNDS, self._pairs, self.rounds[-1].number), [self._ending()]
+
+    def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
+        """Return how many of all jobs did not finish; with a larger `max_jobs`, there once were more."""
+        return sum(job.status != "FINISHED" for job in jobs)
+
+    @property
+    def _pairs(self) -> int:
+        return len(self.values) * (len(self.values) - 1) // 2
+
+    def _seed(self, place: int) -> int:
+        return next(islice((seed for seed in count() if seed not in self.seen), place, None))
+
+    def _ending(self) -> str:
+        last, rows = self.rounds[-1], len(self.values)
+        why = {
+            "decided": "",
+            "indifferent": f" None of those left is worse than the first by more than {self.indifference:g}.",
+            "spent": f" hydra.sweeper.max_jobs={self.max_jobs} is spent; a larger one with resume=true goes on.",
+            "rounds": f" A race has {ROUNDS} rounds at most.",
+            "failed": " All combinations failed.",
+            None: " It was not over.",
+        }[last.end]
+        grid = f"{last.seeds} seeds of all {rows} combinations would take {last.seeds * rows}"
+        return f"{last.jobs} jobs in {counted(last.number, 'round')}; {grid}.{why}"
+
+    def _lines(self, one: Round) -> Iterator[dict[str, object]]:
+        outcomes = dict.fromkeys(one.left[:1], "leads") | dict.fromkeys(one.left[1:], "left")
+        outcomes |= dict.fromkeys(one.beaten, "beaten") | dict.fromkeys(one.failed, "failed")
+        for place, outcome in outcomes.items():
+            yield {
+                "round": one.number,
+                **self.values[place],
+                "seeds": one.seeds,
+                "mean": one.means.get(place),
+                **interval_of(one.comparisons.get(place)),
+                "outcome": outcome,
+            }
+
+    def _news(self, one: Round) -> str:
+        ran = len(one.left) + len(one.beaten) + len(one.failed)
+        leads = f"{job_name(self.values[one.left[0]], self.values[0])} leads" if one.left else "none is left"
+        failed = f", {len(one.failed)} failed" if one.failed else ""
+        return f"Round {one.number}, {one.seeds} seeds each: {len(one.beaten)} of {ran} beaten{failed}; {leads}"
 
 
 def _end(left: Sequence[Mapping[str, float]], indifference: float, direction: str) -> str | None:
-    """Return why no more seeds are needed, if so: one is left, or none left is worse than the leader by more than
+    """Return why no more seeds are needed, if so: one combination is left, or each is worse than the leader by at most
     `indifference`, one-sided and corrected for those left."""
     if len(left) < 2:
         return "decided" if left else "failed"
@@ -89,86 +271,3 @@ def _end(left: Sequence[Mapping[str, float]], indifference: float, direction: st
 
 def _compared(rows: Sequence[Mapping[str, float]], level: float, pairs: int) -> list[Comparison]:
     return [one for one in compare_with_first(rows, level, pairs) if one is not None]  # each has two seeds or more
-
-
-@dataclass
-class Race:
-    """A race of a sweep, as far as it has come; its rounds are in `race.csv` in the sweep's folder too."""
-
-    plan: RacePlan
-    direction: str
-    folder: Path
-    stage: Stage
-    rounds: list[Round] = field(default_factory=list)
-
-    def run(self, launch: Callable[[Sequence[Sequence[str]]], Sequence[float | None]]) -> None:
-        """Run the race; `launch`: runs jobs, each given by its overrides, and returns their objectives."""
-
-        def launch_jobs(jobs: Sequence[tuple[int, int]]) -> Sequence[float | None]:
-            self.stage.jobs = len(jobs) + (self.rounds[-1].jobs if self.rounds else 0)
-            overrides, seed = self.plan.overrides, self.plan.seed
-            return launch([[*overrides[place], f"seed={seed(number)}"] for place, number in jobs])
-
-        for one in play(self.plan, self.direction, launch_jobs):
-            self.rounds.append(one)
-            (self.folder / "race.csv").write_text(as_csv([line for done in self.rounds for line in self._lines(done)]))
-            self.stage.news.append(self._news(one))
-
-    def standing(self, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows of a ranking as the race has them: the ones left, then the beaten, then those that failed.
-
-        Args:
-            rows: best first.
-
-        Returns:
-            All of them; of the beaten, those of the latest round first.
-        """
-        dropped = {}
-        for one in self.rounds:
-            for place in (*one.beaten, *one.failed):
-                dropped[combination(self.plan.values[place])] = one.number, place in one.failed
-        stood = []
-        for row in rows:
-            number, failed = dropped.get(combination(row.values), (None, False))
-            stood.append(replace(row, dropped=number, failed=failed))
-        return sorted(stood, key=lambda row: (row.failed, -math.inf if row.dropped is None else -row.dropped))
-
-    def correction(self) -> Rounds:
-        """Return what intervals are corrected for, once a round was run."""
-        return Rounds(_LEVEL_OF_A_ROUND, ROUNDS, self.plan.pairs, self.rounds[-1].number)
-
-    def ending(self) -> str:
-        """Return how far the race came, and why it ended, in words."""
-        last, count = self.rounds[-1], len(self.plan.values)
-        why = {
-            "decided": "",
-            "indifferent": f" None of those left is worse than the first by more than {self.plan.indifference:g}.",
-            "spent": f" hydra.sweeper.max_jobs={self.plan.max_jobs} is spent; a larger one with resume=true goes on.",
-            "rounds": f" A race has {ROUNDS} rounds at most.",
-            "failed": " All combinations failed.",
-            None: " It was not over.",
-        }[last.end]
-        grid = f"{last.seeds} seeds of all {count} combinations would take {last.seeds * count}"
-        return f"{last.jobs} jobs in {counted(last.number, 'round')}; {grid}.{why}"
-
-    def _lines(self, one: Round) -> Iterator[dict[str, object]]:
-        """Yield a line of race.csv for each combination of a round: its mean, how it compares with the leader, and its
-        outcome."""
-        outcomes = dict.fromkeys(one.left[:1], "leads") | dict.fromkeys(one.left[1:], "left")
-        outcomes |= dict.fromkeys(one.beaten, "beaten") | dict.fromkeys(one.failed, "failed")
-        for place, outcome in outcomes.items():
-            yield {
-                "round": one.number,
-                **self.plan.values[place],
-                "seeds": one.seeds,
-                "mean": one.means.get(place),
-                **interval_of(one.comparisons.get(place)),
-                "outcome": outcome,
-            }
-
-    def _news(self, one: Round) -> str:
-        ran = len(one.left) + len(one.beaten) + len(one.failed)
-        values = self.plan.values
-        leads = f"{job_name(values[one.left[0]], values[0])} leads" if one.left else "none is left"
-        failed = f", {len(one.failed)} failed" if one.failed else ""
-        return f"Round {one.number}, {one.seeds} seeds each: {len(one.beaten)} of {ran} beaten{failed}; {leads}"

@@ -1,71 +1,96 @@
-"""Searches by Optuna: which study a sweep goes on with, and where it is kept."""
+"""A search: a sweeper of Hydra's, such as Optuna's, decides which jobs there are. Imports nothing heavy."""
 
 import logging
 import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mnist_exp.config.overrides import quoted
-from mnist_exp.config.schema import MLflowTracking, objective_direction
+from mnist_exp.config.schema import Config, MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
-from mnist_exp.tracking.database import tables
-from mnist_exp.tracking.record import SweepRecord
-from mnist_exp.tracking.store import sqlite_path
+from mnist_exp.sweeps.kind import Kind, Typed
+from mnist_exp.tracking.job import Job
+
+if TYPE_CHECKING:
+    from mnist_exp.tracking.record import SweepRecord
 
 
-def is_search(sweep: Sweep) -> bool:
-    """Return whether Optuna decides which jobs a sweep has."""
-    return "OptunaSweeper" in str(sweep.sweeper.get("_target_"))
+@dataclass
+class Search(Kind):
+    """Jobs that a sweeper draws; `sweeper`: Hydra's settings of it."""
 
+    sweeper: Mapping[str, Any]
+    draws: ClassVar[bool] = True
+    goes_back: ClassVar[bool] = False
 
-def check_search_storage(sweep: Sweep) -> None:
-    """Check that Optuna will make its tables in no database of something else.
+    @classmethod
+    def of(cls, typed: Typed) -> Self:
+        listed = Kind.of(typed)
+        return cls(listed.swept, typed.sweeper.get("n_trials") or listed.jobs, typed.sweeper)
 
-    Raises:
-        InputError: if the file for searches is that of the store, or holds other tables.
-    """
-    storage = str(sweep.sweeper.get("storage") or "")
-    path = sqlite_path(storage)
-    if path is None:
-        return
-    try:
-        held = tables(path) if path.exists() else set()
-    except sqlite3.Error as error:
-        held = {str(error)}
-    tracking = sweep.config.tracking
-    is_store = isinstance(tracking, MLflowTracking) and path == sqlite_path(tracking.uri)
-    if is_store or (held and "studies" not in held):
-        raise InputError(
-            f"hydra.sweeper.storage={storage}: holds something else than searches; must be a file of its own, such as "
-            "sqlite:///optuna.db"
+    def check(self, config: Config) -> None:
+        """Raise InputError if Optuna would make its tables in the store, or in a database of something else."""
+        from mnist_exp.tracking.database import tables
+        from mnist_exp.tracking.store import sqlite_path
+
+        storage = str(self.sweeper.get("storage") or "")
+        if (path := sqlite_path(storage)) is None:
+            return
+        try:
+            held = tables(path) if path.exists() else set()
+        except sqlite3.Error as error:
+            held = {str(error)}
+        is_store = isinstance(config.tracking, MLflowTracking) and path == sqlite_path(config.tracking.uri)
+        if is_store or (held and "studies" not in held):
+            raise InputError(
+                f"hydra.sweeper.storage={storage}: holds something else than searches; must be a file of its own, such "
+                "as sqlite:///optuna.db"
+            )
+
+    def signature(self) -> list[object]:
+        return [self.sweeper["_target_"], (self.sweeper.get("sampler") or {}).get("_target_")]
+
+    def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
+        """Return Optuna's study, which `resume` finds since it is named after the run, and how many trials are left."""
+        if "study_name" not in self.sweeper:
+            return []
+        import optuna
+
+        logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)  # Progress shows failed jobs
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        name, storage = record.parent.run_id or sweep.folder.name, self.sweeper.get("storage")
+        direction = objective_direction(sweep.config)
+        settings = [f"hydra.sweeper.direction={direction}", f"hydra.sweeper.study_name={quoted(name)}"]
+        if storage is None or name not in optuna.get_all_study_names(storage):
+            return settings
+        study, states = optuna.load_study(study_name=name, storage=storage), optuna.trial.TrialState
+        objectives = {tuple(sorted(job.values.items())): job.objective for job in record.jobs()}
+        for trial in study.get_trials(states=[states.RUNNING]):
+            objective = objectives.get(tuple(sorted((key, str(value)) for key, value in trial.params.items())))
+            study.tell(trial.number, objective, state=states.FAIL if objective is None else states.COMPLETE)
+        finished = len(study.get_trials(states=[states.COMPLETE]))
+        settings.append(f"hydra.sweeper.n_trials={max(self.jobs - finished, 0)}")
+        seed = (self.sweeper.get("sampler") or {}).get("seed")
+        if seed is not None:  # the same seed would draw the same values again
+            settings.append(f"hydra.sweeper.sampler.seed={seed + len(study.trials)}")
+        return settings
+
+    def excuse(self, error: ValueError, record: "SweepRecord") -> None:
+        """Raise the error unless all jobs failed, so that Optuna misses a best trial: the ranking says why."""
+        statuses = {job.status for job in record.jobs()}
+        if isinstance(error, InputError) or "FINISHED" in statuses:
+            raise error
+        if not statuses:
+            raise InputError(f"the search cannot start: {error}") from error
+
+    def verdict(self, run_id: str) -> str:
+        return (
+            "Each row of a search is a single run, and the best of many is lucky too; with other seeds: "
+            f"-m sweep=race hydra.sweeper.of={run_id or 'SWEEP_ID'}"
         )
 
-
-def search_settings(sweep: Sweep, record: SweepRecord) -> list[str]:
-    """Return for Hydra which study a search has, and how many trials are left of `n_trials`; nothing for other sweeps.
-
-    The study has the name of the sweep's parent run, so that a sweep that goes on goes on with its study.
-    """
-    if not is_search(sweep):
-        return []
-    import optuna
-
-    logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)  # a failed job is shown by Progress
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    direction = objective_direction(sweep.config)
-    name = record.parent.run_id or sweep.folder.name
-    settings = [f"hydra.sweeper.direction={direction}", f"hydra.sweeper.study_name={quoted(name)}"]
-    storage = sweep.sweeper.get("storage")
-    if storage is None or name not in optuna.get_all_study_names(storage):
-        return settings
-    study = optuna.load_study(study_name=name, storage=storage)
-    objectives = {tuple(sorted(job.values.items())): job.objective for job in record.jobs()}
-    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        objective = objectives.get(tuple(sorted((key, str(value)) for key, value in trial.params.items())))
-        state = optuna.trial.TrialState.FAIL if objective is None else optuna.trial.TrialState.COMPLETE
-        study.tell(trial.number, objective, state=state)
-    finished = len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
-    settings.append(f"hydra.sweeper.n_trials={max(sweep.jobs - finished, 0)}")
-    seed = (sweep.sweeper.get("sampler") or {}).get("seed")
-    if seed is not None:  # the same seed would draw the same values again
-        settings.append(f"hydra.sweeper.sampler.seed={seed + len(study.trials)}")
-    return settings
+    def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
+        """Return how many jobs failed; those that were launched may have drawn a point again."""
+        return sum(job.status in {"FAILED", "RUNNING"} for job in jobs)

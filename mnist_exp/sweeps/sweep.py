@@ -1,109 +1,84 @@
 """A sweep from start to end: it opens, Hydra runs its jobs, and they are ranked however it ends."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from mnist_exp.config.command_line import StartedSweep
+from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.hydra_api import JobLoader, launch_jobs
 from mnist_exp.config.overrides import quoted
 from mnist_exp.config.presets import parse_values
-from mnist_exp.config.schema import check, objective_direction
-from mnist_exp.errors import InputError, printable
+from mnist_exp.config.schema import check
+from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.learning.engine import choose_backend
 from mnist_exp.sweeps.curves import Curve, curve_of
 from mnist_exp.sweeps.differences import find_differences
-from mnist_exp.sweeps.formats import aligned, as_csv, counted
-from mnist_exp.sweeps.jobs import Stage, run_jobs
+from mnist_exp.sweeps.formats import aligned, as_csv
+from mnist_exp.sweeps.jobs import Stage, Task
+from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.outcome import Outcome, explained, rank_jobs
 from mnist_exp.sweeps.progress import Progress
-from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.report import write_report
-from mnist_exp.sweeps.search import check_search_storage, is_search, search_settings
-from mnist_exp.tracking.job import Job, short_names, shown_value
+from mnist_exp.tracking.job import Job, short_names
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
 
 
-@contextmanager
-def start(sweep: Sweep, done: Callable[[SweepResult], None]) -> Iterator[StartedSweep]:
-    """Open a sweep, show its progress while the block runs its jobs, and rank them at its end, however it ends.
+def run_planned(
+    sweep: Sweep, kind: Kind, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader
+) -> SweepResult:
+    """Run the jobs of a sweep and rank them, however it ends.
 
     Args:
         sweep: what to run.
-        done: called with the result, once all is recorded; not after Ctrl-C, SIGTERM or an error of a launcher.
+        kind: its kind.
+        overrides: all that was typed.
+        code: the user's own file.
+        loader: makes the configurations of the jobs.
 
     Raises:
         InputError: if the store cannot be reached or written.
     """
-    stage = Stage(jobs=sweep.jobs)
-    direction = objective_direction(sweep.config)
-    race = Race(sweep.race, direction, sweep.folder, stage) if sweep.race is not None else None
+    stage = Stage(jobs=kind.jobs)
     choose_backend(sweep.config.backend)
-    check_search_storage(sweep)
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    with tracker_of(sweep.config.tracking).open_sweep(sweep, _signature(sweep)) as record:
+    same = signature([identity(sweep.config), sweep.swept, kind.signature()])
+    with tracker_of(sweep.config.tracking).open_sweep(sweep, same) as record:
         try:
-            print(_opening(sweep), flush=True)
-            settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}", *search_settings(sweep, record)]
-            groups = [key for key in sweep.swept if "." not in key and key != "seed"]
-            if str(sweep.sweeper.get("_target_")).endswith(".BasicSweeper") and len(groups) < 2:
-                # Which does not compose each job once more. What two groups choose may not fit each other.
-                settings.append("hydra.sweeper._target_=hydra_plugins.mnist_exp_grid.GridSweeper")
-            ray = sweep.launcher.get("ray")
-            if ray is not None and "working_dir" not in (ray["init"].get("runtime_env") or {}):
-                # Ray's workers would import what lies in the current folder; with a working directory they do not.
-                empty = sweep.folder / ".ray"
-                empty.mkdir(exist_ok=True)
-                settings.append(f"+hydra.launcher.ray.init.runtime_env.working_dir={quoted(str(empty))}")
-            run = partial(run_jobs, record.parent, stage)
+            print(kind.opening(), flush=True)
+            task = Task(record.parent, stage, code, partial(kind.run, sweep, stage))
             try:
-                with Progress(record, sweep, stage):
-                    yield StartedSweep(run, tuple(settings), race)
+                with Progress(record, sweep, kind, stage):
+                    launch_jobs([*overrides, *_settings(sweep, kind, record)], loader, task)
             except ValueError as error:
-                statuses = {job.status for job in record.jobs()}
-                if not is_search(sweep) or isinstance(error, InputError) or "FINISHED" in statuses:
-                    raise
-                if not statuses:
-                    raise InputError(f"the search cannot start: {error}") from error
-                # Every job failed, and Optuna has no best trial: the ranking says why.
-            result = _finish(sweep, record, stage, race)
+                kind.excuse(error, record)
+            return _finish(sweep, kind, record, stage)
         except BaseException as error:
-            _end_early(sweep, record, race, error)
+            _end_early(sweep, kind, record, error)
             raise
-    done(result)
 
 
-def _opening(sweep: Sweep) -> str:
-    """Return the first lines of a sweep: its jobs, and what varies."""
-    if sweep.race is None:
-        varied = " ".join(f"{key}={values}" for key, values in sweep.swept.items())
-        return f"{counted(sweep.jobs, 'job')}: {varied or 'no key has several values, such as seed=0,1'}"
-    race = sweep.race
-    values = {key: dict.fromkeys(shown_value(row[key]) for row in race.values) for key in race.values[0]}
-    varied = " ".join(f"{key}={','.join(shown)}" for key, shown in values.items())
-    first = f"A race of {len(race.values)}, {race.seeds} seeds each at first, at most {race.max_jobs} jobs: {varied}"
-    return "\n".join(map(printable, [first, *race.notes]))
+def _settings(sweep: Sweep, kind: Kind, record: SweepRecord) -> list[str]:
+    """Return what Hydra is told beside what was typed."""
+    settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}", *kind.settings(sweep, record)]
+    ray = sweep.launcher.get("ray")
+    if ray is not None and "working_dir" not in (ray["init"].get("runtime_env") or {}):
+        # Without a working directory, Ray's workers would import from the current folder.
+        empty = sweep.folder / ".ray"
+        empty.mkdir(exist_ok=True)
+        settings.append(f"+hydra.launcher.ray.init.runtime_env.working_dir={quoted(str(empty))}")
+    return settings
 
 
-def _signature(sweep: Sweep) -> str:
-    """Return what two sweeps share if they are the same: the identity of the first job, and what varies how."""
-    how: list[Any] = [sweep.sweeper.get("_target_"), (sweep.sweeper.get("sampler") or {}).get("_target_")]
-    if (race := sweep.race) is not None:
-        how.append([race.values, race.seeds, race.indifference, sorted(race.seen)])
-    return signature([identity(sweep.config), sweep.swept, how])
-
-
-def _end_early(sweep: Sweep, record: SweepRecord, race: Race | None, error: BaseException) -> None:
+def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseException) -> None:
     """Rank what finished before Ctrl-C, SIGTERM or an error of a launcher."""
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
     try:
         record.stop(status)  # which jobs elsewhere look at
         record.close_jobs()
-        _show(rank_jobs(sweep, record, record.jobs(), race), record)
+        _show(rank_jobs(sweep, record, record.jobs(), kind), record)
         record.end(status)
         print(record.describe())
     except Exception as second:  # the first error is the one to show
@@ -111,11 +86,10 @@ def _end_early(sweep: Sweep, record: SweepRecord, race: Race | None, error: Base
     print(f"The sweep is {status}; the same command with resume=true continues it", file=sys.stderr)
 
 
-def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) -> SweepResult:
+def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> SweepResult:
     record.close_jobs()
-    # A search does not go back to what was killed before it was resumed.
-    jobs = [job for job in record.jobs() if job.status != "KILLED" or not is_search(sweep)]
-    outcome = explained(rank_jobs(sweep, record, jobs, race))
+    jobs = [job for job in record.jobs() if kind.goes_back or job.status != "KILLED"]
+    outcome = explained(rank_jobs(sweep, record, jobs, kind))
     _show(outcome, record)
     record.log_scores(outcome.scores())
     if (best := outcome.best) is not None:
@@ -126,7 +100,7 @@ def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) 
         if record.has_model(best) and (text := record.register(best)):
             print(printable(text))
         write_report(sweep, record, outcome, curves)
-    unfinished = _unfinished(sweep, stage, jobs)
+    unfinished = kind.unfinished(jobs, stage.jobs)
     record.end("FAILED" if unfinished else "FINISHED")
     print(record.describe())
     run_id = record.parent.run_id or None
@@ -142,14 +116,6 @@ def _show(outcome: Outcome, record: SweepRecord) -> None:
         if sentence:
             print(sentence)
     record.show_ranking(outcome.markdown)
-
-
-def _unfinished(sweep: Sweep, stage: Stage, jobs: Sequence[Job]) -> int:
-    """Return how many jobs did not finish. A search may draw a point again, and does not go back to a killed one."""
-    failed = sum(job.status in {"FAILED", "RUNNING"} for job in jobs)
-    if sweep.race is not None:  # which has all jobs that it will have
-        return sum(job.status != "FINISHED" for job in jobs)
-    return failed if is_search(sweep) else stage.jobs - sum(job.status == "FINISHED" for job in jobs)
 
 
 def _curves(record: SweepRecord, outcome: Outcome) -> list[Curve]:

@@ -16,10 +16,9 @@ from mnist_exp.config.composition import compose, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import Config, MLflowTracking
-from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 from mnist_exp.learning.families import CNN, MLP
-from mnist_exp.sweeps.best_rows import best_rows
+from mnist_exp.sweeps.plan import plan
 
 from ..conftest import QUICK, command, in_process
 
@@ -189,10 +188,8 @@ def test_tags_are_added_without_a_plus(typed: list[str]) -> None:
     assert isinstance(tracking, MLflowTracking)
     assert tracking.tags == {"study": "x", "level": 3}
     swept = [*typed, "seed=0,1"]
-    assert (
-        sweep_of(compose_values(swept, RunMode.MULTIRUN), swept, None, best_rows, JobLoader.of_conf()).config.tracking
-        == tracking
-    )
+    sweep, _ = plan(compose_values(swept, RunMode.MULTIRUN), swept, None, JobLoader.of_conf())
+    assert sweep.config.tracking == tracking
 
 
 @pytest.mark.fast

@@ -17,10 +17,11 @@ from mnist_exp import run, sweep
 from mnist_exp.config.composition import compose, compose_values, user_choices
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.presets import CONF, read_presets
-from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
-from mnist_exp.sweeps.best_rows import best_rows
+from mnist_exp.sweeps.kind import Kind
+from mnist_exp.sweeps.plan import plan
+from mnist_exp.sweeps.race import Race
 
 from ..conftest import QUICK, command, in_process, installed, runs_in
 
@@ -369,20 +370,22 @@ def test_a_copy_of_any_sweep_in_conf_works_as_a_preset(tmp_path: Path) -> None:
         if path.stem in ("optuna", "random") and not installed("hydra-optuna-sweeper"):
             continue
         typed = ["model.hidden=2,32"] if path.stem == "race" else []
-        ours, theirs = (
+        (ours, kind), (theirs, their_kind) = (
             planned([f"sweep={prefix}{path.stem}", *typed], folder) for prefix, folder in (("", None), ("my_", presets))
         )
-        race = theirs.race and ours.race and replace(theirs.race, overrides=ours.race.overrides)
-        assert replace(theirs, folder=ours.folder, overrides=ours.overrides, race=race) == ours, path
+        assert replace(theirs, folder=ours.folder, overrides=ours.overrides) == ours, path
+        if isinstance(kind, Race) and isinstance(their_kind, Race):  # its overrides name the preset
+            their_kind = replace(their_kind, overrides=kind.overrides)
+        assert their_kind == kind, path
     small = (*QUICK, "dataset.limit=200", "dataset.validation=9", "training.epochs=1", "tracking=none")
     done = in_process("--config-dir", str(presets), "-m", "sweep=my_grid", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 of 6 done" in done.stdout
 
 
-def planned(overrides: list[str], config_dir: Path | None) -> Sweep:
+def planned(overrides: list[str], config_dir: Path | None) -> tuple[Sweep, Kind]:
     with user_choices(config_dir, overrides) as code:
-        return sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, code, best_rows, JobLoader.of_conf())
+        return plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, JobLoader.of_conf())
 
 
 @pytest.mark.skipif(not installed("hydra-optuna-sweeper"), reason="needs pip install -e '.[optuna]'")

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp.experiment import RacePlan
-from mnist_exp.sweeps.race import Round, play
+from mnist_exp.sweeps.race import Race, Round
 
 RACES = 500
 SEEDS_OF_A_GRID = 20
@@ -56,23 +55,23 @@ def replay(bank: Bank, races: int, *, permuted: bool = False) -> Replayed:
     rng = np.random.default_rng(0)
     means, count = bank.mean(axis=1), len(bank)
     values = [{"place": str(place)} for place in range(count)]
-    plan = RacePlan([[]] * count, values, seeds=3, max_jobs=SEEDS_OF_A_GRID * count, indifference=INDIFFERENCE)
+    race = Race([[]] * count, values, seeds=3, max_jobs=SEEDS_OF_A_GRID * count, indifference=INDIFFERENCE)
     ends: list[Round] = []
     for _ in range(races):
         scores = rng.permuted(bank, axis=0) if permuted else bank
-        drawn = scores[:, rng.integers(0, bank.shape[1], plan.max_jobs)]
+        drawn = scores[:, rng.integers(0, bank.shape[1], race.max_jobs)]
 
         def launch(jobs: Sequence[tuple[int, int]], drawn: Bank = drawn) -> list[float]:
             return [float(drawn[job]) for job in jobs]
 
-        *_, last = play(plan, "maximize", launch)
+        *_, last = race.play("maximize", launch)
         ends.append(last)
     kept = [means[list(last.left)].max() >= means.max() - INDIFFERENCE for last in ends]
     return Replayed(
         best_kept=float(np.mean(kept)),
         ended=float(np.mean([last.end in ("decided", "indifferent") for last in ends])),
         left=float(np.median([len(last.left) for last in ends])),
-        jobs=float(np.mean([last.jobs for last in ends])) / plan.max_jobs,
+        jobs=float(np.mean([last.jobs for last in ends])) / race.max_jobs,
         something_beaten=float(np.mean([len(last.left) < count for last in ends])),
     )
 

@@ -15,10 +15,9 @@ from mnist_exp import run
 from mnist_exp.config.composition import check_composed, compose, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.schema import Config, NoTracking
-from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import BestRows
 from mnist_exp.sweeps.formats import aligned, as_csv
+from mnist_exp.sweeps.plan import plan
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.sweeps.ranking import cells, compared, rank, records, unranked
 from mnist_exp.sweeps.verdict import verdict
@@ -160,11 +159,8 @@ def test_what_cannot_be_used_is_said(overrides: list[str], message: str) -> None
     ],
 )
 def test_what_a_sweep_cannot_use_is_said(overrides: list[str], message: str) -> None:
-    def nothing(*_: object) -> BestRows:
-        raise AssertionError
-
     with pytest.raises(InputError, match=message):
-        sweep_of(compose_values(overrides, RunMode.MULTIRUN), overrides, None, nothing, JobLoader.of_conf())
+        plan(compose_values(overrides, RunMode.MULTIRUN), overrides, None, JobLoader.of_conf())
 
 
 @pytest.mark.fast

@@ -5,17 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hydra.types import RunMode
 
-from mnist_exp.config.composition import compose_values
-from mnist_exp.config.hydra_api import JobLoader
-from mnist_exp.config.schema import Config
-from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import BestRows, RacePlan
+from mnist_exp.sweeps.best_rows import check_rows
 from mnist_exp.sweeps.formats import aligned
-from mnist_exp.sweeps.jobs import Stage
-from mnist_exp.sweeps.race import ROUNDS, Race, Round, play
+from mnist_exp.sweeps.race import ROUNDS, Race, Round
 from mnist_exp.sweeps.ranking import cells, rank, unranked
 from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
@@ -36,15 +30,13 @@ THREE = (
 )
 
 
-def plan(combinations: int, **rules: float) -> RacePlan:
+def race_of(combinations: int, **rules: float) -> Race:
     values = [{"a": str(place)} for place in range(combinations)]
     given = {"seeds": 3, "max_jobs": 20 * combinations, "indifference": 0.0, **rules}
-    return RacePlan([[]] * combinations, values, int(given["seeds"]), int(given["max_jobs"]), given["indifference"])
+    return Race([[]] * combinations, values, int(given["seeds"]), int(given["max_jobs"]), given["indifference"])
 
 
-def raced(
-    rules: RacePlan, means: Sequence[float | None], spread: float = 0.0, direction: str = "maximize"
-) -> list[Round]:
+def raced(race: Race, means: Sequence[float | None], spread: float = 0.0, direction: str = "maximize") -> list[Round]:
     """A race in which each combination scores its mean, and by the seed up to `spread` more or less."""
 
     def launch(jobs: Sequence[tuple[int, int]]) -> list[float | None]:
@@ -54,20 +46,20 @@ def raced(
             for (place, _), swing in zip(jobs, swings, strict=True)
         ]
 
-    return list(play(rules, direction, launch))
+    return list(race.play(direction, launch))
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_a_clear_best_is_found_in_the_first_round(direction: str) -> None:
-    [only] = raced(plan(4), [0.2, 0.9, 0.5, 0.1], spread=0.001, direction=direction)
+    [only] = raced(race_of(4), [0.2, 0.9, 0.5, 0.1], spread=0.001, direction=direction)
     assert only.left == ((1,) if direction == "maximize" else (3,))
     assert (only.end, only.jobs, only.seeds, len(only.beaten)) == ("decided", 12, 3, 3)
 
 
 @pytest.mark.fast
 def test_seeds_go_to_what_is_open_until_no_jobs_are_left() -> None:
-    rounds = raced(plan(3, max_jobs=30), [0.9, 0.9001, 0.1], spread=0.01)
+    rounds = raced(race_of(3, max_jobs=30), [0.9, 0.9001, 0.1], spread=0.01)
     assert [one.beaten for one in rounds] == [(2,), (), (), (), ()]
     assert [one.jobs for one in rounds] == [9, 13, 17, 23, 29]  # and the next would be for one of the two alone
     assert [one.seeds for one in rounds] == [3, 5, 7, 10, 13]
@@ -76,29 +68,29 @@ def test_seeds_go_to_what_is_open_until_no_jobs_are_left() -> None:
 
 @pytest.mark.fast
 def test_a_race_has_an_end_and_says_where_it_was_stopped_before() -> None:
-    rules = plan(2, max_jobs=10**9)
-    rounds = raced(rules, [0.9, 0.9], spread=0.01)
+    race = race_of(2, max_jobs=10**9)
+    rounds = raced(race, [0.9, 0.9], spread=0.01)
     assert (len(rounds), rounds[-1].end) == (ROUNDS, "rounds")
-    stopped = Race(rules, "maximize", Path(), Stage())
-    stopped.rounds.append(rounds[0])
-    assert stopped.ending().endswith(" It was not over.")
+    race.rounds.append(rounds[0])
+    [ending] = race.arrange([])[2]
+    assert ending.endswith(" It was not over.")
 
 
 @pytest.mark.fast
 def test_what_does_not_matter_is_not_decided() -> None:
     means = [0.9, 0.9001, 0.1]
-    assert raced(plan(3, indifference=0.0), means, spread=0.001)[-1].end == "spent"
-    last = raced(plan(3, indifference=0.01), means, spread=0.001)[-1]
+    assert raced(race_of(3, indifference=0.0), means, spread=0.001)[-1].end == "spent"
+    last = raced(race_of(3, indifference=0.01), means, spread=0.001)[-1]
     assert (last.end, set(last.left), last.number) == ("indifferent", {0, 1}, 1)
-    apart = raced(plan(2, indifference=0.01), [0.9, 0.88], spread=0.02)
+    apart = raced(race_of(2, indifference=0.01), [0.9, 0.88], spread=0.02)
     assert apart[-1].end == "decided"  # is not called alike while it may be
 
 
 @pytest.mark.fast
 def test_a_combination_that_fails_is_dropped() -> None:
-    rounds = raced(plan(3), [None, 0.9, float("nan")])
+    rounds = raced(race_of(3), [None, 0.9, float("nan")])
     assert (rounds[0].failed, rounds[0].left, rounds[0].end) == ((0, 2), (1,), "decided")
-    assert raced(plan(2), [None, None])[-1].end == "failed"
+    assert raced(race_of(2), [None, None])[-1].end == "failed"
 
 
 @pytest.mark.fast
@@ -125,7 +117,7 @@ def test_five_hundred_replays() -> None:
     assert replay(real, RACES, permuted=True).something_beaten <= 0.05
 
 
-def ranked(race: Race, scores: Sequence[Sequence[float | None]]) -> tuple[str, str]:
+def ranked(race: Race, scores: Sequence[Sequence[float | None]], direction: str = "maximize") -> tuple[str, str]:
     """The table and the sentence below it of a race whose jobs score so, by combination and seed."""
     jobs: list[Job] = []
 
@@ -136,23 +128,23 @@ def ranked(race: Race, scores: Sequence[Sequence[float | None]]) -> tuple[str, s
             jobs.append(Job({"a": str(place), "seed": str(seed)}, status, objective, {}, seconds=1.0))
         return objectives
 
-    race.rounds.extend(play(race.plan, race.direction, launch))
-    rows, rest, raced = race.standing(rank(jobs, race.direction)), unranked(jobs), race.correction()
-    return aligned(*cells(rows, rest, "val_accuracy", raced=raced)), verdict(rows, ["a"], race.direction, raced)
+    race.rounds.extend(race.play(direction, launch))
+    rows, raced, _ = race.arrange(rank(jobs, direction))
+    return aligned(*cells(rows, unranked(jobs), "val_accuracy", raced=raced)), verdict(rows, ["a"], direction, raced)
 
 
 @pytest.mark.fast
 def test_what_failed_is_not_called_beaten() -> None:
     scores: list[list[float | None]] = [[0.9, 0.901, 0.902], [0.95, 0.952, None], [0.5, 0.503, 0.501]]
-    shown, said = ranked(Race(plan(3), "maximize", Path(), Stage()), scores)
+    shown, said = ranked(race_of(3), scores)
     first, second, third, _ = (line.split() for line in shown.splitlines()[1:])
     assert (first[:2], second[:2], third[:2]) == (["1", "0"], ["2", "2"], ["3", "1"])
     assert "failed, round 1" in shown
     assert said.startswith("a=0 is best: 0.3997 [")
     assert "above the next, paired over 3 seeds, corrected for 3 pairs and 10 rounds." in said
-    _, said = ranked(Race(plan(2), "maximize", Path(), Stage()), scores[:2])
+    _, said = ranked(race_of(2), scores[:2])
     assert said == "a=0 is left, since jobs of all others failed."
-    _, said = ranked(Race(plan(2), "maximize", Path(), Stage()), [[0.9, 0.9, None], [0.1, None, 0.1]])
+    _, said = ranked(race_of(2), [[0.9, 0.9, None], [0.1, None, 0.1]])
     assert said == ""
 
 
@@ -161,14 +153,14 @@ def test_what_failed_is_not_called_beaten() -> None:
 def test_the_verdict_of_a_race_is_its_last_decision(direction: str) -> None:
     means = [0.5, 0.51, 0.9, 0.1]
     scores = [[mean + (seed * 7 + 3 * place) % 5 / 100 for seed in range(99)] for place, mean in enumerate(means)]
-    race = Race(plan(4, max_jobs=60), direction, Path(), Stage())
-    shown, said = ranked(race, scores)
+    race = race_of(4, max_jobs=60)
+    shown, said = ranked(race, scores, direction)
     best = 2 if direction == "maximize" else 3
     assert race.rounds[-1].left == (best,)
     assert said.startswith(f"a={best} is best: ")
     assert "=" not in shown
-    two = Race(plan(2, max_jobs=10), direction, Path(), Stage())
-    shown, said = ranked(two, [[0.5, 0.52, 0.51, 0.5, 0.53], [0.51, 0.51, 0.52, 0.51, 0.5]])
+    two = [[0.5, 0.52, 0.51, 0.5, 0.53], [0.51, 0.51, 0.52, 0.51, 0.5]]
+    shown, said = ranked(race_of(2, max_jobs=10), two, direction)
     assert "cannot be told apart (corrected for 10 rounds)" in said
     assert shown.count("=") == 1
 
@@ -192,12 +184,8 @@ def test_the_verdict_of_a_race_is_its_last_decision(direction: str) -> None:
     ],
 )
 def test_a_row_of_a_store_sets_no_more_than_a_preset_may_vary(row: dict[str, str]) -> None:
-    def best_rows(_config: Config, _sweep: str, _top: int) -> BestRows:
-        return BestRows([{"model.hidden": "8"} | row, {"model.hidden": "16"} | row], frozenset({0}), {})
-
-    typed = ["sweep=race", "hydra.sweeper.of=abc"]
-    with pytest.raises(InputError, match="a sweep in a store may not set this"):
-        sweep_of(compose_values(typed, RunMode.MULTIRUN), typed, None, best_rows, JobLoader.of_conf())
+    with pytest.raises(InputError, match=r"hydra\.sweeper\.of=abc: .*: a sweep in a store may not set this"):
+        check_rows([{"model.hidden": "8"} | row, {"model.hidden": "16"} | row], "abc", [])
 
 
 def race_csv(folder: Path) -> list[dict[str, str]]:

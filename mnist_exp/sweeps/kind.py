@@ -1,0 +1,98 @@
+"""What a sweep asks of its kind, such as a grid, a search or a race. Imports nothing heavy."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.overrides import Override
+from mnist_exp.config.schema import Config
+from mnist_exp.experiment import Sweep
+from mnist_exp.sweeps.formats import counted
+from mnist_exp.tracking.job import Job
+
+if TYPE_CHECKING:
+    from mnist_exp.sweeps.jobs import Stage
+    from mnist_exp.sweeps.ranking import Rounds, Row
+    from mnist_exp.tracking.record import SweepRecord
+
+# Runs jobs, each given by its overrides; returns their objectives, None for a job that failed.
+Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class Typed:
+    """The overrides of a sweep, its preset's included.
+
+    `sweeper`: Hydra's settings of it. `varied`: all values of each key that has several; the ends of a range to draw
+    from. `fixed`: the overrides with one value. `code`: the user's own file.
+    """
+
+    sweeper: Mapping[str, Any]
+    varied: Mapping[Override, Sequence[str]]
+    fixed: Sequence[str]
+    code: CodeFile | None
+
+
+@dataclass
+class Kind:
+    """A kind of sweep. Its methods do here what suits most kinds.
+
+    `swept`: the values of each key that varies, as they are recorded. `jobs`: how many, as far as it is known before.
+    """
+
+    swept: dict[str, str]
+    jobs: int
+    draws: ClassVar[bool] = False  # whether a key may have a range to draw from
+    goes_back: ClassVar[bool] = True  # whether `resume` runs jobs again that were killed or pruned
+    is_open: ClassVar[bool] = False  # whether more jobs may follow
+
+    @classmethod
+    def of(cls, typed: Typed) -> Self:
+        """Return the sweep that was typed; raise InputError for what this kind cannot use."""
+        jobs = math.prod(map(len, typed.varied.values()))
+        return cls({one.key: one.value for one in typed.varied}, jobs)
+
+    def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
+        """Return the overrides of the jobs to check: each value once, beside the first of all others."""
+        first = {override: samples[0] for override, samples in typed.varied.items()}
+        others = [first | {one: sample} for one, samples in typed.varied.items() for sample in samples[1:]]
+        shared = [text for text in typed.fixed if not Override.of(text).is_below("hydra")]
+        return [[*shared, *(one.set_to(value) for one, value in job.items())] for job in [first, *others]]
+
+    def check(self, config: Config) -> None:
+        """Raise InputError if the first job's configuration does not fit this kind."""
+
+    def opening(self) -> str:
+        """Return the first lines of the sweep: how many jobs, and what varies."""
+        varied = " ".join(f"{key}={values}" for key, values in self.swept.items())
+        return f"{counted(self.jobs, 'job')}: {varied or 'no key has several values, such as seed=0,1'}"
+
+    def signature(self) -> list[object]:
+        """Return what tells this sweep from others in which the same varies, as plain values."""
+        return []
+
+    def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
+        """Return overrides for Hydra that nobody typed."""
+        return []
+
+    def run(self, sweep: Sweep, stage: "Stage", launch: Launch) -> None:
+        """Launch the jobs, where Hydra's sweeper leaves that to the kind."""
+        raise NotImplementedError
+
+    def excuse(self, error: ValueError, record: "SweepRecord") -> None:
+        """Raise an error of Hydra's sweeper, unless the ranking explains it."""
+        raise error
+
+    def arrange(self, rows: "list[Row]") -> "tuple[list[Row], Rounds | None, list[str]]":
+        """Return ranked rows in the order of this kind, what their intervals are corrected for, and notes."""
+        return rows, None, []
+
+    def verdict(self, run_id: str) -> str:
+        """Return the sentence below the ranking, given the sweep's id; empty where the rows decide."""
+        return ""
+
+    def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
+        """Return how many jobs did not finish, of so many that were launched."""
+        return launched - sum(job.status == "FINISHED" for job in jobs)

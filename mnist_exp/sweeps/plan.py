@@ -1,0 +1,131 @@
+"""From what is typed after -m to a sweep of one of the kinds, checked and run. Imports nothing heavy."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep
+from hydra.core.override_parser.types import Override as ParsedOverride
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.composition import check_job, check_output, compose_values, user_choices
+from mnist_exp.config.hydra_api import JobLoader, parser_of_conf
+from mnist_exp.config.hydra_errors import as_input_errors
+from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
+from mnist_exp.config.redaction import shown_address
+from mnist_exp.config.schema import objective_direction
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Sweep, SweepResult
+from mnist_exp.sweeps.grid import Grid
+from mnist_exp.sweeps.kind import Kind, Typed
+from mnist_exp.sweeps.race import Race
+from mnist_exp.sweeps.search import Search
+
+# By Hydra's sweeper; any other one searches.
+_KINDS: dict[str, type[Kind]] = {"BasicSweeper": Grid, "RaceSweeper": Race}
+
+
+def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None) -> SweepResult:
+    """Run the jobs of a sweep and rank them, as `python -m mnist_exp -m OVERRIDES --config-dir DIR` does.
+
+    Raises:
+        InputError: for bad overrides or presets, as `compose` and `plan` do, or a store that cannot be written.
+    """
+    with user_choices(config_dir, overrides) as code, as_input_errors(overrides):
+        loader = JobLoader.of_conf()
+        sweep, kind = plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, loader)
+        from mnist_exp.sweeps.sweep import run_planned  # brings NumPy, so only once the sweep is known to be good
+
+        return run_planned(sweep, kind, overrides, code, loader)
+
+
+def kind_of(target: str) -> type[Kind]:
+    """Return the kind of a sweep by its `hydra.sweeper._target_`."""
+    return _KINDS.get(target.rpartition(".")[2], Search)
+
+
+def plan(
+    composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader
+) -> tuple[Sweep, Kind]:
+    """Return the sweep, each of its values checked, and its kind.
+
+    Args:
+        composed: in Hydra's MULTIRUN mode.
+        overrides: as typed.
+        code: the user's own file that they name.
+        loader: makes the configurations of the jobs.
+
+    Raises:
+        InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
+            password that Hydra would write to multirun.yaml.
+    """
+    check_output(composed, "hydra.sweep.dir")
+    _refuse_passwords(composed)
+    chosen = kind_of(composed.hydra.sweeper._target_)
+    typed = _typed(composed, overrides, code, draws=chosen.draws)
+    kind = chosen.of(typed)
+    configs = [check_job(loader, composed, job, code) for job in kind.to_check(typed)]
+    if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
+        if any(config.backend != "jax" for config in configs):
+            raise InputError("hydra/launcher=stacked: trains jobs as one program, which needs backend=jax")
+        if composed.hydra.job.env_set or composed.hydra.job.chdir:
+            raise InputError(
+                "hydra.job: with hydra/launcher=stacked, all jobs run in one process; leave out env_set and chdir"
+            )
+    if len({(config.objective, objective_direction(config)) for config in configs}) > 1:
+        raise InputError(f"objective={configs[0].objective}: must be the same for all jobs, or they cannot be ranked")
+    kind.check(configs[0])
+    launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
+    folder = Path(str(composed.hydra.sweep.dir)).absolute()
+    return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher), kind
+
+
+def _typed(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, *, draws: bool) -> Typed:
+    """Return the overrides, a preset's first, the last of each key; `draws`: whether ranges may be among them."""
+    sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+    parser = parser_of_conf()
+    preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
+    parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(list(overrides))]}
+    varied: dict[Override, Sequence[str]] = {}
+    for one in parsed.values():
+        if not one.is_sweep_override():
+            continue
+        override = Override.of(one.input_line or "")
+        if not one.is_discrete_sweep() and not draws:
+            raise InputError(
+                f"{override.text}: is a range to draw from, for sweep=random or sweep=optuna; here, list values: "
+                f"{override.key}=A,B"
+            )
+        varied[override] = samples = _samples(one)
+        if override.is_below(*SHARED_BY_JOBS):
+            raise InputError(f"{override.key}: must have one value, which all jobs of a sweep share")
+        if not samples:
+            raise InputError(f"{override.text}: has no value; type at least one, such as {override.key}=0,1")
+        if len(set(samples)) < len(samples):
+            raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
+    fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
+    return Typed(sweeper, varied, fixed, code)
+
+
+def _samples(override: ParsedOverride) -> list[str]:
+    """Return all values of a list or range as text; the ends of an interval."""
+    if override.is_discrete_sweep():
+        return list(override.sweep_string_iterator())
+    interval = override.value()
+    assert isinstance(interval, IntervalSweep)
+    return [str(interval.start), str(interval.end)]
+
+
+def _refuse_passwords(composed: DictConfig) -> None:
+    written: Any = OmegaConf.to_container(composed, resolve=False)  # with interpolations as they were typed
+    for key, address, instead in (
+        ("tracking.uri", written["tracking"].get("uri"), "MLFLOW_TRACKING_URI"),
+        ("hydra.sweeper.storage", written["hydra"]["sweeper"].get("storage"), "an option file"),
+    ):
+        if shown_address(str(address)) != str(address):
+            raise InputError(
+                f"{key}: a sweep writes what you type into a file; put an address with a password or parameters "
+                f"into {instead}"
+            )
