@@ -41,11 +41,12 @@ def _run_typed(typed: Sequence[str]) -> None:
     arguments, unknown = read_arguments(rest)
     _check_flags(arguments, unknown)
     overrides = arguments.overrides
-    if arguments.multirun and not arguments.help:
+    asks = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
+    if arguments.multirun and not asks:
         _sweep(overrides, config_dir)
         return
     with user_choices(config_dir, overrides) as code, as_input_errors(overrides):
-        if arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info:
+        if asks:
             with _shown_without_secrets():
                 answer(arguments)
         else:
