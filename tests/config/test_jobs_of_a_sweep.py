@@ -1,6 +1,5 @@
 """The configuration of a sweep's job is a copy of another's wherever that is what Hydra would compose."""
 
-import pickle
 from itertools import product
 from typing import Any
 
@@ -67,10 +66,8 @@ def test_a_job_is_what_hydra_composes(
         return load(*given)
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
-    loader, found = JobLoader.of_conf(), []
-    for job in jobs:
-        found.append(loader.load_sweep_config(sweep, job))
-        loader = pickle.loads(pickle.dumps(loader))  # as a launcher sends it to another process
+    loader = JobLoader.of_conf()
+    found = [loader.load_sweep_config(sweep, job) for job in jobs]
     assert [_all_of(job) for job in found] == [_all_of(job) for job in expected]
     assert len(composed) == times
 
