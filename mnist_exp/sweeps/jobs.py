@@ -20,7 +20,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
 from mnist_exp.learning import stacking
 from mnist_exp.learning.engine import choose_backend, choose_engine
-from mnist_exp.runner import signature_of
+from mnist_exp.runner import run_together, signature_of
 from mnist_exp.sweeps.kind import Launch
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.record import Parent, SweepRecord
@@ -131,8 +131,6 @@ def _prepare(record: SweepRecord, composed: Composed) -> Experiment | float | No
 
 def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage: Stage) -> list[float | None]:
     """Return the objectives, None of what failed."""
-    from mnist_exp.runner import run_together  # brings TensorFlow
-
     # The last job's model is a web of cycles that holds its data. What is left then, Keras above all, stays, and need
     # not be looked through again.
     gc.collect()
