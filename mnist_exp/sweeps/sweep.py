@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mnist_exp.config.command_line import StartedSweep
@@ -14,16 +13,13 @@ from mnist_exp.config.schema import check, objective_direction
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.learning.engine import choose_backend
-from mnist_exp.sweeps.curves import Curve, curve_of
-from mnist_exp.sweeps.differences import find_differences
 from mnist_exp.sweeps.formats import aligned, as_csv, counted
 from mnist_exp.sweeps.jobs import Stage, run_jobs
 from mnist_exp.sweeps.outcome import Outcome, explained, rank_jobs
 from mnist_exp.sweeps.progress import Progress
 from mnist_exp.sweeps.race import Race
-from mnist_exp.sweeps.report import write_report
 from mnist_exp.sweeps.search import check_search_storage, is_search, search_settings
-from mnist_exp.tracking.job import Job, short_names, shown_value
+from mnist_exp.tracking.job import Job, shown_value
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
 
@@ -34,7 +30,7 @@ def start(sweep: Sweep, done: Callable[[SweepResult], None]) -> Iterator[Started
 
     Args:
         sweep: what to run.
-        done: called with the result, once all is recorded; not after Ctrl-C, SIGTERM or an error of a launcher.
+        done: called with the result, once all is recorded; not after a signal or an error of a launcher.
 
     Raises:
         InputError: if the store cannot be reached or written.
@@ -98,12 +94,12 @@ def _signature(sweep: Sweep) -> str:
 
 
 def _end_early(sweep: Sweep, record: SweepRecord, race: Race | None, error: BaseException) -> None:
-    """Rank what finished before Ctrl-C, SIGTERM or an error of a launcher."""
+    """Close a sweep after a signal or an error of a launcher."""
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
     try:
         record.stop(status)  # which jobs elsewhere look at
         record.close_jobs()
-        _show(rank_jobs(sweep, record, record.jobs(), race), record)
+        _rank(sweep, record, record.jobs(), race)
         record.end(status)
         print(record.describe())
     except Exception as second:  # the first error is the one to show
@@ -115,17 +111,13 @@ def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) 
     record.close_jobs()
     # A search does not go back to what was killed before it was resumed.
     jobs = [job for job in record.jobs() if job.status != "KILLED" or not is_search(sweep)]
-    outcome = explained(rank_jobs(sweep, record, jobs, race))
-    _show(outcome, record)
+    outcome = _rank(sweep, record, jobs, race)
     record.log_scores(outcome.scores())
     if (best := outcome.best) is not None:
-        curves = _curves(record, outcome)
-        _draw(sweep.folder, outcome, curves)
         record.log_best(best)
         _complete_best(sweep, record, best)
         if record.has_model(best) and (text := record.register(best)):
             print(printable(text))
-        write_report(sweep, record, outcome, curves)
     unfinished = _unfinished(sweep, stage, jobs)
     record.end("FAILED" if unfinished else "FINISHED")
     print(record.describe())
@@ -133,8 +125,11 @@ def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) 
     return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
 
 
-def _show(outcome: Outcome, record: SweepRecord) -> None:
-    """Print the ranking and what it decides, write ranking.csv, and show both on the sweep's page."""
+def _rank(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race | None) -> Outcome:
+    """Print the ranking and what it decides; write `ranking.csv`, `figures/` and `report.html`."""
+    from mnist_exp.sweeps.page import write_report  # brings matplotlib
+
+    outcome = explained(rank_jobs(sweep, record, jobs, race))
     (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
     print(f"\n{outcome.title}")
     print(aligned(*outcome.cells))
@@ -142,6 +137,8 @@ def _show(outcome: Outcome, record: SweepRecord) -> None:
         if sentence:
             print(sentence)
     record.show_ranking(outcome.markdown)
+    write_report(sweep, record, outcome)
+    return outcome
 
 
 def _unfinished(sweep: Sweep, stage: Stage, jobs: Sequence[Job]) -> int:
@@ -150,31 +147,6 @@ def _unfinished(sweep: Sweep, stage: Stage, jobs: Sequence[Job]) -> int:
     if sweep.race is not None:  # which has all jobs that it will have
         return sum(job.status != "FINISHED" for job in jobs)
     return failed if is_search(sweep) else stage.jobs - sum(job.status == "FINISHED" for job in jobs)
-
-
-def _curves(record: SweepRecord, outcome: Outcome) -> list[Curve]:
-    """Return the curve of each row, named by what differs."""
-    combinations = [{key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows]
-    differences = find_differences(combinations, [], sys.maxsize)
-    return [
-        curve_of(str(place), differences.label(values), [record.curve(job, outcome.metric) for job in row.jobs])
-        for place, (values, row) in enumerate(zip(combinations, outcome.rows, strict=True), start=1)
-    ]
-
-
-def _draw(folder: Path, outcome: Outcome, curves: Sequence[Curve]) -> None:
-    from mnist_exp import figures
-    from mnist_exp.sweeps.figures import importance_bars, objective_by_parameter, validation_curves
-
-    drawn = {"curves": validation_curves(curves, outcome.metric)}
-    jobs = [job for row in outcome.rows for job in row.jobs]
-    names = short_names(key for job in jobs for key in job.values)
-    measured = [({names[key]: value for key, value in job.values.items()}, job.objective or 0.0) for job in jobs]
-    if names:
-        drawn["objective"] = objective_by_parameter(measured, outcome.objective)
-    if outcome.importance is not None:
-        drawn["importance"] = importance_bars(outcome.importance, outcome.objective)
-    figures.save(drawn, folder / "figures")
 
 
 def _complete_best(sweep: Sweep, record: SweepRecord, best: Job) -> None:
