@@ -22,9 +22,9 @@ from mnist_exp.experiment import Experiment
 
 def main() -> None:
     """Run what was typed; exit with 1 and one message after bad input or a failed job, 130 after Ctrl-C, 143 after
-    SIGTERM."""
-    # Keras and MLflow make a million objects that stay. Looking through them for garbage takes a second while they are
-    # imported, and one more at the end.
+    SIGTERM, 129 after SIGHUP."""
+    # Keras and MLflow make a million objects that stay, and Python looks through all of them for garbage again and
+    # again: a second of a run while they are imported, and one more at its end.
     gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)
     interrupts.install()

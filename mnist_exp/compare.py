@@ -94,7 +94,6 @@ def compare(
     if plot is not None:
         commands.check_plot(plot)
     from mnist_exp.sweeps.comparison import as_text, newest_of_each, ranked_groups
-    from mnist_exp.sweeps.curves import curve_of
     from mnist_exp.tracking import store
     from mnist_exp.tracking.reading import curve
 
@@ -111,9 +110,7 @@ def compare(
         if plot is not None:
             above = accumulate((len(ids) for _, _, ids in rows), initial=0)  # runs, in the rows before
             drawn = [row for row, count in zip(rows, above, strict=False) if count < _CURVES]
-            curves = [
-                curve_of(place, label, [curve(client, one, metric) for one in ids]) for place, label, ids in drawn
-            ]
+            curves = [(place, label, [curve(client, one, metric) for one in ids]) for place, label, ids in drawn]
     print(as_text(groups, form))
     beside = sys.stdout if form == "table" else sys.stderr
     if form in {"csv", "json"}:
@@ -126,7 +123,7 @@ def compare(
         )
     if plot is not None and curves:
         from mnist_exp.figures import write
-        from mnist_exp.sweeps.figures import validation_curves
+        from mnist_exp.sweeps.charts import validation_curves
 
         write(validation_curves(curves, metric), plot)
         left_out = f", of the first {len(curves)} rows" if len(curves) < len(rows) else ""

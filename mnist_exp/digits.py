@@ -113,8 +113,8 @@ def _otsu(values: _Floats) -> float:
 
 
 def _cropped(ink: _Floats) -> _Floats:
-    rows, columns = (np.flatnonzero((ink > _FAINT).any(axis=axis)) for axis in (1, 0))
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    [box] = ndimage.find_objects((ink > _FAINT).astype(int))
+    return ink[box]
 
 
 def _with_usual_stroke(digit: _Floats) -> _Floats:

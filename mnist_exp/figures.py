@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +31,11 @@ def save(drawn: Mapping[str, Figure], folder: Path) -> None:
         write(figure, folder / f"{name}.png")
 
 
-def write(figure: Figure, path: Path) -> None:
+def write(figure: Figure, to: Path | IO[str], **options: Any) -> None:
     """Write a figure; letters that no font of matplotlib's has, as a class's name may, become boxes without a word."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
-        figure.savefig(path, dpi=120)
+        figure.savefig(to, dpi=120, **options)
 
 
 def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figure:
@@ -108,7 +108,7 @@ def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
     """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes: Axes = figure.subplots()
-    axes.imshow(_on_paper(pixels, pixels), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    _show(axes, _on_paper(pixels, pixels))
     name = short(str(label), 24)
     size = 40 if len(name) <= 3 else 28 - len(name) / 2
     axes.text(0.97, 0.03, name, fontsize=size, color=VALIDATION, ha="right", va="bottom", transform=axes.transAxes)
@@ -149,7 +149,7 @@ def samples(
     figure = Figure(figsize=(0.6 * columns + 1, 0.6 * shown * height / width + 0.8), layout="constrained")
     axes: Axes = figure.subplots()
     rows = sheet.reshape(shown * height, columns * width, *channels)
-    axes.imshow(rows, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    _show(axes, rows)
     axes.set_yticks([height * (label + 0.5) - 0.5 for label in range(shown)], [short(one, 16) for one in names[:shown]])
     axes.tick_params(length=0)
     axes.set(xticks=[], ylabel="label")
@@ -174,11 +174,15 @@ def seen(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) 
     figure = Figure(figsize=(2 * columns, 2.5 * rows), layout="constrained")
     for place, (image, title, name) in enumerate(zip(images, titles, names, strict=True), start=1):
         axes = figure.add_subplot(rows, columns, place)
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        _show(axes, image)
         axes.set_title(short(title, 24), fontsize=11)
         axes.set_xlabel(plain(name), fontsize=8)
         axes.set(xticks=[], yticks=[])
     return figure
+
+
+def _show(axes: Axes, pixels: npt.NDArray[Any]) -> None:
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
 
 
 def _on_paper(images: npt.NDArray[Any], before: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -266,7 +270,7 @@ def sheet(
         if marked:
             corners = ([left, left + width, left + width, left, left], [top, top, top + height, top + height, top])
             axes.plot(*corners, color=_WRONG, linewidth=1.5)
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    _show(axes, pixels)
     axes.set_title(title)
     axes.axis("off")
     return figure

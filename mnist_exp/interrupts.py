@@ -1,23 +1,29 @@
-"""Ctrl-C and SIGTERM raise an exception, so that a run can still be recorded as KILLED.
+"""Ctrl-C, SIGTERM and SIGHUP end a run as an exception, so that it can still be recorded as KILLED.
 
 If a signal handler raises inside one of TensorFlow's destructors, the exception is lost or the process aborts: this
 happened in one of about 25 interrupted runs. So training defers the signal to the end of the batch.
 """
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+_HANGUP = getattr(signal, "SIGHUP", None)  # which Windows does not have
+_terminals: set[int] = set()
 _received: int | None = None
 _deferred = False
 
 
 def install() -> None:
-    """Raise KeyboardInterrupt on SIGINT and SystemExit(143) on SIGTERM, for the rest of the process."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _handle)
+    """Handle SIGINT for the rest of the process as KeyboardInterrupt, SIGTERM and SIGHUP as SystemExit with 128 and the
+    signal's number. What `nohup` started still ignores SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGTERM, _HANGUP):
+        if number is not None and (number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN):
+            signal.signal(number, _handle)
+    _terminals.update(filter(os.isatty, (1, 2)))
 
 
 @contextmanager
@@ -41,6 +47,9 @@ def raise_if_received() -> None:
 def _handle(number: int, _frame: FrameType | None) -> None:
     global _received
     first, _received = _received is None, number
+    if number == _HANGUP:  # printing to a terminal that has gone is an error
+        for stream in _terminals:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     if not (_deferred and first):
         _raise(number)
 

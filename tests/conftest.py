@@ -147,7 +147,7 @@ def _process_as_it_was() -> Iterator[None]:
     """Take away what Hydra keeps of an earlier command; put back what a command sets for a whole process."""
     environment, arguments, thresholds = dict(os.environ), sys.argv, gc.get_threshold()
     of_hydra = dict(Singleton._instances)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for kind in (GlobalHydra, HydraConfig):
         Singleton._instances.pop(kind, None)
     try:

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from mnist_exp.errors import printable
@@ -34,29 +33,28 @@ class Importance:
 def importance(jobs: Sequence[Job]) -> Importance | None:
     """Return the share of the objective's variance that each key explains; `seed` is chance, and no key.
 
-    Of a full grid, in which each combination has as many jobs, it is the main effect, as in an analysis of variance:
-    the sum over the jobs of (mean of the jobs with the same value - mean of all)^2, divided by the sum of
-    (objective - mean of all)^2. That is exact for these jobs, and for no others: of n jobs that differ by chance alone,
-    a key of k values explains (k - 1) / (n - 1) on average. What two keys do together only is in the remainder.
+    In a full grid, with as many jobs for each combination, it is the main effect of an analysis of variance: the sum
+    over the jobs of (mean of the jobs with the same value - mean of all)^2, divided by the sum of (objective - mean of
+    all)^2. It is exact for these jobs alone: in n jobs that differ by chance, a key of k values explains
+    (k - 1) / (n - 1) on average. What two keys do only together is in the remainder.
 
-    Of a search or a grid with gaps, a random forest learns the objective from three quarters of the jobs and predicts
-    the last quarter, in turn (L. Breiman, Random Forests, 2001). What all keys explain is 1 - the squared errors / the
-    sum of squares; each key has its part of it by how much the errors grow once its values are shuffled. There,
-    interactions count for each key that has a part in them; of keys that vary together, each may get the credit of the
-    other; and a search that looked closely at good values says less about the others. With few jobs the forest learns
-    little, so that the remainder is large.
+    In a search or a grid with gaps, a random forest learns the objective from three quarters of the jobs and predicts
+    the last quarter, in turn (L. Breiman, Random Forests, 2001). All keys explain 1 - squared errors / sum of squares,
+    divided among them by how much the errors grow once the values of one are shuffled. Interactions count for each key
+    that takes part in them; keys that vary together may get each other's credit. From few jobs the forest learns
+    little, and the remainder is large.
 
     Args:
-        jobs: that came to their end, in any order, with the same keys in `values`.
+        jobs: that came to their end, in any order.
 
     Returns:
         None if fewer than two keys vary, all objectives are the same, or a forest has fewer than 8 jobs or predicts no
-        better than their mean.
+        better than the mean.
     """
     measured = sorted((tuple(sorted(job.values.items())), job.objective) for job in jobs if job.objective is not None)
     keys = sorted({key for values, _ in measured for key, _ in values} - {"seed"})
-    said = {key: [dict(values).get(key, "") for values, _ in measured] for key in keys}
-    columns = {key: texts for key, texts in said.items() if len(set(texts)) > 1}
+    columns = {key: [dict(values).get(key, "") for values, _ in measured] for key in keys}
+    columns = {key: texts for key, texts in columns.items() if len(set(texts)) > 1}
     objectives = [objective for _, objective in measured]
     if len(columns) < 2 or math.isclose(min(objectives), max(objectives), rel_tol=1e-12):
         return None
@@ -71,24 +69,24 @@ def importance(jobs: Sequence[Job]) -> Importance | None:
 
 
 def as_sentence(found: Importance, objective: str) -> str:
-    """Return what matters most, in a line.
+    """Say in a line what matters most.
 
     >>> as_sentence(Importance({"model.hidden": 0.81, "optimizer.learning_rate": 0.121}, "chance"), "val_loss")
     'Of the variance of val_loss, hidden explains 81 %, learning_rate 12 %; the rest is chance.'
     """
     names = short_names(found.shares)
     (first, largest), *others = list(found.shares.items())[:_NAMED]
-    told = [f"{names[first]} explains {largest:.0%}", *(f"{names[key]} {share:.0%}" for key, share in others)]
+    parts = [f"{names[first]} explains {largest:.0%}", *(f"{names[key]} {share:.0%}" for key, share in others)]
     if left := list(found.shares.values())[_NAMED:]:
-        told.append(f"{counted(len(left), 'other')} {sum(left):.0%}")
-    text = f"Of the variance of {objective}, {', '.join(told)}; the rest is {found.rest}."
+        parts.append(f"{counted(len(left), 'other')} {sum(left):.0%}")
+    text = f"Of the variance of {objective}, {', '.join(parts)}; the rest is {found.rest}."
     return printable(text.replace("%", " %"))
 
 
 def as_numbers(texts: Sequence[str]) -> list[float] | None:
-    """Return the numbers that texts say; None if one says none, or one that is not finite."""
+    """Return texts as numbers; None if one is no finite number."""
     try:
-        numbers = [float(text) for text in texts]
+        numbers = list(map(float, texts))
     except ValueError:
         return None
     return numbers if all(map(math.isfinite, numbers)) else None
@@ -106,14 +104,13 @@ def _is_full_grid(columns: Mapping[str, Sequence[str]]) -> bool:
 
 
 def _main_effects(columns: Mapping[str, Sequence[str]], objectives: Sequence[float]) -> dict[str, float]:
-    mean = fmean(objectives)
-    total = sum((objective - mean) ** 2 for objective in objectives)
-    shares = {}
+    import numpy as np
+
+    y, shares = np.asarray(objectives), {}
     for key, texts in columns.items():
-        groups: dict[str, list[float]] = {}
-        for text, objective in zip(texts, objectives, strict=True):
-            groups.setdefault(text, []).append(objective)
-        shares[key] = sum(len(group) * (fmean(group) - mean) ** 2 for group in groups.values()) / total
+        _, value, counts = np.unique(texts, return_inverse=True, return_counts=True)
+        means = np.bincount(value, y) / counts
+        shares[key] = float((counts * (means - y.mean()) ** 2).sum() / ((y - y.mean()) ** 2).sum())
     return shares
 
 
@@ -138,11 +135,10 @@ def _by_forest(columns: Mapping[str, Sequence[str]], objectives: Sequence[float]
 
 
 def _coded(texts: Sequence[str]) -> "npt.NDArray[np.float64]":
-    """Return numbers as they are, or their logarithms; of words, the place of each in the alphabet."""
+    """Return numbers, or their logarithms where they span decades; for words, the place of each in the alphabet."""
     import numpy as np
 
     numbers = as_numbers(texts)
     if numbers is None:
-        words = sorted(set(texts))
-        return np.array([words.index(text) for text in texts], np.float64)
+        return np.unique(texts, return_inverse=True)[1].astype(np.float64)
     return np.log(numbers) if spans_decades(numbers) else np.asarray(numbers)

@@ -1,46 +1,57 @@
-"""A sweep as one HTML page that can be mailed. Pure functions: nothing here reads a store.
+"""The report of a sweep: its pictures, and a page of all that came of it, one HTML file that can be mailed.
 
-The page loads nothing and runs nothing but its own script, whatever a store says: all of it is escaped, and the page's
-policy names the script by its digest.
+The page loads nothing and runs nothing but its own script, whatever a store says: Jinja2 and matplotlib escape all of
+it, and the page's policy names the script by its digest.
 """
 
 import hashlib
+import io
 import re
+import shlex
+import sys
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
-from string import Template
+from datetime import UTC, datetime
+from typing import Any
 
-from mnist_exp.sweeps import svg
-from mnist_exp.sweeps.curves import Curve
-from mnist_exp.sweeps.svg import escaped
+import matplotlib
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from mnist_exp import figures
+from mnist_exp.config.overrides import Override
+from mnist_exp.config.presets import CONF
+from mnist_exp.errors import printable
+from mnist_exp.experiment import Sweep
+from mnist_exp.sweeps.charts import NAMED, Curves, importance_bars, objective_by_parameter, validation_curves
+from mnist_exp.sweeps.differences import find_differences
+from mnist_exp.sweeps.outcome import Outcome
+from mnist_exp.sweeps.ranking import Row
+from mnist_exp.tracking.folder import Record, now
+from mnist_exp.tracking.job import short_names
+from mnist_exp.tracking.record import SweepRecord
 
 _LARGEST = 3_000_000  # bytes, which every mail server takes
-_ROWS = 1000
-_LONG, _FOLDED = 24, 75  # characters of a text that may break, and of one of which only the start is shown
-_START = re.compile(r".{30,60}(?<=[,: ])|.{60}", re.DOTALL)  # of such a text, if it can be, to the end of a part
-_OPEN = ' class="open"'  # a row that may be the best
+_POINTS = 120  # of a curve: more could not be seen
+# Rows, curves and whether the rest is shown, from which on a page that is too large is made again.
+_SIZES = ((1000, 200, True), (1000, NAMED, True), (1000, NAMED, False), (100, NAMED, False), (10, NAMED, False))
+_FACTS = {
+    "mlflow.source.git.commit": "commit",
+    "mnist_exp.code": "digest of the code that trains",
+    "mnist_exp.own_code": "code of one's own",
+    "mnist_exp.packages": "packages",
+    "mnist_exp.machine": "machine",
+}
 
 
 @dataclass(frozen=True)
 class Report:
     """What a page shows.
 
-    Attributes:
-        title: such as "Sweep 3f2a1c22: 6 jobs, largest val_accuracy first".
-        verdict: sentences, most important first.
-        lines: cells of the ranking, header first, as `ranking.cells` returns them.
-        texts: the places of columns of text, aligned to the left; others are numbers, to the right.
-        commands: for each line below the header, the command that repeats it; empty for none.
-        metric: what the curves show, such as val_accuracy.
-        curves: best first; 8 are named and coloured, others grey.
-        importance: share of variance by parameter, 0 to 1; empty for none.
-        varied: what varies: a key to its values, as typed.
-        fixed: all other parameters, a key to its value.
-        facts: what else was recorded: commit, data, packages, machine, times.
-        pictures: PNG by title.
-        patch: the code's difference to its commit; empty for none.
+    `verdict`: sentences, most important first. `lines` and `texts`: as `Outcome.cells` has them. `commands`: what
+    repeats each row, empty for nothing. `pictures`: SVG by title. `tables`: keys with their values, by title.
     """
 
     title: str
@@ -48,185 +59,139 @@ class Report:
     lines: Sequence[Sequence[str]]
     texts: Sequence[int]
     commands: Sequence[str]
-    metric: str
-    curves: Sequence[Curve]
-    importance: Mapping[str, float]
-    varied: Mapping[str, str]
-    fixed: Mapping[str, str]
-    facts: Mapping[str, str]
-    pictures: Mapping[str, bytes]
+    pictures: Mapping[str, Markup]
+    tables: Mapping[str, Mapping[str, str]]
     patch: str
 
 
-def page(report: Report) -> str:
-    """Return the page, of at most 3 MB in UTF-8.
+def write_report(sweep: Sweep, record: SweepRecord, outcome: Outcome) -> None:
+    """Draw what came of a sweep; write `figures/` and `report.html` into its folder."""
+    folder, drawn = record.folder.path, {}
+    jobs = [job for row in outcome.rows for job in row.jobs]
+    if names := short_names(dict.fromkeys(key for job in jobs for key in job.values)):
+        measured = [({names[key]: value for key, value in job.values.items()}, job.objective or 0.0) for job in jobs]
+        drawn["objective"] = objective_by_parameter(measured, outcome.objective)
+    if outcome.importance is not None:
+        drawn["importance"] = importance_bars(outcome.importance, outcome.objective)
+    rows = _curves(record, outcome)
 
-    It shows up to 1,000 rows. What makes it larger is left out, and named in the page: pictures, largest first, then
-    the patch, then the lower half of the ranking until it fits.
+    def draw(most: int) -> Markup:
+        return as_svg(validation_curves(rows[:most], outcome.metric, _POINTS), "curves") if rows else Markup()
+
+    titles = {"importance": "Importance", "objective": "The objective by what varies"}
+    pictures = {title: as_svg(drawn[name], name) for name, title in titles.items() if name in drawn}
+    if rows:
+        drawn["curves"] = validation_curves(rows, outcome.metric)
+    figures.save(drawn, folder / "figures")
+    lines, texts = outcome.cells
+    patch, kept = folder / "code.patch", record.folder.read()
+    report = Report(
+        title=f"Sweep {record.parent.run_id[:8] or sweep.folder.name}: {outcome.title}",
+        verdict=[sentence for sentence in (outcome.verdict, *outcome.notes) if sentence],
+        lines=lines,
+        texts=texts,
+        commands=[_command(sweep, row) for row in outcome.rows],
+        pictures=pictures,
+        tables={
+            "What varies": sweep.swept,
+            "What is fixed": kept.parameters,
+            "Record": _facts(sweep, kept, outcome, record.data(outcome.best) if outcome.best is not None else {}),
+        },
+        patch=patch.read_text("utf-8", "replace") if patch.is_file() else "",
+    )
+    (folder / "report.html").write_text(page(report, draw), encoding="utf-8")
+
+
+def page(report: Report, draw: Callable[[int], Markup]) -> str:
+    """Return the page, of at most 3 MB in UTF-8, with up to 1,000 rows and 200 curves.
+
+    If need be it has fewer curves, then no patch and no other pictures, then fewer rows, and says what is left out.
+
+    Args:
+        report: what it shows.
+        draw: returns the curves of the first so many rows; empty where there are none.
     """
-    left_out: list[str] = []
-    if len(report.lines) > 1 + _ROWS:
-        report, what = _with_rows(report, _ROWS)
-        left_out.append(what)
-    text = _page(report, left_out)
-    while len(text.encode()) > _LARGEST and (report.pictures or report.patch or len(report.lines) > 2):
-        report, what = _smaller(report)
-        left_out.append(what)
-        text = _page(report, left_out)
+    for rows, curves, whole in _SIZES:
+        left_out = {
+            f"the curves below row {curves}": len(report.commands) > curves,
+            "the other pictures and the changes of the code": not whole,
+            f"the ranking's rows below line {rows}": len(report.lines) > 1 + rows,
+        }
+        shown = report if whole else replace(report, pictures={}, patch="")
+        text = _render(
+            replace(shown, lines=report.lines[: 1 + rows], pictures={"Curves": draw(curves), **shown.pictures}),
+            [what for what, is_left_out in left_out.items() if is_left_out],
+        )
+        if len(text.encode()) <= _LARGEST:
+            break
     return text
 
 
-def _smaller(report: Report) -> tuple[Report, str]:
-    """Return a report with less in it, and what it lacks."""
-    if report.pictures:
-        largest = max(report.pictures, key=lambda title: len(report.pictures[title]))
-        kept = {title: png for title, png in report.pictures.items() if title != largest}
-        return replace(report, pictures=kept), f"the picture {largest}"
-    if report.patch:
-        return replace(report, patch=""), "the changes of the code"
-    return _with_rows(report, (len(report.lines) - 1) // 2)
+def as_svg(figure: Figure, name: str) -> Markup:
+    """Return a figure as SVG to be put into a page; of several with names of their own, no two share an id."""
+    text, nothing = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}
+    with matplotlib.rc_context(style):
+        figures.write(figure, text, format="svg", metadata=nothing)
+    svg = text.getvalue()
+    # Groups are numbered from 1 in each figure, and nothing refers to them.
+    return Markup(re.sub(r'<g id="[\w.]+"', "<g", svg[svg.index("<svg") :]))  # noqa: S704 - matplotlib escapes texts
 
 
-def _with_rows(report: Report, count: int) -> tuple[Report, str]:
-    cut = replace(report, lines=report.lines[: 1 + count], commands=report.commands[:count])
-    return cut, f"the ranking's rows below line {count}"
+def _render(report: Report, left_out: Sequence[str]) -> str:
+    environment = Environment(
+        loader=PackageLoader("mnist_exp.sweeps", ""),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = environment.get_template("page.js").render()
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html").render(report=report, left_out=left_out, digest=digest)
 
 
-def _page(report: Report, left_out: Sequence[str]) -> str:
-    folder = files("mnist_exp.sweeps")
-    template, style, script = (folder.joinpath(f"page.{end}").read_text("utf-8") for end in ("html", "css", "js"))
-    parts = {
-        "ranking": ("Ranking", _ranking(report)),
-        "curves": ("Curves", _curves(report.curves, report.metric)),
-        "importance": ("Importance", _importance(report.importance)),
-        "pictures": ("Pictures", _pictures(report.pictures)),
-        "varied": ("What varies", _pairs(report.varied)),
-        "fixed": ("What is fixed", _folded(f"{len(report.fixed)} parameters of all jobs", _pairs(report.fixed))),
-        "facts": ("Record", _pairs(report.facts)),
-        "patch": ("Changes of the code", _folded("What differs from the commit", _patch(report.patch))),
+def _curves(record: SweepRecord, outcome: Outcome) -> list[Curves]:
+    """Return the curves of each row's jobs, with its place and name, which says what differs."""
+    combinations = [{key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows]
+    differences = find_differences(combinations, [], sys.maxsize)
+    return [
+        (str(place), differences.label(values), [record.curve(job, outcome.metric) for job in row.jobs])
+        for place, (values, row) in enumerate(zip(combinations, outcome.rows, strict=True), start=1)
+    ]
+
+
+def _facts(sweep: Sweep, kept: Record, outcome: Outcome, data: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "typed, but for tracking and hydra": shlex.join(sweep.overrides),
+        "objective": f"{outcome.objective}, {outcome.direction}d",
+        "started": _date(kept.start),
+        "ended": _date(now()),
+        "time of all jobs": f"{outcome.scores()['fit_seconds']:.1f} s of training",
+        "data": " ".join(data.get(name, "") for name in ("name", "digest")),
+        **{name: kept.tags[tag] for tag, name in _FACTS.items() if tag in kept.tags},
     }
-    shown = {name: (title, body) for name, (title, body) in parts.items() if body}
-    verdict = [f"<p>{escaped(one)}</p>" for one in report.verdict]
-    if left_out:
-        verdict.append(f'<p class="note">Left out, to keep this page small: {escaped("; ".join(left_out))}.</p>')
-    return Template(template).substitute(
-        title=escaped(report.title),
-        digest=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=style,
-        script=script,
-        verdict="\n".join(verdict),
-        links="".join(f'<li><a href="#{name}">{title}</a></li>' for name, (title, _) in shown.items()),
-        sections="\n".join(
-            f'<section id="{name}">\n<h2>{title}</h2>\n{body}\n</section>' for name, (title, body) in shown.items()
-        ),
-    )
 
 
-def _ranking(report: Report) -> str:
-    (_, *names), *lines = report.lines
-    header = ['<th scope="col" aria-sort="ascending">place</th>']
-    header += [f'<th scope="col"{_side(column, report)}>{escaped(name)}</th>' for column, name in enumerate(names, 1)]
-    header += ['<th scope="col" class="command">command</th>'] * any(report.commands)
-    rows = []
-    for (mark, *cells), command in zip(lines, report.commands, strict=True):
-        row = [f'<th scope="row">{escaped(mark)}</th>']
-        row += [_cell(cell, _side(column, report)) for column, cell in enumerate(cells, 1)]
-        row += [f'<td class="command">{_command(command)}</td>'] * any(report.commands)
-        rows.append(f"<tr{_OPEN if mark == '1' or mark.endswith('=') else ''}>{''.join(row)}</tr>\n")
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Ranking"><table class="ranking">\n'
-        f"<thead><tr>{''.join(header)}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>\n</table></div>\n"
-        f'<p class="note">{" ".join(_meanings(lines, names))}</p>'
-    )
+def _date(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _side(column: int, report: Report) -> str:
-    return "" if column in report.texts else ' class="n"'
+def _command(sweep: Sweep, row: Row) -> str:
+    """Return the command that repeats the jobs of a row alone.
 
-
-def _cell(text: str, side: str) -> str:
-    if len(text) <= _LONG:
-        return f"<td{side}>{escaped(text)}</td>"
-    return f'<td class="long">{_foldable(text)}</td>'
-
-
-def _command(text: str) -> str:
-    return f"<details><summary>show</summary><code>{escaped(text)}</code></details>" if text else ""
-
-
-def _foldable(text: str) -> str:
-    """Return a text; of a long one it shows the start, and the rest on demand."""
-    if len(text) <= _FOLDED or not (start := _START.match(text)):
-        return f"<code>{_breakable(text)}</code>"
-    rest = _breakable(text[start.end() :])
-    return f"<details><summary><code>{_breakable(start[0])}</code></summary><code>{rest}</code></details>"
-
-
-def _breakable(text: str) -> str:
-    """Return a text that breaks after its commas, and before what is nested, rather than anywhere."""
-    return "<wbr>".join(map(escaped, re.split(r"(?<=,)|(?<=:)(?=[{\[])", text)))
-
-
-def _meanings(lines: Sequence[Sequence[str]], names: Sequence[str]) -> list[str]:
-    """Return what the marks and columns of a ranking mean, in sentences."""
-    places = [line[0] for line in lines]
-    sentences = []
-    if any(place.endswith("=") for place in places):
-        sentences.append("Rows marked = cannot be told from the first one.")
-    if "-" in places:
-        sentences.append("Rows marked - have no place, for the reason that their status gives.")
-    if "difference" in names:
-        sentences.append("The difference is that to the first row, std the deviation over the n jobs of a row.")
-    return sentences
-
-
-def _curves(curves: Sequence[Curve], metric: str) -> str:
-    plot = svg.lines(curves, metric)
-    if not plot:
-        return ""
-    entries = [
-        f'<li><svg class="swatch c{number}" aria-hidden="true"><path class="line" d="M2 6H34"/></svg>'
-        f"<div>{_foldable(one.name)}</div><div>{svg.last(one.mean)}</div></li>"
-        for number, one in enumerate(curves[: svg.NAMED], start=1)
-    ]
-    caption = [f"{metric}: the mean of each row's jobs. Beside its name is the value of the last epoch."]
-    if any(list(one.low) != list(one.high) for one in curves[: svg.NAMED]):
-        caption.append("A band reaches from the lowest job to the highest.")
-    if len(curves) > svg.NAMED:
-        of_all = f"the next {svg.DRAWN - svg.NAMED} of {len(curves)}" if len(curves) > svg.DRAWN else "all others"
-        caption.append(f"In grey are {of_all}; what lies far from the coloured lines is outside the frame.")
-    return (
-        f'<figure><div class="curves">{plot}<ul class="legend">{"".join(entries)}</ul></div>'
-        f'<figcaption id="curves-caption">{escaped(" ".join(caption))}</figcaption></figure>'
-    )
-
-
-def _importance(shares: Mapping[str, float]) -> str:
-    if not shares:
-        return ""
-    caption = "The share of the variance of the objective that each parameter explains."
-    return f'<figure>{svg.bars(shares)}<figcaption id="importance-caption">{caption}</figcaption></figure>'
-
-
-def _pictures(pictures: Mapping[str, bytes]) -> str:
-    figures = [
-        f'<figure><img src="data:image/png;base64,{b64encode(png).decode()}" alt="{escaped(title)}">'
-        f"<figcaption>{escaped(title)}</figcaption></figure>"
-        for title, png in pictures.items()
-    ]
-    return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
-
-
-def _pairs(pairs: Mapping[str, str]) -> str:
-    lines = [f"<dt>{escaped(key)}</dt><dd><code>{_breakable(value)}</code></dd>" for key, value in pairs.items()]
-    return f"<dl>{''.join(lines)}</dl>" if lines else ""
-
-
-def _folded(summary: str, body: str) -> str:
-    return f"<details><summary>{summary}</summary>{body}</details>" if body else ""
-
-
-def _patch(patch: str) -> str:
-    """Return the lines of a patch, whose tabs are no characters that one sees."""
-    lines = "\n".join(escaped(line.expandtabs()) for line in patch.splitlines())
-    return f'<pre tabindex="0">{lines}</pre>' if lines else ""
+    Where a preset of a sweep or of the user decides, only the first job of the row is repeated.
+    """
+    overrides = [Override.of(text) for text in sweep.overrides]
+    typed = {override.key: override for override in overrides if override.key in sweep.swept}
+    presets = {f"{preset.key}/{preset.value}" for preset in overrides if preset.key in ("sweep", "experiment")}
+    in_conf = {f"experiment/{path.stem}" for path in (CONF / "experiment").glob("*.yaml")}
+    if not presets <= in_conf or typed.keys() != sweep.swept.keys():
+        run_id = row.jobs[0].run_id
+        return shlex.join(["python", "-m", "mnist_exp.rerun", run_id]) if run_id else ""
+    fixed = [override.text for override in overrides if override.key not in sweep.swept]
+    seeds = list(dict.fromkeys(job.values["seed"] for job in row.jobs if "seed" in job.values))
+    several = ["-m"] if len(seeds) > 1 else []
+    values = {**row.values, "seed": ",".join(seeds)}
+    varied = [override.set_to(values[key]) for key, override in typed.items()]
+    return shlex.join(["python", "-m", "mnist_exp", *fixed, *several, *varied])

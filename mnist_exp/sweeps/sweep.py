@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
@@ -13,15 +12,12 @@ from mnist_exp.config.schema import check
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.learning.engine import choose_backend
-from mnist_exp.sweeps.curves import Curve, curve_of
-from mnist_exp.sweeps.differences import find_differences
 from mnist_exp.sweeps.formats import aligned, as_csv
 from mnist_exp.sweeps.jobs import Stage, Task
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.outcome import Outcome, explained, rank_jobs
 from mnist_exp.sweeps.progress import Progress
-from mnist_exp.sweeps.report import write_report
-from mnist_exp.tracking.job import Job, short_names
+from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
 
@@ -73,12 +69,12 @@ def _settings(sweep: Sweep, kind: Kind, record: SweepRecord) -> list[str]:
 
 
 def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseException) -> None:
-    """Rank what finished before Ctrl-C, SIGTERM or an error of a launcher."""
+    """Close a sweep after a signal or an error of a launcher."""
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
     try:
         record.stop(status)  # which jobs elsewhere look at
         record.close_jobs()
-        _show(rank_jobs(sweep, record, record.jobs(), kind), record)
+        _rank(sweep, kind, record, record.jobs())
         record.end(status)
         print(record.describe())
     except Exception as second:  # the first error is the one to show
@@ -89,17 +85,13 @@ def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseExcepti
 def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> SweepResult:
     record.close_jobs()
     jobs = [job for job in record.jobs() if kind.goes_back or job.status != "KILLED"]
-    outcome = explained(rank_jobs(sweep, record, jobs, kind))
-    _show(outcome, record)
+    outcome = _rank(sweep, kind, record, jobs)
     record.log_scores(outcome.scores())
     if (best := outcome.best) is not None:
-        curves = _curves(record, outcome)
-        _draw(sweep.folder, outcome, curves)
         record.log_best(best)
         _complete_best(sweep, record, best)
         if record.has_model(best) and (text := record.register(best)):
             print(printable(text))
-        write_report(sweep, record, outcome, curves)
     unfinished = kind.unfinished(jobs, stage.jobs)
     record.end("FAILED" if unfinished else "FINISHED")
     print(record.describe())
@@ -107,8 +99,11 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
     return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
 
 
-def _show(outcome: Outcome, record: SweepRecord) -> None:
-    """Print the ranking and what it decides, write ranking.csv, and show both on the sweep's page."""
+def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) -> Outcome:
+    """Print the ranking and what it decides; write `ranking.csv`, `figures/` and `report.html`."""
+    from mnist_exp.sweeps.page import write_report  # brings matplotlib
+
+    outcome = explained(rank_jobs(sweep, record, jobs, kind))
     (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
     print(f"\n{outcome.title}")
     print(aligned(*outcome.cells))
@@ -116,31 +111,8 @@ def _show(outcome: Outcome, record: SweepRecord) -> None:
         if sentence:
             print(sentence)
     record.show_ranking(outcome.markdown)
-
-
-def _curves(record: SweepRecord, outcome: Outcome) -> list[Curve]:
-    """Return the curve of each row, named by what differs."""
-    combinations = [{key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows]
-    differences = find_differences(combinations, [], sys.maxsize)
-    return [
-        curve_of(str(place), differences.label(values), [record.curve(job, outcome.metric) for job in row.jobs])
-        for place, (values, row) in enumerate(zip(combinations, outcome.rows, strict=True), start=1)
-    ]
-
-
-def _draw(folder: Path, outcome: Outcome, curves: Sequence[Curve]) -> None:
-    from mnist_exp import figures
-    from mnist_exp.sweeps.figures import importance_bars, objective_by_parameter, validation_curves
-
-    drawn = {"curves": validation_curves(curves, outcome.metric)}
-    jobs = [job for row in outcome.rows for job in row.jobs]
-    names = short_names(key for job in jobs for key in job.values)
-    measured = [({names[key]: value for key, value in job.values.items()}, job.objective or 0.0) for job in jobs]
-    if names:
-        drawn["objective"] = objective_by_parameter(measured, outcome.objective)
-    if outcome.importance is not None:
-        drawn["importance"] = importance_bars(outcome.importance, outcome.objective)
-    figures.save(drawn, folder / "figures")
+    write_report(sweep, record, outcome)
+    return outcome
 
 
 def _complete_best(sweep: Sweep, record: SweepRecord, best: Job) -> None:

@@ -24,7 +24,6 @@ _TEXTS = (
     "race.csv",
     "best.yaml",
     "code.patch",
-    "report.json",
     "report.html",
 )
 

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,23 +139,6 @@ def read_config(client: "MlflowClient", run: "Run") -> str:
             return read_text(Path(artifacts.download_artifacts("config.yaml", folder)))
         except Exception as error:  # each kind of storage raises its own
             raise InputError(f"{run.info.run_id}: its config.yaml cannot be read ({_first_line(error)})") from None
-
-
-def read_artifacts(client: "MlflowClient", run: "Run", names: Sequence[str]) -> dict[str, bytes]:
-    """Return those of a run's artifacts that it has, by name.
-
-    Raises:
-        InputError: if one cannot be read, or would be from elsewhere than the store.
-    """
-    artifacts = store.repository(client.tracking_uri, run.info.artifact_uri)
-    folders = dict.fromkeys(name.rpartition("/")[0] or None for name in names)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            there = {item.path for one in folders for item in artifacts.list_artifacts(one)}
-            found = {name: artifacts.download_artifacts(name, folder) for name in names if name in there}
-            return {name: Path(path).read_bytes() for name, path in found.items()}
-        except Exception as error:  # each kind of storage raises its own
-            raise InputError(f"{run.info.run_id}: its artifacts cannot be read ({_first_line(error)})") from None
 
 
 def data_digest(run: "Run") -> str:

@@ -8,9 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from mnist_exp.sweeps.curves import Curve, curve_of
+from mnist_exp.sweeps.charts import Curves, importance_bars, objective_by_parameter, validation_curves
 from mnist_exp.sweeps.differences import find_differences, shortened
-from mnist_exp.sweeps.figures import importance_bars, objective_by_parameter, validation_curves
 from mnist_exp.sweeps.importance import Importance
 
 pytestmark = pytest.mark.fast
@@ -29,8 +28,8 @@ SCHEDULES = [
 ]
 
 
-def rows(count: int, *curves: Sequence[float]) -> list[Curve]:
-    return [curve_of(str(place), f"hidden={place}", curves) for place in range(1, count + 1)]
+def rows(count: int, *curves: Sequence[float]) -> list[Curves]:
+    return [(str(place), f"hidden={place}", curves) for place in range(1, count + 1)]
 
 
 def legend(figure: Figure) -> list[str]:
@@ -66,15 +65,32 @@ def test_a_line_is_the_mean_of_the_jobs_that_reached_the_epoch_in_a_band_of_all(
 
 def test_a_single_epoch_is_a_point_and_each_of_few_has_a_tick() -> None:
     [line] = validation_curves(rows(1, [0.5]), "val_accuracy").axes[0].get_lines()
-    assert (line.get_marker(), line.get_linestyle()) == ("o", "None")
+    assert line.get_marker() == "o"
     assert ticks(validation_curves(rows(1, [0.5] * 20), "val_accuracy"), 0) == [str(n) for n in range(1, 21)]
     assert len(ticks(validation_curves(rows(1, [0.5] * 300), "val_accuracy"), 0)) < 20
+
+
+def test_of_many_epochs_so_many_points_are_drawn_the_first_and_the_last_among_them() -> None:
+    values = [epoch / 1000 for epoch in range(1, 1001)]
+    [line] = validation_curves(rows(1, values), "val_accuracy", 120).axes[0].get_lines()
+    epochs = np.asarray(line.get_xdata())
+    assert (len(epochs), epochs[0], epochs[-1]) == (120, 1, 1000)
+    assert np.asarray(line.get_ydata()).tolist() == (epochs / 1000).tolist()
+
+
+def test_a_curve_that_diverged_does_not_flatten_the_others_and_no_number_is_a_gap() -> None:
+    good = rows(8, [0.5, 0.9])
+    for diverged in (1e6, -1e6, 1e308):
+        low, high = validation_curves([*good, ("9", "", [[0.5, diverged]])], "val_accuracy").axes[0].get_ylim()
+        assert 0 < high - low < 1
+    [line] = validation_curves(rows(1, [0.6, float("nan"), 0.7, float("inf")]), "val_accuracy").axes[0].get_lines()
+    assert np.isnan(line.get_ydata()).tolist() == [False, True, False, True]
 
 
 def test_a_legend_tells_layers_and_schedules_apart() -> None:
     swept = [{"model.layers": layers, "optimizer.learning_rate": rate} for layers, rate in product(LAYERS, SCHEDULES)]
     label = find_differences(swept, [], 1000).label
-    chosen = [curve_of("", label(values), [[0.5]]) for values in (*swept[:4], *swept[-4:])]
+    chosen: list[Curves] = [("", label(values), [[0.5]]) for values in (*swept[:4], *swept[-4:])]
     labels = legend(validation_curves(chosen, "val_accuracy"))
     assert len(set(labels)) == 8
     assert not any("{" in text or "…" in text for text in labels)

@@ -1,65 +1,70 @@
 """The pictures of a sweep: its curves, how its objective depends on what varies, and what matters most."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from textwrap import fill
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mnist_exp.errors import printable
-from mnist_exp.figures import epoch_ticks, plain
-from mnist_exp.sweeps.curves import Curve
+from mnist_exp.figures import epoch_ticks, plain, short
 from mnist_exp.sweeps.differences import shortened, shown_values
 from mnist_exp.sweeps.formats import counted
 from mnist_exp.sweeps.importance import Importance, as_numbers, spans_decades
 from mnist_exp.tracking.job import short_names
 
 _COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8")  # of the rows that are named; C7 is grey
+NAMED = len(_COLOURS)
 _LABEL, _TICK, _TICK_LINE = 120, 60, 34  # characters
-_FEW = 8  # values of a parameter, each of which gets a tick
+_FEW, _MANY = 8, 1000  # values of a parameter, each of which gets a tick; points, which SVG holds as a picture
+Curves = tuple[str, str, Sequence[Sequence[float]]]
 _Measured = Sequence[tuple[Mapping[str, str], float]]
 
 
-def validation_curves(rows: Sequence[Curve], metric: str) -> Figure:
+def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.maxsize) -> Figure:
     """Draw a metric over epochs, a line a row: the mean of its jobs, in a band from the smallest to the largest.
 
-    The first eight rows are in colour and named, with the number of their jobs; all others are thin and grey. Where
-    jobs have different numbers of epochs, the mean is of those that have reached the epoch.
+    The first eight rows are in colour and named, with the number of their jobs; all others are thin and grey, and may
+    leave the picture: one that diverged would flatten all. Where jobs have different numbers of epochs, the mean is of
+    those that have reached the epoch.
 
     Args:
-        rows: at least one, best first.
+        rows: at least one, best first: the place, in words, what varies, and of each job a value an epoch.
         metric: its name.
+        points: of a line, at most.
     """
-    named = rows[: len(_COLOURS)]
-    short = shortened((printable(row.label) for row in named), _LABEL)
-    labels = [
-        _plain(f"{row.place}  {', '.join(filter(None, [short[printable(row.label)], f'n={row.jobs}']))}")
-        for row in named
-    ]
+    names = shortened((printable(name) for _, name, _ in rows[:NAMED]), _LABEL)
+    texts = (f"{place}  {names[printable(name)]}, n={len(jobs)}" for place, name, jobs in rows[:NAMED])
+    labels = [short(text.replace("  , ", "  "), 2 * _LABEL) for text in texts]
     columns = 2 if max(map(len, labels)) <= _LABEL / 2 else 1
-    figure = Figure(figsize=(9, 5 + 0.19 * (1 + len(named) / columns)), layout="constrained")
+    figure = Figure(figsize=(9, 5 + 0.19 * (1 + len(labels) / columns)), layout="constrained")
     axes: Axes = figure.subplots()
-    for place, row in reversed(list(enumerate(rows))):
-        epochs, style = range(1, len(row.mean) + 1), "o" if len(row.mean) == 1 else "-"
-        if place >= len(named):
-            axes.plot(epochs, row.mean, style, color="lightgrey", linewidth=0.8)
-            continue
-        axes.plot(epochs, row.mean, style, color=_COLOURS[place], label=labels[place], linewidth=1.6)
-        if len(row.mean) == 1:
-            axes.vlines(epochs, row.low, row.high, color=_COLOURS[place], alpha=0.5)
-        elif row.jobs > 1:
-            axes.fill_between(epochs, row.low, row.high, color=_COLOURS[place], alpha=0.15, linewidth=0)
-    epoch_ticks(axes, max(len(row.mean) for row in rows))
-    jobs = sum(row.jobs for row in rows)
-    axes.set_title(f"{plain(metric)} of {counted(jobs, 'job')}")
-    said = ["the line is the mean, the band from the smallest to the largest"] if jobs > len(rows) else []
-    said += [f"the first {len(named)} of {len(rows)} are in colour"] if len(rows) > len(named) else []
-    axes.set(xlabel="epoch", ylabel=plain(metric))
+    bands = [_band(jobs, points) for *_, jobs in rows]
+    for place, (epochs, mean, low, high) in reversed(list(enumerate(bands))):
+        colour, width, label = "lightgrey", 0.8, None
+        if place < NAMED:
+            colour, width, label = _COLOURS[place], 1.6, labels[place]
+            edge = 1.5 if len(epochs) == 1 else 0  # of what has no area
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.15 + edge / 5, linewidth=edge)
+        axes.plot(epochs, mean, color=colour, linewidth=width, label=label, marker="o" if len(epochs) == 1 else "")
+    coloured = np.concatenate([band[1:].ravel() for band in bands[:NAMED]])
+    if len(rows) > NAMED and np.isfinite(coloured).any():
+        low, high = np.nanmin(coloured), np.nanmax(coloured)
+        height = (high - low) or abs(high) / 10 or 1.0
+        seen = np.concatenate([coloured, *(band[1].clip(low - height, high + height) for band in bands)])
+        axes.set_ylim(np.nanmin(seen) - height / 25, np.nanmax(seen) + height / 25)
+    all_jobs = [job for *_, jobs in rows for job in jobs]
+    epoch_ticks(axes, max(map(len, all_jobs)))
+    axes.set(title=f"{plain(metric)} of {counted(len(all_jobs), 'job')}", xlabel="epoch", ylabel=plain(metric))
     axes.grid(alpha=0.4)
+    notes = ["the line is the mean, the band from the smallest to the largest"] if len(all_jobs) > len(rows) else []
+    notes += [f"the first {NAMED} of {len(rows)} are in colour"] if len(rows) > NAMED else []
     handles, _ = axes.get_legend_handles_labels()
     figure.legend(
         handles[::-1],
@@ -67,11 +72,21 @@ def validation_curves(rows: Sequence[Curve], metric: str) -> Figure:
         loc="outside lower left",
         ncols=columns,
         fontsize=8,
-        title="; ".join(said),
+        title="; ".join(notes),
         title_fontsize=8,
         alignment="left",
     )
     return figure
+
+
+def _band(jobs: Sequence[Sequence[float]], points: int) -> npt.NDArray[np.float64]:
+    """Return, for at most `points` epochs, the epoch, and the mean, the smallest and the largest value of the jobs that
+    have reached it; NaN for what cannot be drawn."""
+    last = max(map(len, jobs))
+    epochs = np.unique(np.linspace(1, last, min(last, points)).round())
+    reached = [[values[epoch - 1] for values in jobs if len(values) >= epoch] for epoch in epochs.astype(int)]
+    band = np.array([epochs, *([kind(values) for values in reached] for kind in (fmean, min, max))])
+    return np.where(np.abs(band) < 1e100, band, np.nan)
 
 
 def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:
@@ -106,12 +121,13 @@ def _points(axes: Axes, given: Sequence[tuple[str, float]]) -> None:
     """Draw a point a job; of words and of few numbers, the values are side by side, each with its mean."""
     texts, measured = [text for text, _ in given], [value for _, value in given]
     choices, numbers = _ordered(set(texts)), as_numbers(texts)
+    style: dict[str, Any] = {"color": "cornflowerblue", "alpha": 0.6, "rasterized": len(given) > _MANY}
     if numbers is not None and len(choices) > _FEW:
-        axes.plot(numbers, measured, "o", color="cornflowerblue", alpha=0.7)
+        axes.plot(numbers, measured, "o", **style)
         if spans_decades(numbers):
             axes.set_xscale("log")
         return
-    axes.plot([choices.index(text) for text in texts], measured, "o", color="cornflowerblue", alpha=0.5)
+    axes.plot([choices.index(text) for text in texts], measured, "o", **style)
     if len(choices) < len(given):
         means = [fmean(value for text, value in given if text == choice) for choice in choices]
         axes.plot(range(len(choices)), means, "_", color="black", markersize=16, markeredgewidth=2, label="mean")
@@ -130,8 +146,8 @@ def _name_ticks(axes: Axes, choices: Sequence[str], room: int) -> None:
 
 def _tick_labels(choices: Sequence[str]) -> list[str]:
     shown = shown_values(choices)
-    short = shortened(map(printable, shown.values()), _TICK)
-    return [_plain(fill(short[printable(shown[choice])], _TICK_LINE)) for choice in choices]
+    brief = shortened(map(printable, shown.values()), _TICK)
+    return [fill(brief[printable(shown[choice])], _TICK_LINE).replace("$", r"\$") for choice in choices]
 
 
 def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, across: str, objective: str) -> Figure:
@@ -141,7 +157,7 @@ def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, acros
     figure = Figure(figsize=(3.5 + 0.95 * len(columns), 2.2 + 0.6 * len(rows)), layout="constrained")
     axes: Axes = figure.subplots()
     title = "mean ± standard deviation" if any(len(values) > 1 for values in cells.values()) else ""
-    picture = axes.imshow(means, cmap="viridis", aspect="auto")
+    picture = axes.imshow(means, cmap="viridis", aspect="auto", interpolation="none")
     figure.colorbar(picture, ax=axes, label=plain(objective))
     _name_ticks(axes, columns, 14)
     axes.set_yticks(range(len(rows)), _tick_labels(rows), fontsize=8)
@@ -175,8 +191,3 @@ def importance_bars(found: Importance, objective: str) -> Figure:
 def _ordered(choices: set[str]) -> list[str]:
     """Sort numbers by size, then words by name."""
     return sorted(choices, key=lambda text: (as_numbers([text]) or [np.inf], text))
-
-
-def _plain(text: str) -> str:
-    """Return a text of any length in which matplotlib finds no formula."""
-    return text.replace("$", r"\$")
