@@ -114,7 +114,8 @@ def _otsu(values: _Floats) -> float:
 
 def _cropped(ink: _Floats) -> _Floats:
     [box] = ndimage.find_objects((ink > _FAINT).astype(int))
-    return ink[box]
+    cropped: _Floats = ink[box]
+    return cropped
 
 
 def _with_usual_stroke(digit: _Floats) -> _Floats:
