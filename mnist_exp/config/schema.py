@@ -1,8 +1,7 @@
 """The schema of conf/: types, ranges and the checks between fields. Imports nothing heavy.
 
-`check` turns a composed configuration into a `Config`. The values themselves live in conf/ alone: no field here has
-a default, and `dataclasses.asdict` of a `Config` has the shape of the YAML again. The keys of a dataset and of a model
-stand beside the code that uses them, in `learning/`.
+`check` turns a composed configuration into a `Config`. Defaults are in conf/ only, and `dataclasses.asdict` of a
+`Config` has the shape of the YAML. The keys of datasets and models are in `learning/`, beside the code that uses them.
 """
 
 import importlib.util
@@ -63,7 +62,7 @@ class NoTracking:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One experiment. `optimizer` has the class's name under `kind` and its arguments beside it, as in its file."""
+    """One experiment. `optimizer` has the name of its class as `kind`, and its arguments."""
 
     dataset: Annotated[Dataset, OneOf(sources)]
     preprocessing: Preprocessing
@@ -81,17 +80,15 @@ class Config:
 
 
 def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
-    """Turn a composed and resolved configuration into a `Config`.
+    """Return the `Config` of a composed and resolved configuration.
 
     Args:
         values: the configuration.
-        code: the file that the user typed, whose names it may use; from here on, until another is checked, this
-            process knows them.
+        code: the user's own file, whose names may be used; it stays in use until another is checked.
 
     Raises:
-        InputError: naming the key, its value and what would be right, for a key that is unknown or missing, a wrong
-            type, a value out of range, a Keras name or argument that cannot be used, or fields that do not fit
-            each other.
+        InputError: for an unknown or missing key, a wrong type or range, a Keras name or argument that cannot be used,
+            or values that do not fit each other.
     """
     if values.get("code") != (code.path if code is not None else None):
         raise InputError(f"code={show(values.get('code'))}: can only be typed, such as code=mine.py")
@@ -126,7 +123,7 @@ def logged_metrics(training: Training) -> list[str]:
 
 
 def objective_direction(config: Config) -> Literal["maximize", "minimize"]:
-    """Whether a larger or a smaller objective is better: `direction`, or where it is null what suits the metric."""
+    """Return `direction`, or if it is null, the direction of the metric."""
     if config.direction is not None:
         return config.direction
     name = config.objective.removeprefix("val_").removeprefix("test_")
@@ -216,8 +213,8 @@ def _check_training(training: Training, *, one_hot: bool) -> None:
 
 
 def _check_metric_names(metrics: list[Any]) -> None:
-    """Check that each metric is logged under names of its own, while it trains, validates and is tested."""
-    # What a run logs or its callbacks write beside the metrics.
+    """Check that no two metrics are logged under the same name."""
+    # Other names that a run or its callbacks log.
     taken = {"loss", "val_loss", "test_loss", "objective", "fit_seconds", "learning_rate", "epoch"}
     for index, metric in enumerate(metrics):
         name = keras_names.metric_name(metric)
@@ -275,10 +272,10 @@ def _check_backend(config: Config) -> None:
 
 
 def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:
-    """Keras's Sparse... losses and metrics take whole numbers as labels; all others take one-hot vectors."""
+    """Check that Sparse... losses and metrics get whole numbers as labels, and all others one-hot vectors."""
     name, _ = keras_names.parse_spec(spec, key)
     if keras_names.is_own("losses", spec) or keras_names.is_own("metrics", spec):
-        return  # what labels it takes, its author knows
+        return  # unknown
     if name.startswith("Sparse") == one_hot:
         wanted = str(not one_hot).lower()
         raise InputError(

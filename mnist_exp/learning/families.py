@@ -1,6 +1,6 @@
-"""The kinds of models: a class each, with its keys in conf/model/ and the layers that they stand for.
+"""The kinds of models, each a class with the keys of its file in conf/model/ and its layers. Imports nothing heavy.
 
-A new kind is a class here, its name in `FAMILIES`, and a file in conf/model/. Imports nothing heavy.
+To add a kind, write a class, add it to `FAMILIES`, and write a file in conf/model/.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from mnist_exp.config.values import Activation, Count, Counts, DropoutRate
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """What all kinds share. `preprocessing`: the one that they need; None for any."""
+    """The base of all kinds. `preprocessing`: the kind of preprocessing that it needs; None for any."""
 
     kind: str
     preprocessing: ClassVar[Literal["flatten", "image"] | None] = None
 
     def hidden_layers(self) -> list[Any]:
-        """Return the layers before the output layer: each `Name`, `{Name: arguments}`, or a function of a tensor."""
+        """Return the layers before the output: each is `Name`, `{Name: arguments}`, or a function of a tensor."""
         raise NotImplementedError
 
 
@@ -95,17 +95,17 @@ FAMILIES = (Linear, MLP, CNN, Layers)
 
 @dataclass(frozen=True, kw_only=True)
 class OwnModel(Model):
-    """A function with `@mnist_exp.model` in the file that `code=` names; its arguments after the first are the keys."""
+    """A function with `@mnist_exp.model` in the user's own file, whose arguments after the first are the keys."""
 
     def hidden_layers(self) -> list[Any]:
-        """Return the function, with its keys: of the prepared images it makes what the output layer gets."""
+        """Return the function of the prepared images, with its keys."""
         from mnist_exp.learning.own_code import call
 
         return [partial(call, self, Model)]
 
 
 def families() -> list[type[Model]]:
-    """Return all kinds of models that can be chosen now."""
+    """Return the kinds that can be chosen, those of the user's own file among them."""
     return [*FAMILIES, *own_choices("model", OwnModel)]
 
 

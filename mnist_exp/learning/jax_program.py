@@ -1,7 +1,7 @@
-"""The programs of the JAX engine: an epoch with its validation, and an evaluation, of a stack of models.
+"""The JAX programs of a stack of models: an epoch with validation, and an evaluation.
 
-The variables of all models are stacked along a leading axis, the jobs', and `jax.vmap` turns the training step of one
-job into that of all. All jobs see the same batches in the same order.
+The variables of all models are stacked along a leading axis of jobs, and `jax.vmap` vectorizes the training step over
+it. All jobs see the same batches in the same order.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,16 +17,16 @@ from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.stacking import SCALARS
 from mnist_exp.learning.training import EVALUATION_BATCH
 
-# The values of a stack's variables: trainable, others, and the optimizer's; each has the jobs as its first axis.
+# The variables of a stack: trainable, non-trainable, and the optimizer's; the first axis is the jobs.
 State = tuple[list[Any], list[Any], list[Any]]
 
 
 def epoch_program(
     model: keras.Model, batch_size: int
 ) -> Callable[[State, Any, Any, Any, Any], tuple[State, dict[str, Any]]]:
-    """Return a function of a stack's state and scalars, an order, what to train and what to validate on.
+    """Return a function (state, scalars, order, training set, validation set) -> (state, metrics) of one epoch.
 
-    It returns the state after an epoch, and its metrics, each of shape (jobs,).
+    Each metric has the shape (jobs,).
     """
     fresh = [variable.value for variable in model.metrics_variables]
     evaluation = evaluation_program(model)
@@ -51,7 +51,7 @@ def epoch_program(
 
 
 def evaluation_program(model: keras.Model) -> Callable[[State, Any, Any], dict[str, Any]]:
-    """Return a function of a stack's state, raw images and prepared labels: the loss and metrics, of shape (jobs,)."""
+    """Return a function (state, raw images, prepared labels) -> loss and metrics, each of shape (jobs,)."""
     fresh = [variable.value for variable in model.metrics_variables]
 
     def evaluation(state: State, x: Any, y: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def evaluation_program(model: keras.Model) -> Callable[[State, Any, Any], dict[s
 
 
 def _scan(step: Callable[[Any, Any], Any], state: Any, order: Any, batch_size: int) -> Any:
-    """Return the state after all steps over `order`; the last one may be smaller."""
+    """Return the state after a step for each batch of `order`; the last batch may be smaller."""
     count = len(order)
     whole = count - count % batch_size
     if whole:
@@ -80,13 +80,13 @@ def _scan(step: Callable[[Any, Any], Any], state: Any, order: Any, batch_size: i
 
 
 def _for_each(values: Sequence[Any], state: State) -> list[Any]:
-    """Return the same values for each job of a stack."""
+    """Repeat values for each job of a stack."""
     jobs = len(state[0][0])
     return [jnp.broadcast_to(value, (jobs, *value.shape)) for value in values]
 
 
 def of_each_job(measured: Mapping[str, Any]) -> list[dict[str, float]]:
-    """Return the metrics of each job, of values of shape (jobs,)."""
+    """Return the metrics of each job, given values of shape (jobs,)."""
     rows = zip(*jax.device_get(list(measured.values())), strict=True)
     return [dict(zip(measured, map(float, row), strict=True)) for row in rows]
 
@@ -98,7 +98,7 @@ def _results(model: keras.Model, metrics_variables: Sequence[Any]) -> dict[str, 
 
 @contextmanager
 def _attributes(optimizer: Any, values: Mapping[str, Any]) -> Iterator[None]:
-    """Let numbers of an optimizer be values of a traced program."""
+    """Replace numbers of an optimizer by traced values in the block."""
     own = {name: getattr(optimizer, name) for name in values}
     for name, value in values.items():
         setattr(optimizer, name, value)
@@ -110,7 +110,7 @@ def _attributes(optimizer: Any, values: Mapping[str, Any]) -> Iterator[None]:
 
 
 def scalars_of(models: Sequence[keras.Model]) -> dict[str, Any]:
-    """Return the numbers of the optimizers that may differ between jobs, each of shape (jobs,)."""
+    """Return the `SCALARS` of the optimizers, each of shape (jobs,)."""
     names = [name for name in SCALARS if isinstance(getattr(models[0].optimizer, name, None), int | float)]
     return {name: jnp.asarray([getattr(model.optimizer, name) for model in models], jnp.float32) for name in names}
 
@@ -120,7 +120,7 @@ def _variables(model: keras.Model) -> State:
 
 
 def stacked(models: Sequence[keras.Model]) -> State:
-    """Return the state of all models, as the program takes it."""
+    """Return the state of all models, stacked."""
     trainable, others, of_optimizer = (
         [jnp.asarray(np.stack(jax.device_get([v.value for v in same]))) for same in zip(*kind, strict=True)]
         for kind in zip(*map(_variables, models), strict=True)
@@ -129,7 +129,7 @@ def stacked(models: Sequence[keras.Model]) -> State:
 
 
 def take_out(state: State, models: Mapping[int, keras.Model]) -> None:
-    """Give models, by their place in a program, what it made of their variables."""
+    """Assign the state to models, given by their place in the stack."""
     on_host = jax.device_get(state)
     for place, model in models.items():
         for variables, values in zip(_variables(model), on_host, strict=True):

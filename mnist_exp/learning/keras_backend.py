@@ -1,7 +1,7 @@
-"""Imports Keras without its banners, and has all that reaches beyond the public API of Keras 3.15 and TensorFlow 2.21.
+"""Import Keras without its banners, and keep all use of private APIs of Keras 3.15 and TensorFlow 2.21.
 
-`from mnist_exp.learning.keras_backend import keras`. Its backend is KERAS_BACKEND, `tensorflow` or `jax`; Keras itself
-reads that variable, once a process. What is used here and is no more in a newer version raises at import.
+Use `from mnist_exp.learning.keras_backend import keras`. Keras reads its backend, `tensorflow` or `jax`, from
+KERAS_BACKEND once per process. If a newer version lacks something that is used here, the import raises.
 """
 
 import logging
@@ -23,7 +23,7 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 
 @contextmanager
 def _banners_held_back() -> Iterator[None]:
-    """Hold back what C++ writes to standard error, before any setting of TensorFlow's is read; show it on a failure."""
+    """Hold back what C++ writes to standard error before TensorFlow reads its settings; show it after a failure."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as held_back:
@@ -41,9 +41,9 @@ def _banners_held_back() -> Iterator[None]:
 
 
 class _PutOff(MetaPathFinder):
-    """Lets modules that Keras imports, and that nothing here uses, be loaded when they are first used.
+    """Defers modules that Keras imports and nothing here uses until they are used.
 
-    Scikit-learn, for `keras.wrappers`: 0.5 seconds; pyplot, for `keras.visualization`: 0.2.
+    `keras.wrappers` imports scikit-learn (0.5 seconds), `keras.visualization` pyplot (0.2 seconds).
     """
 
     def find_spec(
@@ -52,7 +52,7 @@ class _PutOff(MetaPathFinder):
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return a specification, with a loader that waits, of the modules that are put off."""
+        """Return the specification of a deferred module, with a loader that waits."""
         spec = PathFinder.find_spec(name, path) if name in {"keras.wrappers", "matplotlib.pyplot"} else None
         if spec is not None and spec.loader is not None:
             spec.loader = _WaitingLoader(spec.loader)
@@ -67,13 +67,13 @@ class _WaitingLoader(Loader):
         return _WaitingModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leave that to the module."""
+        """Do nothing: the module loads itself."""
 
 
 class _WaitingModule(ModuleType):
-    """Loads itself when something that it defines is asked for.
+    """Loads itself when one of its attributes is used.
 
-    Python's own `LazyLoader` loads a module for its `__file__` too, which `inspect` asks of all modules.
+    Python's `LazyLoader` also loads a module for its `__file__`, which `inspect` reads of all modules.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -94,10 +94,10 @@ class _WaitingModule(ModuleType):
 def _imports_put_off() -> Iterator[None]:
     finder = _PutOff()
     sys.meta_path.insert(0, finder)
-    # TensorFlow Lite imports JAX, 0.3 seconds, to convert its functions, which it then cannot; Keras mends an old one.
+    # TensorFlow Lite imports JAX (0.3 seconds), and Keras does to mend an old version.
     hidden = [name for name in ({"jax"} - {os.environ["KERAS_BACKEND"]}) if name not in sys.modules]
     for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment] # which stops an import, as if it were not installed
+        sys.modules[name] = None  # type: ignore[assignment] # an import fails as if it were not installed
     try:
         yield
     finally:
@@ -111,9 +111,9 @@ with _banners_held_back(), _imports_put_off():
         import tensorflow
 
         tensorflow.config.list_physical_devices()
-        tensorflow.constant(0)  # starts the runtime, which has a banner of its own
+        tensorflow.constant(0)  # starts the runtime, which prints a banner
         BackendError = tensorflow.errors.OpError
-        # Each job of a sweep has a model of its own, whose functions are traced once.
+        # Each job of a sweep has its own model, whose functions are traced once.
         logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
     else:
         import jax
@@ -137,12 +137,11 @@ if os.environ["KERAS_BACKEND"] == "tensorflow":
 else:
     _require(keras.Model, "_symbolic_build")
     _require(module_utils.tensorflow, "_available")
-    # Keras imports TensorFlow wherever it is installed, to seed it and to know its types when a model is saved: three
-    # seconds and half of the memory.
+    # If TensorFlow is installed, Keras imports it to seed it and to save models: three seconds, half of the memory.
     module_utils.tensorflow._available = False
 
 
-# What Keras and its backends raise for arguments and shapes that they cannot use.
+# Raised by Keras and its backends for arguments and shapes that they cannot use.
 REFUSALS = (
     AttributeError,
     IndexError,
@@ -157,7 +156,7 @@ REFUSALS = (
 
 
 def keras_reason(error: Exception) -> str:
-    """Return the line of a Keras error that says what is wrong: without colours, and without where it was called."""
+    """Return the line of a Keras error that says what is wrong."""
     lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
     said = [line.strip() for line in lines if line.strip() and not line.strip().startswith(_WHERE)]
     return said[0].rstrip(".") if said else type(error).__name__
@@ -167,22 +166,22 @@ _WHERE = ("Exception encountered", "Graph execution error", "Detected at node", 
 
 
 def leave_gradients_of_one_replica(optimizer: keras.optimizers.Optimizer) -> None:
-    """Let an optimizer sum no gradients between replicas, of which there is one.
+    """Stop an optimizer from summing gradients over its single replica.
 
-    TensorFlow would keep the graph of this step for good: its all_reduce registers a gradient that is never removed,
-    1.6 MB a job (ops/custom_gradient.py).
+    TensorFlow's all_reduce registers a gradient that keeps the graph of the step forever: 1.6 MB per job
+    (ops/custom_gradient.py).
     """
     optimizer._all_reduce_sum_gradients = list
 
 
 def schedule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.schedules.LearningRateSchedule | None:
-    """Return the schedule of an optimizer's learning rate; None where that is a number."""
+    """Return the schedule of an optimizer's learning rate, or None if the rate is a number."""
     rate = optimizer._learning_rate
     return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else None
 
 
 def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
-    """Create the variables of a compiled model's metrics as `fit` does: without computing, which would compile it."""
+    """Create the metric variables of a compiled model without compiling a step, as `fit` does."""
     model._symbolic_build(data_batch=(x, y))
 
 

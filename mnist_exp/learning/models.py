@@ -1,4 +1,4 @@
-"""From configuration to `keras.Model`. Every kind of model is a list of layers, and one function builds them."""
+"""Build Keras models and objects from configuration. Every kind of model is a list of layers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,26 +13,26 @@ from mnist_exp.learning.own_code import instance
 from mnist_exp.learning.preprocessing import BYTES, Preprocessor, Raw
 from mnist_exp.learning.saved_models import check_loadable
 
-# Where the classes of a kind are, if not in the module of Keras that has its name.
+# The modules of kinds that are not named after their module.
 _MODULES = {"augmentations": keras.layers, "schedules": keras.optimizers.schedules}
 
 
 def set_seed(seed: int) -> None:
-    """Let what is built from here on, weights and random layers, depend on `seed` alone."""
-    keras.utils.clear_session(free_memory=False)  # which counts the names of layers from the start again
+    """Make the weights and random layers that are built from now on depend on `seed` alone."""
+    keras.utils.clear_session(free_memory=False)  # restarts the numbers in names of layers
     keras.utils.set_random_seed(seed)
 
 
 def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
-    """Build the model for prepared images, with one softmax unit a class as its output.
+    """Return the model for prepared images, with one softmax unit per class.
 
     Args:
-        config: what the model is made of.
-        shape: of one prepared image, without the batch axis.
+        config: the kind of model and its keys.
+        shape: the shape of one prepared image, without the batch axis.
         classes: the number of output units.
 
     Raises:
-        InputError: naming the layer that Keras refuses, such as one that does not fit the shape before it.
+        InputError: naming the layer that Keras refuses, such as one that does not fit its input.
     """
     inputs = keras.Input(shape)
     flow = _connect(inputs, config.hidden_layers(), f"model={config.kind}, layer {{}}".format)
@@ -46,18 +46,18 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
         model = keras.Model(inputs, outputs)
     except REFUSALS as error:  # two layers of one name
         raise InputError(f"model={config.kind}: {keras_reason(error)}") from error
-    if (code := code_file.in_use()) is not None:  # before it is trained: what is kept has to be loaded again
+    if (code := code_file.in_use()) is not None:  # before it is trained, since it is saved to be loaded again
         check_loadable(model, code, f"model={config.kind}")
     return model
 
 
 def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> Any:
-    """Return what `flow` becomes in layers and blocks of layers, one after the other.
+    """Apply layers and blocks of layers to a Keras tensor, one after the other.
 
     Args:
-        flow: a Keras tensor.
+        flow: the tensor.
         specs: each as `config.keras_names.check_layer` has it, or a function of the tensor.
-        place: the words for the place of a layer, by its index.
+        place: returns the words for the place of a layer, given its index.
     """
     for index, spec in enumerate(specs):
         where = place(index)
@@ -77,17 +77,17 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
                         f"{kind}: the function must return one Keras tensor; it returned {type(flow).__name__}"
                     )
             case _ if keras_names.is_own("layers", spec):
-                flow = make("layers", spec)(flow)  # an error in it shows its own traceback
+                flow = make("layers", spec)(flow)  # an error of the user's layer shows its traceback
             case _:
                 flow = _apply(partial(make, "layers", spec), flow, f"{where}, {show(spec)}")
     return flow
 
 
 def _apply(make_layer: Callable[[], Any], flow: Any, where: str) -> Any:
-    """Return what a new layer gives for a tensor, or for a list of tensors."""
+    """Apply a new layer to a tensor, or to a list of tensors."""
     try:
         after = make_layer()(flow)
-        _ = after.shape  # which a layer that gives several tensors has not
+        _ = after.shape  # raises if the layer returns several tensors
     except InputError:
         raise
     except REFUSALS as error:
@@ -98,7 +98,7 @@ def _apply(make_layer: Callable[[], Any], flow: Any, where: str) -> Any:
 
 
 def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
-    """Return `flow` in the shape that a residual block's layers give: as it is, or through one layer that learns."""
+    """Return the input of a residual block in the shape of its output, through a trained layer if they differ."""
     _, *before = flow.shape
     _, *after = wanted
     if before == after:
@@ -115,12 +115,12 @@ def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
 
 
 def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = BYTES) -> keras.Sequential | None:
-    """Return a model that changes raw images (N, *image_shape) at random, and keeps their shape and their range.
+    """Return a model that changes raw images (N, *image_shape) at random and keeps their shape and range.
 
     Args:
-        specs: Keras layers, each as `Name` or `{Name: arguments}`, applied in this order; None comes of none.
+        specs: Keras layers in order, each `Name` or `{Name: arguments}`; without any, None is returned.
         image_shape: (height, width) or (height, width, channels).
-        raw: what the pixels are; the layers see 0 to 255, whatever it is, as Keras's own expect.
+        raw: the type and range of the pixels; the layers get 0 to 255, as Keras's layers expect.
 
     Raises:
         InputError: naming the layer that Keras refuses.
@@ -132,7 +132,7 @@ def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = 
 
 
 def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw) -> list[Any]:
-    """Return the layers of `specs`, behind two that make floats with a channel axis of raw images."""
+    """Return the layers of `specs` after two that turn raw images into floats with a channel axis."""
     if not specs:
         return []
     shape = (*image_shape, 1) if len(image_shape) == 2 else image_shape
@@ -160,10 +160,10 @@ def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw
 def servable(
     model: keras.Model, preprocessor: Preprocessor, image_shape: tuple[int, ...], augment: Sequence[Any] = ()
 ) -> keras.Model:
-    """Return `model` behind its own preprocessing: it takes raw images (N, *image_shape).
+    """Return a model of raw images (N, *image_shape) that preprocesses them and applies the layers of `model`.
 
-    It has the layers of `model`, not copies. Before them are those of `augment`, as `augmentation` makes them, which
-    act only in training; by default none.
+    The layers are shared, not copied. `augment` are layers before them, as for `augmentation`, which act only in
+    training; by default none.
 
     Raises:
         InputError: naming the layer of `augment` that Keras refuses.
@@ -171,12 +171,12 @@ def servable(
     flow = inputs = keras.Input(image_shape, dtype=preprocessor.raw.dtype)
     for layer in [*_augmentation_layers(augment, image_shape, preprocessor.raw), *preprocessor.layers()]:
         flow = layer(flow)
-    alone = keras.Model(model.input, model.output)  # without optimizer and loss, which would be saved with it
+    alone = keras.Model(model.input, model.output)  # without the optimizer and loss, which would be saved
     return keras.Model(inputs, alone(flow))
 
 
 def output_shapes(model: keras.Model) -> Iterator[tuple[int, ...]]:
-    """Yield the shape of each layer's output, without the batch axis; of a model within it, those of its layers."""
+    """Yield the output shape of each layer, those of nested models included, without the batch axis."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from output_shapes(layer)
@@ -190,11 +190,11 @@ def make(kind: str, spec: Any, output: Path = Path()) -> Any:
     Args:
         kind: one of `keras_names.ALLOWED`.
         spec: `Name` or `{Name: arguments}`.
-        output: the folder that paths in arguments are relative to.
+        output: the folder of relative paths in arguments.
 
     Raises:
         InputError: for a class of the user's own that cannot be used; see `own_code.instance`.
-        ValueError, TypeError: what Keras raises for arguments that only it can judge.
+        ValueError, TypeError: from Keras, for arguments that only it can check.
     """
     name, arguments = keras_names.parse_spec(spec, kind)
     keras_names.check_spec(kind, spec, kind)

@@ -8,16 +8,16 @@ from mnist_exp.config.code_file import own_classes
 from mnist_exp.config.schema import Config
 from mnist_exp.experiment import Experiment, of_the_result
 
-# Numbers of Keras's optimizers that are read in arithmetic alone, so that they may be values of a traced program. Not
-# those that decide which code runs: `if self.momentum != 0`.
+# Numbers of Keras's optimizers that are used only in arithmetic, so that a traced program can take them as values.
+# Others decide which code runs, as in `if self.momentum != 0`.
 SCALARS = ("beta_1", "beta_2", "epsilon", "rho", "weight_decay", "ema_momentum")
 
 
 def key(config: Config) -> str:
-    """Return what jobs must share to train as one program: all that shapes it, the data, and the order of the batches.
+    """Return a key that jobs share if they can train as one program.
 
-    Left out are `seed`, and of the optimizer the learning rate and `SCALARS`, where they are numbers; of an
-    optimizer of the user's own the learning rate alone, since its other numbers may decide which code runs.
+    It has the whole configuration but `seed`, the learning rate and, for Keras's optimizers, `SCALARS`. The other
+    numbers of a user's own optimizer may decide which code runs.
     """
     values = of_the_result(asdict(config))
     del values["seed"]
@@ -30,7 +30,7 @@ def key(config: Config) -> str:
 
 
 def groups(experiments: Mapping[int, Experiment]) -> list[list[int]]:
-    """Return the keys of experiments that can train together, a list a group; TensorFlow trains each alone."""
+    """Return lists of the keys of experiments that can train together; TensorFlow trains each alone."""
     alike: dict[str, list[int]] = {}
     for index, experiment in experiments.items():
         together = key(experiment.config) if experiment.config.backend == "jax" else str(index)
@@ -39,7 +39,7 @@ def groups(experiments: Mapping[int, Experiment]) -> list[list[int]]:
 
 
 def split(group: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Split a group into as few parts of at most `size` as there can be, of about the same length.
+    """Split a group into the fewest parts of at most `size`, of about equal length.
 
     >>> split([0, 1, 2, 3, 4], 3)
     [[0, 1, 2], [3, 4]]

@@ -73,10 +73,10 @@ def stack_size(experiment: Experiment, wanted: int) -> int:  # noqa: ARG001
 
 
 class Batches:
-    """The training images in batches, changed by `augment` and prepared from bytes when they are due.
+    """The training images in batches, augmented and prepared when they are needed.
 
-    The order of an epoch depends on `seed` and the epoch alone, so that all models that share a `dataset.seed` see
-    the same batches. `augment` has random state, which is part of the state of a training.
+    The order depends on `seed` and the epoch alone, so that models with the same `dataset.seed` see the same batches.
+    `augment` has random state, which is part of the training's state.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Batches:
             images, labels = tensorflow.constant(x), tensorflow.constant(y)
             self._order = tensorflow.Variable(self._order_of(0))
 
-        # No Python runs inside the pipeline: a thread of it that waits for Python blocks the exit after Ctrl-C.
+        # Without Python in the pipeline, as a thread that waits for Python blocks the exit after Ctrl-C.
         def batch(positions: Any) -> tuple[Any, Any]:
             chosen = tensorflow.gather(self._order, positions)
             raw, classes = tensorflow.gather(images, chosen), tensorflow.gather(labels, chosen)
@@ -108,7 +108,7 @@ class Batches:
         self.dataset = tensorflow.data.Dataset.range(len(x)).batch(batch_size).map(batch).prefetch(2)
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next pass over `dataset` have the order of `epoch`, counted from 0."""
+        """Give the next pass over `dataset` the order of `epoch`, counted from 0."""
         self._order.assign(self._order_of(epoch))
 
 
@@ -122,7 +122,7 @@ def fit(
     on_epoch: Callable[[int, EpochMetrics], bool] = lambda _epoch, _metrics: False,
     progress: bool = True,
 ) -> Fitted:
-    """Train the compiled `model`, with Keras's progress bar on a terminal and a line an epoch elsewhere.
+    """Train the compiled `model`.
 
     Args:
         model: compiled by `compile_model`.
@@ -132,17 +132,16 @@ def fit(
         output: the folder that callbacks write into; by default the current one.
         on_epoch: called after each epoch with its number, from 1, and its metrics; returns whether to stop. By default
             nothing is called.
-        progress: whether to show it.
+        progress: whether to show Keras's progress bar on a terminal, or a line per epoch elsewhere.
 
     Raises:
-        InputError: if the loss becomes NaN or infinite, or Keras refuses, before an epoch has
-            ended, what only it can judge.
+        InputError: if the loss becomes NaN or infinite, or Keras refuses the arguments in the first epoch.
     """
     watch = _Watch(batches, on_epoch)
     start = time.perf_counter()
     try:
         callbacks = make_callbacks(training, output)
-        # The variables of optimizer and metrics. `fit` would create them, but trace its step a second time for it.
+        # Create the variables of optimizer and metrics; if `fit` does, it traces its step twice.
         image, label = (of[:1] for of in validation)
         model.optimizer.build(model.trainable_variables)
         model.compute_metrics(image, label, model(image))
@@ -169,15 +168,14 @@ def fit(
 
 
 def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
-    """Return the loss, then the metrics of the compiled `model` on prepared images, by name."""
+    """Return the loss and the metrics of the compiled `model` on prepared images, by name."""
     with interrupts.deferred():
         scores = model.evaluate(x, y, batch_size=evaluation_batch(model), verbose=0, return_dict=True)
     return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Gives each epoch its order of batches, hands its metrics on, and stops a run where that says so, or that was
-    interrupted, or whose loss is no longer a number."""
+    """Sets the order of each epoch, passes its metrics on, and stops a run that is pruned, interrupted, or diverged."""
 
     def __init__(self, batches: Batches, on_epoch: Callable[[int, EpochMetrics], bool]) -> None:
         super().__init__()
