@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from mnist_exp import __version__
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import flatten
 from mnist_exp.config.redaction import shown_address, without_secrets
@@ -24,6 +23,7 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.folder import Record
 from mnist_exp.tracking.job import job_name
 from mnist_exp.tracking.processes import process_tag
+from mnist_exp.version import __version__
 
 _ROOT = Path(__file__).parents[2]
 _LARGEST_PATCH = 2**20  # bytes
