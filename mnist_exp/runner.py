@@ -144,6 +144,6 @@ def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data
 
 def _draw(history: Mapping[str, Sequence[float]], data: datasets.Data, model: "keras.Model", output: Path) -> None:
     from mnist_exp.learning.training import predict
-    from mnist_exp.tracking.figures import write_results
+    from mnist_exp.tracking.run_figures import write_results
 
     write_results(history, data, predict(model, data.x_test), output)

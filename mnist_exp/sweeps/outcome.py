@@ -101,8 +101,8 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race
     if race is not None and race.rounds:
         rows, raced, notes = race.standing(rows), race.correction(), [race.ending()]
     if rows:
-        profile = record.data(ranking.best_job(rows[0], direction)).get("profile")
-        notes.append(on_other_images(rows[0], count_test_images(profile)))
+        data = ranking.best_job(rows[0], direction).data or {}
+        notes.append(on_other_images(rows[0], count_test_images(data.get("profile"))))
     pruned = sum(job.pruned is not None for job in jobs)
     title, told = _title(sweep, len(jobs), pruned), _verdict(sweep, record, rows, raced, pruned=pruned)
     return Outcome(title, objective, direction, rows, ranking.unranked(jobs), raced, None, told, notes)

@@ -42,7 +42,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Outcome, curves: Se
     lines, texts = outcome.cells
     best = outcome.best
     assert best is not None
-    kept, data = record.folder.read(), record.data(best)
+    kept, data = record.folder.read(), best.data or {}
     seconds = outcome.scores()["fit_seconds"]
     facts = {
         "typed, but for tracking and hydra": shlex.join(sweep.overrides),

@@ -7,9 +7,8 @@ from mnist_exp.config.overrides import quoted
 from mnist_exp.config.schema import MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
-from mnist_exp.tracking.database import tables
 from mnist_exp.tracking.record import SweepRecord
-from mnist_exp.tracking.store import sqlite_path
+from mnist_exp.tracking.store import sqlite_path, tables
 
 
 def is_search(sweep: Sweep) -> bool:

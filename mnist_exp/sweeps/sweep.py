@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mnist_exp.config.command_line import StartedSweep
 from mnist_exp.config.overrides import quoted
@@ -13,6 +13,7 @@ from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import check, objective_direction
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
+from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.engine import choose_backend
 from mnist_exp.sweeps.curves import Curve, curve_of
 from mnist_exp.sweeps.differences import find_differences
@@ -26,6 +27,9 @@ from mnist_exp.sweeps.search import check_search_storage, is_search, search_sett
 from mnist_exp.tracking.job import Job, short_names, shown_value
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
+
+if TYPE_CHECKING:
+    import keras
 
 
 @contextmanager
@@ -101,10 +105,10 @@ def _end_early(sweep: Sweep, record: SweepRecord, race: Race | None, error: Base
     """Rank what finished before Ctrl-C, SIGTERM or an error of a launcher."""
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
     try:
-        record.stop(status)  # which jobs elsewhere look at
-        record.close_jobs()
-        _show(rank_jobs(sweep, record, record.jobs(), race), record)
-        record.end(status)
+        record.close_jobs(status)
+        outcome = rank_jobs(sweep, record, record.jobs(), race)
+        _show(outcome, record)
+        record.end(status, outcome.markdown)
         print(record.describe())
     except Exception as second:  # the first error is the one to show
         print(f"The sweep could not be closed as {status}: {failure_reason(second)}", file=sys.stderr)
@@ -117,31 +121,28 @@ def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) 
     jobs = [job for job in record.jobs() if job.status != "KILLED" or not is_search(sweep)]
     outcome = explained(rank_jobs(sweep, record, jobs, race))
     _show(outcome, record)
-    record.log_scores(outcome.scores())
+    record.folder.measure(0, outcome.scores())
     if (best := outcome.best) is not None:
         curves = _curves(record, outcome)
         _draw(sweep.folder, outcome, curves)
-        record.log_best(best)
-        _complete_best(sweep, record, best)
-        if record.has_model(best) and (text := record.register(best)):
+        if text := record.log_best(best, partial(_complete, sweep)):
             print(printable(text))
         write_report(sweep, record, outcome, curves)
     unfinished = _unfinished(sweep, stage, jobs)
-    record.end("FAILED" if unfinished else "FINISHED")
+    record.end("FAILED" if unfinished else "FINISHED", outcome.markdown)
     print(record.describe())
     run_id = record.parent.run_id or None
     return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
 
 
 def _show(outcome: Outcome, record: SweepRecord) -> None:
-    """Print the ranking and what it decides, write ranking.csv, and show both on the sweep's page."""
+    """Print the ranking and what it decides, and write ranking.csv."""
     (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
     print(f"\n{outcome.title}")
     print(aligned(*outcome.cells))
     for sentence in (outcome.verdict, *outcome.notes):
         if sentence:
             print(sentence)
-    record.show_ranking(outcome.markdown)
 
 
 def _unfinished(sweep: Sweep, stage: Stage, jobs: Sequence[Job]) -> int:
@@ -177,20 +178,9 @@ def _draw(folder: Path, outcome: Outcome, curves: Sequence[Curve]) -> None:
     figures.save(drawn, folder / "figures")
 
 
-def _complete_best(sweep: Sweep, record: SweepRecord, best: Job) -> None:
-    """Make the figures and the logged model of the best job, where `tracking.keep=best` left them out."""
-    if record.has_model(best):
-        return
-    folder = record.folder_of(best)
-    if folder is None:
-        where = printable(f"on {best.host} in {best.output}")
-        print(
-            f"The best job's weights are {where}, which cannot be read here, so its figures and model are missing; "
-            "tracking.keep=all lets each job make its own"
-        )
-        return
+def _complete(sweep: Sweep, folder: Path) -> "tuple[keras.Model, Data]":
+    """Make the figures that `tracking.keep=best` left out of a job's folder; return its model and data."""
     from mnist_exp.runner import complete
 
-    path = folder.path / "config.yaml"
-    config = check(parse_values(path.read_text("utf-8"), str(path)), sweep.config.code)
-    record.log_model(best, *complete(folder.path, config))
+    path = folder / "config.yaml"
+    return complete(folder, check(parse_values(path.read_text("utf-8"), str(path)), sweep.config.code))

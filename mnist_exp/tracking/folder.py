@@ -103,6 +103,10 @@ class Folder:
         """Record how it ended, and when; `values` as for `change`."""
         self.change(status=status, end=now(), **values)
 
+    def has_weights(self) -> bool:
+        """Return whether this is the folder of a run that can be read here, with a model."""
+        return all((self.path / name).is_file() for name in ("run.json", "model.keras"))
+
     def measure(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add what was measured in an epoch, or at the end as step 0."""
         with (self.path / "metrics.jsonl").open("a") as lines:

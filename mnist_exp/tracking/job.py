@@ -16,7 +16,8 @@ class Job:
     `values`: what varies, by full key. `status`: FINISHED, FAILED, KILLED or RUNNING. `objective` and `scores`
     (`test_` metrics): None and empty unless FINISHED. `seconds`: wall time of `fit`. `reason`: of a failure, one line.
     `pruned`: the epoch, from 1, after which it was stopped as hopeless and FINISHED; None if it was not.
-    `run_id` and `parent`: MLflow's; empty without tracking. `output`: the folder with its files, on `host`.
+    `run_id` and `parent`: MLflow's; empty without tracking. `output`: the folder with its files, on `host`. `data`: the
+    `name`, `digest` and `profile` of its dataset, None where they are unknown.
     """
 
     values: dict[str, str]
@@ -30,6 +31,7 @@ class Job:
     host: str = ""
     parent: str = ""
     pruned: int | None = None
+    data: Mapping[str, str] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -37,7 +39,13 @@ class Job:
         return self.status == "FINISHED" and self.pruned is None
 
 
-def job_of(tags: Mapping[str, str], scores: Mapping[str, float], status: str, run_id: str = "") -> Job:
+def job_of(
+    tags: Mapping[str, str],
+    scores: Mapping[str, float],
+    status: str,
+    run_id: str = "",
+    data: Mapping[str, str] | None = None,
+) -> Job:
     """Return the job that was recorded by tags and by what was measured at its end."""
     finished = status == "FINISHED"
     scores = {name: value for name, value in scores.items() if isinstance(value, float)}  # a store could have text
@@ -54,6 +62,7 @@ def job_of(tags: Mapping[str, str], scores: Mapping[str, float], status: str, ru
         host=tags.get("mnist_exp.host", ""),
         parent=tags.get("mlflow.parentRunId", ""),
         pruned=int(pruned) if finished and re.fullmatch("[0-9]{1,9}", pruned) else None,
+        data=data,
     )
 
 

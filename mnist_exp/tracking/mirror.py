@@ -151,7 +151,7 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
     path = folder.path / "model"
     if not path.is_dir():
         return
-    if not has_model(client, run_id):
+    if not has_model(client.get_run(run_id)):
         begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
         logged = begun[0] if begun else client.create_logged_model(experiment_id, "model", run_id)
         artifacts = store.repository(client.tracking_uri, logged.artifact_location)
@@ -165,7 +165,6 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
     shutil.rmtree(path)
 
 
-def has_model(client: "MlflowClient", run_id: str) -> bool:
-    """Whether a run has a model; its figures came before it."""
-    outputs = client.get_run(run_id).outputs
-    return outputs is not None and bool(outputs.model_outputs)
+def has_model(run: "Run") -> bool:
+    """Return whether a run has a model; its figures were sent before it."""
+    return run.outputs is not None and bool(run.outputs.model_outputs)

@@ -247,7 +247,9 @@ def search(
 
 def recorded_job(run: "Run") -> Job:
     """Return a job as its run has recorded it."""
-    return job_of(run.data.tags, run.data.metrics, run.info.status, run.info.run_id)
+    used = run.inputs.dataset_inputs if run.inputs is not None else []
+    data = {key: str(getattr(used[0].dataset, key) or "") for key in ("name", "digest", "profile")} if used else None
+    return job_of(run.data.tags, run.data.metrics, run.info.status, run.info.run_id, data)
 
 
 def is_over(client: "MlflowClient", run_id: str) -> bool:
