@@ -49,7 +49,6 @@ class MLflowSweep(SweepRecord):
         return [max(reversed(jobs), key=lambda job: job.is_whole) for jobs in tries.values()]
 
     def recent(self) -> list[Job]:
-        """Return the jobs that run, that the sweep reuses, and that ended since the last call, or a minute before."""
         now = int(time.time() * 1000)
         ended = map(recorded_job, list(self._children(f"attributes.end_time >= {self._since}")))
         running = map(recorded_job, list(self._children("attributes.status = 'RUNNING'")))
@@ -57,22 +56,18 @@ class MLflowSweep(SweepRecord):
         return [*ended, *running, *self._reused()]
 
     def curve(self, job: Job, metric: str) -> list[float]:
-        """Return a metric of a finished job, a value an epoch."""
         return curve(self._client, job.run_id, metric)
 
     def configuration(self, job: Job) -> str:
-        """Return the config.yaml of a job, as the store has it."""
         return read_config(self._client, self._client.get_run(job.run_id))
 
     def reuse(self, signature: str, values: Mapping[str, str]) -> Job | None:
-        """Return the newest run that has finished the experiment of this signature, if any, and count it as a job."""
         job = newest_finished(self._client, self._experiment_id, signature)
         if job is not None and job.parent != self.parent.run_id:
             self._client.set_tag(self.parent.run_id, f"{REUSED}{job.run_id}", json.dumps(values))
         return job
 
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
-        """Record a job that failed before it had a run, as a run with its traceback."""
         super().log_refused(values, output, error)
         mirror(self._client, self._experiment_id, Folder(output))
 
@@ -91,7 +86,6 @@ class MLflowSweep(SweepRecord):
         return registry.register(self._client, name, job.run_id) if name is not None else ""
 
     def is_over(self) -> bool:
-        """Return whether the sweep was ended while this job waited or ran."""
         return is_over(self._client, self.parent.run_id)
 
     def close_jobs(self, status: str | None = None) -> None:
@@ -116,7 +110,6 @@ class MLflowSweep(SweepRecord):
         mirror(self._client, self._experiment_id, self.folder, self._sent)
 
     def describe(self) -> str:
-        """Return the sweep's page: on its server, or on the local one that `mlflow ui` starts."""
         page = store.page(self._settings, self._experiment_id, self.parent.run_id)
         return printable(f"Sweep {self.parent.run_id} in experiment {self._settings.experiment}; {page}")
 
