@@ -135,6 +135,12 @@ def test_modules_import_each_other_in_no_circle() -> None:
 
 
 @pytest.mark.fast
+def test_what_is_private_of_hydra_stands_in_one_module_and_the_plugins() -> None:
+    package = Path(mnist_exp.__file__).parent
+    assert [path.name for path in package.rglob("*.py") if "hydra._internal" in path.read_text()] == ["hydra_api.py"]
+
+
+@pytest.mark.fast
 def test_an_experiment_is_a_value_that_needs_nothing() -> None:
     code = "import sys, mnist_exp.experiment; print({'hydra', 'mlflow', 'keras', 'numpy'} & set(sys.modules))"
     env = {**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1])}

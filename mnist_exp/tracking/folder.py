@@ -15,9 +15,18 @@ from typing import Any
 
 from mnist_exp.config.code_file import CodeFile
 
-_OF_A_RUN = ("config.yaml", "error.txt", "run.log", "predictions.csv", "code.patch")
-_OF_A_SWEEP = ("ranking.csv", "race.csv", "best.yaml", "report.json", "report.html")
-_TEXTS = (*_OF_A_RUN, *_OF_A_SWEEP)
+_TEXTS = (
+    "config.yaml",
+    "error.txt",
+    "run.log",
+    "predictions.csv",
+    "ranking.csv",
+    "race.csv",
+    "best.yaml",
+    "code.patch",
+    "report.json",
+    "report.html",
+)
 
 
 @dataclass(frozen=True)
