@@ -156,7 +156,8 @@ def _reached(uri: str) -> Iterator[None]:
     Without the lock, all but one of several processes that make the same store would fail.
 
     Raises:
-        InputError: if no server answers, or as `_prepare` does.
+        InputError: if no server answers; for a file that cannot be written, or holds something else or the tables of
+            another MLflow.
     """
     path = sqlite_path(uri)
     if path is None:
@@ -169,48 +170,45 @@ def _reached(uri: str) -> Iterator[None]:
         raise store_error(uri, f"cannot be written ({error.strerror})") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _prepare(path, uri)
+        try:
+            (_check_tables if _has_content(path) else _make)(path, uri)
+        except InputError:
+            raise
+        except Exception as error:  # SQLite, SQLAlchemy and Alembic raise their own
+            raise store_error(uri, f"cannot be written ({(str(error).splitlines() or [''])[0]})") from error
         yield
 
 
-def _prepare(path: Path, uri: str) -> None:
-    """Make an SQLite store under another name and move it into place, or check the one that is there.
+def _make(path: Path, uri: str) -> None:
+    """Make an SQLite store under another name, and move it into place.
 
     MLflow makes its tables one by one, and a database that lacks some can never be used again. This way, Ctrl-C,
     kill -9 or a full disk leaves no database.
-
-    Raises:
-        InputError: if the file cannot be written, or holds something else or the tables of another MLflow.
     """
     new = path.with_name(f".{path.name}.new")
+    import_mlflow()
     try:
-        exists = _has_content(path)
-        if exists:
-            with closing(sqlite3.connect(path, timeout=30)) as connection:
-                connection.execute("BEGIN IMMEDIATE")  # fails where it cannot be written
-                connection.rollback()
-        found = _revision(path) if exists else None
-        if exists and found is None:
-            raise store_error(uri, "holds a database that is not a complete MLflow store")
-        import_mlflow()
-        if not exists:
-            _remove_database(new)  # which a killed process left
-            make_tables(f"sqlite:///{new}")
-            if _has_content(path):
-                raise store_error(uri, "was just made by another program, such as mlflow ui; type the command again")
-            _remove_database(path)  # an empty file, and a journal that would be applied to the new one
-            new.replace(path)
-        elif found != newest_revision():
-            raise InputError(
-                f"tracking.uri={shown_address(uri)}: was made by another version of MLflow; copy {path}, then type "
-                f"mlflow db upgrade sqlite:///{path}"
-            )
-    except InputError:
-        raise
-    except Exception as error:  # SQLite, SQLAlchemy and Alembic raise their own
-        raise store_error(uri, f"cannot be written ({(str(error).splitlines() or [''])[0]})") from error
+        _remove_database(new)  # which a killed process left
+        make_tables(f"sqlite:///{new}")
+        if _has_content(path):
+            raise store_error(uri, "was just made by another program, such as mlflow ui; type the command again")
+        _remove_database(path)  # an empty file, and a journal that would be applied to the new one
+        new.replace(path)
     finally:
         _remove_database(new)
+
+
+def _check_tables(path: Path, uri: str) -> None:
+    """Check that a database has all tables, and those of the installed MLflow."""
+    found = _revision(path)
+    if found is None:
+        raise store_error(uri, "holds a database that is not a complete MLflow store")
+    import_mlflow()
+    if found != newest_revision():
+        raise InputError(
+            f"tracking.uri={shown_address(uri)}: was made by another version of MLflow; copy {path}, then type mlflow "
+            f"db upgrade sqlite:///{path}"
+        )
 
 
 def _has_content(path: Path) -> bool:
