@@ -22,10 +22,9 @@ from pathlib import Path
 from threading import RLock
 from typing import TypeVar
 
-__version__ = "0.1.0"
-
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Result, Runs, SweepResult
+from mnist_exp.version import __version__ as __version__
 
 __all__ = ["InputError", "Result", "Runs", "SweepResult", "dataset", "model", "run", "runs", "sweep"]
 

@@ -154,17 +154,53 @@ def signature(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+# The code that can change a result, below this folder: what trains, and what that imports of this project. Not what
+# states and checks a configuration (this file, `values.py`, `conversion.py` and `schema.py`), for a signature holds the
+# configuration itself; nor how a run ends (`errors.py`, `interrupts.py`). A test compares this with the imports.
+CODE_OF_THE_RESULT = (
+    "runner.py",
+    "learning/*.py",
+    "config/code_file.py",
+    "config/keras_names.py",
+    "config/keras_source.py",
+    "config/own_names.py",
+)
+
+
 @cache
 def code_digest() -> str:
-    """Return 12 hexadecimal digits that change with every edit of the code that can change a result.
-
-    That is the folder `learning/`, and `runner.py`. An edit of any other file leaves what has finished valid.
-    """
+    """Return 12 hexadecimal digits that change with every edit of `CODE_OF_THE_RESULT`; not with one of a comment, a
+    docstring or a blank line, nor with the version of Python."""
     package = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [*sorted((package / "learning").glob("*.py")), package / "runner.py"]:
-        digest.update(path.read_bytes())
+    for pattern in CODE_OF_THE_RESULT:
+        for path in sorted(package.glob(pattern)):
+            digest.update("\n".join([path.name, *_lines_that_run(path)]).encode())
     return digest.hexdigest()[:12]
+
+
+def _lines_that_run(path: Path) -> list[str]:
+    """Return the lines of a Python file without comments, and without statements that are nothing but text.
+
+    They are cut by their places, as versions of Python differ in the tokens of an f-string.
+    """
+    import tokenize  # help can do without
+
+    lines = path.read_text(encoding="utf-8").split("\n")
+    kept: set[int] = set()
+    statement: list[tokenize.TokenInfo] = []
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT:
+                row, column = token.start
+                lines[row - 1] = lines[row - 1][:column].rstrip()
+            elif token.type == tokenize.NEWLINE:
+                if any(one.type != tokenize.STRING for one in statement):
+                    kept.update(row for one in statement for row in range(one.start[0], one.end[0] + 1))
+                statement = []
+            elif token.type not in (tokenize.ENCODING, tokenize.NL, tokenize.INDENT, tokenize.DEDENT):
+                statement.append(token)
+    return [lines[row - 1] for row in sorted(kept)]
 
 
 def package_versions(backend: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Result, experiment_signature
 from mnist_exp.learning import datasets
-from mnist_exp.learning.engine import OnEpoch, Trained, choose_backend, choose_engine
+from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.model_metadata import write_metadata
@@ -22,6 +22,8 @@ from mnist_exp.tracking.tracker import tracker_of
 
 if TYPE_CHECKING:
     import keras
+
+    from mnist_exp.learning.training import OnEpoch, Trained
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def run_experiment(experiment: Experiment) -> Result:
 
 
 def run_together(
-    experiments: Sequence[Experiment], on_epoch: OnEpoch = lambda _epoch, _metrics: ()
+    experiments: Sequence[Experiment], on_epoch: "OnEpoch" = lambda _epoch, _metrics: ()
 ) -> list[Result | Exception]:
     """Run one experiment, or several that `stacking.groups` finds alike.
 
@@ -90,7 +92,7 @@ def run_together(
                 outcomes.append(error)
             else:
                 outcomes.append(result)
-                if prints and isinstance(one, Trained):
+                if prints and not isinstance(one, InputError):
                     _print_summary(one, config, run)
     return outcomes
 
@@ -119,7 +121,7 @@ def _open(experiment: Experiment, end: ExitStack, together: int) -> Run:
     return end.enter_context(tracker_of(experiment.config.tracking).open_run(experiment, together))
 
 
-def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: Trained | InputError) -> Result:
+def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Trained | InputError") -> Result:
     """Write and record all that comes of an experiment."""
     if isinstance(trained, InputError):
         raise trained
@@ -137,7 +139,7 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: Trai
     return Result(trained.history, trained.scores, objective, trained.model, run.id, config, output)
 
 
-def _print_summary(trained: Trained, config: Config, run: Run) -> None:
+def _print_summary(trained: "Trained", config: Config, run: Run) -> None:
     if (epochs := len(trained.history["loss"])) < config.training.epochs:
         print(f"Stopped after epoch {epochs} of {config.training.epochs}")
     if trained.kept_epoch < epochs:
@@ -161,6 +163,6 @@ def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data
 
 def _draw(history: Mapping[str, Sequence[float]], data: datasets.Data, model: "keras.Model", output: Path) -> None:
     from mnist_exp.learning.training import predict
-    from mnist_exp.tracking.figures import write_results
+    from mnist_exp.tracking.run_figures import write_results
 
     write_results(history, data, predict(model, data.x_test), output)

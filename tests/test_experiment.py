@@ -28,20 +28,56 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.fixture
+def package(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package of the copy, whose digest `digest` takes."""
+    monkeypatch.setattr(experiment, "__file__", str(copy / "mnist_exp" / "experiment.py"))
+    return copy / "mnist_exp"
+
+
+def digest() -> str:
+    return str(experiment.code_digest.__wrapped__())
+
+
 @pytest.mark.fast
-def test_an_edit_of_what_trains_changes_the_digest_and_no_other_does(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = copy / "mnist_exp"
+def test_an_edit_of_what_trains_changes_the_digest_and_no_other_does(package: Path) -> None:
     before = experiment.code_digest()
-    monkeypatch.setattr(experiment, "__file__", str(package / "experiment.py"))
-    digest = experiment.code_digest.__wrapped__
     assert digest() == before
+    of_the_result = {path for pattern in experiment.CODE_OF_THE_RESULT for path in package.glob(pattern)}
     for path in sorted(package.rglob("*.py")):
-        path.write_text(path.read_text() + "\n")
-        trains = path.parent.name == "learning" or path == package / "runner.py"
-        assert (digest() != before) == trains, path
+        path.write_text(path.read_text() + "\nedited = 1\n")
+        assert (digest() != before) == (path in of_the_result), path
         before = digest()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("name", "old", "new", "counts"),
+    [
+        ("learning/memory.py", "    images, half =", "    # Of the copies too.\n\n    images, half =", False),
+        ("learning/memory.py", "memory() // 2\n", "memory() // 2  # bytes\n", False),
+        ("learning/memory.py", '"""Return, in bytes,', '"""Return\n\n    in bytes,', False),
+        ("learning/memory.py", "// 2\n", "// 3\n", True),
+        ("learning/families.py", '"MaxPooling2D")', '"AveragePooling2D")', True),
+        ("config/keras_names.py", '"learning_rate initial_', '"initial_', True),
+        ("learning/saved_models.py", "Absolute Add", "Absolute #\n\n            Add", True),
+    ],
+)
+def test_words_for_readers_do_not_count(package: Path, name: str, old: str, new: str, counts: bool) -> None:
+    text, before = (package / name).read_text(), digest()
+    assert old in text
+    (package / name).write_text(text.replace(old, new, 1))
+    assert (digest() != before) == counts
+
+
+@pytest.mark.fast
+def test_all_versions_of_python_have_the_same_digest() -> None:
+    others = [found for minor in (11, 12, 13) if (found := shutil.which(f"python3.{minor}", path=os.defpath))]
+    code = "import mnist_exp.experiment; print(mnist_exp.experiment.code_digest())"
+    env = {"PYTHONPATH": str(Path(mnist_exp.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+    for python in others or pytest.skip("needs a Python of the system"):
+        done = subprocess.run([python, "-S", "-c", code], env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == experiment.code_digest(), python
 
 
 def test_after_an_edit_nothing_has_finished_before_and_a_sweep_has_a_new_parent(
@@ -61,21 +97,47 @@ def test_after_an_edit_nothing_has_finished_before_and_a_sweep_has_a_new_parent(
     assert len({run.data.tags["mnist_exp.signature"] for run in recorded if run.info.run_id not in parents}) == 4
 
 
-# What the code that can change a result imports from elsewhere: what was typed, signals, texts and checks.
-FROM_ELSEWHERE = {"config", "errors", "experiment", "interrupts"}
+# What `learning/` imports of this project that cannot change a result; `experiment.py` says why.
+STATED = {"config/conversion.py", "config/schema.py", "config/values.py", "experiment.py"}
+ENDED = {"errors.py", "interrupts.py"}
+
+
+def imports(path: Path, package: Path) -> set[str]:
+    """Return the files of the package that a file of it imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == package.name:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            files = {f"{name.partition('.')[2].replace('.', '/')}.py" for name in (str(node.module), *names)}
+            found |= {file for file in files if (package / file).is_file()}
+    return found
 
 
 @pytest.mark.fast
-def test_the_code_that_can_change_a_result_is_in_its_folder() -> None:
+def test_the_digest_is_of_all_that_can_change_a_result() -> None:
     package = Path(mnist_exp.__file__).parent
-    imported = set()
-    for path in (package / "learning").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module == "mnist_exp":
-                imported |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("mnist_exp."):
-                imported.add(str(node.module).split(".")[1])
-    assert imported - {"learning"} == FROM_ELSEWHERE
+    known, new = {"runner.py"}, {f"learning/{path.name}" for path in (package / "learning").glob("*.py")}
+    while new:
+        known |= new
+        new = {file for one in new for file in imports(package / one, package)} - known - STATED - ENDED
+    digested = {str(path.relative_to(package)) for one in experiment.CODE_OF_THE_RESULT for path in package.glob(one)}
+    assert known == digested
+
+
+@pytest.mark.fast
+def test_modules_import_each_other_in_no_circle() -> None:
+    package = Path(mnist_exp.__file__).parent
+    files = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    left = {file: imports(package / file, package) for file in files}
+    while free := {file for file, others in left.items() if not others & left.keys()}:
+        left = {file: others for file, others in left.items() if file not in free}
+    assert not left
+
+
+@pytest.mark.fast
+def test_what_is_private_of_hydra_stands_in_one_module_and_the_plugins() -> None:
+    package = Path(mnist_exp.__file__).parent
+    assert [path.name for path in package.rglob("*.py") if "hydra._internal" in path.read_text()] == ["hydra_api.py"]
 
 
 @pytest.mark.fast

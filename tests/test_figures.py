@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from mnist_exp.figures import curves, epoch_ticks, image, pictures, predictions, samples, seen
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking.figures import classes, confusion_matrix, mistakes, of_run
+from mnist_exp.tracking.run_figures import classes, confusion_matrix, mistakes, of_run
 
 pytestmark = pytest.mark.fast
 

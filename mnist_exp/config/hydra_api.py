@@ -28,8 +28,8 @@ from hydra.core.utils import configure_log, run_job
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp import __version__
 from mnist_exp.config.presets import CONF
+from mnist_exp.version import __version__
 
 # Hydra 1.3 warns where this is missing, 1.4 where it is given.
 _DEFAULTS = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}

@@ -8,13 +8,12 @@ import numpy.typing as npt
 
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import memory
-from mnist_exp.learning.sources import Arrays, Dataset
+from mnist_exp.learning.sources import MOST_CLASSES, Arrays, Dataset, FolderDataset, is_class_name
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 SMALLEST, LARGEST = 10, 500  # pixels a side of an image
-MOST_CLASSES = 10000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +68,7 @@ def read(config: Dataset) -> Source:
             range, labels and images of different lengths, classes that are not in both sets, or more than half of the
             memory.
     """
-    arrays = config.read()
+    arrays = _read_folder(config) if isinstance(config, FolderDataset) else config.read()
     source = arrays.source
     # Beside what is read already, training makes copies.
     memory.check_arrays(config, source, {"x_train": arrays.x_train, "x_test": arrays.x_test})
@@ -96,6 +95,12 @@ def read(config: Dataset) -> Source:
     )
 
 
+def _read_folder(config: FolderDataset) -> Arrays:
+    from mnist_exp.learning.image_folder import read_folder  # brings Pillow
+
+    return read_folder(config)
+
+
 def split(source: Source, config: Dataset) -> Data:
     """Hold out the validation set that `config` asks for, drawn by its `seed`, each part in order.
 
@@ -118,11 +123,6 @@ def split(source: Source, config: Dataset) -> Data:
         y_validation=source.y_train[held_out],
         watches_test_set=False,
     )
-
-
-def is_class_name(name: str) -> bool:
-    """Return whether a class may be called so: text on one line that a file and a figure can show."""
-    return bool(name.strip()) and name.isprintable() and len(name) <= 255
 
 
 def _checked_images(x: npt.NDArray[np.generic], part: str, source: str, config: Dataset, arrays: Arrays) -> Images:

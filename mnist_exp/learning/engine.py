@@ -2,48 +2,25 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Experiment
-from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.own_code import import_code
 
 if TYPE_CHECKING:
-    import keras
-
-# Called after each epoch with its number, from 1, and by their place the metrics of the experiments that trained in it.
-# It returns the places of those that are to stop.
-OnEpoch = Callable[[int, Mapping[int, Mapping[str, float]]], Collection[int]]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What an engine makes of an experiment.
-
-    `model`: takes raw images of 0 to 255. `history`: a list a metric, one value an epoch. `kept_epoch`: from 1, the
-    epoch whose weights the model has: the last, unless early stopping restored the best. `scores`: `test_loss`, a
-    `test_` value for each metric, and `fit_seconds`, the wall time of `fit`. `seconds`: of training and evaluating.
-    """
-
-    model: "keras.Model"
-    history: dict[str, list[float]]
-    kept_epoch: int
-    scores: dict[str, float]
-    seconds: float
-
-    def value(self, metric: str) -> float:
-        """Return a score, or the value of an epoch's metric in the epoch whose weights were kept."""
-        return self.scores[metric] if metric in self.scores else self.history[metric][self.kept_epoch - 1]
+    from mnist_exp.experiment import Experiment
+    from mnist_exp.learning.datasets import Data
+    from mnist_exp.learning.training import OnEpoch, Trained
 
 
 class Engine(Protocol):
     """Trains experiments on data that they share."""
 
-    def train(self, experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[Trained | InputError]:
+    def train(
+        self, experiments: "Sequence[Experiment]", data: "Data", on_epoch: "OnEpoch"
+    ) -> "list[Trained | InputError]":
         """Train experiments together, which `stacking.groups` finds alike, and evaluate each on the test set.
 
         Returns:
@@ -53,7 +30,7 @@ class Engine(Protocol):
             InputError: for what none of them can do, such as layers that do not fit each other.
         """
 
-    def stack_size(self, experiment: Experiment, wanted: int) -> int:
+    def stack_size(self, experiment: "Experiment", wanted: int) -> int:
         """Return how many experiments like this one train best together on this machine, up to `wanted`."""
 
 

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +17,8 @@ import platformdirs
 
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import memory
-from mnist_exp.learning.datasets import MOST_CLASSES, is_class_name
 from mnist_exp.learning.pictures import open_picture, pixels, reading
-from mnist_exp.learning.sources import Arrays
-
-if TYPE_CHECKING:
-    from mnist_exp.learning.sources import FolderDataset
+from mnist_exp.learning.sources import MOST_CLASSES, Arrays, FolderDataset, is_class_name
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _FORMATS = ("PNG", "JPEG")
@@ -35,7 +30,7 @@ _DAY = 86400  # seconds
 _Listing = list[tuple[Path, int]]  # pictures of one set with their labels
 
 
-def read_folder(config: "FolderDataset") -> Arrays:
+def read_folder(config: FolderDataset) -> Arrays:
     """Return the images of a folder, as its `train/` and `test/` have them or with a share held out.
 
     Raises:
@@ -58,7 +53,7 @@ def read_folder(config: "FolderDataset") -> Arrays:
     )
 
 
-def _sets(config: "FolderDataset", folder: Path) -> tuple[tuple[str, ...], _Listing, _Listing]:
+def _sets(config: FolderDataset, folder: Path) -> tuple[tuple[str, ...], _Listing, _Listing]:
     """Return the names of the classes, and the pictures of the training and the test set."""
     key = f"dataset.path={folder}"
     if not folder.is_dir():
@@ -138,7 +133,7 @@ def _listing(classes: Iterable[Sequence[Path]]) -> _Listing:
     return [one for turn in zip_longest(*numbered) for one in turn if one is not None]
 
 
-def _check_fits(config: "FolderDataset", train: int, test: int, channels: int) -> None:
+def _check_fits(config: FolderDataset, train: int, test: int, channels: int) -> None:
     def check(size: int, channels: int, advice: str) -> None:
         sets = [(count, size, size, channels) for count in (train, test)]
         read = (train + test) * size * size * channels  # in the order of the cache, before that of the sets

@@ -20,7 +20,6 @@ from mnist_exp.config.schema import Training
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning.datasets import Data, Images, load
-from mnist_exp.learning.engine import OnEpoch, Trained
 from mnist_exp.learning.jax_program import (
     epoch_program,
     evaluation_program,
@@ -36,6 +35,8 @@ from mnist_exp.learning.preprocessing import fit_preprocessor
 from mnist_exp.learning.training import (
     EVALUATION_BATCH,
     Fitted,
+    OnEpoch,
+    Trained,
     check_finite,
     compile_model,
     epoch_order,
@@ -136,8 +137,7 @@ def fit(
         InputError: for what only Keras can judge.
     """
     start = time.perf_counter()
-    failed: dict[int, InputError] = {}
-    has_trained = False
+    stack = None
     try:
         callbacks = [
             keras.callbacks.CallbackList(
@@ -152,66 +152,101 @@ def fit(
             for model, output in zip(models, outputs, strict=True)
         ]
         with interrupts.deferred():
-            data = jax.tree.map(jnp.asarray, (training_set, validation_set))
-            for model in models:
-                model.optimizer.build(model.trainable_variables)
-            build_symbolically(models[0], *(of[:1] for of in data[1]))
-            run_epoch = jax.jit(epoch_program(models[0], training.batch_size), donate_argnums=0)
-            state, scalars = stacked(models), scalars_of(models)
-            running = in_program = list(range(len(models)))
-            for index in running:
-                callbacks[index].on_train_begin()
-                models[index].stop_training = False
+            stack = _Stack(models, callbacks, training, training_set, validation_set)
             for epoch in range(training.epochs):
-                for index in running:
-                    callbacks[index].on_epoch_begin(epoch)
-                if training.callbacks:  # which may have changed variables
-                    state = stacked([models[index] for index in in_program])
-                state, measured = run_epoch(state, scalars, jnp.asarray(order(epoch), jnp.int32), *data)
-                metrics = dict(zip(in_program, of_each_job(measured), strict=True))
-                has_trained = True
-                interrupts.raise_if_received()
-                trained_in_it = {in_program.index(index): models[index] for index in running}
-                if training.callbacks:
-                    take_out(state, trained_in_it)
-                for index in running:
-                    callbacks[index].on_epoch_end(epoch, metrics[index])
-                # With what callbacks added, such as the learning rate.
-                ends = {i: {name: of[-1] for name, of in models[i].history.history.items()} for i in running}
-                for index in on_epoch(epoch + 1, ends):
-                    models[index].stop_training = True
-                for index in running:
-                    try:
-                        check_finite(epoch + 1, metrics[index])
-                    except InputError as error:
-                        failed[index] = error
-                running = [index for index in running if index not in failed and not models[index].stop_training]
-                if len(running) < len(trained_in_it) and not training.callbacks:
-                    take_out(state, trained_in_it)
-                if not running or epoch + 1 == training.epochs:
+                if not stack.running:
                     break
-                if 2 * len(running) <= len(in_program):
-                    in_program = running
-                    smaller = [models[index] for index in running]
-                    state, scalars = stacked(smaller), scalars_of(smaller)
-            if running:
-                take_out(state, {in_program.index(index): models[index] for index in running})
-            for index, model in enumerate(models):
-                if index not in failed:
-                    model.optimizer.finalize_variable_values(model.trainable_variables)
-                    callbacks[index].on_train_end()
+                stack.train(epoch, order(epoch), on_epoch)
+            stack.end()
     except InputError:
         raise
     except REFUSALS as error:
-        if has_trained:
+        if stack is not None and stack.has_trained:
             raise
         raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
     seconds = (time.perf_counter() - start) / len(models)
     fitted: list[Fitted | InputError] = []
     for index, (model, callback_list) in enumerate(zip(models, callbacks, strict=True)):
         history = {name: list(values) for name, values in model.history.history.items()}
-        fitted.append(failed.get(index) or Fitted(history, seconds, kept_epoch(callback_list.callbacks, history)))
+        fitted.append(stack.failed.get(index) or Fitted(history, seconds, kept_epoch(callback_list.callbacks, history)))
     return fitted
+
+
+class _Stack:
+    """Models that train as one program, those that stopped among them until they are half of it.
+
+    `running`: the places of the models that still train. `failed`: an error for each whose loss is no number.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[keras.Model],
+        callbacks: Sequence[keras.callbacks.CallbackList],
+        training: Training,
+        training_set: tuple[Images, Any],
+        validation_set: tuple[Images, Any],
+    ) -> None:
+        self.models, self._callbacks, self._has_callbacks = models, callbacks, bool(training.callbacks)
+        self.failed: dict[int, InputError] = {}
+        self.has_trained = False
+        self._data = jax.tree.map(jnp.asarray, (training_set, validation_set))
+        for model in models:
+            model.optimizer.build(model.trainable_variables)
+        build_symbolically(models[0], *(of[:1] for of in self._data[1]))
+        self._run_epoch = jax.jit(epoch_program(models[0], training.batch_size), donate_argnums=0)
+        self.running = list(range(len(models)))
+        self._put_in_running()
+        for index in self.running:
+            callbacks[index].on_train_begin()
+            models[index].stop_training = False
+
+    def train(self, epoch: int, order: npt.NDArray[np.int64], on_epoch: OnEpoch) -> None:
+        """Train those that run for an epoch, counted from 0; see `fit` for the other arguments."""
+        if 2 * len(self.running) <= len(self._in_program):
+            self._put_in_running()
+        for index in self.running:
+            self._callbacks[index].on_epoch_begin(epoch)
+        if self._has_callbacks:  # which may have changed variables
+            self._state = stacked([self.models[index] for index in self._in_program])
+        self._state, measured = self._run_epoch(self._state, self._scalars, jnp.asarray(order, jnp.int32), *self._data)
+        metrics = dict(zip(self._in_program, of_each_job(measured), strict=True))
+        self.has_trained = True
+        interrupts.raise_if_received()
+        if self._has_callbacks:
+            self._take_out(self.running)
+        for index in self.running:
+            self._callbacks[index].on_epoch_end(epoch, metrics[index])
+        # With what callbacks added, such as the learning rate.
+        ends = {
+            index: {name: of[-1] for name, of in self.models[index].history.history.items()} for index in self.running
+        }
+        for index in on_epoch(epoch + 1, ends):
+            self.models[index].stop_training = True
+        for index in self.running:
+            try:
+                check_finite(epoch + 1, metrics[index])
+            except InputError as error:
+                self.failed[index] = error
+        trained_in_it = self.running
+        self.running = [i for i in trained_in_it if i not in self.failed and not self.models[i].stop_training]
+        if len(self.running) < len(trained_in_it) and not self._has_callbacks:
+            self._take_out(trained_in_it)
+
+    def end(self) -> None:
+        """Give the models what they have learned."""
+        self._take_out(self.running)
+        for index, model in enumerate(self.models):
+            if index not in self.failed:
+                model.optimizer.finalize_variable_values(model.trainable_variables)
+                self._callbacks[index].on_train_end()
+
+    def _put_in_running(self) -> None:
+        models = [self.models[index] for index in self.running]
+        self._in_program, self._state, self._scalars = self.running, stacked(models), scalars_of(models)
+
+    def _take_out(self, indices: Sequence[int]) -> None:
+        if indices:
+            take_out(self._state, {self._in_program.index(index): self.models[index] for index in indices})
 
 
 def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str, float]]:

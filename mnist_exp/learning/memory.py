@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mnist_exp.errors import InputError
 
@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from mnist_exp.learning.sources import Dataset
+
+class Limits(Protocol):
+    """The keys of a dataset that decide how many images are kept, and how many of them are held out."""
+
+    @property
+    def limit(self) -> int | None: ...  # noqa: D102
+    @property
+    def validation(self) -> str | float: ...  # noqa: D102
 
 
 class Header(NamedTuple):
@@ -30,7 +37,7 @@ def memory() -> int:
     return min(machine, int(text)) if text.isdecimal() else machine
 
 
-def check_arrays(config: "Dataset", where: str, arrays: "Mapping[str, Header | npt.NDArray[Any]]") -> None:
+def check_arrays(config: Limits, where: str, arrays: "Mapping[str, Header | npt.NDArray[Any]]") -> None:
     """Check that a dataset fits whose arrays are known by name, from the headers of a file or as they were read.
 
     Raises:
@@ -45,7 +52,7 @@ def check_arrays(config: "Dataset", where: str, arrays: "Mapping[str, Header | n
 
 
 def check(
-    config: "Dataset",
+    config: Limits,
     where: str,
     train: tuple[int, ...],
     test: tuple[int, ...],
@@ -86,7 +93,7 @@ def check(
 
 
 def _needed(
-    config: "Dataset", limited: int, train: tuple[int, ...], test: tuple[int, ...], *, stored: int, kept: int
+    config: Limits, limited: int, train: tuple[int, ...], test: tuple[int, ...], *, stored: int, kept: int
 ) -> int:
     """Estimate the bytes that a dataset takes until its training ends.
 

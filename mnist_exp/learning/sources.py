@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _MNIST = Path(__file__).resolve().parents[1] / "data" / "mnist.npz"
+MOST_CLASSES = 10000
 # What a damaged zip file makes of zipfile, NumPy and Keras.
 DAMAGED = (
     *(OSError, EOFError, KeyError, RuntimeError, TypeError, MemoryError, SystemError),
@@ -146,19 +147,16 @@ class KerasDataset(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class FolderDataset(Dataset):
-    """Pictures in a folder a class, resized to `size` by `size`; `test`: the share held out without a folder test/."""
+    """Pictures in a folder a class, resized to `size` by `size`; `test`: the share held out without a folder test/.
+
+    `image_folder.py` reads them.
+    """
 
     kind: Literal["folder"]
     path: ExistingPath
     size: Side
     color: bool
     test: Share
-
-    def read(self) -> Arrays:
-        """Return the pictures of all classes."""
-        from mnist_exp.learning.image_folder import read_folder
-
-        return read_folder(self)
 
 
 SOURCES = (MnistDataset, NpzDataset, IdxDataset, KerasDataset, FolderDataset)
@@ -180,6 +178,11 @@ class OwnDataset(Dataset):
 def sources() -> list[type[Dataset]]:
     """Return all sources that can be chosen now."""
     return [*SOURCES, *own_choices("dataset", OwnDataset)]
+
+
+def is_class_name(name: str) -> bool:
+    """Return whether a class may have this name: text on one line that a file and a figure can show."""
+    return bool(name.strip()) and name.isprintable() and len(name) <= 255
 
 
 def _own_arrays(returned: Any, name: str, source: str) -> Arrays:

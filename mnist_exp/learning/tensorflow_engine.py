@@ -12,12 +12,13 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning import models
 from mnist_exp.learning.datasets import Data, Images, Labels
-from mnist_exp.learning.engine import OnEpoch, Trained
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
 from mnist_exp.learning.preprocessing import Preprocessor, fit_preprocessor
 from mnist_exp.learning.training import (
     EpochMetrics,
     Fitted,
+    OnEpoch,
+    Trained,
     check_finite,
     compile_model,
     epoch_order,

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,38 @@ import numpy.typing as npt
 from mnist_exp import interrupts
 from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError, show
-from mnist_exp.learning.engine import Trained
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, leave_gradients_of_one_replica, schedule_of
 from mnist_exp.learning.models import make, output_shapes
 
 EpochMetrics = Mapping[str, float]
+# Called after each epoch with its number, from 1, and by their place the metrics of the experiments that trained in it.
+# It returns the places of those that are to stop.
+OnEpoch = Callable[[int, Mapping[int, Mapping[str, float]]], Collection[int]]
 
 # Images of a validation batch, at least: larger ones save a large network little time and cost it much memory.
 EVALUATION_BATCH = 2000
 # What a small network may have at once instead: 32 MB in its largest layer.
 _NUMBERS_AT_ONCE = 2**23
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What an engine makes of an experiment.
+
+    `model`: takes raw images of 0 to 255. `history`: a list a metric, one value an epoch. `kept_epoch`: from 1, the
+    epoch whose weights the model has: the last, unless early stopping restored the best. `scores`: `test_loss`, a
+    `test_` value for each metric, and `fit_seconds`, the wall time of `fit`. `seconds`: of training and evaluating.
+    """
+
+    model: keras.Model
+    history: dict[str, list[float]]
+    kept_epoch: int
+    scores: dict[str, float]
+    seconds: float
+
+    def value(self, metric: str) -> float:
+        """Return a score, or the value of an epoch's metric in the epoch whose weights were kept."""
+        return self.scores[metric] if metric in self.scores else self.history[metric][self.kept_epoch - 1]
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,7 @@ def _prepare(record: SweepRecord, composed: Composed) -> Experiment | float | No
         record.log_refused(values, composed.output, error)
         return None
     signature = signature_of(config) if config.resume else ""
-    if signature and (finished := record.finished(signature)) is not None:
-        if finished.parent != parent.run_id:
-            record.reuse(replace(finished, values=values))
+    if signature and (finished := record.reuse(signature, values)) is not None:
         return finished.objective
     return replace(experiment, config=config, child=Child(parent.run_id, values))
 

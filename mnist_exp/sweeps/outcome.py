@@ -98,8 +98,8 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
     objective, direction = sweep.config.objective, objective_direction(sweep.config)
     rows, raced, notes = kind.arrange(ranking.rank(jobs, direction))
     if rows:
-        profile = record.data(ranking.best_job(rows[0], direction)).get("profile")
-        notes.append(on_other_images(rows[0], count_test_images(profile)))
+        data = ranking.best_job(rows[0], direction).data or {}
+        notes.append(on_other_images(rows[0], count_test_images(data.get("profile"))))
     pruned = sum(job.pruned is not None for job in jobs)
     title = _title(sweep, len(jobs), pruned)
     told = kind.verdict(record.parent.run_id) or _verdict(sweep, rows, raced, pruned=pruned)

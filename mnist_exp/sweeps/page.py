@@ -95,7 +95,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Outcome) -> None:
         tables={
             "What varies": sweep.swept,
             "What is fixed": kept.parameters,
-            "Record": _facts(sweep, kept, outcome, record.data(outcome.best) if outcome.best is not None else {}),
+            "Record": _facts(sweep, kept, outcome, (outcome.best and outcome.best.data) or {}),
         },
         patch=patch.read_text("utf-8", "replace") if patch.is_file() else "",
     )

@@ -27,7 +27,7 @@ class Progress:
 
     def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage) -> None:
         self._record, self._sweep, self._kind, self._stage = record, sweep, kind, stage
-        self._shown = {job.run_id or job.output for job in record.ended()}
+        self._shown = {job.run_id or job.output for job in record.recent() if job.status != "RUNNING"}
         before = record.jobs() if sweep.config.resume else []
         self._before = [job for job in before if job.is_whole or (not kind.goes_back and job.status == "FINISHED")]
         self._ended = 0
@@ -36,6 +36,7 @@ class Progress:
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._shown_stage, self._next_line = "", 0.0
         self._stacked = False
+        self._running: list[str] = []
 
     def __enter__(self) -> None:
         if self._before:
@@ -53,7 +54,8 @@ class Progress:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
             self._look()
             if sys.stdout.isatty():
-                running = f"; {self._stage.text}" if self._stage.text else self._running()
+                doing = self._stage.text or (self._running and f"running: {', '.join(self._running)}")
+                running = f"; {doing}" if doing else ""
                 self._erase()
                 print(f"{self._counts()}{running}"[: shutil.get_terminal_size().columns - 1], end="", flush=True)
             elif (stage := self._stage.text) not in ("", self._shown_stage) and time.monotonic() >= self._next_line:
@@ -64,10 +66,12 @@ class Progress:
         """Print a line for each job that ended since the last look."""
         self._stacked |= bool(self._stage.text)
         try:
-            ended = [job for job in self._record.ended() if (job.run_id or job.output) not in self._shown]
+            recent = self._record.recent()
         except Exception as error:  # an outage of the store is shown where a job meets it
             log.warning("no progress can be shown: %s", failure_reason(error))
             return
+        self._running = [job_name(one.values, self._sweep.swept) for one in recent if one.status == "RUNNING"]
+        ended = [job for job in recent if job.status != "RUNNING" and (job.run_id or job.output) not in self._shown]
         for job in ended:
             self._shown.add(job.run_id or job.output)
             if job.status == "KILLED":  # by what ends the sweep
@@ -97,13 +101,6 @@ class Progress:
             return text
         seconds = elapsed / self._ended * left
         return f"{text}, about {seconds:.0f} s left" if seconds < 120 else f"{text}, about {seconds / 60:.0f} min left"
-
-    def _running(self) -> str:
-        try:
-            names = self._record.running()
-        except Exception:
-            return ""
-        return printable(f"; running: {', '.join(names)}") if names else ""
 
     def _erase(self) -> None:
         if sys.stdout.isatty():

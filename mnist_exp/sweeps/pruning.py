@@ -69,7 +69,7 @@ class Pruning:
             return
         self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
         try:
-            for job in self._record.ended():
+            for job in self._record.recent():
                 if job.is_whole and (key := job.run_id or job.output) not in self._ended:
                     self._ended[key] = self._record.curve(job, self._objective)
         except Exception as error:  # an outage of the store does not end the training

@@ -32,8 +32,7 @@ class Search(Kind):
 
     def check(self, config: Config) -> None:
         """Raise InputError if Optuna would make its tables in the store, or in a database of something else."""
-        from mnist_exp.tracking.database import tables
-        from mnist_exp.tracking.store import sqlite_path
+        from mnist_exp.tracking.store import sqlite_path, tables
 
         storage = str(self.sweeper.get("storage") or "")
         if (path := sqlite_path(storage)) is None:

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
@@ -11,6 +13,7 @@ from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import check
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
+from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.engine import choose_backend
 from mnist_exp.sweeps.formats import aligned, as_csv
 from mnist_exp.sweeps.jobs import Stage, Task
@@ -20,6 +23,9 @@ from mnist_exp.sweeps.progress import Progress
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
+
+if TYPE_CHECKING:
+    import keras
 
 
 def run_planned(
@@ -72,10 +78,9 @@ def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseExcepti
     """Close a sweep after a signal or an error of a launcher."""
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
     try:
-        record.stop(status)  # which jobs elsewhere look at
-        record.close_jobs()
-        _rank(sweep, kind, record, record.jobs())
-        record.end(status)
+        record.close_jobs(status)
+        outcome = _rank(sweep, kind, record, record.jobs())
+        record.end(status, outcome.markdown)
         print(record.describe())
     except Exception as second:  # the first error is the one to show
         print(f"The sweep could not be closed as {status}: {failure_reason(second)}", file=sys.stderr)
@@ -86,14 +91,11 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
     record.close_jobs()
     jobs = [job for job in record.jobs() if kind.goes_back or job.status != "KILLED"]
     outcome = _rank(sweep, kind, record, jobs)
-    record.log_scores(outcome.scores())
-    if (best := outcome.best) is not None:
-        record.log_best(best)
-        _complete_best(sweep, record, best)
-        if record.has_model(best) and (text := record.register(best)):
-            print(printable(text))
+    record.folder.measure(0, outcome.scores())
+    if (best := outcome.best) is not None and (text := record.log_best(best, partial(_complete, sweep))):
+        print(printable(text))
     unfinished = kind.unfinished(jobs, stage.jobs)
-    record.end("FAILED" if unfinished else "FINISHED")
+    record.end("FAILED" if unfinished else "FINISHED", outcome.markdown)
     print(record.describe())
     run_id = record.parent.run_id or None
     return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
@@ -110,25 +112,13 @@ def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) ->
     for sentence in (outcome.verdict, *outcome.notes):
         if sentence:
             print(sentence)
-    record.show_ranking(outcome.markdown)
     write_report(sweep, record, outcome)
     return outcome
 
 
-def _complete_best(sweep: Sweep, record: SweepRecord, best: Job) -> None:
-    """Make the figures and the logged model of the best job, where `tracking.keep=best` left them out."""
-    if record.has_model(best):
-        return
-    folder = record.folder_of(best)
-    if folder is None:
-        where = printable(f"on {best.host} in {best.output}")
-        print(
-            f"The best job's weights are {where}, which cannot be read here, so its figures and model are missing; "
-            "tracking.keep=all lets each job make its own"
-        )
-        return
+def _complete(sweep: Sweep, folder: Path) -> "tuple[keras.Model, Data]":
+    """Make the figures that `tracking.keep=best` left out of a job's folder; return its model and data."""
     from mnist_exp.runner import complete
 
-    path = folder.path / "config.yaml"
-    config = check(parse_values(path.read_text("utf-8"), str(path)), sweep.config.code)
-    record.log_model(best, *complete(folder.path, config))
+    path = folder / "config.yaml"
+    return complete(folder, check(parse_values(path.read_text("utf-8"), str(path)), sweep.config.code))

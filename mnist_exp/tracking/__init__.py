@@ -1,1 +1,1 @@
-"""What is recorded of runs and sweeps, and how it is read again."""
+"""The record of runs and sweeps, and how it is read again."""

@@ -1,4 +1,4 @@
-"""What a run records of itself beside its results: configuration, command, code, packages and machine."""
+"""The record of a run or sweep that starts: configuration, command, code, packages and machine."""
 
 import getpass
 import json
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from mnist_exp import __version__
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import flatten
 from mnist_exp.config.redaction import shown_address, without_secrets
@@ -24,13 +23,14 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.folder import Record
 from mnist_exp.tracking.job import job_name
 from mnist_exp.tracking.processes import process_tag
+from mnist_exp.version import __version__
 
 _ROOT = Path(__file__).parents[2]
 _LARGEST_PATCH = 2**20  # bytes
 
 
 def recorded_config(config: Config) -> dict[str, Any]:
-    """Return the configuration as `config.yaml` holds it: everything but a password in the store's address."""
+    """Return the configuration as `config.yaml` holds it: without a password in the store's address."""
     values = asdict(config) | {"code": config.code and config.code.path}
     if "uri" in values["tracking"]:
         values["tracking"]["uri"] = shown_address(values["tracking"]["uri"])
@@ -38,7 +38,7 @@ def recorded_config(config: Config) -> dict[str, Any]:
 
 
 def recorded_data(data: Data) -> dict[str, str]:
-    """Return a dataset as MLflow takes it: where it came from, its digest, shapes and sizes."""
+    """Return the origin, digest, shapes and sizes of a dataset, as MLflow takes them."""
     schema = {"mlflow_tensorspec": {"features": _tensor_spec(data.x_train), "targets": _tensor_spec(data.y_train)}}
     profile = {"training": len(data.x_train), "validation": len(data.x_validation), "test": len(data.x_test)}
     return {
@@ -57,12 +57,12 @@ def _tensor_spec(array: npt.NDArray[Any]) -> str:
 
 
 def run_record(experiment: Experiment, together: int, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
-    """Return the record of a run that starts; that of a sweep's job is named by what varies.
+    """Return the record of a run that starts; a sweep's job is named by what varies.
 
     Args:
         experiment: what runs.
-        together: how many train as one program with it; more than one is a tag.
-        run_name: as configured; None for what was typed.
+        together: how many experiments train as one program; more than one is a tag.
+        run_name: as configured; None for the overrides that were typed.
         own_tags: the user's.
     """
     name = run_name or " ".join(experiment.overrides) or "baseline"
@@ -85,10 +85,7 @@ def _parameters(config: Config) -> dict[str, str]:
 
 
 def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
-    """Return the record of a sweep that starts, with what is the same for all jobs as its parameters.
-
-    The arguments are as in `run_record`.
-    """
+    """Return the record of a sweep that starts, with what its jobs share as parameters; see `run_record`."""
     name = run_name or " ".join(sweep.overrides)
     tags = _tags(sweep.overrides, own_tags, sweep.config.code)
     tags |= {"mnist_exp.sweep": signature, "mnist_exp.varied": json.dumps(sweep.swept)}
@@ -111,9 +108,9 @@ def refused_record(
 
 
 def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile | None = None) -> dict[str, str]:
-    """Return where a run runs, with which packages and code, and what the user adds.
+    """Return the tags that say where a run runs, with which packages and code, and those that the user adds.
 
-    `threads`: those that one operation computes with. `code`: a digest of the source that can change a result.
+    `threads`: those of one operation. `code`: a digest of the source that can change a result.
     """
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS") if backend == "tensorflow" else None
@@ -153,16 +150,19 @@ def _user() -> str:
         return str(os.getuid())
 
 
-@cache  # of the code that this process has imported
+@cache  # since this process has imported the code
 def _commit() -> str:
-    """Return the commit of the code that runs, with -dirty where it was changed since; empty outside a git checkout."""
+    """Return the commit of the code that runs, with -dirty where it has changed since; empty outside a checkout."""
     return _git("describe", "--always", "--abbrev=40", "--dirty", "--match=").strip()
 
 
 @cache
 def code_patch() -> str:
-    """Return what the checkout that runs has changed since its commit, as `git diff` writes it, files that git does not
-    know aside; of more than 1 MB, a line that says so; empty where nothing was changed, or outside a git checkout."""
+    """Return the changes of this checkout since its commit, as `git diff` writes them; empty without any, or outside a
+    checkout.
+
+    Files that git does not know are not among them. Instead of more than 1 MB, there is a line that says so.
+    """
     if not _commit().endswith("-dirty"):
         return ""
     patch = without_secrets(_git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"))
@@ -171,7 +171,7 @@ def code_patch() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Return what git says of this project's checkout; nothing where there is none."""
+    """Return the output of a git command in this project's checkout; empty where there is none."""
     if not (_ROOT / ".git").exists():  # installed, perhaps into a folder of another project's checkout
         return ""
     try:

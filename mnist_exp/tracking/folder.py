@@ -1,7 +1,7 @@
-"""The folder of a run or a sweep is its record: what a store has of it is made from these files. Imports nothing heavy.
+"""The folder of a run or a sweep, which is its record; a store is a mirror of it. Imports nothing heavy.
 
-`run.json` says what it is and how it ended, `metrics.jsonl` has a line for each step that was measured, `config.yaml`
-repeats it; beside them lie figures, `predictions.csv`, `run.log`, `error.txt` after a failure and the weights.
+`run.json` says what it is and how it ended, `metrics.jsonl` has a line for each step that was measured, and
+`config.yaml` runs it again.
 """
 
 import json
@@ -30,11 +30,11 @@ _TEXTS = (
 
 @dataclass(frozen=True)
 class Record:
-    """What `run.json` holds.
+    """The content of `run.json`.
 
-    `id`: of the folder, by which a run that was made from it is found again. `status`: RUNNING, FINISHED, FAILED or
-    KILLED. `start` and `end`: in milliseconds since 1970. `parameters`: the configuration, keys joined by dots.
-    `data`: the dataset as MLflow takes it. `scores`: what was measured at the end, with the weights of `kept_epoch`.
+    `id`: of the folder, by which its run in a store is found again. `status`: RUNNING, FINISHED, FAILED or KILLED.
+    `start` and `end`: in milliseconds since 1970. `parameters`: the configuration, keys joined by dots. `data`: the
+    dataset as MLflow takes it. `scores`: measured at the end, with the weights of `kept_epoch`.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Folder:
         self.path = path
 
     def read(self) -> Record:
-        """Return what `run.json` holds."""
+        """Return the record."""
         return Record(**json.loads((self.path / "run.json").read_text()))
 
     def write(self, record: Record) -> None:
@@ -76,9 +76,12 @@ class Folder:
         new.replace(self.path / "run.json")
 
     def begin(self, record: Record, code: CodeFile | None = None, patch: str = "") -> None:
-        """Write the record of what starts here, with the user's own code and what differs from the project's commit.
+        """Write the record of what starts here, and remove what another left in the folder.
 
-        What another left in the folder is removed.
+        Args:
+            record: what starts.
+            code: the user's own, to be kept.
+            patch: what differs from the project's commit.
         """
         for name in {"metrics.jsonl", *_TEXTS} - {"run.log"}:  # which is open already
             (self.path / name).unlink(missing_ok=True)
@@ -99,19 +102,23 @@ class Folder:
         self.write(replace(record, **values))
 
     def end(self, status: str, **values: Any) -> None:
-        """Record how it ended, and when; `values` as for `change`."""
+        """Record the status at the end, and the time; `values` as for `change`."""
         self.change(status=status, end=now(), **values)
 
+    def has_weights(self) -> bool:
+        """Return whether this is the folder of a run that can be read here, with a model."""
+        return all((self.path / name).is_file() for name in ("run.json", "model.keras"))
+
     def measure(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add what was measured in an epoch, or at the end as step 0."""
+        """Add the metrics of an epoch, or of the end as step 0."""
         with (self.path / "metrics.jsonl").open("a") as lines:
             lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
 
     def measured(self, start: int = 0) -> tuple[list[Measured], int]:
-        """Return what was measured, in the order of time, from a place in the file on; and the place where it ends.
+        """Return the measured steps in order, and where in the file they end.
 
         Args:
-            start: in bytes, as an earlier call returned it; 0 for all.
+            start: where an earlier call ended, in bytes; 0 for all.
         """
         path = self.path / "metrics.jsonl"
         if not path.exists():
@@ -131,7 +138,7 @@ class Folder:
         return history
 
     def files(self) -> list[Path]:
-        """Return the files that a store is to have: texts, figures and the user's own code."""
+        """Return the files for a store: texts, figures and the user's own code."""
         texts = [path for name in _TEXTS if (path := self.path / name).is_file()]
         return [*texts, *sorted(self.path.glob("figures/*.png")), *sorted(self.path.glob("code/*.py"))]
 

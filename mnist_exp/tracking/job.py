@@ -1,4 +1,4 @@
-"""A run as tables and rankings need it, wherever it was read. Imports nothing heavy."""
+"""A run as tables and rankings need it, read from a folder or a store. Imports nothing heavy."""
 
 import json
 import re
@@ -11,12 +11,13 @@ from mnist_exp.errors import printable
 
 @dataclass(frozen=True)
 class Job:
-    """One job as it was recorded.
+    """A run as it was recorded.
 
     `values`: what varies, by full key. `status`: FINISHED, FAILED, KILLED or RUNNING. `objective` and `scores`
-    (`test_` metrics): None and empty unless FINISHED. `seconds`: wall time of `fit`. `reason`: of a failure, one line.
+    (`test_` metrics): None and empty unless FINISHED. `seconds`: wall time of `fit`. `reason`: why it failed, one line.
     `pruned`: the epoch, from 1, after which it was stopped as hopeless and FINISHED; None if it was not.
-    `run_id` and `parent`: MLflow's; empty without tracking. `output`: the folder with its files, on `host`.
+    `run_id` and `parent`: MLflow's; empty without tracking. `output`: the folder with its files, on `host`. `data`: the
+    `name`, `digest` and `profile` of its dataset, None where they are unknown.
     """
 
     values: dict[str, str]
@@ -30,6 +31,7 @@ class Job:
     host: str = ""
     parent: str = ""
     pruned: int | None = None
+    data: Mapping[str, str] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -37,8 +39,14 @@ class Job:
         return self.status == "FINISHED" and self.pruned is None
 
 
-def job_of(tags: Mapping[str, str], scores: Mapping[str, float], status: str, run_id: str = "") -> Job:
-    """Return the job that was recorded by tags and by what was measured at its end."""
+def job_of(
+    tags: Mapping[str, str],
+    scores: Mapping[str, float],
+    status: str,
+    run_id: str = "",
+    data: Mapping[str, str] | None = None,
+) -> Job:
+    """Return the job of these tags, and of these scores at its end."""
     finished = status == "FINISHED"
     scores = {name: value for name, value in scores.items() if isinstance(value, float)}  # a store could have text
     pruned = tags.get("mnist_exp.pruned", "")
@@ -54,16 +62,17 @@ def job_of(tags: Mapping[str, str], scores: Mapping[str, float], status: str, ru
         host=tags.get("mnist_exp.host", ""),
         parent=tags.get("mlflow.parentRunId", ""),
         pruned=int(pruned) if finished and re.fullmatch("[0-9]{1,9}", pruned) else None,
+        data=data,
     )
 
 
 def swept_values(text: str) -> dict[str, str]:
-    """Return what varies, from a tag."""
+    """Return the values that vary, as a tag has them."""
     return {str(key): str(value) for key, value in _map_of(text).items()}
 
 
 def count_test_images(profile: str | None) -> int:
-    """Return how many images the test set has, of a dataset as a run recorded it; 0 where it does not say.
+    """Return the number of test images in a recorded profile; 0 where it does not say.
 
     >>> count_test_images('{"training": 60000, "validation": 0, "test": 10000}'), count_test_images(None)
     (10000, 0)
@@ -73,7 +82,7 @@ def count_test_images(profile: str | None) -> int:
 
 
 def _map_of(text: str) -> dict[str, Any]:
-    """Return the map that a text in JSON stands for; an empty one for any other, as anybody could have written it."""
+    """Return the map that a JSON text stands for; an empty one for any other text, which anybody may have written."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
@@ -93,7 +102,7 @@ def no_formula(text: str) -> str:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Return what each key is called in names and tables: its last part, or all of it where that is ambiguous.
+    """Return the short name of each key: its last part, or all of it where that is ambiguous.
 
     >>> short_names(["model.hidden", "seed", "dataset.seed"])
     {'model.hidden': 'hidden', 'seed': 'seed', 'dataset.seed': 'dataset.seed'}
@@ -104,7 +113,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def short_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Return the beginning of each id, as long as tells all of them apart, and at least eight characters.
+    """Return the beginning of each id, eight characters or as many as tell all of them apart.
 
     >>> short_ids(["3f2a1c22d5e64f7f", "a7c5b2a13f2a1c22"])
     {'3f2a1c22d5e64f7f': '3f2a1c22', 'a7c5b2a13f2a1c22': 'a7c5b2a1'}
@@ -116,7 +125,7 @@ def short_ids(ids: Iterable[str]) -> dict[str, str]:
 
 
 def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
-    """Return a job's name by what varies in its sweep.
+    """Return the name of a job, made of the values that vary in its sweep.
 
     >>> job_name({"model.hidden": "32", "model.activation": "relu"}, ["model.hidden", "model.activation"])
     'hidden=32 activation=relu'
@@ -126,7 +135,7 @@ def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
 
 
 def shown_value(value: str) -> str:
-    """Return a value that varies as one types it; of a number that was drawn at random, four digits."""
+    """Return a value as it is typed; four digits of a number that was drawn at random."""
     if value in {"True", "False"}:
         return value.lower()
     try:

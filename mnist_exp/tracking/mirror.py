@@ -1,4 +1,4 @@
-"""MLflow's run of a folder: made from its files, as often as one likes, with no second effect."""
+"""MLflow's run of a folder, made from its files; sending them again changes nothing."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ _LONGEST_NAME = 250  # that all of MLflow's databases take
 
 @dataclass
 class Sent:
-    """What the store is known to have of a folder, `metrics` in bytes; what is sent again has no second effect."""
+    """What the store is known to have of a folder; `metrics`: in bytes of `metrics.jsonl`."""
 
     run_id: str
     artifacts: str | None = None
@@ -36,13 +36,13 @@ class Sent:
 
 
 def mirror(client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sent | None = None) -> Sent:
-    """Let a run have what the folder has: tags, parameters, data, metrics; and once it ended files, model and status.
+    """Send what a folder has and its run has not: tags, parameters, data, metrics; at the end files, model and status.
 
     Args:
         client: of the store.
-        experiment_id: MLflow's, for a run that is made.
+        experiment_id: MLflow's, for a new run.
         folder: of a run or a sweep.
-        sent: what an earlier call returned; None to look for the folder's run in the store.
+        sent: as an earlier call returned it; None to look for the folder's run in the store.
 
     Raises:
         InputError: if the store keeps the run's artifacts where it may not.
@@ -59,14 +59,14 @@ def mirror(client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sen
         if record.status == "FINISHED":
             _send_model(client, experiment_id, folder, sent.run_id)
         if ends_now:
-            folder.change(end=now())  # only now, for who watches the store for what has ended
+            folder.change(end=now())  # only now, for those who ask the store what ended since
         client.set_terminated(sent.run_id, record.status, folder.read().end)
         sent.ended = True
     return sent
 
 
 def create_run(client: "MlflowClient", experiment_id: str, record: Record) -> Sent:
-    """Make the run of a new folder.
+    """Create the run of a new folder.
 
     Raises:
         InputError: if the store would keep the run's artifacts elsewhere than its own; the run has then FAILED.
@@ -82,7 +82,7 @@ def create_run(client: "MlflowClient", experiment_id: str, record: Record) -> Se
 
 
 def known_run(run: "Run") -> Sent:
-    """Return what the store is known to have of a run that it was asked for."""
+    """Return what the store has of a run, as it was just read."""
     ended = run.info.status != "RUNNING"
     return Sent(run.info.run_id, run.info.artifact_uri, dict(run.data.tags), ended=ended)
 
@@ -96,7 +96,7 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
         try:
             client.log_inputs(sent.run_id, [used])
         except MlflowException as error:
-            # MLflow looks whether it has a dataset before it adds it, and of two jobs at once refuses one.
+            # MLflow looks for a dataset before it adds it, and refuses one of two jobs that do so at once.
             if not re.search("unique|duplicate", str(error), re.IGNORECASE):
                 raise
             client.log_inputs(sent.run_id, [used])
@@ -117,7 +117,7 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
 
 
 def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
-    """Write a model that takes raw images as MLflow wants it, for `mirror` to send."""
+    """Write a model that takes raw images, in MLflow's format, for `mirror` to send."""
     import mlflow.keras
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -140,7 +140,7 @@ def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
         pip_requirements=[f"{name}=={package_version(name)}" for name in ("keras", "tensorflow", "numpy")],
     )
     write_metadata(new / "data" / "model.keras", data)
-    new.rename(path)  # whole, in case this is interrupted
+    new.rename(path)  # whole, whatever interrupts this
 
 
 def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_id: str) -> None:
@@ -151,7 +151,7 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
     path = folder.path / "model"
     if not path.is_dir():
         return
-    if not has_model(client, run_id):
+    if not has_model(client.get_run(run_id)):
         begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
         logged = begun[0] if begun else client.create_logged_model(experiment_id, "model", run_id)
         artifacts = store.repository(client.tracking_uri, logged.artifact_location)
@@ -165,7 +165,6 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
     shutil.rmtree(path)
 
 
-def has_model(client: "MlflowClient", run_id: str) -> bool:
-    """Whether a run has a model; its figures came before it."""
-    outputs = client.get_run(run_id).outputs
-    return outputs is not None and bool(outputs.model_outputs)
+def has_model(run: "Run") -> bool:
+    """Return whether a run has a model; its figures were sent before it."""
+    return run.outputs is not None and bool(run.outputs.model_outputs)

@@ -1,6 +1,6 @@
 """MLflow without its announcements, and all that reaches beyond its public API in 3.14 to 3.17.
 
-What is no more in a newer version raises when it is used, which is before anything is written.
+A name that a newer version lacks raises when it is used, before anything is written.
 """
 
 import logging
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def import_mlflow() -> None:
     """Import MLflow, silent, without telemetry, and with what it logs free of secrets."""
-    # An outage is better told soon than waited for: MLflow's own default adds up to minutes a request.
+    # MLflow's own default makes a request wait for minutes in an outage.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # in which a password would stand
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which may hold a password
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IProgress not found")  # for progress bars in a notebook; none are shown
         import mlflow  # noqa: F401
@@ -41,7 +41,7 @@ def artifact_repository(location: str, uri: str) -> "ArtifactRepository":
 
 
 def make_tables(uri: str) -> None:
-    """Make MLflow's tables in a database, or upgrade those of an older MLflow; in public there is only a command."""
+    """Make MLflow's tables in a new database; in public there is only a command, which upgrades older ones too."""
     from mlflow.db import upgrade
 
     assert upgrade.callback is not None
@@ -49,7 +49,7 @@ def make_tables(uri: str) -> None:
 
 
 def newest_revision() -> str:
-    """Return which version of its tables the installed MLflow wants."""
+    """Return the version of the tables that the installed MLflow wants."""
     from mlflow.store.db import utils
 
     return str(utils._get_latest_schema_revision())

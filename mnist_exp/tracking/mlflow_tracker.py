@@ -1,4 +1,4 @@
-"""What is recorded of runs and sweeps in MLflow: a mirror of their folders."""
+"""The records of runs and sweeps in MLflow: mirrors of their folders."""
 
 import logging
 import os
@@ -48,7 +48,6 @@ class MLflowTracker(Tracker):
 
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
-        """Record a run in its folder and in the store."""
         with store.store_errors(self._settings.uri):
             client, experiment_id = store.connect(self._settings)
             if experiment.child is None:
@@ -61,7 +60,6 @@ class MLflowTracker(Tracker):
 
     @contextmanager
     def open_sweep(self, sweep: Sweep, signature: str) -> Iterator[SweepRecord]:
-        """Record a sweep in its folder and in the store."""
         with store.store_errors(self._settings.uri):
             client, experiment_id = store.connect(self._settings)
             store.close_abandoned(client, experiment_id)
@@ -80,7 +78,6 @@ class MLflowTracker(Tracker):
             yield opened
 
     def join_sweep(self, parent: Parent) -> SweepRecord:
-        """Return a sweep's record, from the process of one of its jobs."""
         path = store.sqlite_path(self._settings.uri)
         runs: list[RecordedRun] = []
         if path is None or path.exists():
@@ -94,14 +91,13 @@ class MLflowTracker(Tracker):
         return MLflowSweep(parent, self._own_tags, client, experiment_id, known_run(runs[0]))
 
     def finished(self, signature: str) -> Job | None:
-        """Return the newest run that has finished what `signature` stands for, if any."""
         with store.store_errors(self._settings.uri):
             client, experiment_id = store.connect(self._settings)
             return newest_finished(client, experiment_id, signature)
 
 
 class MLflowRun(Run):
-    """A run in an MLflow store, sent as its folder grows; several epochs at a time where they are short."""
+    """A run whose folder is sent to the store as it grows, several short epochs at a time."""
 
     _sent: Sent
 
@@ -131,35 +127,28 @@ class MLflowRun(Run):
         self._send()
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of an epoch.
-
-        A store that does not answer does not end the training: what it did not take is sent again later.
-        """
         from mlflow.exceptions import MlflowException
 
         super().log_epoch(epoch, metrics)
         if time.monotonic() < self._next_batch:
             return
+        child = self._experiment.child
         try:
             self._send()
-            child = self._experiment.child
             over = child is not None and is_over(self._client, child.parent)
-        except MlflowException as error:
+        except MlflowException as error:  # an outage does not end the training; the metrics are sent later
             over = False
-            reason = failure_reason(error)
-            log.warning(
-                "the store does not answer, metrics are kept back: %s", reason, extra={"output": self.folder.path}
-            )
             self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
+            reason = failure_reason(error)
+            text = "the store does not answer, metrics are kept back: %s"
+            log.warning(text, reason, extra={"output": self.folder.path})
         if over:  # by Ctrl-C or SIGTERM, which reached the sweep but not this process
             raise SystemExit(143)
 
     def log_model(self, model: "keras.Model", data: Data) -> None:
-        """Record the model, with a signature and an input example."""
         save_model(model, data, self.folder)
 
     def end(self, status: str, reason: str = "") -> None:
-        """End the run: its files, model and status are sent, and its model is registered where that is wanted."""
         super().end(status, reason)
         if self.id is None:  # the store has not got it
             return
@@ -171,7 +160,6 @@ class MLflowRun(Run):
             print(f"{os.linesep if sys.stdout.isatty() else ''}Run {self.id} is {status}", file=sys.stderr)
 
     def describe(self) -> str:
-        """Return the run's page: on its server, or on the local one that `mlflow ui` starts."""
         if self.id is None:
             return super().describe()
         page = store.page(self._settings, self._experiment_id, self.id)
@@ -184,23 +172,23 @@ class MLflowRun(Run):
 
 
 def _for_jobs(settings: MLflowTracking) -> MLflowTracking:
-    """Return the settings with an address that holds wherever a job starts, and has no password."""
+    """Return the settings with an address that holds wherever a job starts, without its password."""
     path = store.sqlite_path(settings.uri)
     return replace(settings, uri=shown_address(settings.uri if path is None else f"sqlite:///{path}"))
 
 
 def _interrupted(client: "MlflowClient", experiment_id: str, signature: str) -> "RecordedRun | None":
-    """Return the last sweep of this signature, unless it may still be running."""
+    """Return the last sweep of this signature, unless it may still run."""
     query = f"tags.mnist_exp.sweep = '{signature}'"
     found = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], max_results=1)
     return found[0] if found and found[0].info.status != "RUNNING" else None
 
 
 def _as_before(client: "MlflowClient", experiment_id: str, record: Record, before: "RecordedRun") -> Record:
-    """Go on with a sweep: return its record, of which this process is now the one that works."""
+    """Make a sweep RUNNING again, in this process; return its record."""
     left = f"tags.mlflow.parentRunId = '{before.info.run_id}' AND attributes.status = 'RUNNING'"
     for job in search(client, experiment_id, left):
-        # Of those on this host it is known whether they run.
+        # Whether those on this host still run is known.
         if job.data.tags.get("mnist_exp.host") != socket.gethostname():
             client.set_terminated(job.info.run_id, "KILLED")
     own = ("mnist_exp.host", "mnist_exp.process")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp.errors import InputError
-from mnist_exp.learning.datasets import Data, is_class_name, numbers
-from mnist_exp.learning.sources import DAMAGED
+from mnist_exp.learning.datasets import Data, numbers
+from mnist_exp.learning.sources import DAMAGED, is_class_name
 
 _MEMBER = "mnist_exp.json"
 _LONGEST = 10_000_000  # bytes, more than the names of the most classes have

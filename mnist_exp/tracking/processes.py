@@ -1,4 +1,4 @@
-"""Which process a run belongs to, and whether it still lives."""
+"""The process of a run, and whether it still lives."""
 
 import re
 import socket
@@ -13,7 +13,7 @@ def has_gone(host: str | None, process: str | None) -> bool:
 
 
 def process_tag(pid: int) -> str:
-    """Return a process's number and start, since numbers are used again; no start if there is none such."""
+    """Return a process's number and start, since numbers are used again; without a start if it has gone."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         started = stat.read_text().rpartition(")")[2].split()[19] if stat.exists() else ""

@@ -1,4 +1,4 @@
-"""What a store has of runs and models, read for the commands beside a run."""
+"""Runs and models, read from a store."""
 
 import re
 import tempfile
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-REUSED = "mnist_exp.reused."  # a tag of a sweep for each run of before that it counts among its jobs
-_NAMED = 6  # runs that a message lists
-_TOGETHER = 500  # ids in a search, of which SQLite and MLflow's parser take no more than some thousands
+REUSED = "mnist_exp.reused."  # begins a sweep's tags for earlier runs that count as its jobs
+_NAMED = 6  # ids in a message, at most
+_TOGETHER = 500  # ids in a search; SQLite and MLflow's parser take some thousands at most
 
 
 @dataclass(frozen=True)
 class Recorded:
     """A run as the store has it.
 
-    `run_id`: all of it. `experiment`: MLflow's, by name. `name` and `status`: the run's. `config`: as config.yaml holds
-    it, unchecked. `metrics`: by name and step. `tags`: all. `digest`: of its data.
+    `experiment`: the name of MLflow's. `config`: as config.yaml has it, unchecked. `metrics`: by name and step.
+    `digest`: of its data.
     """
 
     run_id: str
@@ -50,7 +50,7 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> "Run":
         run_id: of a run or a sweep, also shortened.
 
     Raises:
-        InputError: if there is none, or there are several, of which it names six at most.
+        InputError: if there is none; if there are several, with six at most.
     """
     found: list[Run] = []
     if re.fullmatch("[0-9a-f]{1,32}", run_id):
@@ -67,7 +67,7 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> "Run":
 
 
 def queries_of(run: "Run") -> list[str]:
-    """Return the searches, in MLflow's syntax, that find a run; of a sweep its jobs, with those of before it reuses."""
+    """Return the searches, in MLflow's syntax, that find a run, or the jobs of a sweep with those that it reuses."""
     if "mnist_exp.sweep" not in run.data.tags:
         return [f"attributes.run_id = '{run.info.run_id}'"]
     reused = [tag.removeprefix(REUSED) for tag in run.data.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
@@ -131,7 +131,7 @@ def read_config(client: "MlflowClient", run: "Run") -> str:
     """Return the text of a run's config.yaml.
 
     Raises:
-        InputError: if it cannot be read, or would be from elsewhere than the store.
+        InputError: if it cannot be read, or lies outside the store.
     """
     artifacts = store.repository(client.tracking_uri, run.info.artifact_uri)
     with tempfile.TemporaryDirectory() as folder:
@@ -148,11 +148,11 @@ def data_digest(run: "Run") -> str:
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:
-    """Download the Keras file of a run's model, or of one in the registry.
+    """Download the Keras file of a run's model, or of a registered one.
 
     Args:
         uri: of the store.
-        name: as for `find_run`, of a sweep for its best job; or `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
+        name: as for `find_run`, a sweep's for its best job; or `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
         folder: where to.
 
     Raises:
@@ -181,7 +181,7 @@ def _first_line(error: Exception) -> str:
 
 
 def model_of_run(client: "MlflowClient", run_id: str) -> str:
-    """Return the id of the model that a run kept, of a sweep that of its best job.
+    """Return the id of the model that a run, or the best job of a sweep, kept.
 
     Raises:
         InputError: if it kept none.
@@ -218,7 +218,7 @@ def curve(client: "MlflowClient", run_id: str, metric: str) -> list[float]:
 def search(
     client: "MlflowClient", experiment_id: str, query: str, order: str = "attributes.start_time ASC"
 ) -> Iterator["Run"]:
-    """Return all runs that fulfil a query in MLflow's search syntax, however many."""
+    """Yield all runs that fulfil a query in MLflow's search syntax."""
     token: str | None = None
     while True:
         page = client.search_runs([experiment_id], query, order_by=[order], page_token=token)
@@ -230,7 +230,9 @@ def search(
 
 def recorded_job(run: "Run") -> Job:
     """Return a job as its run has recorded it."""
-    return job_of(run.data.tags, run.data.metrics, run.info.status, run.info.run_id)
+    used = run.inputs.dataset_inputs if run.inputs is not None else []
+    data = {key: str(getattr(used[0].dataset, key) or "") for key in ("name", "digest", "profile")} if used else None
+    return job_of(run.data.tags, run.data.metrics, run.info.status, run.info.run_id, data)
 
 
 def is_over(client: "MlflowClient", run_id: str) -> bool:
@@ -239,7 +241,7 @@ def is_over(client: "MlflowClient", run_id: str) -> bool:
 
 
 def newest_finished(client: "MlflowClient", experiment_id: str, signature: str) -> Job | None:
-    """Return the newest run that has finished what `signature` stands for, if any; one that was pruned has not."""
+    """Return the newest run that has finished the experiment of this signature, without being pruned, if any."""
     query = f"tags.mnist_exp.signature = '{signature}' AND attributes.status = 'FINISHED'"
     found = map(recorded_job, search(client, experiment_id, query, "attributes.start_time DESC"))
     return next((job for job in found if job.is_whole), None)

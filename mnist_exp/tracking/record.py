@@ -1,4 +1,4 @@
-"""What is recorded of runs and sweeps in their folders, which a store mirrors."""
+"""The records of runs and sweeps in their folders, which a store mirrors."""
 
 import logging
 import os
@@ -33,14 +33,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Makes figures and predictions in the folder of a job, from its weights, and returns its model and data.
+Complete = Callable[[Path], "tuple[keras.Model, Data]"]
+
 
 @dataclass(frozen=True)
 class Parent:
     """What a job, wherever it runs, needs to know of its sweep.
 
-    `run_id`: empty without tracking. `tracking`: its address holds on other machines, if the store does; as the sweep
-    hands it out it has no password, since a launcher may write it down. `keys`: what varies. `cwd`: where the sweep was
-    started, which relative paths in the configuration count from. `process`: the one that the sweep was started in.
+    `run_id`: empty without tracking. `tracking`: without the password, since a launcher may write it down; the address
+    holds on other machines, if the store does. `keys`: what varies. `cwd`: where the sweep was started, from which
+    relative paths in the configuration count. `process`: the one that the sweep was started in.
     """
 
     run_id: str
@@ -52,10 +55,10 @@ class Parent:
 
 
 class Run:
-    """What is recorded of one experiment.
+    """The record of one experiment.
 
-    `id`: MLflow's, if it is there too. `keeps_all`: whether figures and the logged model belong to it; of a sweep's job
-    they are made later, if it is the best.
+    `id`: MLflow's, once the run is there too. `keeps_all`: whether figures and the logged model belong to it; those of
+    a sweep's job are made later, if it is the best.
     """
 
     id: str | None = None
@@ -70,7 +73,7 @@ class Run:
         OmegaConf.save(OmegaConf.create(recorded_config(experiment.config)), self.folder.path / "config.yaml")
 
     def log_data(self, data: Data) -> None:
-        """Record which images are used, and with them what makes the experiment the same as another."""
+        """Record which images are used, and the signature of the experiment, which depends on them."""
         signature = experiment_signature(self._experiment.config, data.digest)
         self.folder.change(data=recorded_data(data), tags={"mnist_exp.signature": signature})
         self._send()
@@ -80,12 +83,12 @@ class Run:
         self.folder.measure(epoch, metrics)
 
     def log_pruned(self, epoch: int) -> None:
-        """Let what is measured at the end be that of a run that was stopped as hopeless after an epoch, from 1."""
+        """Mark the run as stopped, as hopeless, after an epoch, counted from 1."""
         log.info("pruned after epoch %d", epoch, extra={"output": self.folder.path})
         self._tags_of_the_end = {"mnist_exp.pruned": str(epoch)}
 
     def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:
-        """Record what was measured at the end, with the weights of an epoch, counted from 1."""
+        """Record the scores at the end, measured with the weights of an epoch, counted from 1."""
         self.folder.measure(0, scores)
         self.folder.change(scores=dict(scores), kept_epoch=kept_epoch, tags=self._tags_of_the_end)
         self._send()
@@ -102,23 +105,42 @@ class Run:
         return f"Files in {self.folder.path}"
 
     def _send(self) -> None:
-        """Let the store, where there is one, have what is new in the folder."""
+        """Send what is new in the folder to the store, where there is one."""
 
 
 class SweepRecord:
-    """What is recorded of a sweep; its jobs are the folders in its own."""
+    """The record of a sweep: its folder, in which each job has one of its own."""
 
     def __init__(self, parent: Parent, own_tags: Mapping[str, str]) -> None:
         self.parent = parent
         self._own_tags = own_tags
         self.folder = Folder(parent.folder)
 
-    def finished(self, signature: str) -> Job | None:  # noqa: ARG002
-        """Return the job that has finished what `signature` stands for, if any."""
-        return None
+    def jobs(self) -> list[Job]:
+        """Return all jobs, each once."""
+        records = [Folder(path.parent).read() for path in sorted(self.folder.path.glob("*/run.json"))]
+        return [job_of(record.tags, record.scores, record.status, data=record.data) for record in records]
 
-    def reuse(self, job: Job) -> None:
-        """Count a finished run, of whatever sweep, among the jobs of this one."""
+    def recent(self) -> list[Job]:
+        """Return the jobs that run, that the sweep reuses, and that ended since the last call, or some time before."""
+        return self.jobs()
+
+    def curve(self, job: Job, metric: str) -> list[float]:
+        """Return a metric of a finished job, a value an epoch."""
+        return Folder(Path(job.output)).history()[metric]
+
+    def configuration(self, job: Job) -> str:
+        """Return the config.yaml of a job."""
+        return (Path(job.output) / "config.yaml").read_text()
+
+    def reuse(self, signature: str, values: Mapping[str, str]) -> Job | None:  # noqa: ARG002
+        """Return the newest run that has finished the experiment of this signature, if any, and count it as a job.
+
+        Args:
+            signature: as `experiment_signature` returns it.
+            values: what varies, of the job that need not run.
+        """
+        return None
 
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
         """Record a job that failed before it had a run."""
@@ -127,84 +149,64 @@ class SweepRecord:
         (output / "error.txt").write_text(traceback_text(error), encoding="utf-8", errors="backslashreplace")
         folder.end("FAILED")
 
-    def jobs(self) -> list[Job]:
-        """Return all jobs, each once."""
-        records = [Folder(path.parent).read() for path in sorted(self.parent.folder.glob("*/run.json"))]
-        return [job_of(record.tags, record.scores, record.status) for record in records]
+    def log_best(self, job: Job, complete: Complete) -> str:
+        """Record the best job's configuration, figures and model; return a line about them, empty for none.
 
-    def ended(self) -> list[Job]:
-        """Return the jobs that ended, at least those since the last call, and those of before that the sweep reuses."""
-        return [job for job in self.jobs() if job.status != "RUNNING"]
-
-    def running(self) -> list[str]:
-        """Return the names of the jobs that run."""
-        return []
-
-    def curve(self, job: Job, metric: str) -> list[float]:
-        """Return a metric of a finished job, a value an epoch."""
-        return Folder(Path(job.output)).history()[metric]
-
-    def log_scores(self, scores: Mapping[str, float]) -> None:
-        """Record what the sweep as a whole has measured."""
-        self.folder.measure(0, scores)
-
-    def log_best(self, job: Job) -> None:
-        """Record which job is best, and its configuration."""
+        Args:
+            job: which is best.
+            complete: called with the job's folder, where it has no figures or the store no model.
+        """
         (self.folder.path / "best.yaml").write_text(self.configuration(job))
-
-    def show_ranking(self, markdown: Callable[[int], str]) -> None:
-        """Show the ranking on the page of the sweep, where it has one; `markdown`: of at most so many characters."""
-
-    def folder_of(self, job: Job) -> Folder | None:
-        """Return the folder of a job that had a run, if it can be read here."""
         folder = Folder(Path(job.output))
-        return folder if all((folder.path / name).is_file() for name in ("run.json", "model.keras")) else None
-
-    def has_model(self, job: Job) -> bool:
-        """Return whether the figures and the model of a job were recorded."""
-        return (Path(job.output) / "figures").is_dir()
-
-    def log_model(self, job: Job, model: "keras.Model", data: Data) -> None:
-        """Record the figures and the model of a job that were made after it had ended."""
-
-    def register(self, job: Job) -> str:  # noqa: ARG002
-        """Register a job's model, where `tracking.register` says so; return what became of it, as a line."""
+        if (folder.path / "figures").is_dir():
+            return ""
+        if not folder.has_weights():
+            return without_weights(job)
+        complete(folder.path)
         return ""
 
     def is_over(self) -> bool:
         """Return whether the sweep was ended while this job waited or ran."""
-        return False
+        return (self.folder.path / "run.json").is_file() and self.folder.read().status != "RUNNING"
 
-    def stop(self, status: str) -> None:
-        """End the sweep, for its jobs to see, before its files are recorded."""
+    def close_jobs(self, status: str | None = None) -> None:
+        """Record as KILLED the jobs whose process, on this host, has gone.
 
-    def close_jobs(self) -> None:
-        """Record as KILLED the jobs whose process, on this host, has gone."""
+        Args:
+            status: ends the sweep first, before its files are recorded, so that its jobs see it; None does not.
+        """
+        if status is not None:
+            self.folder.change(status=status)
         for path in self.folder.path.glob("*/run.json"):
             folder = Folder(path.parent)
             record = folder.read()
             if record.status == "RUNNING" and has_gone(record.tags["mnist_exp.host"], record.tags["mnist_exp.process"]):
                 folder.end("KILLED")
 
-    def end(self, status: str) -> None:
-        """Record the sweep's files and end it as FINISHED, FAILED or KILLED."""
+    def end(self, status: str, ranking: Callable[[int], str]) -> None:  # noqa: ARG002
+        """Record the sweep's files and end it.
+
+        Args:
+            status: FINISHED, FAILED or KILLED.
+            ranking: returns the ranking as Markdown of at most so many characters, for the sweep's page in a store.
+        """
         self.folder.end(status)
 
     def describe(self) -> str:
         """Return where to look at the sweep, for the terminal."""
-        return f"Files in {self.parent.folder}"
+        return f"Files in {self.folder.path}"
 
-    def data(self, job: Job) -> dict[str, str]:
-        """Return the `name`, `digest` and `profile` of a finished job's dataset; nothing where that is unknown."""
-        return Folder(Path(job.output)).read().data or {}
 
-    def configuration(self, job: Job) -> str:
-        """Return the config.yaml of a job."""
-        return (Path(job.output) / "config.yaml").read_text()
+def without_weights(job: Job) -> str:
+    """Return the line about a best job whose weights cannot be read here."""
+    return (
+        f"The best job's weights are on {job.host} in {job.output}, which cannot be read here, so its figures and "
+        "model are missing; tracking.keep=all lets each job make its own"
+    )
 
 
 class Tracker:
-    """Opens the records of runs and sweeps, and finds what has finished. This one, of `tracking=none`, has no store."""
+    """Opens the records of runs and sweeps, and finds finished runs. This one, of `tracking=none`, has no store."""
 
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
@@ -244,20 +246,20 @@ class Tracker:
         return SweepRecord(parent, {})
 
     def finished(self, signature: str) -> Job | None:  # noqa: ARG002
-        """Return the newest run that has finished what `signature` stands for, if any."""
+        """Return the newest run that has finished the experiment of this signature, if any."""
         return None
 
 
 @contextmanager
 def ended(run: Run) -> Iterator[Run]:
-    """End a run with the status that fits how the block ends; after an exception, with its traceback as `error.txt`."""
+    """End a run as its block ends; after an exception, with the traceback as `error.txt`."""
     output = run.folder.path
     try:
         yield run
         run.end("FINISHED")
     except BaseException as error:
         failed = isinstance(error, Exception)
-        # What is complete stays so, if only the store was not there in the end.
+        # A run that is complete stays so, where only the store was missing in the end.
         complete = run.folder.read().status == "FINISHED"
         status = "FINISHED" if complete else "FAILED" if failed else "KILLED"
         log.error("%s", "not recorded whole" if complete else status, exc_info=error, extra={"output": output})
@@ -272,6 +274,6 @@ def ended(run: Run) -> Iterator[Run]:
 
 
 def failure_reason(error: BaseException) -> str:
-    """Return the first line of an error, for tables; of an exception that is no bad input, with its class."""
+    """Return the first line of an error, for tables; with its class, unless it is about bad input."""
     lines = without_secrets(str(error)).splitlines() or [""]
     return lines[0][:300] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}"[:300]

@@ -1,4 +1,4 @@
-"""MLflow's registry of models, and which version is the champion."""
+"""MLflow's registry of models, and its champion."""
 
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def register(client: "MlflowClient", name: str, run_id: str) -> str:
-    """Put a run's model into MLflow's registry, once, as a new version of `name`; return the outcome as a line.
+    """Register a run's model, once, as a new version of `name`; return the outcome as a line.
 
-    A model without a version of the alias `champion` gets it; later ones get it if their objective is better than the
-    champion's and was measured alike: the same metric and loss, on the same data and validation set.
+    The first version gets the alias `champion`; a later one gets it if its objective is better than the champion's and
+    was measured alike: the same metric and loss, on the same data and validation set.
     """
     from mlflow.exceptions import MlflowException
 
@@ -54,7 +54,7 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
 
 
 def _measure(run: "Run") -> list[str | None]:
-    """Return what makes two objectives comparable."""
+    """Return the facts that two comparable objectives share."""
     names = ["objective", "direction", "training.loss", "training.metrics", "dataset.validation"]
     if run.data.params.get("dataset.validation") != "test":  # held out of the training images
         names += ["dataset.seed", "dataset.limit"]

@@ -1,4 +1,4 @@
-"""What this package logs while experiments run: to the `run.log` of each, and nowhere else."""
+"""The log of this package: to the `run.log` of each experiment that runs, and nowhere else."""
 
 import logging
 from collections.abc import Iterator
@@ -24,11 +24,11 @@ def package_logs() -> Iterator[None]:
 
 @contextmanager
 def log_file(output: Path) -> Iterator[None]:
-    """Write what this package logs to `run.log` in the output folder."""
+    """Write the log of this package to `run.log` in the output folder."""
     output.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(output / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    # Of jobs that train together, a message about one has its output folder; any other is for all.
+    # A message about one of the jobs that train together has its output folder; any other is for all.
     handler.addFilter(lambda record: getattr(record, "output", output) == output)
     handler.addFilter(SecretsFilter())
     package = logging.getLogger("mnist_exp")

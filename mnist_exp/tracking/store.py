@@ -1,12 +1,13 @@
-"""Reaching an MLflow store: its address, a database that is whole or not there, and what outages look like."""
+"""How an MLflow store is reached: its address, a database that is whole or not there, and what an outage looks like."""
 
 import fcntl
 import http.client
 import socket
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -14,8 +15,7 @@ from urllib.parse import unquote, urlsplit
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.tracking.database import prepare_database, store_error
-from mnist_exp.tracking.mlflow_api import artifact_repository, import_mlflow
+from mnist_exp.tracking.mlflow_api import artifact_repository, import_mlflow, make_tables, newest_revision
 from mnist_exp.tracking.processes import has_gone
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
 
 
 def connect_existing(uri: str) -> "MlflowClient":
-    """Return a client of a store that holds runs; none is made.
+    """Return a client of a store that exists.
 
     Raises:
         InputError: if there is no such store, or it cannot be reached.
@@ -74,7 +74,7 @@ def _client(uri: str) -> "MlflowClient":
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Raise what MLflow raises because of the store as one message."""
+    """Turn an error of MLflow's in the block into one message."""
     try:
         yield
     except Exception as error:
@@ -98,13 +98,13 @@ def page(tracking: MLflowTracking, experiment_id: str, run_id: str) -> str:
 
 
 def repository(uri: str, location: str | None) -> "ArtifactRepository":
-    """Return the artifacts at a location that a store names: it is read, written and sent the user's password.
+    """Return the artifacts at a location that a store names, which is read, written and sent the user's password.
 
-    They are in `mlruns` beside an SQLite database, or in the current folder for any other; on the server; or in a
+    It must be below `mlruns` beside an SQLite database, or in the current folder for any other; on the server; or in a
     cloud's storage. The store is not asked again, as it could then say otherwise.
 
     Raises:
-        InputError: for any other place.
+        InputError: for any other location.
     """
     path = sqlite_path(uri)
     folder = (path.parent if path is not None else Path.cwd()) / "mlruns"
@@ -151,12 +151,13 @@ def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
 
 @contextmanager
 def _reached(uri: str) -> Iterator[None]:
-    """Fail at once where MLflow would try for minutes; of an SQLite store, prepare the database and hold a lock on it.
+    """Fail at once where MLflow would try for minutes; hold a lock on an SQLite store, and make it where there is none.
 
-    Without the lock, of processes that create the tables at once all but one would fail.
+    Without the lock, all but one of several processes that make the same store would fail.
 
     Raises:
-        InputError: if no server answers, or the database cannot be written, made or upgraded.
+        InputError: if no server answers; for a file that cannot be written, or holds something else or the tables of
+            another MLflow.
     """
     path = sqlite_path(uri)
     if path is None:
@@ -169,8 +170,81 @@ def _reached(uri: str) -> Iterator[None]:
         raise store_error(uri, f"cannot be written ({error.strerror})") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        prepare_database(path, uri)
+        try:
+            (_check_tables if _has_content(path) else _make)(path, uri)
+        except InputError:
+            raise
+        except Exception as error:  # SQLite, SQLAlchemy and Alembic raise their own
+            raise store_error(uri, f"cannot be written ({(str(error).splitlines() or [''])[0]})") from error
         yield
+
+
+def _make(path: Path, uri: str) -> None:
+    """Make an SQLite store under another name, and move it into place.
+
+    MLflow makes its tables one by one, and a database that lacks some can never be used again. This way, Ctrl-C,
+    kill -9 or a full disk leaves no database.
+    """
+    new = path.with_name(f".{path.name}.new")
+    import_mlflow()
+    try:
+        _remove_database(new)  # which a killed process left
+        make_tables(f"sqlite:///{new}")
+        if _has_content(path):
+            raise store_error(uri, "was just made by another program, such as mlflow ui; type the command again")
+        _remove_database(path)  # an empty file, and a journal that would be applied to the new one
+        new.replace(path)
+    finally:
+        _remove_database(new)
+
+
+def _check_tables(path: Path, uri: str) -> None:
+    """Check that a database has all tables, and those of the installed MLflow."""
+    found = _revision(path)
+    if found is None:
+        raise store_error(uri, "holds a database that is not a complete MLflow store")
+    import_mlflow()
+    if found != newest_revision():
+        raise InputError(
+            f"tracking.uri={shown_address(uri)}: was made by another version of MLflow; copy {path}, then type mlflow "
+            f"db upgrade sqlite:///{path}"
+        )
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _remove_database(path: Path) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def tables(path: Path) -> set[str]:
+    """Return the names of the tables in an SQLite file that exists.
+
+    Raises:
+        sqlite3.Error: if it is no SQLite file.
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _revision(path: Path) -> str | None:
+    """Return the version of MLflow's tables in a database; None if they are not complete."""
+    if not {"alembic_version", "experiments", "runs", "tags"} <= tables(path):
+        return None
+    with closing(sqlite3.connect(path)) as connection:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return str(row[0]) if row else None
+
+
+def store_error(uri: str, reason: str) -> InputError:
+    """Return the error for a store that cannot be used: its address, without secrets, and what would be right."""
+    return InputError(
+        f"tracking.uri={shown_address(uri)}: {reason}; must be a database file that can be written, such as "
+        "sqlite:///mlflow.db, or a running server; tracking=none trains without a store"
+    )
 
 
 def _check_server(uri: str) -> None:

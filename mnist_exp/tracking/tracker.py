@@ -1,4 +1,4 @@
-"""Who records, chosen by `tracking` in one place. Imports nothing heavy."""
+"""The tracker, chosen by `tracking` in one place. Imports nothing heavy."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ def join_sweep(parent: "Parent", own_uri: object) -> "SweepRecord":
 
     Args:
         parent: as the sweep sent it, without a password.
-        own_uri: the store's address as this process has it, with the password.
+        own_uri: the store's address in this process's configuration, with the password.
 
     Raises:
         InputError: if the parent run is not in the store that this process reaches.
@@ -42,7 +42,7 @@ def stored(settings: MLflowTracking | NoTracking) -> MLflowTracking:
     """Return the settings of a store that can be read.
 
     Raises:
-        InputError: of `tracking=none`.
+        InputError: for `tracking=none`.
     """
     if isinstance(settings, NoTracking):
         raise InputError("tracking=none: has no store to read; tracking=mlflow, the default, has one")

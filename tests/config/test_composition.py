@@ -11,7 +11,6 @@ import pytest
 import yaml
 from hydra.types import RunMode
 
-from mnist_exp import __version__
 from mnist_exp.config.composition import compose, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.presets import CONF
@@ -19,6 +18,7 @@ from mnist_exp.config.schema import Config, MLflowTracking
 from mnist_exp.errors import InputError
 from mnist_exp.learning.families import CNN, MLP
 from mnist_exp.sweeps.plan import plan
+from mnist_exp.version import __version__
 
 from ..conftest import QUICK, command, in_process
 

@@ -14,12 +14,11 @@ from mnist_exp.errors import InputError, show
 from mnist_exp.experiment import Result
 from mnist_exp.learning import tensorflow_engine
 from mnist_exp.learning.datasets import Data, load
-from mnist_exp.learning.engine import Trained
 from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.models import augmentation, build, make
 from mnist_exp.learning.preprocessing import Preprocessor
 from mnist_exp.learning.tensorflow_engine import Batches
-from mnist_exp.learning.training import compile_model
+from mnist_exp.learning.training import Trained, compile_model
 from mnist_exp.tracking.folder import Folder
 
 from ..conftest import QUICK

@@ -338,7 +338,8 @@ def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any
 
     from mnist_exp.experiment import Child
     from mnist_exp.learning.datasets import load
-    from mnist_exp.learning.engine import Trained, choose_engine
+    from mnist_exp.learning.engine import choose_engine
+    from mnist_exp.learning.training import Trained
 
     overrides = ("tracking=none", "backend=jax", "dataset.limit=1000", "training.epochs=4", "training.batch_size=100")
     rates = [0.001 * (seed + 1) for seed in range(8)]

@@ -1,10 +1,13 @@
 """The record in a folder: written whole, read while it grows."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from mnist_exp.config.schema import NoTracking
 from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.record import Parent, SweepRecord
 
 pytestmark = pytest.mark.fast
 
@@ -48,3 +51,12 @@ def test_tags_are_added_and_other_fields_replaced(tmp_path: Path) -> None:
     assert after.end is not None
     assert after.end >= after.start
     assert [path.name for path in folder.path.iterdir()] == ["run.json"]
+
+
+def test_the_jobs_of_a_sweep_without_a_store_see_that_it_is_over(tmp_path: Path) -> None:
+    parent = Parent("", NoTracking(kind="none"), (), tmp_path, tmp_path, os.getpid())
+    record, of_a_job = SweepRecord(parent, {}), SweepRecord(parent, {})
+    record.folder.begin(Record("a sweep", {}))
+    assert not of_a_job.is_over()
+    record.close_jobs("KILLED")
+    assert of_a_job.is_over()

@@ -1,4 +1,4 @@
-"""The pictures of a run: its curves, and what its model makes of the test set, also as predictions.csv."""
+"""The pictures of a run: its curves, and its model's answers to the test set; and predictions.csv."""
 
 import csv
 import io
@@ -21,14 +21,14 @@ _MISTAKES, _CLASSES = 40, 20  # that are drawn, at most
 def write_results(
     history: Mapping[str, Sequence[float]], data: Data, probabilities: npt.NDArray[np.float32], folder: Path
 ) -> None:
-    """Write `predictions.csv`, and in `figures/` what `of_run` draws, into a run's folder; the arguments are its."""
+    """Write `predictions.csv`, and into `figures/` what `of_run` draws, in a run's folder; see `of_run`."""
     text = of_predictions(data.y_test, probabilities, data.names)
     (folder / "predictions.csv").write_text(text, encoding="utf-8")
     save(of_run(history, data, probabilities), folder / "figures")
 
 
 def of_predictions(labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str]) -> str:
-    """Return a line a test image, as CSV: its index from 0, its class, the predicted one, and how probable that is.
+    """Return CSV with a line a test image: its index from 0, its class, the predicted class and its probability.
 
     Args:
         labels: (N,) true labels.
@@ -50,7 +50,7 @@ def of_predictions(labels: Labels, probabilities: npt.NDArray[np.float32], names
 def of_run(
     history: Mapping[str, Sequence[float]], data: Data, probabilities: npt.NDArray[np.float32]
 ) -> dict[str, Figure]:
-    """Return what a run draws, by name; `mistakes` only where its model makes some.
+    """Return the figures of a run by name; `mistakes` only where its model makes some.
 
     Args:
         history: as for `curves`.
@@ -72,7 +72,7 @@ def of_run(
 def mistakes(
     images: npt.NDArray[Any], labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str]
 ) -> Figure:
-    """Draw the 40 mistakes that the model was surest of, the surest first: predicted, how probable, and what is true.
+    """Draw the 40 mistakes that the model was surest of, the surest first, with their probability and the true class.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
@@ -93,12 +93,12 @@ def mistakes(
 
 
 def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
-    """Draw which share of the test images of each class is predicted right, the worst first; of many the worst 20.
+    """Draw the accuracy on the test images of each class, the worst first; the worst 20 of many classes.
 
     Args:
         labels: (N,) true labels.
         predicted: (N,) predicted labels.
-        names: of the classes.
+        names: of the classes, by label.
     """
     counts = np.bincount(labels, minlength=len(names))
     right = np.bincount(labels[predicted == labels], minlength=len(names))
@@ -124,13 +124,7 @@ def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
-    """Draw how often each true label was predicted as which, coloured by its share of the true label.
-
-    Args:
-        labels: (N,) true labels.
-        predicted: (N,) predicted labels.
-        names: of the classes.
-    """
+    """Draw the confusion matrix, coloured by the share of each true label; the arguments are those of `classes`."""
     size, texts = len(names), [short(name, 16) for name in names]
     counts = np.zeros((size, size), np.int64)
     np.add.at(counts, (labels, predicted), 1)

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from mnist_exp.tracking.figures import of_predictions
+from mnist_exp.tracking.run_figures import of_predictions
 
 pytestmark = pytest.mark.fast
 
