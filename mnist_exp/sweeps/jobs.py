@@ -21,10 +21,12 @@ from mnist_exp.experiment import Child, Experiment, Result
 from mnist_exp.learning import stacking
 from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.runner import run_together, signature_of
-from mnist_exp.sweeps.kind import Launch
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.record import Parent, SweepRecord
 from mnist_exp.tracking.tracker import join_sweep
+
+# Runs jobs, each given by its overrides; returns their objectives, None for a job that failed.
+Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]
 
 
 @dataclass

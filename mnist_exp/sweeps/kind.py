@@ -1,7 +1,7 @@
 """What a sweep asks of its kind, such as a grid, a search or a race. Imports nothing heavy."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,12 +13,9 @@ from mnist_exp.sweeps.formats import counted
 from mnist_exp.tracking.job import Job
 
 if TYPE_CHECKING:
-    from mnist_exp.sweeps.jobs import Stage
+    from mnist_exp.sweeps.jobs import Launch, Stage
     from mnist_exp.sweeps.ranking import Rounds, Row
     from mnist_exp.tracking.record import SweepRecord
-
-# Runs jobs, each given by its overrides; returns their objectives, None for a job that failed.
-Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class Kind:
         """Return overrides for Hydra that nobody typed."""
         return []
 
-    def run(self, sweep: Sweep, stage: "Stage", launch: Launch) -> None:
+    def run(self, sweep: Sweep, stage: "Stage", launch: "Launch") -> None:
         """Launch the jobs, where Hydra's sweeper leaves that to the kind."""
         raise NotImplementedError
 

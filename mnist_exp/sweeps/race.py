@@ -17,13 +17,13 @@ from mnist_exp.config.values import Count, Text
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import as_csv, counted
-from mnist_exp.sweeps.kind import Kind, Launch, Typed
+from mnist_exp.sweeps.kind import Kind, Typed
 from mnist_exp.sweeps.ranking import Rounds, Row, combination, interval_of
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
 from mnist_exp.tracking.job import Job, job_name, shown_value
 
 if TYPE_CHECKING:
-    from mnist_exp.sweeps.jobs import Stage
+    from mnist_exp.sweeps.jobs import Launch, Stage
 
 ROUNDS = 10  # at most: each is tested at a tenth of 5 %, so that all of them together err in at most 5 %
 _LEVEL_OF_A_ROUND = LEVEL / ROUNDS
@@ -149,7 +149,7 @@ class Race(Kind):
         """Return the combinations and the rules but `max_jobs`, which may be larger when the race is resumed."""
         return ["race", self.values, self.seeds, self.indifference, sorted(self.seen)]
 
-    def run(self, sweep: Sweep, stage: "Stage", launch: Launch) -> None:
+    def run(self, sweep: Sweep, stage: "Stage", launch: "Launch") -> None:
         """Run the race; write its rounds to `race.csv` in the sweep's folder."""
 
         def launch_jobs(jobs: Sequence[tuple[int, int]]) -> Sequence[float | None]:
