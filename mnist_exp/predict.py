@@ -93,8 +93,8 @@ def predict(
     settings = compose(overrides).config.tracking
     own = read_code(code) if code is not None else None
     from mnist_exp.learning import saved_models
+    from mnist_exp.learning.metadata import read_metadata
     from mnist_exp.tracking import reading, store
-    from mnist_exp.tracking.model_metadata import read_metadata
     from mnist_exp.tracking.tracker import stored
 
     with tempfile.TemporaryDirectory() as folder:
@@ -107,17 +107,18 @@ def predict(
             with store.store_errors(uri):
                 path = reading.fetch_model(uri, model, Path(folder))
         loaded = saved_models.load(path, own)
-        known = read_metadata(path, loaded.output_shape[-1])
+        known = read_metadata(path)
+        classes = known.class_names(loaded.output_shape[-1], path)
         for label in saved_models.needed_code(path):
             if own is not None and label != own.label:
                 print(f"{code} is not what the model was trained with: {label} then, {own.digest} now", file=sys.stderr)
     shape = loaded.input_shape[1:]
     with pictures.reading():
         seen = [_prepared(path, shape, resized=known.resized) for path in files]
-    images = _raw(np.stack(seen).reshape(-1, *shape), loaded.inputs[0].dtype, known.maximum)
+    images = _raw(np.stack(seen).reshape(-1, *shape), loaded.inputs[0].dtype, known.maximum or 255)
     probabilities = loaded.predict(images, verbose=0)
     return [
-        Prediction(path, image, int(row.argmax()), known.names[row.argmax()], float(row.max()))
+        Prediction(path, image, int(row.argmax()), classes[row.argmax()], float(row.max()))
         for path, image, row in zip(files, seen, probabilities, strict=True)
     ]
 

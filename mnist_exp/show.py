@@ -12,7 +12,9 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import datasets
+from mnist_exp.learning.array_files import PARTS
 from mnist_exp.learning.engine import choose_backend
+from mnist_exp.learning.metadata import write_metadata
 
 if TYPE_CHECKING:
     from mnist_exp.learning.preprocessing import Preprocessor
@@ -87,8 +89,7 @@ def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Pa
     augment = models.augmentation(config.preprocessing.augment, pixels.shape, preprocessor.raw)
     _draw(source, index, augment, output)
     if save is not None:
-        scale = "" if source.maximum == 255 else f" dataset.maximum={source.maximum:g}"
-        print(f"Arrays in {save}; read them with dataset=npz dataset.path={save}{scale}")
+        print(f"Arrays in {save}; read them with dataset=npz dataset.path={save}")
 
 
 def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], label: int) -> str:
@@ -150,14 +151,15 @@ def _numbers(pixels: npt.NDArray[np.generic]) -> str:
     return "\n".join(blocks)
 
 
-def _save(source: datasets.Source, path: Path) -> None:
+def _save(data: datasets.Data, path: Path) -> None:
     if path.suffix != ".npz" or path.exists() or not path.absolute().parent.is_dir():
         raise InputError(f"--save {path}: must be a new file that ends with .npz, in a folder that exists")
-    y_train, y_test = source.y_train, source.y_test
-    if source.names != datasets.numbers(source.classes):
-        y_train, y_test = np.array(source.names)[y_train], np.array(source.names)[y_test]
+    arrays: dict[str, Any] = {part: getattr(data, part) for part in PARTS}
+    if data.file_names is not None:
+        arrays |= {"files_train": np.array(data.file_names[0]), "files_test": np.array(data.file_names[1])}
     try:
-        np.savez_compressed(path, x_train=source.x_train, y_train=y_train, x_test=source.x_test, y_test=y_test)
+        np.savez_compressed(path, **arrays)
+        write_metadata(path, data.metadata())
     except BaseException as error:
         path.unlink(missing_ok=True)  # half a file
         if isinstance(error, OSError):
@@ -165,7 +167,7 @@ def _save(source: datasets.Source, path: Path) -> None:
         raise
 
 
-def _draw(source: datasets.Source, index: int, augment: Callable[[npt.NDArray[Any]], Any] | None, folder: Path) -> None:
+def _draw(source: datasets.Data, index: int, augment: Callable[[npt.NDArray[Any]], Any] | None, folder: Path) -> None:
     from mnist_exp import figures
 
     pixels, label = figures.pictures(source.x_train[index : index + 1], source.maximum)[0], source.y_train[index]
