@@ -11,21 +11,22 @@ import numpy.typing as npt
 
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import memory
-from mnist_exp.learning.metadata import MOST_CLASSES, is_class_name, numbers
+from mnist_exp.learning.metadata import is_class_name, numbers
 from mnist_exp.learning.sources import Arrays, Dataset
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 SMALLEST, LARGEST = 10, 500  # pixels a side of an image
+MOST_CLASSES = 10000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Arrays):
     """Raw images of shape (N, height, width) or (N, height, width, channels), 0 to `maximum`, and labels (N,) from 0.
 
-    `names` has a name for each class. `digest` identifies all images and labels, however they were stored.
-    `x_validation`: watched while training: held-out training images, or the test set itself (`watches_test_set`).
+    `names` has a name for each class. `digest` identifies all images and labels, however they were stored. The
+    validation set consists of held-out training images, or is the test set itself (`watches_test_set`).
     """
 
     maximum: float
@@ -51,46 +52,45 @@ class Data(Arrays):
         return values
 
 
-_last: tuple[Any, Data] | None = None  # what was loaded last, behind what identifies it
+# The dataset that was loaded last, after its configuration and the state of its files.
+_last: tuple[Any, Data] | None = None
+_CLOCK = 2_000_000_000  # nanoseconds: some file systems give all changes within two seconds the same time
 
 
 def load(config: Dataset) -> Data:
     """Read the images that `config` names, take the first `limit`, and hold out the validation set.
 
-    The last dataset is kept, and returned again while its files are the same; its arrays cannot be written to.
+    The last dataset is kept, and returned again until a file of it changes; its arrays are read-only.
 
     Raises:
         InputError: as `read` and `split` do.
     """
     global _last
-    state, last = _state(config), _last
-    if state is not None and last is not None and last[0] == state:
-        return last[1]
-    _last = last = None  # its memory is free before the next one is read
+    state = _state(config)
+    if _last is not None and _last[0] == state:
+        return _last[1]
+    _last = None  # which frees its memory before the next one is read
     data = split(read(config), config)
-    for array in (data.x_train, data.y_train, data.x_test, data.y_test, data.x_validation, data.y_validation):
-        array.setflags(write=False)
     if state is not None:
+        for value in vars(data).values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
         _last = state, data
     return data
 
 
 def _state(config: Dataset) -> tuple[Any, ...] | None:
-    """Return what changes with a dataset; None if that is not known."""
-    files = config.files()
-    if files is None:
+    """Return a value that differs for another dataset; None while a change would not show in it."""
+    if (files := config.files()) is None:
         return None
     try:
         found = [(path, path.stat()) for path in files]
-    except OSError:  # which `read` will explain
+    except OSError:  # which `read` explains
         return None
-    if max((stat.st_mtime_ns for _, stat in found), default=0) > time.time_ns() - _SETTLED:
+    if any(stat.st_mtime_ns > time.time_ns() - _CLOCK for _, stat in found):
         return None
     stats = [(path, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in found]
     return Path.cwd(), config, stats
-
-
-_SETTLED = 2_000_000_000  # nanoseconds, the coarsest clock of a file system: a second change in one tick is not seen
 
 
 def read(config: Dataset) -> Data:
@@ -102,9 +102,8 @@ def read(config: Dataset) -> Data:
             memory.
     """
     arrays = config.read()
-    source = arrays.source
-    # Beside what is read already, training makes copies.
-    memory.check_arrays(config, source, {"x_train": arrays.x_train, "x_test": arrays.x_test})
+    source, limit = arrays.source, config.limit
+    memory.check_arrays(config, source, {"x_train": arrays.x_train, "x_test": arrays.x_test})  # training makes copies
     x_train, x_test = (_checked_images(part, config, arrays) for part in ("x_train", "x_test"))
     if x_train.shape[1:] != x_test.shape[1:]:
         raise InputError(
@@ -113,18 +112,22 @@ def read(config: Dataset) -> Data:
     if x_train.dtype != x_test.dtype:  # whole numbers, and floats of the same range
         x_train, x_test = x_train.astype(np.float32), x_test.astype(np.float32)
     y_train, y_test, names = _numbered(arrays)
-    checked: dict[str, Any] = {
-        "x_train": x_train[: config.limit],
-        "y_train": y_train[: config.limit],
-        "x_test": x_test,
-        "y_test": y_test,
-        "names": names,
-        "maximum": arrays.maximum or 255.0,
-        "file_names": arrays.file_names and (arrays.file_names[0][: config.limit], arrays.file_names[1]),
-    }
-    digest = _digest(names, x_train, y_train, x_test, y_test)
-    watched: dict[str, Any] = {"x_validation": x_test, "y_validation": y_test, "watches_test_set": True}
-    return Data(**vars(arrays) | checked | watched, digest=digest)
+    return Data(
+        x_train=x_train[:limit],
+        y_train=y_train[:limit],
+        x_test=x_test,
+        y_test=y_test,
+        x_validation=x_test,
+        y_validation=y_test,
+        watches_test_set=True,
+        names=names,
+        maximum=arrays.maximum or 255.0,
+        resized=arrays.resized,
+        name=arrays.name,
+        source=source,
+        file_names=arrays.file_names and (arrays.file_names[0][:limit], arrays.file_names[1]),
+        digest=_digest(names, x_train, y_train, x_test, y_test),
+    )
 
 
 def split(data: Data, config: Dataset) -> Data:
@@ -159,20 +162,19 @@ def _checked_images(part: str, config: Dataset, arrays: Arrays) -> Images:
     where = f"{arrays.source}: {part} has"
     if x.shape[:1] == (0,):
         raise InputError(f"{where} no images")
-    _check_shape(x, where, part)
     if x.dtype.kind not in "buif":
         raise InputError(f"{where} {x.dtype}; must be whole numbers 0 to 255, or other plain numbers")
-    least, most = float(x.min()), float(x.max())
+    _check_shape(x, where, part)
+    least, most, white = float(x.min()), float(x.max()), arrays.maximum
     found = f"{where} {x.dtype} from {x.min()} to {x.max()}"
-    if arrays.maximum is None:
+    if white is None:
         if x.dtype.kind not in "ui" or not 0 <= least <= most <= 255:
             raise InputError(f"{found}; must be whole numbers 0 to 255{_how_to_scale(least, most, config)}")
-    elif not 0 <= least <= most <= arrays.maximum:
-        key = f"dataset.maximum={arrays.maximum:g}" if hasattr(config, "maximum") else f"{arrays.maximum:g} as white"
-        raise InputError(f"{found}; with {key} it must be from 0 to {arrays.maximum:g}, and no NaN")
+    elif not 0 <= least <= most <= white:
+        raise InputError(f"{found}; with dataset.maximum={white:g} it must be from 0 to {white:g}, and no NaN")
     if x.dtype.kind == "f":
         return x.astype(np.float32, copy=False)
-    if (arrays.maximum or 0) > 255:
+    if white is not None and white > 255:
         return x.astype(np.uint16, copy=False)
     return x.astype(np.uint8, copy=False)
 

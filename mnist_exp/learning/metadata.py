@@ -13,7 +13,6 @@ from typing import Any
 
 from mnist_exp.errors import InputError
 
-MOST_CLASSES = 10000
 # What a damaged zip file makes of zipfile, NumPy and Keras.
 DAMAGED = (
     *(OSError, EOFError, KeyError, RuntimeError, TypeError, MemoryError, SystemError),

@@ -245,8 +245,6 @@ def _own_arrays(returned: Any, name: str, source: str) -> Arrays:
             length = f" of {len(returned)}" if isinstance(returned, tuple | list) else ""
             raise InputError(f"dataset={name}: {wanted}; returned {type(returned).__name__}{length}")
     for part, array in arrays.items():
-        kinds = "buif" if part.startswith("x") else "buifUS"  # labels may be text
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds or array.ndim == 0:
-            found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise InputError(f"dataset={name}: {wanted}; {part} is {found}")
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"dataset={name}: {wanted}; {part} is {type(array).__name__}")
     return Arrays(**arrays, name=name, source=source)
