@@ -103,7 +103,7 @@ def read(config: Dataset) -> Data:
     """
     arrays = config.read()
     source, limit = arrays.source, config.limit
-    memory.check_arrays(config, source, {"x_train": arrays.x_train, "x_test": arrays.x_test})  # training makes copies
+    memory.check(config, source, {"x_train": arrays.x_train, "x_test": arrays.x_test})  # training makes copies
     x_train, x_test = (_checked_images(part, config, arrays) for part in ("x_train", "x_test"))
     if x_train.shape[1:] != x_test.shape[1:]:
         raise InputError(

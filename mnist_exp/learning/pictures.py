@@ -66,10 +66,10 @@ def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.
     Without a channel for it, transparency becomes white: the paper that most such pictures were drawn for.
 
     Args:
-        picture: of any of the usual modes, or with whole numbers of 16 bits.
+        picture: in any of the usual modes, or with whole numbers of 16 bits.
         height: in pixels.
         width: in pixels.
-        channels: 1 for grey, 2 with opacity, 3 for red, green and blue, 4 with opacity.
+        channels: 1 for grey, 2 with opacity, 3 for colours, 4 with opacity.
 
     Raises:
         InputError: for pixels of another kind.
@@ -95,10 +95,7 @@ def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.
 def find(folder: Path, share: float, seed: int) -> tuple[tuple[str, ...], Listing, Listing]:
     """Return the classes' names, the training and the test pictures.
 
-    Args:
-        folder: with a folder for each class, or with such folders in `train/` and `test/`.
-        share: of each class, 0 to 1, that is held out as the test set where there are no such two.
-        seed: draws it.
+    Without `train/` and `test/` in the folder, a share (0 to 1) of each class is the test set, drawn by the seed.
 
     Raises:
         InputError: for folders that are no classes.

@@ -189,9 +189,12 @@ class FolderDataset(Dataset):
         return [path for path, _ in train + test]
 
     def _check_fits(self, train: int, test: int) -> None:
+        import numpy as np
+
         def check(size: int, channels: int, advice: str = "") -> None:
-            sets = [(count, size, size, channels) for count in (train, test)]
-            memory.check(self, f"dataset.path={self.path}", *sets, stored=0, kept=1, advice=advice)
+            sets = {"x_train": (train, size, size, channels), "x_test": (test, size, size, channels)}
+            headers = {part: memory.Header(shape, np.dtype(np.uint8)) for part, shape in sets.items()}
+            memory.check(self, f"dataset.path={self.path}", headers, advice)
 
         channels, fits = 3 if self.color else 1, []
         smaller = [(f"dataset.size={size}", size, channels) for size in range(self.size - 1, 9, -1)]
@@ -229,7 +232,7 @@ def _from_npz(config: Dataset, path: Path, source: str, maximum: float | None = 
     """Return the arrays of a file, with its metadata; `maximum` is used instead of the file's."""
     from mnist_exp.learning.array_files import read_npz
 
-    arrays = read_npz(path, partial(memory.check_arrays, config, f"dataset.path={path}"))
+    arrays = read_npz(path, partial(memory.check, config, f"dataset.path={path}"))
     known = asdict(read_metadata(path))
     return Arrays(**arrays, name=path.stem, source=source, **known | {"maximum": maximum or known["maximum"]})
 
