@@ -27,8 +27,10 @@ _MODEL = "a run's id or its first characters (of a sweep: its best job), models:
 
 @dataclass(frozen=True)
 class Prediction:
-    """`seen`: what the model got, of the shape of its images, 0 to 255. `name`: of the class `label`.
-    `probability`: its, 0 to 1."""
+    """The most probable class of a picture: its number, its name, and its probability, 0 to 1.
+
+    `seen`: what the model got, of the shape of its images, 0 to 255.
+    """
 
     path: Path
     seen: npt.NDArray[np.uint8]
@@ -60,9 +62,8 @@ def main() -> None:
         if given.plot is not None:
             from mnist_exp import figures
 
-            images = np.stack([prediction.seen for prediction in found])
+            shown = figures.pictures(np.stack([prediction.seen for prediction in found]))
             titles = [f"{text} ({one.probability:.0%})" for text, one in zip(classes, found, strict=True)]
-            shown = figures.pictures(images)
             figures.write(figures.seen(shown, titles, [prediction.path.name for prediction in found]), given.plot)
             print(f"What the model saw: {given.plot}")
 
@@ -72,18 +73,18 @@ def predict(
 ) -> list[Prediction]:
     """Return the most probable class of each picture.
 
-    Pictures of any size and colours are prepared as the images were that the model was trained on: resized, for a
-    model of a folder of pictures or of images in colour; for another one of greyscale images, as MNIST was made.
+    Pictures of any size and colours are prepared like the model's training images: resized, if these were pictures
+    or are in colour; else as MNIST was made.
 
     Args:
-        model: a run's id or a beginning of it that no other run has, of a sweep for its best job; `models:/NAME@ALIAS`;
-            or a file `model.keras`.
+        model: a run's id or its first characters; a sweep's id, for its best job; `models:/NAME@ALIAS`; or a file
+            `model.keras`.
         files: pictures that Pillow reads.
-        overrides: `tracking.uri=ADDRESS`, where it is not the default store.
-        code: the Python file with the layers of the user's own that the model has; None if it has none.
+        overrides: `tracking.uri=ADDRESS`, for another than the default store.
+        code: the Python file with the user's own layers in the model; None if it has none.
 
     Raises:
-        InputError: for a file that is no picture or shows nothing, or a model that is not there or cannot be trusted.
+        InputError: for a file that is no picture or shows nothing, or a model that is missing or cannot be trusted.
     """
     if not files:
         raise InputError("no picture is named; type its file, such as three.png")
@@ -93,8 +94,8 @@ def predict(
     settings = compose(overrides).config.tracking
     own = read_code(code) if code is not None else None
     from mnist_exp.learning import saved_models
+    from mnist_exp.learning.metadata import read_metadata
     from mnist_exp.tracking import reading, store
-    from mnist_exp.tracking.model_metadata import read_metadata
     from mnist_exp.tracking.tracker import stored
 
     with tempfile.TemporaryDirectory() as folder:
@@ -107,23 +108,25 @@ def predict(
             with store.store_errors(uri):
                 path = reading.fetch_model(uri, model, Path(folder))
         loaded = saved_models.load(path, own)
-        known = read_metadata(path, loaded.output_shape[-1])
+        known = read_metadata(path)
+        classes = known.class_names(loaded.output_shape[-1], path)
         for label in saved_models.needed_code(path):
             if own is not None and label != own.label:
                 print(f"{code} is not what the model was trained with: {label} then, {own.digest} now", file=sys.stderr)
     shape = loaded.input_shape[1:]
     with pictures.reading():
         seen = [_prepared(path, shape, resized=known.resized) for path in files]
-    images = _raw(np.stack(seen).reshape(-1, *shape), loaded.inputs[0].dtype, known.maximum)
-    probabilities = loaded.predict(images, verbose=0)
+    raw = np.stack(seen).reshape(-1, *shape) * ((known.maximum or 255) / 255)
+    dtype = np.dtype(loaded.inputs[0].dtype)
+    probabilities = loaded.predict((raw if dtype.kind == "f" else np.rint(raw)).astype(dtype), verbose=0)
     return [
-        Prediction(path, image, int(row.argmax()), known.names[row.argmax()], float(row.max()))
+        Prediction(path, image, int(row.argmax()), classes[row.argmax()], float(row.max()))
         for path, image, row in zip(files, seen, probabilities, strict=True)
     ]
 
 
 def _prepared(path: Path, shape: tuple[int, ...], *, resized: bool) -> npt.NDArray[np.uint8]:
-    """Return a picture as the images were that a model of this input shape was trained on."""
+    """Return a picture as an image for a model of this input shape."""
     from mnist_exp import digits
 
     height, width, *channels = shape
@@ -134,12 +137,6 @@ def _prepared(path: Path, shape: tuple[int, ...], *, resized: bool) -> npt.NDArr
         return (digits.resized if channels == [3] else digits.prepare)(picture, height, width)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-
-
-def _raw(images: npt.NDArray[np.uint8], dtype: str, maximum: float) -> npt.NDArray[np.generic]:
-    """Return bytes as a model takes them, with white as `maximum`."""
-    scaled = images * (maximum / 255)
-    return (scaled if np.dtype(dtype).kind == "f" else np.rint(scaled)).astype(dtype)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Result, experiment_signature
 from mnist_exp.learning import datasets
 from mnist_exp.learning.engine import choose_backend, choose_engine
+from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import Job
-from mnist_exp.tracking.model_metadata import write_metadata
 from mnist_exp.tracking.record import Run
 from mnist_exp.tracking.run_log import log_file, package_logs
 from mnist_exp.tracking.tracker import tracker_of
@@ -130,7 +130,7 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Tra
     kept = f"{config.objective} {objective} of epoch {trained.kept_epoch}"
     log.info("scores %s, %s", trained.scores, kept, extra={"output": output})
     trained.model.save(output / "model.keras")
-    write_metadata(output / "model.keras", data)
+    write_metadata(output / "model.keras", data.metadata())
     if run.keeps_all:
         _draw(trained.history, data, trained.model, output)
         run.log_model(trained.model, data)

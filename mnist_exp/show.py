@@ -1,6 +1,6 @@
 """Look at the data of an experiment: `python -m mnist_exp.show`."""
 
-from collections.abc import Callable, Sequence
+import argparse
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import datasets
+from mnist_exp.learning.array_files import PARTS
 from mnist_exp.learning.engine import choose_backend
+from mnist_exp.learning.metadata import write_metadata
 
 if TYPE_CHECKING:
     from mnist_exp.learning.preprocessing import Preprocessor
@@ -23,6 +25,8 @@ _EXAMPLES = """\
   python -m mnist_exp.show experiment=best
   python -m mnist_exp.show --save mnist_raw.npz
 """
+_COLUMNS = 10  # labels in a line
+_NAMED = 100  # classes whose names are listed, at most
 
 
 def main() -> None:
@@ -48,47 +52,45 @@ def main() -> None:
     )
     given = parser.parse_intermixed_args()
     with commands.exit_on_errors():
-        show(given.overrides, given.config_dir, given.index, given.save, given.output)
+        _show(given)
 
 
-def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Path | None, output: Path) -> None:
-    """Print the arrays' shapes, types, ranges and label counts, one image, and what the model will get for it; draw it.
-
-    Args:
-        overrides: as for a run.
-        config_dir: a folder with presets of one's own; None for none.
-        index: of a training image, as it stands in the dataset, before any is held out.
-        save: a new npz file for all arrays; None for none.
-        output: the folder for the two pictures.
-
-    Raises:
-        InputError: for a configuration or data that cannot be used, no such image, or a file that cannot be written.
-    """
-    config = compose(overrides, config_dir).config
+def _show(given: argparse.Namespace) -> None:
+    """Print the arrays, one image, and what the model will get for it; draw it; save the arrays."""
+    config = compose(given.overrides, given.config_dir).config
     choose_backend(config.backend)
-    source = datasets.read(config.dataset)
-    data = datasets.split(source, config.dataset)
-    if not 0 <= index < len(source.x_train):
-        raise InputError(f"--index {index}: must be from 0 to {len(source.x_train) - 1}, the last training image")
+    data = datasets.read(config.dataset)
+    split = datasets.split(data, config.dataset)
+    index, save = given.index, given.save
+    if not 0 <= index < len(data.x_train):
+        raise InputError(f"--index {index}: must be from 0 to {len(data.x_train) - 1}, the last training image")
     if save is not None:
-        _save(source, save)
-    print(printable(f"{source.name} from {source.source}, digest {source.digest}"))
-    print(_arrays(data))
-    pixels, label = source.x_train[index], int(source.y_train[index])
-    name = "" if source.names[label] == str(label) else f" ({printable(source.names[label])})"
+        _save(data, save)
+    print(printable(f"{data.name} from {data.source}, digest {data.digest}"))
+    print(_arrays(split))
+    pixels, label = data.x_train[index], int(data.y_train[index])
+    name = "" if data.names[label] == str(label) else f" ({printable(data.names[label])})"
     print(f"\nTraining image {index}, label {label}{name}:")
     print(_numbers(pixels))
+    from mnist_exp import figures
     from mnist_exp.learning import models  # brings TensorFlow, so only once the data is printed
     from mnist_exp.learning.preprocessing import fit_preprocessor
 
-    preprocessor = fit_preprocessor(config.preprocessing, data)
+    preprocessor = fit_preprocessor(config.preprocessing, split)
     print(_prepared(preprocessor, pixels, label))
     models.set_seed(config.seed)
     augment = models.augmentation(config.preprocessing.augment, pixels.shape, preprocessor.raw)
-    _draw(source, index, augment, output)
+    pictures = {
+        f"image-{index}": figures.image(figures.pictures(pixels[None], data.maximum)[0], data.names[label]),
+        "samples": figures.samples(data.x_train, data.y_train, data.names, augment, data.maximum),
+    }
+    try:
+        figures.save(pictures, given.output)
+    except OSError as error:
+        raise InputError(f"--output {given.output}: cannot be written ({error})") from error
+    print(f"Pictures: {', '.join(str(given.output / f'{name}.png') for name in pictures)}")
     if save is not None:
-        scale = "" if source.maximum == 255 else f" dataset.maximum={source.maximum:g}"
-        print(f"Arrays in {save}; read them with dataset=npz dataset.path={save}{scale}")
+        print(f"Arrays in {save}; read them with dataset=npz dataset.path={save}")
 
 
 def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], label: int) -> str:
@@ -111,26 +113,19 @@ def _arrays(data: datasets.Data) -> str:
     if not data.watches_test_set:
         sets["validation"] = (data.x_validation, data.y_validation)
     lines = [f"{'':14}{'shape':22}{'type':8}values"]
-    for name, (x, y) in sets.items():
-        for array, values in ((f"x_{name}", x), (f"y_{name}", y)):
-            lines.append(f"{array:14}{values.shape!s:22}{values.dtype!s:8}{values.min()} to {values.max()}")
-    named = [(label, name) for label, name in enumerate(data.names) if name != str(label)]
-    if named:
-        lines += ["", *(f"label {label}: {printable(name)}" for label, name in named[:_NAMED])]
+    for name, arrays in sets.items():
+        for axis, values in zip("xy", arrays, strict=True):
+            lines.append(f"{f'{axis}_{name}':14}{values.shape!s:22}{values.dtype!s:8}{values.min()} to {values.max()}")
+    named = [f"label {label}: {printable(name)}" for label, name in enumerate(data.names) if name != str(label)]
+    lines += [""] * bool(named) + named[:_NAMED]
     if len(named) > _NAMED:
         lines.append(f"and {len(named) - _NAMED} more")
+    counts = {f"y_{name}": np.bincount(y, minlength=data.classes) for name, (_, y) in sets.items()}
     lines.append("")
-    for first in range(0, data.classes, _LABELS_IN_A_LINE):
-        labels = range(first, min(first + _LABELS_IN_A_LINE, data.classes))
-        lines.append(f"{'label':14}" + "".join(f"{label:>7}" for label in labels))
-        for name, (_, y) in sets.items():
-            counts = np.bincount(y, minlength=data.classes)
-            lines.append(f"{f'y_{name}':14}" + "".join(f"{counts[label]:>7}" for label in labels))
+    for first in range(0, data.classes, _COLUMNS):
+        for name, row in {"label": np.arange(data.classes), **counts}.items():
+            lines.append(f"{name:14}" + "".join(f"{count:>7}" for count in row[first : first + _COLUMNS]))
     return "\n".join(lines)
-
-
-_LABELS_IN_A_LINE = 10
-_NAMED = 100  # that are listed
 
 
 def _numbers(pixels: npt.NDArray[np.generic]) -> str:
@@ -140,44 +135,30 @@ def _numbers(pixels: npt.NDArray[np.generic]) -> str:
     0  7 255
     0 12   3
     """
-    channels = pixels.reshape(*pixels.shape[:2], -1)
+    channels = np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), 2, 0)
     blocks = []
-    for channel in range(channels.shape[2]):
-        rows: list[list[Any]] = channels[:, :, channel].tolist()
-        widths = [max(len(f"{row[column]:g}") for row in rows) for column in range(len(rows[0]))]
-        lines = [" ".join(f"{value:g}".rjust(width) for value, width in zip(row, widths, strict=True)) for row in rows]
-        blocks.append("\n".join([f"channel {channel}:", *lines] if channels.shape[2] > 1 else lines))
+    for number, channel in enumerate(channels):
+        texts = [[f"{value:g}" for value in row] for row in channel.tolist()]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        lines = [" ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in texts]
+        blocks += [f"channel {number}:", *lines] if len(channels) > 1 else lines
     return "\n".join(blocks)
 
 
-def _save(source: datasets.Source, path: Path) -> None:
+def _save(data: datasets.Data, path: Path) -> None:
     if path.suffix != ".npz" or path.exists() or not path.absolute().parent.is_dir():
         raise InputError(f"--save {path}: must be a new file that ends with .npz, in a folder that exists")
-    y_train, y_test = source.y_train, source.y_test
-    if source.names != datasets.numbers(source.classes):
-        y_train, y_test = np.array(source.names)[y_train], np.array(source.names)[y_test]
+    arrays: dict[str, Any] = {part: getattr(data, part) for part in PARTS}
+    for part, names in zip(("train", "test"), data.file_names or (), strict=False):
+        arrays[f"files_{part}"] = np.array(names)
     try:
-        np.savez_compressed(path, x_train=source.x_train, y_train=y_train, x_test=source.x_test, y_test=y_test)
+        np.savez_compressed(path, **arrays)
+        write_metadata(path, data.metadata())
     except BaseException as error:
         path.unlink(missing_ok=True)  # half a file
         if isinstance(error, OSError):
             raise InputError(f"--save {path}: cannot be written ({error})") from error
         raise
-
-
-def _draw(source: datasets.Source, index: int, augment: Callable[[npt.NDArray[Any]], Any] | None, folder: Path) -> None:
-    from mnist_exp import figures
-
-    pixels, label = figures.pictures(source.x_train[index : index + 1], source.maximum)[0], source.y_train[index]
-    pictures = {
-        f"image-{index}": figures.image(pixels, source.names[label]),
-        "samples": figures.samples(source.x_train, source.y_train, source.names, augment, source.maximum),
-    }
-    try:
-        figures.save(pictures, folder)
-    except OSError as error:
-        raise InputError(f"--output {folder}: cannot be written ({error})") from error
-    print(f"Pictures: {', '.join(str(folder / f'{name}.png') for name in pictures)}")
 
 
 if __name__ == "__main__":

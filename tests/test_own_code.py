@@ -290,7 +290,7 @@ def empty():
         ("training.metrics=[accuracy,Hits]", "class Hits: is named hit_rate, not hits; let __init__ take", False),
         ("preprocessing.augment=[Cut]", "Cut: must keep the shape (28, 28, 1) of images; gives (20, 28, 1)", False),
         ("model=layers model.layers=[Flatten,Broken]", "AttributeError: 'Broken' object has no attribute 'nope'", True),
-        ("dataset=texts", "x_train is <U1 of shape (3, 2, 2)", False),
+        ("dataset=texts", "failing.py: x_train has <U1; must be whole numbers 0 to 255", False),
         ("dataset=empty", "dataset=empty: must return ((x_train, y_train), (x_test, y_test))", False),
     ],
 )

@@ -12,19 +12,16 @@ from mlflow.pyfunc import load_model
 from PIL import Image
 
 from mnist_exp import run
-from mnist_exp.learning.datasets import Data
+from mnist_exp.config.composition import compose
+from mnist_exp.learning.datasets import Data, load
+from mnist_exp.learning.pictures import pixels
 from mnist_exp.predict import predict
 
 from .conftest import Command, in_process, store
+from .drawing import STYLES, draw
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 QUICK = ("training.epochs=8", "training.batch_size=10", "optimizer.learning_rate=0.01")
-
-
-@pytest.fixture(autouse=True)
-def in_a_cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))  # whose fonts take long to find
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -66,6 +63,32 @@ def test_a_folder_of_pictures_is_trained_recorded_and_predicted_with(
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout.split()[1] in NAMES
     assert (tmp_path / "seen.png").is_file()
+
+
+def test_a_saved_npz_file_stands_for_the_folder_in_training_and_predicting(tmp_path: Path, digits: Path) -> None:
+    for name in ("10", "9"):  # classes that text would order otherwise
+        (digits / "train" / "seven").with_name(name).symlink_to(digits / "train" / "seven")
+        (digits / "test" / "seven").with_name(name).symlink_to(digits / "test" / "seven")
+    done = in_process(
+        "dataset=folder", "dataset.path=digits", "--save", "saved.npz", cwd=tmp_path, module="mnist_exp.show"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("read them with dataset=npz dataset.path=saved.npz\n")
+    folder = load(compose(["dataset=folder", "dataset.path=digits"]).config.dataset)
+    result = run("dataset=npz", "dataset.path=saved.npz", "training.epochs=1", "tracking=none")
+    saved = load(result.config.dataset)
+    assert (saved.digest, saved.names, saved.resized) == (folder.digest, ("9", "10", *sorted(NAMES)), True)
+    with np.load("saved.npz") as file:  # pickles are refused
+        names = file["files_test"].tolist()
+        assert len(file["files_train"]) == len(saved.x_train)
+    for index in (0, -1):
+        assert Path(names[index]).parent == Path("test", saved.names[saved.y_test[index]])
+        np.testing.assert_array_equal(saved.x_test[index], np.asarray(Image.open(digits / names[index])))
+    picture = draw(3, STYLES[2])
+    picture.save("drawn.png")
+    [found] = predict(str(result.output / "model.keras"), [Path("drawn.png")])
+    np.testing.assert_array_equal(found.seen, pixels(picture, 28, 28, 1))
+    assert found.name in saved.names
 
 
 def test_the_best_job_of_a_stacked_sweep_has_names(tmp_path: Path, digits: Path, jax_command: Command) -> None:

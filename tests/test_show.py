@@ -9,7 +9,7 @@ from PIL import Image
 from mnist_exp.learning.datasets import Data, load
 from mnist_exp.learning.sources import NpzDataset
 
-from .conftest import QUICK, in_process
+from .conftest import QUICK, Arrays, in_process
 
 AUGMENTED = "preprocessing.augment=[{RandomRotation:{factor:0.1,fill_mode:constant}}]"
 
@@ -74,6 +74,18 @@ def test_saved_arrays_are_read_back_bit_identical(tmp_path: Path, mnist: Data, l
         *QUICK, "dataset.limit=90", "tracking=none", "dataset=npz", "dataset.path=saved.npz", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_saved_floats_are_read_back_without_their_maximum_typed(tmp_path: Path, small: Arrays) -> None:
+    for maximum in (1, 255):
+        x = {part: small[part] * np.float32(maximum / 255) for part in ("x_train", "x_test")}
+        np.savez("floats.npz", **small | x)
+        path, saved = ("dataset=npz", f"dataset.maximum={maximum}", "dataset.path=floats.npz"), f"saved-{maximum}.npz"
+        done = in_process(*path, "--save", saved, cwd=tmp_path, module="mnist_exp.show")
+        assert done.returncode == 0, done.stderr
+        again = load(NpzDataset(kind="npz", path=saved, maximum=None, validation="test", limit=None, seed=0))
+        assert again.maximum == maximum
+        np.testing.assert_array_equal(again.x_train, x["x_train"])
 
 
 def test_images_in_colour_are_numbers_of_each_channel(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Limits(Protocol):
-    """The keys of a dataset that decide how many images are kept, and how many of them are held out."""
+    """The keys of a dataset that decide how many images are kept and held out."""
 
     @property
     def limit(self) -> int | None: ...  # noqa: D102
@@ -23,7 +24,7 @@ class Limits(Protocol):
 
 
 class Header(NamedTuple):
-    """What is known of an array before it is read."""
+    """The shape and the type of an array that is not read yet."""
 
     shape: tuple[int, ...]
     dtype: "np.dtype[Any]"
@@ -37,68 +38,52 @@ def memory() -> int:
     return min(machine, int(text)) if text.isdecimal() else machine
 
 
-def check_arrays(config: Limits, where: str, arrays: "Mapping[str, Header | npt.NDArray[Any]]") -> None:
-    """Check that a dataset fits whose arrays are known by name, from the headers of a file or as they were read.
+def check(
+    config: Limits,
+    where: str,
+    arrays: "Mapping[str, Header | npt.NDArray[Any]]",
+    advice: str = "keep fewer or smaller images there",
+) -> None:
+    """Check that a dataset, and the copies that training makes, take at most half of the memory.
+
+    Args:
+        config: its `limit` and `validation` count.
+        where: begins the message.
+        arrays: read or not, by name; images have shape (N, height, width, ...).
+        advice: what makes the dataset fit, besides `dataset.limit`.
 
     Raises:
-        InputError: as `check` does.
+        InputError: if they take more.
     """
     train, test = arrays["x_train"], arrays["x_test"]
+    if not train.shape or not test.shape:
+        return
     floats = "f" in (train.dtype.kind, test.dtype.kind)
     kept = 4 if floats else min(max(train.dtype.itemsize, test.dtype.itemsize), 2)
     as_kept = {name for name, one in arrays.items() if name.startswith("x") and one.dtype.itemsize == kept}
     stored = sum(math.prod(one.shape) * one.dtype.itemsize for name, one in arrays.items() if name not in as_kept)
-    check(config, where, train.shape, test.shape, stored=stored, kept=kept)
-
-
-def check(
-    config: Limits,
-    where: str,
-    train: tuple[int, ...],
-    test: tuple[int, ...],
-    *,
-    stored: int,
-    kept: int,
-    advice: str = "keep fewer or smaller images there",
-) -> None:
-    """Check that a dataset fits.
-
-    Args:
-        config: its `limit` and `validation` count.
-        where: the words for where it is.
-        train: the shape of all training images, (N, height, width, ...).
-        test: that of the test images.
-        stored: the bytes of what is read and then kept otherwise.
-        kept: the bytes of a value of the images that are kept.
-        advice: what makes it fit, if `dataset.limit` does not.
-
-    Raises:
-        InputError: if it, and the copies that training makes, take more than half of the memory.
-    """
-    if not train or not test:
-        return
-    images, half = train[0], memory() // 2
+    needed = partial(_needed, config, train=train.shape, test=test.shape, stored=stored, kept=kept)
+    images, half = train.shape[0], memory() // 2
     limited = min(images, config.limit or images)
-    takes = _needed(config, limited, train, test, stored=stored, kept=kept)
+    takes, least = needed(limited), needed(1)
     if takes <= half:
         return
-    least = _needed(config, 1, train, test, stored=stored, kept=kept)
     fits = int((half - least) / max(takes - least, 1) * limited) if least < half else 0
     limit = f"type dataset.limit={fits}, or " if fits else ""
-    size = " x ".join(map(str, train[1:]))
+    size = " x ".join(map(str, train.shape[1:]))
     raise InputError(
-        f"{where}: {limited} training and {test[0]} test images of {size} take {takes / 1e9:.1f} GB while training; "
-        f"half of this machine's memory is {half / 1e9:.1f} GB; {limit}{advice}"
+        f"{where}: {limited} training and {test.shape[0]} test images of {size} take {takes / 1e9:.1f} GB while "
+        f"training; half of this machine's memory is {half / 1e9:.1f} GB; {limit}{advice}"
     )
 
 
 def _needed(
-    config: Limits, limited: int, train: tuple[int, ...], test: tuple[int, ...], *, stored: int, kept: int
+    config: Limits, limited: int, *, train: tuple[int, ...], test: tuple[int, ...], stored: int, kept: int
 ) -> int:
-    """Estimate the bytes that a dataset takes until its training ends.
+    """Estimate the bytes that a dataset of these shapes takes until its training ends.
 
-    They are what is `stored`, the images as they are kept, the engine's copy of `limited` training images, and what is
-    prepared before training, floats of 4 bytes: test images, and those that are held out.
+    They are the `stored` ones that are read and then kept otherwise, the images with `kept` bytes a value, the engine's
+    copy of `limited` training images, and floats of 4 bytes for prepared test and held-out images.
     """
     values = math.prod(train[1:])
     match config.validation:

@@ -1,8 +1,12 @@
-"""From picture files to pixels, the same for training and for predicting."""
+"""From picture files to pixels, the same for training and for predicting; and folders of them, one a class."""
 
+import os
+import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +17,29 @@ from mnist_exp.errors import InputError
 
 # Of the formats that Pillow knows, those that people draw in; some others are programs, such as PostScript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+_IN_FOLDERS = ("PNG", "JPEG")
+_SUFFIXES = (".png", ".jpg", ".jpeg")
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
+Listing = list[tuple[Path, int]]  # pictures of one set with their labels
+
+
 @contextmanager
 def reading() -> Iterator[None]:
-    """Let threads call `open_picture`: what Pillow warns of is refused if it is a size, and else does not matter."""
-    with warnings.catch_warnings():  # which is for a whole process, so that no thread may do it by itself
+    """Let threads call `open_picture`: a size that Pillow warns of is an error, other warnings do not matter."""
+    with warnings.catch_warnings():  # of the whole process, so that no thread may do it
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
 def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """Read a picture, turned upright, of at most 89 million pixels; within `reading`.
+    """Read a picture of at most 89 million pixels, and turn it upright; to be called within `reading`.
 
     Raises:
-        InputError: for a file that is none.
+        InputError: for a file that is no picture.
     """
     try:
         with Image.open(path, formats=formats) as picture:
@@ -52,15 +61,15 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
-    """Return a picture resized, whatever its proportions were, of shape (height, width, channels), or 2 axes for one.
+    """Return a picture, whatever its proportions, resized to (height, width, channels), or to 2 axes for one channel.
 
     Without a channel for it, transparency becomes white: the paper that most such pictures were drawn for.
 
     Args:
-        picture: of any of the usual modes, or with whole numbers of 16 bits.
+        picture: in any of the usual modes, or with whole numbers of 16 bits.
         height: in pixels.
         width: in pixels.
-        channels: 1 for grey, 2 with opacity, 3 for red, green and blue, 4 with opacity.
+        channels: 1 for grey, 2 with opacity, 3 for colours, 4 with opacity.
 
     Raises:
         InputError: for pixels of another kind.
@@ -81,3 +90,117 @@ def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.
             picture = Image.alpha_composite(white, picture).convert("RGB")
     small = picture.convert(_BY_CHANNELS[channels]).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(small, np.uint8)
+
+
+def find(folder: Path, share: float, seed: int) -> tuple[tuple[str, ...], Listing, Listing]:
+    """Return the classes' names, the training and the test pictures.
+
+    Without `train/` and `test/` in the folder, a share (0 to 1) of each class is the test set, drawn by the seed.
+
+    Raises:
+        InputError: for folders that are no classes.
+    """
+    key = f"dataset.path={folder}"
+    if not folder.is_dir():
+        raise InputError(f"{key}: must be a folder with a folder of pictures for each class")
+    split = [name for name in ("train", "test") if _subfolders(folder / name)]
+    if split == ["train", "test"]:
+        train, test = _classes(folder / "train", key), _classes(folder / "test", key)
+        for part, lacking, other in (("train", train, test), ("test", test, train)):
+            if missing := sorted(other.keys() - lacking.keys()):
+                raise InputError(f"{key}: {part}/ has no folder {missing[0]}; both sets must have the same classes")
+        return tuple(train), _in_turn(train.values()), _in_turn(test.values())
+    if split:
+        other_part = "test" if split == ["train"] else "train"
+        raise InputError(
+            f"{key}: has {split[0]}/ but no {other_part}/ with folders of pictures; add it, or type "
+            f"dataset.path={folder / split[0]} to hold a share of it out as the test set"
+        )
+    found = _classes(folder, key)
+    kept, held_out = [], []
+    for label, (name, paths) in enumerate(found.items()):
+        if len(paths) < 2:
+            raise InputError(f"{key}: {name}/ has one picture; it must have two or more, since one is held out to test")
+        count = min(max(1, round(share * len(paths))), len(paths) - 1)
+        order = np.random.default_rng([seed, label]).permutation(len(paths))
+        kept.append([paths[index] for index in np.sort(order[count:])])
+        held_out.append([paths[index] for index in np.sort(order[:count])])
+    return tuple(found), _in_turn(kept), _in_turn(held_out)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """Return the names of a folder's folders: numbers by size, then words."""
+    names = _names(folder, os.DirEntry.is_dir)
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+
+def _names(folder: Path, is_wanted: "Callable[[os.DirEntry[str]], bool]") -> list[str]:
+    """Return the names of wanted entries that are not hidden; none if there is no such folder."""
+    try:
+        entries = list(os.scandir(folder))
+    except (NotADirectoryError, FileNotFoundError):
+        return []
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+    names = []
+    for entry in entries:
+        with suppress(OSError):  # a link that leads to itself, or into a closed folder
+            if is_wanted(entry) and not entry.name.startswith("."):
+                names.append(entry.name)
+    return names
+
+
+def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
+    """Return the pictures of each class, by its name."""
+    found = {}
+    for name in _subfolders(folder):
+        files = _names(folder / name, os.DirEntry.is_file)
+        found[name] = [folder / name / file for file in sorted(files) if file.lower().endswith(_SUFFIXES)]
+        if not found[name]:
+            raise InputError(
+                f"{key}: {folder / name} has no picture ({', '.join(_SUFFIXES)}); each folder there must be a class"
+            )
+    if len(found) < 2:
+        had = f"only the folder {next(iter(found))}" if found else "no folders"
+        raise InputError(
+            f"{key}: {folder} has {had}; there must be a folder of pictures for each of two or more classes"
+        )
+    return found
+
+
+def _in_turn(classes: Iterable[Sequence[Path]]) -> Listing:
+    """Take a picture of each class in turn, so that `dataset.limit` takes of all classes."""
+    labelled = [[(path, label) for path in paths] for label, paths in enumerate(classes)]
+    return [picture for turn in zip_longest(*labelled) for picture in turn if picture is not None]
+
+
+def decode(paths: Sequence[Path], size: int, *, color: bool) -> npt.NDArray[np.uint8]:
+    """Read pictures, and show on a terminal meanwhile how many.
+
+    Returns:
+        Their pixels, of shape (N, size, size), or (N, size, size, 3) in colour.
+
+    Raises:
+        InputError: for a picture that cannot be read.
+    """
+    images = np.empty((len(paths), size, size, *([3] if color else [])), np.uint8)
+    step = max(1, len(paths) // 100) if sys.stderr.isatty() else 0
+
+    def read(index: int) -> None:
+        picture = open_picture(paths[index], _IN_FOLDERS)
+        try:
+            images[index] = pixels(picture, size, size, 3 if color else 1)
+        except InputError as error:
+            raise InputError(f"{paths[index]}: {error}") from error
+
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow lets go of Python while it decodes
+    with reading():
+        try:
+            for done, _ in enumerate(pool.map(read, range(len(paths))), 1):
+                if step and done % step == 0:
+                    print(f"\rReading pictures: {done} of {len(paths)}", end="", file=sys.stderr, flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            if step:
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    return images

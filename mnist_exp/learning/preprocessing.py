@@ -1,4 +1,4 @@
-"""From raw arrays to what a model takes: shape, scale and labels, the same for training arrays and the kept model."""
+"""From raw arrays to what a model takes: shape, scale and labels, in training and inside the model that is kept."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Raw:
-    """What raw pixels are: the name of NumPy's type, and the value of a white one."""
+    """The type of raw pixels, by NumPy's name, and the value of a white one."""
 
     dtype: str
     maximum: float
@@ -27,10 +27,7 @@ BYTES = Raw("uint8", 255.0)
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """How an image is prepared: `pixel * factor + offset`, then reshaped to `shape` (without the batch axis).
-
-    `raw`: what the pixels are before.
-    """
+    """Prepares images: `pixel * factor + offset`, reshaped to `shape` (without the batch axis), from `raw` pixels."""
 
     shape: tuple[int, ...]
     factor: float
@@ -40,20 +37,20 @@ class Preprocessor:
     raw: Raw = BYTES
 
     def images(self, x: Any) -> Any:
-        """(N, ...) raw pixels, an array or a tensor, to a tensor of (N, *shape) floats."""
+        """Turn (N, ...) raw pixels, an array or a tensor, into a tensor of (N, *shape) floats."""
         from mnist_exp.learning.keras_backend import keras
 
         scaled = keras.ops.cast(x, "float32") * self.factor + self.offset
         return keras.ops.reshape(scaled, (-1, *self.shape))
 
     def labels(self, y: Any) -> Any:
-        """(N,) whole numbers, an array or a tensor, to a tensor of (N, classes) one-hot floats, or as they are."""
+        """Turn (N,) whole numbers into a tensor of (N, classes) one-hot floats, or leave them as they are."""
         from mnist_exp.learning.keras_backend import keras
 
         return keras.ops.one_hot(y, self.classes) if self.one_hot else y
 
     def layers(self) -> list["keras.Layer"]:
-        """Return the same as `images`, as Keras layers for a model that takes raw images."""
+        """Return Keras layers that do what `images` does, for a model that takes raw images."""
         from mnist_exp.learning.keras_backend import keras
 
         return [
@@ -65,11 +62,11 @@ class Preprocessor:
 def fit_preprocessor(config: Preprocessing, data: Data) -> Preprocessor:
     """Derive the shape and scale from the training images.
 
-    `scale` divides by the value of a white pixel, 255 of bytes. `standardize` subtracts the mean of all training pixels
-    and divides by their standard deviation, so that its result does not depend on `scale`.
+    `scale` divides by the value of a white pixel. `standardize` subtracts the mean of all training pixels and divides
+    by their standard deviation, whatever `scale` is.
 
     Raises:
-        InputError: if `standardize` meets images that are all of one value.
+        InputError: if `standardize` meets images of a single value.
     """
     height, width, *channels = data.x_train.shape[1:]
     shape = (height, width, *(channels or [1]))
@@ -90,7 +87,7 @@ def fit_preprocessor(config: Preprocessing, data: Data) -> Preprocessor:
 
 
 def _mean_and_deviation(images: Images) -> tuple[float, float]:
-    """Return both: of whole numbers exactly, from how often each occurs, without an array of floats."""
+    """Return the mean and the standard deviation; exactly for whole numbers, without an array of floats."""
     if images.dtype.kind == "f":
         mean = float(images.mean(dtype=np.float64))
         parts = (float(np.square(image - mean, dtype=np.float64).sum()) for image in images)

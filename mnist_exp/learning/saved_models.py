@@ -11,8 +11,8 @@ from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
+from mnist_exp.learning.metadata import DAMAGED
 from mnist_exp.learning.own_code import SAVED_KINDS, import_code
-from mnist_exp.learning.sources import DAMAGED
 
 
 def load(path: Path, code: CodeFile | None = None) -> keras.Model:

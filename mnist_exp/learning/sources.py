@@ -1,15 +1,12 @@
-"""Where images come from: a class each, with its keys in conf/dataset/ and how it reads its arrays.
+"""Where images come from: a class for each source, with its keys in conf/dataset/ and how it reads its arrays.
 
 A new source is a class here, its name in `SOURCES`, and a file in conf/dataset/. Imports nothing heavy.
 """
 
-import gzip
-import lzma
-import math
-import struct
-import zipfile
-import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,44 +14,34 @@ from mnist_exp.config.code_file import in_use, own_choices
 from mnist_exp.config.values import Count, ExistingPath, Maximum, Seed, Share, Side
 from mnist_exp.errors import InputError
 from mnist_exp.learning import memory
+from mnist_exp.learning.metadata import Metadata, read_metadata
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
 _MNIST = Path(__file__).resolve().parents[1] / "data" / "mnist.npz"
-MOST_CLASSES = 10000
-# What a damaged zip file makes of zipfile, NumPy and Keras.
-DAMAGED = (
-    *(OSError, EOFError, KeyError, RuntimeError, TypeError, MemoryError, SystemError),
-    *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
-)
-_IDX_IMAGES, _IDX_LABELS = 0x0803, 0x0801  # the magic numbers of the MNIST page: unsigned bytes, 3 axes and 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arrays:
-    """What a source holds, unchecked: images and labels, a short `name` for it, and where they came from.
+class Arrays(Metadata):
+    """The images and labels of a source, unchecked.
 
-    Labels are whole numbers, or names. `names`: of the classes that labels count, if they have any. `maximum`:
-    the value of a white pixel, if the source says so; whole numbers go to 255 without. `resized`: whether the images
-    are pictures as they were taken, only resized, so that a picture is prepared as they were before a model reads it.
+    Labels are whole numbers, or the classes' names. `name`: a short one. `source`: where the arrays came from.
+    `file_names`: of the training and of the test pictures, relative to their folder; None without such files.
     """
 
-    x_train: "npt.NDArray[np.generic]"
-    y_train: "npt.NDArray[np.generic]"
-    x_test: "npt.NDArray[np.generic]"
-    y_test: "npt.NDArray[np.generic]"
+    x_train: "npt.NDArray[Any]"
+    y_train: "npt.NDArray[Any]"
+    x_test: "npt.NDArray[Any]"
+    y_test: "npt.NDArray[Any]"
     name: str
     source: str
-    names: tuple[str, ...] | None = None
-    maximum: float | None = None
-    resized: bool = False
+    file_names: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """What all sources share; `datasets.py` applies `validation` and `limit` to what a source reads."""
+    """The keys that all sources share; `datasets.py` applies `validation` and `limit` to what a source reads."""
 
     kind: str
     validation: Literal["test"] | Count | Share
@@ -69,6 +56,10 @@ class Dataset:
         """
         raise NotImplementedError
 
+    def files(self) -> Sequence[Path] | None:
+        """Return all files that `read` reads; None if they are not known, so that it reads each time."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class MnistDataset(Dataset):
@@ -78,12 +69,16 @@ class MnistDataset(Dataset):
 
     def read(self) -> Arrays:
         """Return the 70,000 digits."""
-        return _read_npz(_MNIST, "mnist_exp/data/mnist.npz")
+        return _from_npz(self, _MNIST, "mnist_exp/data/mnist.npz")
+
+    def files(self) -> list[Path]:
+        """Return the one file."""
+        return [_MNIST]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NpzDataset(Dataset):
-    """One NumPy file; `maximum`: the value of a white pixel in it, None for whole numbers from 0 to 255."""
+    """One NumPy file; `maximum`: the value of a white pixel in it, None for what the file says, or 255."""
 
     kind: Literal["npz"]
     path: ExistingPath
@@ -92,7 +87,11 @@ class NpzDataset(Dataset):
     def read(self) -> Arrays:
         """Return the four arrays of a file, which fit into the memory."""
         path = Path(self.path).expanduser()
-        return _read_npz(path, str(path), self)
+        return _from_npz(self, path, str(path), self.maximum)
+
+    def files(self) -> list[Path]:
+        """Return the one file."""
+        return [Path(self.path).expanduser()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +102,17 @@ class IdxDataset(Dataset):
     path: ExistingPath
 
     def read(self) -> Arrays:
-        """Return what the four files of a folder hold."""
+        """Return the content of the four files."""
+        from mnist_exp.learning.array_files import read_idx
+
         folder = Path(self.path).expanduser()
-        if not folder.is_dir():
-            raise InputError(f"dataset.path={folder}: must be a folder with the four IDX files")
-        return Arrays(
-            x_train=_read_idx_file(folder, "train-images-idx3-ubyte", _IDX_IMAGES),
-            y_train=_read_idx_file(folder, "train-labels-idx1-ubyte", _IDX_LABELS),
-            x_test=_read_idx_file(folder, "t10k-images-idx3-ubyte", _IDX_IMAGES),
-            y_test=_read_idx_file(folder, "t10k-labels-idx1-ubyte", _IDX_LABELS),
-            name=folder.resolve().name,
-            source=str(folder),
-        )
+        return Arrays(**read_idx(folder), name=folder.resolve().name, source=str(folder))
+
+    def files(self) -> list[Path]:
+        """Return those of the four files that are there."""
+        from mnist_exp.learning.array_files import idx_files
+
+        return idx_files(Path(self.path).expanduser())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +123,7 @@ class KerasDataset(Dataset):
     name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
 
     def read(self) -> Arrays:
-        """Return what Keras downloads, once."""
+        """Return the arrays, which Keras downloads once."""
         from mnist_exp.learning.keras_backend import keras
 
         try:
@@ -144,19 +142,69 @@ class KerasDataset(Dataset):
             source=f"keras.datasets.{self.name}",
         )
 
+    def files(self) -> list[Path]:
+        """Return no file, since what was downloaded stays as it is."""
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class FolderDataset(Dataset):
-    """Pictures in a folder a class, resized to `size` by `size`; `test`: the share held out without a folder test/.
-
-    `image_folder.py` reads them.
-    """
+    """Pictures in a folder a class, resized to `size` by `size`; `test`: the share held out without a folder test/."""
 
     kind: Literal["folder"]
     path: ExistingPath
     size: Side
     color: bool
     test: Share
+
+    def read(self) -> Arrays:
+        """Return the pictures of all classes."""
+        import numpy as np
+
+        from mnist_exp.learning.pictures import decode, find
+
+        folder = Path(self.path).expanduser()
+        names, train, test = find(folder, self.test, self.seed)
+        self._check_fits(len(train), len(test))
+        paths, labels = zip(*train, *test, strict=True)
+        images = decode(paths, self.size, color=self.color)
+        file_names, count = tuple(path.relative_to(folder).as_posix() for path in paths), len(train)
+        return Arrays(
+            x_train=images[:count],
+            y_train=np.array(labels[:count]),
+            x_test=images[count:],
+            y_test=np.array(labels[count:]),
+            name=folder.resolve().name,
+            source=str(folder),
+            file_names=(file_names[:count], file_names[count:]),
+            names=names,
+            resized=True,
+        )
+
+    def files(self) -> list[Path]:
+        """Return all pictures."""
+        from mnist_exp.learning.pictures import find
+
+        _, train, test = find(Path(self.path).expanduser(), self.test, self.seed)
+        return [path for path, _ in train + test]
+
+    def _check_fits(self, train: int, test: int) -> None:
+        import numpy as np
+
+        def check(size: int, channels: int, advice: str = "") -> None:
+            sets = {"x_train": (train, size, size, channels), "x_test": (test, size, size, channels)}
+            headers = {part: memory.Header(shape, np.dtype(np.uint8)) for part, shape in sets.items()}
+            memory.check(self, f"dataset.path={self.path}", headers, advice)
+
+        channels, fits = 3 if self.color else 1, []
+        smaller = [(f"dataset.size={size}", size, channels) for size in range(self.size - 1, 9, -1)]
+        for words, size, colours in [("dataset.color=false", self.size, 1)] * self.color + smaller:
+            with suppress(InputError):
+                check(size, colours)
+                fits.append(words)
+                if size < self.size:
+                    break
+        check(self.size, channels, f"type {' or '.join(fits)}" if fits else "keep fewer pictures there")
 
 
 SOURCES = (MnistDataset, NpzDataset, IdxDataset, KerasDataset, FolderDataset)
@@ -167,7 +215,7 @@ class OwnDataset(Dataset):
     """A function with `@mnist_exp.dataset` in the file that `code=` names; its arguments are the keys."""
 
     def read(self) -> Arrays:
-        """Return what the function does: `(x_train, y_train), (x_test, y_test)`, as `keras.datasets` have it."""
+        """Call the function, which returns `(x_train, y_train), (x_test, y_test)`, as `keras.datasets` does."""
         from mnist_exp.learning.own_code import call
 
         code = in_use()
@@ -180,9 +228,13 @@ def sources() -> list[type[Dataset]]:
     return [*SOURCES, *own_choices("dataset", OwnDataset)]
 
 
-def is_class_name(name: str) -> bool:
-    """Return whether a class may have this name: text on one line that a file and a figure can show."""
-    return bool(name.strip()) and name.isprintable() and len(name) <= 255
+def _from_npz(config: Dataset, path: Path, source: str, maximum: float | None = None) -> Arrays:
+    """Return the arrays of a file, with its metadata; `maximum` is used instead of the file's."""
+    from mnist_exp.learning.array_files import read_npz
+
+    arrays = read_npz(path, partial(memory.check, config, f"dataset.path={path}"))
+    known = asdict(read_metadata(path))
+    return Arrays(**arrays, name=path.stem, source=source, **known | {"maximum": maximum or known["maximum"]})
 
 
 def _own_arrays(returned: Any, name: str, source: str) -> Arrays:
@@ -196,84 +248,6 @@ def _own_arrays(returned: Any, name: str, source: str) -> Arrays:
             length = f" of {len(returned)}" if isinstance(returned, tuple | list) else ""
             raise InputError(f"dataset={name}: {wanted}; returned {type(returned).__name__}{length}")
     for part, array in arrays.items():
-        kinds = "buif" if part.startswith("x") else "buifUS"  # labels may be text
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in kinds or array.ndim == 0:
-            found = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise InputError(f"dataset={name}: {wanted}; {part} is {found}")
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"dataset={name}: {wanted}; {part} is {type(array).__name__}")
     return Arrays(**arrays, name=name, source=source)
-
-
-_PARTS = ("x_train", "y_train", "x_test", "y_test")
-
-
-def _read_npz(path: Path, source: str, config: NpzDataset | None = None) -> Arrays:
-    """Return the four arrays of a file; of a file of the user's own, `config` has more, and they have to fit."""
-    import numpy as np
-
-    if path.is_dir():
-        raise InputError(f"dataset.path={path}: is a folder; dataset=folder reads pictures in one, a folder a class")
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        raise InputError(f"dataset.path={path}: is not a valid npz file; np.savez writes one")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if missing := set(_PARTS) - set(file.files):
-                raise InputError(
-                    f"dataset.path={path}: must hold x_train, y_train, x_test and y_test; "
-                    f"lacks {', '.join(sorted(missing))}"
-                )
-            if config is not None:
-                with zipfile.ZipFile(path) as members:
-                    headers = {part: _npy_header(members, part) for part in _PARTS}
-                memory.check_arrays(config, f"dataset.path={path}", headers)
-            arrays: dict[str, Any] = {part: file[part] for part in _PARTS}
-            return Arrays(**arrays, name=path.stem, source=source, maximum=config.maximum if config else None)
-    except DAMAGED as error:
-        raise InputError(f"dataset.path={path}: is not a valid npz file ({error}); np.savez writes one") from error
-    except InputError:
-        raise
-    except ValueError as error:  # an array of Python objects, for which NumPy recommends to load a pickle
-        raise InputError(
-            f"dataset.path={path}: must hold plain arrays of numbers, or labels of text, not objects; "
-            "astype(str) makes text of them"
-        ) from error
-
-
-def _npy_header(members: zipfile.ZipFile, part: str) -> memory.Header:
-    """Return the shape and the type of an array in a zip file, without its content."""
-    import numpy as np
-
-    if [name for name in members.namelist() if name.removesuffix(".npy") == part] != [f"{part}.npy"]:
-        raise zipfile.BadZipFile(f"it has {part} twice, or not as {part}.npy")
-    with members.open(f"{part}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(member)
-        if any(length < 0 for length in shape):
-            raise zipfile.BadZipFile(f"{part} has shape {shape}")
-        return memory.Header(shape, dtype)
-
-
-def _read_idx_file(folder: Path, name: str, magic: int) -> "npt.NDArray[np.uint8]":
-    """Read an IDX file: a big-endian magic number whose last byte counts the axes, their lengths, then the bytes."""
-    import numpy as np
-
-    path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-    if path is None:
-        raise InputError(f"dataset.path={folder}: has no file {name} or {name}.gz")
-    axes = magic % 256
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = file.read(4 * (1 + axes))
-            shape = struct.unpack_from(f">{axes}I", header.ljust(4 * (1 + axes), b"\0"), offset=4)
-            # As many bytes as the header promises and one more, since a small file may unpack to any length.
-            content = file.read(min(math.prod(shape), memory.memory() // 2) + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: is not a valid gzip file ({error})") from error
-    found = int.from_bytes(header[:4], "big")
-    if len(header) < 4 * (1 + axes) or found != magic:
-        what = "images" if magic == _IDX_IMAGES else "labels"
-        raise InputError(f"{path}: must be an IDX file of {what}, which starts with {magic}; starts with {found}")
-    if len(content) != math.prod(shape):
-        more = "more" if len(content) > math.prod(shape) else len(content)
-        raise InputError(f"{path}: its header promises {math.prod(shape)} bytes of shape {shape}; it has {more}")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)

@@ -9,9 +9,9 @@ import numpy as np
 
 from mnist_exp.experiment import package_version
 from mnist_exp.learning.datasets import Data
+from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder, Record, now
-from mnist_exp.tracking.model_metadata import metadata, write_metadata
 
 if TYPE_CHECKING:
     import keras
@@ -134,13 +134,13 @@ def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
     mlflow.keras.save_model(
         model,
         str(new),
-        mlflow_model=Model(metadata=metadata(data) or None),
+        mlflow_model=Model(metadata=data.metadata() or None),
         signature=signature,
         input_example=example,
         pip_requirements=[f"{name}=={package_version(name)}" for name in ("keras", "tensorflow", "numpy")],
     )
-    write_metadata(new / "data" / "model.keras", data)
-    new.rename(path)  # whole, whatever interrupts this
+    write_metadata(new / "data" / "model.keras", data.metadata())
+    new.rename(path)  # whole, in case this is interrupted
 
 
 def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_id: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Data, load
 from mnist_exp.learning.memory import memory
+from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.learning.sources import IdxDataset, KerasDataset, MnistDataset, NpzDataset
 
 from ..conftest import Arrays
@@ -252,6 +253,29 @@ def test_the_maximum_says_what_white_is_and_the_images_stay_as_the_file_has_them
     with pytest.raises(InputError, match=r"from 0 to 4080; with dataset.maximum=255 it must be from 0 to 255, and no"):
         scaled(tmp_path / "b.npz", 255)
     assert scaled(tmp_path / "a.npz", 255).digest == scaled(tmp_path / "a.npz", None).digest
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"classes": ["a", "b"]}, r"named.npz: names 2 classes; must name 10, as many as it has"),
+        ({"classes": ["a\x1b"] * 10}, "named.npz: its member mnist_exp.json must have a list of the classes' names"),
+        ({"maximum": "1"}, "named.npz: its member mnist_exp.json must have a maximum above 0"),
+        ({"maximum": 100}, r"x_train has uint8 from 0 to 255; with dataset.maximum=100 it must be from 0 to 100"),
+        ("no map", "named.npz: its member mnist_exp.json cannot be read"),
+    ],
+)
+def test_what_a_file_says_about_its_images_is_checked(
+    tmp_path: Path, small: Arrays, written: Any, message: str
+) -> None:
+    np.savez(tmp_path / "named.npz", **small)
+    write_metadata(tmp_path / "named.npz", {"classes": list("abcdefghij"), "resized": True})
+    data = npz(tmp_path / "named.npz")
+    assert (data.names, data.resized, data.maximum) == (tuple("abcdefghij"), True, 255)
+    np.savez(tmp_path / "named.npz", **small)
+    write_metadata(tmp_path / "named.npz", written)
+    with pytest.raises(InputError, match=message):
+        npz(tmp_path / "named.npz")
 
 
 @pytest.mark.parametrize("kind", [np.str_, np.bytes_])

@@ -1,7 +1,6 @@
-"""Pictures in folders: what is read of them, what is kept in the cache, and what is refused."""
+"""Pictures in folders: what is read of them, how long it is kept, and what is refused."""
 
 import os
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,11 @@ from PIL import Image, PngImagePlugin
 
 from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Data, load
-from mnist_exp.learning.sources import FolderDataset
+from mnist_exp.learning.sources import FolderDataset, NpzDataset
+
+from ..conftest import Arrays
 
 pytestmark = pytest.mark.fast
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the user's cache that this project has."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "mnist_exp"
 
 
 def read(path: Path, **keys: Any) -> Data:
@@ -40,6 +34,13 @@ def write(path: Path, picture: Image.Image, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, **options)
     return path
+
+
+def age(folder: Path) -> None:
+    """Let files seem to have been written a day before."""
+    for path in folder.rglob("*.*"):
+        then = path.stat().st_mtime_ns - 86400 * 10**9
+        os.utime(path, ns=(then, then))
 
 
 def write_mnist(folder: Path, mnist: Data, count: int = 300) -> None:
@@ -148,37 +149,39 @@ def test_metadata_that_is_damaged_does_not_matter(tmp_path: Path) -> None:
         assert len(read(tmp_path / "pictures").x_train) == 17
 
 
-def test_the_same_pictures_are_decoded_once(tmp_path: Path, cache: Path) -> None:
-    two_classes(tmp_path / "pictures")
-    first = read(tmp_path / "pictures")
-    [file] = cache.iterdir()
-    # What is in the cache is what is read: another image there, in a file that is whole, is seen.
-    np.savez(file, images=np.full((20, 28, 28), 7, np.uint8))
-    assert (read(tmp_path / "pictures").x_train == 7).all()
-    for content in (b"", b"damaged", file.read_bytes()[:-100]):
-        file.write_bytes(content)
-        assert read(tmp_path / "pictures").digest == first.digest
-        with np.load(file) as kept:
-            assert kept["images"].shape == (20, 28, 28)
-    for wrong in (np.zeros((20, 28, 28)), np.zeros((19, 28, 28), np.uint8), np.array([{}])):
-        np.savez(file, images=wrong)
-        assert read(tmp_path / "pictures").digest == first.digest
-    read(tmp_path / "pictures", seed=3)  # another split
-    assert [one.name for one in cache.iterdir()] == [file.name]
-    changed = tmp_path / "pictures" / "dark" / "3.png"
-    write(changed, Image.new("L", (30, 20), 50))
-    os.utime(changed, ns=(time.time_ns(), time.time_ns() + 1))
-    assert read(tmp_path / "pictures").digest != first.digest
-    for size in range(10, 20):
-        read(tmp_path / "pictures", size=size)
-    assert len(list(cache.iterdir())) == 8
+def test_pictures_are_read_again_only_after_one_has_changed(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    two_classes(folder)
+    assert read(folder) is not read(folder), "what was written just now may change again unseen"
+    for change in (
+        lambda: write(folder / "dark" / "3.png", Image.new("L", (30, 20), 50)),
+        lambda: write(folder / "dark" / "more.png", Image.new("L", (30, 20), 50)),
+        lambda: (folder / "light" / "1.png").unlink(),
+    ):
+        age(folder)
+        kept = read(folder)
+        assert read(folder) is kept
+        change()
+        assert read(folder).digest != kept.digest
+    age(folder)
+    kept = read(folder)
+    assert read(folder, seed=3) is not kept
+    assert read(folder) is not kept, "the last one is kept, not all"
 
 
-def test_without_a_cache_that_can_be_written_pictures_are_read_all_the_same(tmp_path: Path, cache: Path) -> None:
-    two_classes(tmp_path / "pictures")
-    cache.parent.mkdir()
-    cache.write_text("a file where the folder would be")
-    assert len(read(tmp_path / "pictures").x_train) == 16
+def test_a_file_that_replaces_one_of_its_size_and_time_is_read(tmp_path: Path, small: Arrays) -> None:
+    path, other = tmp_path / "a.npz", tmp_path / "b.npz"
+    np.savez(path, **small)
+    np.savez(other, **small | {"x_train": 255 - small["x_train"]})
+    age(tmp_path)
+    config = NpzDataset(kind="npz", path=str(path), maximum=None, validation="test", limit=None, seed=0)
+    kept = load(config)
+    assert load(config) is kept
+    with pytest.raises(ValueError, match="read-only"):
+        kept.x_train[0, 0, 0] = 1
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.replace(path)
+    assert load(config).digest != kept.digest
 
 
 def test_what_is_hidden_or_no_picture_is_left_out_and_links_are_followed(tmp_path: Path) -> None:
@@ -204,23 +207,13 @@ def test_classes_named_by_numbers_are_in_their_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.x_train[:, 0, 0] // 20, data.y_train)
 
 
-def test_links_that_lead_nowhere_are_left_out_and_a_damaged_cache_is_written_again(tmp_path: Path) -> None:
+def test_links_that_lead_nowhere_are_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     two_classes(folder)
+    whole = read(folder)
     (folder / "loop").symlink_to(folder / "loop")
     (folder / "light" / "loop.png").symlink_to(folder / "light" / "loop.png")
-    first = read(folder)
-    [cached] = (tmp_path / "cache").rglob("*.npz")
-    whole = cached.read_bytes()
-    for damaged in (
-        b"",
-        whole[:200],
-        whole.replace(b"\x93NUMPY", b"\x93NUMPX"),
-        whole.replace(b"PK\x03\x04", b"PK\x00"),
-    ):
-        cached.write_bytes(damaged)
-        np.testing.assert_array_equal(read(folder).x_train, first.x_train)
-        assert cached.read_bytes() == whole
+    assert read(folder).digest == whole.digest
 
 
 def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:

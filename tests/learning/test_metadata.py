@@ -1,4 +1,4 @@
-"""What a file model.keras knows of its data, and what is not believed."""
+"""What a file model.keras or an npz file says about its images, and what is not believed."""
 
 import json
 import zipfile
@@ -10,7 +10,7 @@ import pytest
 
 from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking.model_metadata import Metadata, read_metadata, write_metadata
+from mnist_exp.learning.metadata import Metadata, read_metadata, write_metadata
 
 pytestmark = pytest.mark.fast
 
@@ -24,15 +24,20 @@ def model(tmp_path: Path) -> Path:
 
 def test_of_mnist_nothing_is_written(model: Path, mnist: Data) -> None:
     before = model.read_bytes()
-    write_metadata(model, mnist)
+    write_metadata(model, mnist.metadata())
     assert model.read_bytes() == before
-    assert read_metadata(model, 10) == Metadata(tuple("0123456789"), 255, resized=False)
+    assert read_metadata(model) == Metadata()
+    assert Metadata().class_names(10, model) == tuple("0123456789")
 
 
 def test_what_was_written_is_read(model: Path, mnist: Data) -> None:
     names = ("猫", *"123456789")
-    write_metadata(model, replace(mnist, names=names, maximum=0.5, resized=True))
-    assert read_metadata(model, 10) == Metadata(names, 0.5, resized=True)
+    write_metadata(model, replace(mnist, names=names, maximum=0.5, resized=True).metadata())
+    known = read_metadata(model)
+    assert known == Metadata(names=names, maximum=0.5, resized=True)
+    assert known.class_names(10, model) == names
+    with pytest.raises(InputError, match=r"model\.keras: names 10 classes; must name 9, as many as it has"):
+        known.class_names(9, model)
     with zipfile.ZipFile(model) as file:
         assert file.testzip() is None
         assert file.namelist() == ["config.json", "mnist_exp.json"]
@@ -45,11 +50,10 @@ def test_what_was_written_is_read(model: Path, mnist: Data) -> None:
         ("[" * 100_000, "cannot be read"),
         ('"' + "x" * 10_000_000 + '"', "has more than 10000000 bytes"),
         ([], "is no map"),
-        ({"classes": ["a"]}, "must have 2 names of classes"),
-        ({"classes": "ab"}, "must have 2 names of classes"),
-        ({"classes": ["a", 1]}, "must have 2 names of classes"),
-        ({"classes": ["a", "\x1b[2J"]}, "must have 2 names of classes"),
-        ({"classes": ["a", "b" * 256]}, "must have 2 names of classes"),
+        ({"classes": "ab"}, "must have a list of the classes' names"),
+        ({"classes": ["a", 1]}, "must have a list of the classes' names"),
+        ({"classes": ["a", "\x1b[2J"]}, "must have a list of the classes' names"),
+        ({"classes": ["a", "b" * 256]}, "must have a list of the classes' names"),
         ({"maximum": 0}, "must have a maximum above 0"),
         ({"maximum": True}, "must have a maximum above 0"),
         ({"maximum": float("nan")}, "must have a maximum above 0"),
@@ -59,10 +63,10 @@ def test_what_others_may_have_written_is_checked(model: Path, told: Any, message
     with zipfile.ZipFile(model, "a", zipfile.ZIP_DEFLATED) as file:
         file.writestr("mnist_exp.json", told if isinstance(told, str) else json.dumps(told))
     with pytest.raises(InputError, match=message):
-        read_metadata(model, 2)
+        read_metadata(model)
 
 
 def test_a_damaged_file_is_one_message(model: Path) -> None:
     model.write_bytes(model.read_bytes()[:-10])
     with pytest.raises(InputError, match=r"model.keras: its member mnist_exp.json cannot be read"):
-        read_metadata(model, 2)
+        read_metadata(model)

@@ -1,0 +1,99 @@
+"""What goes with images beside their values: the classes' names, the value of white, how pictures were prepared.
+
+A file model.keras and an npz file are zip files; both keep it as one more member, at which Keras and NumPy do not look.
+"""
+
+import json
+import lzma
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnist_exp.errors import InputError
+
+# What a damaged zip file makes of zipfile, NumPy and Keras.
+DAMAGED = (
+    *(OSError, EOFError, KeyError, RuntimeError, TypeError, MemoryError, SystemError),
+    *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
+)
+_MEMBER = "mnist_exp.json"
+_LONGEST = 10_000_000  # bytes, more than the names of the most classes have
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """The meaning of labels and pixels.
+
+    Attributes:
+        names: the classes' names, in the order of their labels; none if they are numbers.
+        maximum: the value of a white pixel; None for whole numbers from 0 to 255.
+        resized: whether the images are pictures as they were taken, only resized, so that a model's input is prepared
+            in the same way.
+    """
+
+    names: tuple[str, ...] = ()
+    maximum: float | None = None
+    resized: bool = False
+
+    def class_names(self, classes: int, where: str | Path) -> tuple[str, ...]:
+        """Return the names of so many classes.
+
+        Raises:
+            InputError: if there are more or fewer names; `where` begins the message.
+        """
+        names = self.names or numbers(classes)
+        if len(names) != classes:
+            raise InputError(f"{where}: names {len(names)} classes; must name {classes}, as many as it has")
+        return names
+
+
+def numbers(classes: int) -> tuple[str, ...]:
+    """Return the names of classes that have no others: their numbers, from 0."""
+    return tuple(map(str, range(classes)))
+
+
+def is_class_name(name: object) -> bool:
+    """Return whether a class may have this name: text on one line, which a file and a figure can show."""
+    return isinstance(name, str) and bool(name.strip()) and name.isprintable() and len(name) <= 255
+
+
+def write_metadata(path: Path, values: dict[str, Any]) -> None:
+    """Add what `Data.metadata` returns to a file model.keras or an npz file; nothing if it is empty."""
+    if values:
+        with zipfile.ZipFile(path, "a") as file:
+            file.writestr(_MEMBER, json.dumps(values))
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read what `write_metadata` wrote, from a file that may come from others.
+
+    Raises:
+        InputError: if the file is damaged, or its values are of other kinds.
+    """
+    where = f"{path}: its member {_MEMBER}"
+    try:
+        values = _read(path)
+    except (ValueError, *DAMAGED) as error:
+        raise InputError(f"{where} cannot be read ({error})") from error
+    names, maximum = values.get("classes", []), values.get("maximum")
+    if not isinstance(names, list) or not all(map(is_class_name, names)):
+        raise InputError(f"{where} must have a list of the classes' names, each some printable text")
+    if maximum is not None and (type(maximum) not in (int, float) or not 0 < maximum <= 65535):
+        raise InputError(f"{where} must have a maximum above 0, at most 65535")
+    return Metadata(names=tuple(names), maximum=maximum and float(maximum), resized=values.get("resized") is True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as file:
+        if _MEMBER not in file.namelist():
+            return {}
+        with file.open(_MEMBER) as member:  # a small one may unpack to any length
+            content = member.read(_LONGEST + 1)
+    if len(content) > _LONGEST:
+        raise ValueError(f"has more than {_LONGEST} bytes")
+    values = json.loads(content)
+    if not isinstance(values, dict):
+        raise ValueError("is no map")
+    return values
