@@ -24,6 +24,7 @@ from typing import TypeVar
 
 __version__ = "0.1.0"
 
+from mnist_exp.config.code_file import FUNCTIONS
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Result, Runs, SweepResult
 
@@ -51,10 +52,11 @@ def run(
     """
     from mnist_exp.config.composition import compose
     from mnist_exp.config.overrides import as_typed
+    from mnist_exp.learning.engine import import_own
     from mnist_exp.runner import run_experiment
 
     with _one_at_a_time, _left_as_it_was():
-        experiment = compose([text for given in overrides for text in as_typed(given)], config_dir)
+        experiment = compose([text for given in overrides for text in as_typed(given)], config_dir, import_own)
         if experiment.config.resume:
             raise InputError("resume=true: is for the command line; run() always runs, to return what it trained")
         gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
@@ -75,13 +77,14 @@ def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None 
     """
     from mnist_exp.config.command_line import run_sweep
     from mnist_exp.config.overrides import as_typed
+    from mnist_exp.learning.engine import import_own
     from mnist_exp.sweeps.best_rows import best_rows
     from mnist_exp.sweeps.sweep import start
 
     results: list[SweepResult] = []
     with _one_at_a_time, _left_as_it_was():
         typed = [text for given in overrides for text in as_typed(given)]
-        run_sweep(typed, config_dir, lambda sweep: start(sweep, results.append), best_rows)
+        run_sweep(typed, config_dir, lambda sweep: start(sweep, results.append), best_rows, import_own)
     return results[0]
 
 
@@ -110,6 +113,7 @@ def model(function: _Function) -> _Function:
     pixels), and returns the tensor that the output layer gets, one softmax unit a class. Its other arguments are keys:
     `model.width=8` of `width: int = 16`.
     """
+    FUNCTIONS["model"][function.__name__] = function
     return function
 
 
@@ -120,6 +124,7 @@ def dataset(function: _Function) -> _Function:
     channels) of whole numbers 0 to 255, and labels (N,), whole numbers or text. Its arguments are keys, beside
     `validation`, `limit` and `seed`.
     """
+    FUNCTIONS["dataset"][function.__name__] = function
     return function
 
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 
 from mnist_exp import interrupts
 from mnist_exp.commands import exit_on_errors
+from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.command_line import StartedSweep, command_line
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import printable
@@ -21,7 +22,7 @@ def main() -> None:
     atexit.register(gc.freeze)
     interrupts.install()
     with exit_on_errors():
-        command_line(_run, _sweep, _best_rows)
+        command_line(_run, _sweep, _best_rows, _import)
 
 
 def _run(experiment: Experiment) -> None:
@@ -55,6 +56,12 @@ def _best_rows(config: Config, sweep: str, top: int) -> BestRows:
     from mnist_exp.sweeps.best_rows import best_rows
 
     return best_rows(config, sweep, top)
+
+
+def _import(code: CodeFile, backend: str, in_sweep: bool) -> CodeFile:
+    from mnist_exp.learning.engine import import_own
+
+    return import_own(code, backend, in_sweep)
 
 
 if __name__ == "__main__":

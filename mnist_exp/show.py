@@ -12,7 +12,7 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import datasets
-from mnist_exp.learning.engine import choose_backend
+from mnist_exp.learning.engine import choose_backend, import_own
 
 if TYPE_CHECKING:
     from mnist_exp.learning.preprocessing import Preprocessor
@@ -64,7 +64,7 @@ def show(overrides: Sequence[str], config_dir: Path | None, index: int, save: Pa
     Raises:
         InputError: for a configuration or data that cannot be used, no such image, or a file that cannot be written.
     """
-    config = compose(overrides, config_dir).config
+    config = compose(overrides, config_dir, import_own).config
     choose_backend(config.backend)
     source = datasets.read(config.dataset)
     data = datasets.split(source, config.dataset)

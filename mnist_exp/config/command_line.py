@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.code_file import CodeFile, ImportCode
 from mnist_exp.config.composition import (
     ONLY_CONFIG_DIR,
     Composed,
@@ -54,10 +54,11 @@ def command_line(
     run: Callable[[Experiment], object],
     sweep: StartSweep,
     find_best_rows: FindBestRows,
+    import_code: ImportCode,
 ) -> None:
     """Let Hydra read `sys.argv`, and call `run` for one run, or `sweep` and what it starts for the jobs of several.
 
-    A race asks `find_best_rows` for those of an earlier sweep.
+    A race asks `find_best_rows` for those of an earlier sweep; `import_code` imports the file that `code=` names.
 
     `--help`, `--cfg`, `--info` and shell completion are Hydra's; `--version` prints this project's. Presets of a folder
     and the configuration are checked before Hydra makes an output folder; of a sweep, each value that is swept.
@@ -83,7 +84,10 @@ def command_line(
     if arguments.multirun and (arguments.cfg or arguments.info):
         raise InputError("--cfg and --info: show the configuration of one run; leave -m out")
     shows = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
-    with user_choices(config_dir, arguments.overrides) as code, as_input_errors(arguments.overrides):
+    with (
+        user_choices(config_dir, arguments.overrides, import_code, in_sweep=arguments.multirun) as code,
+        as_input_errors(arguments.overrides),
+    ):
         if shows:
             with _shown_without_secrets():
                 _hydra_main(lambda _: [None], code)
@@ -96,7 +100,11 @@ def command_line(
 
 
 def run_sweep(
-    overrides: Sequence[str], config_dir: str | Path | None, sweep: StartSweep, find_best_rows: FindBestRows
+    overrides: Sequence[str],
+    config_dir: str | Path | None,
+    sweep: StartSweep,
+    find_best_rows: FindBestRows,
+    import_code: ImportCode,
 ) -> None:
     """Run a sweep, as `python -m mnist_exp -m OVERRIDES --config-dir DIR` does.
 
@@ -107,7 +115,11 @@ def run_sweep(
     """
     typed, sys.argv = sys.argv, ["mnist_exp", "-m", *overrides]
     try:
-        with hydra_of_the_program_aside(), user_choices(config_dir, overrides) as code, as_input_errors(overrides):
+        with (
+            hydra_of_the_program_aside(),
+            user_choices(config_dir, overrides, import_code, in_sweep=True) as code,
+            as_input_errors(overrides),
+        ):
             _run_sweep(overrides, code, sweep, find_best_rows)
     finally:
         sys.argv = typed

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from mnist_exp.errors import InputError
 
-REQUIRED = object()
+REQUIRED = inspect.Parameter.empty
 
 
 @cache

@@ -101,7 +101,7 @@ class OwnModel(Model):
         """Return the function, with its keys: of the prepared images it makes what the output layer gets."""
         from mnist_exp.learning.own_code import call
 
-        return [partial(call, self, Model)]
+        return [partial(call, "model", self, Model)]
 
 
 def families() -> list[type[Model]]:
