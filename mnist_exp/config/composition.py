@@ -180,7 +180,8 @@ def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
 
 def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
     """Return the backend that is typed, or that a typed preset of conf/ says, or the recorded one, or the default."""
-    typed = {one.key_or_group: one.get_value_element_as_str().strip("'\"") for one in parsed if not one.is_delete()}
+    overrides = [Override.of(one.input_line or "") for one in parsed if not one.is_delete()]
+    typed = {one.key: one.value.partition(",")[0].strip("'\"") for one in overrides}  # the first of several
     files = [CONF / group / f"{typed.get(group, '')}.yaml" for group in ("sweep", "experiment")]  # the last one wins
     said = [OmegaConf.select(OmegaConf.load(file), "backend") for file in files if file.is_file()]
     found = next(filter(None, [typed.get("backend"), *said, recorded]), "tensorflow")
