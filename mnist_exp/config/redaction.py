@@ -64,9 +64,7 @@ def traceback_in(package: str, error: BaseException) -> str:
     Of an error with causes, the one that began in the package counts.
     """
     chain = [error]
-    while (
-        before := chain[-1].__cause__ or (None if chain[-1].__suppress_context__ else chain[-1].__context__)
-    ) is not None and before not in chain:
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
         chain.append(before)
     for one in reversed(chain):
         place = one.__traceback__

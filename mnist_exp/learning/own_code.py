@@ -33,13 +33,11 @@ _BASES = {
 }
 SAVED_KINDS = ("constraints", "initializers", "layers", "regularizers")  # of which a saved model may have objects
 
-# Keys that each choice of a group has, what its class in `learning/` has beside them, and Hydra's own.
+# Keys that a choice of a group has, what its class in `learning/` has beside them, and Hydra's own.
 _TAKEN_KEYS = {
     "model": {"kind", "preprocessing", "hidden_layers", "defaults"},
     "dataset": {"kind", "limit", "seed", "validation", "read", "defaults"},
 }
-# What Hydra reads as a key.
-_WORDS = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z]\w*", re.ASCII | re.IGNORECASE)
 _ON_BATCHES = re.compile("on_((train|test|predict)_)?batch_(begin|end)")
 
 
@@ -147,17 +145,20 @@ def _run(code: CodeFile) -> ModuleType:
     importlib.invalidate_caches()
     before = set(sys.modules)
     sys.modules[code.module] = module
+    failure = ""
     try:
         with _going_on(code, module):
             exec(compile(code.text, code.path, "exec"), module.__dict__)  # noqa: S102 # the user typed this file
     except InputError:
         raise
     except Exception as error:
-        raise InputError(_failure(error, code, file.parent)) from None
+        failure = _failure(error, code, file.parent)
     finally:
         for name in sys.modules.keys() - before - {code.module}:
             if (path := getattr(sys.modules[name], "__file__", None)) and file.parent in Path(path).parents[:2]:
                 _beside.add(name)
+    if failure:
+        raise InputError(failure)  # out here it has no context, so that one line is all that is shown
     return module
 
 
@@ -166,8 +167,9 @@ def _failure(error: Exception, code: CodeFile, folder: Path) -> str:
     if isinstance(error, SyntaxError):
         shown = f": {error.text.strip()}" if error.text else ""
         return f"{error.filename or code.path}, line {error.lineno}: {error.msg}{shown}"
-    lines = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).absolute().parent == folder]
-    place = f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else code.path
+    lines = [(Path(one.filename), one.lineno) for one in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in lines if file.suffix == ".py" and file.absolute().parent == folder]
+    place = "{}, line {}".format(*own[-1]) if own else code.path
     return " ".join(f"{place}: {type(error).__name__}: {error}".split())
 
 
@@ -195,8 +197,8 @@ def _read(code: CodeFile, module: ModuleType) -> _Imported:
     classes: dict[str, dict[str, OwnClass]] = {}
     for registered, value in keras.saving.get_custom_objects().items():
         if inspect.isclass(value) and is_own(value):
-            kind, name = _kind(value, code), registered.rpartition(">")[2]
-            _check_name(name, f"{code.path}, class {name}")
+            name = registered.rpartition(">")[2]
+            kind = _kind(value, f"{code.path}, class {name}")
             value.__module__ = code.module  # by which a saved model names the file
             objects[kind, name] = value
             classes.setdefault(kind, {})[name] = OwnClass(_signature(value), _acts_on_batches(value))
@@ -204,10 +206,8 @@ def _read(code: CodeFile, module: ModuleType) -> _Imported:
     for group, members in FUNCTIONS.items():
         for name, function in members.items():
             if is_own(function):
-                where = f"{code.path}, {group} {name}"
-                _check_name(name, where)
                 objects[group, name] = function
-                functions.setdefault(group, {})[name] = _keys(function, group, where)
+                functions.setdefault(group, {})[name] = _keys(function, group, f"{code.path}, {group} {name}")
     if not objects:
         raise InputError(
             f"code={code.path}: registers nothing; put @mnist_exp.model or @mnist_exp.dataset above a function, or "
@@ -219,22 +219,15 @@ def _read(code: CodeFile, module: ModuleType) -> _Imported:
     return _Imported(replace(code, names=names), module, objects)
 
 
-def _check_name(name: str, where: str) -> None:
-    if not _WORDS.fullmatch(name):
-        raise InputError(f"{where}: must have a name of letters, digits and underscores that begins with a letter")
+def _kind(value: type, where: str) -> str:
+    name = where.rpartition(" ")[2]
     if name in {"Branches", "Residual"} or any(has_class(kind, name) for kind in _BASES):
         raise InputError(f"{where}: has a name that Keras or this project has; give it another")
-
-
-def _kind(value: type, code: CodeFile) -> str:
     for kind, base in _BASES.items():
         if issubclass(value, base) and not issubclass(value, keras.Model):
             return kind
     found, wanted = (", ".join(base.__name__ for base in bases) for bases in (value.__bases__, _BASES.values()))
-    raise InputError(
-        f"{code.path}, class {value.__name__}: derives from {found}; what configuration can name derives from one of "
-        f"{wanted}"
-    )
+    raise InputError(f"{where}: derives from {found}; what configuration can name derives from one of {wanted}")
 
 
 def _signature(value: type) -> dict[str, Any]:
@@ -272,14 +265,11 @@ def _keys(function: Callable[..., Any], group: str, where: str) -> dict[str, Key
     keys = {}
     for one in parameters[group == "model" :]:
         name, default = f"{where}, argument {one.name}", one.default
-        if one.name in _TAKEN_KEYS[group] or not _WORDS.fullmatch(one.name):
+        if one.name in _TAKEN_KEYS[group]:
             raise InputError(f"{name}: cannot be a key of a {group}; give it another name")
-        if one.kind is one.POSITIONAL_ONLY:
-            raise InputError(f"{name}: must be one that can be given by name, so leave / out")
-        if default is not REQUIRED and (not is_plain(default) or re.search(r"\$\{|\?\?\?", repr(default))):
+        if default is not REQUIRED and not is_plain(default):
             raise InputError(
-                f"{name}: its default {default!r} must be a number, True, False, None, a text without ${{ and ???, or "
-                "a list of these"
+                f"{name}: its default {default!r} must be a number, True, False, None, a text, or a list of these"
             )
         inferred = type(default) if isinstance(default, bool | int | float | str) else Any
         if not _is_type(wanted := types.get(one.name, inferred)):
