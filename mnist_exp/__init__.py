@@ -22,6 +22,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TypeVar
 
+from mnist_exp.config.code_file import FUNCTIONS
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Result, Runs, SweepResult
 from mnist_exp.version import __version__ as __version__
@@ -50,10 +51,11 @@ def run(
     """
     from mnist_exp.config.composition import compose
     from mnist_exp.config.overrides import as_typed
+    from mnist_exp.learning.engine import import_own
     from mnist_exp.runner import run_experiment
 
     with _one_at_a_time, _left_as_it_was():
-        experiment = compose([text for given in overrides for text in as_typed(given)], config_dir)
+        experiment = compose([text for given in overrides for text in as_typed(given)], config_dir, import_own)
         if experiment.config.resume:
             raise InputError("resume=true: is for the command line; run() always runs, to return what it trained")
         gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
@@ -104,6 +106,7 @@ def model(function: _Function) -> _Function:
     pixels), and returns the tensor that the output layer gets, one softmax unit a class. Its other arguments are keys:
     `model.width=8` of `width: int = 16`.
     """
+    FUNCTIONS["model"][function.__name__] = function
     return function
 
 
@@ -114,6 +117,7 @@ def dataset(function: _Function) -> _Function:
     channels) of whole numbers 0 to 255, and labels (N,), whole numbers or text. Its arguments are keys, beside
     `validation`, `limit` and `seed`.
     """
+    FUNCTIONS["dataset"][function.__name__] = function
     return function
 
 

@@ -18,6 +18,7 @@ from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.redaction import without_secrets
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment
+from mnist_exp.learning.engine import import_own
 
 
 def main() -> None:
@@ -45,7 +46,7 @@ def _run_typed(typed: Sequence[str]) -> None:
     if arguments.multirun and not asks:
         _sweep(overrides, config_dir)
         return
-    with user_choices(config_dir, overrides) as code, as_input_errors(overrides):
+    with user_choices(config_dir, overrides, import_own) as code, as_input_errors(overrides):
         if asks:
             with _shown_without_secrets():
                 answer(arguments)

@@ -69,11 +69,13 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
         before = reading.fetch_run(settings.uri, run_id)
     run_id = before.run_id
     _check_code(before, overrides)
+    _use_threads(before.tags.get("mnist_exp.threads", ""))
+    from mnist_exp.learning.engine import import_own
+
     try:
-        experiment = _as_before(recompose(before.config, overrides), run_id, before, overrides)
+        experiment = _as_before(recompose(before.config, overrides, import_own), run_id, before, overrides)
     except (ValueError, OverflowError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
         raise InputError(f"{run_id} cannot be repeated: {error}") from error
-    _use_threads(before.tags.get("mnist_exp.threads", ""))
     from mnist_exp.runner import run_experiment  # brings TensorFlow
 
     result = run_experiment(experiment)

@@ -13,7 +13,7 @@ from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import datasets
 from mnist_exp.learning.array_files import PARTS
-from mnist_exp.learning.engine import choose_backend
+from mnist_exp.learning.engine import choose_backend, import_own
 from mnist_exp.learning.metadata import write_metadata
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def main() -> None:
 
 def _show(given: argparse.Namespace) -> None:
     """Print the arrays, one image, and what the model will get for it; draw it; save the arrays."""
-    config = compose(given.overrides, given.config_dir).config
+    config = compose(given.overrides, given.config_dir, import_own).config
     choose_backend(config.backend)
     data = datasets.read(config.dataset)
     split = datasets.split(data, config.dataset)

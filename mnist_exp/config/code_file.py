@@ -1,31 +1,62 @@
-"""The file that `code=` names: its text, and what configuration may name of it.
+"""The file that `code=` names: its text, and the names in it that configuration may use. Imports nothing heavy.
 
-Only a file that the user typed gets here; see `composition.user_choices`. Imports nothing heavy.
+Only a file that the user typed gets here; `learning/own_code.py` imports it. See `composition.user_choices`.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, make_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, make_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from mnist_exp.config.own_names import OwnClass, Registered, registered_in
 from mnist_exp.errors import InputError
 
 PACKAGE = "mnist_exp_code"  # what the names of the modules begin with that such files become
+# What `@mnist_exp.model` and `@mnist_exp.dataset` registered in this process, by group and name.
+FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {"model": {}, "dataset": {}}
+
+
+class Key(NamedTuple):
+    """A key in YAML that a function takes as an argument: its type, and its default or `REQUIRED`."""
+
+    type: Any
+    default: Any
+
+
+class OwnClass(NamedTuple):
+    """A class: its arguments with their defaults, and whether it acts on batches, as a callback can."""
+
+    signature: Mapping[str, Any]
+    on_batches: bool
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a file registers, as plain values.
+
+    `classes`: by kind, of those in `keras_names.ALLOWED`, and name. `functions`: by group, `model` or `dataset`, and
+    name, with their keys. `unregistered`: what else it defines. `backend`: of Keras, when the file was imported.
+    """
+
+    classes: Mapping[str, Mapping[str, OwnClass]]
+    functions: Mapping[str, Mapping[str, Mapping[str, Key]]]
+    unregistered: frozenset[str]
+    backend: str
 
 
 @dataclass(frozen=True)
 class CodeFile:
     """A file of the user's own: its path as it was typed, and its text, which goes to the processes of a sweep's jobs.
 
-    `digest`: 12 hexadecimal digits of the text's SHA-256. `label`: the file's name and its digest.
+    `names`: known once it was imported. `digest`: 12 hexadecimal digits of the text's SHA-256. `label`: the file's name
+    and its digest. `module`: the name of the module that it becomes; a saved model names its classes by it.
     """
 
     path: str
     text: str
+    names: Names = field(default=Names({}, {}, frozenset(), ""), compare=False, repr=False)
 
     @property
     def digest(self) -> str:  # noqa: D102
@@ -36,22 +67,20 @@ class CodeFile:
         return f"{Path(self.path).name} {self.digest}"
 
     @property
-    def module(self) -> str:
-        """The name of the module that the file becomes; a model that is kept names its classes by it."""
+    def module(self) -> str:  # noqa: D102
         stem = re.sub(r"\W", "_", Path(self.path).stem)
         return f"{PACKAGE}.{stem}_{self.digest}"
 
-    @property
-    def registered(self) -> Registered:
-        """What it registers, once `read_code` has checked it."""
-        return registered_in(self.text, self.path)
+
+# Imports a file with a backend, of a sweep with one thread, and returns it with its names.
+ImportCode = Callable[[CodeFile, str, bool], CodeFile]
 
 
 def read_code(path: str) -> CodeFile:
-    """Read a file, and check what it registers, without running it.
+    """Read a file.
 
     Raises:
-        InputError: if it is no Python file, or registers what cannot be named.
+        InputError: if it is no Python file, or cannot be read.
     """
     file = Path(path).expanduser()
     if file.suffix != ".py":
@@ -59,11 +88,9 @@ def read_code(path: str) -> CodeFile:
     try:
         if not file.is_file():
             raise InputError(f"code={path}: no such file")
-        code = CodeFile(path, file.read_text(encoding="utf-8-sig"))
+        return CodeFile(path, file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeError) as error:
         raise InputError(f"code={path}: cannot be read ({error})") from error
-    registered_in(code.text, code.path)
-    return code
 
 
 # The file that configuration may take names from; one a process at a time, as Keras has one registry a process.
@@ -85,12 +112,12 @@ def own_classes(kind: str) -> Mapping[str, OwnClass]:
     """Return the classes of a kind that configuration may name beyond Keras's."""
     if _in_use is None:
         return {}
-    return _in_use.registered.classes.get("layers" if kind == "augmentations" else kind, {})
+    return _in_use.names.classes.get("layers" if kind == "augmentations" else kind, {})
 
 
 def own_choices(group: Literal["model", "dataset"], base: type) -> list[Any]:
     """Return for each function that a group may choose the dataclass that checks its keys and those of `base`."""
-    functions = _in_use.registered.functions[group] if _in_use is not None else {}
+    functions = _in_use.names.functions.get(group, {}) if _in_use is not None else {}
     return [
         _dataclass_of(name, base, tuple((key, one.type) for key, one in keys.items()))
         for name, keys in functions.items()
@@ -104,6 +131,6 @@ def _dataclass_of(name: str, base: type, keys: tuple[tuple[str, Any], ...]) -> A
 
 def unregistered(name: object) -> str:
     """Say, as the end of a message, that the file has something of this name that cannot be named; empty if not."""
-    if _in_use is None or name not in _in_use.registered.others:
+    if _in_use is None or name not in _in_use.names.unregistered:
         return ""
     return f"; {_in_use.path} defines it, but without @keras.saving.register_keras_serializable() above it"

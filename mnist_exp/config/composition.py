@@ -1,5 +1,6 @@
 """From conf/ and overrides to a checked `Experiment`. Imports nothing heavy."""
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,11 +9,12 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override as ParsedOverride
 from hydra.core.override_parser.types import QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.config.code_file import CodeFile, read_code
+from mnist_exp.config.code_file import CodeFile, ImportCode, read_code
 from mnist_exp.config.hydra_api import JobLoader, compose_conf
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.keras_source import REQUIRED
@@ -55,22 +57,27 @@ class Composed:
         return Experiment(check_composed(self.values, self.code), of_the_experiment(self.overrides), self.output)
 
 
-def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> Experiment:
+def compose(
+    overrides: Sequence[str], config_dir: str | Path | None = None, import_code: ImportCode | None = None
+) -> Experiment:
     """Compose conf/ with `overrides`, as the command line does for one run.
 
     Args:
         overrides: what one types after `python -m mnist_exp`.
         config_dir: a folder with presets of one's own, as with `--config-dir`.
+        import_code: imports the file that `code=` names; by default, none can be named.
 
     Raises:
         InputError: if an override does not parse, names nothing that exists, or has a value that cannot be used, or a
             preset in `config_dir` sets what it may not.
     """
-    with user_choices(config_dir, overrides) as code:
+    with user_choices(config_dir, overrides, import_code) as code:
         return run_of(compose_values(overrides, RunMode.RUN), overrides, code)
 
 
-def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
+def recompose(
+    recorded: Mapping[str, Any], overrides: Sequence[str], import_code: ImportCode | None = None
+) -> Experiment:
     """Compose a recorded configuration, as config.yaml holds it, with `overrides` on top of it.
 
     It may come from others, so it is checked like a preset from elsewhere before Hydra gets it; where it was recorded
@@ -79,6 +86,7 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
     Args:
         recorded: the configuration.
         overrides: as for a run; of a group that is chosen anew, such as `model=cnn`, nothing recorded remains.
+        import_code: as for `compose`.
 
     Raises:
         InputError: if either has a value that cannot be used.
@@ -92,7 +100,7 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
     if chosen & {"experiment", "sweep"}:
         raise InputError("experiment: cannot be changed in a rerun; change single values or groups, such as model=cnn")
     own = {key: value for key, value in own.items() if not (isinstance(value, Mapping) and key in chosen)}
-    with user_choices(None, overrides) as code:
+    with user_choices(None, overrides, import_code, recorded=own.get("backend")) as code:
         choices = [
             {f"override /{group}": _choice(group, own[group], code)}
             for group in ("dataset", "model", "preprocessing", "optimizer")
@@ -114,18 +122,38 @@ def _choice(group: str, values: Any, code: CodeFile | None) -> str:
 
 
 @contextmanager
-def user_choices(config_dir: str | Path | None, overrides: Sequence[str]) -> Iterator[CodeFile | None]:
+def user_choices(
+    config_dir: str | Path | None,
+    overrides: Sequence[str],
+    import_code: ImportCode | None = None,
+    *,
+    in_sweep: bool = False,
+    recorded: object = None,
+) -> Iterator[CodeFile | None]:
     """Let Hydra find the presets of a folder, checked, and what the file that `code=` names registers, in the block.
 
+    Args:
+        config_dir: the folder.
+        overrides: as typed.
+        import_code: as for `compose`.
+        in_sweep: whether jobs of a sweep run the file.
+        recorded: the backend of a recorded configuration.
+
     Yields:
-        That file, the last of several; None where none is typed.
+        That file, the last of several, imported; None where none is typed.
 
     Raises:
         InputError: for a preset or a file that cannot be used, two choices of one name, or an override that cannot be
             parsed or lets Hydra read configuration from elsewhere.
     """
-    code = _typed_code(overrides)
+    with as_input_errors():
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    code = _typed_code(parsed)
     presets = read_presets(Path(config_dir).expanduser()) if config_dir is not None else []
+    if code is not None:
+        if import_code is None:
+            raise InputError(f"code={code.path}: cannot be used here")
+        code = import_code(code, _backend(parsed, recorded), in_sweep)
     taken = {(preset.group, preset.name) for preset in presets}
     for choice in (choices := _choices_of(code)):
         in_conf = (CONF / choice.group / f"{choice.name}.yaml").exists()
@@ -137,9 +165,7 @@ def user_choices(config_dir: str | Path | None, overrides: Sequence[str]) -> Ite
         yield code
 
 
-def _typed_code(overrides: Sequence[str]) -> CodeFile | None:
-    with as_input_errors():
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
     if any(is_search_path(override.key_or_group) for override in parsed):
         raise InputError(f"hydra.searchpath: {ONLY_CONFIG_DIR}")
     typed = [override for override in parsed if override.key_or_group == "code" and not override.is_delete()]
@@ -150,6 +176,17 @@ def _typed_code(overrides: Sequence[str]) -> CodeFile | None:
     if not isinstance(path, str | QuotedString):
         raise InputError(f"{typed[-1].input_line}: must be a Python file, such as code=mine.py")
     return read_code(path if isinstance(path, str) else path.text)
+
+
+def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
+    """Return the backend that is typed, or that a typed preset of conf/ says, or the recorded one, or the default."""
+    overrides = [Override.of(one.input_line or "") for one in parsed if not one.is_delete()]
+    typed = {one.key: one.value.partition(",")[0].strip("'\"") for one in overrides}  # the first of several
+    files = [CONF / group / f"{typed.get(group, '')}.yaml" for group in ("sweep", "experiment")]  # the last one wins
+    said = [OmegaConf.select(OmegaConf.load(file), "backend") for file in files if file.is_file()]
+    found = next(filter(None, [typed.get("backend"), *said, recorded]), "tensorflow")
+    # What cannot be used is refused once all is composed.
+    return "jax" if found == "jax" and importlib.util.find_spec("jax") is not None else "tensorflow"
 
 
 def _choices_of(code: CodeFile | None) -> list[Preset]:
@@ -163,9 +200,9 @@ def _choices_of(code: CodeFile | None) -> list[Preset]:
     }
     keys: dict[str, Mapping[str, Mapping[str, Any]]] = {
         group: {name: {key: one.default for key, one in own.items()} for name, own in functions.items()}
-        for group, functions in code.registered.functions.items()
+        for group, functions in code.names.functions.items()
     }
-    keys["optimizer"] = {name: one.signature for name, one in code.registered.classes["optimizers"].items()}
+    keys["optimizer"] = {name: one.signature for name, one in code.names.classes.get("optimizers", {}).items()}
     return [
         Preset(
             group,

@@ -70,7 +70,7 @@ def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
     base, rule = get_args(wanted)
     if isinstance(rule, KerasName):
         if rule.kind == "layers":
-            keras_names.check_layer(value, key)
+            _check_layer(value, key)
         else:
             keras_names.check_spec(rule.kind, value, key)
         return value
@@ -85,6 +85,31 @@ def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
     if not rule.holds(converted):
         raise InputError(f"{key}={show(value)}: must be {rule.wanted}")
     return converted
+
+
+def _check_layer(spec: Any, key: str) -> None:
+    """Check an item of a list of layers: a layer, as `check_spec` does, or a block of layers.
+
+    `{Residual: [LAYERS]}` adds its input to what its layers give; `{Branches: [[LAYERS], [LAYERS]]}` joins what the
+    branches give along their last axis.
+    """
+    match spec:
+        case {"Residual": layers, **others} if not others:
+            inner = {f"{key}.Residual": layers}
+        case {"Branches": [_, _, *_] as branches, **others} if not others:
+            inner = {f"{key}.Branches[{index}]": layers for index, layers in enumerate(branches)}
+        case {"Branches": other}:
+            raise InputError(f"{key}.Branches={show(other)}: must be two or more lists of layers, [[LAYERS], [LAYERS]]")
+        case _:
+            keras_names.check_spec("layers", spec, key)
+            return
+    for where, layers in inner.items():
+        if not isinstance(layers, list):
+            raise InputError(
+                f"{where}={show(layers)}: must be a list of layers, such as [Flatten, {{Dense: {{units: 64}}}}]"
+            )
+        for index, layer in enumerate(layers):
+            _check_layer(layer, f"{where}[{index}]")
 
 
 def _convert_one_of(classes: Sequence[type | None], value: Any, key: str) -> Any:
@@ -155,7 +180,7 @@ def _describe(wanted: Any) -> str:
     if origin is Literal:
         choices = get_args(wanted)
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
-    if origin is list:
+    if list in (origin, wanted):
         return "a list"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
     return names.get(wanted, "a map of keys to values, {KEY: VALUE}")

@@ -79,8 +79,6 @@ _WHOLE = """
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
 _NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
 _POSITIVE = (lambda v: v > 0, "greater than 0")
-_BELOW_1 = (lambda v: 0 <= v < 1, "from 0 up to, not including, 1")
-_UP_TO_1 = (lambda v: 0 <= v <= 1, "from 0 to 1")
 _RANGES = {
     name: rule
     for rule, names in (
@@ -91,8 +89,8 @@ _RANGES = {
         (_NOT_NEGATIVE, "l1_regularization_strength l2_regularization_strength padding_value"),
         (_POSITIVE, "learning_rate initial_learning_rate decay_rate clipnorm clipvalue global_clipnorm"),
         (_POSITIVE, "loss_scale_factor clip_threshold"),
-        (_BELOW_1, "rate beta_1 beta_2 adam_beta_1 adam_beta_2 rho"),
-        (_UP_TO_1, "momentum ema_momentum label_smoothing"),
+        ((lambda v: 0 <= v < 1, "from 0 up to, not including, 1"), "rate beta_1 beta_2 adam_beta_1 adam_beta_2 rho"),
+        ((lambda v: 0 <= v <= 1, "from 0 to 1"), "momentum ema_momentum label_smoothing"),
         ((lambda v: 0 < v < 1, "between 0 and 1"), "factor"),
         ((lambda v: v >= 2, "at least 2"), "gradient_accumulation_steps"),
         ((lambda _: True, "such as 0.9"), "baseline"),
@@ -108,12 +106,10 @@ def check_name(kind: str, name: Any, key: str) -> None:
         InputError: with the nearest name, or the whole list where none is near.
     """
     allowed, own = ALLOWED[kind], own_classes(kind)
-    if isinstance(name, str) and name in own:
+    if isinstance(name, str) and (name in own or (name in allowed and has_class(kind, name))):
         return
     if isinstance(name, str) and name in allowed:
-        if not has_class(kind, name):
-            raise InputError(f"{key}={name}: the installed Keras has no {name}; a newer Keras may have it")
-        return
+        raise InputError(f"{key}={name}: the installed Keras has no {name}; a newer Keras may have it")
     nearest = allowed | own.keys() | {"metrics": {"accuracy"}, "layers": {"Branches", "Residual"}}.get(kind, set())
     choices = [*own, *sorted(allowed, key=str.lower)]
     hint = unregistered(name) or did_you_mean(str(name), nearest) or f"; the choices are {', '.join(choices)}"
@@ -132,36 +128,8 @@ def check_spec(kind: str, spec: Any, key: str) -> None:
     if kind == "activations":
         if arguments:
             raise InputError(f"{key}={show(spec)}: an activation takes no arguments here; write {name}")
-        return
-    check_arguments(kind, name, arguments, key if isinstance(spec, str) else f"{key}.{name}")
-
-
-def check_layer(spec: Any, key: str) -> None:
-    """Check an item of a list of layers: a layer, as `check_spec` does, or a block of layers.
-
-    `{Residual: [LAYERS]}` adds its input to what its layers give; `{Branches: [[LAYERS], [LAYERS]]}` joins what the
-    branches give along their last axis.
-
-    Raises:
-        InputError: as `check_spec` does, or if a block does not hold lists of layers.
-    """
-    match spec:
-        case {"Residual": layers, **others} if not others:
-            _check_layers(layers, f"{key}.Residual")
-        case {"Branches": [_, _, *_] as branches, **others} if not others:
-            for index, layers in enumerate(branches):
-                _check_layers(layers, f"{key}.Branches[{index}]")
-        case {"Branches": other}:
-            raise InputError(f"{key}.Branches={show(other)}: must be two or more lists of layers, [[LAYERS], [LAYERS]]")
-        case _:
-            check_spec("layers", spec, key)
-
-
-def _check_layers(layers: Any, key: str) -> None:
-    if not isinstance(layers, list):
-        raise InputError(f"{key}={show(layers)}: must be a list of layers, such as [Flatten, {{Dense: {{units: 64}}}}]")
-    for index, layer in enumerate(layers):
-        check_layer(layer, f"{key}[{index}]")
+    else:
+        check_arguments(kind, name, arguments, key if isinstance(spec, str) else f"{key}.{name}")
 
 
 def parse_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:
@@ -187,16 +155,20 @@ def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str
     Raises:
         InputError: for an argument that the class does not take, lacks, or that has a wrong type or range.
     """
-    own = own_classes(kind).get(name)
-    signature = signature_of(kind, name) if own is None else own.signature
+    own, signature = name in own_classes(kind), _signature(kind, name)
     for argument, value in arguments.items():
         if argument not in signature:
             hint = did_you_mean(str(argument), signature) or f"; it takes {', '.join(signature) or 'none'}"
             raise InputError(f"{key}.{argument}={show(value)}: {name} has no such argument{hint}")
-        _check_argument(kind, argument, value, signature[argument], f"{key}.{argument}", own=own is not None)
+        _check_argument(kind, argument, value, signature[argument], f"{key}.{argument}", own=own)
     for argument, default in signature.items():
         if default is REQUIRED and argument not in arguments:
             raise InputError(f"{key}: {name} needs {argument}; write {{{name}: {{{argument}: ...}}}}")
+
+
+def _signature(kind: str, name: str) -> Mapping[str, Any]:
+    own = own_classes(kind).get(name)
+    return signature_of(kind, name) if own is None else own.signature
 
 
 def argument_kind(argument: str) -> str | None:
@@ -205,14 +177,10 @@ def argument_kind(argument: str) -> str | None:
     >>> argument_kind("kernel_initializer"), argument_kind("units")
     ('initializers', None)
     """
-    if argument in {"layer", "backward_layer"}:
-        return "layers"
-    if argument == "learning_rate":
-        return "schedules"
-    for ending in ("activation", "initializer", "regularizer", "constraint"):
-        if argument == ending or argument.endswith(f"_{ending}"):
-            return f"{ending}s"
-    return None
+    kinds = {"layer": "layers", "backward_layer": "layers", "learning_rate": "schedules"}
+    endings = ("activation", "initializer", "regularizer", "constraint")
+    found = (f"{ending}s" for ending in endings if f"_{argument}".endswith(f"_{ending}"))
+    return kinds.get(argument) or next(found, None)
 
 
 def metric_name(spec: Any) -> str:
@@ -224,18 +192,10 @@ def metric_name(spec: Any) -> str:
     name, arguments = parse_spec(spec, "metrics")
     if name == "accuracy":
         return name
-    own = own_classes("metrics").get(name)
-    default = (signature_of("metrics", name) if own is None else own.signature).get("name")
-    return str(arguments.get("name") or (default if isinstance(default, str) else _snake_case(name)))
-
-
-def _snake_case(name: str) -> str:
-    """Return what Keras calls an object of a class by default.
-
-    >>> _snake_case("TopKHits")
-    'top_k_hits'
-    """
-    return re.sub("([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
+    default = _signature("metrics", name).get("name")
+    # Keras writes the class's name in snake case, too.
+    by_default = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
+    return str(arguments.get("name") or (default if isinstance(default, str) else by_default))
 
 
 def is_own(kind: str, spec: Any) -> bool:
@@ -247,36 +207,35 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
     of_kind = argument_kind(argument)
     if value is not None and of_kind is not None and (of_kind != "schedules" or isinstance(value, Mapping)):
         check_spec(of_kind, value, key)
-    elif argument in PATH_ARGUMENTS:
-        if not isinstance(value, str) or not _FILE_NAME.fullmatch(value) or value.casefold() in _OWN_FILES:
-            raise InputError(
-                f"{key}={show(value)}: must be the name of a new file in the run's output folder, such as best.keras; "
-                "{epoch:02d} or a metric's name in braces is filled in"
-            )
+        return
+    fits: object
+    wanted = _wanted(default)
+    if argument in PATH_ARGUMENTS:
+        fits = isinstance(value, str) and _FILE_NAME.fullmatch(value) and value.casefold() not in _OWN_FILES
+        wanted = (
+            "the name of a new file in the run's output folder, such as best.keras; {epoch:02d} or a metric's name in "
+            "braces is filled in"
+        )
     elif argument == "name":
-        if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", value)):
-            raise InputError(f"{key}={show(value)}: must be a word of letters, digits and underscores")
-    elif own:
-        _check_own_argument(value, default, key)
+        fits = value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", value))
+        wanted = "a word of letters, digits and underscores"
+    elif own:  # compared with the type of the default alone; one of null, or none, leaves it open
+        types = {bool: (bool,), int: (int, float), float: (int, float), str: (str,)}
+        fits = type(value) in types.get(type(default), (type(value),))
     elif argument == "mode" and kind == "callbacks":
-        if value not in ("auto", "min", "max"):
-            raise InputError(f"{key}={show(value)}: must be one of auto, min, max")
+        fits, wanted = value in ("auto", "min", "max"), "one of auto, min, max"
     elif isinstance(value, list) and _takes_list(kind, argument, default):
-        for item in value:
-            plain = item is None or (isinstance(item, int | float | str) and not isinstance(item, bool))
-            if not plain or (isinstance(item, str) and default is not None):
-                raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
-            if isinstance(item, int | float):
-                _check_number(kind, argument, item, key)
+        of_item = int | float | None if default is not None else int | float | str | None
+        fits = all(isinstance(item, of_item) and not isinstance(item, bool) for item in value)
     else:
-        _check_scalar(kind, argument, value, default, key)
-
-
-def _check_own_argument(value: Any, default: Any, key: str) -> None:
-    """Compare with the type of the default alone; one of null, or none, leaves it open."""
-    types = {bool: (bool,), int: (int, float), float: (int, float), str: (str,)}.get(type(default))
-    if types is not None and type(value) not in types:
-        raise InputError(f"{key}={show(value)}: must be {_wanted(default)}")
+        fits = _fits(argument, value, default)
+        if argument in _RANGES:
+            wanted = (wanted if isinstance(default, bool) else "a number") + _range_text(argument)
+    if not fits:
+        raise InputError(f"{key}={show(value)}: must be {wanted}")
+    for number in value if isinstance(value, list) else [value]:
+        if not own and isinstance(number, int | float) and not isinstance(number, bool):
+            _check_number(kind, argument, number, key)
 
 
 def _takes_list(kind: str, argument: str, default: Any) -> bool:
@@ -285,25 +244,17 @@ def _takes_list(kind: str, argument: str, default: Any) -> bool:
     return not isinstance(default, bool | int | float | str) and (kind != "optimizers" or argument not in _RANGES)
 
 
-def _check_scalar(kind: str, argument: str, value: Any, default: Any, key: str) -> None:
+def _fits(argument: str, value: Any, default: Any) -> bool:
     """Compare with the default's type: Keras states no others. A default of null leaves the type open."""
-    ranged = argument in _RANGES
+    ranged, is_switch = argument in _RANGES, isinstance(default, bool)
     match value:
         case bool():
-            fits = isinstance(default, bool) or (default is None and not ranged)
+            return is_switch or (default is None and not ranged)
         case int() | float():
-            fits = not isinstance(default, bool | str) or argument == "save_freq"
+            return not isinstance(default, bool | str) or argument == "save_freq"
         case str():
-            fits = not isinstance(default, bool | int | float | tuple) and not ranged
-        case None:
-            fits = default is None or (default is not REQUIRED and not ranged and not isinstance(default, bool))
-        case _:
-            fits = False
-    if not fits:
-        wanted = "a number" if ranged and not isinstance(default, bool) else _wanted(default)
-        raise InputError(f"{key}={show(value)}: must be {wanted}{_range_text(argument)}")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        _check_number(kind, argument, value, key)
+            return not isinstance(default, bool | int | float | tuple) and not ranged
+    return value is None and (default is None or not (default is REQUIRED or ranged or is_switch))
 
 
 def _check_number(kind: str, argument: str, value: float, key: str) -> None:
@@ -311,14 +262,17 @@ def _check_number(kind: str, argument: str, value: float, key: str) -> None:
         finite = math.isfinite(value)
     except OverflowError:  # a whole number too large for a float
         raise InputError(f"{key}: must be a number of at most 300 digits") from None
+    # Of a random layer, a factor is how far it goes, not how much a learning rate falls.
+    ranged = argument in _RANGES and (argument != "factor" or kind == "callbacks")
+    wanted = None
     if not finite:
-        raise InputError(f"{key}={show(value)}: must be a finite number")
-    if argument in _WHOLE.split() and not isinstance(value, int):
-        raise InputError(f"{key}={show(value)}: must be a whole number{_range_text(argument)}")
-    if argument == "factor" and kind != "callbacks":
-        return  # how far a random layer goes, not how much a learning rate falls
-    if argument in _RANGES and not _RANGES[argument][0](value):
-        raise InputError(f"{key}={show(value)}: must be a number{_range_text(argument)}")
+        wanted = "a finite number"
+    elif argument in _WHOLE.split() and not isinstance(value, int):
+        wanted = f"a whole number{_range_text(argument)}"
+    elif ranged and not _RANGES[argument][0](value):
+        wanted = f"a number{_range_text(argument)}"
+    if wanted is not None:
+        raise InputError(f"{key}={show(value)}: must be {wanted}")
 
 
 def _range_text(argument: str) -> str:
@@ -326,10 +280,7 @@ def _range_text(argument: str) -> str:
 
 
 def _wanted(default: Any) -> str:
-    if isinstance(default, bool):
-        return "true or false"
     if isinstance(default, str):
         return f"a word, such as {default}"
-    if isinstance(default, tuple):
-        return "a number or a list of numbers"
-    return "a number" if isinstance(default, int | float) else "one number or text"
+    words = {bool: "true or false", tuple: "a number or a list of numbers", int: "a number", float: "a number"}
+    return words.get(type(default), "one number or text")

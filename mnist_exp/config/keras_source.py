@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from mnist_exp.errors import InputError
 
-REQUIRED = object()
+REQUIRED = inspect.Parameter.empty
 
 
 @cache
@@ -67,7 +68,7 @@ def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool
         return _class_signature(*imports[class_name]) if class_name in imports else ({}, True)
     for node in found.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            return arguments_of(node.args), node.args.kwarg is not None
+            return _arguments_of(node.args), node.args.kwarg is not None
     for base in found.bases:
         if isinstance(base, ast.Name):
             return _class_signature(*imports.get(base.id, (module, base.id)))
@@ -77,27 +78,21 @@ def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool
     return {}, True
 
 
-def arguments_of(arguments: ast.arguments) -> dict[str, Any]:
+def _arguments_of(arguments: ast.arguments) -> dict[str, Any]:
     """Return the arguments of an `__init__`, but for self, with their defaults; `REQUIRED` where there is none."""
-    pairs = with_defaults(arguments, without_first=True)
-    return {argument.arg: literal(default) for argument, default in pairs}
-
-
-def with_defaults(arguments: ast.arguments, *, without_first: bool) -> list[tuple[ast.arg, ast.expr | None]]:
-    """Return the arguments of a function with their defaults, None where there is none; perhaps without the first."""
     positional = [*arguments.posonlyargs, *arguments.args]
-    defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults]
-    pairs = [*zip(positional, defaults, strict=True)]
-    return [*pairs[without_first:], *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults, *arguments.kw_defaults]
+    pairs = zip([*positional, *arguments.kwonlyargs], defaults, strict=True)
+    return {argument.arg: _literal(default) for argument, default in [*pairs][1:]}
 
 
-def literal(node: ast.expr | None) -> Any:
+def _literal(node: ast.expr | None) -> Any:
     """Return the plain value that an expression writes, `REQUIRED` where there is none; None for what is not plain."""
     if node is None:
         return REQUIRED
     try:
         value = ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+    except ValueError:
         return None
     return value if is_plain(value) else None
 

@@ -254,16 +254,19 @@ def _check_callbacks(training: Training, optimizer: Mapping[str, Any]) -> None:
 
 
 def _check_backend(config: Config) -> None:
+    if config.backend == "jax" and importlib.util.find_spec("jax") is None:
+        raise InputError("backend=jax: is not installed; pip install -e '.[jax]' in the project's folder brings it")
+    if config.code is not None and config.backend != (imported := config.code.names.backend):
+        raise InputError(
+            f"backend={config.backend}: a preset says so, but code={config.code.path} was imported with {imported}; "
+            f"type backend={config.backend}"
+        )
     if config.backend != "jax":
         return
-    if importlib.util.find_spec("jax") is None:
-        raise InputError("backend=jax: is not installed; pip install -e '.[jax]' in the project's folder brings it")
     own = code_file.own_classes("callbacks")
     for name, arguments in config.training.callbacks.items():
-        methods = own[name].methods if name in own else ()
-        on_batches = any(re.fullmatch("on_((train|test|predict)_)?batch_(begin|end)", method) for method in methods)
         # SwapEMAWeights changes the weights between an epoch's training and its validation.
-        on_batches |= name in {"SwapEMAWeights", "TerminateOnNaN"}
+        on_batches = own[name].on_batches if name in own else name in {"SwapEMAWeights", "TerminateOnNaN"}
         if on_batches or (arguments or {}).get("save_freq", "epoch") != "epoch":
             raise InputError(
                 f"training.callbacks.{name}: acts within an epoch, but backend=jax runs each epoch as one program; "

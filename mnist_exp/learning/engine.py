@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.errors import InputError
-from mnist_exp.learning.own_code import import_code
 
 if TYPE_CHECKING:
     from mnist_exp.experiment import Experiment
@@ -51,16 +50,43 @@ def choose_backend(name: str) -> None:
     os.environ["KERAS_BACKEND"] = name
 
 
+def compute_with_one_thread() -> None:
+    """Let TensorFlow compute with one thread: of a convolution, it rounds by their number.
+
+    It reads the variable once, so that a process in which it has run keeps to its number.
+    """
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+
+def import_own(code: CodeFile, backend: str, in_sweep: bool = False) -> CodeFile:
+    """Import a file of the user's own with a backend, and return it with the names that it registers.
+
+    Args:
+        code: the file.
+        backend: `tensorflow` or `jax`.
+        in_sweep: whether for a sweep, whose jobs compute with one thread each; by default not.
+
+    Raises:
+        InputError: as `choose_backend` and `own_code.import_code` do.
+    """
+    choose_backend(backend)
+    if in_sweep:
+        compute_with_one_thread()
+    from mnist_exp.learning.own_code import import_code
+
+    return import_code(code)
+
+
 def choose_engine(backend: str, code: CodeFile | None = None) -> Engine:
     """Return the engine of a backend, `tensorflow` or `jax`; import Keras with it, and then the file of the user's own.
 
     Raises:
-        InputError: if this process has imported Keras with another backend.
-        Exception: whatever the file raises.
+        InputError: as `import_own` does.
     """
     choose_backend(backend)
     if code is not None:
-        import_code(code)
+        import_own(code, backend)
     if backend == "jax":
         from mnist_exp.learning import jax_engine
 

@@ -101,7 +101,7 @@ class OwnModel(Model):
         """Return the function of the prepared images, with its keys."""
         from mnist_exp.learning.own_code import call
 
-        return [partial(call, self, Model)]
+        return [partial(call, "model", self, Model)]
 
 
 def families() -> list[type[Model]]:

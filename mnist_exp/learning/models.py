@@ -56,7 +56,7 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
 
     Args:
         flow: the tensor.
-        specs: each as `config.keras_names.check_layer` has it, or a function of the tensor.
+        specs: each as `config.conversion` checks it, or a function of the tensor.
         place: returns the words for the place of a layer, given its index.
     """
     for index, spec in enumerate(specs):

@@ -1,72 +1,87 @@
-"""The file that `code=` names, as a module of this process; `config/code_file.py` says what it may register."""
+"""The file that `code=` names, as a module of this process, and what it registers there."""
 
+import importlib
+import inspect
 import linecache
+import re
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mnist_exp.config import keras_names
-from mnist_exp.config.code_file import PACKAGE, CodeFile, in_use
+from mnist_exp.config.code_file import FUNCTIONS, PACKAGE, CodeFile, Key, Names, OwnClass, in_use
+from mnist_exp.config.keras_source import REQUIRED, has_class, is_plain
 from mnist_exp.errors import InputError
+from mnist_exp.learning.keras_backend import keras
 
+# What a class derives from says what configuration can name it as.
+_BASES = {
+    "callbacks": keras.callbacks.Callback,
+    "constraints": keras.constraints.Constraint,
+    "initializers": keras.initializers.Initializer,
+    "layers": keras.layers.Layer,
+    "losses": keras.losses.Loss,
+    "metrics": keras.metrics.Metric,
+    "optimizers": keras.optimizers.Optimizer,
+    "regularizers": keras.regularizers.Regularizer,
+    "schedules": keras.optimizers.schedules.LearningRateSchedule,
+}
 SAVED_KINDS = ("constraints", "initializers", "layers", "regularizers")  # of which a saved model may have objects
 
+# Keys that a choice of a group has, what its class in `learning/` has beside them, and Hydra's own.
+_TAKEN_KEYS = {
+    "model": {"kind", "preprocessing", "hidden_layers", "defaults"},
+    "dataset": {"kind", "limit", "seed", "validation", "read", "defaults"},
+}
+_ON_BATCHES = re.compile("on_((train|test|predict)_)?batch_(begin|end)")
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """The file with its names, its module, and its classes and functions by kind or group and name."""
+
+    code: CodeFile
+    module: ModuleType
+    objects: Mapping[tuple[str, str], Any]
+
+
 # The file that Keras knows the names of: another one may have registered the same names for other classes.
-_imported: CodeFile | None = None
+_imported: _Imported | None = None
+_beside: set[str] = set()  # the modules beside it that it imported
 
 
-def import_code(code: CodeFile) -> ModuleType:
-    """Return the module that a file's text becomes; it runs once, and again after another file has.
+def import_code(code: CodeFile) -> CodeFile:
+    """Return the file with the names that it registers; its text runs once, and again after another file has.
 
     Raises:
-        InputError: if it ends the program.
-        Exception: whatever else the file raises.
+        InputError: naming the line where it fails; if it registers nothing, or what cannot be named.
     """
-    global _imported
-    if code == _imported:
-        return sys.modules[code.module]
-    from mnist_exp.learning import keras_backend  # noqa: F401 # without its banners, and with the backend that was chosen
-
-    package, module = ModuleType(PACKAGE), ModuleType(code.module)
-    package.__path__ = []  # so that the module is found here, as pickle looks for it, and nowhere else
-    sys.modules.setdefault(PACKAGE, package)
-    module.__file__ = str(Path(code.path).expanduser().absolute())
-    # A traceback shows the text that runs, also where there is no such file, or where it was edited since.
-    linecache.cache[code.path] = len(code.text), None, code.text.splitlines(keepends=True), code.path
-    sys.modules[code.module] = module
-    try:
-        with _going_on(code):
-            exec(compile(code.text, code.path, "exec"), module.__dict__)  # noqa: S102 # the user typed this file
-    except BaseException:
-        del sys.modules[code.module]
-        raise
-    _imported = code
-    return module
+    return _import(code).code
 
 
-def call(chosen: Any, base: type, *arguments: Any) -> Any:
+def call(group: str, chosen: Any, base: type, *arguments: Any) -> Any:
     """Call the function of the file in use that a choice stands for: it has the choice's `kind` as its name.
 
     Args:
+        group: `model` or `dataset`.
         chosen: a dataclass with the function's keys.
         base: whose keys are not the function's.
         arguments: what it gets before the keys.
 
     Raises:
         InputError: if it ends the program.
-        Exception: whatever else the file or the function raises.
+        Exception: whatever else the function raises.
     """
-    code = in_use()
-    assert code is not None
+    imported = _import(in_use())
     shared = {field.name for field in fields(base)}
     keys = {field.name: getattr(chosen, field.name) for field in fields(chosen) if field.name not in shared}
-    function = getattr(import_code(code), chosen.kind)
-    with _going_on(code):
-        return function(*arguments, **keys)
+    with _going_on(imported.code, imported.module):
+        return imported.objects[group, chosen.kind](*arguments, **keys)
 
 
 def instance(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
@@ -74,12 +89,11 @@ def instance(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
 
     Raises:
         InputError: if a saved model would lose its arguments, or a metric logs under another name than its own.
-        Exception: whatever the file or the class raises.
+        Exception: whatever the class raises.
     """
-    code = in_use()
-    assert code is not None
-    made = getattr(import_code(code), name)(**arguments)
-    where = f"{code.path}, class {name}"
+    imported = _import(in_use())
+    made = imported.objects["layers" if kind == "augmentations" else kind, name](**arguments)
+    where = f"{imported.code.path}, class {name}"
     if kind in SAVED_KINDS:
         try:
             kept = made.get_config()
@@ -97,9 +111,180 @@ def instance(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
     return made
 
 
+def saved_classes(code: CodeFile) -> set[tuple[str, str]]:
+    """Return the names, a class's own and Keras's for it, of all that a saved model may have objects of.
+
+    Raises:
+        InputError: as `import_code` does.
+    """
+    classes = [one for (kind, _), one in _import(code).objects.items() if kind in SAVED_KINDS]
+    return {(one.__name__, keras.saving.get_registered_name(one)) for one in classes}
+
+
+def _import(code: CodeFile | None) -> _Imported:
+    global _imported
+    assert code is not None
+    if _imported is None or _imported.code != code:
+        _imported = None
+        module = _run(code)
+        _imported = _read(code, module)
+    return _imported
+
+
+def _run(code: CodeFile) -> ModuleType:
+    """Return the module that a file's text becomes."""
+    package, module = ModuleType(PACKAGE), ModuleType(code.module)
+    package.__path__ = []  # so that the module is found here, as pickle looks for it, and nowhere else
+    sys.modules.setdefault(PACKAGE, package)
+    file = Path(code.path).expanduser().absolute()
+    module.__file__ = str(file)
+    # A traceback shows the text that runs, also where there is no such file, or where it was edited since.
+    linecache.cache[code.path] = len(code.text), None, code.text.splitlines(keepends=True), code.path
+    while _beside:  # which may have been edited since, too
+        sys.modules.pop(_beside.pop(), None)
+    importlib.invalidate_caches()
+    before = set(sys.modules)
+    sys.modules[code.module] = module
+    failure = ""
+    try:
+        with _going_on(code, module):
+            exec(compile(code.text, code.path, "exec"), module.__dict__)  # noqa: S102 # the user typed this file
+    except InputError:
+        raise
+    except Exception as error:
+        failure = _failure(error, code, file.parent)
+    finally:
+        for name in sys.modules.keys() - before - {code.module}:
+            if (path := getattr(sys.modules[name], "__file__", None)) and file.parent in Path(path).parents[:2]:
+                _beside.add(name)
+    if failure:
+        raise InputError(failure)  # out here it has no context, so that one line is all that is shown
+    return module
+
+
+def _failure(error: Exception, code: CodeFile, folder: Path) -> str:
+    """Return an error in one line, with the last line of the user's own files that it came through."""
+    if isinstance(error, SyntaxError):
+        shown = f": {error.text.strip()}" if error.text else ""
+        return f"{error.filename or code.path}, line {error.lineno}: {error.msg}{shown}"
+    lines = [(Path(one.filename), one.lineno) for one in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in lines if file.suffix == ".py" and file.absolute().parent == folder]
+    place = "{}, line {}".format(*own[-1]) if own else code.path
+    return " ".join(f"{place}: {type(error).__name__}: {error}".split())
+
+
 @contextmanager
-def _going_on(code: CodeFile) -> Iterator[None]:
+def _going_on(code: CodeFile, module: ModuleType) -> Iterator[None]:
+    """Let the file import what lies beside it, unless something of that name is installed."""
+    folder = str(Path(str(module.__file__)).parent)
+    sys.path.append(folder)
     try:
         yield
     except SystemExit as error:  # which would end the run without a word
         raise InputError(f"code={code.path}: ends the program (SystemExit: {error})") from error
+    finally:
+        sys.path[:] = [one for one in sys.path if one is not folder]
+
+
+def _read(code: CodeFile, module: ModuleType) -> _Imported:
+    """Return what a file registered: itself, by a module beside it, or under a name that it imports."""
+    modules, named = {code.module, *_beside}, {id(value) for value in vars(module).values()}
+
+    def is_own(value: Any) -> bool:
+        return value.__module__ in modules or id(value) in named
+
+    objects: dict[tuple[str, str], Any] = {}
+    classes: dict[str, dict[str, OwnClass]] = {}
+    for registered, value in keras.saving.get_custom_objects().items():
+        if inspect.isclass(value) and is_own(value):
+            name = registered.rpartition(">")[2]
+            kind = _kind(value, f"{code.path}, class {name}")
+            value.__module__ = code.module  # by which a saved model names the file
+            objects[kind, name] = value
+            classes.setdefault(kind, {})[name] = OwnClass(_signature(value), _acts_on_batches(value))
+    functions: dict[str, dict[str, Mapping[str, Key]]] = {}
+    for group, members in FUNCTIONS.items():
+        for name, function in members.items():
+            if is_own(function):
+                objects[group, name] = function
+                functions.setdefault(group, {})[name] = _keys(function, group, f"{code.path}, {group} {name}")
+    if not objects:
+        raise InputError(
+            f"code={code.path}: registers nothing; put @mnist_exp.model or @mnist_exp.dataset above a function, or "
+            "@keras.saving.register_keras_serializable() above a class"
+        )
+    others = {name for name, value in vars(module).items() if getattr(value, "__module__", None) in modules}
+    unregistered = frozenset(others - {name for _, name in objects})
+    names = Names(classes, functions, unregistered, keras.backend.backend())
+    return _Imported(replace(code, names=names), module, objects)
+
+
+def _kind(value: type, where: str) -> str:
+    name = where.rpartition(" ")[2]
+    if name in {"Branches", "Residual"} or any(has_class(kind, name) for kind in _BASES):
+        raise InputError(f"{where}: has a name that Keras or this project has; give it another")
+    for kind, base in _BASES.items():
+        if issubclass(value, base) and not issubclass(value, keras.Model):
+            return kind
+    found, wanted = (", ".join(base.__name__ for base in bases) for bases in (value.__bases__, _BASES.values()))
+    raise InputError(f"{where}: derives from {found}; what configuration can name derives from one of {wanted}")
+
+
+def _signature(value: type) -> dict[str, Any]:
+    """Return the arguments of a class with their defaults; those of its bases, too, where its `__init__` hands on."""
+    found: dict[str, Any] = {}
+    inits = [vars(one)["__init__"] for one in value.__mro__ if "__init__" in vars(one)]
+    for depth, init in enumerate(inits):
+        parameters = list(inspect.signature(init).parameters.values())[1:]
+        for one in parameters:
+            if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+                # What a base requires, an __init__ may give it.
+                default = None if one.default is REQUIRED and depth and "__init__" in vars(value) else one.default
+                found.setdefault(one.name, default if default is REQUIRED or is_plain(default) else None)
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            break
+    return found
+
+
+def _acts_on_batches(value: type) -> bool:
+    own = [one for one in value.__mro__ if not one.__module__.startswith("keras.")]
+    return any(_ON_BATCHES.fullmatch(name) for one in own for name in vars(one))
+
+
+def _keys(function: Callable[..., Any], group: str, where: str) -> dict[str, Key]:
+    """Return the keys of a function: its arguments, of a model but for the first, which is the tensor."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters):
+        raise InputError(f"{where}: its arguments become keys, so it can have no *args and **kwargs")
+    if group == "model" and not parameters:
+        raise InputError(f"{where}: its first argument must be the tensor that it gets, such as inputs")
+    try:
+        types = get_type_hints(function)
+    except Exception as error:  # whatever a text makes that is no type
+        raise InputError(f"{where}: its types cannot be read ({error})") from error
+    keys = {}
+    for one in parameters[group == "model" :]:
+        name, default = f"{where}, argument {one.name}", one.default
+        if one.name in _TAKEN_KEYS[group]:
+            raise InputError(f"{name}: cannot be a key of a {group}; give it another name")
+        if default is not REQUIRED and not is_plain(default):
+            raise InputError(
+                f"{name}: its default {default!r} must be a number, True, False, None, a text, or a list of these"
+            )
+        inferred = type(default) if isinstance(default, bool | int | float | str) else Any
+        if not _is_type(wanted := types.get(one.name, inferred)):
+            raise InputError(
+                f"{name}: its type {inspect.formatannotation(wanted)} must be made of int, float, bool, str, None, "
+                "list[...] and Literal[...] of texts"
+            )
+        keys[one.name] = Key(wanted, default)
+    return keys
+
+
+def _is_type(wanted: Any) -> bool:
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if origin is Literal:
+        return all(isinstance(choice, str) for choice in inner)
+    if origin in (Union, UnionType, list):
+        return all(map(_is_type, inner))
+    return wanted in (int, float, bool, str, list, Any, NoneType)

@@ -3,7 +3,7 @@
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
 from mnist_exp.learning.metadata import DAMAGED
-from mnist_exp.learning.own_code import SAVED_KINDS, import_code
+from mnist_exp.learning.own_code import SAVED_KINDS, saved_classes
 
 
 def load(path: Path, code: CodeFile | None = None) -> keras.Model:
@@ -32,10 +32,9 @@ def load(path: Path, code: CodeFile | None = None) -> keras.Model:
             f"{path}: has layers of {' and '.join(needed)}; name that file, such as --code {needed[0].split()[0]}. The "
             "run has it as the artifact code/, and in its output folder"
         )
-    if foreign := sorted(set(_foreign_classes(saved, code))):
+    own = saved_classes(code) if needed and code is not None else set()
+    if foreign := sorted(set(_foreign_classes(saved, own))):
         raise InputError(f"{path}: contains {', '.join(foreign)}, which models here may not; it is not loaded")
-    if needed and code is not None:
-        import_code(code)
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         takes_images = _IMAGES.fullmatch(str(model.input_shape)) and model.inputs[0].dtype in _PIXELS
@@ -81,7 +80,7 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
         saved = json.loads(model.to_json())
     except REFUSALS as error:
         raise InputError(f"{where}: cannot be saved ({keras_reason(error)})") from error
-    if foreign := sorted(set(_foreign_classes(saved, code))):
+    if foreign := sorted(set(_foreign_classes(saved, saved_classes(code)))):
         raise InputError(
             f"{where}: contains {', '.join(foreign)}, which a saved model may not; write a layer in {code.path}, "
             "registered with @keras.saving.register_keras_serializable()"
@@ -125,14 +124,13 @@ _KEPT: dict[str, frozenset[str]] = {
 }
 
 
-def _foreign_classes(saved: Any, code: CodeFile | None) -> Iterator[str]:
-    """Yield what a saved model names beside the classes of Keras that this project makes models of, and of `code`."""
-    own = {name for kind in SAVED_KINDS for name in code.registered.classes[kind]} if code is not None else set()
+def _foreign_classes(saved: Any, own: Collection[tuple[str, str]]) -> Iterator[str]:
+    """Yield what a saved model names beside the classes of Keras that this project makes models of, and `own`."""
     for node in _named(saved):
         name = str(node["class_name"])
         registered = str(node.get("registered_name") or name)
         if _is_own(node):
-            known = name in own and registered.rpartition(">")[2] == name
+            known = (name, registered) in own
         else:
             module = str(node.get("module"))
             kind = module.removeprefix("keras.")

@@ -220,7 +220,7 @@ class OwnDataset(Dataset):
 
         code = in_use()
         assert code is not None
-        return _own_arrays(call(self, Dataset), self.kind, code.path)
+        return _own_arrays(call("dataset", self, Dataset), self.kind, code.path)
 
 
 def sources() -> list[type[Dataset]]:

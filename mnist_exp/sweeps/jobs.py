@@ -2,7 +2,6 @@
 
 import gc
 import os
-import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from mnist_exp.config.redaction import traceback_text
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
 from mnist_exp.learning import stacking
-from mnist_exp.learning.engine import choose_backend, choose_engine
+from mnist_exp.learning.engine import choose_backend, choose_engine, compute_with_one_thread
 from mnist_exp.runner import run_together, signature_of
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.record import Parent, SweepRecord
@@ -82,10 +81,7 @@ class Task:
 def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[float | None]:
     if parent.cwd.is_dir():
         os.chdir(parent.cwd)
-    # One thread a job, whatever the launcher: of a convolution, TensorFlow rounds by the number of threads. It reads
-    # the variable once, so that a process in which it has run keeps to its number.
-    if "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    compute_with_one_thread()  # whatever the launcher
     if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
         interrupts.install()
     try:

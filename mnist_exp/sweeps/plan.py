@@ -18,6 +18,7 @@ from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult
+from mnist_exp.learning.engine import import_own
 from mnist_exp.sweeps.grid import Grid
 from mnist_exp.sweeps.kind import Kind, Typed
 from mnist_exp.sweeps.race import Race
@@ -33,7 +34,7 @@ def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None) ->
     Raises:
         InputError: for bad overrides or presets, as `compose` and `plan` do, or a store that cannot be written.
     """
-    with user_choices(config_dir, overrides) as code, as_input_errors(overrides):
+    with user_choices(config_dir, overrides, import_own, in_sweep=True) as code, as_input_errors(overrides):
         loader = JobLoader.of_conf()
         sweep, kind = plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, loader)
         from mnist_exp.sweeps.sweep import run_planned  # brings NumPy, so only once the sweep is known to be good
