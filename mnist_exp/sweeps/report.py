@@ -13,10 +13,10 @@ from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.curves import Curve
-from mnist_exp.sweeps.outcome import Outcome
 from mnist_exp.sweeps.page import Report, page
 from mnist_exp.sweeps.ranking import Row
 from mnist_exp.sweeps.svg import DRAWN
+from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import now
 from mnist_exp.tracking.record import SweepRecord
 
@@ -30,7 +30,7 @@ _FACTS = {
 }
 
 
-def write_report(sweep: Sweep, record: SweepRecord, outcome: Outcome, curves: Sequence[Curve]) -> None:
+def write_report(sweep: Sweep, record: SweepRecord, outcome: Table, curves: Sequence[Curve]) -> None:
     """Write `report.json`, and the page `report.html`, into the sweep's folder.
 
     Args:

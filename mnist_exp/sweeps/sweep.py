@@ -16,13 +16,14 @@ from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.learning.engine import choose_backend
 from mnist_exp.sweeps.curves import Curve, curve_of
 from mnist_exp.sweeps.differences import find_differences
-from mnist_exp.sweeps.formats import aligned, as_csv, counted
+from mnist_exp.sweeps.formats import as_csv, counted
 from mnist_exp.sweeps.jobs import Stage, run_jobs
-from mnist_exp.sweeps.outcome import Outcome, explained, rank_jobs
+from mnist_exp.sweeps.outcome import explained, rank_jobs
 from mnist_exp.sweeps.progress import Progress
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.report import write_report
 from mnist_exp.sweeps.search import check_search_storage, is_search, search_settings
+from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.job import Job, short_names, shown_value
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
@@ -133,14 +134,10 @@ def _finish(sweep: Sweep, record: SweepRecord, stage: Stage, race: Race | None) 
     return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
 
 
-def _show(outcome: Outcome, record: SweepRecord) -> None:
+def _show(outcome: Table, record: SweepRecord) -> None:
     """Print the ranking and what it decides, write ranking.csv, and show both on the sweep's page."""
     (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
-    print(f"\n{outcome.title}")
-    print(aligned(*outcome.cells))
-    for sentence in (outcome.verdict, *outcome.notes):
-        if sentence:
-            print(sentence)
+    print(f"\n{outcome.text()}")
     record.show_ranking(outcome.markdown)
 
 
@@ -152,7 +149,7 @@ def _unfinished(sweep: Sweep, stage: Stage, jobs: Sequence[Job]) -> int:
     return failed if is_search(sweep) else stage.jobs - sum(job.status == "FINISHED" for job in jobs)
 
 
-def _curves(record: SweepRecord, outcome: Outcome) -> list[Curve]:
+def _curves(record: SweepRecord, outcome: Table) -> list[Curve]:
     """Return the curve of each row, named by what differs."""
     combinations = [{key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows]
     differences = find_differences(combinations, [], sys.maxsize)
@@ -162,7 +159,7 @@ def _curves(record: SweepRecord, outcome: Outcome) -> list[Curve]:
     ]
 
 
-def _draw(folder: Path, outcome: Outcome, curves: Sequence[Curve]) -> None:
+def _draw(folder: Path, outcome: Table, curves: Sequence[Curve]) -> None:
     from mnist_exp import figures
     from mnist_exp.sweeps.figures import importance_bars, objective_by_parameter, validation_curves
 

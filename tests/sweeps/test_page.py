@@ -16,7 +16,8 @@ import pytest
 from mnist_exp.errors import printable
 from mnist_exp.sweeps.curves import Curve
 from mnist_exp.sweeps.page import Report, page
-from mnist_exp.sweeps.ranking import cells, rank
+from mnist_exp.sweeps.ranking import compared, rank
+from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.job import Job
 
 from ..conftest import installed
@@ -59,7 +60,8 @@ def sweep(rows: int) -> Report:
         for row in range(rows)
         for seed in range(3)
     ]
-    lines, texts = cells(rank(jobs, "maximize"), [Job({"hidden": "0"}, "FAILED", reason=HOSTILE[0])], "val_accuracy")
+    failed = Job({"hidden": "0"}, "FAILED", reason=HOSTILE[0])
+    lines, texts = Table("val_accuracy", "maximize", compared(rank(jobs, "maximize")), [failed]).cells
     commands = [f"python -m mnist_exp hidden={line[1]} 'layers={LAYERS}'" for line in lines[1:-1]]
     return Report(
         title="Sweep 3f2a1c22: hidden=8,16 seed=0,1,2",

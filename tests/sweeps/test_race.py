@@ -12,10 +12,10 @@ from mnist_exp.config.schema import Config
 from mnist_exp.config.sweep import sweep_of
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import BestRows, RacePlan
-from mnist_exp.sweeps.formats import aligned
 from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.race import ROUNDS, Race, Round, play
-from mnist_exp.sweeps.ranking import cells, rank, unranked
+from mnist_exp.sweeps.ranking import compared, rank, unranked
+from mnist_exp.sweeps.table import Table
 from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 
@@ -136,15 +136,16 @@ def ranked(race: Race, scores: Sequence[Sequence[float | None]]) -> tuple[str, s
         return objectives
 
     race.rounds.extend(play(race.plan, race.direction, launch))
-    rows, rest, raced = race.standing(rank(jobs, race.direction)), unranked(jobs), race.correction()
-    return aligned(*cells(rows, rest, "val_accuracy", raced=raced)), verdict(rows, ["a"], race.direction, raced)
+    rows = compared(race.standing(rank(jobs, race.direction)), race.correction())
+    table = Table("val_accuracy", race.direction, rows, unranked(jobs), raced=True)
+    return table.text(), verdict(rows, ["a"], race.direction, race.correction())
 
 
 @pytest.mark.fast
 def test_what_failed_is_not_called_beaten() -> None:
     scores: list[list[float | None]] = [[0.9, 0.901, 0.902], [0.95, 0.952, None], [0.5, 0.503, 0.501]]
     shown, said = ranked(Race(plan(3), "maximize", Path(), Stage()), scores)
-    first, second, third, _ = (line.split() for line in shown.splitlines()[1:])
+    first, second, third, _ = (line.split() for line in shown.splitlines()[2:])
     assert (first[:2], second[:2], third[:2]) == (["1", "0"], ["2", "2"], ["3", "1"])
     assert "failed, round 1" in shown
     assert said.startswith("a=0 is best: 0.3997 [")
