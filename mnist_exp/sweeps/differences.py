@@ -13,10 +13,9 @@ _LONGEST = 110  # characters of a value
 
 @dataclass(frozen=True)
 class Differences:
-    """What runs differ in.
+    """What runs differ in: the names of the keys that have a column, and of those beside; texts by key and value.
 
-    `columns`: the headers of the keys that have a column. `beside`: the names of the others. `usual`: the value of some
-    of these that most runs have, which is not repeated. `texts`: by key and value.
+    `usual`: the values of keys beside that most runs have, which are not repeated.
     """
 
     columns: Values

@@ -41,8 +41,7 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], race: Race
 def explained(table: Table) -> Table:
     """Return a table that says which keys matter, but not of a race, in which better rows have more jobs."""
     jobs = [job for row in table.rows if row.is_whole for job in row.jobs]
-    found = importance(jobs) if not table.raced else None
-    if found is None:
+    if table.raced or (found := importance(jobs)) is None:
         return table
     return replace(table, importance=found, notes=[as_sentence(found, table.objective), *table.notes])
 

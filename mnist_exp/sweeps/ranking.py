@@ -29,11 +29,6 @@ class Row:
     comparison: Comparison | None = None
 
     @property
-    def count(self) -> int:
-        """The number of jobs that the mean is of."""
-        return len(self.jobs)
-
-    @property
     def is_whole(self) -> bool:
         """Whether all jobs came to their end, so that the row can be compared."""
         return not self.failed and not self.pruned
@@ -46,10 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How the intervals of a race are corrected: each round has the `level`, for so many `pairs` of rows.
-
-    `last`: the number of the round that was run last.
-    """
+    """How intervals are corrected in a race: each of its `rounds`, of which `last` ran, has a `level` for `pairs`."""
 
     level: float
     rounds: int
@@ -60,9 +52,7 @@ class Rounds:
 def rank(jobs: Iterable[Job], direction: str) -> list[Row]:
     """Return the finished jobs, those that differ only in `seed` as one row, best mean of the objective first.
 
-    Args:
-        jobs: in any order; those without a finite objective are not ranked.
-        direction: `maximize` or `minimize`.
+    Jobs without a finite objective are left out. `direction`: `maximize` or `minimize`.
     """
     groups: dict[tuple[tuple[str, str], ...], list[Job]] = defaultdict(list)
     for job in jobs:
@@ -95,10 +85,9 @@ def _is_ranked(job: Job) -> bool:
 
 
 def compared(rows: Sequence[Row], raced: Rounds | None = None) -> list[Row]:
-    """Return the rows, all but the first compared with the first by the seeds that both have.
+    """Return the rows, compared with the first by the seeds that both have, if they are whole.
 
-    Rows with a pruned job, or with one that failed in a race, are not compared. In a race, the rows that ran in its
-    last round are compared as that round did.
+    In a race, the rows that ran in its last round are compared as that round did.
     """
     scores = [_by_seed(row) if row.is_whole else {} for row in rows]
     if raced is None:

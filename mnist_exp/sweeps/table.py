@@ -167,7 +167,7 @@ class Table:
             Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
             of_row("mean", None, "mean"),
             of_row("std", "std", "deviation", decimals),
-            of_row("n", "n", "count"),
+            Column("n", "n" if several else None, lambda line: line.row and len(line.row.jobs)),
             compared("difference", "difference"),
             compared("low"),
             compared("high"),
@@ -200,10 +200,12 @@ class Table:
 
     def scores(self) -> dict[str, float]:
         """Return the first row's means, the objective also as `objective`, and `fit_seconds`, the sum of all jobs."""
-        names = [one for one in self.columns if one.key and (one.key.startswith("test_") or one.key == self.objective)]
-        means = {str(one.key): one.value(line) for line in self.lines[:1] if line.row for one in names}
-        means |= {"objective": means[self.objective]} if means else {}
-        return means | {"fit_seconds": sum(job.seconds or 0.0 for job in self.jobs)}
+        scores = {"fit_seconds": sum(job.seconds or 0.0 for job in self.jobs)}
+        if self.rows:
+            means = {column.key: column.value(self.lines[0]) for column in self.columns if column.key}
+            tests = {key: mean for key, mean in means.items() if key.startswith("test_") and mean is not None}
+            scores |= {**tests, self.objective: self.rows[0].mean, "objective": self.rows[0].mean}
+        return scores
 
     def text(self) -> str:
         """Return the table for a terminal; what no column says of a line is below it."""
