@@ -73,20 +73,21 @@ def find_differences(runs: Sequence[Values], typed: Sequence[str], width: int) -
     shared = [key for key in keys if values[key].total() == len(runs)]
     said = [key for key in keys if key in shared or len(values[key]) > 1 or not _comes_with_choice(key, runs, typed)]
     texts = {key: shown_values(values[key]) for key in said}
-    short = short_names(key.removesuffix(".kind") for key in said)
-    names = {key: short[key.removesuffix(".kind")] for key in said}
+    names = dict(zip(said, short_names(key.removesuffix(".kind") for key in said).values(), strict=True))
     columns, usual = set(), {}
     for key in sorted(shared, key=lambda key: max(values[key].values())):
         wide = 2 + max(map(len, [names[key], *texts[key].values()]))
+        [(most_common, count)] = values[key].most_common(1)
         if wide <= width:
             width -= wide
             columns.add(key)
-        elif key != "seed":
-            usual[key] = values[key].most_common(1)[0]
+        elif key != "seed" and count > len(runs) / 2:
+            usual[key] = most_common
+    beside = {key: name for key, name in names.items() if key not in columns}
     return Differences(
-        {key: names[key] for key in said if key in columns},
-        {key: names[key] for key in said if key not in columns},
-        {key: usual[key][0] for key in said if key in usual and usual[key][1] > len(runs) / 2},
+        {key: name for key, name in names.items() if key in columns},
+        beside,
+        {key: usual[key] for key in beside if key in usual},
         texts,
     )
 

@@ -159,6 +159,9 @@ class Table:
         def compared(key: str, header: str | None = None) -> Column:
             return Column(key, header if several else None, lambda line: getattr(line.compared, key, None), _signed)
 
+        def interval(one: Comparison) -> str:
+            return f"{_signed(one.low)} to {_signed(one.high)}"
+
         return [
             Column("rank", None, attrgetter("place")),
             Column(None, "", _mark, is_text=True),
@@ -171,7 +174,7 @@ class Table:
             compared("difference", "difference"),
             compared("low"),
             compared("high"),
-            Column(None, "95 % interval" if several else None, attrgetter("compared"), _interval),
+            Column(None, "95 % interval" if several else None, attrgetter("compared"), interval),
             Column(None, "dropped" if self.raced else None, attrgetter("row"), _dropped),
             Column(None, "pruned" if any(row.pruned for row in self.rows) else None, attrgetter("row"), _pruned),
             *(score(name) for name in tests if name != objective),
@@ -236,10 +239,6 @@ def order(objective: str, direction: str) -> str:
 
 def _mark(line: Line) -> str:
     return "-" if line.row is None else f"{line.place}{'=' * line.row.is_open}"
-
-
-def _interval(one: Comparison) -> str:
-    return f"{_signed(one.low)} to {_signed(one.high)}"
 
 
 def _dropped(row: Row) -> str:
