@@ -8,7 +8,7 @@ from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import Config, objective_direction
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import BestRows
-from mnist_exp.sweeps.ranking import rank
+from mnist_exp.sweeps import ranking
 from mnist_exp.tracking.reading import find_sweep
 from mnist_exp.tracking.record import Parent
 from mnist_exp.tracking.store import connect_existing
@@ -39,7 +39,7 @@ def best_rows(config: Config, sweep: str, top: int) -> BestRows:
         raise InputError(f"{said}: is in another experiment; type tracking.experiment={printable(experiment)}")
     record = tracker_of(tracking).join_sweep(Parent(run.info.run_id, tracking, (), Path(), Path.cwd(), os.getpid()))
     jobs = record.jobs()
-    rows = rank(jobs, objective_direction(config))[:top]
+    rows = ranking.rank(jobs, objective_direction(config))[:top]
     if not rows:
         raise InputError(f"{said}: has no finished job")
     configuration = parse_values(record.configuration(rows[0].jobs[0]), said)

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-REUSED = "mnist_exp.reused."  # begins a tag of a sweep for each earlier run that it counts among its jobs
+REUSED = "mnist_exp.reused."  # a tag of a sweep for each run of before that it counts among its jobs
 _NAMED = 6  # runs that a message lists
-_TOGETHER = 500  # ids in a search; SQLite and MLflow's parser take some thousands
+_TOGETHER = 500  # ids in a search, of which SQLite and MLflow's parser take no more than some thousands
 
 
 @dataclass(frozen=True)
 class Recorded:
     """A run as the store has it.
 
-    `experiment`: the name of MLflow's. `config`: as config.yaml holds it, unchecked. `metrics`: by name and step.
-    `digest`: of the data.
+    `run_id`: all of it. `experiment`: MLflow's, by name. `name` and `status`: the run's. `config`: as config.yaml holds
+    it, unchecked. `metrics`: by name and step. `tags`: all. `digest`: of its data.
     """
 
     run_id: str
@@ -42,7 +42,12 @@ class Recorded:
 
 
 def find_run(client: "MlflowClient", uri: str, run_id: str) -> "Run":
-    """Return the run or sweep that has this id, or the only one in the store, at `uri`, whose id begins with it.
+    """Return the run that has this id, or the only one in the store whose id begins with it.
+
+    Args:
+        client: of the store.
+        uri: the store's address, as typed.
+        run_id: of a run or a sweep, also shortened.
 
     Raises:
         InputError: if there is none, or there are several, of which it names six at most.
@@ -62,7 +67,7 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> "Run":
 
 
 def queries_of(run: "Run") -> list[str]:
-    """Return searches, in MLflow's syntax, that find a run; for a sweep its jobs and the earlier runs it reuses."""
+    """Return the searches, in MLflow's syntax, that find a run; of a sweep its jobs, with those of before it reuses."""
     if "mnist_exp.sweep" not in run.data.tags:
         return [f"attributes.run_id = '{run.info.run_id}'"]
     reused = [tag.removeprefix(REUSED) for tag in run.data.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
@@ -75,7 +80,11 @@ def queries_of(run: "Run") -> list[str]:
 
 
 def fetch_run(uri: str, run_id: str) -> Recorded:
-    """Read a run from the store at `uri`.
+    """Read a run from the store.
+
+    Args:
+        uri: of the store.
+        run_id: as for `find_run`.
 
     Raises:
         InputError: if the store has no such run, or the run no configuration.
@@ -105,6 +114,8 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
 
 def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> "Run":
     """Return the parent run of a sweep.
+
+    The arguments are those of `find_run`.
 
     Raises:
         InputError: as `find_run` does, or if the run is no sweep.
@@ -154,9 +165,12 @@ def data_digest(run: "Run") -> str:
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:
-    """Download the Keras file of a model from the store at `uri` to a folder.
+    """Download the Keras file of a run's model, or of one in the registry.
 
-    `name`: the id of a run, or of a sweep for its best job; or `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
+    Args:
+        uri: of the store.
+        name: as for `find_run`, of a sweep for its best job; or `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
+        folder: where to.
 
     Raises:
         InputError: if the store has no such run or model, or the run kept none.
@@ -184,7 +198,7 @@ def _first_line(error: Exception) -> str:
 
 
 def model_of_run(client: "MlflowClient", run_id: str) -> str:
-    """Return the id of the model that a run kept, or the best job of a sweep.
+    """Return the id of the model that a run kept, of a sweep that of its best job.
 
     Raises:
         InputError: if it kept none.
@@ -214,7 +228,7 @@ def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
 
 
 def curve(client: "MlflowClient", run_id: str, metric: str) -> list[float]:
-    """Return a metric of a run by epoch."""
+    """Return a metric of a run, a value an epoch."""
     return [point.value for point in sorted(client.get_metric_history(run_id, metric), key=lambda point: point.step)]
 
 
@@ -242,7 +256,7 @@ def is_over(client: "MlflowClient", run_id: str) -> bool:
 
 
 def newest_finished(client: "MlflowClient", experiment_id: str, signature: str) -> Job | None:
-    """Return the newest run with this signature that came to its end, if any."""
+    """Return the newest run that has finished what `signature` stands for, if any; one that was pruned has not."""
     query = f"tags.mnist_exp.signature = '{signature}' AND attributes.status = 'FINISHED'"
     found = map(recorded_job, search(client, experiment_id, query, "attributes.start_time DESC"))
     return next((job for job in found if job.is_whole), None)
