@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, islice
+from itertools import chain, islice, starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+    from mnist_exp.sweeps.table import Table
+
 _EXAMPLES = """\
   python -m mnist_exp.compare --last 10
   python -m mnist_exp.compare SWEEP_ID RUN_ID
@@ -28,8 +30,9 @@ _EXAMPLES = """\
   python -m mnist_exp.compare tracking.experiment=mine tracking.uri=sqlite:///other.db
 """
 
-_CURVES = 200  # runs, from which on no row is drawn
-_NAMED = 6  # the most that are named of those that are left out
+_CURVES = 200  # runs, after which no row is drawn
+_NAMED = 6  # the most runs left out that are named
+_Curves = list[tuple[str, str, list[list[float]]]]  # for each row its place, its name, and a metric by job and epoch
 
 
 def main() -> None:
@@ -73,76 +76,68 @@ def compare(
     """Print finished runs by their objective, the others after them, and write the curves of the finished to `plot`.
 
     Runs of several objectives are ranked one objective after the other. Of runs of the same experiment, seed included,
-    only the newest counts.
-
-    Args:
-        ids: of runs and sweeps, also shortened; none for all runs of the experiment.
-        overrides: which store and experiment, by `tracking.uri` and `tracking.experiment`.
-        condition: in MLflow's search syntax; empty for all runs.
-        sort: MLflow's `order_by`, for a line a run in that order; None for a ranking.
-        last: how many, the newest; None for all.
-        form: one of `table`, `csv`, `json`, `markdown`, `latex`.
-        plot: a picture to write; None for none.
+    only the newest counts. The arguments are those of `--help`, `condition` for --filter and `form` for --format.
 
     Raises:
-        InputError: if there is no such store or run, MLflow refuses the condition or order, no run fulfils it, or an
-            override is not used.
+        InputError: if there is no such store or run, or MLflow refuses the condition or order.
     """
-    tracking = _where_runs_are(ids, overrides)
     if last is not None and last < 1:
         raise InputError(f"--last {last}: must be a whole number, at least 1")
     if plot is not None:
         commands.check_plot(plot)
-    from mnist_exp.sweeps.comparison import as_text, newest_of_each, ranked_groups
-    from mnist_exp.tracking import store
-    from mnist_exp.tracking.reading import curve
+    tables, repeated, curves = _read(ids, overrides, condition, sort, last, draw=plot is not None)
+    from mnist_exp.sweeps.comparison import as_text
 
-    with store.store_errors(tracking.uri):
-        client = store.connect_existing(tracking.uri)
-        found = _find_runs(client, tracking, ids, condition, sort, last)
-        runs = newest_of_each(found)
-        kept = {run.info.run_id for run in runs}
-        groups = ranked_groups(runs, sort)
-        rows = [row for group in groups for row in group.rows]
-        metrics = {group.metric for group in groups}
-        metric = metrics.pop() if len(metrics) == 1 else "val_loss"
-        curves = []
-        if plot is not None:
-            above = accumulate((len(ids) for _, _, ids in rows), initial=0)  # runs, in the rows before
-            drawn = [row for row, count in zip(rows, above, strict=False) if count < _CURVES]
-            curves = [(place, label, [curve(client, one, metric) for one in ids]) for place, label, ids in drawn]
-    print(as_text(groups, form))
-    beside = sys.stdout if form == "table" else sys.stderr
+    print(as_text(tables, form))
+    beside = []
     if form in {"csv", "json"}:
-        for line in (line for group in groups for line in (group.title, *group.notes)):
-            print(printable(line), file=beside)
-    if repeated := [run.info.run_id for run in found if run.info.run_id not in kept]:
+        beside += [text for table in tables for text in (table.title, *table.sentences)]
+    if repeated:
         named = ", ".join([*short_ids(repeated).values()][:_NAMED]) + ", ..." * (len(repeated) > _NAMED)
-        print(
-            f"Left out, since a newer run has the same configuration and code: {len(repeated)} ({named})", file=beside
-        )
+        beside.append(f"Left out, since a newer run has the same configuration and code: {len(repeated)} ({named})")
     if plot is not None and curves:
         from mnist_exp.figures import write
         from mnist_exp.sweeps.charts import validation_curves
 
-        write(validation_curves(curves, metric), plot)
-        left_out = f", of the first {len(curves)} rows" if len(curves) < len(rows) else ""
-        print(f"Curves in {plot}{left_out}", file=beside)
+        write(validation_curves(curves, _metric(tables)), plot)
+        left_out = f", of the first {len(curves)} rows" * (len(curves) < sum(len(table.rows) for table in tables))
+        beside.append(f"Curves in {plot}{left_out}")
+    for text in beside:
+        print(printable(text), file=sys.stdout if form == "table" else sys.stderr)
 
 
 def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Runs:
     """Return the runs of an experiment as `compare` ranks them; the arguments and errors are its own."""
     if last is not None and last < 1:
         raise InputError(f"last={last}: must be a whole number, at least 1")
-    tracking = _where_runs_are((), overrides)
-    from mnist_exp.sweeps.comparison import newest_of_each, ranked_groups
+    tables, _, _ = _read((), overrides, condition, None, last, draw=False)
+    records = [{"objective": table.objective, **record} for table in tables for record in table.records]
+    return Runs(records, "\n".join(table.verdict for table in tables if table.verdict))
+
+
+def _read(
+    ids: Sequence[str], overrides: Sequence[str], condition: str, sort: str | None, last: int | None, *, draw: bool
+) -> tuple[list["Table"], list[str], _Curves]:
+    """Return the tables of runs, the ids of those that a newer run repeats, and the curves of the first rows."""
+    tracking = _where_runs_are(ids, overrides)
+    from mlflow.exceptions import MlflowException
+
+    from mnist_exp.sweeps.comparison import newest_of_each, tables_of
     from mnist_exp.tracking import store
 
     with store.store_errors(tracking.uri):
         client = store.connect_existing(tracking.uri)
-        groups = ranked_groups(newest_of_each(_find_runs(client, tracking, (), condition, None, last)), None)
-    records = [record for group in groups for record in group.records]
-    return Runs(records, "\n".join(group.verdict for group in groups if group.verdict))
+        try:
+            found = _find_runs(client, tracking, ids, condition, sort, last)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            typed = " ".join(f"{flag} {text!r}" for flag, text in (("--filter", condition), ("--sort", sort)) if text)
+            raise InputError(f"{typed}: {str(error).splitlines()[0]}; --help shows examples") from error
+        runs = newest_of_each(found)
+        tables, kept = tables_of(runs, sort), {run.info.run_id for run in runs}
+        repeated = [run.info.run_id for run in found if run.info.run_id not in kept]
+        return tables, repeated, _curves(client, tables) if draw else []
 
 
 def _where_runs_are(ids: Sequence[str], overrides: Sequence[str]) -> MLflowTracking:
@@ -165,60 +160,62 @@ def _find_runs(
     sort: str | None,
     last: int | None,
 ) -> list["Run"]:
-    from mlflow.exceptions import MlflowException
+    """Return the runs, but no sweeps, that fulfil a condition: the newest first, or in an order."""
+    from mnist_exp.tracking.reading import search
 
-    try:
-        if ids:
-            found = _named_runs(client, tracking.uri, ids, condition, sort)
-        else:
-            found = _runs_of_experiment(client, tracking.experiment, condition, sort, last)
-    except MlflowException as error:
-        if error.error_code != "INVALID_PARAMETER_VALUE":
-            raise
-        typed = " ".join(f"{flag} {text!r}" for flag, text in (("--filter", condition), ("--sort", sort)) if text)
-        raise InputError(f"{typed}: {str(error).splitlines()[0]}; --help shows examples") from error
-    newest = sorted(found, key=lambda run: run.info.start_time, reverse=True)[:last]
+    def runs(experiment_id: str, query: str) -> Iterator["Run"]:
+        found = search(client, experiment_id, query, sort or "attributes.start_time DESC")
+        return (run for run in found if "mnist_exp.sweep" not in run.data.tags)
+
+    searches = _searches(client, tracking, ids, condition)
+    read = chain.from_iterable(starmap(runs, searches))
+    found = {run.info.run_id: run for run in (read if ids or sort else islice(read, last))}
+    newest = sorted(found.values(), key=lambda run: run.info.start_time, reverse=True)[:last]
     if not newest:
         where = " ".join(ids) or f"tracking.experiment={tracking.experiment}"
         raise InputError(f"{where}: has no such run; --help shows how to filter")
+    if sort is None:
+        return newest
+    if len(searches) > 1:  # whose runs are in one order only if they are searched together
+        experiments = dict.fromkeys(experiment_id for experiment_id, _ in searches)
+        found = {run.info.run_id: run for one in experiments for run in runs(one, condition)}
     wanted = {run.info.run_id for run in newest}
-    return newest if sort is None else [run for run in found if run.info.run_id in wanted]
+    return [run for run_id, run in found.items() if run_id in wanted]
 
 
-def _runs_of_experiment(
-    client: "MlflowClient", name: str, condition: str, sort: str | None, last: int | None
-) -> list["Run"]:
-    """Return the runs of an experiment that fulfil a condition, in an order; without one, the newest `last`."""
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        names = ", ".join(experiment.name for experiment in client.search_experiments())
-        raise InputError(f"tracking.experiment={name}: no such experiment; the store has {names}")
-    return list(islice(_search(client, experiment.experiment_id, condition, sort), last if sort is None else None))
-
-
-def _named_runs(client: "MlflowClient", uri: str, ids: Sequence[str], condition: str, sort: str | None) -> list["Run"]:
-    """Return the runs and the jobs of the sweeps that are named, if they fulfil a condition; in an order, if they are
-    in one experiment."""
+def _searches(
+    client: "MlflowClient", tracking: MLflowTracking, ids: Sequence[str], condition: str
+) -> list[tuple[str, str]]:
+    """Return which experiments to search, each with a query: those of the runs and sweeps that are named, or one."""
     from mnist_exp.tracking.reading import find_run, queries_of
 
-    named = [find_run(client, uri, run_id) for run_id in ids]
-    found: dict[str, Run] = {}
-    for run in named:
-        for query in queries_of(run):
-            both = f"{condition} AND {query}" if condition else query
-            found |= {one.info.run_id: one for one in _search(client, run.info.experiment_id, both, sort)}
-    if sort is None:
-        return list(found.values())
-    ordered = (_search(client, one, condition, sort) for one in dict.fromkeys(run.info.experiment_id for run in named))
-    return [run for runs in ordered for run in runs if run.info.run_id in found]
+    if ids:
+        named = [find_run(client, tracking.uri, one) for one in ids]
+        begin = f"{condition} AND " if condition else ""
+        return [(run.info.experiment_id, f"{begin}{query}") for run in named for query in queries_of(run)]
+    experiment = client.get_experiment_by_name(tracking.experiment)
+    if experiment is None:
+        names = ", ".join(experiment.name for experiment in client.search_experiments())
+        raise InputError(f"tracking.experiment={tracking.experiment}: no such experiment; the store has {names}")
+    return [(experiment.experiment_id, condition)]
 
 
-def _search(client: "MlflowClient", experiment_id: str, query: str, sort: str | None) -> Iterator["Run"]:
-    """Yield the runs, but no sweeps, that fulfil a query; the newest first, or in an order."""
-    from mnist_exp.tracking.reading import search
+def _metric(tables: Sequence["Table"]) -> str:
+    """Return the metric that the curves show."""
+    metrics = {table.metric for table in tables}
+    return metrics.pop() if len(metrics) == 1 else "val_loss"
 
-    found = search(client, experiment_id, query, sort or "attributes.start_time DESC")
-    return (run for run in found if "mnist_exp.sweep" not in run.data.tags)
+
+def _curves(client: "MlflowClient", tables: Sequence["Table"]) -> _Curves:
+    from mnist_exp.tracking.reading import curve
+
+    curves: _Curves = []
+    for table, line in ((one, line) for one in tables for line in one.lines if line.row):
+        if sum(len(jobs) for _, _, jobs in curves) < _CURVES:
+            place = f"{line.place}  {table.ids[line.jobs[0].run_id]}"
+            measured = [curve(client, job.run_id, _metric(tables)) for job in line.jobs]
+            curves.append((place, table.varied.label(line.values), measured))
+    return curves
 
 
 if __name__ == "__main__":

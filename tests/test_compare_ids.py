@@ -116,9 +116,8 @@ def test_runs_and_sweeps_are_compared_by_their_ids(folder: Path, capsys: pytest.
     for row, best_of in zip(rows, ranked_jobs(folder, jobs), strict=True):
         assert row.split()[1] == best_of[:8]
     layers = shown(eight, four)
-    assert "  Dense.units=8  " in layers
-    assert "  Dense.units=4  " in layers
-    assert "[" not in layers
+    assert "  [Flatten, {Dense: {units: 8}}]  " in layers
+    assert "  [Flatten, {Dense: {units: 4}}]  " in layers
 
     by_loss, by_accuracy = shown(linear, mlp, four).split("\n\n")
     assert by_loss.startswith("2 runs, smallest val_loss first") != by_accuracy.startswith("2 runs, smallest val_loss")

@@ -27,8 +27,8 @@ from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.charts import NAMED, Curves, importance_bars, objective_by_parameter, validation_curves
 from mnist_exp.sweeps.differences import find_differences
-from mnist_exp.sweeps.outcome import Outcome
 from mnist_exp.sweeps.ranking import Row
+from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Record, now
 from mnist_exp.tracking.job import short_names
 from mnist_exp.tracking.record import SweepRecord
@@ -64,7 +64,7 @@ class Report:
     patch: str
 
 
-def write_report(sweep: Sweep, record: SweepRecord, outcome: Outcome) -> None:
+def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
     """Draw what came of a sweep; write `figures/` and `report.html` into its folder."""
     folder, drawn = record.folder.path, {}
     jobs = [job for row in outcome.rows for job in row.jobs]
@@ -151,7 +151,7 @@ def _render(report: Report, left_out: Sequence[str]) -> str:
     return environment.get_template("page.html").render(report=report, left_out=left_out, digest=digest)
 
 
-def _curves(record: SweepRecord, outcome: Outcome) -> list[Curves]:
+def _curves(record: SweepRecord, outcome: Table) -> list[Curves]:
     """Return the curves of each row's jobs, with its place and name, which says what differs."""
     combinations = [{key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows]
     differences = find_differences(combinations, [], sys.maxsize)
@@ -161,7 +161,7 @@ def _curves(record: SweepRecord, outcome: Outcome) -> list[Curves]:
     ]
 
 
-def _facts(sweep: Sweep, kept: Record, outcome: Outcome, data: Mapping[str, str]) -> dict[str, str]:
+def _facts(sweep: Sweep, kept: Record, outcome: Table, data: Mapping[str, str]) -> dict[str, str]:
     return {
         "typed, but for tracking and hydra": shlex.join(sweep.overrides),
         "objective": f"{outcome.objective}, {outcome.direction}d",

@@ -15,11 +15,12 @@ from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.engine import choose_backend
-from mnist_exp.sweeps.formats import aligned, as_csv
+from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.jobs import Stage, Task
 from mnist_exp.sweeps.kind import Kind
-from mnist_exp.sweeps.outcome import Outcome, explained, rank_jobs
+from mnist_exp.sweeps.outcome import explained, rank_jobs
 from mnist_exp.sweeps.progress import Progress
+from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import SweepRecord, failure_reason
 from mnist_exp.tracking.tracker import tracker_of
@@ -101,17 +102,13 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
     return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
 
 
-def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) -> Outcome:
+def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) -> Table:
     """Print the ranking and what it decides; write `ranking.csv`, `figures/` and `report.html`."""
     from mnist_exp.sweeps.page import write_report  # brings matplotlib
 
     outcome = explained(rank_jobs(sweep, record, jobs, kind))
     (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
-    print(f"\n{outcome.title}")
-    print(aligned(*outcome.cells))
-    for sentence in (outcome.verdict, *outcome.notes):
-        if sentence:
-            print(sentence)
+    print(f"\n{outcome.text()}")
     write_report(sweep, record, outcome)
     return outcome
 

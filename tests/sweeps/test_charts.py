@@ -93,9 +93,7 @@ def test_a_legend_tells_layers_and_schedules_apart() -> None:
     chosen: list[Curves] = [("", label(values), [[0.5]]) for values in (*swept[:4], *swept[-4:])]
     labels = legend(validation_curves(chosen, "val_accuracy"))
     assert len(set(labels)) == 8
-    assert not any("{" in text or "…" in text for text in labels)
-    assert labels[3].endswith("Dropout(rate=0.1) learning_rate=ExponentialDecay(decay_rate=0.96), n=1")
-    assert "learning_rate=CosineDecay, n=1" in labels[-3]
+    assert labels[0].endswith("…learning_rate=0.01, n=1")
 
 
 def test_texts_that_are_cut_still_differ() -> None:
@@ -122,7 +120,6 @@ def test_a_heat_map_has_mean_spread_and_number_in_each_cell() -> None:
     assert texts.count("± 0.0200, n=3") == 1
     assert len(set(ticks(figure, 0, "x"))) == len(SCHEDULES)
     assert len(set(ticks(figure, 0, "y"))) == len(LAYERS)
-    assert "Flatten Dense(units=16)\nDropout(rate=0.5)" in ticks(figure, 0, "y")
     single = objective_by_parameter([({"a": a, "b": b}, 0.5) for a, b in product("12", "34")], "val_accuracy")
     assert [text.get_text() for text in single.axes[0].texts] == ["0.5000", "n=1"] * 4
 

@@ -16,10 +16,11 @@ from mnist_exp.config.composition import check_composed, compose, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.schema import Config, NoTracking
 from mnist_exp.errors import InputError
-from mnist_exp.sweeps.formats import aligned, as_csv
+from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.sweeps.pruning import Pruning
-from mnist_exp.sweeps.ranking import cells, compared, rank, records, unranked
+from mnist_exp.sweeps.ranking import compared, rank, unranked
+from mnist_exp.sweeps.table import Table
 from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord
@@ -194,12 +195,13 @@ def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared(
         job("0.03", 0, 0.75), job("0.03", 1, 0.74), job("0.03", 2, 0.51, pruned=2),
         job("0.04", 0, 0.3, pruned=1), job("0.04", 1, 0.2, pruned=3),
     ]  # fmt: skip
-    rows, rest = rank(jobs, "maximize"), unranked(jobs)
+    rows = compared(rank(jobs, "maximize"))
+    table = Table("val_accuracy", "maximize", rows, unranked(jobs))
     assert [row.values["optimizer.learning_rate"] for row in rows] == ["0.01", "0.02", "0.03"]
     assert rows[2].mean == pytest.approx(0.745)
     assert (rows[2].pruned, len(rows[2].jobs)) == (1, 2)
-    assert [one is not None for one in compared(rows)] == [True, False]
-    lines = aligned(*cells(rows, rest, "val_accuracy")).splitlines()
+    assert [row.comparison is not None for row in rows] == [False, True, False]
+    lines = table.text().splitlines()[1:]
     assert "pruned" in lines[0]
     assert "seed" not in lines[0]
     assert "1 of 3" in lines[3]
@@ -210,11 +212,11 @@ def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared(
     assert said.startswith("learning_rate=0.01 is best: ")
     assert said.endswith("Rows with a pruned job are not compared.")
     for few in ([rows[0], rows[2]], [rows[2], rows[1]]):
-        assert compared(few) == [None]
-        assert verdict(few, ["optimizer.learning_rate"], "maximize").startswith(
+        assert [row.comparison for row in compared(few)] == [None, None]
+        assert verdict(compared(few), ["optimizer.learning_rate"], "maximize").startswith(
             "Rows with a pruned job are not compared, since"
         )
-    written = list(csv.DictReader(as_csv(records(rows, rest, "val_accuracy", "maximize")).splitlines()))
+    written = list(csv.DictReader(as_csv(table.records).splitlines()))
     assert [line["reason"] for line in written if not line["rank"]] == [
         f"pruned after epoch {one}" for one in (2, 1, 3)
     ]

@@ -8,9 +8,9 @@ import pytest
 
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.best_rows import check_rows
-from mnist_exp.sweeps.formats import aligned
 from mnist_exp.sweeps.race import ROUNDS, Race, Round
-from mnist_exp.sweeps.ranking import cells, rank, unranked
+from mnist_exp.sweeps.ranking import compared, rank, unranked
+from mnist_exp.sweeps.table import Table
 from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 
@@ -130,14 +130,16 @@ def ranked(race: Race, scores: Sequence[Sequence[float | None]], direction: str 
 
     race.rounds.extend(race.play(direction, launch))
     rows, raced, _ = race.arrange(rank(jobs, direction))
-    return aligned(*cells(rows, unranked(jobs), "val_accuracy", raced=raced)), verdict(rows, ["a"], direction, raced)
+    rows = compared(rows, raced)
+    table = Table("val_accuracy", direction, rows, unranked(jobs), raced=True)
+    return table.text(), verdict(rows, ["a"], direction, raced)
 
 
 @pytest.mark.fast
 def test_what_failed_is_not_called_beaten() -> None:
     scores: list[list[float | None]] = [[0.9, 0.901, 0.902], [0.95, 0.952, None], [0.5, 0.503, 0.501]]
     shown, said = ranked(race_of(3), scores)
-    first, second, third, _ = (line.split() for line in shown.splitlines()[1:])
+    first, second, third, _ = (line.split() for line in shown.splitlines()[2:])
     assert (first[:2], second[:2], third[:2]) == (["1", "0"], ["2", "2"], ["3", "1"])
     assert "failed, round 1" in shown
     assert said.startswith("a=0 is best: 0.3997 [")

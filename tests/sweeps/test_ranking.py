@@ -3,13 +3,15 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from mnist_exp.sweeps.formats import aligned, as_csv
-from mnist_exp.sweeps.ranking import Row, best_job, cells, compared, rank, records, unranked
+from mnist_exp.sweeps.formats import as_csv
+from mnist_exp.sweeps.ranking import Row, compared, rank, unranked
 from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell
+from mnist_exp.sweeps.table import Table
 from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 
@@ -34,8 +36,8 @@ def test_jobs_that_differ_only_in_seed_are_one_row() -> None:
     assert second.values == {"hidden": "16"}
     assert second.mean == pytest.approx(0.85)
     assert second.deviation == pytest.approx(math.sqrt(0.005))  # of the sample: divided by n - 1
-    assert best_job(second, "maximize") == jobs[2]
-    assert best_job(second, "minimize") == jobs[0]
+    assert Table("val_accuracy", "maximize", [second]).best == jobs[2]
+    assert Table("val_loss", "minimize", [second]).best == jobs[0]
 
 
 def test_another_seed_is_no_seed() -> None:
@@ -56,19 +58,22 @@ def rows_of(*means: float, seeds: int = 5, first_seed: int = 0, direction: str =
         for index, mean in enumerate(means)
         for seed in range(seeds)
     ]
-    return rank(jobs, direction)
+    return compared(rank(jobs, direction))
+
+
+def comparisons(rows: Sequence[Row]) -> list[Comparison]:
+    """How the rows but the first compare with it."""
+    return [row.comparison for row in rows if row.comparison is not None]
 
 
 def test_rows_are_compared_by_the_seeds_that_both_have() -> None:
-    [only] = compared(rows_of(0.9, 0.8))
-    assert only is not None
+    [only] = comparisons(rows_of(0.9, 0.8))
     # Differences of -0.1 and -0.0999: their mean is -0.09996, their deviation 0.0000548, with 4 degrees of freedom.
     assert only.difference == pytest.approx(-0.09996)
     assert (only.seeds, only.pairs) == (5, 1)
     assert only.high - only.low == pytest.approx(2 * 2.7764 * 0.00005477 / math.sqrt(5), rel=1e-3)
     assert not only.is_open
-    [apart] = compared(rows_of(0.9, 0.899, first_seed=5))
-    assert apart is not None
+    [apart] = comparisons(rows_of(0.9, 0.899, first_seed=5))
     assert apart.seeds == 0
     # Welch's test: both have a variance of about 2.5e-6, so t = 0.00096 / 0.001 with 8 degrees of freedom.
     assert apart.high - apart.low == pytest.approx(2 * 2.306 * 0.001, rel=0.02)
@@ -77,8 +82,7 @@ def test_rows_are_compared_by_the_seeds_that_both_have() -> None:
 
 def test_the_more_rows_the_wider_the_intervals() -> None:
     def width(*means: float) -> float:
-        [first, *_] = compared(rows_of(*means))
-        assert first is not None
+        first, *_ = comparisons(rows_of(*means))
         return first.high - first.low
 
     # Of two rows there is nobody whose variance could be borrowed; of more there is.
@@ -92,15 +96,14 @@ def test_rows_that_are_all_the_same_are_seldom_told_apart() -> None:
         wrong = 0
         for _ in range(400):
             jobs = [job(float(draw.normal()), a=str(a), seed=str(s)) for a in range(count) for s in range(seeds)]
-            wrong += any(one is not None and not one.is_open for one in compared(rank(jobs, "maximize")))
+            wrong += not all(one.is_open for one in comparisons(compared(rank(jobs, "maximize"))))
         assert wrong <= 0.05 * 400 + 2 * math.sqrt(0.05 * 0.95 * 400), (count, seeds)
 
 
 def test_rows_without_spread_differ_or_do_not() -> None:
     def is_open(one: float, other: float) -> bool:
         jobs = [job(value, a=a, seed=seed) for a, value in (("1", one), ("2", other)) for seed in "01"]
-        [found] = compared(rank(jobs, "maximize"))
-        assert found is not None
+        [found] = comparisons(compared(rank(jobs, "maximize")))
         return found.is_open
 
     assert is_open(0.5, 0.5)
@@ -128,8 +131,8 @@ def test_a_sentence_says_what_can_be_told(rows: list[Row], said: str) -> None:
 
 def test_a_row_of_a_single_run_is_not_compared() -> None:
     jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
-    rows = rank([*jobs, job(0.7, a="2", seed="0")], "maximize")
-    assert [one is None for one in compared(rows)] == [False, True]
+    rows = compared(rank([*jobs, job(0.7, a="2", seed="0")], "maximize"))
+    assert [row.comparison is None for row in rows] == [True, False, True]
     assert verdict(rows, ["a"], "maximize").endswith("Rows of a single run are not compared.")
 
 
@@ -150,7 +153,7 @@ def test_the_number_of_seeds_that_is_named_is_enough() -> None:
 
 
 def test_a_row_that_cannot_be_told_from_the_first_is_marked() -> None:
-    lines = aligned(*cells(rows_of(0.9, 0.89999, 0.7), [], "val_accuracy")).splitlines()
+    _, *lines = Table("val_accuracy", "maximize", rows_of(0.9, 0.89999, 0.7)).text().splitlines()
     assert lines[0].split() == [
         "a", "val_accuracy", "std", "n", "difference", "95", "%", "interval", "test_loss", "test_accuracy", "seconds",
     ]  # fmt: skip
@@ -164,7 +167,7 @@ def test_the_table_shows_what_varies_and_failures_last() -> None:
         job(0.5, **{"model.hidden": "16", "model.activation": "relu"}),
         job(0.75, **{"model.hidden": "32", "model.activation": "relu"}),
     ]
-    lines = aligned(*cells(rank(jobs, "maximize"), unranked(jobs), "val_accuracy")).splitlines()
+    _, *lines = Table("val_accuracy", "maximize", rank(jobs, "maximize"), unranked(jobs)).text().splitlines()
     assert lines[0].split() == [
         "hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds", "status"
     ]  # fmt: skip
@@ -176,7 +179,7 @@ def test_the_table_shows_what_varies_and_failures_last() -> None:
 
 def test_the_csv_has_a_line_a_job_with_its_row() -> None:
     jobs = [job(0.8, a="1", seed="0"), job(0.9, a="1", seed="1"), job(None, "FAILED", "why", a="2", seed="0")]
-    text = as_csv(records(rank(jobs, "maximize"), unranked(jobs), "val_accuracy", "maximize"))
+    text = as_csv(Table("val_accuracy", "maximize", rank(jobs, "maximize"), unranked(jobs)).records)
     lines = list(csv.DictReader(io.StringIO(text)))
     assert [line["rank"] for line in lines] == ["1", "1", ""]
     assert [line["seed"] for line in lines] == ["1", "0", "0"]
