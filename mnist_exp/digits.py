@@ -1,8 +1,8 @@
-"""From a picture of a digit, drawn by hand, to an image as MNIST's were made.
+"""A picture of a hand-drawn digit becomes an image like MNIST's: pure functions of arrays and pictures.
 
-MNIST's images are 28 by 28, bright on black: each digit was scaled to fit 20 by 20, with its aspect kept and grey
-levels, and moved so that its centre of mass is the centre of the 28 by 28 (Y. LeCun, C. Cortes, C. J. C. Burges: The
-MNIST database of handwritten digits).
+MNIST's images are 28 by 28, bright on black. Its page (Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database of
+handwritten digits) says how: each digit was scaled to fit 20 by 20 with its aspect kept, by a method that gives grey
+levels, and moved so that its centre of mass is the centre of the 28 by 28.
 """
 
 import numpy as np
@@ -14,18 +14,18 @@ from mnist_exp.errors import InputError
 
 _Floats = npt.NDArray[np.float64]
 
-_WORKING_SIZE = 400  # pixels of the longer side: more do not help, fewer hide thin strokes
-_LEAST_CONTRAST = 0.1  # of 1, between ink and background
-_FAINT = 0.1  # fainter pixels do not belong to a digit
-_SPECK = 0.02  # smaller shares of the largest stroke's area are dirt
+_WORKING_SIZE = 400  # pixels of the longer side: more do not help, and less hides thin strokes
+_LEAST_CONTRAST = 0.1  # between ink and background, of 1
+_FAINT = 0.1  # what is lighter does not belong to a digit
+_SPECK = 0.02  # of the area of the largest stroke: what is smaller is dirt
 _BOX = 20 / 28  # the share of an image that a digit fills
-_THIN, _THICK = 0.06, 0.2  # widths of strokes in a digit's longer side, between which most of MNIST's are
+_THIN, _THICK = 0.06, 0.2  # a stroke's width in the longer side of a digit; MNIST's is mostly between
 
 
 def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Return a picture of one digit as MNIST would have it: bright on black, scaled and centred, (height, width).
 
-    It may have any size and any two colours, transparent or not. The background is what most of its border is.
+    The picture may have any size and any two colours, transparent or not; most of its border is background.
 
     Raises:
         InputError: if nothing stands out from the background, or the picture is smaller than 8 by 8.
@@ -49,15 +49,16 @@ def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uin
 
 
 def resized(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return a picture in colour, of shape (height, width, 3)."""
+    """Return a picture in colour, (height, width, 3), for models that were trained on such."""
     flat = Image.fromarray(np.rint(255 * _flat(picture)).astype(np.uint8))
     return np.asarray(flat.resize((width, height), Image.Resampling.BILINEAR), np.uint8)
 
 
 def _flat(picture: Image.Image) -> _Floats:
-    """Return the colours of a picture, (rows, columns, 3) from 0 to 1, with what is transparent in the border's colour.
+    """Return colours (rows, columns, 3) from 0 to 1, without transparency.
 
-    Where most of the border is transparent too, that is white, or black if that shows more.
+    What is transparent gets the colour of the border; if that is transparent, too, white, or black where black shows
+    more.
     """
     if picture.mode[0] in "FI":  # numbers of 16 bits and more, which Pillow's own conversion cuts off at 255
         values = np.asarray(picture, np.float64)
@@ -76,7 +77,7 @@ def _flat(picture: Image.Image) -> _Floats:
 
 
 def _border(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Return whether each pixel is within a fiftieth of the shorter side from an edge."""
+    """Return which pixels are within a fiftieth of the shorter side from an edge."""
     width = max(1, min(shape) // 50)
     border = np.ones(shape, bool)
     border[width:-width, width:-width] = False
@@ -84,7 +85,7 @@ def _border(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def _ink(colours: _Floats) -> _Floats:
-    """Return how far each pixel is from the background's colour, 0 to 1; its noise, dirt and shadows are 0."""
+    """Return how far each pixel is from the colour of the background, 0 to 1; noise, dirt and shadows become 0."""
     paper = np.median(colours[_border(colours.shape[:2])], axis=0)
     distance = np.abs(colours - paper).max(axis=-1)
     if distance.max() < _LEAST_CONTRAST:
@@ -111,13 +112,12 @@ def _otsu(values: _Floats) -> float:
 
 
 def _cropped(ink: _Floats) -> _Floats:
-    [box] = ndimage.find_objects((ink > _FAINT).astype(int))
-    cropped: _Floats = ink[box]
-    return cropped
+    rows, columns = (np.flatnonzero((ink > _FAINT).any(axis=axis)) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _with_usual_stroke(digit: _Floats) -> _Floats:
-    """Thicken a fine pen's strokes, which would fade when they are scaled; thin out a brush's."""
+    """Thicken what was drawn with a fine pen, which would fade when it is scaled; thin out what was painted."""
     length = max(digit.shape)
     inside = np.pad(digit > 0.5, 1)
     outline = inside.sum() - ndimage.binary_erosion(inside).sum()

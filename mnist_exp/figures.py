@@ -17,22 +17,22 @@ from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.errors import printable
 
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # says once a machine that it makes a cache
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # announces its cache once on each machine
 
-# Of the figures that each run draws; a constrained layout, which finds its own, draws twice.
+# For the figures that each run draws: a constrained layout, which finds its own margins, draws twice.
 MARGINS = {"right": 0.98, "bottom": 0.12, "top": 0.91, "wspace": 0.18}
 _TRAINING, VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 
 
 def save(drawn: Mapping[str, Figure], folder: Path) -> None:
-    """Write each figure to `folder`, which is made if need be, as NAME.png."""
+    """Write each figure as NAME.png into `folder`, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         write(figure, folder / f"{name}.png")
 
 
 def write(figure: Figure, to: Path | IO[str], **options: Any) -> None:
-    """Write a figure; letters that no font of matplotlib's has, as a class's name may, become boxes without a word."""
+    """Write a figure; letters that no font of matplotlib's has become boxes, without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
         figure.savefig(to, dpi=120, **options)
@@ -83,9 +83,9 @@ def short(name: str, most: int) -> str:
 
 
 def pictures(images: npt.NDArray[np.generic], maximum: float = 255.0) -> npt.NDArray[np.uint8]:
-    """Return raw images as one looks at them: in bytes, grey or in three colours.
+    """Return raw images as they are shown: bytes, grey or in three colours.
 
-    Of two channels that is the first, of four the first three.
+    Two channels become the first of them, four the first three.
 
     Args:
         images: (..., height, width) or (..., height, width, channels), 0 to `maximum`.
@@ -100,7 +100,7 @@ def pictures(images: npt.NDArray[np.generic], maximum: float = 255.0) -> npt.NDA
 
 
 def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
-    """Draw one image enlarged, a square a pixel, with its label in the lower right corner.
+    """Draw one image enlarged, a square for each pixel, with its label in the lower right corner.
 
     Args:
         pixels: (height, width) or (height, width, channels), 0 to 255.
@@ -123,7 +123,7 @@ def samples(
     augment: Callable[[npt.NDArray[Any]], Any] | None = None,
     maximum: float = 255.0,
 ) -> Figure:
-    """Draw the first images of each class, a row a class, up to 20; beside each its augmented form, if any.
+    """Draw the first images of up to 20 classes, a row for each class; beside each image its augmented form, if any.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to `maximum`.
@@ -162,7 +162,7 @@ def samples(
 
 
 def seen(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) -> Figure:
-    """Draw what a model saw, bright on black as it got it: a picture each, a title above and a name below.
+    """Draw images as a model saw them, bright on black, each with a title above and a name below.
 
     Args:
         images: as `pictures` returns them.
@@ -186,13 +186,13 @@ def _show(axes: Axes, pixels: npt.NDArray[Any]) -> None:
 
 
 def _on_paper(images: npt.NDArray[Any], before: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Greyscale images that are bright on black, as MNIST is, as ink on paper, which is easier to read; others as is.
+    """Return grey images that are bright on black, as MNIST's, as ink on paper, which is easier to read; others as is.
 
     A last axis of length 1 is left out.
 
     Args:
         images: (..., height, width) or (..., height, width, 1 or 3), 0 to 255.
-        before: the same images before they were augmented: on black, if most pixels of their edges are 0.
+        before: the same images before they were augmented; they are on black if most pixels of their edges are 0.
     """
     if images.shape[-1] == 3:
         return images
@@ -235,14 +235,14 @@ def sheet(
     columns: int,
     framed: npt.NDArray[np.bool_] | None = None,
 ) -> Figure:
-    """Draw images side by side in rows, each with a caption of a line or two below it.
+    """Draw images in rows, each with a caption of one or two lines below it.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
         captions: N texts.
         title: of the whole.
-        columns: images a row.
-        framed: (N,) which have a frame, and their captions its colour; None for none.
+        columns: images in a row.
+        framed: (N,) whether an image has a frame, and its caption the same colour; None for none.
     """
     rows = -(-len(images) // columns)
     papers = _on_paper(images, images)

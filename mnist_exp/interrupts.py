@@ -47,7 +47,8 @@ def raise_if_received() -> None:
 def _handle(number: int, _frame: FrameType | None) -> None:
     global _received
     first, _received = _received is None, number
-    if number == _HANGUP:  # printing to a terminal that has gone is an error
+    if number == _HANGUP:  # which kernel and shell both send; printing to a terminal that has gone is an error
+        signal.signal(number, signal.SIG_IGN)
         for stream in _terminals:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     if not (_deferred and first):

@@ -47,12 +47,11 @@ def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.max
     axes: Axes = figure.subplots()
     bands = [_band(jobs, points) for *_, jobs in rows]
     for place, (epochs, mean, low, high) in reversed(list(enumerate(bands))):
-        colour, width, label = "lightgrey", 0.8, None
+        colour, width = (_COLOURS[place], 1.6) if place < NAMED else ("lightgrey", 0.8)
+        axes.plot(epochs, mean, color=colour, linewidth=width, marker="o" if len(epochs) == 1 else "")
         if place < NAMED:
-            colour, width, label = _COLOURS[place], 1.6, labels[place]
             edge = 1.5 if len(epochs) == 1 else 0  # of what has no area
             axes.fill_between(epochs, low, high, color=colour, alpha=0.15 + edge / 5, linewidth=edge)
-        axes.plot(epochs, mean, color=colour, linewidth=width, label=label, marker="o" if len(epochs) == 1 else "")
     coloured = np.concatenate([band[1:].ravel() for band in bands[:NAMED]])
     if len(rows) > NAMED and np.isfinite(coloured).any():
         low, high = np.nanmin(coloured), np.nanmax(coloured)
@@ -65,9 +64,8 @@ def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.max
     axes.grid(alpha=0.4)
     notes = ["the line is the mean, the band from the smallest to the largest"] if len(all_jobs) > len(rows) else []
     notes += [f"the first {NAMED} of {len(rows)} are in colour"] if len(rows) > NAMED else []
-    handles, _ = axes.get_legend_handles_labels()
     figure.legend(
-        handles[::-1],
+        axes.get_lines()[: -NAMED - 1 : -1],
         labels,
         loc="outside lower left",
         ncols=columns,
@@ -80,8 +78,10 @@ def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.max
 
 
 def _band(jobs: Sequence[Sequence[float]], points: int) -> npt.NDArray[np.float64]:
-    """Return, for at most `points` epochs, the epoch, and the mean, the smallest and the largest value of the jobs that
-    have reached it; NaN for what cannot be drawn."""
+    """Return at most `points` epochs, with the mean, smallest and largest value of the jobs that have reached them.
+
+    The shape is (4, epochs); what cannot be drawn is NaN.
+    """
     last = max(map(len, jobs))
     epochs = np.unique(np.linspace(1, last, min(last, points)).round())
     reached = [[values[epoch - 1] for values in jobs if len(values) >= epoch] for epoch in epochs.astype(int)]
@@ -90,7 +90,7 @@ def _band(jobs: Sequence[Sequence[float]], points: int) -> npt.NDArray[np.float6
 
 
 def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:
-    """Draw the objective against each parameter that varies; of two in a grid, a heat map of the means.
+    """Draw the objective against each parameter that varies; for two in a grid, a heat map of the means.
 
     Args:
         jobs: what varies, by name, and the objective of each.
@@ -118,7 +118,7 @@ def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:
 
 
 def _points(axes: Axes, given: Sequence[tuple[str, float]]) -> None:
-    """Draw a point a job; of words and of few numbers, the values are side by side, each with its mean."""
+    """Draw a point for each job; words and few numbers stand side by side, each with its mean."""
     texts, measured = [text for text, _ in given], [value for _, value in given]
     choices, numbers = _ordered(set(texts)), as_numbers(texts)
     style: dict[str, Any] = {"color": "cornflowerblue", "alpha": 0.6, "rasterized": len(given) > _MANY}
@@ -137,7 +137,7 @@ def _points(axes: Axes, given: Sequence[tuple[str, float]]) -> None:
 
 
 def _name_ticks(axes: Axes, choices: Sequence[str], room: int) -> None:
-    """Write what differs in values below the x axis, turned where one has more characters than `room`."""
+    """Write below the x axis what differs in values, turned where a line is longer than `room` characters."""
     labels = _tick_labels(choices)
     longest = max(len(line) for label in labels for line in label.split("\n"))
     turned: dict[str, Any] = {"rotation": 30 if len(labels) <= 12 else 90, "ha": "right", "rotation_mode": "anchor"}
@@ -151,7 +151,7 @@ def _tick_labels(choices: Sequence[str]) -> list[str]:
 
 
 def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, across: str, objective: str) -> Figure:
-    """Draw the mean of each cell, with its deviation, where it has several jobs, and their number n."""
+    """Draw the mean and the number of jobs of each cell; with several jobs, the deviation, too."""
     rows, columns = (_ordered({cell[axis] for cell in cells}) for axis in (0, 1))
     means = np.array([[fmean(cells[row, column]) for column in columns] for row in rows])
     figure = Figure(figsize=(3.5 + 0.95 * len(columns), 2.2 + 0.6 * len(rows)), layout="constrained")

@@ -71,7 +71,7 @@ def test_seeds_are_in_the_command_of_their_row(tmp_path: Path) -> None:
 
 
 def test_a_sweep_of_which_each_job_fails_leaves_a_report(tmp_path: Path) -> None:
-    failing = ("optimizer=sgd", "optimizer.learning_rate=1e38,2e38", "dataset.limit=500", "training.epochs=1")
+    failing = ("optimizer=sgd", "optimizer.learning_rate=1e38,2e38", "dataset.limit=500", "training.batch_size=100")
     done = in_process("-m", *failing, "tracking=none", cwd=tmp_path)
     assert done.returncode == 1
     page = page_in(tmp_path)
