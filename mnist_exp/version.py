@@ -1,3 +1,3 @@
 """The version of this project, as `pyproject.toml`, `--version` and the tags of a run have it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
