@@ -1,6 +1,6 @@
-"""The file that `code=` names: its text, and the names in it that configuration may use. Imports nothing heavy.
+"""The user's own file that `code=` names: its text, and the names that configuration may use. Imports nothing heavy.
 
-Only a file that the user typed gets here; `learning/own_code.py` imports it. See `composition.user_choices`.
+Only a file that was typed gets here (`composition.user_choices`); `learning/own_code.py` imports it.
 """
 
 import hashlib
@@ -13,20 +13,20 @@ from typing import Any, Literal, NamedTuple
 
 from mnist_exp.errors import InputError
 
-PACKAGE = "mnist_exp_code"  # what the names of the modules begin with that such files become
-# What `@mnist_exp.model` and `@mnist_exp.dataset` registered in this process, by group and name.
+PACKAGE = "mnist_exp_code"  # the package of the modules that such files become
+# The functions that `@mnist_exp.model` and `@mnist_exp.dataset` registered, by group and name.
 FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {"model": {}, "dataset": {}}
 
 
 class Key(NamedTuple):
-    """A key in YAML that a function takes as an argument: its type, and its default or `REQUIRED`."""
+    """The argument of a function, as a key in YAML; `default` may be `REQUIRED`."""
 
     type: Any
     default: Any
 
 
 class OwnClass(NamedTuple):
-    """A class: its arguments with their defaults, and whether it acts on batches, as a callback can."""
+    """A class: its arguments with their defaults, and whether it is a callback that acts on batches."""
 
     signature: Mapping[str, Any]
     on_batches: bool
@@ -34,10 +34,10 @@ class OwnClass(NamedTuple):
 
 @dataclass(frozen=True)
 class Names:
-    """What a file registers, as plain values.
+    """The names that a file registers, as plain values.
 
-    `classes`: by kind, of those in `keras_names.ALLOWED`, and name. `functions`: by group, `model` or `dataset`, and
-    name, with their keys. `unregistered`: what else it defines. `backend`: of Keras, when the file was imported.
+    `classes`: by kind, as in `keras_names.ALLOWED`, and name. `functions`: by group, `model` or `dataset`, and name,
+    with their keys. `unregistered`: classes that it only defines. `backend`: of Keras, when the file was imported.
     """
 
     classes: Mapping[str, Mapping[str, OwnClass]]
@@ -48,10 +48,10 @@ class Names:
 
 @dataclass(frozen=True)
 class CodeFile:
-    """A file of the user's own: its path as it was typed, and its text, which goes to the processes of a sweep's jobs.
+    """The user's own file: its path as typed, and its text, which goes to the processes of a sweep's jobs.
 
-    `names`: known once it was imported. `digest`: 12 hexadecimal digits of the text's SHA-256. `label`: the file's name
-    and its digest. `module`: the name of the module that it becomes; a saved model names its classes by it.
+    `names`: known once it is imported. `digest`: 12 hexadecimal digits of the text's SHA-256. `module`: the name of the
+    module that it becomes, by which a saved model names its classes.
     """
 
     path: str
@@ -72,16 +72,12 @@ class CodeFile:
         return f"{PACKAGE}.{stem}_{self.digest}"
 
 
-# Imports a file with a backend, of a sweep with one thread, and returns it with its names.
+# Returns a file with its names, imported with a backend, and for a sweep with one thread.
 ImportCode = Callable[[CodeFile, str, bool], CodeFile]
 
 
 def read_code(path: str) -> CodeFile:
-    """Read a file.
-
-    Raises:
-        InputError: if it is no Python file, or cannot be read.
-    """
+    """Read a file; raise InputError if it is no Python file, or cannot be read."""
     file = Path(path).expanduser()
     if file.suffix != ".py":
         raise InputError(f"code={path}: must be a Python file, such as code=mine.py")
@@ -93,30 +89,30 @@ def read_code(path: str) -> CodeFile:
         raise InputError(f"code={path}: cannot be read ({error})") from error
 
 
-# The file that configuration may take names from; one a process at a time, as Keras has one registry a process.
+# One at a time, as Keras has one registry in a process.
 _in_use: CodeFile | None = None
 
 
 def use(code: CodeFile | None) -> None:
-    """Let configuration name what a file registers; None: nothing beyond Keras and this project."""
+    """Let configuration use the names of this file from now on."""
     global _in_use
     _in_use = code
 
 
 def in_use() -> CodeFile | None:
-    """Return the file whose names configuration may use now."""
+    """Return the file whose names configuration may use."""
     return _in_use
 
 
 def own_classes(kind: str) -> Mapping[str, OwnClass]:
-    """Return the classes of a kind that configuration may name beyond Keras's."""
+    """Return the classes of a kind in the file in use."""
     if _in_use is None:
         return {}
     return _in_use.names.classes.get("layers" if kind == "augmentations" else kind, {})
 
 
 def own_choices(group: Literal["model", "dataset"], base: type) -> list[Any]:
-    """Return for each function that a group may choose the dataclass that checks its keys and those of `base`."""
+    """Return a subclass of the dataclass `base` for each function of a group, to check its keys."""
     functions = _in_use.names.functions.get(group, {}) if _in_use is not None else {}
     return [
         _dataclass_of(name, base, tuple((key, one.type) for key, one in keys.items()))
@@ -124,13 +120,13 @@ def own_choices(group: Literal["model", "dataset"], base: type) -> list[Any]:
     ]
 
 
-@cache  # so that two configurations can be equal
+@cache  # so that configurations can be equal
 def _dataclass_of(name: str, base: type, keys: tuple[tuple[str, Any], ...]) -> Any:
     return make_dataclass(name, [("kind", Literal[name]), *keys], bases=(base,), frozen=True, kw_only=True)
 
 
 def unregistered(name: object) -> str:
-    """Say, as the end of a message, that the file has something of this name that cannot be named; empty if not."""
+    """Return the end of a message if the file in use defines this name without registering it, else ""."""
     if _in_use is None or name not in _in_use.names.unregistered:
         return ""
     return f"; {_in_use.path} defines it, but without @keras.saving.register_keras_serializable() above it"

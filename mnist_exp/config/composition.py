@@ -1,6 +1,7 @@
 """From conf/ and overrides to a checked `Experiment`. Imports nothing heavy."""
 
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from mnist_exp.config.code_file import CodeFile, ImportCode, read_code
 from mnist_exp.config.hydra_api import JobLoader, compose_conf
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.keras_source import REQUIRED
-from mnist_exp.config.overrides import Override, is_search_path, leaves, of_the_experiment
+from mnist_exp.config.overrides import Override, leaves, of_the_experiment
 from mnist_exp.config.presets import CONF, Preset, check_values, offered, read_presets
 from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, check
@@ -29,8 +30,8 @@ ONLY_CONFIG_DIR = (
     "would let Hydra read settings that can run code; presets of your own are read, as values, from --config-dir DIR"
 )
 
-# A callback or a tag is added on the command line without a plus, also to those of a preset, since these maps take any
-# key. A config that belongs to no group is in no list of choices. `prune` is null where nothing of its group is chosen.
+# These maps take any key, so that callbacks and tags need no plus on the command line. `prune` is null until one is
+# chosen. Configs outside of groups are in no list of choices.
 _open_map = DictConfig({}, flags={"struct": False})
 ConfigStore.instance().store(name="open_map", node={"training": {"callbacks": _open_map}, "prune": None})
 ConfigStore.instance().store(name="open_map_of_tags", node={"tags": _open_map})
@@ -38,9 +39,9 @@ ConfigStore.instance().store(name="open_map_of_tags", node={"tags": _open_map})
 
 @dataclass(frozen=True)
 class Composed:
-    """What Hydra composed for a job, before it is checked.
+    """A job as Hydra composed it, not checked yet.
 
-    `overrides`: all of its own, none for Hydra. `code`: the file of the user's own, read where it was typed.
+    `overrides`: the job's, those of `hydra` aside. `code`: the user's own file.
     """
 
     values: DictConfig
@@ -49,11 +50,7 @@ class Composed:
     code: CodeFile | None
 
     def experiment(self) -> Experiment:
-        """Return the checked experiment.
-
-        Raises:
-            InputError: if a value cannot be used.
-        """
+        """Check the job; raise InputError for a value that cannot be used."""
         return Experiment(check_composed(self.values, self.code), of_the_experiment(self.overrides), self.output)
 
 
@@ -63,13 +60,12 @@ def compose(
     """Compose conf/ with `overrides`, as the command line does for one run.
 
     Args:
-        overrides: what one types after `python -m mnist_exp`.
-        config_dir: a folder with presets of one's own, as with `--config-dir`.
-        import_code: imports the file that `code=` names; by default, none can be named.
+        overrides: as typed after `python -m mnist_exp`.
+        config_dir: a folder of presets, as for `--config-dir`.
+        import_code: imports the file that `code=` names; without it, `code=` is refused.
 
     Raises:
-        InputError: if an override does not parse, names nothing that exists, or has a value that cannot be used, or a
-            preset in `config_dir` sets what it may not.
+        InputError: for an override or a preset that cannot be used.
     """
     with user_choices(config_dir, overrides, import_code) as code:
         return run_of(compose_values(overrides, RunMode.RUN), overrides, code)
@@ -78,15 +74,10 @@ def compose(
 def recompose(
     recorded: Mapping[str, Any], overrides: Sequence[str], import_code: ImportCode | None = None
 ) -> Experiment:
-    """Compose a recorded configuration, as config.yaml holds it, with `overrides` on top of it.
+    """Compose a recorded configuration, as config.yaml holds it, with `overrides` on top.
 
-    It may come from others, so it is checked like a preset from elsewhere before Hydra gets it; where it was recorded
-    (`tracking`) is left out.
-
-    Args:
-        recorded: the configuration.
-        overrides: as for a run; of a group that is chosen anew, such as `model=cnn`, nothing recorded remains.
-        import_code: as for `compose`.
+    It may come from others, so it is checked as presets of `config_dir` are. Its `tracking` is left out, and so is a
+    group that is chosen anew, such as `model=cnn`.
 
     Raises:
         InputError: if either has a value that cannot be used.
@@ -94,7 +85,7 @@ def recompose(
     own = of_the_result(recorded)
     check_values(own, "a recorded configuration")
     for path, value in leaves(own):
-        if value == "???":  # which Hydra would fill with the value of conf/
+        if value == "???":  # Hydra would take the value of conf/
             raise InputError(f"{'.'.join(path)}: is not set in the recorded configuration")
     chosen = {Override.of(text).key for text in overrides}
     if chosen & {"experiment", "sweep"}:
@@ -112,7 +103,7 @@ def recompose(
 
 
 def _choice(group: str, values: Any, code: CodeFile | None) -> str:
-    """Return the file in conf/ of a kind, an optimizer's by Keras's name; what `code` registers, by its own."""
+    """Return the name of the choice whose `kind` is that of `values`."""
     kind = values.get("kind") if isinstance(values, Mapping) else None
     kinds = {OmegaConf.select(OmegaConf.load(path), "kind"): path.stem for path in (CONF / group).glob("*.yaml")}
     kinds |= {preset.name: preset.name for preset in _choices_of(code) if preset.group == group}
@@ -130,17 +121,17 @@ def user_choices(
     in_sweep: bool = False,
     recorded: object = None,
 ) -> Iterator[CodeFile | None]:
-    """Let Hydra find the presets of a folder, checked, and what the file that `code=` names registers, in the block.
+    """Offer Hydra, in the block, the presets of a folder and what the file that `code=` names registers.
 
     Args:
         config_dir: the folder.
-        overrides: as typed.
-        import_code: as for `compose`.
+        overrides: as typed; the last `code=` counts.
+        import_code: imports the file; without it, `code=` is refused.
         in_sweep: whether jobs of a sweep run the file.
         recorded: the backend of a recorded configuration.
 
     Yields:
-        That file, the last of several, imported; None where none is typed.
+        The imported file, or None.
 
     Raises:
         InputError: for a preset or a file that cannot be used, two choices of one name, or an override that cannot be
@@ -166,7 +157,8 @@ def user_choices(
 
 
 def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
-    if any(is_search_path(override.key_or_group) for override in parsed):
+    # Hydra accepts several spellings of the key.
+    if any(re.split(r"[./\[\]]+", override.key_or_group)[:2] == ["hydra", "searchpath"] for override in parsed):
         raise InputError(f"hydra.searchpath: {ONLY_CONFIG_DIR}")
     typed = [override for override in parsed if override.key_or_group == "code" and not override.is_delete()]
     if not typed or (path := typed[-1].value()) is None:
@@ -179,18 +171,18 @@ def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
 
 
 def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
-    """Return the backend that is typed, or that a typed preset of conf/ says, or the recorded one, or the default."""
+    """Return the backend that is typed, else that of a typed preset of conf/, the recorded one, or the default."""
     overrides = [Override.of(one.input_line or "") for one in parsed if not one.is_delete()]
     typed = {one.key: one.value.partition(",")[0].strip("'\"") for one in overrides}  # the first of several
-    files = [CONF / group / f"{typed.get(group, '')}.yaml" for group in ("sweep", "experiment")]  # the last one wins
-    said = [OmegaConf.select(OmegaConf.load(file), "backend") for file in files if file.is_file()]
-    found = next(filter(None, [typed.get("backend"), *said, recorded]), "tensorflow")
-    # What cannot be used is refused once all is composed.
+    files = [CONF / group / f"{typed.get(group, '')}.yaml" for group in ("sweep", "experiment")]  # a sweep wins
+    preset = [OmegaConf.select(OmegaConf.load(file), "backend") for file in files if file.is_file()]
+    found = next(filter(None, [typed.get("backend"), *preset, recorded]), "tensorflow")
+    # Another one is refused once all is composed.
     return "jax" if found == "jax" and importlib.util.find_spec("jax") is not None else "tensorflow"
 
 
 def _choices_of(code: CodeFile | None) -> list[Preset]:
-    """Return what a file of the user's own registers as choices: models, datasets and optimizers with their keys."""
+    """Return the models, datasets and optimizers that the user's own file registers, as choices with their keys."""
     if code is None:
         return []
     defaults: dict[str, list[Any]] = {
@@ -198,33 +190,28 @@ def _choices_of(code: CodeFile | None) -> list[Preset]:
         "dataset": ["mnist", "_self_"],  # for the keys that all datasets have
         "optimizer": [],
     }
-    keys: dict[str, Mapping[str, Mapping[str, Any]]] = {
-        group: {name: {key: one.default for key, one in own.items()} for name, own in functions.items()}
+    found: list[tuple[str, str, Mapping[str, Any]]] = [
+        (group, name, {key: one.default for key, one in keys.items()})
         for group, functions in code.names.functions.items()
-    }
-    keys["optimizer"] = {name: one.signature for name, one in code.names.classes.get("optimizers", {}).items()}
+        for name, keys in functions.items()
+    ]
+    found += [("optimizer", name, one.signature) for name, one in code.names.classes.get("optimizers", {}).items()]
     return [
         Preset(
             group,
             name,
             {"defaults": defaults[group], "kind": name}
-            | {key: "???" if value is REQUIRED else value for key, value in values.items()},
+            | {key: "???" if value is REQUIRED else value for key, value in keys.items()},
         )
-        for group, choices in keys.items()
-        for name, values in choices.items()
+        for group, name, keys in found
     ]
 
 
 def run_of(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Experiment:
-    """Return what one run consists of, checked.
-
-    Args:
-        composed: in Hydra's RUN mode.
-        overrides: as typed.
-        code: the file of the user's own that they name.
+    """Return the experiment of a single run, which Hydra composed in RUN mode from `overrides`.
 
     Raises:
-        InputError: for a value that cannot be used, or one that several runs would need.
+        InputError: for a value that cannot be used, or is for sweeps only.
     """
     if composed.hydra.mode == RunMode.MULTIRUN:
         raise InputError("hydra.mode=MULTIRUN: is for a sweep; type -m instead")
@@ -241,14 +228,11 @@ def run_of(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None
 
 
 def check_output(composed: DictConfig, key: str) -> None:
-    """Check that no value leads an output folder elsewhere than where it was typed to be, or puts a password into it.
-
-    Args:
-        composed: with Hydra's own configuration.
-        key: of the folder, such as `hydra.run.dir`.
+    """Check the output folder at `key`, such as `hydra.run.dir`.
 
     Raises:
-        InputError: if one does, such as `hydra.run.dir=${tracking.experiment}` with a name from a preset.
+        InputError: if another value leads it elsewhere, such as a preset's in `hydra.run.dir=${tracking.experiment}`,
+            or a password would be written into it.
     """
     *parents, name = key.split(".")
     parent = OmegaConf.select(composed, ".".join(parents))
@@ -267,22 +251,16 @@ def check_output(composed: DictConfig, key: str) -> None:
 
 
 def compose_values(overrides: Sequence[str], mode: RunMode) -> DictConfig:
-    """Return the configuration with Hydra's own under `hydra`; in MULTIRUN mode without what is swept."""
+    """Compose conf/ as `compose_conf` does, with Hydra's errors as InputError."""
     with _named_groups(overrides):
         return compose_conf(overrides, mode)
 
 
 def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Config:
-    """Return the checked configuration of a job of a sweep.
-
-    Args:
-        loader: makes it from the sweep's, which Hydra composed in MULTIRUN mode.
-        sweep: that one.
-        overrides: all of the job, those of `hydra` aside.
-        code: the file of the user's own that the sweep names.
+    """Compose and check the job of a sweep that has these overrides, those of `hydra` aside.
 
     Raises:
-        InputError: as `check_composed` does.
+        InputError: if a value cannot be used.
     """
     with _named_groups(overrides):
         return check_composed(loader.load_sweep_config(sweep, list(overrides)), code)
@@ -290,7 +268,7 @@ def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], co
 
 @contextmanager
 def _named_groups(overrides: Sequence[str]) -> Iterator[None]:
-    """Raise what Hydra raises in the block as InputError, also for a group that gets no name, such as model=5."""
+    """Raise Hydra's errors in the block as InputError, also those of a group without a name, such as model=5."""
     with as_input_errors(overrides):
         try:
             yield
@@ -304,11 +282,7 @@ def _named_groups(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:
-    """Return the checked configuration, which may name what `code` registers; what is Hydra's is left out.
-
-    Raises:
-        InputError: if a value cannot be used.
-    """
+    """Check a configuration without its part `hydra`; raise InputError for a value that cannot be used."""
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     with as_input_errors():
         values: Any = OmegaConf.to_container(own, resolve=True)

@@ -1,4 +1,4 @@
-"""Overrides, such as `model.hidden=16`, and nested values flattened to such keys: parsed and written here only."""
+"""Overrides, such as `model.hidden=16`: reading, writing, and flattening nested values to such keys."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,17 +10,13 @@ from typing import Any
 
 from mnist_exp.errors import InputError, show
 
-# Parts of the configuration that are the same for all jobs of a sweep.
+# The jobs of a sweep have these in common.
 SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "backend", "code", "prune")
 
 
 @dataclass(frozen=True)
 class Override:
-    """An override as it was typed.
-
-    `text`: the whole override. `key`: of a value (`model.hidden`) or a group (`hydra/launcher`), without + or ~.
-    `value`: the text after the equals sign; in a sweep, all values.
-    """
+    """An override as it was typed: `key` without + or ~, and as `value` the text after the equals sign."""
 
     text: str
     key: str
@@ -50,7 +46,7 @@ class Override:
 
 
 def as_typed(given: object) -> list[str]:
-    """Return an argument of `run` or `sweep` as overrides on a command line.
+    """Return an argument of `run` or `sweep` as overrides.
 
     >>> as_typed("seed=1"), as_typed({"model": "cnn", "model.filters": [8, 16], "model.dropout": 0.5})
     (['seed=1'], ["model='cnn'", 'model.filters=[8,16]', 'model.dropout=0.5'])
@@ -84,13 +80,8 @@ def _literal(value: object, key: str) -> str:
     raise InputError(f"{key}={value!r}: must be a number, a text, true, false, None, or lists and maps of them")
 
 
-def is_search_path(key: str) -> bool:
-    """Whether a key, in any spelling that Hydra accepts, is `hydra.searchpath`."""
-    return re.split(r"[./\[\]]+", key)[:2] == ["hydra", "searchpath"]
-
-
 def of_the_experiment(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Return the overrides without `hydra` and `tracking`, whose address may hold a password."""
+    """Return the overrides without those of `hydra` and of `tracking`, which may hold a password."""
     return tuple(text for text in overrides if not Override.of(text).is_below("tracking", "hydra"))
 
 
@@ -104,10 +95,7 @@ def is_of_tracking(argument: str) -> bool:
 
 
 def refuse_split(arguments: Sequence[str]) -> None:
-    """Raise InputError for a key that is typed twice in a row, of which Hydra would take the last value.
-
-    A shell turns `model.hidden={16,32}` into `model.hidden=16 model.hidden=32`.
-    """
+    """Raise InputError for a key that is typed twice in a row: a shell's `hidden={16,32}` is `hidden=16 hidden=32`."""
     for one, other in pairwise(arguments):
         key, _, value = one.partition("=")
         if value and other.startswith(f"{key}=") and one != other:
@@ -118,13 +106,13 @@ def refuse_split(arguments: Sequence[str]) -> None:
 
 
 def values_of(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
-    """Return the values that overrides give to some keys, in the order of the keys."""
+    """Return the values that overrides give to `keys`, in their order."""
     values = {override.key: override.value for override in map(Override.of, overrides)}
     return {key: values[key] for key in keys if key in values}
 
 
 def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the path and the value of each leaf of nested maps; an empty map is a leaf."""
+    """Yield the path and value of each leaf of nested maps; empty maps are leaves."""
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
             yield from leaves(value, (*path, str(key)))
@@ -133,7 +121,7 @@ def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return nested maps with keys joined by dots, and values as a user would type them.
+    """Return nested maps as one, with keys joined by dots and values as a user would type them.
 
     >>> flatten({"model": {"hidden": [128, 64], "dropout": None}})
     {'model.hidden': '[128, 64]', 'model.dropout': 'null'}
@@ -142,7 +130,7 @@ def flatten(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def quoted(text: str) -> str:
-    r"""Return a text in quotes that Hydra reads back as the same text.
+    r"""Quote a text for Hydra.
 
     >>> print(quoted("it's"))
     'it\'s'
