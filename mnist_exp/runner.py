@@ -14,10 +14,9 @@ from mnist_exp.experiment import Experiment, Result, experiment_signature
 from mnist_exp.learning import datasets
 from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.learning.metadata import write_metadata
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.folder import Folder, log_file, package_logs
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Run
-from mnist_exp.tracking.run_log import log_file, package_logs
 from mnist_exp.tracking.tracker import tracker_of
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def run_experiment(experiment: Experiment) -> Result:
 def run_together(
     experiments: Sequence[Experiment], on_epoch: "OnEpoch" = lambda _epoch, _metrics: ()
 ) -> list[Result | Exception]:
-    """Run one experiment, or several that `stacking.groups` finds alike.
+    """Run one experiment, or several that `engine.stackable` finds alike.
 
     A sweep's job prints nothing, and leaves figures and the logged model to `complete` unless its record keeps all.
 
@@ -81,7 +80,7 @@ def run_together(
                 runs[index].log_pruned(epoch)
             return stopped
 
-        # Only now, since Keras takes seconds and bad data is known by here.
+        # Only now, since Keras takes seconds to import.
         trained = choose_engine(config.backend, config.code).train(experiments, data, log_epoch)
         outcomes: list[Result | Exception] = []
         for experiment, run, end, one in zip(experiments, runs, ends, trained, strict=True):
@@ -98,17 +97,13 @@ def run_together(
 
 
 def find_finished(config: Config) -> Job | None:
-    """Return the newest run that has finished the same experiment, if any.
-
-    Raises:
-        InputError: if the store cannot be reached.
-    """
+    """Return the newest run that has finished this experiment; raise InputError if the store cannot be reached."""
     return tracker_of(config.tracking).finished(signature) if (signature := signature_of(config)) else None
 
 
 def signature_of(config: Config) -> str:
     """Return the experiment's signature; empty where its data cannot be read, which the run will record."""
-    choose_backend(config.backend)  # which the user's own code may need to make its data
+    choose_backend(config.backend)  # the user's own code may make its data with Keras
     try:
         return experiment_signature(config, datasets.load(config.dataset).digest)
     except Exception:
@@ -122,7 +117,7 @@ def _open(experiment: Experiment, end: ExitStack, together: int) -> Run:
 
 
 def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Trained | InputError") -> Result:
-    """Write and record all that comes of an experiment."""
+    """Write and record what an experiment gave."""
     if isinstance(trained, InputError):
         raise trained
     config, output = experiment.config, experiment.output
@@ -134,7 +129,7 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Tra
     if run.keeps_all:
         _draw(trained.history, data, trained.model, output)
         run.log_model(trained.model, data)
-    # Once all files are there, in case the store is not.
+    # Last, since the store may be out of reach.
     run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
     return Result(trained.history, trained.scores, objective, trained.model, run.id, config, output)
 
@@ -152,7 +147,7 @@ def _print_summary(trained: "Trained", config: Config, run: Run) -> None:
 
 
 def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data]:
-    """Make the figures and predictions of a job that has its weights in `output`; return its model and its data."""
+    """Make the figures and predictions of a job in its folder, and return its model and data."""
     from mnist_exp.learning import saved_models
 
     data = datasets.load(config.dataset)

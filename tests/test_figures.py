@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from mnist_exp.figures import curves, epoch_ticks, image, pictures, predictions, samples, seen
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking.run_figures import classes, confusion_matrix, mistakes, of_run
+from mnist_exp.tracking.run_figures import classes, confusion_matrix, draw_run, mistakes
 
 pytestmark = pytest.mark.fast
 
@@ -102,9 +102,9 @@ def test_the_surest_mistakes_come_first(mnist: Data) -> None:
 
 def test_of_many_mistakes_forty_are_drawn_and_of_none_no_picture(mnist: Data) -> None:
     right = np.eye(10, dtype=np.float32)[mnist.y_test]
-    drawn = of_run(HISTORY, mnist, right)
+    drawn = draw_run(HISTORY, mnist, right)
     assert set(drawn) == {"curves", "predictions", "confusion_matrix", "classes"}
-    drawn = of_run(HISTORY, mnist, np.roll(right, 1, axis=1))
+    drawn = draw_run(HISTORY, mnist, np.roll(right, 1, axis=1))
     assert len(texts(drawn["mistakes"])) == 40
     assert drawn["mistakes"].axes[0].get_title().startswith("The 40 surest of 10000 mistakes")
 

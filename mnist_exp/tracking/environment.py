@@ -1,4 +1,4 @@
-"""The record of a run or sweep that starts: configuration, command, code, packages and machine."""
+"""Make the record of a run or sweep that starts: its configuration, command, code, packages and machine."""
 
 import getpass
 import json
@@ -20,9 +20,8 @@ from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, objective_direction
 from mnist_exp.experiment import Experiment, Sweep, code_digest, of_the_result, package_versions
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking.folder import Record
+from mnist_exp.tracking.folder import Record, process_tag
 from mnist_exp.tracking.job import job_name
-from mnist_exp.tracking.processes import process_tag
 from mnist_exp.version import __version__
 
 _ROOT = Path(__file__).parents[2]
@@ -30,7 +29,7 @@ _LARGEST_PATCH = 2**20  # bytes
 
 
 def recorded_config(config: Config) -> dict[str, Any]:
-    """Return the configuration as `config.yaml` holds it: without a password in the store's address."""
+    """Return the content of `config.yaml`, which has no password in the store's address."""
     values = asdict(config) | {"code": config.code and config.code.path}
     if "uri" in values["tracking"]:
         values["tracking"]["uri"] = shown_address(values["tracking"]["uri"])
@@ -38,7 +37,7 @@ def recorded_config(config: Config) -> dict[str, Any]:
 
 
 def recorded_data(data: Data) -> dict[str, str]:
-    """Return the origin, digest, shapes and sizes of a dataset, as MLflow takes them."""
+    """Return a dataset's origin, digest, shapes and sizes, as MLflow takes them."""
     schema = {"mlflow_tensorspec": {"features": _tensor_spec(data.x_train), "targets": _tensor_spec(data.y_train)}}
     profile = {"training": len(data.x_train), "validation": len(data.x_validation), "test": len(data.x_test)}
     return {
@@ -57,13 +56,10 @@ def _tensor_spec(array: npt.NDArray[Any]) -> str:
 
 
 def run_record(experiment: Experiment, together: int, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
-    """Return the record of a run that starts; a sweep's job is named by what varies.
+    """Return the record of a run that starts, with the user's `own_tags`.
 
-    Args:
-        experiment: what runs.
-        together: how many experiments train as one program; more than one is a tag.
-        run_name: as configured; None for the overrides that were typed.
-        own_tags: the user's.
+    A sweep's job is named by the values that vary; any other run by `run_name`, or by its overrides. More than one
+    experiment that train `together` as one program are a tag.
     """
     name = run_name or " ".join(experiment.overrides) or "baseline"
     tags = _tags(experiment.overrides, own_tags, experiment.config.code)
@@ -80,12 +76,11 @@ def run_record(experiment: Experiment, together: int, run_name: str | None, own_
 
 
 def _parameters(config: Config) -> dict[str, str]:
-    recorded = recorded_config(config) | {"direction": objective_direction(config)}
-    return flatten(of_the_result(recorded))
+    return flatten(of_the_result(recorded_config(config) | {"direction": objective_direction(config)}))
 
 
 def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
-    """Return the record of a sweep that starts, with what its jobs share as parameters; see `run_record`."""
+    """Return the record of a sweep that starts, with the parameters that its jobs share; see `run_record`."""
     name = run_name or " ".join(sweep.overrides)
     tags = _tags(sweep.overrides, own_tags, sweep.config.code)
     tags |= {"mnist_exp.sweep": signature, "mnist_exp.varied": json.dumps(sweep.swept)}
@@ -97,7 +92,7 @@ def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: M
 def refused_record(
     values: Mapping[str, str], parent: str, output: Path, reason: str, own_tags: Mapping[str, str]
 ) -> Record:
-    """Return the record of a sweep's job that failed before it ran; `values`: what varies."""
+    """Return the record of a sweep's job that failed before it ran."""
     tags = {
         "mlflow.parentRunId": parent,
         "mnist_exp.swept": json.dumps(values),
@@ -108,10 +103,7 @@ def refused_record(
 
 
 def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile | None = None) -> dict[str, str]:
-    """Return the tags that say where a run runs, with which packages and code, and those that the user adds.
-
-    `threads`: those of one operation. `code`: a digest of the source that can change a result.
-    """
+    """Return the user's tags, and those for the machine, packages, code and the threads of one operation."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS") if backend == "tensorflow" else None
     commit = _commit()
@@ -135,7 +127,7 @@ def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile 
 
 @cache
 def _processor() -> str:
-    """Return the processor's name, where the system knows it."""
+    """Return the processor's name, if the system knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -150,19 +142,15 @@ def _user() -> str:
         return str(os.getuid())
 
 
-@cache  # since this process has imported the code
+@cache  # this process does not import what changes later
 def _commit() -> str:
-    """Return the commit of the code that runs, with -dirty where it has changed since; empty outside a checkout."""
+    """Return the commit of the code, with -dirty if the code has changed since, or "" outside a checkout."""
     return _git("describe", "--always", "--abbrev=40", "--dirty", "--match=").strip()
 
 
 @cache
 def code_patch() -> str:
-    """Return the changes of this checkout since its commit, as `git diff` writes them; empty without any, or outside a
-    checkout.
-
-    Files that git does not know are not among them. Instead of more than 1 MB, there is a line that says so.
-    """
+    """Return this checkout's `git diff` without new files, or "" outside a checkout; more than 1 MB become a notice."""
     if not _commit().endswith("-dirty"):
         return ""
     patch = without_secrets(_git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"))
@@ -171,11 +159,10 @@ def code_patch() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Return the output of a git command in this project's checkout; empty where there is none."""
-    if not (_ROOT / ".git").exists():  # installed, perhaps into a folder of another project's checkout
+    """Return the output of a git command in this project's checkout, or "" outside one."""
+    if not (_ROOT / ".git").exists():  # an installed copy may lie in another project's checkout
         return ""
     try:
-        # Its output may hold bytes of any encoding.
         return subprocess.run(
             ["git", "-c", "core.fsmonitor=false", *arguments],
             cwd=_ROOT, capture_output=True, text=True, errors="replace", check=True,

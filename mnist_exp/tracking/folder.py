@@ -1,19 +1,25 @@
-"""The folder of a run or a sweep, which is its record; a store is a mirror of it. Imports nothing heavy.
+"""The folder of a run or a sweep is its record, and a store mirrors it. Imports nothing heavy.
 
-`run.json` says what it is and how it ended, `metrics.jsonl` has a line for each step that was measured, and
-`config.yaml` runs it again.
+`run.json` says what it is and how it ended, `metrics.jsonl` has a line for each epoch, `config.yaml` runs it again, and
+`run.log` has the log of this package.
 """
 
 import json
+import logging
+import re
 import shutil
+import socket
+import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.redaction import SecretsFilter
 
 _TEXTS = (
     "config.yaml",
@@ -28,13 +34,18 @@ _TEXTS = (
 )
 
 
+def now() -> int:
+    """Return the time in milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
 @dataclass(frozen=True)
 class Record:
     """The content of `run.json`.
 
-    `id`: of the folder, by which its run in a store is found again. `status`: RUNNING, FINISHED, FAILED or KILLED.
-    `start` and `end`: in milliseconds since 1970. `parameters`: the configuration, keys joined by dots. `data`: the
-    dataset as MLflow takes it. `scores`: measured at the end, with the weights of `kept_epoch`.
+    By its `id`, the folder's run is found again in a store. `status` is RUNNING, FINISHED, FAILED or KILLED; `start`
+    and `end` are in milliseconds since 1970. `parameters` is the configuration, its keys joined by dots, and `data` the
+    dataset as MLflow takes it. The weights of `kept_epoch` got the `scores`.
     """
 
     name: str
@@ -42,7 +53,7 @@ class Record:
     parameters: dict[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     status: str = "RUNNING"
-    start: int = field(default_factory=lambda: now())
+    start: int = field(default_factory=now)
     end: int | None = None
     data: dict[str, str] | None = None
     scores: dict[str, float] = field(default_factory=dict)
@@ -51,7 +62,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Measured:
-    """A line of `metrics.jsonl`: an epoch, counted from 1, or step 0 for the end; `time` as in `Record`."""
+    """A line of `metrics.jsonl`; `step` is the epoch, from 1, or 0 for the end, and `time` is as in `Record`."""
 
     step: int
     time: int
@@ -59,7 +70,7 @@ class Measured:
 
 
 class Folder:
-    """The files of one run or sweep; one process writes them, others may read."""
+    """The files of a run or sweep; one process writes them, and others may read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -69,21 +80,15 @@ class Folder:
         return Record(**json.loads((self.path / "run.json").read_text()))
 
     def write(self, record: Record) -> None:
-        """Replace `run.json`, whole."""
+        """Replace `run.json` in one step."""
         self.path.mkdir(parents=True, exist_ok=True)
         new = self.path / ".run.json.new"
         new.write_text(json.dumps(asdict(record), indent=1))
         new.replace(self.path / "run.json")
 
     def begin(self, record: Record, code: CodeFile | None = None, patch: str = "") -> None:
-        """Write the record of what starts here, and remove what another left in the folder.
-
-        Args:
-            record: what starts.
-            code: the user's own, to be kept.
-            patch: what differs from the project's commit.
-        """
-        for name in {"metrics.jsonl", *_TEXTS} - {"run.log"}:  # which is open already
+        """Remove another run's files, and write the record, the user's code and the changes since the commit."""
+        for name in {"metrics.jsonl", *_TEXTS} - {"run.log"}:  # this run's log is open already
             (self.path / name).unlink(missing_ok=True)
         for name in ("model", "code", "figures"):
             shutil.rmtree(self.path / name, ignore_errors=True)
@@ -95,41 +100,37 @@ class Folder:
             (self.path / "code" / Path(code.path).name).write_text(code.text, encoding="utf-8")
 
     def change(self, **values: Any) -> None:
-        """Change fields of the record; `tags` are added."""
+        """Change fields of the record; `tags` are added to those that it has."""
         record = self.read()
         if "tags" in values:
             values["tags"] = record.tags | values["tags"]
         self.write(replace(record, **values))
 
     def end(self, status: str, **values: Any) -> None:
-        """Record the status at the end, and the time; `values` as for `change`."""
+        """Record the last status and the time; `values` are as for `change`."""
         self.change(status=status, end=now(), **values)
 
     def has_weights(self) -> bool:
-        """Return whether this is the folder of a run that can be read here, with a model."""
+        """Return whether a run and its model can be read here."""
         return all((self.path / name).is_file() for name in ("run.json", "model.keras"))
 
     def measure(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add the metrics of an epoch, or of the end as step 0."""
+        """Add a line to `metrics.jsonl`; `step` is as in `Measured`."""
         with (self.path / "metrics.jsonl").open("a") as lines:
             lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
 
     def measured(self, start: int = 0) -> tuple[list[Measured], int]:
-        """Return the measured steps in order, and where in the file they end.
-
-        Args:
-            start: where an earlier call ended, in bytes; 0 for all.
-        """
+        """Return the lines of `metrics.jsonl` from a place in bytes on, and the place where they end."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return [], start
         with path.open("rb") as file:
             file.seek(start)
-            whole = file.read().rpartition(b"\n")[0]  # a line may be in the making
+            whole = file.read().rpartition(b"\n")[0]  # the last line may be incomplete
         return [Measured(**json.loads(line)) for line in whole.splitlines()], start + len(whole) + bool(whole)
 
     def history(self) -> dict[str, list[float]]:
-        """Return the metrics of the epochs, a value an epoch."""
+        """Return each metric's values, one an epoch."""
         history: dict[str, list[float]] = {}
         for one in self.measured()[0]:
             if one.step > 0:
@@ -138,11 +139,55 @@ class Folder:
         return history
 
     def files(self) -> list[Path]:
-        """Return the files for a store: texts, figures and the user's own code."""
+        """Return the files that a store gets: texts, figures and the user's code."""
         texts = [path for name in _TEXTS if (path := self.path / name).is_file()]
         return [*texts, *sorted(self.path.glob("figures/*.png")), *sorted(self.path.glob("code/*.py"))]
 
 
-def now() -> int:
-    """Return the time in milliseconds since 1970."""
-    return int(time.time() * 1000)
+@contextmanager
+def package_logs() -> Iterator[None]:
+    """Let this package log from INFO on, to `log_file` alone."""
+    package = logging.getLogger("mnist_exp")
+    level, propagate = package.level, package.propagate
+    package.setLevel(logging.INFO)
+    package.propagate = False
+    try:
+        yield
+    finally:
+        package.setLevel(level)
+        package.propagate = propagate
+
+
+@contextmanager
+def log_file(output: Path) -> Iterator[None]:
+    """Write the log of this package to `run.log` in the output folder."""
+    output.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(output / "run.log", encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    # A message about one of the jobs that train together names its output folder; any other is for all.
+    handler.addFilter(lambda record: getattr(record, "output", output) == output)
+    handler.addFilter(SecretsFilter())
+    package = logging.getLogger("mnist_exp")
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()
+
+
+def has_gone(host: str | None, process: str | None) -> bool:
+    """Return whether a process, given by `process_tag`, is known to have ended, since it ran on this host."""
+    number = re.match(r"[0-9]{1,9}(?= )", process or "")
+    return host == socket.gethostname() and number is not None and process != process_tag(int(number[0]))
+
+
+def process_tag(pid: int) -> str:
+    """Return a process's number and start, since numbers are used again; without a start if it has gone."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        started = stat.read_text().rpartition(")")[2].split()[19] if stat.exists() else ""
+    else:
+        command = ["ps", "-o", "lstart=", "-p", str(pid)]
+        started = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return f"{pid} started {started}" if started else str(pid)

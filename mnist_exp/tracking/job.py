@@ -1,4 +1,4 @@
-"""A run as tables and rankings need it, read from a folder or a store. Imports nothing heavy."""
+"""A run as tables and rankings need it, from a folder or a store. Imports nothing heavy."""
 
 import json
 import re
@@ -13,11 +13,11 @@ from mnist_exp.errors import printable
 class Job:
     """A run as it was recorded.
 
-    `values`: what varies, by full key. `status`: FINISHED, FAILED, KILLED or RUNNING. `objective` and `scores`
-    (`test_` metrics): None and empty unless FINISHED. `seconds`: wall time of `fit`. `reason`: why it failed, one line.
-    `pruned`: the epoch, from 1, after which it was stopped as hopeless and FINISHED; None if it was not.
-    `run_id` and `parent`: MLflow's; empty without tracking. `output`: the folder with its files, on `host`. `data`: the
-    `name`, `digest` and `profile` of its dataset, None where they are unknown.
+    `values` has what varies, by full key. `status` is FINISHED, FAILED, KILLED or RUNNING; unless it is FINISHED,
+    `objective` is None and `scores`, the `test_` metrics, are empty. `seconds` is the wall time of `fit`, `reason` a
+    line about a failure. A run that was stopped as hopeless has FINISHED, and `pruned` is its last epoch, from 1.
+    `run_id` and `parent` are MLflow's, empty without tracking. The files are in `output` on `host`. `data` has the
+    `name`, `digest` and `profile` of the dataset, if they are known.
     """
 
     values: dict[str, str]
@@ -39,14 +39,14 @@ class Job:
         return self.status == "FINISHED" and self.pruned is None
 
 
-def job_of(
+def make_job(
     tags: Mapping[str, str],
     scores: Mapping[str, float],
     status: str,
     run_id: str = "",
     data: Mapping[str, str] | None = None,
 ) -> Job:
-    """Return the job of these tags, and of these scores at its end."""
+    """Return a job with these tags, and these scores at its end."""
     finished = status == "FINISHED"
     scores = {name: value for name, value in scores.items() if isinstance(value, float)}  # a store could have text
     pruned = tags.get("mnist_exp.pruned", "")
@@ -66,23 +66,23 @@ def job_of(
     )
 
 
-def swept_values(text: str) -> dict[str, str]:
-    """Return the values that vary, as a tag has them."""
-    return {str(key): str(value) for key, value in _map_of(text).items()}
+def swept_values(tag: str) -> dict[str, str]:
+    """Return the values that vary."""
+    return {str(key): str(value) for key, value in _json_map(tag).items()}
 
 
 def count_test_images(profile: str | None) -> int:
-    """Return the number of test images in a recorded profile; 0 where it does not say.
+    """Return the number of test images in a recorded profile, or 0 if it is not there.
 
     >>> count_test_images('{"training": 60000, "validation": 0, "test": 10000}'), count_test_images(None)
     (10000, 0)
     """
-    count = _map_of(profile or "").get("test")
+    count = _json_map(profile or "").get("test")
     return count if isinstance(count, int) else 0
 
 
-def _map_of(text: str) -> dict[str, Any]:
-    """Return the map that a JSON text stands for; an empty one for any other text, which anybody may have written."""
+def _json_map(text: str) -> dict[str, Any]:
+    """Return the map in a JSON text, or an empty one for any other text, which anybody may have written."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
@@ -91,7 +91,7 @@ def _map_of(text: str) -> dict[str, Any]:
 
 
 def no_formula(text: str) -> str:
-    """Return a text on one line, with an apostrophe before it if a spreadsheet would take it for a formula.
+    """Return a text on one line, after an apostrophe if a spreadsheet would take it for a formula.
 
     >>> no_formula("=1+1"), no_formula("-1.5e-3")
     ("'=1+1", '-1.5e-3')
@@ -102,7 +102,7 @@ def no_formula(text: str) -> str:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Return the short name of each key: its last part, or all of it where that is ambiguous.
+    """Map each key to its last part, or to all of it where that is ambiguous.
 
     >>> short_names(["model.hidden", "seed", "dataset.seed"])
     {'model.hidden': 'hidden', 'seed': 'seed', 'dataset.seed': 'dataset.seed'}
@@ -113,7 +113,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def short_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Return the beginning of each id, eight characters or as many as tell all of them apart.
+    """Map each id to its beginning, eight characters or as many more as tell all of them apart.
 
     >>> short_ids(["3f2a1c22d5e64f7f", "a7c5b2a13f2a1c22"])
     {'3f2a1c22d5e64f7f': '3f2a1c22', 'a7c5b2a13f2a1c22': 'a7c5b2a1'}
@@ -125,7 +125,7 @@ def short_ids(ids: Iterable[str]) -> dict[str, str]:
 
 
 def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
-    """Return the name of a job, made of the values that vary in its sweep.
+    """Return a job's name, made of the values that vary in its sweep.
 
     >>> job_name({"model.hidden": "32", "model.activation": "relu"}, ["model.hidden", "model.activation"])
     'hidden=32 activation=relu'
@@ -135,7 +135,7 @@ def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
 
 
 def shown_value(value: str) -> str:
-    """Return a value as it is typed; four digits of a number that was drawn at random."""
+    """Return a value as it is typed, with four digits of a long, such as a random, number."""
     if value in {"True", "False"}:
         return value.lower()
     try:

@@ -1,4 +1,4 @@
-"""MLflow's run of a folder, made from its files; sending them again changes nothing."""
+"""Mirror a folder as a run of MLflow, idempotently; its model can be registered."""
 
 import re
 import shutil
@@ -12,6 +12,7 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder, Record, now
+from mnist_exp.tracking.reading import data_digest, model_of_run
 
 if TYPE_CHECKING:
     import keras
@@ -24,7 +25,7 @@ _LONGEST_NAME = 250  # that all of MLflow's databases take
 
 @dataclass
 class Sent:
-    """What the store is known to have of a folder; `metrics`: in bytes of `metrics.jsonl`."""
+    """What the store is known to have of a folder; `metrics` counts bytes of `metrics.jsonl`."""
 
     run_id: str
     artifacts: str | None = None
@@ -36,13 +37,10 @@ class Sent:
 
 
 def mirror(client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sent | None = None) -> Sent:
-    """Send what a folder has and its run has not: tags, parameters, data, metrics; at the end files, model and status.
+    """Send the tags, parameters, data and metrics that a run lacks; if it ended, its files, model and status too.
 
-    Args:
-        client: of the store.
-        experiment_id: MLflow's, for a new run.
-        folder: of a run or a sweep.
-        sent: as an earlier call returned it; None to look for the folder's run in the store.
+    `sent` is what an earlier call returned; without it, the store is searched for the folder's run, which is created if
+    it is missing.
 
     Raises:
         InputError: if the store keeps the run's artifacts where it may not.
@@ -59,7 +57,7 @@ def mirror(client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sen
         if record.status == "FINISHED":
             _send_model(client, experiment_id, folder, sent.run_id)
         if ends_now:
-            folder.change(end=now())  # only now, for those who ask the store what ended since
+            folder.change(end=now())  # only now, as sweeps ask the store which runs ended since
         client.set_terminated(sent.run_id, record.status, folder.read().end)
         sent.ended = True
     return sent
@@ -69,7 +67,7 @@ def create_run(client: "MlflowClient", experiment_id: str, record: Record) -> Se
     """Create the run of a new folder.
 
     Raises:
-        InputError: if the store would keep the run's artifacts elsewhere than its own; the run has then FAILED.
+        InputError: if the store would keep the run's artifacts where it may not; the run has then FAILED.
     """
     tags = record.tags | {"mnist_exp.folder": record.id}
     run = client.create_run(experiment_id, record.start, tags, record.name[:_LONGEST_NAME])
@@ -82,7 +80,7 @@ def create_run(client: "MlflowClient", experiment_id: str, record: Record) -> Se
 
 
 def known_run(run: "Run") -> Sent:
-    """Return what the store has of a run, as it was just read."""
+    """Return what the store has of a run that was just read."""
     ended = run.info.status != "RUNNING"
     return Sent(run.info.run_id, run.info.artifact_uri, dict(run.data.tags), ended=ended)
 
@@ -96,7 +94,7 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
         try:
             client.log_inputs(sent.run_id, [used])
         except MlflowException as error:
-            # MLflow looks for a dataset before it adds it, and refuses one of two jobs that do so at once.
+            # MLflow refuses one of two jobs that add a dataset at once.
             if not re.search("unique|duplicate", str(error), re.IGNORECASE):
                 raise
             client.log_inputs(sent.run_id, [used])
@@ -104,9 +102,7 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
     tags = {key: value for key, value in record.tags.items() if sent.tags.get(key) != value}
     parameters = [] if sent.parameters else [Param(key, value) for key, value in record.parameters.items()]
     lines, sent_until = folder.measured(sent.metrics)
-    metrics: list[Metric] = [
-        Metric(name, v, line.time, line.step) for line in lines for name, v in line.metrics.items()
-    ]
+    metrics: list[Metric] = [Metric(key, v, line.time, line.step) for line in lines for key, v in line.metrics.items()]
     if tags:
         client.log_batch(sent.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
     for start in range(0, len(parameters), _PARAMETERS_IN_A_BATCH):
@@ -117,7 +113,7 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
 
 
 def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
-    """Write a model that takes raw images, in MLflow's format, for `mirror` to send."""
+    """Write a model, which takes raw images, in MLflow's format for `mirror`."""
     import mlflow.keras
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -130,7 +126,7 @@ def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
     path, new = folder.path / "model", folder.path / ".model.new"
     for left in (path, new):
         shutil.rmtree(left, ignore_errors=True)
-    new.mkdir()  # before an example is written; MLflow 3.17.2 makes it after that
+    new.mkdir()  # MLflow 3.17.2 makes it only after it writes the example
     mlflow.keras.save_model(
         model,
         str(new),
@@ -140,11 +136,11 @@ def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
         pip_requirements=[f"{name}=={package_version(name)}" for name in ("keras", "tensorflow", "numpy")],
     )
     write_metadata(new / "data" / "model.keras", data.metadata())
-    new.rename(path)  # whole, in case this is interrupted
+    new.rename(path)  # whole, even if this is interrupted
 
 
 def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_id: str) -> None:
-    """Send the model that `save_model` wrote, once; the folder keeps no second copy of the weights."""
+    """Send the model that `save_model` wrote, unless the run has one, and remove this second copy of the weights."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
@@ -166,5 +162,56 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
 
 
 def has_model(run: "Run") -> bool:
-    """Return whether a run has a model; its figures were sent before it."""
+    """Return whether a run has a model, and so its figures, which are sent before."""
     return run.outputs is not None and bool(run.outputs.model_outputs)
+
+
+def register_model(client: "MlflowClient", name: str, run_id: str) -> str:
+    """Register a run's model as a new version of `name`, unless it is one, and return the outcome as a line.
+
+    The first version gets the alias `champion`; a later one gets it if its objective is better than the champion's, and
+    both were measured with the same metric and loss on the same data and validation set.
+    """
+    from mlflow.exceptions import MlflowException
+
+    model_id = model_of_run(client, run_id)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for known in client.search_model_versions(f"name = '{name}'"):
+        if known.run_id == run_id:
+            return f"Registered before, as models:/{name}/{known.version}"
+    version = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id).version
+    text = f"Registered as models:/{name}/{version}"
+    champion = client.get_registered_model(name).aliases.get("champion")
+    if champion is None:
+        client.set_registered_model_alias(name, "champion", version)
+        return f"{text}, which is now the champion"
+    new = client.get_run(run_id)
+    try:
+        old = client.get_run(str(client.get_model_version(name, champion).run_id))
+    except MlflowException:  # registered by hand, or its run was deleted
+        old = None
+    if old is None or _measure(new) != _measure(old):
+        return (
+            f"{text}; champion stays version {champion}, whose objective was measured otherwise; if this one is "
+            "better, move the alias in mlflow ui"
+        )
+    objective, value, best = new.data.params["objective"], new.data.metrics["objective"], old.data.metrics["objective"]
+    if better := value > best if new.data.params["direction"] == "maximize" else value < best:
+        client.set_registered_model_alias(name, "champion", version)
+    on_test_set = objective.startswith("test_") or new.data.params["dataset.validation"] == "test"
+    return (
+        f"{text}, {'which is now the champion' if better else f'champion stays version {champion}'}: {objective} "
+        f"{value:.4f} against {best:.4f}{', MEASURED ON THE TEST SET' if on_test_set else ''}"
+    )
+
+
+def _measure(run: "Run") -> list[str | None]:
+    """Return the facts that comparable objectives share."""
+    names = ["objective", "direction", "training.loss", "training.metrics", "dataset.validation"]
+    if run.data.params.get("dataset.validation") != "test":  # held out of the training images
+        names += ["dataset.seed", "dataset.limit"]
+    return [data_digest(run), *map(run.data.params.get, names)]

@@ -1,4 +1,4 @@
-"""A sweep in an MLflow store: a parent run with its jobs below it."""
+"""Record a sweep in MLflow as a parent run with its jobs below it."""
 
 import json
 import socket
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import printable
-from mnist_exp.tracking import registry, store
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking import store
+from mnist_exp.tracking.folder import Folder, now
 from mnist_exp.tracking.job import Job, swept_values
-from mnist_exp.tracking.mirror import Sent, has_model, known_run, mirror, save_model
+from mnist_exp.tracking.mirror import Sent, has_model, known_run, mirror, register_model, save_model
 from mnist_exp.tracking.reading import REUSED, curve, is_over, newest_finished, read_config, recorded_job, search
 from mnist_exp.tracking.record import Complete, Parent, SweepRecord, without_weights
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 _SECONDS_FOR_JOBS_TO_END = 20.0
 _DESCRIPTION = "mlflow.note.content"
 _LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
-_RANKING = "### Ranking of the jobs"  # whatever is below it in a description is ours
+_RANKING = "### Ranking of the jobs"  # all below it in a description is ours
 _MILLISECONDS_THAT_CLOCKS_DIFFER = 60_000  # between the machines of a cluster
 
 
 class MLflowSweep(SweepRecord):
-    """A sweep whose jobs, on whatever machines, are read from the store."""
+    """A sweep whose jobs, on any machine, are read from the store."""
 
     def __init__(
         self, parent: Parent, own_tags: Mapping[str, str], client: "MlflowClient", experiment_id: str, sent: Sent
@@ -42,18 +42,19 @@ class MLflowSweep(SweepRecord):
         self._reused_jobs: dict[str, Job] = {}
 
     def jobs(self) -> list[Job]:
-        """Return all jobs, each once: as it finished to its end, if it ever did, or as its last try ended."""
+        """Return the try of each job that is whole, or else its last one."""
         tries: dict[str, list[Job]] = {}
         for job in [*map(recorded_job, self._children()), *self._reused()]:
             tries.setdefault(json.dumps(job.values), []).append(job)
         return [max(reversed(jobs), key=lambda job: job.is_whole) for jobs in tries.values()]
 
     def recent(self) -> list[Job]:
-        now = int(time.time() * 1000)
-        ended = map(recorded_job, list(self._children(f"attributes.end_time >= {self._since}")))
-        running = map(recorded_job, list(self._children("attributes.status = 'RUNNING'")))
-        self._since = now - _MILLISECONDS_THAT_CLOCKS_DIFFER
-        return [*ended, *running, *self._reused()]
+        asked = now()
+        ended = list(self._children(f"attributes.end_time >= {self._since}"))
+        running = self._children("attributes.status = 'RUNNING'")
+        found = list(map(recorded_job, [*ended, *running]))
+        self._since = asked - _MILLISECONDS_THAT_CLOCKS_DIFFER
+        return [*found, *self._reused()]
 
     def curve(self, job: Job, metric: str) -> list[float]:
         return curve(self._client, job.run_id, metric)
@@ -72,24 +73,24 @@ class MLflowSweep(SweepRecord):
         mirror(self._client, self._experiment_id, Folder(output))
 
     def log_best(self, job: Job, complete: Complete) -> str:
-        """Record the best job's id, configuration, figures and model, and register the model where that is wanted."""
+        """Record the best job's id, configuration, figures and model, and register the model if the user wants it."""
         (self.folder.path / "best.yaml").write_text(self.configuration(job))
         self.folder.change(tags={"mnist_exp.best_run": job.run_id})
         run, folder = self._client.get_run(job.run_id), Folder(Path(job.output))
-        if not has_model(run):  # which is sent after the figures
+        if not has_model(run):  # nor, perhaps, figures, which are sent before it
             # A later run may have taken the folder.
             if not folder.has_weights() or folder.read().id != run.data.tags.get("mnist_exp.folder"):
                 return without_weights(job)
             save_model(*complete(folder.path), folder)
             mirror(self._client, self._experiment_id, folder, known_run(run))
         name = self._settings.register
-        return registry.register(self._client, name, job.run_id) if name is not None else ""
+        return register_model(self._client, name, job.run_id) if name is not None else ""
 
     def is_over(self) -> bool:
         return is_over(self._client, self.parent.run_id)
 
     def close_jobs(self, status: str | None = None) -> None:
-        """Record as KILLED the jobs whose process, on this host, has gone; give processes a moment to go."""
+        """Give jobs a moment to end; then record as KILLED those whose process, on this host, has gone."""
         if status is not None:
             self._client.set_terminated(self.parent.run_id, status)
         deadline = time.monotonic() + _SECONDS_FOR_JOBS_TO_END
@@ -101,7 +102,7 @@ class MLflowSweep(SweepRecord):
         super().close_jobs(status)
 
     def end(self, status: str, ranking: Callable[[int], str]) -> None:
-        """End the sweep, and put its ranking into the run's description, below what the user wrote, also meanwhile."""
+        """End the sweep, and put the ranking below what the user has written into the run's description."""
         written = self._client.get_run(self.parent.run_id).data.tags.get(_DESCRIPTION, "")
         begun = f"{written.partition(_RANKING)[0].rstrip()}\n\n{_RANKING}\n\n".lstrip()
         if text := ranking(_LONGEST_DESCRIPTION - len(begun)):

@@ -1,4 +1,4 @@
-"""The records of runs and sweeps in MLflow: mirrors of their folders."""
+"""Record runs and sweeps in MLflow, by mirroring their folders."""
 
 import logging
 import os
@@ -16,11 +16,11 @@ from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking import registry, store
+from mnist_exp.tracking import store
 from mnist_exp.tracking.environment import code_patch, run_record, sweep_record
 from mnist_exp.tracking.folder import Record
 from mnist_exp.tracking.job import Job
-from mnist_exp.tracking.mirror import Sent, create_run, known_run, mirror, save_model
+from mnist_exp.tracking.mirror import Sent, create_run, known_run, mirror, register_model, save_model
 from mnist_exp.tracking.mlflow_sweep import MLflowSweep
 from mnist_exp.tracking.reading import is_over, newest_finished, search
 from mnist_exp.tracking.record import Parent, Run, SweepRecord, Tracker, ended, failure_reason
@@ -97,7 +97,7 @@ class MLflowTracker(Tracker):
 
 
 class MLflowRun(Run):
-    """A run whose folder is sent to the store as it grows, several short epochs at a time."""
+    """A run that sends its folder to the store as it grows, several short epochs at a time."""
 
     _sent: Sent
 
@@ -120,7 +120,7 @@ class MLflowRun(Run):
         """Open the run in the store.
 
         Raises:
-            InputError: if the store would keep its artifacts elsewhere.
+            InputError: if the store would keep its artifacts where it may not.
         """
         self._sent = create_run(self._client, self._experiment_id, record)
         self.id = self._sent.run_id
@@ -139,10 +139,9 @@ class MLflowRun(Run):
         except MlflowException as error:  # an outage does not end the training; the metrics are sent later
             over = False
             self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
-            reason = failure_reason(error)
             text = "the store does not answer, metrics are kept back: %s"
-            log.warning(text, reason, extra={"output": self.folder.path})
-        if over:  # by Ctrl-C or SIGTERM, which reached the sweep but not this process
+            log.warning(text, failure_reason(error), extra={"output": self.folder.path})
+        if over:  # Ctrl-C or SIGTERM reached the sweep but not this process
             raise SystemExit(143)
 
     def log_model(self, model: "keras.Model", data: Data) -> None:
@@ -150,11 +149,11 @@ class MLflowRun(Run):
 
     def end(self, status: str, reason: str = "") -> None:
         super().end(status, reason)
-        if self.id is None:  # the store has not got it
+        if self.id is None:  # it is not in the store
             return
         self._send()
         if self._settings.register is not None and status == "FINISHED" and self._experiment.child is None:
-            self._registered = registry.register(self._client, self._settings.register, self.id)
+            self._registered = register_model(self._client, self._settings.register, self.id)
         if status != "FINISHED" and self._experiment.child is None:
             # A progress bar may have left the cursor in the middle of a line.
             print(f"{os.linesep if sys.stdout.isatty() else ''}Run {self.id} is {status}", file=sys.stderr)
@@ -172,27 +171,27 @@ class MLflowRun(Run):
 
 
 def _for_jobs(settings: MLflowTracking) -> MLflowTracking:
-    """Return the settings with an address that holds wherever a job starts, without its password."""
+    """Return the settings with an absolute address without its password."""
     path = store.sqlite_path(settings.uri)
     return replace(settings, uri=shown_address(settings.uri if path is None else f"sqlite:///{path}"))
 
 
 def _interrupted(client: "MlflowClient", experiment_id: str, signature: str) -> "RecordedRun | None":
-    """Return the last sweep of this signature, unless it may still run."""
+    """Return the last sweep with this signature, unless it may still run."""
     query = f"tags.mnist_exp.sweep = '{signature}'"
     found = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], max_results=1)
     return found[0] if found and found[0].info.status != "RUNNING" else None
 
 
 def _as_before(client: "MlflowClient", experiment_id: str, record: Record, before: "RecordedRun") -> Record:
-    """Make a sweep RUNNING again, in this process; return its record."""
+    """Make a sweep RUNNING again, in this process, and return its record."""
     left = f"tags.mlflow.parentRunId = '{before.info.run_id}' AND attributes.status = 'RUNNING'"
     for job in search(client, experiment_id, left):
-        # Whether those on this host still run is known.
+        # On this host, `close_abandoned` knows which still run.
         if job.data.tags.get("mnist_exp.host") != socket.gethostname():
             client.set_terminated(job.info.run_id, "KILLED")
     own = ("mnist_exp.host", "mnist_exp.process")
-    for name in own:  # before it is RUNNING, or another command would find that its process has gone
+    for name in own:  # first, or another command would close the RUNNING sweep, whose old process has gone
         client.set_tag(before.info.run_id, name, record.tags[name])
     client.update_run(before.info.run_id, status="RUNNING")
     new = (*own, "mlflow.source.git.commit", "mnist_exp.packages", "mnist_exp.machine", "mnist_exp.threads")

@@ -1,4 +1,4 @@
-"""Runs and models, read from a store."""
+"""Read runs and models from a store."""
 
 import re
 import tempfile
@@ -11,7 +11,7 @@ from mnist_exp.config.presets import parse_values, read_text
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import store
-from mnist_exp.tracking.job import Job, job_of, short_ids
+from mnist_exp.tracking.job import Job, make_job, short_ids
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 REUSED = "mnist_exp.reused."  # begins a sweep's tags for earlier runs that count as its jobs
-_NAMED = 6  # ids in a message, at most
-_TOGETHER = 500  # ids in a search; SQLite and MLflow's parser take some thousands at most
+_IDS_IN_A_MESSAGE = 6
+_IDS_IN_A_SEARCH = 500  # SQLite and MLflow's parser take some thousands at most
 
 
 @dataclass(frozen=True)
 class Recorded:
     """A run as the store has it.
 
-    `experiment`: the name of MLflow's. `config`: as config.yaml has it, unchecked. `metrics`: by name and step.
-    `digest`: of its data.
+    `experiment` is the name of MLflow's. `config` is the unchecked content of config.yaml, `metrics` are by name and
+    step, and `digest` is the data's.
     """
 
     run_id: str
@@ -42,52 +42,44 @@ class Recorded:
 
 
 def find_run(client: "MlflowClient", uri: str, run_id: str) -> "Run":
-    """Return the run that has this id, or the only one in the store whose id begins with it.
-
-    Args:
-        client: of the store.
-        uri: the store's address, as typed.
-        run_id: of a run or a sweep, also shortened.
+    """Return the only run or sweep of the store whose id begins with `run_id`.
 
     Raises:
-        InputError: if there is none; if there are several, with six at most.
+        InputError: if there is none, or more than one; it names six at most.
     """
     found: list[Run] = []
     if re.fullmatch("[0-9a-f]{1,32}", run_id):
         experiments = [experiment.experiment_id for experiment in client.search_experiments(max_results=50_000)]
         begins = f"attributes.run_id LIKE '{run_id}%'"
-        found = list(client.search_runs(experiments, begins, max_results=_NAMED + 1))
+        found = list(client.search_runs(experiments, begins, max_results=_IDS_IN_A_MESSAGE + 1))
     if not found:
         raise InputError(f"{run_id}: no such run in {shown_address(uri)}; python -m mnist_exp.compare lists the ids")
     if len(found) > 1:
         names = short_ids(sorted(run.info.run_id for run in found)).values()
-        more = ", and more" if len(found) > _NAMED else ""
-        raise InputError(f"{run_id}: is the beginning of several ids; type one of {', '.join([*names][:_NAMED])}{more}")
+        more = ", and more" if len(found) > _IDS_IN_A_MESSAGE else ""
+        raise InputError(
+            f"{run_id}: is the beginning of several ids; type one of {', '.join([*names][:_IDS_IN_A_MESSAGE])}{more}"
+        )
     return found[0]
 
 
 def queries_of(run: "Run") -> list[str]:
-    """Return the searches, in MLflow's syntax, that find a run, or the jobs of a sweep with those that it reuses."""
+    """Return the queries, in MLflow's syntax, that find a run, or a sweep's jobs and the runs that it reuses."""
     if "mnist_exp.sweep" not in run.data.tags:
         return [f"attributes.run_id = '{run.info.run_id}'"]
     reused = [tag.removeprefix(REUSED) for tag in run.data.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
-    groups = [reused[start : start + _TOGETHER] for start in range(0, len(reused), _TOGETHER)]
-    listed = [", ".join(f"'{one}'" for one in group) for group in groups]
-    return [
-        f"tags.`mlflow.parentRunId` = '{run.info.run_id}'",
-        *(f"attributes.run_id IN ({ids})" for ids in listed),
-    ]
+    queries = [f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"]
+    for start in range(0, len(reused), _IDS_IN_A_SEARCH):
+        ids = ", ".join(f"'{one}'" for one in reused[start : start + _IDS_IN_A_SEARCH])
+        queries.append(f"attributes.run_id IN ({ids})")
+    return queries
 
 
 def fetch_run(uri: str, run_id: str) -> Recorded:
     """Read a run from the store.
 
-    Args:
-        uri: of the store.
-        run_id: as for `find_run`.
-
     Raises:
-        InputError: if the store has no such run, or the run no configuration.
+        InputError: as `find_run` does, or if the run is a sweep or has no configuration.
     """
     client = store.connect_existing(uri)
     run = find_run(client, uri, run_id)
@@ -95,13 +87,12 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     if "mnist_exp.sweep" in run.data.tags:
         best = run.data.tags.get("mnist_exp.best_run")
         raise InputError(f"{run_id}: is a sweep; type the id of a job{f', such as the best, {best}' if best else ''}")
-    config = parse_values(read_config(client, run), f"{run_id}: its config.yaml")
     return Recorded(
         run_id=run_id,
         experiment=client.get_experiment(run.info.experiment_id).name,
         name=str(run.info.run_name),
         status=run.info.status,
-        config=config,
+        config=parse_values(read_config(client, run), f"{run_id}: its config.yaml"),
         metrics={
             (name, point.step): point.value
             for name in run.data.metrics
@@ -114,8 +105,6 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
 
 def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> "Run":
     """Return the parent run of a sweep.
-
-    The arguments are those of `find_run`.
 
     Raises:
         InputError: as `find_run` does, or if the run is no sweep.
@@ -142,18 +131,16 @@ def read_config(client: "MlflowClient", run: "Run") -> str:
 
 
 def data_digest(run: "Run") -> str:
-    """Return the digest of the data that a run has recorded; empty where it has none."""
+    """Return the recorded digest of a run's data, or "" without one."""
     inputs = run.inputs.dataset_inputs if run.inputs is not None else []
     return str(inputs[0].dataset.digest) if inputs else ""
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:
-    """Download the Keras file of a run's model, or of a registered one.
+    """Download the Keras file of a model into `folder`.
 
-    Args:
-        uri: of the store.
-        name: as for `find_run`, a sweep's for its best job; or `models:/NAME@ALIAS`, `models:/NAME/VERSION`.
-        folder: where to.
+    It is named by the id of its run, or of a sweep for its best job's, or as `models:/NAME@ALIAS` or
+    `models:/NAME/VERSION`.
 
     Raises:
         InputError: if the store has no such run or model, or the run kept none.
@@ -211,14 +198,14 @@ def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
 
 
 def curve(client: "MlflowClient", run_id: str, metric: str) -> list[float]:
-    """Return a metric of a run, a value an epoch."""
+    """Return a run's values of a metric, one an epoch."""
     return [point.value for point in sorted(client.get_metric_history(run_id, metric), key=lambda point: point.step)]
 
 
 def search(
     client: "MlflowClient", experiment_id: str, query: str, order: str = "attributes.start_time ASC"
 ) -> Iterator["Run"]:
-    """Yield all runs that fulfil a query in MLflow's search syntax."""
+    """Yield all runs that a query in MLflow's syntax finds."""
     token: str | None = None
     while True:
         page = client.search_runs([experiment_id], query, order_by=[order], page_token=token)
@@ -229,10 +216,10 @@ def search(
 
 
 def recorded_job(run: "Run") -> Job:
-    """Return a job as its run has recorded it."""
+    """Return the job that a run has recorded."""
     used = run.inputs.dataset_inputs if run.inputs is not None else []
     data = {key: str(getattr(used[0].dataset, key) or "") for key in ("name", "digest", "profile")} if used else None
-    return job_of(run.data.tags, run.data.metrics, run.info.status, run.info.run_id, data)
+    return make_job(run.data.tags, run.data.metrics, run.info.status, run.info.run_id, data)
 
 
 def is_over(client: "MlflowClient", run_id: str) -> bool:
@@ -241,7 +228,7 @@ def is_over(client: "MlflowClient", run_id: str) -> bool:
 
 
 def newest_finished(client: "MlflowClient", experiment_id: str, signature: str) -> Job | None:
-    """Return the newest run that has finished the experiment of this signature, without being pruned, if any."""
+    """Return the newest run with this signature that has finished without being pruned, if any."""
     query = f"tags.mnist_exp.signature = '{signature}' AND attributes.status = 'FINISHED'"
     found = map(recorded_job, search(client, experiment_id, query, "attributes.start_time DESC"))
     return next((job for job in found if job.is_whole), None)

@@ -1,4 +1,4 @@
-"""The records of runs and sweeps in their folders, which a store mirrors."""
+"""Record runs and sweeps in their folders, which a store mirrors."""
 
 import logging
 import os
@@ -24,26 +24,24 @@ from mnist_exp.tracking.environment import (
     run_record,
     sweep_record,
 )
-from mnist_exp.tracking.folder import Folder, Record
-from mnist_exp.tracking.job import Job, job_of
-from mnist_exp.tracking.processes import has_gone
+from mnist_exp.tracking.folder import Folder, Record, has_gone
+from mnist_exp.tracking.job import Job, make_job
 
 if TYPE_CHECKING:
     import keras
 
 log = logging.getLogger(__name__)
 
-# Makes figures and predictions in the folder of a job, from its weights, and returns its model and data.
+# Makes the figures and predictions in a job's folder from its weights, and returns its model and data.
 Complete = Callable[[Path], "tuple[keras.Model, Data]"]
 
 
 @dataclass(frozen=True)
 class Parent:
-    """What a job, wherever it runs, needs to know of its sweep.
+    """A sweep as its jobs, in other processes or on other machines, know it.
 
-    `run_id`: empty without tracking. `tracking`: without the password, since a launcher may write it down; the address
-    holds on other machines, if the store does. `keys`: what varies. `cwd`: where the sweep was started, from which
-    relative paths in the configuration count. `process`: the one that the sweep was started in.
+    `run_id` is empty without tracking. `tracking` has no password, since a launcher may write it down. `keys` vary.
+    Relative paths in the configuration start from `cwd`. The sweep was started in `process`.
     """
 
     run_id: str
@@ -55,10 +53,10 @@ class Parent:
 
 
 class Run:
-    """The record of one experiment.
+    """The record of an experiment.
 
-    `id`: MLflow's, once the run is there too. `keeps_all`: whether figures and the logged model belong to it; those of
-    a sweep's job are made later, if it is the best.
+    `id` is MLflow's, once the run is there too. Unless `keeps_all`, the run is a sweep's job, whose figures and logged
+    model are made only if it is the best.
     """
 
     id: str | None = None
@@ -68,12 +66,12 @@ class Run:
         self.folder = Folder(experiment.output)
         self._experiment = experiment
         self._tags_of_the_end: dict[str, str] = {}
-        patch = code_patch() if experiment.child is None else ""  # which its sweep has
+        patch = code_patch() if experiment.child is None else ""  # a job's sweep has it
         self.folder.begin(record, experiment.config.code, patch)
         OmegaConf.save(OmegaConf.create(recorded_config(experiment.config)), self.folder.path / "config.yaml")
 
     def log_data(self, data: Data) -> None:
-        """Record which images are used, and the signature of the experiment, which depends on them."""
+        """Record the data, and the experiment's signature, which depends on it."""
         signature = experiment_signature(self._experiment.config, data.digest)
         self.folder.change(data=recorded_data(data), tags={"mnist_exp.signature": signature})
         self._send()
@@ -83,33 +81,33 @@ class Run:
         self.folder.measure(epoch, metrics)
 
     def log_pruned(self, epoch: int) -> None:
-        """Mark the run as stopped, as hopeless, after an epoch, counted from 1."""
+        """Mark the run as stopped, being hopeless, after an epoch, counted from 1."""
         log.info("pruned after epoch %d", epoch, extra={"output": self.folder.path})
         self._tags_of_the_end = {"mnist_exp.pruned": str(epoch)}
 
     def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:
-        """Record the scores at the end, measured with the weights of an epoch, counted from 1."""
+        """Record the last scores, which the weights of `kept_epoch`, counted from 1, got."""
         self.folder.measure(0, scores)
         self.folder.change(scores=dict(scores), kept_epoch=kept_epoch, tags=self._tags_of_the_end)
         self._send()
 
     def log_model(self, model: "keras.Model", data: Data) -> None:
-        """Record the model, which takes raw images; its weights lie in the folder already."""
+        """Record the model, which takes raw images; its weights are in the folder already."""
 
     def end(self, status: str, reason: str = "") -> None:
         """End the run as FINISHED, FAILED for a reason, or KILLED."""
         self.folder.end(status, tags={"mnist_exp.error": reason} if reason else {})
 
     def describe(self) -> str:
-        """Return where to look at the run, for the terminal."""
+        """Return where to look at the run."""
         return f"Files in {self.folder.path}"
 
     def _send(self) -> None:
-        """Send what is new in the folder to the store, where there is one."""
+        """Send the news to the store, if there is one."""
 
 
 class SweepRecord:
-    """The record of a sweep: its folder, in which each job has one of its own."""
+    """The record of a sweep: a folder, in which each job has its own."""
 
     def __init__(self, parent: Parent, own_tags: Mapping[str, str]) -> None:
         self.parent = parent
@@ -119,27 +117,22 @@ class SweepRecord:
     def jobs(self) -> list[Job]:
         """Return all jobs, each once."""
         records = [Folder(path.parent).read() for path in sorted(self.folder.path.glob("*/run.json"))]
-        return [job_of(record.tags, record.scores, record.status, data=record.data) for record in records]
+        return [make_job(record.tags, record.scores, record.status, data=record.data) for record in records]
 
     def recent(self) -> list[Job]:
-        """Return the jobs that run, that the sweep reuses, and that ended since the last call, or some time before."""
+        """Return the jobs that run, are reused, or ended since the last call or shortly before it."""
         return self.jobs()
 
     def curve(self, job: Job, metric: str) -> list[float]:
-        """Return a metric of a finished job, a value an epoch."""
+        """Return a finished job's values of a metric, one an epoch."""
         return Folder(Path(job.output)).history()[metric]
 
     def configuration(self, job: Job) -> str:
-        """Return the config.yaml of a job."""
+        """Return a job's config.yaml."""
         return (Path(job.output) / "config.yaml").read_text()
 
     def reuse(self, signature: str, values: Mapping[str, str]) -> Job | None:  # noqa: ARG002
-        """Return the newest run that has finished the experiment of this signature, if any, and count it as a job.
-
-        Args:
-            signature: as `experiment_signature` returns it.
-            values: what varies, of the job that need not run.
-        """
+        """Return the newest finished run with this signature, if any, and count it as the job with these values."""
         return None
 
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
@@ -150,11 +143,9 @@ class SweepRecord:
         folder.end("FAILED")
 
     def log_best(self, job: Job, complete: Complete) -> str:
-        """Record the best job's configuration, figures and model; return a line about them, empty for none.
+        """Record the best job's configuration, figures and model; return a line about them, or "".
 
-        Args:
-            job: which is best.
-            complete: called with the job's folder, where it has no figures or the store no model.
+        `complete` is called with the job's folder if the figures, or the store's model, are missing.
         """
         (self.folder.path / "best.yaml").write_text(self.configuration(job))
         folder = Folder(Path(job.output))
@@ -166,14 +157,13 @@ class SweepRecord:
         return ""
 
     def is_over(self) -> bool:
-        """Return whether the sweep was ended while this job waited or ran."""
+        """Return whether the sweep has ended, though this job waits or runs."""
         return (self.folder.path / "run.json").is_file() and self.folder.read().status != "RUNNING"
 
     def close_jobs(self, status: str | None = None) -> None:
         """Record as KILLED the jobs whose process, on this host, has gone.
 
-        Args:
-            status: ends the sweep first, before its files are recorded, so that its jobs see it; None does not.
+        With a status, the sweep first gets it, before its files are recorded, and its jobs see that and end.
         """
         if status is not None:
             self.folder.change(status=status)
@@ -184,16 +174,14 @@ class SweepRecord:
                 folder.end("KILLED")
 
     def end(self, status: str, ranking: Callable[[int], str]) -> None:  # noqa: ARG002
-        """Record the sweep's files and end it.
+        """Record the sweep's files, and end it as FINISHED, FAILED or KILLED.
 
-        Args:
-            status: FINISHED, FAILED or KILLED.
-            ranking: returns the ranking as Markdown of at most so many characters, for the sweep's page in a store.
+        `ranking` returns the ranking as Markdown of at most so many characters, for the sweep's page in a store.
         """
         self.folder.end(status)
 
     def describe(self) -> str:
-        """Return where to look at the sweep, for the terminal."""
+        """Return where to look at the sweep."""
         return f"Files in {self.folder.path}"
 
 
@@ -206,17 +194,13 @@ def without_weights(job: Job) -> str:
 
 
 class Tracker:
-    """Opens the records of runs and sweeps, and finds finished runs. This one, of `tracking=none`, has no store."""
+    """Open records of runs and sweeps, and find finished runs. This one, of `tracking=none`, has no store."""
 
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
-        """Record a run from its start to its end.
+        """Record a run to its end, FINISHED, FAILED after an exception, or KILLED after Ctrl-C or SIGTERM.
 
-        It ends FINISHED, FAILED after an exception, or KILLED after Ctrl-C or SIGTERM.
-
-        Args:
-            experiment: what runs.
-            together: how many jobs train as one program with it.
+        As many jobs as `together` says train as one program, this one included.
 
         Raises:
             InputError: if the store cannot be reached or written.
@@ -227,7 +211,7 @@ class Tracker:
 
     @contextmanager
     def open_sweep(self, sweep: Sweep, signature: str) -> Iterator[SweepRecord]:
-        """Record a sweep, or with `resume` go on with the last one of this signature.
+        """Record a sweep, or with `resume` continue the last one with this signature.
 
         Raises:
             InputError: if the store cannot be reached or written.
@@ -238,28 +222,28 @@ class Tracker:
         yield opened
 
     def join_sweep(self, parent: Parent) -> SweepRecord:
-        """Return a sweep's record, from the process of one of its jobs.
+        """Return a sweep's record in the process of one of its jobs.
 
         Raises:
-            InputError: if the parent run is not in the store that this process reaches.
+            InputError: if the sweep is not in the store that this process reaches.
         """
         return SweepRecord(parent, {})
 
     def finished(self, signature: str) -> Job | None:  # noqa: ARG002
-        """Return the newest run that has finished the experiment of this signature, if any."""
+        """Return the newest finished run with this signature, if any."""
         return None
 
 
 @contextmanager
 def ended(run: Run) -> Iterator[Run]:
-    """End a run as its block ends; after an exception, with the traceback as `error.txt`."""
+    """End a run with the block; write an exception's traceback to `error.txt`."""
     output = run.folder.path
     try:
         yield run
         run.end("FINISHED")
     except BaseException as error:
         failed = isinstance(error, Exception)
-        # A run that is complete stays so, where only the store was missing in the end.
+        # A complete run stays so if only its store was missing in the end.
         complete = run.folder.read().status == "FINISHED"
         status = "FINISHED" if complete else "FAILED" if failed else "KILLED"
         log.error("%s", "not recorded whole" if complete else status, exc_info=error, extra={"output": output})
@@ -274,6 +258,6 @@ def ended(run: Run) -> Iterator[Run]:
 
 
 def failure_reason(error: BaseException) -> str:
-    """Return the first line of an error, for tables; with its class, unless it is about bad input."""
-    lines = without_secrets(str(error)).splitlines() or [""]
-    return lines[0][:300] if isinstance(error, InputError) else f"{type(error).__name__}: {lines[0]}"[:300]
+    """Return the first line of an error, with its class unless it is about bad input; at most 300 characters."""
+    line = (without_secrets(str(error)).splitlines() or [""])[0]
+    return (line if isinstance(error, InputError) else f"{type(error).__name__}: {line}")[:300]

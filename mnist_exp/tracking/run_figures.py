@@ -1,4 +1,4 @@
-"""The pictures of a run: its curves, and its model's answers to the test set; and predictions.csv."""
+"""Draw a run's curves and its model's answers to the test set, and list these in predictions.csv."""
 
 import csv
 import io
@@ -15,25 +15,25 @@ from mnist_exp.figures import MARGINS, VALIDATION, curves, pictures, predictions
 from mnist_exp.learning.datasets import Data, Labels
 from mnist_exp.tracking.job import no_formula
 
-_MISTAKES, _CLASSES = 40, 20  # that are drawn, at most
+_MISTAKES, _CLASSES = 40, 20  # drawn at most
 
 
 def write_results(
     history: Mapping[str, Sequence[float]], data: Data, probabilities: npt.NDArray[np.float32], folder: Path
 ) -> None:
-    """Write `predictions.csv`, and into `figures/` what `of_run` draws, in a run's folder; see `of_run`."""
-    text = of_predictions(data.y_test, probabilities, data.names)
+    """Write `predictions.csv`, and the figures into `figures/`, in a run's folder; see `draw_run`."""
+    text = predictions_csv(data.y_test, probabilities, data.names)
     (folder / "predictions.csv").write_text(text, encoding="utf-8")
-    save(of_run(history, data, probabilities), folder / "figures")
+    save(draw_run(history, data, probabilities), folder / "figures")
 
 
-def of_predictions(labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str]) -> str:
-    """Return CSV with a line a test image: its index from 0, its class, the predicted class and its probability.
+def predictions_csv(labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str]) -> str:
+    """Return CSV with each test image's index from 0, its class, the predicted class and the probability of that.
 
     Args:
         labels: (N,) true labels.
-        probabilities: (N, classes), written with six decimals.
-        names: of the classes.
+        probabilities: (N, classes).
+        names: the classes' names, by label.
     """
     safe = [no_formula(name) for name in names]
     predicted, surest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
@@ -47,15 +47,12 @@ def of_predictions(labels: Labels, probabilities: npt.NDArray[np.float32], names
     return text.getvalue()
 
 
-def of_run(
+def draw_run(
     history: Mapping[str, Sequence[float]], data: Data, probabilities: npt.NDArray[np.float32]
 ) -> dict[str, Figure]:
-    """Return the figures of a run by name; `mistakes` only where its model makes some.
+    """Return a run's figures by name; `mistakes` is there only if its model makes some.
 
-    Args:
-        history: as for `curves`.
-        data: what the run was trained and tested on.
-        probabilities: (N, classes) of the test images.
+    `history` is as for `curves`, and `probabilities` are (N, classes) for the test images.
     """
     images, labels, predicted = pictures(data.x_test, data.maximum), data.y_test, probabilities.argmax(axis=1)
     drawn = {
@@ -72,13 +69,13 @@ def of_run(
 def mistakes(
     images: npt.NDArray[Any], labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str]
 ) -> Figure:
-    """Draw the 40 mistakes that the model was surest of, the surest first, with their probability and the true class.
+    """Draw the 40 surest mistakes, the surest first, with their probability and the true class.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
-        labels: (N,) true labels, of which one at least is not the predicted one.
+        labels: (N,) true labels; one at least is not the predicted one.
         probabilities: (N, classes).
-        names: of the classes.
+        names: the classes' names, by label.
     """
     predicted, surest = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
@@ -93,12 +90,9 @@ def mistakes(
 
 
 def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
-    """Draw the accuracy on the test images of each class, the worst first; the worst 20 of many classes.
+    """Draw the accuracy for the test images of each class, the worst first and 20 at most.
 
-    Args:
-        labels: (N,) true labels.
-        predicted: (N,) predicted labels.
-        names: of the classes, by label.
+    `labels` and `predicted` are (N,), and `names` the classes' by label.
     """
     counts = np.bincount(labels, minlength=len(names))
     right = np.bincount(labels[predicted == labels], minlength=len(names))
@@ -124,12 +118,12 @@ def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
-    """Draw the confusion matrix, coloured by the share of each true label; the arguments are those of `classes`."""
+    """Draw the confusion matrix, coloured by the share of each true label; arguments are as for `classes`."""
     size, texts = len(names), [short(name, 16) for name in names]
     counts = np.zeros((size, size), np.int64)
     np.add.at(counts, (labels, predicted), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    wide = size <= 20 and max(map(len, texts)) > 3  # names need room, which a constrained layout finds
+    wide = size <= 20 and max(map(len, texts)) > 3  # a constrained layout finds room for names
     figure = Figure(figsize=(7.5, 6.8), layout="constrained") if wide else Figure(figsize=(6.5, 5.8))
     axes: Axes = figure.subplots(gridspec_kw=None if wide else MARGINS | {"left": 0.1, "right": 1.0})
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

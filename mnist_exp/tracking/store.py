@@ -1,22 +1,28 @@
-"""How an MLflow store is reached: its address, a database that is whole or not there, and what an outage looks like."""
+"""Reach an MLflow store, or make one; its database is complete or absent.
+
+All uses of what MLflow 3.14 to 3.17 keeps private are here. A name that a newer version lacks raises when it is used,
+before anything is written.
+"""
 
 import fcntl
 import http.client
+import logging
+import os
 import socket
 import sqlite3
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from mnist_exp.config.redaction import shown_address
+from mnist_exp.config.redaction import SecretsFilter, shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.tracking.mlflow_api import artifact_repository, import_mlflow, make_tables, newest_revision
-from mnist_exp.tracking.processes import has_gone
+from mnist_exp.tracking.folder import has_gone
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
-    """Return a client of the store, and the id of the MLflow experiment, which is created where it is not there yet.
+    """Return a client of the store, and the id of the MLflow experiment, which is created if it is missing.
 
     Raises:
         InputError: if the store cannot be reached or written, or the experiment was deleted.
@@ -34,7 +40,7 @@ def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
         found = client.get_experiment_by_name(tracking.experiment)
         if found is None:
             path = sqlite_path(tracking.uri)
-            # Beside the database, wherever that is; a server decides for itself.
+            # Beside the database; a server decides for itself.
             artifacts = (path.parent / "mlruns").as_uri() if path else None
             return client, str(client.create_experiment(tracking.experiment, artifact_location=artifacts))
     if found.lifecycle_stage == "deleted":
@@ -66,7 +72,7 @@ def _client(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     try:
-        # Absolute, since MLflow keeps a store open by its address, also after a change of the current folder.
+        # MLflow keeps a store open by its address, also after a change of the current folder, so it is absolute.
         return MlflowClient(f"sqlite:///{path}" if (path := sqlite_path(uri)) else uri)
     except ImportError as error:
         raise store_error(uri, f"its database driver is not installed ({error})") from error
@@ -74,20 +80,20 @@ def _client(uri: str) -> "MlflowClient":
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn an error of MLflow's in the block into one message."""
+    """Turn MLflow's errors into one message."""
     try:
         yield
     except Exception as error:
-        if type(error).__module__ != "mlflow.exceptions":  # which is imported only once it is needed
+        if type(error).__module__ != "mlflow.exceptions":  # importing it takes long
             raise
-        # Without its cause, which a notebook shows and keeps: it has the address with its password.
+        # A notebook shows and keeps causes, and this one has the address with its password.
         raise store_error(uri, str(error).splitlines()[0]) from None
 
 
 def page(tracking: MLflowTracking, experiment_id: str, run_id: str) -> str:
-    """Return how to open a run's page: on its server, or on the local one that `mlflow ui` starts.
+    """Return how to open a run's page, on its server or on the local one that `mlflow ui` starts.
 
-    The link goes to the run itself; MLflow 3.17 opens an experiment on a page that does not list training runs.
+    MLflow 3.17 opens an experiment on a page that does not list training runs, so the link is the run's.
     """
     path = f"#/experiments/{experiment_id}/runs/{run_id}"
     if tracking.uri.startswith(("http://", "https://")):
@@ -98,10 +104,10 @@ def page(tracking: MLflowTracking, experiment_id: str, run_id: str) -> str:
 
 
 def repository(uri: str, location: str | None) -> "ArtifactRepository":
-    """Return the artifacts at a location that a store names, which is read, written and sent the user's password.
+    """Return the artifacts at a location that a store names, if it may be read, written and sent the user's password.
 
-    It must be below `mlruns` beside an SQLite database, or in the current folder for any other; on the server; or in a
-    cloud's storage. The store is not asked again, as it could then say otherwise.
+    Allowed are the server, a cloud's storage, and `mlruns` beside an SQLite database or, for any other store, in the
+    current folder.
 
     Raises:
         InputError: for any other location.
@@ -114,14 +120,17 @@ def repository(uri: str, location: str | None) -> "ArtifactRepository":
             f"tracking.uri={shown_address(uri)}: keeps artifacts in {location}; they must be below {folder}{others}; "
             "type another tracking.experiment"
         )
-    return artifact_repository(location, uri)
+    # In public, artifacts are reached by a run's id, and the store, asked again, could name another location.
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(location, tracking_uri=uri)
 
 
 _OF_A_SERVER = ("mlflow-artifacts", "s3", "gs", "wasbs", "abfss", "hdfs", "dbfs")
 
 
 def _is_allowed(location: str, uri: str, folder: Path) -> bool:
-    if set(location) & set("?#;\0"):  # what is read in one way here might be read in another by MLflow
+    if set(location) & set("?#;\0"):  # which MLflow might read differently
         return False
     try:
         parts = urlsplit(location)
@@ -136,12 +145,12 @@ def _is_allowed(location: str, uri: str, folder: Path) -> bool:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the file of an SQLite store, absolute and without links; None for any other."""
+    """Return the file of an SQLite store, absolute and without links, or None for any other store."""
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
 def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
-    """Mark as KILLED what this host's gone processes (kill -9, power cut) left RUNNING."""
+    """Mark as KILLED the runs that a kill -9 or power cut of this host left RUNNING."""
     host = socket.gethostname()
     running = f"attributes.status = 'RUNNING' AND tags.mnist_exp.host = '{host}'"
     for run in client.search_runs([experiment_id], running):
@@ -151,13 +160,12 @@ def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
 
 @contextmanager
 def _reached(uri: str) -> Iterator[None]:
-    """Fail at once where MLflow would try for minutes; hold a lock on an SQLite store, and make it where there is none.
+    """Fail at once where MLflow would try for minutes; make a missing SQLite store, and hold its lock meanwhile.
 
     Without the lock, all but one of several processes that make the same store would fail.
 
     Raises:
-        InputError: if no server answers; for a file that cannot be written, or holds something else or the tables of
-            another MLflow.
+        InputError: if no server answers, or a file cannot be written or holds anything but this MLflow's tables.
     """
     path = sqlite_path(uri)
     if path is None:
@@ -182,13 +190,12 @@ def _reached(uri: str) -> Iterator[None]:
 def _make(path: Path, uri: str) -> None:
     """Make an SQLite store under another name, and move it into place.
 
-    MLflow makes its tables one by one, and a database that lacks some can never be used again. This way, Ctrl-C,
-    kill -9 or a full disk leaves no database.
+    MLflow makes its tables one by one, and never uses a database that lacks some, as Ctrl-C or a full disk could leave.
     """
     new = path.with_name(f".{path.name}.new")
     import_mlflow()
     try:
-        _remove_database(new)  # which a killed process left
+        _remove_database(new)  # of a killed process
         make_tables(f"sqlite:///{new}")
         if _has_content(path):
             raise store_error(uri, "was just made by another program, such as mlflow ui; type the command again")
@@ -199,12 +206,14 @@ def _make(path: Path, uri: str) -> None:
 
 
 def _check_tables(path: Path, uri: str) -> None:
-    """Check that a database has all tables, and those of the installed MLflow."""
+    """Check that a database has all tables of the installed MLflow."""
     found = _revision(path)
     if found is None:
         raise store_error(uri, "holds a database that is not a complete MLflow store")
     import_mlflow()
-    if found != newest_revision():
+    from mlflow.store.db import utils
+
+    if found != utils._get_latest_schema_revision():
         raise InputError(
             f"tracking.uri={shown_address(uri)}: was made by another version of MLflow; copy {path}, then type mlflow "
             f"db upgrade sqlite:///{path}"
@@ -221,17 +230,17 @@ def _remove_database(path: Path) -> None:
 
 
 def tables(path: Path) -> set[str]:
-    """Return the names of the tables in an SQLite file that exists.
+    """Return the names of the tables in an SQLite file.
 
     Raises:
-        sqlite3.Error: if it is no SQLite file.
+        sqlite3.Error: if it is no such file.
     """
     with closing(sqlite3.connect(path)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _revision(path: Path) -> str | None:
-    """Return the version of MLflow's tables in a database; None if they are not complete."""
+    """Return the version of MLflow's tables in a database, or None if some are missing."""
     if not {"alembic_version", "experiments", "runs", "tags"} <= tables(path):
         return None
     with closing(sqlite3.connect(path)) as connection:
@@ -240,7 +249,7 @@ def _revision(path: Path) -> str | None:
 
 
 def store_error(uri: str, reason: str) -> InputError:
-    """Return the error for a store that cannot be used: its address, without secrets, and what would be right."""
+    """Return the error for a store that cannot be used."""
     return InputError(
         f"tracking.uri={shown_address(uri)}: {reason}; must be a database file that can be written, such as "
         "sqlite:///mlflow.db, or a running server; tracking=none trains without a store"
@@ -256,3 +265,29 @@ def _check_server(uri: str) -> None:
         return  # it answers
     except (OSError, http.client.HTTPException) as error:
         raise store_error(uri, f"no MLflow server answers ({error})") from error
+
+
+def import_mlflow() -> None:
+    """Import MLflow without announcements, telemetry or secrets in its log."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes in an outage
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it may hold a password
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")  # no progress bars are shown in a notebook
+        import mlflow  # noqa: F401
+
+    for name in ("alembic", "mlflow.store.db.utils"):  # they announce each table of a new store
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip where uv made the environment
+    for filtered in (logging.getLogger("urllib3.connectionpool"), *logging.getLogger("mlflow").handlers):
+        if not any(isinstance(one, SecretsFilter) for one in filtered.filters):
+            filtered.addFilter(SecretsFilter())  # they print the address of a server that does not answer
+
+
+def make_tables(uri: str) -> None:
+    """Make MLflow's tables in a new database; in public, only a command does."""
+    from mlflow.db import upgrade
+
+    assert upgrade.callback is not None
+    upgrade.callback(uri)

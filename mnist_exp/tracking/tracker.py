@@ -1,4 +1,4 @@
-"""The tracker, chosen by `tracking` in one place. Imports nothing heavy."""
+"""Choose the tracker by `tracking`, in one place. Imports nothing heavy."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,14 +23,12 @@ def tracker_of(settings: MLflowTracking | NoTracking) -> "Tracker":
 
 
 def join_sweep(parent: "Parent", own_uri: object) -> "SweepRecord":
-    """Return a sweep's record, from the process of one of its jobs.
+    """Return a sweep's record in the process of one of its jobs.
 
-    Args:
-        parent: as the sweep sent it, without a password.
-        own_uri: the store's address in this process's configuration, with the password.
+    The password, which `parent` lacks, comes from `own_uri`, the store's address in this process's configuration.
 
     Raises:
-        InputError: if the parent run is not in the store that this process reaches.
+        InputError: if the sweep is not in the store that this process reaches.
     """
     settings = parent.tracking
     if isinstance(settings, MLflowTracking) and shown_address(str(own_uri)) == settings.uri:

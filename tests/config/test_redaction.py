@@ -13,7 +13,7 @@ from mnist_exp import run
 from mnist_exp.config.composition import compose
 from mnist_exp.config.redaction import SecretsFilter, without_secrets
 from mnist_exp.errors import InputError
-from mnist_exp.tracking.run_log import log_file, package_logs
+from mnist_exp.tracking.folder import log_file, package_logs
 
 from ..conftest import QUICK, Server, in_process, installed, start, wait_for_line
 

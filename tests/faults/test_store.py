@@ -18,8 +18,7 @@ import mnist_exp
 from mnist_exp.config.composition import compose
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.tracking.mlflow_api import make_tables
-from mnist_exp.tracking.store import connect, tables
+from mnist_exp.tracking.store import connect, make_tables, tables
 
 from ..conftest import QUICK, in_process, runs_in, start
 

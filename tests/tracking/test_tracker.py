@@ -24,7 +24,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import experiment_signature
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_config
-from mnist_exp.tracking.processes import process_tag
+from mnist_exp.tracking.folder import process_tag
 
 from ..conftest import QUICK, artifacts, in_process, runs_in, start, store, wait_for_line
 
@@ -315,7 +315,7 @@ def test_a_deleted_experiment_is_named() -> None:
 def test_telemetry_is_off(tmp_path: Path) -> None:
     code = (
         "import os\n"
-        "from mnist_exp.tracking.mlflow_api import import_mlflow; import_mlflow()\n"
+        "from mnist_exp.tracking.store import import_mlflow; import_mlflow()\n"
         "from mlflow.telemetry import get_telemetry_client\n"
         "assert get_telemetry_client() is None\n"
     )
