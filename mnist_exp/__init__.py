@@ -7,8 +7,8 @@ import os
 import re
 import sys
 
-# `python -m` puts the current folder first, where a stranger's numpy.py or hydra_plugins/ could lie. Nothing is
-# imported from there. While Python locates our module, sys.argv[0] is "-m".
+# `python -m` puts the current folder first, where a stranger's numpy.py or hydra_plugins/ could lie. While Python locates
+# this module, sys.argv[0] is "-m".
 _module = re.sub("^-[A-Za-z]*?m", "", sys.orig_argv[-len(sys.argv)]) if sys.argv[:1] == ["-m"] else ""
 if _module.partition(".")[0] == "mnist_exp" and sys.path[:1] == [os.getcwd()]:
     del sys.path[0]
@@ -31,20 +31,20 @@ __all__ = ["InputError", "Result", "Runs", "SweepResult", "dataset", "model", "r
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
-_one_at_a_time = RLock()  # Keras and its backend hold state of a whole process, such as the names of layers
+_one_at_a_time = RLock()  # Keras and its backend have state of a whole process, such as the names of layers
 
 
 def run(
     *overrides: str | Mapping[str, object], config_dir: str | Path | None = None, verbose: bool | int = True
 ) -> Result:
-    """Run one experiment, as `python -m mnist_exp OVERRIDES` does; calls from several threads wait for each other.
+    """Run one experiment, as `python -m mnist_exp OVERRIDES` does; threads take turns.
 
-    The random state of Python and NumPy, and the environment, are afterwards what they were.
+    It restores the random state of Python and NumPy, and the environment.
 
     Args:
         overrides: such as `"model.hidden=64"`, `"experiment=convnet"` or `{"model.hidden": 64}`.
-        config_dir: a folder with presets of one's own, as with `--config-dir`.
-        verbose: whether to show progress and scores; 0 or False for nothing.
+        config_dir: a folder with your own presets, as with `--config-dir`.
+        verbose: whether to show progress and scores.
 
     Raises:
         InputError: a ValueError that names the key, its value, and what would be right.
@@ -65,7 +65,7 @@ def run(
 def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None = None) -> SweepResult:
     """Run every combination of the listed values, as `python -m mnist_exp -m OVERRIDES` does, and rank them.
 
-    A job that fails is recorded as FAILED, and does not stop the others.
+    A job that fails does not stop the others.
 
     Args:
         overrides: such as `"model.hidden=16,32"`, `"seed=range(5)"` or `"sweep=race"`.
@@ -82,12 +82,12 @@ def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None 
 
 
 def runs(condition: str = "", *overrides: str | Mapping[str, object], last: int | None = None) -> Runs:
-    """Return runs of the past, ranked, as `python -m mnist_exp.compare --filter CONDITION OVERRIDES` shows them.
+    """Return past runs, ranked, as `python -m mnist_exp.compare --filter CONDITION OVERRIDES` shows them.
 
     Args:
         condition: in MLflow's search syntax, such as `"metrics.test_accuracy > 0.9"`; by default, all runs.
-        overrides: where runs are, such as `"tracking.experiment=digits"`.
-        last: how many, the newest; None for all.
+        overrides: say where the runs are, such as `"tracking.experiment=digits"`.
+        last: takes only so many, the newest; by default, all.
 
     Raises:
         InputError: if there is no such store or experiment, no run fulfils the condition, or MLflow refuses it.
@@ -100,18 +100,18 @@ def runs(condition: str = "", *overrides: str | Mapping[str, object], last: int 
 
 
 def model(function: _Function) -> _Function:
-    """Let `model=NAME code=FILE` choose a function of FILE; return it as it is.
+    """Let `model=NAME code=FILE` choose this function of FILE.
 
     It gets the prepared images as a Keras tensor, (N, height, width, channels) or with `preprocessing=flatten` (N,
-    pixels), and returns the tensor that the output layer gets, one softmax unit a class. Its other arguments are keys:
-    `model.width=8` of `width: int = 16`.
+    pixels), and returns the input of the output layer, which has one softmax unit a class. Its other arguments are
+    keys: `width: int = 16` is set by `model.width=8`.
     """
     FUNCTIONS["model"][function.__name__] = function
     return function
 
 
 def dataset(function: _Function) -> _Function:
-    """Let `dataset=NAME code=FILE` choose a function of FILE; return it as it is.
+    """Let `dataset=NAME code=FILE` choose this function of FILE.
 
     It returns `(x_train, y_train), (x_test, y_test)` as NumPy arrays: images (N, height, width) or (N, height, width,
     channels) of whole numbers 0 to 255, and labels (N,), whole numbers or text. Its arguments are keys, beside
@@ -129,10 +129,10 @@ def _left_as_it_was() -> Iterator[None]:
     try:
         yield
     finally:
-        # TensorFlow, once started, keeps to its number of threads, which a run records.
+        # TensorFlow reads its number of threads once, and a run records it.
         for name in os.environ.keys() - environment.keys() - {"TF_NUM_INTRAOP_THREADS"}:
             del os.environ[name]
         os.environ.update(environment)
         random.setstate(of_python)
         np.random.set_state(of_numpy)
-        gc.unfreeze()  # what a sweep has kept from being looked through
+        gc.unfreeze()  # a sweep has frozen what it kept

@@ -22,10 +22,11 @@ from mnist_exp.learning.engine import import_own
 
 
 def main() -> None:
-    """Run what was typed; exit with 1 and one message after bad input or a failed job, 130 after Ctrl-C, 143 after
-    SIGTERM, 129 after SIGHUP."""
-    # Keras and MLflow make a million objects that stay, and Python looks through all of them for garbage again and
-    # again: a second of a run while they are imported, and one more at its end.
+    """Run what was typed.
+
+    Exit with 1 and one message after bad input or a failed job, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    """
+    # Keras and MLflow make a million objects that stay; to look for garbage among them takes two seconds of a run.
     gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)
     interrupts.install()
@@ -36,7 +37,7 @@ def main() -> None:
 def _run_typed(typed: Sequence[str]) -> None:
     """Run one experiment or a sweep, or let Hydra answer `--help`, `--cfg`, `--info` and shell completion.
 
-    Presets of a folder and the configuration are checked before Hydra makes an output folder.
+    All is checked before Hydra makes an output folder.
     """
     config_dir, rest = _without_config_dir(typed)
     arguments, unknown = read_arguments(rest)
@@ -94,7 +95,7 @@ def _sweep(overrides: Sequence[str], config_dir: str | None) -> None:
 
 
 def _without_config_dir(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return DIR of `--config-dir DIR`, which Hydra would search for settings that can run code, and all else."""
+    """Return DIR of `--config-dir DIR`, in which Hydra would find settings that can run code, and the rest."""
     for index, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag in ("--config-dir", "-cd"):
@@ -108,7 +109,7 @@ def _without_config_dir(arguments: Sequence[str]) -> tuple[str | None, list[str]
 
 @contextmanager
 def _shown_without_secrets() -> Iterator[None]:
-    """Print what Hydra prints once it is complete, such as the whole configuration, without passwords."""
+    """Print what Hydra prints without passwords, once it is complete."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tokenize
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Child:
-    """A job's place in its sweep: the parent run's id (empty with `tracking=none`), and what varies, by full key."""
+    """A job's place in its sweep: the parent run's id (empty with `tracking=none`), and its own values by full key."""
 
     parent: str
     values: dict[str, str]
@@ -26,10 +27,9 @@ class Child:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A configuration, what was typed to get it (`tracking` and `hydra` aside), and the folder for its files.
+    """A configuration, the overrides that made it (without `tracking` and `hydra`), and the folder for its files.
 
-    `child`: of a sweep's job. `repeats`: the id of the run that it repeats, if it does. `verbose`: whether it may
-    print; a sweep's job does not.
+    `child`: for a sweep's job. `repeats`: the id of the run that it repeats. `verbose`: whether it may print.
     """
 
     config: Config
@@ -41,18 +41,18 @@ class Experiment:
 
     @property
     def prints(self) -> bool:
-        """Whether its progress and scores go to the terminal."""
+        """Whether progress and scores go to the terminal."""
         return self.verbose and self.child is None
 
 
 @dataclass(frozen=True)
 class Result:
-    """What an experiment gives.
+    """The outcome of an experiment.
 
     `history`: one value an epoch, for `loss`, each metric, both with `val_`, and a `learning_rate` that changes.
-    `scores`: `test_loss`, a `test_` value for each metric, and `fit_seconds`. `objective`: the value that runs are
-    ranked by. `model`: takes raw images of 0 to 255. `run_id`: MLflow's, None with `tracking=none`. `output`: the
-    folder with figures, configuration, log and model.
+    `scores`: `test_loss`, a `test_` value for each metric, and `fit_seconds`. `objective`: ranks runs. `model`: takes
+    raw images of 0 to 255. `run_id`: MLflow's, None with `tracking=none`. `output`: the folder with figures,
+    configuration, log and model.
     """
 
     history: dict[str, list[float]]
@@ -66,33 +66,33 @@ class Result:
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs as a ranking has them.
+    """Ranked runs.
 
     `records`: one a run, best first, with its row's place, what varies, objective, scores, status and id. `verdict`:
-    which rows can be told from the first, a sentence a ranking; empty with a single row.
+    says which rows can be told from the first, in a sentence for each ranking; empty with a single row.
     """
 
     records: Sequence[Mapping[str, object]]
     verdict: str
 
     def frame(self) -> "pandas.DataFrame":
-        """Return the records as a table, one row a run; what varies is a number where all its values are numbers."""
+        """Return the records, one a row; a column that varies holds numbers if all its values are numbers."""
         import pandas
 
         frame = pandas.DataFrame.from_records(list(self.records))
         texts = ["run_id", "status", "reason", "data", "code", "own_code"]  # ids and digests, some all of digits
         for name in frame.columns.difference(texts):
-            with suppress(ValueError, TypeError):  # not a number in each row
+            with suppress(ValueError, TypeError):  # it has other text
                 frame[name] = pandas.to_numeric(frame[name])
         return frame
 
 
 @dataclass(frozen=True)
 class SweepResult(Runs):
-    """What a sweep gives.
+    """The outcome of a sweep.
 
-    `run_id`: of the parent run, None with `tracking=none`. `output`: the folder with the ranking, the figures, and the
-    jobs' folders. `unfinished`: how many of `jobs` did not come to their end.
+    `run_id`: the parent run's, None with `tracking=none`. `output`: the folder with the ranking, the figures, and the
+    jobs' folders. `unfinished`: how many of `jobs` did not finish.
     """
 
     run_id: str | None
@@ -103,11 +103,11 @@ class SweepResult(Runs):
 
 @dataclass(frozen=True)
 class Sweep:
-    """Several jobs, as typed and as a preset has them.
+    """A sweep as it was planned.
 
-    `overrides`: typed, `tracking` and `hydra` aside. `swept`: the values of each key that varies. `configs`: the first
-    job's, then one for each other value. `folder`: holds the sweep's own files, and the folders of its jobs.
-    `launcher`: Hydra's settings of it.
+    `overrides`: typed, without `tracking` and `hydra`. `swept`: the values of each key that varies. `configs`: the
+    first job's, then one for each other value. `folder`: for the sweep's files and its jobs' folders. `launcher`:
+    Hydra's settings.
     """
 
     overrides: tuple[str, ...]
@@ -118,34 +118,33 @@ class Sweep:
 
     @property
     def config(self) -> Config:
-        """The first job's."""
+        """The first job's configuration."""
         return self.configs[0]
 
     @property
     def watches_test_set(self) -> bool:
-        """Whether any job does."""
+        """Whether a job validates with the test set."""
         return any(config.dataset.validation == "test" for config in self.configs)
 
 
-# Parts of a configuration that cannot change a result: where a run is recorded, whether it may be skipped or stopped
-# early, and the path of the user's own code, whose digest counts instead.
+# Parts of a configuration that cannot change a result; of the user's own code, the digest counts instead of the path.
 _NOT_OF_THE_RESULT = ("tracking", "resume", "prune", "code")
 
 
 def of_the_result(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return, of the values of a configuration, those that can change a result."""
+    """Return those values of a configuration that can change a result."""
     return {key: value for key, value in values.items() if key not in _NOT_OF_THE_RESULT}
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Return what can change a result: the configuration, the code that trains, and the packages it computes with."""
+    """Return all that can change a result but the data: configuration, code and packages."""
     own = {"own_code": config.code.digest} if config.code is not None else {}
     values = of_the_result(asdict(config))
     return {"configuration": values, "code": code_digest(), "packages": package_versions(config.backend), **own}
 
 
 def experiment_signature(config: Config, data_digest: str) -> str:
-    """Return the hexadecimal SHA-256 that two runs share if they are the same experiment on the same data."""
+    """Return the signature that two runs share if they are the same experiment on the same data."""
     return signature([identity(config), data_digest])
 
 
@@ -154,9 +153,9 @@ def signature(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-# The code that can change a result, below this folder: what trains, and what that imports of this project. Not what
-# states and checks a configuration (this file, `values.py`, `conversion.py` and `schema.py`), for a signature holds the
-# configuration itself; nor how a run ends (`errors.py`, `interrupts.py`). A test compares this with the imports.
+# The code that trains, and what it imports of this package. A signature holds the configuration itself, so the modules
+# that check it (`values.py`, `conversion.py`, `schema.py` and this one) are left out; `errors.py` and `interrupts.py`
+# cannot change a result. A test compares this with the imports.
 CODE_OF_THE_RESULT = (
     "runner.py",
     "learning/*.py",
@@ -169,8 +168,10 @@ CODE_OF_THE_RESULT = (
 
 @cache
 def code_digest() -> str:
-    """Return 12 hexadecimal digits that change with every edit of `CODE_OF_THE_RESULT`; not with one of a comment, a
-    docstring or a blank line, nor with the version of Python."""
+    """Return 12 hexadecimal digits that change with the code of `CODE_OF_THE_RESULT`.
+
+    Comments, docstrings, blank lines and the version of Python do not change them.
+    """
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for pattern in CODE_OF_THE_RESULT:
@@ -182,10 +183,8 @@ def code_digest() -> str:
 def _lines_that_run(path: Path) -> list[str]:
     """Return the lines of a Python file without comments, and without statements that are nothing but text.
 
-    They are cut by their places, as versions of Python differ in the tokens of an f-string.
+    They are cut by position, since versions of Python differ in the tokens of an f-string.
     """
-    import tokenize  # help can do without
-
     lines = path.read_text(encoding="utf-8").split("\n")
     kept: set[int] = set()
     statement: list[tokenize.TokenInfo] = []
@@ -204,13 +203,13 @@ def _lines_that_run(path: Path) -> list[str]:
 
 
 def package_versions(backend: str) -> dict[str, str]:
-    """Return the versions of Keras, of its backend (`tensorflow` or `jax`) and of NumPy."""
+    """Return the versions of Keras, its backend (`tensorflow` or `jax`) and NumPy."""
     return {name: package_version(name) for name in (backend, "keras", "numpy")}
 
 
 def package_version(module: str) -> str:
-    """Return the version of what brings a module; of Keras and TensorFlow there is more, such as tensorflow-cpu."""
-    from importlib.metadata import PackageNotFoundError, packages_distributions, version  # help can do without
+    """Return the version of the package that has a module, such as tensorflow-cpu for `tensorflow`."""
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version  # slow to import
 
     try:
         return version(module)

@@ -47,17 +47,14 @@ def main() -> None:
 
 
 def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
-    """Run what a run was configured to, as a new run in the same store, and print how their metrics compare.
+    """Repeat a run as a new one in the same store, print how their metrics compare, and return whether all are equal.
 
-    A configuration from a store may come from others: it is checked as a preset from elsewhere is, and nothing of it
-    says where the new run is recorded or writes.
+    The time, `fit_seconds`, does not count. A configuration from a store may be a stranger's: it is checked as a preset
+    is, and does not say where the new run writes.
 
     Args:
-        run_id: of the run to repeat, or a beginning of it that no other run has.
-        overrides: what to change of it; and `tracking.uri=ADDRESS`, where it is not the default store.
-
-    Returns:
-        Whether every value of every metric is the same, `fit_seconds` aside.
+        run_id: of the run to repeat; its first characters are enough.
+        overrides: what to change, and `tracking.uri=ADDRESS` for another store than the default.
 
     Raises:
         InputError: if there is no such run, or its configuration or an override cannot be used.
@@ -76,7 +73,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
         experiment = _as_before(recompose(before.config, overrides, import_own), run_id, before, overrides)
     except (ValueError, OverflowError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
         raise InputError(f"{run_id} cannot be repeated: {error}") from error
-    from mnist_exp.runner import run_experiment  # brings TensorFlow
+    from mnist_exp.runner import run_experiment  # imports Keras
 
     result = run_experiment(experiment)
     assert result.run_id is not None
@@ -101,7 +98,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
 
 
 def _check_code(before: "Recorded", overrides: Sequence[str]) -> None:
-    """Check that the user typed a file, where the run had code of somebody's own: no record can name code."""
+    """Raise InputError if the run used own code and no `code=FILE` is typed: a record never chooses what runs."""
     label = before.tags.get("mnist_exp.own_code")
     if label is not None and not any(Override.of(text).key == "code" for text in overrides):
         name, _, digest = printable(label).rpartition(" ")
@@ -113,7 +110,7 @@ def _check_code(before: "Recorded", overrides: Sequence[str]) -> None:
 
 
 def _use_threads(recorded: str) -> None:
-    """Compute with as many threads as the run did: of a convolution, TensorFlow rounds by their number."""
+    """Compute with as many threads as the run did, since TensorFlow rounds a convolution by their number."""
     if re.fullmatch(r"[1-9][0-9]{0,3}", recorded) and int(recorded) <= (os.cpu_count() or 1):
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", recorded)
 
@@ -126,31 +123,24 @@ def _as_before(experiment: Experiment, run_id: str, before: "Recorded", override
         for text in experiment.overrides
         if text != "experiment=recorded" and not Override.of(text).is_below("code")
     ]
-    typed_experiment = any(Override.of(text).key == "tracking.experiment" for text in overrides)
-    settings = replace(
-        settings,
-        experiment=settings.experiment if typed_experiment else before.experiment,
-        run_name=settings.run_name or " ".join([printable(before.name), *typed]),
-    )
-    known = [text for text in (printable(before.tags.get("mnist_exp.overrides", ""))[:1000], *typed) if text]
-    return replace(
-        experiment, config=replace(experiment.config, tracking=settings), overrides=tuple(known), repeats=run_id
-    )
+    settings = replace(settings, run_name=settings.run_name or " ".join([printable(before.name), *typed]))
+    if not any(Override.of(text).key == "tracking.experiment" for text in overrides):
+        settings = replace(settings, experiment=before.experiment)
+    config = replace(experiment.config, tracking=settings)
+    recorded = printable(before.tags.get("mnist_exp.overrides", ""))[:1000]
+    return replace(experiment, config=config, overrides=tuple(filter(None, [recorded, *typed])), repeats=run_id)
 
 
 def _values(run: "Recorded") -> _Values:
-    """Return what a run logged, by metric and step; without what the clock decides."""
+    """Return the metrics of a run, without its time."""
     return {(name, step): value for (name, step), value in run.metrics.items() if name != "fit_seconds"}
 
 
 def _differing_values(then: _Values, now: _Values) -> _Differing:
-    """Return by metric and step what was logged then and now, where it differs; None where nothing was."""
+    """Return the values then and now that differ; None where there was none."""
     pairs = {key: (then.get(key), now.get(key)) for key in sorted(then.keys() | now.keys())}
-    return {key: (old, new) for key, (old, new) in pairs.items() if old != new and not (_is_nan(old) and _is_nan(new))}
-
-
-def _is_nan(value: float | None) -> bool:
-    return value is not None and math.isnan(value)
+    both_nan = {key for key, pair in pairs.items() if all(math.isnan(value or 0) for value in pair)}
+    return {key: (old, new) for key, (old, new) in pairs.items() if old != new and key not in both_nan}
 
 
 def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:

@@ -47,14 +47,14 @@ def run_together(
     A sweep's job prints nothing, and leaves figures and the logged model to `complete` unless its record keeps all.
 
     Args:
-        experiments: what to run.
-        on_epoch: called after each epoch, returns which are to stop, as pruned; by default nothing is called.
+        experiments: to run, as one program if several.
+        on_epoch: called after each epoch; returns the places of those to stop, as pruned.
 
     Returns:
-        Of each its result, or what it failed with alone.
+        For each its result, or its error where the others may go on.
 
     Raises:
-        InputError: as `run_experiment` does, for what none of them can do.
+        InputError: as `run_experiment` does, for all of them.
     """
     config, prints = experiments[0].config, experiments[0].prints
     choose_backend(config.backend)

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, in whatever process a launcher runs them."""
+"""The jobs of a sweep, run in any process."""
 
 import gc
 import os
@@ -17,14 +17,13 @@ from mnist_exp.config.overrides import values_of
 from mnist_exp.config.redaction import traceback_text
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
-from mnist_exp.learning import stacking
-from mnist_exp.learning.engine import choose_backend, choose_engine, compute_with_one_thread
+from mnist_exp.learning.engine import choose_backend, choose_engine, compute_with_one_thread, split, stackable
 from mnist_exp.runner import run_together, signature_of
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.record import Parent, SweepRecord
 from mnist_exp.tracking.tracker import join_sweep
 
-# Runs jobs, each given by its overrides; returns their objectives, None for a job that failed.
+# Runs jobs, given by their overrides; returns their objectives, None for a job that failed.
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]
 
 
@@ -32,8 +31,8 @@ Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]
 class Stage:
     """How far a sweep has come, beside what its jobs record.
 
-    `text`: the state of jobs that train together in this process, in words; empty while none do. `jobs`: how many the
-    sweep has, as far as is known. `news`: lines to show. `curves`: of jobs that ended, by run, as read for `prune`.
+    `text`: says how far jobs are that train together in this process; empty while none do. `jobs`: the number known so
+    far. `news`: lines to show. `curves`: read for `prune`, of jobs that ended, by run.
     """
 
     text: str = ""
@@ -46,8 +45,8 @@ class Stage:
 class Task:
     """Runs the jobs of a sweep, in the process to which a launcher sends it.
 
-    `code`: the user's own file, whose text comes along. `race`: called by the sweeper of a race, with a function that
-    launches jobs; it stays in the sweep's process.
+    `code`: the user's own file, with its text. `race`: called by the sweeper of a race, in the sweep's process, with a
+    function that launches jobs.
     """
 
     parent: Parent
@@ -56,7 +55,7 @@ class Task:
     race: Callable[[Launch], None] | None
 
     def compose(self, composed: DictConfig) -> Composed:
-        """Return a job that Hydra composed; called in the context in which Hydra runs it."""
+        """Return a job that Hydra composed, in the context in which Hydra runs it."""
         settings = HydraConfig.get()
         return Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir), self.code)
 
@@ -65,7 +64,7 @@ class Task:
         return self.run_jobs([self.compose(composed)])[0]
 
     def run_jobs(self, jobs: Sequence[Composed]) -> list[float | None]:
-        """Run jobs, as one program where they can be; return their objectives, None for one that failed.
+        """Run jobs, as one program where possible; return their objectives, None for a job that failed.
 
         A failure is recorded and does not stop other jobs. With `resume`, a job that has finished is not run again.
         """
@@ -74,32 +73,27 @@ class Task:
         except Exception as error:
             if os.getpid() == self.parent.process:
                 raise
-            # The launcher writes this down, so it has no password, and no cause that has one.
+            # The launcher writes this down, so neither it nor its cause may have a password.
             raise RuntimeError(traceback_text(error)) from None
 
 
 def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[float | None]:
     if parent.cwd.is_dir():
         os.chdir(parent.cwd)
-    compute_with_one_thread()  # whatever the launcher
+    compute_with_one_thread()
     if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
         interrupts.install()
     try:
         record = join_sweep(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
-    except InputError as error:  # which would stay in this process; any other error goes back through the launcher
+    except InputError as error:  # launchers pass only other errors on
         raise RuntimeError(str(error)) from error
-    objectives: list[float | None] = [None] * len(jobs)
-    experiments: dict[int, Experiment] = {}
-    for index, composed in enumerate(jobs):
-        prepared = _prepare(record, composed)
-        if isinstance(prepared, Experiment):
-            experiments[index] = prepared
-        else:
-            objectives[index] = prepared
-    for group in stacking.groups(experiments):
+    prepared = [_prepare(record, composed) for composed in jobs]
+    objectives = [None if isinstance(one, Experiment) else one for one in prepared]
+    experiments = {index: one for index, one in enumerate(prepared) if isinstance(one, Experiment)}
+    for group in stackable(experiments):
         first = experiments[group[0]]
         size = choose_engine(first.config.backend).stack_size(first, len(group)) if len(group) > 1 else 1
-        for stack in stacking.split(group, size):
+        for stack in split(group, size):
             if record.is_over():
                 return objectives
             trained = _run_together(record, [experiments[index] for index in stack], stage)
@@ -109,12 +103,11 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
 
 
 def _prepare(record: SweepRecord, composed: Composed) -> Experiment | float | None:
-    """Return a job that is to run; or the objective of one that is not, None where it cannot run, which is recorded."""
-    parent = record.parent
-    values = values_of(parent.keys, composed.overrides)
+    """Return a job that is to run, the objective of one that has finished, or None, once recorded, for bad input."""
+    values = values_of(record.parent.keys, composed.overrides)
     try:
         experiment = composed.experiment()
-        config = replace(experiment.config, tracking=parent.tracking)
+        config = replace(experiment.config, tracking=record.parent.tracking)
         choose_backend(config.backend)
     except InputError as error:
         record.log_refused(values, composed.output, error)
@@ -122,13 +115,12 @@ def _prepare(record: SweepRecord, composed: Composed) -> Experiment | float | No
     signature = signature_of(config) if config.resume else ""
     if signature and (finished := record.reuse(signature, values)) is not None:
         return finished.objective
-    return replace(experiment, config=config, child=Child(parent.run_id, values))
+    return replace(experiment, config=config, child=Child(record.parent.run_id, values))
 
 
 def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage: Stage) -> list[float | None]:
-    """Return the objectives, None of what failed."""
-    # The last job's model is a web of cycles that holds its data. What is left then, Keras above all, stays, and need
-    # not be looked through again.
+    """Return the objectives, None for a job that failed."""
+    # Free the last job's model, whose cycles hold its data; what is left, mostly Keras, stays for good.
     gc.collect()
     gc.freeze()
 
@@ -143,7 +135,7 @@ def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage:
     stage.text = f"{len(experiments)} jobs as one program: starting" if together else ""
     try:
         outcomes = run_together(experiments, on_epoch)
-    except Exception:  # which each that had begun has recorded as its own
+    except Exception:  # recorded by each job that had begun
         return [None] * len(experiments)
     finally:
         stage.text = ""

@@ -1,7 +1,7 @@
 """What a sweep asks of its kind, such as a grid, a search or a race. Imports nothing heavy."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Typed:
     """The overrides of a sweep, its preset's included.
 
-    `sweeper`: Hydra's settings of it. `varied`: all values of each key that has several; the ends of a range to draw
-    from. `fixed`: the overrides with one value. `code`: the user's own file.
+    `sweeper`: Hydra's settings. `varied`: the values of each key that has several; the ends of a range to draw from.
+    `fixed`: the overrides with one value. `code`: the user's own file.
     """
 
     sweeper: Mapping[str, Any]
@@ -31,18 +31,23 @@ class Typed:
     fixed: Sequence[str]
     code: CodeFile | None
 
+    def jobs(self, rows: Iterable[Mapping[Override, str]]) -> list[list[str]]:
+        """Return the overrides of jobs with these values, without any for Hydra."""
+        shared = [text for text in self.fixed if not Override.of(text).is_below("hydra")]
+        return [[*shared, *(one.set_to(value) for one, value in row.items())] for row in rows]
+
 
 @dataclass
 class Kind:
-    """A kind of sweep. Its methods do here what suits most kinds.
+    """A kind of sweep; its methods do what suits most.
 
-    `swept`: the values of each key that varies, as they are recorded. `jobs`: how many, as far as it is known before.
+    `swept`: the values of each key that varies, as recorded. `jobs`: their number, as far as it is known before.
     """
 
     swept: dict[str, str]
     jobs: int
     draws: ClassVar[bool] = False  # whether a key may have a range to draw from
-    goes_back: ClassVar[bool] = True  # whether `resume` runs jobs again that were killed or pruned
+    goes_back: ClassVar[bool] = True  # whether `resume` repeats jobs that were killed or pruned
     is_open: ClassVar[bool] = False  # whether more jobs may follow
 
     @classmethod
@@ -54,9 +59,8 @@ class Kind:
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
         """Return the overrides of the jobs to check: each value once, beside the first of all others."""
         first = {override: samples[0] for override, samples in typed.varied.items()}
-        others = [first | {one: sample} for one, samples in typed.varied.items() for sample in samples[1:]]
-        shared = [text for text in typed.fixed if not Override.of(text).is_below("hydra")]
-        return [[*shared, *(one.set_to(value) for one, value in job.items())] for job in [first, *others]]
+        others = (first | {one: sample} for one, samples in typed.varied.items() for sample in samples[1:])
+        return typed.jobs([first, *others])
 
     def check(self, config: Config) -> None:
         """Raise InputError if the first job's configuration does not fit this kind."""
@@ -67,11 +71,11 @@ class Kind:
         return f"{counted(self.jobs, 'job')}: {varied or 'no key has several values, such as seed=0,1'}"
 
     def signature(self) -> list[object]:
-        """Return what tells this sweep from others in which the same varies, as plain values."""
+        """Return plain values that tell this sweep from others in which the same varies."""
         return []
 
     def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
-        """Return overrides for Hydra that nobody typed."""
+        """Return overrides for Hydra beside those typed."""
         return []
 
     def run(self, sweep: Sweep, stage: "Stage", launch: "Launch") -> None:
@@ -83,7 +87,7 @@ class Kind:
         raise error
 
     def arrange(self, rows: "list[Row]") -> "tuple[list[Row], Rounds | None, list[str]]":
-        """Return ranked rows in the order of this kind, what their intervals are corrected for, and notes."""
+        """Return ranked rows in this kind's order, the rounds that their intervals are corrected for, and notes."""
         return rows, None, []
 
     def verdict(self, run_id: str) -> str:
@@ -91,5 +95,14 @@ class Kind:
         return ""
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
-        """Return how many jobs did not finish, of so many that were launched."""
+        """Return how many of the launched jobs did not finish."""
         return launched - sum(job.status == "FINISHED" for job in jobs)
+
+
+class Grid(Kind):
+    """Every combination of the listed values."""
+
+    def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
+        """Return the sweeper that checks no job again, unless two groups vary, whose choices may not fit each other."""
+        groups = [key for key in self.swept if "." not in key and key != "seed"]
+        return ["hydra.sweeper._target_=hydra_plugins.mnist_exp_grid.GridSweeper"] if len(groups) < 2 else []

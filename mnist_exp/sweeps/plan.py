@@ -1,4 +1,4 @@
-"""From what is typed after -m to a sweep of one of the kinds, checked and run. Imports nothing heavy."""
+"""From overrides to a checked sweep and its kind, and its run. Imports nothing heavy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +19,11 @@ from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult
 from mnist_exp.learning.engine import import_own
-from mnist_exp.sweeps.grid import Grid
-from mnist_exp.sweeps.kind import Kind, Typed
+from mnist_exp.sweeps.kind import Grid, Kind, Typed
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import Search
 
-# By Hydra's sweeper; any other one searches.
+# By the class of Hydra's sweeper; any other one searches.
 _KINDS: dict[str, type[Kind]] = {"BasicSweeper": Grid, "RaceSweeper": Race}
 
 
@@ -32,18 +31,18 @@ def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None) ->
     """Run the jobs of a sweep and rank them, as `python -m mnist_exp -m OVERRIDES --config-dir DIR` does.
 
     Raises:
-        InputError: for bad overrides or presets, as `compose` and `plan` do, or a store that cannot be written.
+        InputError: for bad overrides or presets, or a store that cannot be written.
     """
     with user_choices(config_dir, overrides, import_own, in_sweep=True) as code, as_input_errors(overrides):
         loader = JobLoader.of_conf()
         sweep, kind = plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, loader)
-        from mnist_exp.sweeps.sweep import run_planned  # brings NumPy, so only once the sweep is known to be good
+        from mnist_exp.sweeps.sweep import run_planned  # only now, since it imports NumPy
 
         return run_planned(sweep, kind, overrides, code, loader)
 
 
 def kind_of(target: str) -> type[Kind]:
-    """Return the kind of a sweep by its `hydra.sweeper._target_`."""
+    """Return the kind of a sweep, given its `hydra.sweeper._target_`."""
     return _KINDS.get(target.rpartition(".")[2], Search)
 
 
@@ -52,11 +51,7 @@ def plan(
 ) -> tuple[Sweep, Kind]:
     """Return the sweep, each of its values checked, and its kind.
 
-    Args:
-        composed: in Hydra's MULTIRUN mode.
-        overrides: as typed.
-        code: the user's own file that they name.
-        loader: makes the configurations of the jobs.
+    `composed` is in Hydra's MULTIRUN mode; `code` is the file that `overrides` name.
 
     Raises:
         InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
@@ -84,7 +79,7 @@ def plan(
 
 
 def _typed(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, *, draws: bool) -> Typed:
-    """Return the overrides, a preset's first, the last of each key; `draws`: whether ranges may be among them."""
+    """Return the last override of each key, a preset's first; `draws`: whether ranges may be among them."""
     sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
     parser = parser_of_conf()
     preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
@@ -111,7 +106,7 @@ def _typed(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None
 
 
 def _samples(override: ParsedOverride) -> list[str]:
-    """Return all values of a list or range as text; the ends of an interval."""
+    """Return the values of a list or range, the ends of an interval."""
     if override.is_discrete_sweep():
         return list(override.sweep_string_iterator())
     interval = override.value()
@@ -120,7 +115,7 @@ def _samples(override: ParsedOverride) -> list[str]:
 
 
 def _refuse_passwords(composed: DictConfig) -> None:
-    written: Any = OmegaConf.to_container(composed, resolve=False)  # with interpolations as they were typed
+    written: Any = OmegaConf.to_container(composed, resolve=False)  # as Hydra writes it
     for key, address, instead in (
         ("tracking.uri", written["tracking"].get("uri"), "MLFLOW_TRACKING_URI"),
         ("hydra.sweeper.storage", written["hydra"]["sweeper"].get("storage"), "an option file"),

@@ -1,4 +1,4 @@
-"""What a sweep shows while its jobs run."""
+"""A sweep's lines on the terminal while its jobs run."""
 
 import logging
 import shutil
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Shows which jobs ended, how many are left and for about how long, while launchers block.
+    """Prints a line for each job that ends, with the time left; on a terminal also what is running.
 
-    A line a job; on a terminal also what is running. Jobs report to the store alone, from wherever they run.
+    It looks into the record, the only place to which all jobs report, in a thread of its own, since launchers block.
     """
 
     def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage) -> None:
@@ -67,14 +67,14 @@ class Progress:
         self._stacked |= bool(self._stage.text)
         try:
             recent = self._record.recent()
-        except Exception as error:  # an outage of the store is shown where a job meets it
+        except Exception as error:  # a job that meets an outage of the store shows it
             log.warning("no progress can be shown: %s", failure_reason(error))
             return
         self._running = [job_name(one.values, self._sweep.swept) for one in recent if one.status == "RUNNING"]
         ended = [job for job in recent if job.status != "RUNNING" and (job.run_id or job.output) not in self._shown]
         for job in ended:
             self._shown.add(job.run_id or job.output)
-            if job.status == "KILLED":  # by what ends the sweep
+            if job.status == "KILLED":  # the sweep ends, too
                 continue
             self._ended += 1
             name = job_name(job.values, self._sweep.swept) or "the job"
@@ -92,12 +92,11 @@ class Progress:
     def _counts(self) -> str:
         done = len(self._before) + self._ended
         text = f"{done} of {max(done, self._stage.jobs)} done"
-        left = max(self._stage.jobs - done, 0)
+        left = self._stage.jobs - done
         elapsed = time.monotonic() - self._start
-        # The first job of all also waits for TensorFlow, so what it took says little unless it was long; nor does when
-        # jobs of a stack end, which they do together.
-        unsaid = self._stacked or self._kind.is_open
-        if not left or not self._ended or (self._ended == 1 and elapsed < 60) or unsaid:
+        # The first job also waits for TensorFlow, and jobs of a stack end together: their times say little.
+        too_early = not self._ended or (self._ended == 1 and elapsed < 60)
+        if left <= 0 or too_early or self._stacked or self._kind.is_open:
             return text
         seconds = elapsed / self._ended * left
         return f"{text}, about {seconds:.0f} s left" if seconds < 120 else f"{text}, about {seconds / 60:.0f} min left"

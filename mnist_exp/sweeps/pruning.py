@@ -1,4 +1,4 @@
-"""Jobs that are stopped early: Optuna's pruners compare their curves with those of other jobs."""
+"""Optuna's pruners stop jobs early whose curves are worse than those of other jobs."""
 
 import logging
 import math
@@ -19,14 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class Pruning:
-    """Compares jobs that train in this process with those of the sweep that ended, and with each other.
+    """Compares the jobs that train in this process with each other, and with those of the sweep that ended.
 
-    Jobs that train as one program count for each other as if they had ended; one that is stopped keeps its last value,
-    or each epoch would halve the others.
+    A job that is stopped keeps its last value, or each epoch would halve the others.
     """
 
     def __init__(self, record: SweepRecord, config: Config, ended: dict[str, list[float]]) -> None:
-        """Compare by the objective of `config`; `ended` takes the curves of jobs that ended, by run."""
+        """Compare by the objective; `ended` keeps the curves of jobs that ended, by run."""
         from optuna.study import StudyDirection
 
         assert config.prune is not None
@@ -43,9 +42,7 @@ class Pruning:
     def hopeless(self, epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> list[int]:
         """Return the places of the jobs to stop; none after the last epoch.
 
-        Args:
-            epoch: the one that has ended, from 1.
-            metrics: its metrics, by the place of each job that trained in it.
+        `epoch`, from 1, has ended with these `metrics`, by the place of each job that trained in it.
         """
         for place, measured in metrics.items():
             self._beside.setdefault(place, []).append(measured[self._objective])
@@ -72,14 +69,14 @@ class Pruning:
             for job in self._record.recent():
                 if job.is_whole and (key := job.run_id or job.output) not in self._ended:
                     self._ended[key] = self._record.curve(job, self._objective)
-        except Exception as error:  # an outage of the store does not end the training
+        except Exception as error:  # training outlasts an outage of the store
             log.warning("curves of jobs that ended cannot be read: %s", failure_reason(error))
             self._next_look = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
 
 
 @dataclass(frozen=True)
 class _Study:
-    """What Optuna's pruners ask of a study. A real one would have to be filled anew for each job of a program."""
+    """The part of a study that Optuna's pruners use; a real one would have to be filled anew for each job."""
 
     direction: Any
     trials: Sequence[Any]
@@ -89,11 +86,11 @@ class _Study:
 
 
 def _trial(curve: Sequence[float]) -> Any:
-    """Return a curve as a trial, whose steps count from 0; Optuna takes no NaN."""
+    """Return a curve as a trial without NaN, which Optuna refuses; its steps count from 0."""
     from optuna.trial import TrialState, create_trial
 
     values = {step: value for step, value in enumerate(curve) if math.isfinite(value)}
-    return create_trial(state=TrialState.RUNNING, intermediate_values=values)  # a state that needs no value at the end
+    return create_trial(state=TrialState.RUNNING, intermediate_values=values)  # COMPLETE would need a value
 
 
 def _pruner(settings: PruneSettings) -> Any:

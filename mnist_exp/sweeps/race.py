@@ -1,4 +1,4 @@
-"""A race: every combination runs a few seeds, then only those that may still be the best, until that is decided.
+"""A race: all combinations run a few seeds, then only those that may still be the best, until one is.
 
 Imports nothing heavy.
 """
@@ -25,9 +25,9 @@ from mnist_exp.tracking.job import Job, job_name, shown_value
 if TYPE_CHECKING:
     from mnist_exp.sweeps.jobs import Launch, Stage
 
-ROUNDS = 10  # at most: each is tested at a tenth of 5 %, so that all of them together err in at most 5 %
-_LEVEL_OF_A_ROUND = LEVEL / ROUNDS
-_SEEDS_OF_A_GRID = 20  # for each combination, unless `max_jobs` is given
+ROUNDS = 10  # at most
+_ROUND_LEVEL = LEVEL / ROUNDS  # so that all rounds together err in at most 5 % of races
+_SEEDS = 20  # of each combination, on average, unless `max_jobs` is given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +45,10 @@ class _Settings:
 class Round:
     """The state of a race after a round; combinations are given by their places.
 
-    `number`: from 1. `seeds`: that each one left has run. `jobs`: of the race so far. `left`: may be the best, the
-    leader first. `beaten` and `failed`: dropped in this round. `means`: objectives of all that ran in it.
-    `comparisons`: of these with the leader. `end`: `decided`, `indifferent`, `spent`, `rounds` or `failed`; None if the
-    race goes on.
+    `number`: from 1. `seeds`: how many each combination has run that is left. `jobs`: how many have run so far.
+    `left`: those that may be the best, the leader first. `beaten`, `failed`: dropped in this round. `means` of all that
+    ran in it, and their `comparisons` with the leader. `end`: `decided`, `indifferent`, `spent`, `rounds` or `failed`;
+    None if the race goes on.
     """
 
     number: int
@@ -64,10 +64,10 @@ class Round:
 
 @dataclass
 class Race(Kind):
-    """A race between combinations, each with its overrides, and its values by full key.
+    """A race between combinations, given by their overrides, and by their values by full key.
 
     `seeds`: of each in the first round. `max_jobs`: of the whole race. `indifference`: a difference in the objective
-    that does not matter. `seen`: seeds that it may not use. `notes`: shown at its start. `rounds`: so far.
+    that does not matter. `seen`: seeds that it may not use. `notes`: shown at its start. `rounds`: those that ran.
     """
 
     swept: dict[str, str] = field(init=False)
@@ -95,7 +95,7 @@ class Race(Kind):
                 that cannot be used.
         """
         given = {key: value for key, value in typed.sweeper.items() if key not in ("_target_", "params")}
-        if given.get("of") is not None:  # as typed: to Hydra, an id of digits is a number, with an e a power of 10
+        if given.get("of") is not None:  # Hydra reads an id of digits as a number, and 1e5 as a power of 10
             of = values_of(["hydra.sweeper.of"], typed.fixed).get("hydra.sweeper.of", "").strip("'\"")
             given["of"] = of or str(given["of"])
         settings: _Settings = convert(_Settings, given, "hydra.sweeper")
@@ -118,16 +118,14 @@ class Race(Kind):
         if len(rows) < 2:
             found = "has one row only" if settings.of else "needs at least two combinations, such as model.hidden=16,32"
             raise InputError(f"{f'hydra.sweeper.of={settings.of}' if settings.of else 'sweep=race'}: {found}")
-        max_jobs = settings.max_jobs or max(_SEEDS_OF_A_GRID, settings.seeds) * len(rows)
+        max_jobs = settings.max_jobs or max(_SEEDS, settings.seeds) * len(rows)
         if max_jobs < (first := settings.seeds * len(rows)):
             raise InputError(
                 f"hydra.sweeper.max_jobs={max_jobs}: must be at least {first}: {settings.seeds} seeds of each of "
                 f"{len(rows)} combinations"
             )
-        shared = [text for text in typed.fixed if not Override.of(text).is_below("hydra")]
-        overrides = [[*shared, *(one.set_to(value) for one, value in row.items())] for row in rows]
         values = [{one.key: value for one, value in row.items()} for row in rows]
-        return cls(overrides, values, settings.seeds, max_jobs, settings.indifference, seen, notes)
+        return cls(typed.jobs(rows), values, settings.seeds, max_jobs, settings.indifference, seen, notes)
 
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
         return super().to_check(typed) if typed.varied else self.overrides
@@ -154,7 +152,9 @@ class Race(Kind):
 
         def launch_jobs(jobs: Sequence[tuple[int, int]]) -> Sequence[float | None]:
             stage.jobs = len(jobs) + (self.rounds[-1].jobs if self.rounds else 0)
-            return launch([[*self.overrides[place], f"seed={self._seed(number)}"] for place, number in jobs])
+            unseen = (seed for seed in count() if seed not in self.seen)
+            seeds = list(islice(unseen, max(number for _, number in jobs) + 1))
+            return launch([[*self.overrides[place], f"seed={seeds[number]}"] for place, number in jobs])
 
         for one in self.play(objective_direction(sweep.config), launch_jobs):
             self.rounds.append(one)
@@ -169,8 +169,8 @@ class Race(Kind):
 
         Args:
             direction: `maximize` or `minimize`.
-            launch: runs jobs, each given by the places of its combination and its seed, from 0; returns their
-                objectives, None for a job that failed, which drops its combination.
+            launch: runs jobs, given by the places of their combination and seed, from 0, and returns their objectives;
+                None for a job that failed, which drops its combination.
         """
         left = list(range(len(self.values)))
         scores: list[dict[str, float]] = [{} for _ in left]
@@ -187,7 +187,7 @@ class Race(Kind):
             jobs, seeds = jobs + len(launched), seeds + new
             means = {place: fmean(scores[place].values()) for place in left if place not in failed}
             ran = sorted(means, key=lambda place: means[place], reverse=direction == "maximize")
-            found = _compared([scores[place] for place in ran], _LEVEL_OF_A_ROUND, self._pairs)
+            found = _compared([scores[place] for place in ran], _ROUND_LEVEL, self._pairs)
             comparisons = dict(zip(ran[1:], found, strict=True))
             left = [place for place in ran if place == ran[0] or comparisons[place].is_open]
             new = min(max(2, seeds // 2), (self.max_jobs - jobs) // max(len(left), 1))
@@ -200,7 +200,7 @@ class Race(Kind):
                 return
 
     def arrange(self, rows: list[Row]) -> tuple[list[Row], Rounds | None, list[str]]:
-        """Return the rows that are left, the beaten, the latest first, and the failed; and how the race ended."""
+        """Return the rows that are left, then the beaten, the latest first, then the failed; and how it ended."""
         if not self.rounds:
             return rows, None, []
         dropped = {
@@ -213,18 +213,15 @@ class Race(Kind):
             number, failed = dropped.get(combination(row.values), (None, False))
             arranged.append(replace(row, dropped=number, failed=failed))
         arranged.sort(key=lambda row: (row.failed, -(row.dropped or math.inf)))
-        return arranged, Rounds(_LEVEL_OF_A_ROUND, ROUNDS, self._pairs, self.rounds[-1].number), [self._ending()]
+        return arranged, Rounds(_ROUND_LEVEL, ROUNDS, self._pairs, self.rounds[-1].number), [self._ending()]
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
-        """Return how many of all jobs did not finish; with a larger `max_jobs`, there once were more."""
+        """Return how many of all jobs did not finish: an earlier race, with a larger `max_jobs`, launched more."""
         return sum(job.status != "FINISHED" for job in jobs)
 
     @property
     def _pairs(self) -> int:
         return len(self.values) * (len(self.values) - 1) // 2
-
-    def _seed(self, place: int) -> int:
-        return next(islice((seed for seed in count() if seed not in self.seen), place, None))
 
     def _ending(self) -> str:
         last, rows = self.rounds[-1], len(self.values)
@@ -260,11 +257,13 @@ class Race(Kind):
 
 
 def _end(left: Sequence[Mapping[str, float]], indifference: float, direction: str) -> str | None:
-    """Return why no more seeds are needed, if so: one combination is left, or each is worse than the leader by at most
-    `indifference`, one-sided and corrected for those left."""
+    """Return why no more seeds are needed, or None.
+
+    All are worse than the leader by at most `indifference` by a one-sided interval, corrected for their number.
+    """
     if len(left) < 2:
         return "decided" if left else "failed"
-    found = _compared(left, 2 * _LEVEL_OF_A_ROUND, len(left) - 1)
+    found = _compared(left, 2 * _ROUND_LEVEL, len(left) - 1)
     most = max(-one.low if direction == "maximize" else one.high for one in found)
     return "indifferent" if most <= indifference else None
 

@@ -1,4 +1,4 @@
-"""A search: a sweeper of Hydra's, such as Optuna's, decides which jobs there are. Imports nothing heavy."""
+"""A search: a sweeper of Hydra's, such as Optuna's, chooses the jobs. Imports nothing heavy."""
 
 import logging
 import sqlite3
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Search(Kind):
-    """Jobs that a sweeper draws; `sweeper`: Hydra's settings of it."""
+    """Jobs that a sweeper draws; `sweeper`: its settings."""
 
     sweeper: Mapping[str, Any]
     draws: ClassVar[bool] = True
@@ -31,7 +31,7 @@ class Search(Kind):
         return cls(listed.swept, typed.sweeper.get("n_trials") or listed.jobs, typed.sweeper)
 
     def check(self, config: Config) -> None:
-        """Raise InputError if Optuna would make its tables in the store, or in a database of something else."""
+        """Raise InputError if Optuna would write into the store, or into a database of another program."""
         from mnist_exp.tracking.store import sqlite_path, tables
 
         storage = str(self.sweeper.get("storage") or "")
@@ -52,12 +52,12 @@ class Search(Kind):
         return [self.sweeper["_target_"], (self.sweeper.get("sampler") or {}).get("_target_")]
 
     def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
-        """Return Optuna's study, which `resume` finds since it is named after the run, and how many trials are left."""
+        """Return Optuna's study, named after the run so that `resume` finds it, and how many trials are left."""
         if "study_name" not in self.sweeper:
             return []
         import optuna
 
-        logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)  # Progress shows failed jobs
+        logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)  # `Progress` shows failed jobs
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         name, storage = record.parent.run_id or sweep.folder.name, self.sweeper.get("storage")
         direction = objective_direction(sweep.config)
@@ -72,12 +72,12 @@ class Search(Kind):
         finished = len(study.get_trials(states=[states.COMPLETE]))
         settings.append(f"hydra.sweeper.n_trials={max(self.jobs - finished, 0)}")
         seed = (self.sweeper.get("sampler") or {}).get("seed")
-        if seed is not None:  # the same seed would draw the same values again
+        if seed is not None:  # which would draw the same values again
             settings.append(f"hydra.sweeper.sampler.seed={seed + len(study.trials)}")
         return settings
 
     def excuse(self, error: ValueError, record: "SweepRecord") -> None:
-        """Raise the error unless all jobs failed, so that Optuna misses a best trial: the ranking says why."""
+        """Raise the error, unless all jobs failed and Optuna misses a best trial; the ranking says why."""
         statuses = {job.status for job in record.jobs()}
         if isinstance(error, InputError) or "FINISHED" in statuses:
             raise error
@@ -91,5 +91,5 @@ class Search(Kind):
         )
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
-        """Return how many jobs failed; those that were launched may have drawn a point again."""
+        """Return how many jobs did not end; the number launched says little, since a point may be drawn twice."""
         return sum(job.status in {"FAILED", "RUNNING"} for job in jobs)

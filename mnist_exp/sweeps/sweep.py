@@ -1,4 +1,4 @@
-"""A sweep from start to end: it opens, Hydra runs its jobs, and they are ranked however it ends."""
+"""A sweep from start to end: Hydra runs its jobs, and they are ranked, however it ends."""
 
 import sys
 from collections.abc import Sequence
@@ -32,14 +32,7 @@ if TYPE_CHECKING:
 def run_planned(
     sweep: Sweep, kind: Kind, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader
 ) -> SweepResult:
-    """Run the jobs of a sweep and rank them, however it ends.
-
-    Args:
-        sweep: what to run.
-        kind: its kind.
-        overrides: all that was typed.
-        code: the user's own file.
-        loader: makes the configurations of the jobs.
+    """Run what `plan` returned for `overrides` and `code`, and rank the jobs, however the sweep ends.
 
     Raises:
         InputError: if the store cannot be reached or written.
@@ -64,11 +57,11 @@ def run_planned(
 
 
 def _settings(sweep: Sweep, kind: Kind, record: SweepRecord) -> list[str]:
-    """Return what Hydra is told beside what was typed."""
+    """Return overrides for Hydra beside those typed."""
     settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}", *kind.settings(sweep, record)]
     ray = sweep.launcher.get("ray")
     if ray is not None and "working_dir" not in (ray["init"].get("runtime_env") or {}):
-        # Without a working directory, Ray's workers would import from the current folder.
+        # By default, Ray's workers import from the current folder.
         empty = sweep.folder / ".ray"
         empty.mkdir(exist_ok=True)
         settings.append(f"+hydra.launcher.ray.init.runtime_env.working_dir={quoted(str(empty))}")
@@ -76,7 +69,7 @@ def _settings(sweep: Sweep, kind: Kind, record: SweepRecord) -> list[str]:
 
 
 def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseException) -> None:
-    """Close a sweep after a signal or an error of a launcher."""
+    """Close a sweep after a signal, or an error of a launcher."""
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
     try:
         record.close_jobs(status)
@@ -103,8 +96,8 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
 
 
 def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) -> Table:
-    """Print the ranking and what it decides; write `ranking.csv`, `figures/` and `report.html`."""
-    from mnist_exp.sweeps.page import write_report  # brings matplotlib
+    """Print the ranking and its verdict; write `ranking.csv`, `figures/` and `report.html`."""
+    from mnist_exp.sweeps.page import write_report  # imports matplotlib
 
     outcome = explained(rank_jobs(sweep, record, jobs, kind))
     (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
@@ -114,7 +107,7 @@ def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) ->
 
 
 def _complete(sweep: Sweep, folder: Path) -> "tuple[keras.Model, Data]":
-    """Make the figures that `tracking.keep=best` left out of a job's folder; return its model and data."""
+    """Make the figures of a job in its folder, and return its model and data."""
     from mnist_exp.runner import complete
 
     path = folder / "config.yaml"

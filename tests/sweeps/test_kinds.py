@@ -9,8 +9,7 @@ from hydra.types import RunMode
 import mnist_exp
 from mnist_exp.config.composition import compose_values
 from mnist_exp.config.hydra_api import JobLoader
-from mnist_exp.sweeps.grid import Grid
-from mnist_exp.sweeps.kind import Kind
+from mnist_exp.sweeps.kind import Grid, Kind
 from mnist_exp.sweeps.plan import kind_of, plan
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import Search
