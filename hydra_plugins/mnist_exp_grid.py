@@ -1,6 +1,6 @@
-"""Hydra's basic sweeper without its check, for sweeps whose values are checked when they begin.
+"""Hydra's basic sweeper without its check.
 
-In `hydra_plugins`, since Hydra looks for sweepers nowhere else; it imports this at each start, so nothing heavy here.
+Hydra finds plugins in `hydra_plugins` only, and imports them at each start, so they import nothing heavy.
 """
 
 from collections.abc import Sequence
@@ -12,4 +12,4 @@ class GridSweeper(BasicSweeper):
     """Launches every combination."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Check nothing, since `sweeps/plan.py` has checked each value."""
+        """Do nothing, since `sweeps/plan.py` has checked each value."""

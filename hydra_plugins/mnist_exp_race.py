@@ -1,8 +1,4 @@
-"""hydra/sweeper=race: runs combinations in rounds, and drops what is beaten; see conf/sweep/race.yaml.
-
-In `hydra_plugins`, since Hydra looks for sweepers nowhere else; it imports this at each start, so nothing heavy here.
-What a race does is in `mnist_exp/sweeps/race.py`.
-"""
+"""hydra/sweeper=race, the race of `mnist_exp/sweeps/race.py`. Imports nothing heavy, as Hydra always imports it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +11,7 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-if "race.yaml" not in ConfigStore.instance().list("hydra/sweeper"):  # as it is where a launcher sent Hydra's state
+if "race.yaml" not in ConfigStore.instance().list("hydra/sweeper"):  # a launcher may have sent it
     ConfigStore.instance().store(
         group="hydra/sweeper",
         name="race",
@@ -33,19 +29,19 @@ if "race.yaml" not in ConfigStore.instance().list("hydra/sweeper"):  # as it is 
 
 
 class RaceSweeper(BasicSweeper):
-    """Launches the rounds of a race, which the task function has; see `Task` in `sweeps/jobs.py`."""
+    """Launches the rounds of the race that the task function holds: `Task.race` in `sweeps/jobs.py`."""
 
     def __init__(self, **_: Any) -> None:
         super().__init__(None)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep the race, which stays in this process, and make the launcher, which sends the task to others."""
+        """Make the launcher, with a task without the race, which stays in this process."""
         task: Any = task_function
         self.race = task.race
         super().setup(hydra_context=hydra_context, task_function=replace(task, race=None), config=config)
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:  # noqa: ARG002
-        """Run the race, which knows what was typed; return what its jobs did, a list a round."""
+        """Run the race, which has the arguments already; return the jobs of each round."""
         assert self.config is not None
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,4 @@
-"""hydra/launcher=stacked: hands all jobs of a sweep over at once, where Hydra's other launchers call for each.
-
-In `hydra_plugins`, since Hydra looks for launchers nowhere else; it imports this at each start, so nothing heavy here.
-"""
+"""hydra/launcher=stacked: runs the jobs of a sweep together. Imports nothing heavy, as Hydra always imports it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +9,7 @@ from hydra.core.utils import JobReturn, run_job
 from omegaconf import open_dict
 
 # python -m mnist_exp -m hydra/launcher=stacked backend=jax 'seed=range(8)' optimizer.learning_rate=0.001,0.01
-if "stacked.yaml" not in ConfigStore.instance().list("hydra/launcher"):  # as it is where a launcher sent Hydra's state
+if "stacked.yaml" not in ConfigStore.instance().list("hydra/launcher"):  # a launcher may have sent it
     ConfigStore.instance().store(
         group="hydra/launcher",
         name="stacked",
@@ -22,13 +19,13 @@ if "stacked.yaml" not in ConfigStore.instance().list("hydra/launcher"):  # as it
 
 
 class StackedLauncher(BasicLauncher):
-    """Composes each job as Hydra's basic launcher does, then lets the task function run them together.
+    """Composes each job as Hydra's basic launcher does, then runs all by `Task.run_jobs` of `sweeps/jobs.py`.
 
-    A task function without `run_jobs`, unlike `Task` in `sweeps/jobs.py`, is called for each job.
+    A task function without `run_jobs` is called for each job.
     """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs; return of each what Hydra's sweepers expect, with its objective."""
+        """Run the jobs, and return them with their objectives."""
         task: Any = self.task_function
         if not hasattr(task, "run_jobs"):
             return super().launch(job_overrides, initial_job_idx)

@@ -37,7 +37,7 @@ class Names:
     """The names that a file registers, as plain values.
 
     `classes`: by kind, as in `keras_names.ALLOWED`, and name. `functions`: by group, `model` or `dataset`, and name,
-    with their keys. `unregistered`: classes that it only defines. `backend`: of Keras, when the file was imported.
+    with their keys. `unregistered`: the other names that it defines. `backend`: of Keras, when the file was imported.
     """
 
     classes: Mapping[str, Mapping[str, OwnClass]]

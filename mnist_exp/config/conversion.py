@@ -1,4 +1,4 @@
-"""From plain values to dataclasses, checked by the types of their fields. Imports nothing heavy."""
+"""Dataclasses from plain values, checked by the types of the fields. Imports nothing heavy."""
 
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from mnist_exp.errors import InputError, did_you_mean, show
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value must fulfil beyond its type, and how to say so."""
+    """A condition beyond the type of a value, and its wording."""
 
     holds: Callable[[Any], bool]
     wanted: str
@@ -20,26 +20,23 @@ class Rule:
 
 @dataclass(frozen=True)
 class KerasName:
-    """The value is a Keras object: `Name` or `{Name: arguments}`, from one of the lists of `keras_names.ALLOWED`."""
+    """The value is a Keras object of a kind of `keras_names.ALLOWED`: `Name` or `{Name: arguments}`."""
 
     kind: str
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """The value is one of these dataclasses, as they are when it is checked: the one whose `kind` it names.
-
-    With None among them, it may be null.
-    """
+    """The value is the one of these dataclasses whose `kind` it names, or null if None is among them."""
 
     classes: Callable[[], Sequence[type | None]]
 
 
 def convert(wanted: Any, value: Any, key: str) -> Any:
-    """Check `value` against the type `wanted` and return it, maps turned into the dataclasses they stand for.
+    """Check `value` against the type `wanted` and return it, with dataclasses for maps.
 
     Raises:
-        InputError: naming the key, its value and what would be right.
+        InputError: if it does not fit.
     """
     if value == "???":
         raise InputError(f"{key}: is not set; it must be {_describe(wanted)}")
@@ -88,10 +85,10 @@ def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
 
 
 def _check_layer(spec: Any, key: str) -> None:
-    """Check an item of a list of layers: a layer, as `check_spec` does, or a block of layers.
+    """Check an item of a list of layers: a layer or a block of them.
 
-    `{Residual: [LAYERS]}` adds its input to what its layers give; `{Branches: [[LAYERS], [LAYERS]]}` joins what the
-    branches give along their last axis.
+    `{Residual: [LAYERS]}` adds its input to the output of its layers; `{Branches: [[LAYERS], [LAYERS]]}` joins the
+    outputs of its branches along their last axis.
     """
     match spec:
         case {"Residual": layers, **others} if not others:
@@ -157,7 +154,7 @@ def _is_keras_name(wanted: Any) -> bool:
 
 
 def _has_form(wanted: Any, value: Any) -> bool:
-    """Whether `value` is of the type `wanted`, its range and its elements aside."""
+    """Whether `value` has the type `wanted`, without a look at its range or its elements."""
     origin = get_origin(wanted)
     if origin is Annotated:
         return value is not None if _is_keras_name(wanted) else _has_form(get_args(wanted)[0], value)

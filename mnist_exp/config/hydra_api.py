@@ -1,8 +1,6 @@
-"""All that reaches beyond the public API of Hydra 1.3 and 1.4; what is no more in a newer version raises at import.
+"""All that needs private parts of Hydra 1.3 and 1.4, but for `hydra_plugins/`; importing fails where they are gone.
 
-The launcher and the sweepers in `hydra_plugins/`, which Hydra imports from there, are built on Hydra's basic ones.
-
-Hydra's `compose` leaves out what is Hydra's own in a configuration, such as the output folder, and knows no MULTIRUN.
+Hydra's public `compose` leaves out `hydra`, with the output folder, and has no MULTIRUN mode.
 """
 
 import os
@@ -39,17 +37,17 @@ if not hasattr(Hydra, "compose_config"):
 
 
 def read_arguments(typed: Sequence[str]) -> tuple[Namespace, list[str]]:
-    """Return what was typed as Hydra reads it, and what it does not know; `--version` prints ours and exits."""
-    # Hydra's parser takes flags only before overrides; people append -m to what they typed before.
+    """Parse arguments as Hydra does, and return unknown ones, too; `--version` prints ours and exits."""
+    # People append -m to an earlier line, but Hydra's parser takes flags only before overrides.
     typed = sorted(typed, key=lambda argument: argument not in {"-m", "--multirun"})
-    # With "resolve", our --version takes the place of Hydra's.
+    # "resolve" lets our --version replace Hydra's.
     parser = ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
     parser.add_argument("--version", action="version", version=f"mnist_exp {__version__}")
     return parser.parse_known_args(typed)
 
 
 def answer(arguments: Namespace) -> None:
-    """Print what `--help`, `--cfg`, `--info` or shell completion ask for, as `@hydra.main` does."""
+    """Answer `--help`, `--cfg`, `--info` or shell completion, as `@hydra.main` does."""
     _raise_errors()
     with hydra_of_the_program_aside():
         if _DEFAULTS:
@@ -58,42 +56,41 @@ def answer(arguments: Namespace) -> None:
 
 
 def compose_conf(overrides: Sequence[str], mode: RunMode) -> DictConfig:
-    """Return conf/ with overrides, and Hydra's own configuration under `hydra`; as MULTIRUN without what is swept."""
+    """Compose conf/, with Hydra's own configuration under `hydra`; in MULTIRUN mode without what is swept."""
     with _hydra_of_conf() as loaded:
         return loaded.compose_config("config", list(overrides), mode, with_log_configuration=False)
 
 
 class JobLoader(ConfigLoaderImpl):
-    """Hydra's loader, which copies the configuration of a job where Hydra would compose it anew.
+    """Hydra's loader, but jobs that differ only in numbers, texts and lists are copies of the first of them.
 
-    Jobs that differ in plain values only, numbers, texts and lists, are copies of the one that was composed first, in
-    a twentieth of the time. The loader goes with a job to the process that a launcher starts for it.
+    This takes a twentieth of the time of composing them. Launchers send the loader to their processes.
     """
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        # By all overrides but those of plain values: the keys of these, and the job.
+        # A job, and the keys of its plain values, by its other overrides.
         self._composed: dict[tuple[str, ...], tuple[Set[str], DictConfig]] = {}
 
     @classmethod
     def of_conf(cls) -> Self:
-        """Return a loader of conf/, and of the presets that are offered by now."""
+        """Return a loader of conf/."""
         with _hydra_of_conf() as loaded:
             return cls(loaded.config_loader.get_search_path())
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """Return the configuration of a job, with its interpolations unresolved.
+        """Return the configuration of a job, with unresolved interpolations.
 
         Args:
             master_config: the sweep's, in MULTIRUN mode.
-            sweep_overrides: the job's, without those of `hydra`, which it has from the sweep.
+            sweep_overrides: the job's, but for those of `hydra`, which come from the sweep.
         """
         hydra_lines: Any = OmegaConf.to_container(master_config.hydra.overrides.hydra)
         parsed = OverridesParser.create().parse_overrides([*hydra_lines, *sweep_overrides])
         choices = master_config.hydra.runtime.choices
         plain = _plain_values(parsed, choices)
         lines = [(one.key_or_group in choices, one.input_line or "") for one in parsed if one not in plain]
-        # The order of groups has no effect.
+        # The order of groups does not matter.
         others = (*sorted(line for group, line in lines if group), *(line for group, line in lines if not group))
         values = {one.key_or_group for one in plain}
         replaced, composed = self._composed.get(others, ({""}, None))
@@ -103,7 +100,7 @@ class JobLoader(ConfigLoaderImpl):
         job = deepcopy(composed)
         self._apply_overrides_to_config(plain, job)
         job.hydra.overrides.hydra, job.hydra.overrides.task = hydra_lines, list(sweep_overrides)
-        job.hydra.runtime.cwd = os.getcwd()  # noqa: PTH109, as Hydra has it
+        job.hydra.runtime.cwd = os.getcwd()  # noqa: PTH109, as Hydra does
         if (dirname := getattr(config_loader_impl, "get_overrides_dirname", None)) is not None:  # 1.4 has a resolver
             job.hydra.job.override_dirname = dirname(
                 parsed[len(hydra_lines) :], **job.hydra.job.config.override_dirname
@@ -113,9 +110,9 @@ class JobLoader(ConfigLoaderImpl):
 
 
 def _plain_values(overrides: Sequence[Override], choices: Container[str]) -> list[Override]:
-    """Return the overrides that set a number, a text or a list which nothing else in them touches."""
+    """Return the overrides that set a number, a text or a list, and that no other one touches."""
     keys = [one.key_or_group for one in overrides]
-    # Groups are chosen before any value is set.
+    # Choices of groups come before all values.
     paths = [["/"] if key in choices else re.split(r"[.\[\]]+", key) for key in keys]
     return [
         one
@@ -130,12 +127,9 @@ def _plain_values(overrides: Sequence[Override], choices: Container[str]) -> lis
 
 
 def launch_jobs(overrides: Sequence[str], loader: JobLoader, task: TaskFunction) -> None:
-    """Call `task` for each job of a sweep, as `@hydra.main` does with -m: through its sweeper and its launcher.
+    """Run `task` for each job of a sweep through Hydra's sweeper and launcher, as `@hydra.main` does with -m.
 
-    Args:
-        overrides: of the sweep, those of `hydra` among them.
-        loader: makes the configuration of each job.
-        task: what a launcher calls, in whatever process.
+    `loader` makes the configurations of the jobs.
     """
     _raise_errors()
     with _hydra_of_conf() as loaded:
@@ -144,18 +138,14 @@ def launch_jobs(overrides: Sequence[str], loader: JobLoader, task: TaskFunction)
 
 
 def _raise_errors() -> None:
-    """Let Hydra raise errors, where it would print them and exit, and let no process import from its folder."""
+    """Let Hydra raise errors instead of exiting, and no process import from its current folder."""
     os.environ |= {"HYDRA_FULL_ERROR": "1", "PYTHONSAFEPATH": "1"}
 
 
 def run_composed(composed: DictConfig, task: Callable[[], object]) -> None:
-    """Call `task` as `@hydra.main` calls one for a run: in its output folder, between the user's `hydra.callbacks`.
+    """Call `task` as `@hydra.main` does for a run: with its output folder, log and `hydra.callbacks`.
 
-    Hydra's own entry takes no composed configuration; it would compose the overrides twice more.
-
-    Args:
-        composed: as `compose_conf` returns it for a run.
-        task: what runs; whatever it raises is raised here.
+    Hydra's own entry would compose the overrides twice more. Whatever `task` raises is raised.
     """
     raised: list[Exception] = []
 
@@ -164,7 +154,7 @@ def run_composed(composed: DictConfig, task: Callable[[], object]) -> None:
             return task()
         except Exception as error:
             raised.append(error)
-            raise  # so that callbacks see a job that failed
+            raise  # callbacks get a failed job
 
     with _hydra_of_conf() as loaded:
         composed.hydra.mode = RunMode.RUN
@@ -179,7 +169,7 @@ def run_composed(composed: DictConfig, task: Callable[[], object]) -> None:
 
 
 def parser_of_conf() -> OverridesParser:
-    """Return a parser of overrides that knows the choices of conf/, for `glob(*)`."""
+    """Return a parser of overrides that expands `glob(*)` to the choices of conf/."""
     with _hydra_of_conf() as loaded:
         return OverridesParser.create(config_loader=loaded.config_loader)
 
@@ -194,10 +184,10 @@ def _hydra_of_conf() -> Iterator[Hydra]:
 
 @contextmanager
 def hydra_of_the_program_aside() -> Iterator[None]:
-    """Let Hydra begin anew in the block, which a `@hydra.main` of the user's may have called."""
-    of_the_program = GlobalHydra.instance().hydra
+    """Give the block a fresh Hydra, since the user's program may run in a `@hydra.main` of its own."""
+    outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         yield
     finally:
-        GlobalHydra.instance().hydra = of_the_program
+        GlobalHydra.instance().hydra = outer

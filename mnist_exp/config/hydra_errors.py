@@ -1,4 +1,4 @@
-"""Translate errors of Hydra to one line that names the key, its value and what would be right."""
+"""Errors of Hydra in one line that names the key, its value and what would be right."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from mnist_exp.config.overrides import Override, leaves
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError, did_you_mean
 
-# Choices that plugins of Hydra provide, and the extra of this package that installs each.
+# The extra of this package that installs the plugin of a choice.
 _EXTRAS = {
     "hydra/launcher=joblib": "joblib",
     "hydra/launcher=ray": "ray",
@@ -24,24 +24,24 @@ _EXTRAS = {
     "hydra/sweeper/sampler=tpe": "optuna",
 }
 
-# Keys that Hydra keeps where people do not look for them, or that only some sweeps have.
-_OF_A_SWEEP = {
+# What to say of keys that Hydra keeps elsewhere, or that only some sweeps have.
+_KEYS_OF_SWEEPS = {
     "launcher": "is written hydra/launcher={0}; it needs -m",
     "n_jobs": "is written hydra.launcher.n_jobs={0}; it needs -m and hydra/launcher=joblib",
     "n_trials": "is written hydra.sweeper.n_trials={0}; it needs -m and a search, sweep=random or sweep=optuna",
     "hydra.launcher.n_jobs": "needs -m and hydra/launcher=joblib",
     "hydra.sweeper.n_trials": "needs -m and a search, sweep=random or sweep=optuna",
-    "max_jobs": "is written hydra.sweeper.max_jobs={0}; it needs -m and sweep=race",
-    "indifference": "is written hydra.sweeper.indifference={0}; it needs -m and sweep=race",
-    "seeds": "is written hydra.sweeper.seeds={0}; it needs -m and sweep=race",
-    **{f"hydra.sweeper.{key}": "needs -m and sweep=race" for key in ("seeds", "max_jobs", "indifference", "of", "top")},
     "sweeper": "is written hydra/sweeper={0}; it needs -m",
 }
+for _key in ("seeds", "max_jobs", "indifference"):
+    _KEYS_OF_SWEEPS[_key] = f"is written hydra.sweeper.{_key}={{0}}; it needs -m and sweep=race"
+for _key in ("seeds", "max_jobs", "indifference", "of", "top"):
+    _KEYS_OF_SWEEPS[f"hydra.sweeper.{_key}"] = "needs -m and sweep=race"
 
 
 @contextmanager
 def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Raise errors of Hydra and OmegaConf as InputError; `overrides` are those that the block composes."""
+    """Raise errors of Hydra and OmegaConf as InputError; the block composes `overrides`."""
     try:
         yield
     except OverrideParseException as error:
@@ -52,14 +52,14 @@ def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
         raise InputError(_explain_missing(error, overrides)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(_explain(error, overrides)) from error
-    except (AssertionError, AttributeError) as error:  # OmegaConf 2.3's, of a map below a key that holds null
-        if not (said := _of_a_grid(overrides)):
+    except (AssertionError, AttributeError) as error:  # OmegaConf 2.3's, for a map below a key that is null
+        if not (message := _refused_params(overrides)):
             raise
-        raise InputError(said) from error
+        raise InputError(message) from error
 
 
-def _of_a_grid(overrides: Sequence[str]) -> str:
-    """Return the message for values of a grid in a sweep that is none; empty if none are typed."""
+def _refused_params(overrides: Sequence[str]) -> str:
+    """Return the message for `hydra.sweeper.params` in a sweep without them, or "" if they are not typed."""
     typed = [text for text in overrides if Override.of(text).key.startswith("hydra.sweeper.params")]
     return (
         f"{typed[0]}: is for a sweep that has such values, sweep=grid; in others type them, -m KEY=VALUE,VALUE"
@@ -80,7 +80,7 @@ def _explain_missing(error: MissingConfigException, overrides: Sequence[str]) ->
     missing = error.missing_cfg_file or ""
     group, _, choice = missing.rpartition("/")
     for override in map(Override.of, overrides):
-        if f"{override.key}/{override.value}" == missing:  # a choice with a slash, such as a path
+        if f"{override.key}/{override.value}" == missing:  # a path for a choice
             group, choice = override.key, override.value
     if (extra := _EXTRAS.get(f"{group}={choice}")) is not None:
         return f"{group}={choice}: is not installed; pip install -e '.[{extra}]' in the project's folder brings it"
@@ -92,32 +92,31 @@ def _explain_missing(error: MissingConfigException, overrides: Sequence[str]) ->
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Return a line that names the key and its value, and the nearest key if there is no such key."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     parent = getattr(cause, "parent_node", None)
     key = getattr(cause, "full_key", None)
-    said = str(error)
-    quoted = said.split("'")[1] if said.count("'") > 1 else ""
-    if said.startswith("Ambiguous value"):
+    message = str(error)
+    quoted = message.split("'")[1] if message.count("'") > 1 else ""
+    if message.startswith("Ambiguous value"):
         name, _, values = quoted.partition("=")
         return f"{quoted}: has several values; add -m for a sweep over them, or type '{name}=[{values}]' for one list"
-    if said.startswith("Sweep parameters"):
+    if message.startswith("Sweep parameters"):
         return f"{quoted}: has several values; add -m for a sweep over them"
-    if said.startswith("Error merging override"):
-        typed = said.split(" ", 3)[3].splitlines()[0]
+    if message.startswith("Error merging override"):
+        typed = message.split(" ", 3)[3].splitlines()[0]
         return f"{typed}: must be a map of keys to values, such as '{Override.of(typed).key}={{KEY: VALUE}}'"
-    if said.startswith(("Could not append", "Multiple values for")):
+    if message.startswith(("Could not append", "Multiple values for")):
         plus = [text for text in overrides if text.startswith("+")]
         return f"{' '.join(plus) or quoted}: is there already; type it without the plus"
-    if said.startswith("Could not delete"):
+    if message.startswith("Could not delete"):
         return f"~{quoted}: there is no such key to delete"
-    if key and key.startswith("hydra.sweeper.params") and (grid := _of_a_grid(overrides)):
-        return grid
+    if key and key.startswith("hydra.sweeper.params") and (refused := _refused_params(overrides)):
+        return refused
     if not key or not isinstance(parent, DictConfig) or " not in " not in str(cause):
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
         return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
     typed = next((text for text in overrides if Override.of(text).key.startswith(key)), key)
-    if (instead := _OF_A_SWEEP.get(key)) is not None:
+    if (instead := _KEYS_OF_SWEEPS.get(key)) is not None:
         return f"{typed}: {instead.format(Override.of(typed).value)}"
     last = re.split("[./]", key)[-1]
     siblings = [str(name) for name in parent if name not in ("hydra", "kind")]

@@ -1,8 +1,7 @@
-"""Which Keras names a configuration may use, checked without importing Keras.
+"""The names of Keras that a configuration may use, checked without importing Keras.
 
-A name stands alone (`Flatten`) or with its arguments (`{Dropout: {rate: 0.5}}`); see `check_spec`. The lists below
-are what a configuration can reach: nothing that loads files, runs code or opens connections is on them. What the file
-that `code=` names registers comes to them while it is in use.
+A name stands alone (`Flatten`) or with its arguments (`{Dropout: {rate: 0.5}}`). A configuration can reach only the
+names below, none of which loads files, runs code or opens connections, and those that the file in use registers.
 """
 
 import math
@@ -64,8 +63,8 @@ LARGER_IS_BETTER = {"accuracy", "AUC", "CosineSimilarity", "F1Score", "Precision
 
 PATH_ARGUMENTS = frozenset({"filepath", "filename"})
 
-# Letters, digits and dots, and in braces what ModelCheckpoint fills in. A format other than that of a number is not
-# let through: {epoch:c} is a slash in epoch 47.
+# Letters, digits and dots, and in braces what ModelCheckpoint fills in, in formats of numbers only, as {epoch:c} is a
+# slash in epoch 47.
 _FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d{0,2}(?:\.\d{1,2})?[df]?)?\}){1,100}", re.ASCII)
 _OWN_FILES = frozenset(
     {"code", "config.yaml", "error.txt", "figures", "metrics.jsonl", "model", "model.keras", "run.json", "run.log"}
@@ -75,7 +74,7 @@ _WHOLE = """
     class_id cooldown decay_steps depth_multiplier dilation_rate ema_overwrite_frequency filters first_decay_steps
     gradient_accumulation_steps k kernel_size n ns_steps patience pool_size start_from_epoch strides units warmup_steps
 """
-# What a number must be, by the argument's name: but for `factor`, Keras uses one name for one thing in its classes.
+# What a number must be, by the name of its argument, which means the same in all of Keras but for `factor`.
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
 _NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
 _POSITIVE = (lambda v: v > 0, "greater than 0")
@@ -100,10 +99,10 @@ _RANGES = {
 
 
 def check_name(kind: str, name: Any, key: str) -> None:
-    """Check that `name` is one of `ALLOWED[kind]` and that the installed Keras has it, or that it is the user's own.
+    """Check that `name` is the user's own, or one of `ALLOWED[kind]` that the installed Keras has.
 
     Raises:
-        InputError: with the nearest name, or the whole list where none is near.
+        InputError: with the nearest name, or all names if none is near.
     """
     allowed, own = ALLOWED[kind], own_classes(kind)
     if isinstance(name, str) and (name in own or (name in allowed and has_class(kind, name))):
@@ -118,10 +117,10 @@ def check_name(kind: str, name: Any, key: str) -> None:
 
 
 def check_spec(kind: str, spec: Any, key: str) -> None:
-    """Check a Keras object as configuration spells it: `Name` or `{Name: {argument: value}}`.
+    """Check the spec of a Keras object: `Name` or `{Name: {argument: value}}`.
 
     Raises:
-        InputError: if the form, the name, an argument's name, type or range is wrong, or one is missing.
+        InputError: if its form, its name or an argument is wrong, or one is missing.
     """
     name, arguments = parse_spec(spec, key)
     check_name(kind, name, key)
@@ -150,10 +149,10 @@ def parse_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:
 
 
 def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str) -> None:
-    """Check the arguments of the class `name`, Keras's or the user's own, against its signature.
+    """Check the arguments of a class, Keras's or the user's own.
 
     Raises:
-        InputError: for an argument that the class does not take, lacks, or that has a wrong type or range.
+        InputError: for one that is missing or unknown, or has a wrong type or range.
     """
     own, signature = name in own_classes(kind), _signature(kind, name)
     for argument, value in arguments.items():
@@ -172,7 +171,7 @@ def _signature(kind: str, name: str) -> Mapping[str, Any]:
 
 
 def argument_kind(argument: str) -> str | None:
-    """Return the kind of Keras object that an argument takes, by its name; None for plain values.
+    """Return the kind of Keras object that an argument of this name takes; None for plain values.
 
     >>> argument_kind("kernel_initializer"), argument_kind("units")
     ('initializers', None)
@@ -184,7 +183,7 @@ def argument_kind(argument: str) -> str | None:
 
 
 def metric_name(spec: Any) -> str:
-    """Return the name under which Keras logs a metric, without its `val_` form.
+    """Return the name under which Keras logs a metric in training.
 
     >>> metric_name("accuracy"), metric_name({"TopKCategoricalAccuracy": {"k": 3}})
     ('accuracy', 'top_k_categorical_accuracy')
@@ -193,13 +192,13 @@ def metric_name(spec: Any) -> str:
     if name == "accuracy":
         return name
     default = _signature("metrics", name).get("name")
-    # Keras writes the class's name in snake case, too.
+    # In snake case, as Keras does it.
     by_default = re.sub("([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
     return str(arguments.get("name") or (default if isinstance(default, str) else by_default))
 
 
 def is_own(kind: str, spec: Any) -> bool:
-    """Whether a checked spec names a class of the file that `code=` names."""
+    """Whether a checked spec names a class of the user's own."""
     return parse_spec(spec, kind)[0] in own_classes(kind)
 
 
@@ -219,7 +218,7 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
     elif argument == "name":
         fits = value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", value))
         wanted = "a word of letters, digits and underscores"
-    elif own:  # compared with the type of the default alone; one of null, or none, leaves it open
+    elif own:  # a default has the type of the argument, unless it is null
         types = {bool: (bool,), int: (int, float), float: (int, float), str: (str,)}
         fits = type(value) in types.get(type(default), (type(value),))
     elif argument == "mode" and kind == "callbacks":
@@ -239,13 +238,13 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
 
 
 def _takes_list(kind: str, argument: str, default: Any) -> bool:
-    if kind == "augmentations":  # of a random amount, a number is the most and a list the least and the most
+    if kind == "augmentations":  # a random amount is given by the most, or the least and the most
         return not isinstance(default, bool | str)
     return not isinstance(default, bool | int | float | str) and (kind != "optimizers" or argument not in _RANGES)
 
 
 def _fits(argument: str, value: Any, default: Any) -> bool:
-    """Compare with the default's type: Keras states no others. A default of null leaves the type open."""
+    """Compare with the default's type, the only one that Keras states; a default of null leaves it open."""
     ranged, is_switch = argument in _RANGES, isinstance(default, bool)
     match value:
         case bool():
@@ -262,7 +261,7 @@ def _check_number(kind: str, argument: str, value: float, key: str) -> None:
         finite = math.isfinite(value)
     except OverflowError:  # a whole number too large for a float
         raise InputError(f"{key}: must be a number of at most 300 digits") from None
-    # Of a random layer, a factor is how far it goes, not how much a learning rate falls.
+    # A callback's factor lowers the learning rate; a random layer's is an amount.
     ranged = argument in _RANGES and (argument != "factor" or kind == "callbacks")
     wanted = None
     if not finite:

@@ -1,4 +1,4 @@
-"""Signatures of Keras's classes, read from the source of the installed Keras, since importing it takes seconds."""
+"""Signatures of Keras's classes, read from its source, since importing Keras takes seconds."""
 
 import ast
 import importlib.util
@@ -28,7 +28,7 @@ def _parse(path: Path) -> ast.Module:
 
 @cache
 def _imports(kind: str) -> dict[str, tuple[str, str]]:
-    """Return public name to (module, name there), from the package of a kind."""
+    """Return the module and the name there of each public name of a kind."""
     package = {"augmentations": "layers", "schedules": "optimizers/schedules"}.get(kind, kind)
     return _imported_names(_parse(_keras_root() / package / "__init__.py"))
 
@@ -43,13 +43,13 @@ def _imported_names(tree: ast.Module) -> dict[str, tuple[str, str]]:
 
 
 def has_class(kind: str, name: str) -> bool:
-    """Return whether the installed Keras has a class of one of the kinds in `keras_names.ALLOWED`."""
+    """Whether the installed Keras has a class of a kind of `keras_names.ALLOWED`."""
     return name in _imports(kind)
 
 
 @cache
 def signature_of(kind: str, name: str) -> dict[str, Any]:
-    """Return argument to default, `REQUIRED` where there is none; with `name` and what a layer inherits from Layer."""
+    """Return the arguments of a class, a layer's with those of Layer; `REQUIRED` stands for no default."""
     module, class_name = _imports(kind)[name]
     signature, forwards = _class_signature(module, class_name)
     if forwards and kind in {"layers", "augmentations"}:
@@ -58,7 +58,7 @@ def signature_of(kind: str, name: str) -> dict[str, Any]:
 
 
 def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool]:
-    """Return the arguments of a class's `__init__`, its base's where it has none, and whether it takes **kwargs."""
+    """Return the arguments of a class's `__init__`, or its base's, and whether it takes **kwargs."""
     path = _keras_root().parent / Path(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     tree = _parse(path)
@@ -79,7 +79,6 @@ def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool
 
 
 def _arguments_of(arguments: ast.arguments) -> dict[str, Any]:
-    """Return the arguments of an `__init__`, but for self, with their defaults; `REQUIRED` where there is none."""
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults, *arguments.kw_defaults]
     pairs = zip([*positional, *arguments.kwonlyargs], defaults, strict=True)
@@ -87,7 +86,7 @@ def _arguments_of(arguments: ast.arguments) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr | None) -> Any:
-    """Return the plain value that an expression writes, `REQUIRED` where there is none; None for what is not plain."""
+    """Return the value of a plain expression, None for any other, `REQUIRED` if there is none."""
     if node is None:
         return REQUIRED
     try:
@@ -98,7 +97,7 @@ def _literal(node: ast.expr | None) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is a number, a text, a boolean, None, or lists and maps of these, with keys that are text."""
+    """Whether a value is a number, text, boolean or None, or lists and maps of these with text as keys."""
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
     if isinstance(value, list | tuple):

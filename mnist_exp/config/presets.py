@@ -1,7 +1,7 @@
 """Presets from a folder of the user's: read as data, checked, and handed to Hydra as values.
 
-A preset can come from a stranger, Hydra calls what its settings name, and resolvers read the environment. So a preset
-may set only what is listed here, and Hydra never searches its folder.
+A preset may come from a stranger, while Hydra calls what its own settings name, and resolvers read the environment. So
+a preset may set only what is listed here, and Hydra never searches the folder.
 """
 
 import re
@@ -42,7 +42,7 @@ _MOST_LEVELS = 50
 
 @dataclass(frozen=True)
 class Preset:
-    """A choice that is not in conf/; `values` include its list of `defaults`, if it has one."""
+    """A choice that is not in conf/; `values` may have a list of `defaults`."""
 
     group: str
     name: str
@@ -50,10 +50,10 @@ class Preset:
 
 
 def read_presets(folder: Path) -> list[Preset]:
-    """Return all presets in a folder, `GROUP/NAME.yaml`, checked.
+    """Read and check the presets of a folder, `GROUP/NAME.yaml`.
 
     Raises:
-        InputError: for a preset that cannot be read, sets a key that it may not, or has the name of a choice in conf/.
+        InputError: for one that cannot be read, sets a key that it may not, or has the name of a choice in conf/.
     """
     if not folder.is_dir():
         raise InputError(f"--config-dir {folder}: must be an existing folder with presets")
@@ -72,7 +72,7 @@ def read_presets(folder: Path) -> list[Preset]:
 
 @contextmanager
 def offered(presets: Sequence[Preset]) -> Iterator[None]:
-    """Offer these presets to Hydra in the block."""
+    """Offer presets to Hydra in the block."""
     store = ConfigStore.instance()
     for preset in presets:
         package = "_global_" if preset.group in _GLOBAL_GROUPS else preset.group
@@ -85,7 +85,7 @@ def offered(presets: Sequence[Preset]) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file; raise InputError if it is no file, or not in UTF-8."""
+    """Read a file; raise InputError if it is none, or not in UTF-8."""
     if not path.is_file():  # reading a pipe would wait
         raise InputError(f"{path}: must be a file")
     try:
@@ -95,11 +95,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_values(text: str, where: str) -> dict[str, Any]:
-    """Return the map in a YAML text, with numbers as OmegaConf reads them and interpolations as text.
-
-    Args:
-        text: YAML.
-        where: the source of the text, for messages.
+    """Return the map in a YAML text, with interpolations as text; messages begin with `where`.
 
     Raises:
         InputError: if it is no map of plain types, has aliases, which can make it huge, or more than 50 levels, which
@@ -116,7 +112,7 @@ def parse_values(text: str, where: str) -> dict[str, Any]:
         values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
     except InputError:
         raise
-    # A number may have more digits than Python reads (ValueError).
+    # ValueError: a number has more digits than Python reads.
     except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise InputError(f"{where}: cannot be read ({' '.join(str(error).split())[:300]})") from error
     if not isinstance(values, dict):
@@ -125,12 +121,13 @@ def parse_values(text: str, where: str) -> dict[str, Any]:
 
 
 def check_values(values: Mapping[str, Any], where: str, group: str = "experiment") -> None:
-    """Raise InputError unless a preset sets only keys that it may, to plain values.
+    """Check that the preset that messages call `where` sets only keys that it may, to plain values.
 
-    Args:
-        values: with full keys, such as `model: {hidden: 16}`.
-        where: the source of the values, for messages.
-        group: of the preset; one of `sweep` may also set what its sweeper varies.
+    Full keys lead to the values, such as `model: {hidden: 16}`. A preset of `sweep` may also set its sweeper and the
+    values that vary.
+
+    Raises:
+        InputError: if it does not.
     """
     for path, value in leaves(values):
         key = ".".join(path)
@@ -159,7 +156,7 @@ def _read_preset(path: Path, group: str) -> Preset:
 
 
 def _check_package(text: str, path: Path, group: str) -> None:
-    """Check the header that says where in the configuration the values of the file go."""
+    """Check the header that places the values of a file in the configuration."""
     found = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
     package = found.group(1) if found else None
     if group in _GLOBAL_GROUPS and package != "_global_":
@@ -169,7 +166,7 @@ def _check_package(text: str, path: Path, group: str) -> None:
 
 
 def _check_defaults(defaults: Any, path: Path, group: str) -> None:
-    """Check that a preset chooses only from groups of this project and what conf/sweep/ chooses."""
+    """Check that a preset chooses only from groups of this project, or as conf/sweep/ does."""
     for entry in defaults if isinstance(defaults, list) else [defaults]:
         if isinstance(entry, str) and _NAME.fullmatch(entry):  # _self_, or a preset of the same group
             continue

@@ -1,4 +1,4 @@
-"""Remove passwords and tokens from text before it is shown, logged or stored."""
+"""Passwords and tokens, removed from text before it is shown, logged or stored."""
 
 import logging
 import os
@@ -13,11 +13,11 @@ _USER_AND_PASSWORD = re.compile(r"://(?:[^\s/?#]*@|[^\s:/@]*:[^\s@'\"]*@)")
 _QUERY_VALUE = re.compile(r"([?&;][\w.%-]+=)[^\s&;'\")>]*[^\s&;'\")>\]:]")
 
 
-_known: dict[str, str] = {}
+_shown: dict[str, str] = {}  # by address
 
 
 def shown_address(address: str) -> str:
-    """Return the parts of an address that may be shown, and let `without_secrets` replace the address from now on.
+    """Return an address without its secrets; `without_secrets` replaces it from now on, too.
 
     >>> shown_address("postgresql://me:my secret@host/db?password=another")
     'postgresql://host/db'
@@ -29,7 +29,7 @@ def shown_address(address: str) -> str:
     if scheme.startswith("sqlite") and "?" not in rest:
         shown = address  # a file's name, which may have these characters
     if shown != address:
-        _known[address] = shown
+        _shown[address] = shown
     return shown
 
 
@@ -41,12 +41,12 @@ def without_secrets(text: str) -> str:
     >>> without_secrets("postgresql://host/db?user=me&password=secret")
     'postgresql://host/db?user=...&password=...'
     """
-    for address, shown in _known.items():
+    for address, shown in _shown.items():
         text = text.replace(address, shown)
     text = _QUERY_VALUE.sub(r"\1...", _USER_AND_PASSWORD.sub("://", text))
     for variable in _SECRET_VARIABLES:
         secret = os.environ.get(variable, "")
-        if len(secret) >= 4:  # a shorter one occurs in many words by chance
+        if len(secret) >= 4:  # shorter ones occur in words by chance
             text = text.replace(secret, "...")
     return text
 
@@ -57,9 +57,9 @@ def traceback_text(error: BaseException) -> str:
 
 
 def traceback_in(package: str, error: BaseException) -> str:
-    """Return the traceback from its first line inside `package`, without secrets, or "" if there is none.
+    """Return the traceback of an error, or of its earliest cause in `package`, from its first line in there.
 
-    If the error has causes, the earliest that passed through the package is shown.
+    It is without secrets, and "" if no line is in the package.
     """
     chain = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
@@ -77,7 +77,7 @@ class SecretsFilter(logging.Filter):
     """Removes secrets from every message and traceback of a logger or handler."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Change the record; return True."""
+        """Change the record, and return True."""
         record.msg, record.args = without_secrets(record.getMessage()), ()
         if record.exc_info and record.exc_info[1] is not None:
             record.exc_text = traceback_text(record.exc_info[1]).rstrip()

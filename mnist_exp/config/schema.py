@@ -1,7 +1,7 @@
 """The schema of conf/: types, ranges and the checks between fields. Imports nothing heavy.
 
-`check` turns a composed configuration into a `Config`. Defaults are in conf/ only, and `dataclasses.asdict` of a
-`Config` has the shape of the YAML. The keys of datasets and models are in `learning/`, beside the code that uses them.
+Defaults are in conf/ only, and the keys of datasets and models in `learning/`. `dataclasses.asdict` of a `Config` has
+the shape of the YAML.
 """
 
 import importlib.util
@@ -62,7 +62,7 @@ class NoTracking:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One experiment. `optimizer` has the name of its class as `kind`, and its arguments."""
+    """The configuration of an experiment. `optimizer` has the name of its class as `kind`, and its arguments."""
 
     dataset: Annotated[Dataset, OneOf(sources)]
     preprocessing: Preprocessing
@@ -82,13 +82,10 @@ class Config:
 def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
     """Return the `Config` of a composed and resolved configuration.
 
-    Args:
-        values: the configuration.
-        code: the user's own file, whose names may be used; it stays in use until another is checked.
+    The user's own file `code`, whose names it may use, stays in use until the next check.
 
     Raises:
-        InputError: for an unknown or missing key, a wrong type or range, a Keras name or argument that cannot be used,
-            or values that do not fit each other.
+        InputError: for an unknown or missing key, a value that cannot be used, or values that do not fit each other.
     """
     if values.get("code") != (code.path if code is not None else None):
         raise InputError(f"code={show(values.get('code'))}: can only be typed, such as code=mine.py")
@@ -112,7 +109,7 @@ def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
 
 
 def logged_metrics(training: Training) -> list[str]:
-    """Return the names of the metrics that a run logs each epoch.
+    """Return the names of the metrics of each epoch.
 
     >>> from types import SimpleNamespace
     >>> logged_metrics(SimpleNamespace(metrics=["accuracy"]))
@@ -123,13 +120,18 @@ def logged_metrics(training: Training) -> list[str]:
 
 
 def objective_direction(config: Config) -> Literal["maximize", "minimize"]:
-    """Return `direction`, or if it is null, the direction of the metric."""
+    """Return `direction`, or the direction of the metric if it is null."""
     if config.direction is not None:
         return config.direction
-    name = config.objective.removeprefix("val_").removeprefix("test_")
-    logged = {keras_names.metric_name(metric): metric for metric in config.training.metrics}
-    larger = name in logged and keras_names.parse_spec(logged[name], "")[0] in keras_names.LARGER_IS_BETTER
+    metric = _objective_metric(config)
+    larger = metric is not None and keras_names.parse_spec(metric, "")[0] in keras_names.LARGER_IS_BETTER
     return "maximize" if larger else "minimize"
+
+
+def _objective_metric(config: Config) -> Any:
+    """Return the spec of the metric that is the objective, None for the loss."""
+    name = config.objective.removeprefix("val_").removeprefix("test_")
+    return next((metric for metric in config.training.metrics if keras_names.metric_name(metric) == name), None)
 
 
 def _check_objective(config: Config) -> None:
@@ -138,8 +140,8 @@ def _check_objective(config: Config) -> None:
     if config.objective not in names:
         fits = did_you_mean(config.objective, names) or f"; it logs {', '.join(names)}"
         raise InputError(f"objective={config.objective}: this run logs no such metric{fits}")
-    own = {keras_names.metric_name(one) for one in config.training.metrics if keras_names.is_own("metrics", one)}
-    if config.objective.removeprefix("val_").removeprefix("test_") in own and config.direction is None:
+    metric = _objective_metric(config)
+    if metric is not None and keras_names.is_own("metrics", metric) and config.direction is None:
         raise InputError(
             f"objective={config.objective}: is a metric of {config.code and config.code.path}; say which is better, "
             "direction=maximize or direction=minimize"
@@ -162,10 +164,10 @@ def _check_pruning(config: Config) -> None:
 
 
 def _check_address(uri: str) -> None:
-    # The address is not shown: it may hold a password.
+    # No message shows the address, which may hold a password.
     try:
         scheme = urlsplit(uri).scheme if urlsplit(uri).port != 0 else ""
-    except ValueError:  # no number for a port, no end of an IPv6 address
+    except ValueError:  # a port that is no number, an IPv6 address without its end
         scheme = ""
     known = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
     if scheme.partition("+")[0] not in known or ":memory:" in uri:
@@ -213,8 +215,8 @@ def _check_training(training: Training, *, one_hot: bool) -> None:
 
 
 def _check_metric_names(metrics: list[Any]) -> None:
-    """Check that no two metrics are logged under the same name."""
-    # Other names that a run or its callbacks log.
+    """Check that no two metrics are logged under one name."""
+    # A run and its callbacks log these, too.
     taken = {"loss", "val_loss", "test_loss", "objective", "fit_seconds", "learning_rate", "epoch"}
     for index, metric in enumerate(metrics):
         name = keras_names.metric_name(metric)
@@ -275,10 +277,10 @@ def _check_backend(config: Config) -> None:
 
 
 def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:
-    """Check that Sparse... losses and metrics get whole numbers as labels, and all others one-hot vectors."""
+    """Check that Sparse... losses and metrics get whole numbers as labels, and the others one-hot vectors."""
     name, _ = keras_names.parse_spec(spec, key)
     if keras_names.is_own("losses", spec) or keras_names.is_own("metrics", spec):
-        return  # unknown
+        return  # takes any labels
     if name.startswith("Sparse") == one_hot:
         wanted = str(not one_hot).lower()
         raise InputError(

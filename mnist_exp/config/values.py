@@ -1,4 +1,4 @@
-"""The types of values that keys of the configuration take, and the keys of `prune`. Imports nothing heavy."""
+"""Types of values in the configuration, and the keys of `prune`. Imports nothing heavy."""
 
 import math
 import re
@@ -9,6 +9,14 @@ from typing import Annotated, Literal
 from mnist_exp.config.conversion import KerasName, OneOf, Rule
 from mnist_exp.errors import InputError
 
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, RuntimeError):  # a name too long, a closed folder, an unknown home
+        return False
+
+
 Count = Annotated[int, Rule(lambda n: 1 <= n < 2**31, "a whole number, at least 1")]
 WholeNumber = Annotated[int, Rule(lambda n: 0 <= n < 2**31, "a whole number, at least 0")]
 Seed = Annotated[int, Rule(lambda n: 0 <= n < 2**32, "a whole number from 0 to 4294967295")]
@@ -16,7 +24,7 @@ Share = Annotated[float, Rule(lambda x: 0 < x < 1, "a fraction between 0 and 1")
 DropoutRate = Annotated[float, Rule(lambda x: 0 <= x < 1, "a number from 0 up to, not including, 1")]
 Counts = Annotated[list[Count], Rule(lambda ns: len(ns) > 0, "a list of at least one such number")]
 Activation = Annotated[str, KerasName("activations")]
-ExistingPath = Annotated[str, Rule(lambda path: _exists(path), "an existing file or folder")]
+ExistingPath = Annotated[str, Rule(_exists, "an existing file or folder")]
 Maximum = Annotated[float, Rule(lambda x: 0 < x <= 65535, "a number above 0, at most 65535, such as 1, 255 or 65535")]
 Side = Annotated[int, Rule(lambda n: 10 <= n <= 500, "a whole number from 10 to 500")]
 ModelName = Annotated[
@@ -45,7 +53,7 @@ class _Shares(_Steps):
 
 @dataclass(frozen=True, kw_only=True)
 class MedianPruning(_Shares):
-    """The arguments of Optuna's `MedianPruner`; these, and those of the others, are explained in conf/prune/."""
+    """The arguments of Optuna's `MedianPruner`; conf/prune/ explains those of all pruners."""
 
     kind: Literal["median"]
 
@@ -84,10 +92,3 @@ class PatientPruning:
 
 
 PruneSettings = MedianPruning | PercentilePruning | ThresholdPruning | PatientPruning
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).expanduser().exists()
-    except (OSError, RuntimeError):  # a name too long, a folder that is closed, a home that nobody has
-        return False
