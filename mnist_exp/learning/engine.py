@@ -1,43 +1,49 @@
-"""What trains: one protocol and its two engines, and the backend of Keras. Imports nothing heavy."""
+"""The protocol of an engine, the choice of one, and which jobs it can train together. Imports nothing heavy."""
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
-from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.code_file import CodeFile, own_classes
+from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
+from mnist_exp.experiment import Experiment, of_the_result
 
 if TYPE_CHECKING:
-    from mnist_exp.experiment import Experiment
     from mnist_exp.learning.datasets import Data
     from mnist_exp.learning.training import OnEpoch, Trained
+
+# Numbers of Keras's optimizers that are used only in arithmetic, so that a traced program can take them as values.
+# Others decide which code runs, as in `if self.momentum != 0`.
+SCALARS = ("beta_1", "beta_2", "epsilon", "rho", "weight_decay", "ema_momentum")
 
 
 class Engine(Protocol):
     """Trains experiments on data that they share."""
 
     def train(
-        self, experiments: "Sequence[Experiment]", data: "Data", on_epoch: "OnEpoch"
+        self, experiments: Sequence[Experiment], data: "Data", on_epoch: "OnEpoch"
     ) -> "list[Trained | InputError]":
-        """Train experiments together, which `stacking.groups` finds alike, and evaluate each on the test set.
+        """Train experiments with one `stack_key` together, and evaluate each on the test set.
 
-        Returns:
-            Of each what it gave, or an error where its loss is no number.
+        An experiment whose loss becomes NaN or infinite gives an error in its place.
 
         Raises:
             InputError: for what none of them can do, such as layers that do not fit each other.
         """
 
-    def stack_size(self, experiment: "Experiment", wanted: int) -> int:
+    def stack_size(self, experiment: Experiment, wanted: int) -> int:
         """Return how many experiments like this one train best together on this machine, up to `wanted`."""
 
 
 def choose_backend(name: str) -> None:
-    """Let Keras be imported with the backend `name`, tensorflow or jax, which it reads once.
+    """Make Keras run with the backend `name`, `tensorflow` or `jax`, which it reads once, when it is imported.
 
     Raises:
-        InputError: if this process has imported Keras with another, or the environment names another.
+        InputError: if this process has imported Keras with another backend, or KERAS_BACKEND names another.
     """
     keras = sys.modules.get("keras")
     if keras is not None and keras.backend.backend() != name:
@@ -51,21 +57,15 @@ def choose_backend(name: str) -> None:
 
 
 def compute_with_one_thread() -> None:
-    """Let TensorFlow compute with one thread: of a convolution, it rounds by their number.
-
-    It reads the variable once, so that a process in which it has run keeps to its number.
-    """
+    """Make TensorFlow compute with one thread, unless it has been imported: how it rounds depends on their number."""
     if "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 
 def import_own(code: CodeFile, backend: str, in_sweep: bool = False) -> CodeFile:
-    """Import a file of the user's own with a backend, and return it with the names that it registers.
+    """Import the user's own file and return it with the names that it registers.
 
-    Args:
-        code: the file.
-        backend: `tensorflow` or `jax`.
-        in_sweep: whether for a sweep, whose jobs compute with one thread each; by default not.
+    In a sweep each job computes with one thread.
 
     Raises:
         InputError: as `choose_backend` and `own_code.import_code` do.
@@ -79,7 +79,7 @@ def import_own(code: CodeFile, backend: str, in_sweep: bool = False) -> CodeFile
 
 
 def choose_engine(backend: str, code: CodeFile | None = None) -> Engine:
-    """Return the engine of a backend, `tensorflow` or `jax`; import Keras with it, and then the file of the user's own.
+    """Return the engine of a backend; import Keras with it, and then the user's own file.
 
     Raises:
         InputError: as `import_own` does.
@@ -94,3 +94,39 @@ def choose_engine(backend: str, code: CodeFile | None = None) -> Engine:
     from mnist_exp.learning import tensorflow_engine
 
     return tensorflow_engine
+
+
+def stack_key(config: Config) -> str:
+    """Return a key that jobs share if they can train as one program.
+
+    It has the whole configuration but `seed`, the learning rate and, for Keras's optimizers, `SCALARS`; any other
+    number of a user's own optimizer may decide which code runs.
+    """
+    values = of_the_result(asdict(config))
+    del values["seed"]
+    is_own = values["optimizer"]["kind"] in own_classes("optimizers")
+    for name in ("learning_rate", *(() if is_own else SCALARS)):
+        value = values["optimizer"].get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            values["optimizer"][name] = "a number"
+    return json.dumps(values, sort_keys=True)
+
+
+def stackable(experiments: Mapping[int, Experiment]) -> list[list[int]]:
+    """Group the keys of experiments that can train together; TensorFlow trains each alone."""
+    groups: dict[str, list[int]] = {}
+    for index, experiment in experiments.items():
+        key = stack_key(experiment.config) if experiment.config.backend == "jax" else str(index)
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
+
+
+def split(group: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Split a group into the fewest parts of at most `size`, of about equal length.
+
+    >>> split([0, 1, 2, 3, 4], 3)
+    [[0, 1, 2], [3, 4]]
+    """
+    parts = -(-len(group) // size)
+    length = -(-len(group) // parts)
+    return [group[start : start + length] for start in range(0, len(group), length)]

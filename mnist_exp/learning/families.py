@@ -1,6 +1,6 @@
-"""The kinds of models, each a class with the keys of its file in conf/model/ and its layers. Imports nothing heavy.
+"""The kinds of models: each class has the keys of a file in conf/model/ and makes layers. Imports nothing heavy.
 
-To add a kind, write a class, add it to `FAMILIES`, and write a file in conf/model/.
+To add a kind, write a class, its name in `FAMILIES`, and a file in conf/model/.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from mnist_exp.config.values import Activation, Count, Counts, DropoutRate
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """The base of all kinds. `preprocessing`: the kind of preprocessing that it needs; None for any."""
+    """The base of all kinds; `preprocessing` is the kind that a model needs, None for any."""
 
     kind: str
     preprocessing: ClassVar[Literal["flatten", "image"] | None] = None
 
     def hidden_layers(self) -> list[Any]:
-        """Return the layers before the output: each is `Name`, `{Name: arguments}`, or a function of a tensor."""
+        """Return the layers before the output: `Name`, `{Name: arguments}`, or a function of a tensor."""
         raise NotImplementedError
 
 
@@ -95,17 +95,17 @@ FAMILIES = (Linear, MLP, CNN, Layers)
 
 @dataclass(frozen=True, kw_only=True)
 class OwnModel(Model):
-    """A function with `@mnist_exp.model` in the user's own file, whose arguments after the first are the keys."""
+    """A function with `@mnist_exp.model` in the user's own file; its arguments after the first are the keys."""
 
     def hidden_layers(self) -> list[Any]:
-        """Return the function of the prepared images, with its keys."""
+        """Return the function with its keys."""
         from mnist_exp.learning.own_code import call
 
         return [partial(call, "model", self, Model)]
 
 
 def families() -> list[type[Model]]:
-    """Return the kinds that can be chosen, those of the user's own file among them."""
+    """Return the kinds that can be chosen, the user's own included."""
     return [*FAMILIES, *own_choices("model", OwnModel)]
 
 

@@ -1,6 +1,6 @@
-"""The JAX engine: models that differ in their weights and in numbers of their optimizers train as one program.
+"""The JAX engine: models that differ only in their weights and in numbers of their optimizers train as one program.
 
-A model alone is a stack of one; `jax_program.py` has what is traced.
+One model is a stack of one; `jax_program.py` has what is traced.
 """
 
 import math
@@ -20,14 +20,7 @@ from mnist_exp.config.schema import Training
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning.datasets import Data, Images, load
-from mnist_exp.learning.jax_program import (
-    epoch_program,
-    evaluation_program,
-    of_each_job,
-    scalars_of,
-    stacked,
-    take_out,
-)
+from mnist_exp.learning.jax_program import epoch_program, evaluation_program, per_job, scalars_of, stacked, unstack
 from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
 from mnist_exp.learning.memory import memory
 from mnist_exp.learning.models import build, output_shapes, servable, set_seed
@@ -48,12 +41,12 @@ from mnist_exp.learning.training import (
     verbosity,
 )
 
-# Jobs of a stack, at most: each keeps its log open, and a process may have few files open, on macOS 256.
+# Each job keeps its log open, and a process may open few files: on macOS 256.
 _MOST_JOBS = 200
 
 
 def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[Trained | InputError]:
-    """Train experiments as one program; see `Engine.train`."""
+    """Do what `Engine.train` says, as one program."""
     config, image_shape = experiments[0].config, data.x_train.shape[1:]
     preprocessor = fit_preprocessor(config.preprocessing, data)
     served, compiled = [], []
@@ -86,16 +79,16 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
 
 
 def stack_size(experiment: Experiment, wanted: int) -> int:
-    """Return how many experiments like this one to train as one program: as many as half of the memory takes.
+    """Return how many experiments like this one fill half of the memory, up to `wanted`.
 
-    On a CPU, of a model with convolutions one: those of a stack become grouped convolutions, which there take longer
-    than one after the other (2.4 times, measured with 8 filters on 2 cores).
+    A model with convolutions trains alone on a CPU, where the grouped convolutions of a stack take 2.4 times as long as
+    one job after the other (8 filters, 2 cores).
     """
     config = experiment.config
     try:
         data = load(config.dataset)
         model = build(config.model, fit_preprocessor(config.preprocessing, data).shape, data.classes)
-    except Exception:  # which each will record as its own failure
+    except Exception:  # each experiment will record it as its own failure
         return 1
     device = jax.devices()[0]
     if device.platform == "cpu" and any("Conv" in type(layer).__name__ for layer in model.layers):
@@ -117,21 +110,23 @@ def fit(
     on_epoch: OnEpoch,
     progress: bool,
 ) -> list[Fitted | InputError]:
-    """Train compiled models, each of which takes raw images, as one program; traced from the first of them.
+    """Train compiled models of raw images as one program, traced from the first of them.
+
+    They differ in their weights, learning rates and `SCALARS`. Once half of the models in a program have stopped, the
+    others go on in a smaller one.
 
     Args:
-        models: alike but for their weights, learning rates and the numbers in `stacking.SCALARS`.
-        training_set: raw images (N, ...) and their prepared labels (N, ...).
+        models: the compiled models.
+        training_set: raw images (N, ...) and prepared labels (N, ...).
         validation_set: the same, measured after each epoch.
-        order: the positions of all training images in an epoch, counted from 0.
+        order: returns the positions of all training images in an epoch, counted from 0.
         training: epochs, batch size and callbacks.
         outputs: the folder that each model's callbacks write into.
-        on_epoch: called after each epoch; a model that it stops trains no further. Once half of the models of a program
-            have stopped, for whatever reason, the others go on in a smaller one.
+        on_epoch: called after each epoch; stops models.
         progress: whether to show Keras's progress bar, an epoch a step.
 
     Returns:
-        Of each model a `Fitted`, whose `seconds` are its share; an error where its loss is no number.
+        For each model a `Fitted`, whose `seconds` are its share, or an error if its loss became NaN or infinite.
 
     Raises:
         InputError: for what only Keras can judge.
@@ -173,9 +168,9 @@ def fit(
 
 
 class _Stack:
-    """Models that train as one program, those that stopped among them until they are half of it.
+    """Models that train as one program, which keeps those that stopped until they are half of it.
 
-    `running`: the places of the models that still train. `failed`: an error for each whose loss is no number.
+    `running` has the indices of the models that still train, `failed` an error for each whose loss is not finite.
     """
 
     def __init__(
@@ -192,73 +187,71 @@ class _Stack:
         self._data = jax.tree.map(jnp.asarray, (training_set, validation_set))
         for model in models:
             model.optimizer.build(model.trainable_variables)
-        build_symbolically(models[0], *(of[:1] for of in self._data[1]))
+        build_symbolically(models[0], *(array[:1] for array in self._data[1]))
         self._run_epoch = jax.jit(epoch_program(models[0], training.batch_size), donate_argnums=0)
         self.running = list(range(len(models)))
-        self._put_in_running()
+        self._stack_running()
         for index in self.running:
             callbacks[index].on_train_begin()
             models[index].stop_training = False
 
     def train(self, epoch: int, order: npt.NDArray[np.int64], on_epoch: OnEpoch) -> None:
-        """Train those that run for an epoch, counted from 0; see `fit` for the other arguments."""
+        """Train the running models for an epoch, counted from 0."""
         if 2 * len(self.running) <= len(self._in_program):
-            self._put_in_running()
+            self._stack_running()
         for index in self.running:
             self._callbacks[index].on_epoch_begin(epoch)
-        if self._has_callbacks:  # which may have changed variables
+        if self._has_callbacks:  # they may have changed variables
             self._state = stacked([self.models[index] for index in self._in_program])
         self._state, measured = self._run_epoch(self._state, self._scalars, jnp.asarray(order, jnp.int32), *self._data)
-        metrics = dict(zip(self._in_program, of_each_job(measured), strict=True))
+        metrics = dict(zip(self._in_program, per_job(measured), strict=True))
         self.has_trained = True
         interrupts.raise_if_received()
         if self._has_callbacks:
-            self._take_out(self.running)
+            self._unstack(self.running)
+        logged = {}
         for index in self.running:
-            self._callbacks[index].on_epoch_end(epoch, metrics[index])
-        # With what callbacks added, such as the learning rate.
-        ends = {
-            index: {name: of[-1] for name, of in self.models[index].history.history.items()} for index in self.running
-        }
-        for index in on_epoch(epoch + 1, ends):
+            self._callbacks[index].on_epoch_end(epoch, metrics[index])  # adds to the metrics, such as the learning rate
+            logged[index] = {name: values[-1] for name, values in self.models[index].history.history.items()}
+        for index in on_epoch(epoch + 1, logged):
             self.models[index].stop_training = True
         for index in self.running:
             try:
                 check_finite(epoch + 1, metrics[index])
             except InputError as error:
                 self.failed[index] = error
-        trained_in_it = self.running
-        self.running = [i for i in trained_in_it if i not in self.failed and not self.models[i].stop_training]
-        if len(self.running) < len(trained_in_it) and not self._has_callbacks:
-            self._take_out(trained_in_it)
+        before = self.running
+        self.running = [i for i in before if i not in self.failed and not self.models[i].stop_training]
+        if len(self.running) < len(before) and not self._has_callbacks:
+            self._unstack(before)
 
     def end(self) -> None:
         """Give the models what they have learned."""
-        self._take_out(self.running)
+        self._unstack(self.running)
         for index, model in enumerate(self.models):
             if index not in self.failed:
                 model.optimizer.finalize_variable_values(model.trainable_variables)
                 self._callbacks[index].on_train_end()
 
-    def _put_in_running(self) -> None:
+    def _stack_running(self) -> None:
         models = [self.models[index] for index in self.running]
         self._in_program, self._state, self._scalars = self.running, stacked(models), scalars_of(models)
 
-    def _take_out(self, indices: Sequence[int]) -> None:
+    def _unstack(self, indices: Sequence[int]) -> None:
         if indices:
-            take_out(self._state, {self._in_program.index(index): self.models[index] for index in indices})
+            unstack(self._state, {self._in_program.index(index): self.models[index] for index in indices})
 
 
 def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str, float]]:
-    """Return the loss, then the metrics of each of the compiled models on raw images and prepared labels, by name."""
+    """Return each compiled model's loss and metrics on raw images and prepared labels, by name."""
     with interrupts.deferred():
         program = jax.jit(evaluation_program(models[0]))
         measured = program(stacked(models), jnp.asarray(x), jnp.asarray(y))
-    return of_each_job(measured)
+    return per_job(measured)
 
 
 def _bytes_a_job(model: keras.Model, batch_size: int) -> int:
-    """Estimate: a weight with its gradient and two optimizer variables in the model, in the stack and on their way
-    between; and, for a batch, each layer's output with its gradient, twice as XLA may keep a copy. Four bytes each."""
+    """Estimate a job's memory: a weight with its gradient and two optimizer variables in the model, in the stack and on
+    their way between; and, for a batch, each layer's output with its gradient, twice as XLA may keep a copy."""
     weights, outputs = int(model.count_params()), sum(map(math.prod, output_shapes(model)))
     return 4 * (12 * weights + 4 * max(batch_size, EVALUATION_BATCH) * outputs)

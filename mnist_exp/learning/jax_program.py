@@ -1,7 +1,7 @@
 """The JAX programs of a stack of models: an epoch with validation, and an evaluation.
 
-The variables of all models are stacked along a leading axis of jobs, and `jax.vmap` vectorizes the training step over
-it. All jobs see the same batches in the same order.
+The variables of all models are stacked along a leading axis of jobs; `jax.vmap` vectorizes the training step over it.
+All jobs see the same batches in the same order.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,21 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnist_exp.learning.engine import SCALARS
 from mnist_exp.learning.keras_backend import keras
-from mnist_exp.learning.stacking import SCALARS
 from mnist_exp.learning.training import EVALUATION_BATCH
 
-# The variables of a stack: trainable, non-trainable, and the optimizer's; the first axis is the jobs.
+# The stacked variables: trainable, non-trainable, and the optimizer's.
 State = tuple[list[Any], list[Any], list[Any]]
 
 
 def epoch_program(
     model: keras.Model, batch_size: int
 ) -> Callable[[State, Any, Any, Any, Any], tuple[State, dict[str, Any]]]:
-    """Return a function (state, scalars, order, training set, validation set) -> (state, metrics) of one epoch.
-
-    Each metric has the shape (jobs,).
-    """
+    """Return a function (state, scalars, order, training set, validation set) -> (state, metrics of shape (jobs,))."""
     fresh = [variable.value for variable in model.metrics_variables]
     evaluation = evaluation_program(model)
 
@@ -42,7 +39,7 @@ def epoch_program(
         def step(state: Any, positions: Any) -> tuple[Any, None]:
             return jax.vmap(train_batch, in_axes=(0, 0, None, None))(state, scalars, x[positions], y[positions]), None
 
-        *state, metrics = _scan(step, (*state, _for_each(fresh, state)), order, batch_size)
+        *state, metrics = _scan(step, (*state, _for_all_jobs(fresh, state)), order, batch_size)
         measured = jax.vmap(partial(_results, model))(metrics)
         validation = evaluation(state, *validation_set)
         return tuple(state), measured | {f"val_{name}": values for name, values in validation.items()}
@@ -61,9 +58,9 @@ def evaluation_program(model: keras.Model) -> Callable[[State, Any, Any], dict[s
         def step(state: Any, positions: Any) -> tuple[Any, None]:
             return jax.vmap(test_batch, in_axes=(0, None, None))(state, x[positions], y[positions]), None
 
-        tested = state[0], state[1], _for_each(fresh, state)
-        tested = _scan(step, tested, jnp.arange(len(x)), EVALUATION_BATCH)
-        return jax.vmap(partial(_results, model))(tested[2])
+        tested = state[0], state[1], _for_all_jobs(fresh, state)
+        *_, metrics = _scan(step, tested, jnp.arange(len(x)), EVALUATION_BATCH)
+        return jax.vmap(partial(_results, model))(metrics)
 
     return evaluation
 
@@ -79,14 +76,13 @@ def _scan(step: Callable[[Any, Any], Any], state: Any, order: Any, batch_size: i
     return state
 
 
-def _for_each(values: Sequence[Any], state: State) -> list[Any]:
-    """Repeat values for each job of a stack."""
+def _for_all_jobs(values: Sequence[Any], state: State) -> list[Any]:
     jobs = len(state[0][0])
     return [jnp.broadcast_to(value, (jobs, *value.shape)) for value in values]
 
 
-def of_each_job(measured: Mapping[str, Any]) -> list[dict[str, float]]:
-    """Return the metrics of each job, given values of shape (jobs,)."""
+def per_job(measured: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Split metrics of shape (jobs,) into those of each job."""
     rows = zip(*jax.device_get(list(measured.values())), strict=True)
     return [dict(zip(measured, map(float, row), strict=True)) for row in rows]
 
@@ -110,7 +106,7 @@ def _attributes(optimizer: Any, values: Mapping[str, Any]) -> Iterator[None]:
 
 
 def scalars_of(models: Sequence[keras.Model]) -> dict[str, Any]:
-    """Return the `SCALARS` of the optimizers, each of shape (jobs,)."""
+    """Return the optimizers' `SCALARS`, each of shape (jobs,)."""
     names = [name for name in SCALARS if isinstance(getattr(models[0].optimizer, name, None), int | float)]
     return {name: jnp.asarray([getattr(model.optimizer, name) for model in models], jnp.float32) for name in names}
 
@@ -120,16 +116,16 @@ def _variables(model: keras.Model) -> State:
 
 
 def stacked(models: Sequence[keras.Model]) -> State:
-    """Return the state of all models, stacked."""
-    trainable, others, of_optimizer = (
+    """Return the stacked variables of models."""
+    trainable, others, optimizer = (
         [jnp.asarray(np.stack(jax.device_get([v.value for v in same]))) for same in zip(*kind, strict=True)]
         for kind in zip(*map(_variables, models), strict=True)
     )
-    return trainable, others, of_optimizer
+    return trainable, others, optimizer
 
 
-def take_out(state: State, models: Mapping[int, keras.Model]) -> None:
-    """Assign the state to models, given by their place in the stack."""
+def unstack(state: State, models: Mapping[int, keras.Model]) -> None:
+    """Assign stacked variables to models, given by their place in the stack."""
     on_host = jax.device_get(state)
     for place, model in models.items():
         for variables, values in zip(_variables(model), on_host, strict=True):

@@ -1,7 +1,7 @@
-"""Import Keras without its banners, and keep all use of private APIs of Keras 3.15 and TensorFlow 2.21.
+"""Import Keras without its banners; all use of private APIs of Keras 3.15 and TensorFlow 2.21 is here.
 
-Use `from mnist_exp.learning.keras_backend import keras`. Keras reads its backend, `tensorflow` or `jax`, from
-KERAS_BACKEND once per process. If a newer version lacks something that is used here, the import raises.
+Keras reads its backend from KERAS_BACKEND once per process. If a newer version lacks what is used here, the import
+raises.
 """
 
 import logging
@@ -16,14 +16,14 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # 2: errors only, once TensorFlow reads it
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
 if os.environ.get("KERAS_BACKEND") != "jax":
     os.environ["KERAS_BACKEND"] = "tensorflow"
 
 
 @contextmanager
 def _banners_held_back() -> Iterator[None]:
-    """Hold back what C++ writes to standard error before TensorFlow reads its settings; show it after a failure."""
+    """Hold back what C++ code writes to standard error before TensorFlow is configured; show it after a failure."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as held_back:
@@ -40,11 +40,8 @@ def _banners_held_back() -> Iterator[None]:
             os.close(terminal)
 
 
-class _PutOff(MetaPathFinder):
-    """Defers modules that Keras imports and nothing here uses until they are used.
-
-    `keras.wrappers` imports scikit-learn (0.5 seconds), `keras.visualization` pyplot (0.2 seconds).
-    """
+class _DeferringFinder(MetaPathFinder):
+    """Defers what Keras imports and nothing here uses: scikit-learn (0.5 seconds) and pyplot (0.2 seconds)."""
 
     def find_spec(
         self,
@@ -52,34 +49,30 @@ class _PutOff(MetaPathFinder):
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
-        """Return the specification of a deferred module, with a loader that waits."""
         spec = PathFinder.find_spec(name, path) if name in {"keras.wrappers", "matplotlib.pyplot"} else None
         if spec is not None and spec.loader is not None:
-            spec.loader = _WaitingLoader(spec.loader)
+            spec.loader = _DeferringLoader(spec.loader)
         return spec
 
 
-class _WaitingLoader(Loader):
+class _DeferringLoader(Loader):
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _WaitingModule(spec.name)
+        return _DeferredModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Do nothing: the module loads itself."""
 
 
-class _WaitingModule(ModuleType):
-    """Loads itself when one of its attributes is used.
-
-    Python's `LazyLoader` also loads a module for its `__file__`, which `inspect` reads of all modules.
-    """
+class _DeferredModule(ModuleType):
+    """Loads itself when an attribute is used, but for `__file__`, which `inspect` reads of all modules."""
 
     def __getattr__(self, name: str) -> Any:
         assert self.__spec__ is not None
         waiting = self.__spec__.loader
-        if (name.startswith("__") and name != "__all__") or not isinstance(waiting, _WaitingLoader):
+        if (name.startswith("__") and name != "__all__") or not isinstance(waiting, _DeferringLoader):
             raise AttributeError(f"module {self.__name__} has no attribute {name}")
         self.__spec__.loader = waiting.loader
         try:
@@ -91,10 +84,10 @@ class _WaitingModule(ModuleType):
 
 
 @contextmanager
-def _imports_put_off() -> Iterator[None]:
-    finder = _PutOff()
+def _imports_deferred() -> Iterator[None]:
+    finder = _DeferringFinder()
     sys.meta_path.insert(0, finder)
-    # TensorFlow Lite imports JAX (0.3 seconds), and Keras does to mend an old version.
+    # TensorFlow Lite imports JAX (0.3 seconds), and so does Keras, to patch an old version.
     hidden = [name for name in ({"jax"} - {os.environ["KERAS_BACKEND"]}) if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment] # an import fails as if it were not installed
@@ -106,14 +99,14 @@ def _imports_put_off() -> Iterator[None]:
             del sys.modules[name]
 
 
-with _banners_held_back(), _imports_put_off():
+with _banners_held_back(), _imports_deferred():
     if os.environ["KERAS_BACKEND"] == "tensorflow":
         import tensorflow
 
         tensorflow.config.list_physical_devices()
         tensorflow.constant(0)  # starts the runtime, which prints a banner
         BackendError = tensorflow.errors.OpError
-        # Each job of a sweep has its own model, whose functions are traced once.
+        # Tracing a function for each job's model is intended.
         logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
     else:
         import jax
@@ -137,7 +130,7 @@ if os.environ["KERAS_BACKEND"] == "tensorflow":
 else:
     _require(keras.Model, "_symbolic_build")
     _require(module_utils.tensorflow, "_available")
-    # If TensorFlow is installed, Keras imports it to seed it and to save models: three seconds, half of the memory.
+    # Keras would import an installed TensorFlow to seed it and to save models: three seconds, half of the memory.
     module_utils.tensorflow._available = False
 
 
@@ -158,24 +151,21 @@ REFUSALS = (
 def keras_reason(error: Exception) -> str:
     """Return the line of a Keras error that says what is wrong."""
     lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
-    said = [line.strip() for line in lines if line.strip() and not line.strip().startswith(_WHERE)]
-    return said[0].rstrip(".") if said else type(error).__name__
+    reasons = (line.strip() for line in lines if line.strip() and not line.strip().startswith(_WHERE))
+    return next(reasons, type(error).__name__).rstrip(".")
 
 
 _WHERE = ("Exception encountered", "Graph execution error", "Detected at node", "<stack traces unavailable>")
 
 
 def leave_gradients_of_one_replica(optimizer: keras.optimizers.Optimizer) -> None:
-    """Stop an optimizer from summing gradients over its single replica.
-
-    TensorFlow's all_reduce registers a gradient that keeps the graph of the step forever: 1.6 MB per job
-    (ops/custom_gradient.py).
-    """
+    """Stop an optimizer from summing gradients over its single replica: TensorFlow's all_reduce registers a gradient
+    that keeps the graph of the step forever, 1.6 MB per job (ops/custom_gradient.py)."""
     optimizer._all_reduce_sum_gradients = list
 
 
 def schedule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.schedules.LearningRateSchedule | None:
-    """Return the schedule of an optimizer's learning rate, or None if the rate is a number."""
+    """Return the schedule of an optimizer's learning rate; None if the rate is a number."""
     rate = optimizer._learning_rate
     return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else None
 
@@ -185,4 +175,4 @@ def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
     model._symbolic_build(data_batch=(x, y))
 
 
-__all__ = ["keras"]  # so that mypy lets it be imported from here
+__all__ = ["keras"]  # mypy would not let it be imported from here

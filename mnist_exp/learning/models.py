@@ -1,4 +1,4 @@
-"""Build Keras models and objects from configuration. Every kind of model is a list of layers."""
+"""Build Keras models and objects from configuration."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,26 +13,21 @@ from mnist_exp.learning.own_code import instance
 from mnist_exp.learning.preprocessing import BYTES, Preprocessor, Raw
 from mnist_exp.learning.saved_models import check_loadable
 
-# The modules of kinds that are not named after their module.
+# Other kinds are named after their module.
 _MODULES = {"augmentations": keras.layers, "schedules": keras.optimizers.schedules}
 
 
 def set_seed(seed: int) -> None:
     """Make the weights and random layers that are built from now on depend on `seed` alone."""
-    keras.utils.clear_session(free_memory=False)  # restarts the numbers in names of layers
+    keras.utils.clear_session(free_memory=False)  # restarts the numbers in layers' names
     keras.utils.set_random_seed(seed)
 
 
 def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
-    """Return the model for prepared images, with one softmax unit per class.
-
-    Args:
-        config: the kind of model and its keys.
-        shape: the shape of one prepared image, without the batch axis.
-        classes: the number of output units.
+    """Return the model for prepared images of `shape`, without the batch axis, with a softmax unit per class.
 
     Raises:
-        InputError: naming the layer that Keras refuses, such as one that does not fit its input.
+        InputError: names the layer that Keras refuses, such as one that does not fit its input.
     """
     inputs = keras.Input(shape)
     flow = _connect(inputs, config.hidden_layers(), f"model={config.kind}, layer {{}}".format)
@@ -44,21 +39,15 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
     outputs = make("layers", {"Dense": {"units": classes, "activation": "softmax"}})(flow)
     try:
         model = keras.Model(inputs, outputs)
-    except REFUSALS as error:  # two layers of one name
+    except REFUSALS as error:  # two layers have one name
         raise InputError(f"model={config.kind}: {keras_reason(error)}") from error
-    if (code := code_file.in_use()) is not None:  # before it is trained, since it is saved to be loaded again
+    if (code := code_file.in_use()) is not None:  # rather than after training
         check_loadable(model, code, f"model={config.kind}")
     return model
 
 
 def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> Any:
-    """Apply layers and blocks of layers to a Keras tensor, one after the other.
-
-    Args:
-        flow: the tensor.
-        specs: each as `config.conversion` checks it, or a function of the tensor.
-        place: returns the words for the place of a layer, given its index.
-    """
+    """Apply layers, blocks of layers and functions to a Keras tensor in turn; `place` words a layer's index."""
     for index, spec in enumerate(specs):
         where = place(index)
         match spec:
@@ -66,8 +55,10 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
                 after = _connect(flow, layers, f"{where}.Residual[{{}}]".format)
                 flow = keras.layers.Add()([_shortcut(flow, after.shape, where), after])
             case {"Branches": branches}:
-                places = [f"{where}.Branches[{number}][{{}}]".format for number in range(len(branches))]
-                ends = [_connect(flow, layers, within) for layers, within in zip(branches, places, strict=True)]
+                ends = [
+                    _connect(flow, layers, f"{where}.Branches[{number}][{{}}]".format)
+                    for number, layers in enumerate(branches)
+                ]
                 flow = _apply(keras.layers.Concatenate, ends, where)
             case _ if callable(spec):
                 flow = spec(flow)
@@ -84,7 +75,7 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
 
 
 def _apply(make_layer: Callable[[], Any], flow: Any, where: str) -> Any:
-    """Apply a new layer to a tensor, or to a list of tensors."""
+    """Apply a new layer to a tensor or a list of tensors."""
     try:
         after = make_layer()(flow)
         _ = after.shape  # raises if the layer returns several tensors
@@ -98,7 +89,7 @@ def _apply(make_layer: Callable[[], Any], flow: Any, where: str) -> Any:
 
 
 def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
-    """Return the input of a residual block in the shape of its output, through a trained layer if they differ."""
+    """Return the input of a residual block in the shape of its output, through a trained layer if needed."""
     _, *before = flow.shape
     _, *after = wanted
     if before == after:
@@ -117,13 +108,10 @@ def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
 def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = BYTES) -> keras.Sequential | None:
     """Return a model that changes raw images (N, *image_shape) at random and keeps their shape and range.
 
-    Args:
-        specs: Keras layers in order, each `Name` or `{Name: arguments}`; without any, None is returned.
-        image_shape: (height, width) or (height, width, channels).
-        raw: the type and range of the pixels; the layers get 0 to 255, as Keras's layers expect.
+    Without layers in `specs` it is None. Between, pixels range from 0 to 255, as Keras's layers expect.
 
     Raises:
-        InputError: naming the layer that Keras refuses.
+        InputError: names the layer that Keras refuses.
     """
     layers = _augmentation_layers(specs, image_shape, raw)
     if not layers:
@@ -132,7 +120,7 @@ def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = 
 
 
 def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw) -> list[Any]:
-    """Return the layers of `specs` after two that turn raw images into floats with a channel axis."""
+    """Return the layers, after two that turn raw images into floats with a channel axis."""
     if not specs:
         return []
     shape = (*image_shape, 1) if len(image_shape) == 2 else image_shape
@@ -160,23 +148,21 @@ def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw
 def servable(
     model: keras.Model, preprocessor: Preprocessor, image_shape: tuple[int, ...], augment: Sequence[Any] = ()
 ) -> keras.Model:
-    """Return a model of raw images (N, *image_shape) that preprocesses them and applies the layers of `model`.
-
-    The layers are shared, not copied. `augment` are layers before them, as for `augmentation`, which act only in
-    training; by default none.
+    """Return a model of raw images (N, *image_shape) that prepares them, in training augments them, and shares the
+    layers of `model`.
 
     Raises:
-        InputError: naming the layer of `augment` that Keras refuses.
+        InputError: names the layer of `augment` that Keras refuses.
     """
     flow = inputs = keras.Input(image_shape, dtype=preprocessor.raw.dtype)
     for layer in [*_augmentation_layers(augment, image_shape, preprocessor.raw), *preprocessor.layers()]:
         flow = layer(flow)
-    alone = keras.Model(model.input, model.output)  # without the optimizer and loss, which would be saved
+    alone = keras.Model(model.input, model.output)  # optimizer and loss would be saved
     return keras.Model(inputs, alone(flow))
 
 
 def output_shapes(model: keras.Model) -> Iterator[tuple[int, ...]]:
-    """Yield the output shape of each layer, those of nested models included, without the batch axis."""
+    """Yield each layer's output shape without the batch axis, nested models included."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from output_shapes(layer)
@@ -185,15 +171,12 @@ def output_shapes(model: keras.Model) -> Iterator[tuple[int, ...]]:
 
 
 def make(kind: str, spec: Any, output: Path = Path()) -> Any:
-    """Make the Keras object that a checked `spec` names.
+    """Make the Keras object of a kind in `keras_names.ALLOWED` that `spec`, `Name` or `{Name: arguments}`, names.
 
-    Args:
-        kind: one of `keras_names.ALLOWED`.
-        spec: `Name` or `{Name: arguments}`.
-        output: the folder of relative paths in arguments.
+    Relative paths in arguments are below `output`.
 
     Raises:
-        InputError: for a class of the user's own that cannot be used; see `own_code.instance`.
+        InputError: as `keras_names.check_spec` and `own_code.instance` do.
         ValueError, TypeError: from Keras, for arguments that only it can check.
     """
     name, arguments = keras_names.parse_spec(spec, kind)
@@ -202,13 +185,12 @@ def make(kind: str, spec: Any, output: Path = Path()) -> Any:
         return name
     made = {}
     for argument, value in arguments.items():
-        of_kind = keras_names.argument_kind(argument)
+        nested = keras_names.argument_kind(argument)
         if argument in keras_names.PATH_ARGUMENTS:
-            made[argument] = str(output / value)
-        elif of_kind is not None and isinstance(value, str | dict):
-            made[argument] = make(of_kind, value, output)
-        else:
-            made[argument] = value
+            value = str(output / value)
+        elif nested is not None and isinstance(value, str | dict):
+            value = make(nested, value, output)
+        made[argument] = value
     if name in code_file.own_classes(kind):
         return instance(kind, name, made)
     return getattr(_MODULES.get(kind) or getattr(keras, kind), name)(**made)

@@ -33,7 +33,7 @@ from mnist_exp.learning.training import (
 
 
 def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[Trained | InputError]:
-    """Train one experiment; see `Engine.train`."""
+    """Do what `Engine.train` says, with one experiment."""
     [experiment] = experiments
     config, image_shape = experiment.config, data.x_train.shape[1:]
     preprocessor = fit_preprocessor(config.preprocessing, data)
@@ -74,10 +74,9 @@ def stack_size(experiment: Experiment, wanted: int) -> int:  # noqa: ARG001
 
 
 class Batches:
-    """The training images in batches, augmented and prepared when they are needed.
+    """Batches of training images, augmented and prepared as they are needed.
 
-    The order depends on `seed` and the epoch alone, so that models with the same `dataset.seed` see the same batches.
-    `augment` has random state, which is part of the training's state.
+    Their order depends on `seed` and the epoch alone; the random state of `augment` belongs to the training's state.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class Batches:
             images, labels = tensorflow.constant(x), tensorflow.constant(y)
             self._order = tensorflow.Variable(self._order_of(0))
 
-        # Without Python in the pipeline, as a thread that waits for Python blocks the exit after Ctrl-C.
+        # The pipeline runs no Python: a thread that waits for it would block the exit after Ctrl-C.
         def batch(positions: Any) -> tuple[Any, Any]:
             chosen = tensorflow.gather(self._order, positions)
             raw, classes = tensorflow.gather(images, chosen), tensorflow.gather(labels, chosen)
@@ -119,21 +118,20 @@ def fit(
     validation: tuple[Any, Any],
     training: Training,
     *,
-    output: Path = Path(),
-    on_epoch: Callable[[int, EpochMetrics], bool] = lambda _epoch, _metrics: False,
-    progress: bool = True,
+    output: Path,
+    on_epoch: Callable[[int, EpochMetrics], bool],
+    progress: bool,
 ) -> Fitted:
-    """Train the compiled `model`.
+    """Train a compiled model.
 
     Args:
-        model: compiled by `compile_model`.
-        batches: of prepared training images.
+        model: the model, which takes prepared images.
+        batches: the training images.
         validation: prepared images and labels, measured after each epoch.
         training: epochs and callbacks.
-        output: the folder that callbacks write into; by default the current one.
-        on_epoch: called after each epoch with its number, from 1, and its metrics; returns whether to stop. By default
-            nothing is called.
-        progress: whether to show Keras's progress bar on a terminal, or a line per epoch elsewhere.
+        output: the folder that callbacks write into.
+        on_epoch: takes the number of an epoch, from 1, and its metrics; returns whether to stop.
+        progress: whether to show progress; see `verbosity`.
 
     Raises:
         InputError: if the loss becomes NaN or infinite, or Keras refuses the arguments in the first epoch.
@@ -142,8 +140,8 @@ def fit(
     start = time.perf_counter()
     try:
         callbacks = make_callbacks(training, output)
-        # Create the variables of optimizer and metrics; if `fit` does, it traces its step twice.
-        image, label = (of[:1] for of in validation)
+        # If `fit` has to create the variables of optimizer and metrics, it traces its step twice.
+        image, label = (array[:1] for array in validation)
         model.optimizer.build(model.trainable_variables)
         model.compute_metrics(image, label, model(image))
         model.reset_metrics()
@@ -154,7 +152,7 @@ def fit(
                 validation_data=validation,
                 validation_batch_size=evaluation_batch(model),
                 callbacks=[*callbacks, watch],
-                shuffle=False,  # the order is that of `batches`
+                shuffle=False,  # `batches` are in order
                 verbose=verbosity(progress),
             )
     except InputError:
@@ -164,19 +162,19 @@ def fit(
             raise
         raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
     seconds = time.perf_counter() - start
-    measured = {name: [float(v) for v in values] for name, values in history.history.items()}
-    return Fitted(measured, seconds, kept_epoch(callbacks, measured))
+    metrics = {name: list(map(float, values)) for name, values in history.history.items()}
+    return Fitted(metrics, seconds, kept_epoch(callbacks, metrics))
 
 
 def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
-    """Return the loss and the metrics of the compiled `model` on prepared images, by name."""
+    """Return a compiled model's loss and metrics on prepared images, by name."""
     with interrupts.deferred():
         scores = model.evaluate(x, y, batch_size=evaluation_batch(model), verbose=0, return_dict=True)
     return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Sets the order of each epoch, passes its metrics on, and stops a run that is pruned, interrupted, or diverged."""
+    """Sets the order of each epoch, reports its metrics, and stops a run that is pruned, interrupted or diverges."""
 
     def __init__(self, batches: Batches, on_epoch: Callable[[int, EpochMetrics], bool]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What both engines share: compiling a model, its callbacks, and what is read from its history."""
+"""What both engines share: compiled models, callbacks and results."""
 
 import math
 import sys
@@ -17,23 +17,23 @@ from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, leav
 from mnist_exp.learning.models import make, output_shapes
 
 EpochMetrics = Mapping[str, float]
-# Called after each epoch with its number, from 1, and by their place the metrics of the experiments that trained in it.
-# It returns the places of those that are to stop.
+# Takes the number of an epoch, from 1, and the metrics of each experiment that trained in it, by index; returns the
+# indices of those to stop.
 OnEpoch = Callable[[int, Mapping[int, Mapping[str, float]]], Collection[int]]
 
-# Images of a validation batch, at least: larger ones save a large network little time and cost it much memory.
+# Images in a validation batch, at least. Larger batches cost a large network much memory and save it little time; a
+# small network takes more, up to 32 MB in its largest layer.
 EVALUATION_BATCH = 2000
-# What a small network may have at once instead: 32 MB in its largest layer.
 _NUMBERS_AT_ONCE = 2**23
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What an engine makes of an experiment.
+    """A trained experiment.
 
-    `model`: takes raw images of 0 to 255. `history`: a list a metric, one value an epoch. `kept_epoch`: from 1, the
-    epoch whose weights the model has: the last, unless early stopping restored the best. `scores`: `test_loss`, a
-    `test_` value for each metric, and `fit_seconds`, the wall time of `fit`. `seconds`: of training and evaluating.
+    `model` takes raw images. `history` has a value per epoch for each metric. `kept_epoch`, from 1, is the epoch whose
+    weights the model has: the last, unless early stopping restored the best. `scores` are `test_loss`, a `test_` value
+    for each metric, and `fit_seconds`, the wall time of `fit`; `seconds` include evaluation.
     """
 
     model: keras.Model
@@ -49,7 +49,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit` gives: `seconds` is its wall time; the others are as in `Trained`."""
+    """The result of `fit`; `seconds` is its wall time."""
 
     history: dict[str, list[float]]
     seconds: float
@@ -57,18 +57,18 @@ class Fitted:
 
 
 def trained(served: keras.Model, fitted: Fitted, test: Mapping[str, float], seconds: float) -> Trained:
-    """Return what a model that takes raw images was trained to; `test`: the loss and metrics on the test set."""
+    """Combine a trained model of raw images with its loss and metrics on the test set."""
     scores = {f"test_{name}": value for name, value in test.items()} | {"fit_seconds": fitted.seconds}
     return Trained(served, fitted.history, fitted.kept_epoch, scores, seconds)
 
 
 def validated_as_tested(config: Config) -> bool:
-    """Whether the last validation measured what the test would: the test set, with the weights that were kept."""
+    """Whether the validation was on the test set with the final weights, so that a test would repeat it."""
     return config.dataset.validation == "test" and not config.optimizer.get("use_ema")
 
 
 def validated_scores(fitted: Fitted) -> dict[str, float]:
-    """Return what was validated in the kept epoch, the loss first, without `val_`."""
+    """Return the `val_` metrics of the kept epoch without that prefix, the loss first."""
     kept = {name: values[fitted.kept_epoch - 1] for name, values in fitted.history.items()}
     names = [name for name in kept if f"val_{name}" in kept and name != "loss"]
     return {name: kept[f"val_{name}"] for name in ("loss", *names)}
@@ -80,11 +80,7 @@ def epoch_order(count: int, shuffle: bool, seed: int, epoch: int) -> npt.NDArray
 
 
 def check_finite(epoch: int, metrics: EpochMetrics) -> None:
-    """Check the losses of an epoch, counted from 1.
-
-    Raises:
-        InputError: if one is NaN or infinite.
-    """
+    """Raise InputError if a loss of an epoch, counted from 1, is NaN or infinite."""
     for name in ("loss", "val_loss"):
         if not math.isfinite(metrics[name]):
             raise InputError(
@@ -94,16 +90,14 @@ def check_finite(epoch: int, metrics: EpochMetrics) -> None:
 
 
 def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Training, *, one_hot: bool) -> None:
-    """Compile `model` with the configured optimizer, loss and metrics.
-
-    `training.loss` null becomes the cross-entropy that fits the labels.
+    """Compile a model; without a `training.loss`, with the cross-entropy that fits the labels.
 
     Raises:
         InputError: for arguments that only Keras can judge.
     """
     arguments = {key: value for key, value in optimizer.items() if key != "kind"}
     if isinstance(arguments["learning_rate"], int):
-        arguments["learning_rate"] = float(arguments["learning_rate"])  # Keras takes no 1
+        arguments["learning_rate"] = float(arguments["learning_rate"])  # Keras refuses 1
     loss = training.loss or ("CategoricalCrossentropy" if one_hot else "SparseCategoricalCrossentropy")
     made = _make("optimizers", {optimizer["kind"]: arguments}, "optimizer")
     leave_gradients_of_one_replica(made)
@@ -115,30 +109,24 @@ def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Tr
 
 
 def make_callbacks(training: Training, output: Path) -> list[Any]:
-    """Make the configured Keras callbacks of one model, after one that logs the learning rate of a schedule.
-
-    Those that write do so into `output`.
-    """
+    """Make one model's callbacks, which write into `output`; the first logs a schedule's learning rate."""
     configured = [make("callbacks", {name: arguments}, output) for name, arguments in training.callbacks.items()]
     return [_ScheduledRate(), *configured]
 
 
 class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
-    """Adds the learning rate of an epoch's last step to its metrics, where a schedule changes it.
-
-    Keras's callbacks that change a rate add it themselves.
-    """
+    """Adds a schedule's learning rate at an epoch's last step to the metrics, as Keras's callbacks add theirs."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         optimizer = self.model.optimizer
         if logs is not None and (schedule := schedule_of(optimizer)) is not None:
-            # The count of the optimizer itself may still be on its way out of a program.
+            # With JAX the optimizer's own count may not be up to date here.
             step = self.params["steps"] * (epoch + 1) - 1
             logs["learning_rate"] = float(schedule(keras.ops.convert_to_tensor(step, optimizer.iterations.dtype)))
 
 
 def kept_epoch(callbacks: Sequence[Any], history: Mapping[str, Sequence[float]]) -> int:
-    """Return the epoch, from 1, whose weights a model has: the last, unless early stopping restored the best."""
+    """Return the epoch, from 1, whose weights a model has after training."""
     restored = [
         callback.best_epoch + 1
         for callback in callbacks
@@ -148,7 +136,7 @@ def kept_epoch(callbacks: Sequence[Any], history: Mapping[str, Sequence[float]])
 
 
 def verbosity(progress: bool) -> int:
-    """Return Keras's own: a progress bar on a terminal, a line an epoch elsewhere, or nothing."""
+    """Return Keras's `verbose`: a progress bar on a terminal or in a notebook, else a line per epoch."""
     return 0 if not progress else 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
 
 
@@ -159,7 +147,7 @@ def predict(model: keras.Model, x: Any) -> npt.NDArray[np.float32]:
 
 
 def evaluation_batch(model: keras.Model) -> int:
-    """Return how many images a model takes at once where none of them is learned from."""
+    """Return the batch size for evaluating a model."""
     largest: int = max(math.prod(shape) for shape in (model.input_shape[1:], *output_shapes(model)))
     return max(EVALUATION_BATCH, _NUMBERS_AT_ONCE // largest)
 

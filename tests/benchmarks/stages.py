@@ -38,7 +38,7 @@ _FUNCTIONS = {
 # What is called first when the first step, or with JAX the first epoch, has ended.
 _FIRST_ENDED = {
     "mnist_exp.learning.tensorflow_engine": "_Watch.on_train_batch_end",
-    "mnist_exp.learning.jax_program": "of_each_job",
+    "mnist_exp.learning.jax_program": "per_job",
 }
 
 

@@ -16,8 +16,8 @@ from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment
-from mnist_exp.learning import stacking
 from mnist_exp.learning.datasets import Data
+from mnist_exp.learning.engine import stack_key
 
 from ..conftest import (
     QUICK,
@@ -77,7 +77,7 @@ def _together(*jobs: tuple[str, ...]) -> list[dict[str, Any]]:
     from mnist_exp.runner import run_together
 
     experiments = [replace(_experiment(*job), child=Child("", {})) for job in jobs]
-    assert len({stacking.key(experiment.config) for experiment in experiments}) == 1
+    assert len({stack_key(experiment.config) for experiment in experiments}) == 1
     return [
         {"error": str(outcome)}
         if isinstance(outcome, Exception)
@@ -334,9 +334,9 @@ def configured(*overrides: str) -> Config:
 
 
 def test_what_shapes_the_program_or_the_batches_keeps_jobs_apart() -> None:
-    base = stacking.key(configured())
+    base = stack_key(configured())
     for alike in ("seed=3", "optimizer.learning_rate=1", "optimizer.epsilon=0.1", "optimizer.beta_1=0.8"):
-        assert stacking.key(configured(alike)) == base, alike
+        assert stack_key(configured(alike)) == base, alike
     for apart in (
         "dataset.seed=1",
         "model.hidden=17",
@@ -346,7 +346,7 @@ def test_what_shapes_the_program_or_the_batches_keeps_jobs_apart() -> None:
         "optimizer.weight_decay=0.1",  # null in the base
         "optimizer.learning_rate={CosineDecay:{initial_learning_rate:0.01,decay_steps:40}}",
     ):
-        assert stacking.key(configured(apart)) != base, apart
+        assert stack_key(configured(apart)) != base, apart
 
 
 @pytest.mark.parametrize(
