@@ -86,7 +86,7 @@ def compare(
     if plot is not None:
         commands.check_plot(plot)
     tables, repeated, curves = _read(ids, overrides, condition, sort, last, draw=plot is not None)
-    from mnist_exp.sweeps.comparison import as_text
+    from mnist_exp.sweeps.outcome import as_text
 
     print(as_text(tables, form))
     beside = []
@@ -122,7 +122,7 @@ def _read(
     tracking = _where_runs_are(ids, overrides)
     from mlflow.exceptions import MlflowException
 
-    from mnist_exp.sweeps.comparison import newest_of_each, tables_of
+    from mnist_exp.sweeps.outcome import newest_of_each, tables_of
     from mnist_exp.tracking import store
 
     with store.store_errors(tracking.uri):

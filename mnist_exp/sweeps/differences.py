@@ -1,4 +1,4 @@
-"""What runs differ in, and the text for it. Pure functions: nothing here reads a store."""
+"""What runs differ in, and how their values are shown. Pure functions: nothing here reads a store."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,36 +13,27 @@ _LONGEST = 110  # characters of a value
 
 @dataclass(frozen=True)
 class Differences:
-    """What runs differ in: the names of the keys that have a column, and of those beside; texts by key and value.
-
-    `usual`: the values of keys beside that most runs have, which are not repeated.
-    """
+    """The names of the keys that have a column, and of those that have none (`beside`); texts by key and value."""
 
     columns: Values
     beside: Values
-    usual: Values
     texts: Mapping[str, Values]
 
     def cell(self, key: str, value: str) -> str:
-        """Return the text of a value; as it is, where a refused run has one that is not known."""
+        """Return the text of a value; the value itself, which a refused run may have, where it is unknown."""
         return self.texts[key].get(value, value)
 
     def also(self, values: Values) -> str:
-        """Return what no column says of a run, such as `filters=[16, 32] kernel_size=3`."""
+        """Return the values that have no column, such as `filters=[16, 32] kernel_size=3`."""
         return self._text(self.beside, values)
 
     def label(self, values: Values) -> str:
-        """Return all that a run differs in, such as `hidden=64 epochs=20`, the model first."""
+        """Return all values of a run, the model's first, such as `hidden=64 epochs=20`."""
         names = {**self.columns, **self.beside}
         return self._text(dict(sorted(names.items(), key=lambda item: not item[0].startswith("model."))), values)
 
-    def unsaid(self) -> str:
-        """Return the values of `usual`, such as `epochs=10`."""
-        return " ".join(f"{self.beside[key]}={self.cell(key, value)}" for key, value in self.usual.items())
-
     def _text(self, names: Values, values: Values) -> str:
-        keys = [key for key in names if key in values and values[key] != self.usual.get(key)]
-        return " ".join(f"{names[key]}={self.cell(key, values[key])}" for key in keys)
+        return " ".join(f"{name}={self.cell(key, values[key])}" for key, name in names.items() if key in values)
 
 
 def differing_keys(runs: Sequence[Values]) -> list[str]:
@@ -52,53 +43,33 @@ def differing_keys(runs: Sequence[Values]) -> list[str]:
 
 
 def every_key(runs: Sequence[Values]) -> Differences:
-    """Return the values of runs with a column for each key, whether they differ or not."""
+    """Return a column for each key of the runs, whether they differ in it or not."""
     names = short_names(dict.fromkeys(key for run in runs for key in run))
-    return Differences(names, {}, {}, {key: shown_values(run[key] for run in runs if key in run) for key in names})
+    return Differences(names, {}, _texts(names, runs))
 
 
-def find_differences(runs: Sequence[Values], typed: Sequence[str], width: int) -> Differences:
-    """Return what runs differ in.
+def find_differences(runs: Sequence[Values], width: int) -> Differences:
+    """Return the keys in which runs differ.
 
-    A key that all runs have gets a column, those of most different values first, as far as the width allows. A key that
-    comes with a choice, such as an optimizer's own, is said only where it differs or was typed.
-
-    Args:
-        runs: the configuration of each, flattened.
-        typed: the overrides of each, in one text.
-        width: of all columns together, in characters.
+    Keys that all runs have get a column, those whose values are most mixed first, as long as all columns together are
+    at most `width` characters wide.
     """
     keys = differing_keys(runs)
-    values = {key: Counter(run[key] for run in runs if key in run) for key in keys}
-    shared = [key for key in keys if values[key].total() == len(runs)]
-    said = [key for key in keys if key in shared or len(values[key]) > 1 or not _comes_with_choice(key, runs, typed)]
-    texts = {key: shown_values(values[key]) for key in said}
-    names = dict(zip(said, short_names(key.removesuffix(".kind") for key in said).values(), strict=True))
-    columns, usual = set(), {}
-    for key in sorted(shared, key=lambda key: max(values[key].values())):
+    texts = _texts(keys, runs)
+    names = dict(zip(keys, short_names(key.removesuffix(".kind") for key in keys).values(), strict=True))
+    shared = [key for key in keys if all(key in run for run in runs)]
+    columns = set()
+    for key in sorted(shared, key=lambda key: max(Counter(run[key] for run in runs).values())):
         wide = 2 + max(map(len, [names[key], *texts[key].values()]))
-        [(most_common, count)] = values[key].most_common(1)
         if wide <= width:
             width -= wide
             columns.add(key)
-        elif key != "seed" and count > len(runs) / 2:
-            usual[key] = most_common
     beside = {key: name for key, name in names.items() if key not in columns}
-    return Differences(
-        {key: name for key, name in names.items() if key in columns},
-        beside,
-        {key: usual[key] for key in beside if key in usual},
-        texts,
-    )
+    return Differences({key: name for key, name in names.items() if key in columns}, beside, texts)
 
 
-def _comes_with_choice(key: str, runs: Sequence[Values], typed: Sequence[str]) -> bool:
-    """Return whether the choice of a group implies this key; of a model's, only those that several kinds have."""
-    group, _, name = key.partition(".")
-    kind = f"{group}.kind"
-    if "." in name or len({run.get(kind) for run in runs}) == 1 or any(f"{key}=" in text for text in typed):
-        return False
-    return group != "model" or len({run.get(kind) for run in runs if key in run}) > 1
+def _texts(keys: Iterable[str], runs: Sequence[Values]) -> dict[str, dict[str, str]]:
+    return {key: shown_values(run[key] for run in runs if key in run) for key in keys}
 
 
 def shown_values(values: Iterable[str]) -> dict[str, str]:
@@ -109,7 +80,7 @@ def shown_values(values: Iterable[str]) -> dict[str, str]:
 
 
 def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
-    """Return each text in about so many characters; of those that begin alike, the beginning and what differs.
+    """Return each text in about `most` characters; where texts begin alike, the beginning and what differs.
 
     >>> list(shortened(["[{Dense:{units:16,activation:relu}}]", "[{Dense:{units:16,activation:selu}}]"], 30).values())
     ['[{Dense:{u…activation:relu}}]', '[{Dense:{u…activation:selu}}]']

@@ -154,7 +154,7 @@ def _render(report: Report, left_out: Sequence[str]) -> str:
 def _curves(record: SweepRecord, outcome: Table) -> list[Curves]:
     """Return the curves of each row's jobs, with its place and name, which says what differs."""
     combinations = [{key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows]
-    differences = find_differences(combinations, [], sys.maxsize)
+    differences = find_differences(combinations, sys.maxsize)
     return [
         (str(place), differences.label(values), [record.curve(job, outcome.metric) for job in row.jobs])
         for place, (values, row) in enumerate(zip(combinations, outcome.rows, strict=True), start=1)

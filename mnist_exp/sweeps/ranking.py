@@ -1,4 +1,4 @@
-"""From jobs to rows, best first. Pure functions: nothing here reads a store."""
+"""From jobs to rows, best first, and which of them can be told from the first. Nothing here reads a store."""
 
 import math
 from collections import defaultdict
@@ -6,8 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
-from mnist_exp.sweeps.statistics import Comparison, compare_with_first
-from mnist_exp.tracking.job import Job
+from mnist_exp.sweeps.formats import decimals
+from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell, wilson
+from mnist_exp.tracking.job import Job, job_name
+
+_SINGLE = "A single run may be better or worse by chance; add seed=0,1,2,3,4 to run each row with five seeds."
+_PRUNED = (
+    "Rows with a pruned job are not compared, since the mean of the others flatters them; the same command without "
+    "prune, with resume=true, trains what was pruned to its end."
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Row:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all jobs came to their end, so that the row can be compared."""
+        """Whether all jobs ended as they should, so that the row can be compared."""
         return not self.failed and not self.pruned
 
     @property
@@ -41,7 +48,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rounds:
-    """How intervals are corrected in a race: each of its `rounds`, of which `last` ran, has a `level` for `pairs`."""
+    """The `rounds` of a race, of which `last` ran; each corrects the `level` of its intervals for `pairs` of rows."""
 
     level: float
     rounds: int
@@ -71,7 +78,7 @@ def _row(members: Sequence[Job]) -> Row:
 
 
 def combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return all that varies but the seed, which the jobs of one row share."""
+    """Return the values that the jobs of one row share, which are all but the seed."""
     return tuple(sorted(item for item in values.items() if item[0] != "seed"))
 
 
@@ -85,7 +92,7 @@ def _is_ranked(job: Job) -> bool:
 
 
 def compared(rows: Sequence[Row], raced: Rounds | None = None) -> list[Row]:
-    """Return the rows, compared with the first by the seeds that both have, if they are whole.
+    """Return the rows, each compared with the first if both are whole.
 
     In a race, the rows that ran in its last round are compared as that round did.
     """
@@ -100,10 +107,68 @@ def compared(rows: Sequence[Row], raced: Rounds | None = None) -> list[Row]:
 
 
 def _by_seed(row: Row) -> dict[str, float]:
-    """Return the objectives of a row; a job without a seed shares none with another."""
+    """Return the objectives of a row by seed; a job without a seed shares none with another."""
     return {job.values.get("seed", f"{job.run_id} {i}"): job.objective or 0.0 for i, job in enumerate(row.jobs)}
 
 
 def interval_of(comparison: Comparison | None) -> dict[str, float | None]:
     """Return a difference and the ends of its interval, by name; None where nothing was compared."""
     return {name: getattr(comparison, name, None) for name in ("difference", "low", "high")}
+
+
+def verdict(rows: Sequence[Row], keys: Iterable[str], direction: str, raced: Rounds | None = None) -> str:
+    """Say in a sentence which rows can be told from the first one; nothing about fewer than two rows.
+
+    Args:
+        rows: best first, compared.
+        keys: what varies.
+        direction: `maximize` or `minimize`.
+        raced: how the intervals of a race are corrected.
+    """
+    if len(rows) < 2 or rows[0].failed:
+        return ""
+    name = job_name(rows[0].values, keys) or "The first row"
+    found = [row.comparison for row in rows[1:] if row.comparison is not None]
+    uncompared = [row for row in rows[1:] if row.comparison is None]
+    if not found and raced is not None:
+        return f"{name} is left, since jobs of all others failed."
+    if not found:
+        return _PRUNED if rows[0].pruned or all(row.pruned for row in uncompared) else _SINGLE
+    notes = " Rows of a single run are not compared." * any(row.is_whole for row in uncompared)
+    notes += " Rows with a pruned job are not compared." * any(row.pruned for row in uncompared)
+    several = [f"{found[0].pairs} pairs"] * (found[0].pairs > 1)
+    several += [f"{raced.rounds} rounds"] if raced is not None else []
+    corrected = f"corrected for {' and '.join(several)}" if several else "95 % interval"
+    are_open = [row.is_open for row in rows[1:]]
+    if not any(are_open):
+        # In a race, a row may have been beaten by one that was beaten later, and still be open to this one.
+        nearest = min(found, key=lambda one: (one.is_open, abs(one.difference)))
+        low, high = sorted((abs(nearest.low), abs(nearest.high)))
+        how = f"paired over {nearest.seeds} seeds" if nearest.seeds else "compared by Welch's test"
+        side = "above" if direction == "maximize" else "below"
+        size = f"{decimals(abs(nearest.difference))} [{decimals(low)}, {decimals(high)}]"
+        return f"{name} is best: {size} {side} the next, {how}, {corrected}.{notes}"
+    smallest = next(row.comparison for row in rows if row.comparison is not None and row.is_open)
+    seeds = seeds_to_tell(smallest)
+    needed = "more than 200" if seeds is None else f"about {seeds}"
+    which = "The rows marked = cannot be told from the first"
+    if all(are_open[: sum(are_open)]):
+        which = f"The first {1 + sum(are_open)} rows cannot be told apart"
+    size = f"a difference of {decimals(abs(smallest.difference))}"
+    return f"{which} ({corrected}); {needed} seeds each would tell {size}.{notes}"
+
+
+def on_other_images(best: Row, count: int) -> str:
+    """Return the interval of a row's mean accuracy on images like the `count` of the test set, as a sentence.
+
+    It is empty for a row without an accuracy.
+    """
+    measured = [job.scores["test_accuracy"] for job in best.jobs if job.scores and "test_accuracy" in job.scores]
+    if not measured or count < 1:
+        return ""
+    mean = fmean(measured)
+    low, high = wilson(mean, count)
+    return (
+        f"test_accuracy {decimals(mean)} of the first row is measured on {count} images; on others like them it would "
+        f"be {decimals(low)} to {decimals(high)} (95 %, Wilson)."
+    )

@@ -18,7 +18,7 @@ from mnist_exp.learning.engine import choose_backend
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.jobs import Stage, Task
 from mnist_exp.sweeps.kind import Kind
-from mnist_exp.sweeps.outcome import explained, rank_jobs
+from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.progress import Progress
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.job import Job
@@ -99,7 +99,7 @@ def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) ->
     """Print the ranking and its verdict; write `ranking.csv`, `figures/` and `report.html`."""
     from mnist_exp.sweeps.page import write_report  # imports matplotlib
 
-    outcome = explained(rank_jobs(sweep, record, jobs, kind))
+    outcome = rank_jobs(sweep, record, jobs, kind)
     (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
     print(f"\n{outcome.text()}")
     write_report(sweep, record, outcome)

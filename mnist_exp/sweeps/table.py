@@ -1,4 +1,4 @@
-"""A ranking as a table: the columns that say something of rows, of their jobs, and of the jobs that no row holds."""
+"""A ranking as a table: columns of rows, of their jobs, and of the jobs that no row holds."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,11 +29,6 @@ class Line:
     place: int | None = None
     row: Row | None = None
 
-    @property
-    def compared(self) -> Comparison | None:
-        """How the row compares with the first one."""
-        return self.row.comparison if self.row else None
-
     def mean(self, measured: Callable[[Job], float | None]) -> float | None:
         """Return the mean over the jobs; None where one lacks a value."""
         values = [value for job in self.jobs if (value := measured(job)) is not None]
@@ -42,10 +37,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: under `key` in records, below `header` in the table, left out where that is None.
+    """A column: under `key` in records, below `header` in the table, and not there where that is None.
 
-    `value`: of a line, None for none. `show`: a value as text. `is_text`: whether it is aligned to the left, and shown
-    for lines without a row.
+    `value` returns a line's value, None for none, and `show` its text. If `is_text`, the column is aligned to the left,
+    and lines without a row have a text, too.
     """
 
     key: str | None
@@ -64,9 +59,9 @@ class Column:
 class Table:
     """Rows in their order, the jobs that no row holds (`rest`), and the sentences around them, which may be empty.
 
-    `differences`: what is said of values, by default all. `ids`: the text for each run id, empty for no such column.
-    `raced`: whether rows can have been dropped. `title` is above, `legend`, `verdict` (what can be told apart) and
-    `notes` are below. `importance`: how much each key matters.
+    `differences`: how values are shown, by default all in columns. `ids`: a text for each run id; empty for no such
+    column. `raced`: whether rows can have been dropped. `title` is above, `legend`, `verdict` (which rows can be told
+    apart) and `notes` are below. `importance`: how much each key matters.
     """
 
     objective: str
@@ -77,7 +72,7 @@ class Table:
     ids: Mapping[str, str] = field(default_factory=dict)
     raced: bool = False
     title: str = ""
-    legend: Sequence[str] = ()
+    legend: str = ""
     verdict: str = ""
     notes: Sequence[str] = ()
     importance: Importance | None = None
@@ -89,10 +84,10 @@ class Table:
 
     @property
     def sentences(self) -> list[str]:
-        """What stands below the table."""
-        return [text for text in (*self.legend, self.verdict, *self.notes) if text]
+        """The sentences below the table."""
+        return [text for text in (self.legend, self.verdict, *self.notes) if text]
 
-    @property
+    @cached_property
     def jobs(self) -> list[Job]:
         """All jobs, those of the rows first."""
         return [*(job for row in self.rows for job in row.jobs), *self.rest]
@@ -104,12 +99,12 @@ class Table:
 
     @cached_property
     def varied(self) -> Differences:
-        """What is said of the values that vary."""
+        """How the values that vary are shown."""
         return self.differences or every_key([job.values for job in self.jobs])
 
     @cached_property
     def also(self) -> list[str]:
-        """What no column says, of each line."""
+        """The values of each line that have no column."""
         return [self.varied.also(line.values) for line in self.lines]
 
     @cached_property
@@ -122,7 +117,7 @@ class Table:
         return [*rows, *self._others()]
 
     def _others(self) -> Iterator[Line]:
-        """Yield a line for each job that no row holds; one for all jobs of a combination that were pruned."""
+        """Yield a line for each job that no row holds, but one for all jobs of a combination that were pruned."""
         pruned: dict[tuple[tuple[str, str], ...], list[Job]] = defaultdict(list)
         for job in self.rest:
             if job.pruned is not None:
@@ -131,36 +126,29 @@ class Table:
                 yield Line(job.values, [job], ": ".join(filter(None, (job.status, _reason(job)))))
         counted = {combination(row.values) for row in self.rows if row.pruned}
         for shared, jobs in pruned.items():
-            if shared in counted:
-                continue
-            first, *more = sorted({job.pruned or 0 for job in jobs})
-            when = f"epochs {first} to {more[-1]}" if more else f"epoch {first}"
-            yield Line(dict(shared), jobs, f"{f'{len(jobs)} ' * (len(jobs) > 1)}pruned after {when}")
+            if shared not in counted:
+                first, *more = sorted({job.pruned or 0 for job in jobs})
+                when = f"epochs {first} to {more[-1]}" if more else f"epoch {first}"
+                yield Line(dict(shared), jobs, f"{f'{len(jobs)} ' * (len(jobs) > 1)}pruned after {when}")
 
     @cached_property
     def columns(self) -> list[Column]:
         """The columns, in their order."""
-        objective, others, said = self.objective, self.lines[len(self.rows) :], self.varied
+        objective, others, shown = self.objective, self.lines[len(self.rows) :], self.varied
         several = any(len(row.jobs) > 1 for row in self.rows)
         has_seeds = not several or any("seed" in line.values for line in others)
         keys = dict.fromkeys(key for job in self.jobs for key in job.values)
         tests = dict.fromkeys(name for job in self.jobs for name in job.scores or {} if name.startswith("test_"))
 
         def varied(key: str) -> Column:
-            header = said.columns.get(key) if key != "seed" or has_seeds else None
-            return Column(key, header, lambda line: line.values.get(key), partial(said.cell, key), is_text=True)
+            header = shown.columns.get(key) if key != "seed" or has_seeds else None
+            return Column(key, header, lambda line: line.values.get(key), partial(shown.cell, key), is_text=True)
 
         def score(name: str) -> Column:
             return Column(name, name, lambda line: line.mean(lambda job: (job.scores or {}).get(name)), decimals)
 
-        def of_row(key: str, header: str | None, name: str, show: Callable[[Any], str] = str) -> Column:
-            return Column(key, header if several else None, lambda line: getattr(line.row, name, None), show)
-
-        def compared(key: str, header: str | None = None) -> Column:
-            return Column(key, header if several else None, lambda line: getattr(line.compared, key, None), _signed)
-
-        def interval(one: Comparison) -> str:
-            return f"{_signed(one.low)} to {_signed(one.high)}"
+        def of_seeds(key: str | None, header: str, path: str, show: Callable[[Any], str]) -> Column:
+            return Column(key, header if several else None, _attribute(path), show)
 
         return [
             Column("rank", None, attrgetter("place")),
@@ -168,13 +156,13 @@ class Table:
             Column(None, "id" if self.ids else None, lambda line: self.ids[line.jobs[0].run_id], is_text=True),
             *map(varied, keys),
             Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
-            of_row("mean", None, "mean"),
-            of_row("std", "std", "deviation", decimals),
+            Column("mean", None, _attribute("row.mean")),
+            of_seeds("std", "std", "row.deviation", decimals),
             Column("n", "n" if several else None, lambda line: line.row and len(line.row.jobs)),
-            compared("difference", "difference"),
-            compared("low"),
-            compared("high"),
-            Column(None, "95 % interval" if several else None, attrgetter("compared"), interval),
+            of_seeds("difference", "difference", "row.comparison.difference", _signed),
+            Column("low", None, _attribute("row.comparison.low")),
+            Column("high", None, _attribute("row.comparison.high")),
+            of_seeds(None, "95 % interval", "row.comparison", _interval),
             Column(None, "dropped" if self.raced else None, attrgetter("row"), _dropped),
             Column(None, "pruned" if any(row.pruned for row in self.rows) else None, attrgetter("row"), _pruned),
             *(score(name) for name in tests if name != objective),
@@ -183,7 +171,7 @@ class Table:
             Column("status", None, lambda line: line.jobs[0].status),
             Column("reason", None, lambda line: "" if line.row else _reason(line.jobs[0])),
             Column("run_id", None, lambda line: line.jobs[0].run_id),
-            Column(None, "also" if any(self.also) else None, lambda line: said.also(line.values), is_text=True),
+            Column(None, "also" if any(self.also) else None, lambda line: shown.also(line.values), is_text=True),
         ]
 
     @cached_property
@@ -196,7 +184,7 @@ class Table:
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """What the columns say of each job, best first; None for what it lacks."""
+        """The columns' values for each job, best first; None for those that it lacks."""
         jobs = [replace(line, values=job.values, jobs=[job]) for line in self.lines if line.row for job in line.jobs]
         jobs += [Line(job.values, [job], "") for job in self.rest]
         return [{column.key: column.value(job) for column in self.columns if column.key} for job in jobs]
@@ -211,7 +199,7 @@ class Table:
         return scores
 
     def text(self) -> str:
-        """Return the table for a terminal; what no column says of a line is below it."""
+        """Return the table for a terminal; below each line are the values that have no column."""
         lines, texts = self.cells
         end = len(lines[0]) - any(self.also)
         header, *shown = aligned([line[:end] for line in lines], texts).split("\n")
@@ -220,7 +208,7 @@ class Table:
         return "\n".join([printable(self.title), header, *shown, *map(printable, self.sentences)])
 
     def markdown(self, most: int) -> str:
-        """Return the verdict and as many rows as fit into `most` characters; nothing where not even one does."""
+        """Return the verdict and as many rows as fit into `most` characters; nothing if not even one does."""
         lines, texts = self.cells
         for rows in range(min(len(lines) - 1, _ROWS_SHOWN), 0, -1):
             left = len(lines) - 1 - rows
@@ -232,9 +220,16 @@ class Table:
         return ""
 
 
-def order(objective: str, direction: str) -> str:
-    """Return in words how a ranking is ordered."""
-    return f"{'largest' if direction == 'maximize' else 'smallest'} {objective} first"
+def _attribute(path: str) -> Callable[[Line], Any]:
+    """Return a function that gets an attribute of a line; None if an object on the way is missing."""
+
+    def get(line: Line) -> Any:
+        value: Any = line
+        for name in path.split("."):
+            value = getattr(value, name, None)
+        return value
+
+    return get
 
 
 def _mark(line: Line) -> str:
@@ -257,3 +252,7 @@ def _reason(job: Job) -> str:
 
 def _signed(value: float) -> str:
     return f"{'+' if value > 0 else '-' if value < 0 else ''}{decimals(abs(value))}"
+
+
+def _interval(comparison: Comparison) -> str:
+    return f"{_signed(comparison.low)} to {_signed(comparison.high)}"

@@ -89,7 +89,7 @@ def test_a_curve_that_diverged_does_not_flatten_the_others_and_no_number_is_a_ga
 
 def test_a_legend_tells_layers_and_schedules_apart() -> None:
     swept = [{"model.layers": layers, "optimizer.learning_rate": rate} for layers, rate in product(LAYERS, SCHEDULES)]
-    label = find_differences(swept, [], 1000).label
+    label = find_differences(swept, 1000).label
     chosen: list[Curves] = [("", label(values), [[0.5]]) for values in (*swept[:4], *swept[-4:])]
     labels = legend(validation_curves(chosen, "val_accuracy"))
     assert len(set(labels)) == 8

@@ -19,9 +19,8 @@ from mnist_exp.errors import InputError
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.sweeps.pruning import Pruning
-from mnist_exp.sweeps.ranking import compared, rank, unranked
+from mnist_exp.sweeps.ranking import compared, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
-from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Parent, SweepRecord
 

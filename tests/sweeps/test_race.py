@@ -9,9 +9,8 @@ import pytest
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.best_rows import check_rows
 from mnist_exp.sweeps.race import ROUNDS, Race, Round
-from mnist_exp.sweeps.ranking import compared, rank, unranked
+from mnist_exp.sweeps.ranking import compared, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
-from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 
 from ..conftest import SharedFolder, command, in_process, installed, start, store, sweep_in, wait_for_line

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from mnist_exp.sweeps.formats import as_csv
-from mnist_exp.sweeps.ranking import Row, compared, rank, unranked
+from mnist_exp.sweeps.ranking import Row, compared, rank, unranked, verdict
 from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell
 from mnist_exp.sweeps.table import Table
-from mnist_exp.sweeps.verdict import verdict
 from mnist_exp.tracking.job import Job
 
 pytestmark = pytest.mark.fast
