@@ -5,8 +5,8 @@ import gc
 import io
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 
 from hydra.types import RunMode
 
@@ -49,8 +49,7 @@ def _run_typed(typed: Sequence[str]) -> None:
         return
     with user_choices(config_dir, overrides, import_own) as code, as_input_errors(overrides):
         if asks:
-            with _shown_without_secrets():
-                answer(arguments)
+            _answer(arguments)
         else:
             composed = compose_values(overrides, RunMode.RUN)
             experiment = run_of(composed, overrides, code)
@@ -74,8 +73,8 @@ def _check_flags(arguments: Namespace, unknown: Sequence[str]) -> None:
 
 
 def _run(experiment: Experiment) -> None:
+    from mnist_exp.commands import stored
     from mnist_exp.runner import find_finished, run_experiment
-    from mnist_exp.tracking.tracker import stored
 
     if experiment.config.resume and (job := find_finished(experiment.config)) is not None:
         registers = " and registers it" if stored(experiment.config.tracking).register else ""
@@ -107,13 +106,12 @@ def _without_config_dir(arguments: Sequence[str]) -> tuple[str | None, list[str]
     return None, list(arguments)
 
 
-@contextmanager
-def _shown_without_secrets() -> Iterator[None]:
-    """Print what Hydra prints without passwords, once it is complete."""
+def _answer(arguments: Namespace) -> None:
+    """Print Hydra's answer once it is complete, without passwords."""
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
-            yield
+            answer(arguments)
     finally:
         print(without_secrets(printed.getvalue()), end="")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from mnist_exp.config import code_file
 from mnist_exp.config.overrides import refuse_split
 from mnist_exp.config.redaction import traceback_in, traceback_text
+from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError, printable
 
 
@@ -49,3 +50,14 @@ def check_plot(path: Path) -> None:
     folder = path.absolute().parent
     if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that can be written")
+
+
+def stored(settings: MLflowTracking | NoTracking) -> MLflowTracking:
+    """Return the settings of a store that can be read.
+
+    Raises:
+        InputError: for `tracking=none`.
+    """
+    if isinstance(settings, NoTracking):
+        raise InputError("tracking=none: has no store to read; tracking=mlflow, the default, has one")
+    return settings

@@ -13,7 +13,6 @@ from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Runs
 from mnist_exp.tracking.job import short_ids
-from mnist_exp.tracking.tracker import stored
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -149,7 +148,7 @@ def _where_runs_are(ids: Sequence[str], overrides: Sequence[str]) -> MLflowTrack
             )
         if ids and Override.of(text).key == "tracking.experiment":
             raise InputError(f"{text}: is not used with ids, which are looked up in all experiments; leave it out")
-    return stored(compose(overrides).config.tracking)
+    return commands.stored(compose(overrides).config.tracking)
 
 
 def _find_runs(

@@ -96,7 +96,6 @@ def predict(
     from mnist_exp.learning import saved_models
     from mnist_exp.learning.metadata import read_metadata
     from mnist_exp.tracking import reading, store
-    from mnist_exp.tracking.tracker import stored
 
     with tempfile.TemporaryDirectory() as folder:
         if model.endswith(".keras"):
@@ -104,7 +103,7 @@ def predict(
             if not path.is_file():
                 raise InputError(f"{path}: no such file")
         else:
-            uri = stored(settings).uri
+            uri = commands.stored(settings).uri
             with store.store_errors(uri):
                 path = reading.fetch_model(uri, model, Path(folder))
         loaded = saved_models.load(path, own)

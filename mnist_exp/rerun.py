@@ -13,7 +13,6 @@ from mnist_exp.config.composition import compose, recompose
 from mnist_exp.config.overrides import Override, flatten, is_of_tracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, of_the_result
-from mnist_exp.tracking.tracker import stored
 
 if TYPE_CHECKING:
     from mnist_exp.tracking.reading import Recorded
@@ -59,7 +58,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     Raises:
         InputError: if there is no such run, or its configuration or an override cannot be used.
     """
-    settings = stored(compose([text for text in overrides if is_of_tracking(text)]).config.tracking)
+    settings = commands.stored(compose([text for text in overrides if is_of_tracking(text)]).config.tracking)
     from mnist_exp.tracking import reading, store
 
     with store.store_errors(settings.uri):
@@ -117,7 +116,7 @@ def _use_threads(recorded: str) -> None:
 
 def _as_before(experiment: Experiment, run_id: str, before: "Recorded", overrides: Sequence[str]) -> Experiment:
     """Return the experiment, named as the run was, in the same MLflow experiment unless one is typed."""
-    settings = stored(experiment.config.tracking)
+    settings = commands.stored(experiment.config.tracking)
     typed = [
         text
         for text in experiment.overrides

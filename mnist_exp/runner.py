@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config import code_file
-from mnist_exp.config.schema import Config
+from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.presets import parse_values
+from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Result, experiment_signature
 from mnist_exp.learning import datasets
@@ -16,8 +18,7 @@ from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking.folder import Folder, log_file, package_logs
 from mnist_exp.tracking.job import Job
-from mnist_exp.tracking.record import Run
-from mnist_exp.tracking.tracker import tracker_of
+from mnist_exp.tracking.record import Run, tracker_of
 
 if TYPE_CHECKING:
     import keras
@@ -61,7 +62,11 @@ def run_together(
     code_file.use(config.code)
     with package_logs(), ExitStack() as opened:
         ends = [opened.enter_context(ExitStack()) for _ in experiments]
-        runs = [_open(one, end, len(experiments)) for one, end in zip(experiments, ends, strict=True)]
+        runs = []
+        for experiment, end in zip(experiments, ends, strict=True):
+            end.enter_context(log_file(experiment.output))
+            tracker = tracker_of(experiment.config.tracking)
+            runs.append(end.enter_context(tracker.open_run(experiment, len(experiments))))
         data = datasets.load(config.dataset)
         for run in runs:
             run.log_data(data)
@@ -110,12 +115,6 @@ def signature_of(config: Config) -> str:
         return ""
 
 
-def _open(experiment: Experiment, end: ExitStack, together: int) -> Run:
-    """Start to log and to record, until `end`."""
-    end.enter_context(log_file(experiment.output))
-    return end.enter_context(tracker_of(experiment.config.tracking).open_run(experiment, together))
-
-
 def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Trained | InputError") -> Result:
     """Write and record what an experiment gave."""
     if isinstance(trained, InputError):
@@ -146,12 +145,13 @@ def _print_summary(trained: "Trained", config: Config, run: Run) -> None:
     print(run.describe())
 
 
-def complete(output: Path, config: Config) -> tuple["keras.Model", datasets.Data]:
+def complete(output: Path, code: CodeFile | None) -> tuple["keras.Model", datasets.Data]:
     """Make the figures and predictions of a job in its folder, and return its model and data."""
     from mnist_exp.learning import saved_models
 
-    data = datasets.load(config.dataset)
-    model = saved_models.load(output / "model.keras", config.code)
+    path = output / "config.yaml"
+    data = datasets.load(check(parse_values(path.read_text("utf-8"), str(path)), code).dataset)
+    model = saved_models.load(output / "model.keras", code)
     _draw(Folder(output).history(), data, model, output)
     return model, data
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.types import RunMode
 
+from mnist_exp.commands import stored
 from mnist_exp.config.composition import check_composed, compose_values
 from mnist_exp.config.hydra_api import parser_of_conf
 from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, flatten
@@ -19,9 +20,8 @@ from mnist_exp.experiment import of_the_result
 from mnist_exp.sweeps.kind import Typed
 from mnist_exp.sweeps.ranking import rank
 from mnist_exp.tracking.reading import find_sweep
-from mnist_exp.tracking.record import Parent
+from mnist_exp.tracking.record import Parent, tracker_of
 from mnist_exp.tracking.store import connect_existing
-from mnist_exp.tracking.tracker import stored, tracker_of
 
 _MOST_NOTES = 10
 

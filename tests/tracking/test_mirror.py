@@ -9,13 +9,13 @@ import pytest
 from mlflow import MlflowClient
 
 from mnist_exp import run
+from mnist_exp.commands import stored
 from mnist_exp.config.composition import compose
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_data
 from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.mirror import mirror, save_model
 from mnist_exp.tracking.store import connect
-from mnist_exp.tracking.tracker import stored
 
 from ..conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
 
