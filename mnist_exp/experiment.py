@@ -162,7 +162,6 @@ CODE_OF_THE_RESULT = (
     "config/code_file.py",
     "config/keras_names.py",
     "config/keras_source.py",
-    "config/own_names.py",
 )
 
 
