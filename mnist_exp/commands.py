@@ -1,4 +1,4 @@
-"""Argument parsing and error handling that the commands beside `python -m mnist_exp` share."""
+"""What the commands beside `python -m mnist_exp` share: parsing arguments and handling errors."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ from mnist_exp.errors import InputError, printable
 
 
 def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """Return a parser for `python -m mnist_exp.MODULE`, whose --help ends with `examples`, a line each."""
+    """Return a parser for `python -m mnist_exp.MODULE`, whose --help ends with `examples`."""
     return argparse.ArgumentParser(
         prog=f"python -m mnist_exp.{module}",
         description=description,
@@ -29,7 +29,7 @@ def parser(module: str, description: str, examples: str) -> argparse.ArgumentPar
 def exit_on_errors() -> Iterator[None]:
     """Exit with 1 and one message after bad input, 130 after Ctrl-C, 141 after a closed pipe; show a bug's traceback.
 
-    The traceback of an error in the user's own code begins there.
+    An error in the user's own code shows the traceback from there.
     """
     try:
         refuse_split(sys.argv[1:])
@@ -38,7 +38,7 @@ def exit_on_errors() -> Iterator[None]:
         sys.exit(traceback_in(code_file.PACKAGE, error) + printable(str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # such as | head
+    except BrokenPipeError:  # from | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python still flushes its output at exit
         sys.exit(141)
     except Exception as error:
@@ -46,7 +46,7 @@ def exit_on_errors() -> Iterator[None]:
 
 
 def check_plot(path: Path) -> None:
-    """Raise InputError unless matplotlib can write a picture to `path`."""
+    """Raise InputError unless a figure can be written to `path`."""
     folder = path.absolute().parent
     if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that can be written")

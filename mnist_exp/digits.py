@@ -1,8 +1,8 @@
-"""A picture of a hand-drawn digit becomes an image like MNIST's: pure functions of arrays and pictures.
+"""Make an image like MNIST's of a picture of a hand-drawn digit.
 
-MNIST's images are 28 by 28, bright on black. Its page (Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database of
-handwritten digits) says how: each digit was scaled to fit 20 by 20 with its aspect kept, by a method that gives grey
-levels, and moved so that its centre of mass is the centre of the 28 by 28.
+MNIST's images are 28 by 28, bright on black. Each digit was scaled to fit 20 by 20, in grey levels and with its aspect
+kept, and its centre of mass moved to the centre (Y. LeCun, C. Cortes, C. J. C. Burges: The MNIST database of
+handwritten digits).
 """
 
 import numpy as np
@@ -14,26 +14,25 @@ from mnist_exp.errors import InputError
 
 _Floats = npt.NDArray[np.float64]
 
-_WORKING_SIZE = 400  # pixels of the longer side: more do not help, and less hides thin strokes
+_WORKING_SIZE = 400  # pixels of the longer side: more do not help, fewer hide thin strokes
 _LEAST_CONTRAST = 0.1  # between ink and background, of 1
-_FAINT = 0.1  # what is lighter does not belong to a digit
-_SPECK = 0.02  # of the area of the largest stroke: what is smaller is dirt
+_FAINT = 0.1  # lighter pixels do not belong to a digit
+_SPECK = 0.02  # of the largest stroke's area: smaller strokes are dirt
 _BOX = 20 / 28  # the share of an image that a digit fills
-_THIN, _THICK = 0.06, 0.2  # a stroke's width in the longer side of a digit; MNIST's is mostly between
+_THIN, _THICK = 0.06, 0.2  # MNIST's strokes are mostly as wide as this share of a digit's longer side
 
 
 def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return a picture of one digit as MNIST would have it: bright on black, scaled and centred, (height, width).
+    """Return a picture of a digit as MNIST has it: bright on black, scaled and centred, (height, width).
 
-    The picture may have any size and any two colours, transparent or not; most of its border is background.
+    The picture may have any two colours, transparent or not; most of its border is background.
 
     Raises:
         InputError: if nothing stands out from the background, or the picture is smaller than 8 by 8.
     """
     if min(picture.size) < 8:
         raise InputError(f"is {picture.width} by {picture.height} pixels; must be at least 8 by 8")
-    digit = _cropped(_ink(_flat(picture)))
-    digit = _with_usual_stroke(digit)
+    digit = _with_usual_stroke(_cropped(_ink(_flat(picture))))
     scale = _BOX * min(height / digit.shape[0], width / digit.shape[1])
     rows, columns = (max(1, round(length * scale)) for length in digit.shape)
     small = Image.fromarray(digit.astype(np.float32)).resize((columns, rows), Image.Resampling.BILINEAR)
@@ -49,7 +48,7 @@ def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uin
 
 
 def resized(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return a picture in colour, (height, width, 3), for models that were trained on such."""
+    """Return a picture in colour, (height, width, 3)."""
     flat = Image.fromarray(np.rint(255 * _flat(picture)).astype(np.uint8))
     return np.asarray(flat.resize((width, height), Image.Resampling.BILINEAR), np.uint8)
 
@@ -57,10 +56,9 @@ def resized(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uin
 def _flat(picture: Image.Image) -> _Floats:
     """Return colours (rows, columns, 3) from 0 to 1, without transparency.
 
-    What is transparent gets the colour of the border; if that is transparent, too, white, or black where black shows
-    more.
+    Transparent pixels get the colour of the border; if that is transparent, too, white for a dark picture, else black.
     """
-    if picture.mode[0] in "FI":  # numbers of 16 bits and more, which Pillow's own conversion cuts off at 255
+    if picture.mode[0] in "FI":  # 16 bits and more, which Pillow cuts off at 255
         values = np.asarray(picture, np.float64)
         picture = Image.fromarray(np.rint(255 * values / max(values.max(), 1)).astype(np.uint8))
     picture = picture.convert("RGBA")
@@ -77,7 +75,7 @@ def _flat(picture: Image.Image) -> _Floats:
 
 
 def _border(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Return which pixels are within a fiftieth of the shorter side from an edge."""
+    """Return a mask of the pixels within a fiftieth of the shorter side from an edge."""
     width = max(1, min(shape) // 50)
     border = np.ones(shape, bool)
     border[width:-width, width:-width] = False
@@ -85,7 +83,7 @@ def _border(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def _ink(colours: _Floats) -> _Floats:
-    """Return how far each pixel is from the colour of the background, 0 to 1; noise, dirt and shadows become 0."""
+    """Return each pixel's distance from the colour of the background, 0 to 1; noise, dirt and shadows become 0."""
     paper = np.median(colours[_border(colours.shape[:2])], axis=0)
     distance = np.abs(colours - paper).max(axis=-1)
     if distance.max() < _LEAST_CONTRAST:
@@ -101,7 +99,7 @@ def _ink(colours: _Floats) -> _Floats:
 
 
 def _otsu(values: _Floats) -> float:
-    """Return the threshold that splits values into two groups of the least variance within (N. Otsu, 1979)."""
+    """Return the threshold that splits values into two groups with the least variance within (N. Otsu, 1979)."""
     counts, edges = np.histogram(values, bins=64)
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]
@@ -117,7 +115,7 @@ def _cropped(ink: _Floats) -> _Floats:
 
 
 def _with_usual_stroke(digit: _Floats) -> _Floats:
-    """Thicken what was drawn with a fine pen, which would fade when it is scaled; thin out what was painted."""
+    """Thicken fine strokes, which would fade when scaled, and thin thick ones."""
     length = max(digit.shape)
     inside = np.pad(digit > 0.5, 1)
     outline = inside.sum() - ndimage.binary_erosion(inside).sum()

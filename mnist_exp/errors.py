@@ -1,4 +1,4 @@
-"""The one exception for bad input, and how its messages are worded."""
+"""The exception for bad input, and the wording of its messages."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -8,19 +8,18 @@ from mnist_exp.config.redaction import without_secrets
 
 
 class InputError(ValueError):
-    """Bad input: the message names the key, the value, and what would be right.
+    """Bad input: the message names the key, the value, and what would be right, without passwords.
 
-    The command line prints only the message; any other exception is a bug and shows its traceback. Passwords in a value
-    or in another library's error are removed from the message.
+    The command line prints only the message; any other exception is a bug and shows its traceback.
     """
 
     def __init__(self, message: str) -> None:
-        # The name of a file may hold bytes that cannot be encoded.
+        # A file's name may have bytes that cannot be encoded.
         super().__init__(without_secrets(message.encode("utf-8", "backslashreplace").decode()))
 
 
 def printable(text: str) -> str:
-    r"""Return text from elsewhere on one line, without the characters that control a terminal.
+    r"""Return text on one line, without characters that control a terminal.
 
     >>> printable("wrong\x1b[2J")
     'wrong?[2J'
@@ -29,9 +28,7 @@ def printable(text: str) -> str:
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """Return the end of a sentence that names the nearest of `choices`, or "" if none is near.
-
-    Case, underscores and hyphens are ignored.
+    """Return the end of a sentence that names the nearest choice, case and hyphens aside, or "" if none is near.
 
     >>> did_you_mean("early_stoping", ["EarlyStopping", "ReduceLROnPlateau"])
     '; did you mean EarlyStopping?'

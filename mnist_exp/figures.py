@@ -1,7 +1,4 @@
-"""Pictures: data in, matplotlib Figure out. Nothing here reads a file or knows MLflow.
-
-Figures are made without pyplot, whose start-up costs more than drawing them.
-"""
+"""Draw data as matplotlib figures, without pyplot, which takes longer to import than to draw with."""
 
 import logging
 import warnings
@@ -17,38 +14,37 @@ from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.errors import printable
 
-logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # announces its cache once on each machine
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # announces its cache once
 
-# For the figures that each run draws: a constrained layout, which finds its own margins, draws twice.
+# Of the figures that each run draws: a constrained layout, which finds its own, draws twice.
 MARGINS = {"right": 0.98, "bottom": 0.12, "top": 0.91, "wspace": 0.18}
 _TRAINING, VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 
 
 def save(drawn: Mapping[str, Figure], folder: Path) -> None:
-    """Write each figure as NAME.png into `folder`, which is made if need be."""
+    """Write each figure as NAME.png into `folder`, which need not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         write(figure, folder / f"{name}.png")
 
 
 def write(figure: Figure, to: Path | IO[str], **options: Any) -> None:
-    """Write a figure; letters that no font of matplotlib's has become boxes, without a warning."""
+    """Write a figure; letters that matplotlib's fonts lack become boxes, without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
         figure.savefig(to, dpi=120, **options)
 
 
 def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figure:
-    """Draw loss and the first metric over epochs, side by side, in the baseline's colours; and a rate that changes.
+    """Draw the loss, the first metric if there is one, and a learning rate that changes, over epochs.
 
     Args:
-        history: one value an epoch, for `loss`, a metric, and both with `val_`; without a metric, the loss alone.
-            `learning_rate` is there only where it changes.
-        validation_name: what the `val_` values were measured on, for the legend.
+        history: a value per epoch for `loss` and metrics, each also with `val_`, and for a changing `learning_rate`.
+        validation_name: the data of the `val_` values, for the legend.
     """
     names = [name for name in history if f"val_{name}" in history][:2]
     names.sort(key=lambda name: name != "loss")
-    names += [name for name in history if name == "learning_rate"]
+    names += ["learning_rate"] * ("learning_rate" in history)
     figure = Figure(figsize=(5 * len(names), 4))
     grid = figure.subplots(1, len(names), gridspec_kw=MARGINS | {"left": 0.6 / (5 * len(names))})
     for axes, name in zip(np.atleast_1d(grid), names, strict=True):
@@ -65,31 +61,27 @@ def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figu
 
 
 def epoch_ticks(axes: Axes, epochs: int) -> None:
-    """Give each of up to 20 epochs a tick, 1 to `epochs`; of more, the first and round ones."""
+    """Give each of up to 20 epochs a tick, else the first and round ones."""
     round_ones = MaxNLocator(10, integer=True).tick_values(1, epochs)
-    axes.set_xticks(range(1, epochs + 1) if epochs <= 20 else [1, *(one for one in round_ones if 1 < one <= epochs)])
+    axes.set_xticks(range(1, epochs + 1) if epochs <= 20 else [1, *(tick for tick in round_ones if 1 < tick <= epochs)])
     axes.tick_params("x", labelsize=8 if epochs > 12 else 10)
 
 
 def plain(text: str) -> str:
-    """Return a label of bearable length, in which matplotlib finds no formula."""
+    """Return a label in at most 60 characters, without line breaks and formulas."""
     return short(" ".join(text.split()), 60)
 
 
 def short(name: str, most: int) -> str:
-    """Return a text in at most so many characters."""
+    """Cut a label to `most` characters; matplotlib finds no formula in it."""
     shown = printable(name)
     return (shown if len(shown) <= most else f"{shown[: most - 1]}…").replace("$", r"\$")
 
 
 def pictures(images: npt.NDArray[np.generic], maximum: float = 255.0) -> npt.NDArray[np.uint8]:
-    """Return raw images as they are shown: bytes, grey or in three colours.
+    """Return raw images, (..., height, width) or (N, height, width, channels), 0 to `maximum`, as bytes.
 
-    Two channels become the first of them, four the first three.
-
-    Args:
-        images: (..., height, width) or (..., height, width, channels), 0 to `maximum`.
-        maximum: the value of a white pixel.
+    Of two channels the first is kept, of four the first three.
     """
     channels = {2: 1, 4: 3}.get(images.shape[-1]) if images.ndim > 3 else None
     shown = images if channels is None else images[..., :channels]
@@ -100,15 +92,10 @@ def pictures(images: npt.NDArray[np.generic], maximum: float = 255.0) -> npt.NDA
 
 
 def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
-    """Draw one image enlarged, a square for each pixel, with its label in the lower right corner.
-
-    Args:
-        pixels: (height, width) or (height, width, channels), 0 to 255.
-        label: its label, or its name.
-    """
+    """Draw one image, (height, width) or (height, width, channels), 0 to 255, enlarged, with its label in a corner."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes: Axes = figure.subplots()
-    _show(axes, _on_paper(pixels, pixels))
+    _show(axes, _on_paper(pixels))
     name = short(str(label), 24)
     size = 40 if len(name) <= 3 else 28 - len(name) / 2
     axes.text(0.97, 0.03, name, fontsize=size, color=VALIDATION, ha="right", va="bottom", transform=axes.transAxes)
@@ -123,52 +110,49 @@ def samples(
     augment: Callable[[npt.NDArray[Any]], Any] | None = None,
     maximum: float = 255.0,
 ) -> Figure:
-    """Draw the first images of up to 20 classes, a row for each class; beside each image its augmented form, if any.
+    """Draw the first images of up to 20 classes in a row per class, each beside itself as `augment` changes it.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to `maximum`.
-        labels: (N,) their labels.
-        names: of the classes.
-        augment: changes images as training does; None for none.
+        labels: (N,).
+        names: the classes' names.
+        augment: changes images as training does; None if it does not.
         maximum: the value of a white pixel.
     """
     shown, each = min(len(names), 20), 10 if augment is None else 5
     chosen = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
     picked = images[np.concatenate(chosen)]
     plain_ones = pictures(picked, maximum)
-    kinds = [_on_paper(plain_ones, plain_ones)]
+    kinds = [_on_paper(plain_ones)]
     if augment is not None:
         augmented = pictures(np.clip(np.asarray(augment(picked)), 0, maximum), maximum)
         kinds.append(_on_paper(augmented, plain_ones))
     height, width, *channels = kinds[0].shape[1:]
     sheet = np.full((shown, height, each, len(kinds), width, *channels), 255, np.uint8)
-    places = [(label, column) for label, found in enumerate(chosen) for column in range(len(found))]
-    for (label, column), side_by_side in zip(places, np.stack(kinds, axis=2), strict=True):
-        sheet[label, :, column] = side_by_side
+    pairs = iter(np.stack(kinds, axis=2))
+    for label, found in enumerate(chosen):
+        for column in range(len(found)):
+            sheet[label, :, column] = next(pairs)
     columns = each * len(kinds)
     figure = Figure(figsize=(0.6 * columns + 1, 0.6 * shown * height / width + 0.8), layout="constrained")
     axes: Axes = figure.subplots()
-    rows = sheet.reshape(shown * height, columns * width, *channels)
-    _show(axes, rows)
-    axes.set_yticks([height * (label + 0.5) - 0.5 for label in range(shown)], [short(one, 16) for one in names[:shown]])
+    _show(axes, sheet.reshape(shown * height, columns * width, *channels))
+    axes.set_yticks(
+        [height * (label + 0.5) - 0.5 for label in range(shown)], [short(name, 16) for name in names[:shown]]
+    )
     axes.tick_params(length=0)
     axes.set(xticks=[], ylabel="label")
     classes_shown = "each class" if shown == len(names) else f"the first {shown} of {len(names)} classes"
     beside = "" if augment is None else ",\nto the right of each as it may be augmented for training"
     axes.set_title(f"Training images of {classes_shown}{beside}", fontsize=11)
-    for column in range(len(kinds), columns, len(kinds)) if augment is not None else ():
-        axes.axvline(column * width - 0.5, color=VALIDATION, linewidth=1)
+    if augment is not None:
+        for column in range(2, columns, 2):
+            axes.axvline(column * width - 0.5, color=VALIDATION, linewidth=1)
     return figure
 
 
 def seen(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) -> Figure:
-    """Draw images as a model saw them, bright on black, each with a title above and a name below.
-
-    Args:
-        images: as `pictures` returns them.
-        titles: N texts.
-        names: N texts.
-    """
+    """Draw N images as a model saw them, each with a title above and a name below."""
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(2 * columns, 2.5 * rows), layout="constrained")
@@ -185,18 +169,16 @@ def _show(axes: Axes, pixels: npt.NDArray[Any]) -> None:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
 
 
-def _on_paper(images: npt.NDArray[Any], before: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return grey images that are bright on black, as MNIST's, as ink on paper, which is easier to read; others as is.
+def _on_paper(images: npt.NDArray[Any], before: npt.NDArray[Any] | None = None) -> npt.NDArray[np.uint8]:
+    """Invert grey images that are on black, as MNIST's, since ink on paper is easier to read.
 
-    A last axis of length 1 is left out.
-
-    Args:
-        images: (..., height, width) or (..., height, width, 1 or 3), 0 to 255.
-        before: the same images before they were augmented; they are on black if most pixels of their edges are 0.
+    They are on black if most pixels at the edges were 0 `before` they were augmented. Images may have a last axis of
+    length 3, for colours, which are left as they are, or 1, which is dropped.
     """
     if images.shape[-1] == 3:
         return images
-    grey, plain_ones = (one[..., 0] if one.shape[-1] == 1 else one for one in (images, before))
+    pair = (images, images if before is None else before)
+    grey, plain_ones = (array[..., 0] if array.shape[-1] == 1 else array for array in pair)
     edges = (plain_ones[..., 0, :], plain_ones[..., -1, :], plain_ones[..., 0], plain_ones[..., -1])
     on_black = np.median(np.concatenate([edge.reshape(-1) for edge in edges])) == 0
     return np.asarray(255 - grey if on_black else grey)
@@ -208,13 +190,9 @@ def predictions(
     predicted: npt.NDArray[np.int64],
     names: Sequence[str],
 ) -> Figure:
-    """Draw the first 96 test images with their predicted label; a wrong one is framed, its true label in brackets.
+    """Draw the first 96 test images with their predicted labels; wrong ones are framed, the true label in brackets.
 
-    Args:
-        images: (N, height, width) or (N, height, width, channels), 0 to 255.
-        labels: (N,) true labels.
-        predicted: (N,) predicted labels.
-        names: of the classes.
+    `images` are (N, height, width) or (N, height, width, channels), 0 to 255, `names` those of the classes.
     """
     shown, captions = min(96, len(images)), []
     wrong = predicted[:shown] != labels[:shown]
@@ -235,17 +213,12 @@ def sheet(
     columns: int,
     framed: npt.NDArray[np.bool_] | None = None,
 ) -> Figure:
-    """Draw images in rows, each with a caption of one or two lines below it.
+    """Draw images in rows, each with a caption of one or two lines below it; those with `framed` are marked in red.
 
-    Args:
-        images: (N, height, width) or (N, height, width, channels), 0 to 255.
-        captions: N texts.
-        title: of the whole.
-        columns: images in a row.
-        framed: (N,) whether an image has a frame, and its caption the same colour; None for none.
+    `images` are (N, height, width) or (N, height, width, channels), 0 to 255.
     """
     rows = -(-len(images) // columns)
-    papers = _on_paper(images, images)
+    papers = _on_paper(images)
     height, width, *channels = papers.shape[1:]
     inches, cell_width = 9 / columns, round(width * 1.15)
     cell_height = height + round(0.3 * cell_width / inches)  # 0.3 inches for two lines

@@ -1,7 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a run as an exception, so that it can still be recorded as KILLED.
+"""Turn Ctrl-C, SIGTERM and SIGHUP into exceptions, so that a run can still be recorded as KILLED.
 
-If a signal handler raises inside one of TensorFlow's destructors, the exception is lost or the process aborts: this
-happened in one of about 25 interrupted runs. So training defers the signal to the end of the batch.
+An exception inside one of TensorFlow's destructors is lost or aborts the process, as in one of 25 interrupted runs. So
+training defers the signal to the end of the batch.
 """
 
 import os
@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-_HANGUP = getattr(signal, "SIGHUP", None)  # which Windows does not have
+_HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
 _terminals: set[int] = set()
 _received: int | None = None
 _deferred = False
 
 
 def install() -> None:
-    """Handle SIGINT for the rest of the process as KeyboardInterrupt, SIGTERM and SIGHUP as SystemExit with 128 and the
-    signal's number. What `nohup` started still ignores SIGHUP."""
+    """Make SIGINT raise KeyboardInterrupt, SIGTERM and SIGHUP SystemExit with 128 plus the signal's number.
+
+    A process that `nohup` started still ignores SIGHUP.
+    """
     for number in (signal.SIGINT, signal.SIGTERM, _HANGUP):
         if number is not None and (number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN):
             signal.signal(number, _handle)
@@ -28,7 +30,7 @@ def install() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Defer a signal to `raise_if_received` or the end of the block; raise a second one at once."""
+    """Defer a signal to `raise_if_received` or the end of the block; a second one raises at once."""
     global _deferred
     _deferred = True
     try:
@@ -39,7 +41,7 @@ def deferred() -> Iterator[None]:
 
 
 def raise_if_received() -> None:
-    """Raise the exception of a signal that was received since `install`, if there was one."""
+    """Raise the exception of a signal that was received, if any."""
     if _received is not None:
         _raise(_received)
 
@@ -47,7 +49,7 @@ def raise_if_received() -> None:
 def _handle(number: int, _frame: FrameType | None) -> None:
     global _received
     first, _received = _received is None, number
-    if number == _HANGUP:  # which kernel and shell both send; printing to a terminal that has gone is an error
+    if number == _HANGUP:  # kernel and shell both send it, and the terminal is gone
         signal.signal(number, signal.SIG_IGN)
         for stream in _terminals:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

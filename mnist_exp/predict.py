@@ -27,10 +27,7 @@ _MODEL = "a run's id or its first characters (of a sweep: its best job), models:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable class of a picture: its number, its name, and its probability, 0 to 1.
-
-    `seen`: what the model got, of the shape of its images, 0 to 255.
-    """
+    """The most probable class of a picture, and the image that the model got, 0 to 255."""
 
     path: Path
     seen: npt.NDArray[np.uint8]
@@ -40,7 +37,7 @@ class Prediction:
 
 
 def main() -> None:
-    """Print a line a picture: its file, class and probability; exit with 1 and one message after bad input."""
+    """Print each picture's file, class and probability; exit with 1 and one message after bad input."""
     about = "Load a run's model and print, for each picture, its file, class and probability."
     parser = commands.parser("predict", about, _EXAMPLES)
     parser.add_argument("model", help=_MODEL)
@@ -73,15 +70,15 @@ def predict(
 ) -> list[Prediction]:
     """Return the most probable class of each picture.
 
-    Pictures of any size and colours are prepared like the model's training images: resized, if these were pictures
-    or are in colour; else as MNIST was made.
+    Pictures of any size and colours are prepared like the model's training images: resized if these were pictures
+    or are in colour, else as MNIST was made.
 
     Args:
         model: a run's id or its first characters; a sweep's id, for its best job; `models:/NAME@ALIAS`; or a file
             `model.keras`.
         files: pictures that Pillow reads.
-        overrides: `tracking.uri=ADDRESS`, for another than the default store.
-        code: the Python file with the user's own layers in the model; None if it has none.
+        overrides: `tracking.uri=ADDRESS`, for another store than the default.
+        code: the Python file with the user's own layers in the model, if any.
 
     Raises:
         InputError: for a file that is no picture or shows nothing, or a model that is missing or cannot be trusted.
@@ -89,7 +86,7 @@ def predict(
     if not files:
         raise InputError("no picture is named; type its file, such as three.png")
     with pictures.reading():
-        for path in files:  # before the model is loaded, which takes seconds
+        for path in files:  # bad ones are refused before the model loads, which takes seconds
             pictures.open_picture(path).close()
     settings = compose(overrides).config.tracking
     own = read_code(code) if code is not None else None
@@ -125,7 +122,7 @@ def predict(
 
 
 def _prepared(path: Path, shape: tuple[int, ...], *, resized: bool) -> npt.NDArray[np.uint8]:
-    """Return a picture as an image for a model of this input shape."""
+    """Return a picture as an image of `shape`."""
     from mnist_exp import digits
 
     height, width, *channels = shape

@@ -26,7 +26,7 @@ _EXAMPLES = """\
   python -m mnist_exp.show --save mnist_raw.npz
 """
 _COLUMNS = 10  # labels in a line
-_NAMED = 100  # classes whose names are listed, at most
+_NAMED = 100  # at most so many classes' names are listed
 
 
 def main() -> None:
@@ -56,7 +56,6 @@ def main() -> None:
 
 
 def _show(given: argparse.Namespace) -> None:
-    """Print the arrays, one image, and what the model will get for it; draw it; save the arrays."""
     config = compose(given.overrides, given.config_dir, import_own).config
     choose_backend(config.backend)
     data = datasets.read(config.dataset)
@@ -73,7 +72,7 @@ def _show(given: argparse.Namespace) -> None:
     print(f"\nTraining image {index}, label {label}{name}:")
     print(_numbers(pixels))
     from mnist_exp import figures
-    from mnist_exp.learning import models  # brings TensorFlow, so only once the data is printed
+    from mnist_exp.learning import models  # imports TensorFlow, after the data is printed
     from mnist_exp.learning.preprocessing import fit_preprocessor
 
     preprocessor = fit_preprocessor(config.preprocessing, split)
@@ -94,7 +93,7 @@ def _show(given: argparse.Namespace) -> None:
 
 
 def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], label: int) -> str:
-    """Describe what the model gets for an image: shape, type and range, its middle row, and its label."""
+    """Describe an image and its label as the model gets them."""
     image = np.asarray(preprocessor.images(pixels[None]))[0]
     height, width = pixels.shape[:2]
     middle = image.reshape(height, width, -1)[height // 2, :, 0]
@@ -108,7 +107,7 @@ def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], lab
 
 
 def _arrays(data: datasets.Data) -> str:
-    """Return a table of the sets, and one of how often each label occurs."""
+    """Return a table of the arrays, the classes' names, and how often each label occurs."""
     sets = {"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)}
     if not data.watches_test_set:
         sets["validation"] = (data.x_validation, data.y_validation)
@@ -129,7 +128,7 @@ def _arrays(data: datasets.Data) -> str:
 
 
 def _numbers(pixels: npt.NDArray[np.generic]) -> str:
-    """Return an image as numbers, a line a row; columns as wide as their largest number, so that MNIST's fits.
+    """Return an image as numbers, in columns only as wide as they need, so that MNIST's fits a terminal.
 
     >>> print(_numbers(np.array([[0, 7, 255], [0, 12, 3]], np.uint8)))
     0  7 255
