@@ -1,8 +1,8 @@
-"""Rank the runs of an experiment: `python -m mnist_exp.compare`. Imports nothing heavy before it reads the store."""
+"""Rank the runs of an experiment: `python -m mnist_exp.compare`. Nothing heavy is imported before the store is read."""
 
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice, starmap
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+    from mnist_exp.sweeps.charts import Curves
     from mnist_exp.sweeps.table import Table
 
 _EXAMPLES = """\
@@ -30,8 +31,7 @@ _EXAMPLES = """\
 """
 
 _CURVES = 200  # runs, after which no row is drawn
-_NAMED = 6  # the most runs left out that are named
-_Curves = list[tuple[str, str, list[list[float]]]]  # for each row its place, its name, and a metric by job and epoch
+_NAMED = 6  # of the runs left out
 
 
 def main() -> None:
@@ -72,10 +72,10 @@ def compare(
     form: str,
     plot: Path | None,
 ) -> None:
-    """Print finished runs by their objective, the others after them, and write the curves of the finished to `plot`.
+    """Print finished runs by their objective, then the others, and draw the curves of the finished into `plot`.
 
-    Runs of several objectives are ranked one objective after the other. Of runs of the same experiment, seed included,
-    only the newest counts. The arguments are those of `--help`, `condition` for --filter and `form` for --format.
+    Each objective has a ranking. Among runs of the same experiment, seed included, only the newest counts. The
+    arguments are those of `--help`, `condition` for --filter and `form` for --format.
 
     Raises:
         InputError: if there is no such store or run, or MLflow refuses the condition or order.
@@ -106,7 +106,7 @@ def compare(
 
 
 def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Runs:
-    """Return the runs of an experiment as `compare` ranks them; the arguments and errors are its own."""
+    """Return the runs of an experiment as `compare` ranks them; the arguments and errors are the same."""
     if last is not None and last < 1:
         raise InputError(f"last={last}: must be a whole number, at least 1")
     tables, _, _ = _read((), overrides, condition, None, last, draw=False)
@@ -116,7 +116,7 @@ def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Run
 
 def _read(
     ids: Sequence[str], overrides: Sequence[str], condition: str, sort: str | None, last: int | None, *, draw: bool
-) -> tuple[list["Table"], list[str], _Curves]:
+) -> tuple[list["Table"], list[str], list["Curves"]]:
     """Return the tables of runs, the ids of those that a newer run repeats, and the curves of the first rows."""
     tracking = _where_runs_are(ids, overrides)
     from mlflow.exceptions import MlflowException
@@ -159,7 +159,7 @@ def _find_runs(
     sort: str | None,
     last: int | None,
 ) -> list["Run"]:
-    """Return the runs, but no sweeps, that fulfil a condition: the newest first, or in an order."""
+    """Return the runs that fulfil a condition, without sweeps, the newest first or in the order `sort`."""
     from mnist_exp.tracking.reading import search
 
     def runs(experiment_id: str, query: str) -> Iterator["Run"]:
@@ -167,7 +167,7 @@ def _find_runs(
         return (run for run in found if "mnist_exp.sweep" not in run.data.tags)
 
     searches = _searches(client, tracking, ids, condition)
-    read = chain.from_iterable(starmap(runs, searches))
+    read = (run for one in searches for run in runs(*one))
     found = {run.info.run_id: run for run in (read if ids or sort else islice(read, last))}
     newest = sorted(found.values(), key=lambda run: run.info.start_time, reverse=True)[:last]
     if not newest:
@@ -175,7 +175,7 @@ def _find_runs(
         raise InputError(f"{where}: has no such run; --help shows how to filter")
     if sort is None:
         return newest
-    if len(searches) > 1:  # whose runs are in one order only if they are searched together
+    if len(searches) > 1:  # only a single search orders runs
         experiments = dict.fromkeys(experiment_id for experiment_id, _ in searches)
         found = {run.info.run_id: run for one in experiments for run in runs(one, condition)}
     wanted = {run.info.run_id for run in newest}
@@ -185,7 +185,7 @@ def _find_runs(
 def _searches(
     client: "MlflowClient", tracking: MLflowTracking, ids: Sequence[str], condition: str
 ) -> list[tuple[str, str]]:
-    """Return which experiments to search, each with a query: those of the runs and sweeps that are named, or one."""
+    """Return experiments to search, each with a query: those of the named runs and sweeps, or the only one."""
     from mnist_exp.tracking.reading import find_run, queries_of
 
     if ids:
@@ -200,15 +200,15 @@ def _searches(
 
 
 def _metric(tables: Sequence["Table"]) -> str:
-    """Return the metric that the curves show."""
+    """Return the metric of the curves."""
     metrics = {table.metric for table in tables}
     return metrics.pop() if len(metrics) == 1 else "val_loss"
 
 
-def _curves(client: "MlflowClient", tables: Sequence["Table"]) -> _Curves:
+def _curves(client: "MlflowClient", tables: Sequence["Table"]) -> list["Curves"]:
     from mnist_exp.tracking.reading import curve
 
-    curves: _Curves = []
+    curves: list[Curves] = []
     for table, line in ((one, line) for one in tables for line in one.lines if line.row):
         if sum(len(jobs) for _, _, jobs in curves) < _CURVES:
             place = f"{line.place}  {table.ids[line.jobs[0].run_id]}"

@@ -27,7 +27,7 @@ _MOST_NOTES = 10
 
 
 def best_rows(typed: Typed, sweep: str, top: int) -> tuple[list[dict[Override, str]], frozenset[int], list[str]]:
-    """Return the rows of `read_rows`, checked, as overrides with their values; its seeds; notes on what differs now."""
+    """Return the rows of `read_rows`, checked, as overrides with their values; the seeds; notes on what differs now."""
     rows, seeds, before = read_rows(_composed(typed, []), sweep, top)
     check_rows(rows, sweep, [Override.of(text).key for text in typed.fixed])
     overrides = [{Override.of(f"{key}={value}"): value for key, value in row.items()} for row in rows]
@@ -41,16 +41,16 @@ def best_rows(typed: Typed, sweep: str, top: int) -> tuple[list[dict[Override, s
 
 
 def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]], frozenset[int], dict[str, Any]]:
-    """Return the best rows of a sweep, without `seed`, the seeds that it has run, and its best job's configuration.
+    """Return the `top` rows of a sweep, without `seed`, the seeds that it has run, and its best job's configuration.
 
     Args:
-        config: says where the store is, and what ranks.
-        sweep: the id of the parent run, or a beginning of it that no other run has.
+        config: names the store and the objective.
+        sweep: the id of the parent run, or a beginning that no other run has.
         top: how many rows.
 
     Raises:
-        InputError: if there is no such sweep, nothing in it has finished, or it was ranked by another objective, or
-            varied nothing but the seed.
+        InputError: if there is no such sweep, none of its jobs has finished, it was ranked by another objective, or its
+            jobs differ in the seed alone, or in different keys.
     """
     name = f"hydra.sweeper.of={sweep}"
     tracking = stored(config.tracking)
@@ -79,7 +79,7 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
 
 
 def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[str]) -> None:
-    """Raise InputError if the rows of a store set a key that is typed too, or what a preset may not vary."""
+    """Raise InputError if the rows of a store set a key that is typed too, or that a preset may not vary."""
     name, parser = f"hydra.sweeper.of={sweep}", parser_of_conf()
     for key, value in ((key, value) for row in rows for key, value in row.items()):
         if key in typed:

@@ -1,4 +1,4 @@
-"""The pictures of a sweep: its curves, how its objective depends on what varies, and what matters most."""
+"""The figures of a sweep: its curves, its objective by what varies, and how much each key matters."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,25 +19,25 @@ from mnist_exp.sweeps.formats import counted
 from mnist_exp.sweeps.importance import Importance, as_numbers, spans_decades
 from mnist_exp.tracking.job import short_names
 
-_COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8")  # of the rows that are named; C7 is grey
+_COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8")  # without C7, which is grey
 NAMED = len(_COLOURS)
 _LABEL, _TICK, _TICK_LINE = 120, 60, 34  # characters
-_FEW, _MANY = 8, 1000  # values of a parameter, each of which gets a tick; points, which SVG holds as a picture
+_FEW, _MANY = 8, 1000  # up to which each value gets a tick; from which SVG holds points as a picture
 Curves = tuple[str, str, Sequence[Sequence[float]]]
 _Measured = Sequence[tuple[Mapping[str, str], float]]
 
 
 def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.maxsize) -> Figure:
-    """Draw a metric over epochs, a line a row: the mean of its jobs, in a band from the smallest to the largest.
+    """Draw a metric over epochs, a line for each row: the mean of its jobs, in a band from the smallest to the largest.
 
     The first eight rows are in colour and named, with the number of their jobs; all others are thin and grey, and may
-    leave the picture: one that diverged would flatten all. Where jobs have different numbers of epochs, the mean is of
-    those that have reached the epoch.
+    leave the picture, since one that diverged would flatten all. The mean in an epoch is that of the jobs that have
+    reached it.
 
     Args:
-        rows: at least one, best first: the place, in words, what varies, and of each job a value an epoch.
+        rows: at least one, best first: the place, what varies, and each job's value in each epoch.
         metric: its name.
-        points: of a line, at most.
+        points: how many a line has, at most.
     """
     names = shortened((printable(name) for _, name, _ in rows[:NAMED]), _LABEL)
     texts = (f"{place}  {names[printable(name)]}, n={len(jobs)}" for place, name, jobs in rows[:NAMED])
@@ -50,7 +50,7 @@ def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.max
         colour, width = (_COLOURS[place], 1.6) if place < NAMED else ("lightgrey", 0.8)
         axes.plot(epochs, mean, color=colour, linewidth=width, marker="o" if len(epochs) == 1 else "")
         if place < NAMED:
-            edge = 1.5 if len(epochs) == 1 else 0  # of what has no area
+            edge = 1.5 if len(epochs) == 1 else 0  # since one epoch has no area
             axes.fill_between(epochs, low, high, color=colour, alpha=0.15 + edge / 5, linewidth=edge)
     coloured = np.concatenate([band[1:].ravel() for band in bands[:NAMED]])
     if len(rows) > NAMED and np.isfinite(coloured).any():
@@ -78,9 +78,9 @@ def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.max
 
 
 def _band(jobs: Sequence[Sequence[float]], points: int) -> npt.NDArray[np.float64]:
-    """Return at most `points` epochs, with the mean, smallest and largest value of the jobs that have reached them.
+    """Return epochs, at most `points`, and the mean, smallest and largest value of the jobs that have reached each.
 
-    The shape is (4, epochs); what cannot be drawn is NaN.
+    The shape is (4, epochs); values that cannot be drawn are NaN.
     """
     last = max(map(len, jobs))
     epochs = np.unique(np.linspace(1, last, min(last, points)).round())
@@ -90,12 +90,7 @@ def _band(jobs: Sequence[Sequence[float]], points: int) -> npt.NDArray[np.float6
 
 
 def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:
-    """Draw the objective against each parameter that varies; for two in a grid, a heat map of the means.
-
-    Args:
-        jobs: what varies, by name, and the objective of each.
-        objective: its name.
-    """
+    """Draw the objective of each job against each parameter that varies; for two in a grid, a heat map of the means."""
     names = list(dict.fromkeys(name for values, _ in jobs for name in values))
     varying = [name for name in names if name != "seed"]
     if len(varying) == 2:
@@ -118,7 +113,7 @@ def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:
 
 
 def _points(axes: Axes, given: Sequence[tuple[str, float]]) -> None:
-    """Draw a point for each job; words and few numbers stand side by side, each with its mean."""
+    """Draw a point for each job; words and few numbers are side by side, each with its mean."""
     texts, measured = [text for text, _ in given], [value for _, value in given]
     choices, numbers = _ordered(set(texts)), as_numbers(texts)
     style: dict[str, Any] = {"color": "cornflowerblue", "alpha": 0.6, "rasterized": len(given) > _MANY}
@@ -137,7 +132,7 @@ def _points(axes: Axes, given: Sequence[tuple[str, float]]) -> None:
 
 
 def _name_ticks(axes: Axes, choices: Sequence[str], room: int) -> None:
-    """Write below the x axis what differs in values, turned where a line is longer than `room` characters."""
+    """Name values below the x axis, turned if a line is longer than `room` characters."""
     labels = _tick_labels(choices)
     longest = max(len(line) for label in labels for line in label.split("\n"))
     turned: dict[str, Any] = {"rotation": 30 if len(labels) <= 12 else 90, "ha": "right", "rotation_mode": "anchor"}
@@ -151,7 +146,7 @@ def _tick_labels(choices: Sequence[str]) -> list[str]:
 
 
 def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, across: str, objective: str) -> Figure:
-    """Draw the mean and the number of jobs of each cell; with several jobs, the deviation, too."""
+    """Draw the mean and the number of jobs in each cell, and the deviation where there are several."""
     rows, columns = (_ordered({cell[axis] for cell in cells}) for axis in (0, 1))
     means = np.array([[fmean(cells[row, column]) for column in columns] for row in rows])
     figure = Figure(figsize=(3.5 + 0.95 * len(columns), 2.2 + 0.6 * len(rows)), layout="constrained")
@@ -173,7 +168,7 @@ def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, acros
 
 
 def importance_bars(found: Importance, objective: str) -> Figure:
-    """Draw the share of the variance that each key explains, largest first, and the remainder in grey."""
+    """Draw the share of the variance that each key explains, and the remainder in grey."""
     shares = [*found.shares.values(), max(1 - sum(found.shares.values()), 0.0)]
     labels = [*map(plain, short_names(found.shares).values()), found.rest]
     figure = Figure(figsize=(8, 1.2 + 0.4 * len(shares)), layout="constrained")

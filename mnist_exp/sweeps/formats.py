@@ -1,4 +1,4 @@
-"""Tables as text, CSV, JSON, Markdown and LaTeX. Whatever a store says stays text in all of them."""
+"""Tables as text, CSV, JSON, Markdown and LaTeX, all of which escape the texts of a store."""
 
 import csv
 import io
@@ -24,17 +24,17 @@ _IN_LATEX = {
 
 
 def decimals(value: float) -> str:
-    """Return a score with four decimals, as tables show it."""
+    """Return a score as tables show it, with four decimals."""
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number of things in words, such as `1 job` or `3 jobs`."""
+    """Return a number and a noun, such as `1 job` or `3 jobs`."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
-    """Return lines of cells as text; the columns whose places are in `texts` are aligned to the left."""
+    """Return cells as text; the columns whose places are in `texts` are aligned to the left."""
     columns = [[printable(cell) for cell in column] for column in zip(*lines, strict=True)]
     for place, column in enumerate(columns):
         side, width = "<" if place in texts else ">", max(map(len, column))
@@ -43,20 +43,16 @@ def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
 
 
 def as_csv(records: Sequence[Mapping[str, object]]) -> str:
-    """Return a line a record, with the columns of all of them; empty where a record has none.
-
-    A text that a spreadsheet would take for a formula has an apostrophe before it.
-    """
-    names = dict.fromkeys(name for record in records for name in record)
+    """Return a line for each record, with the columns of all; a text that looks like a formula gets an apostrophe."""
+    names, text = dict.fromkeys(name for record in records for name in record), io.StringIO()
     lines: list[list[object]] = [list(names), *([record.get(name) for name in names] for record in records)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([no_formula(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
+    safe = ([no_formula(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
+    csv.writer(text, lineterminator="\n").writerows(safe)
     return text.getvalue()
 
 
 def as_json(records: Sequence[Mapping[str, object]]) -> str:
-    """Return a list of objects, one a record; null for a number that is not finite."""
+    """Return a list of objects, with null for a number that is not finite."""
 
     def finite(value: Any) -> Any:
         return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -65,7 +61,7 @@ def as_json(records: Sequence[Mapping[str, object]]) -> str:
 
 
 def as_markdown(title: str, lines: Sequence[Sequence[str]], texts: Sequence[int], notes: Sequence[str]) -> str:
-    """Return lines of cells as a table in Markdown, the title above and the notes below it, a paragraph each.
+    """Return a table in Markdown, the title above and the notes below it, a paragraph each.
 
     `lines`: the header first. `texts`: the places of the columns that are aligned to the left.
     """
@@ -80,7 +76,7 @@ def _in_markdown(text: str) -> str:
 
 
 def as_latex(title: str, lines: Sequence[Sequence[str]], texts: Sequence[int], notes: Sequence[str]) -> str:
-    """Return lines of cells as a `tabular` for the package booktabs; title and notes are comments."""
+    """Return a `tabular` for LaTeX's package booktabs; title and notes are comments."""
     columns = "".join("l" if place in texts else "r" for place in range(len(lines[0])))
     header, *rows = (f"{' & '.join(map(_in_latex, line))} \\\\" for line in lines)
     above = [f"% {printable(title)}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", header, "\\midrule"]

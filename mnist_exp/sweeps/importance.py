@@ -1,4 +1,4 @@
-"""Which of the keys that vary matter: how much of the variance of the objective each explains."""
+"""How much of the objective's variance each key explains."""
 
 import math
 from collections import Counter
@@ -14,42 +14,34 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_FEWEST = 8  # jobs from which a forest is grown
+_FEWEST = 8  # jobs that a forest needs
 _FOLDS, _TREES = 4, 50
 _NAMED = 3  # keys in the sentence
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of the variance of an objective is explained.
-
-    `shares`: by each key that varies, largest first, from 0 to 1. `rest`: what the remainder to 1 is, in words.
-    """
+    """The share of the variance, from 0 to 1, by key, largest first, and what the remainder (`rest`) is, in words."""
 
     shares: Mapping[str, float]
     rest: str
 
 
 def importance(jobs: Sequence[Job]) -> Importance | None:
-    """Return the share of the objective's variance that each key explains; `seed` is chance, and no key.
+    """Return the share of the finished jobs' variance that each key explains; `seed` is chance, and no key.
 
     In a full grid, with as many jobs for each combination, it is the main effect of an analysis of variance: the sum
     over the jobs of (mean of the jobs with the same value - mean of all)^2, divided by the sum of (objective - mean of
-    all)^2. It is exact for these jobs alone: in n jobs that differ by chance, a key of k values explains
-    (k - 1) / (n - 1) on average. What two keys do only together is in the remainder.
+    all)^2. It describes these jobs alone: in n jobs that differ by chance, a key of k values explains (k - 1) / (n - 1)
+    on average. Interactions are in the remainder.
 
     In a search or a grid with gaps, a random forest learns the objective from three quarters of the jobs and predicts
     the last quarter, in turn (L. Breiman, Random Forests, 2001). All keys explain 1 - squared errors / sum of squares,
-    divided among them by how much the errors grow once the values of one are shuffled. Interactions count for each key
-    that takes part in them; keys that vary together may get each other's credit. From few jobs the forest learns
-    little, and the remainder is large.
+    divided among them by how much the errors grow once a key's values are shuffled. An interaction counts for each of
+    its keys; keys that vary together may get each other's credit. From few jobs the forest learns little.
 
-    Args:
-        jobs: that came to their end, in any order.
-
-    Returns:
-        None if fewer than two keys vary, all objectives are the same, or a forest has fewer than 8 jobs or predicts no
-        better than the mean.
+    The result is None if fewer than two keys vary, all objectives are the same, or a forest has fewer than 8 jobs or
+    predicts no better than the mean.
     """
     measured = sorted((tuple(sorted(job.values.items())), job.objective) for job in jobs if job.objective is not None)
     keys = sorted({key for values, _ in measured for key, _ in values} - {"seed"})
@@ -69,7 +61,7 @@ def importance(jobs: Sequence[Job]) -> Importance | None:
 
 
 def as_sentence(found: Importance, objective: str) -> str:
-    """Say in a line what matters most.
+    """Say in a sentence which keys matter most.
 
     >>> as_sentence(Importance({"model.hidden": 0.81, "optimizer.learning_rate": 0.121}, "chance"), "val_loss")
     'Of the variance of val_loss, hidden explains 81 %, learning_rate 12 %; the rest is chance.'
@@ -84,7 +76,7 @@ def as_sentence(found: Importance, objective: str) -> str:
 
 
 def as_numbers(texts: Sequence[str]) -> list[float] | None:
-    """Return texts as numbers; None if one is no finite number."""
+    """Return texts as numbers; None unless all are finite."""
     try:
         numbers = list(map(float, texts))
     except ValueError:
@@ -93,12 +85,12 @@ def as_numbers(texts: Sequence[str]) -> list[float] | None:
 
 
 def spans_decades(numbers: Sequence[float]) -> bool:
-    """Return whether numbers are so far apart that their logarithms say more."""
+    """Return whether numbers are so far apart that logarithms suit them better."""
     return min(numbers) > 0 and max(numbers) / min(numbers) >= 20
 
 
 def _is_full_grid(columns: Mapping[str, Sequence[str]]) -> bool:
-    """Return whether each combination of the values is there, all of them equally often."""
+    """Return whether all combinations of the values are there, equally often."""
     counts = Counter(zip(*columns.values(), strict=True))
     return len(set(counts.values())) == 1 and len(counts) == math.prod(len(set(texts)) for texts in columns.values())
 
@@ -115,7 +107,7 @@ def _main_effects(columns: Mapping[str, Sequence[str]], objectives: Sequence[flo
 
 
 def _by_forest(columns: Mapping[str, Sequence[str]], objectives: Sequence[float]) -> dict[str, float]:
-    """Return the share of each key; nothing, if the forest predicts no better than the mean."""
+    """Return the share of each key; nothing if the forest predicts no better than the mean."""
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
@@ -135,7 +127,7 @@ def _by_forest(columns: Mapping[str, Sequence[str]], objectives: Sequence[float]
 
 
 def _coded(texts: Sequence[str]) -> "npt.NDArray[np.float64]":
-    """Return numbers, or their logarithms where they span decades; for words, the place of each in the alphabet."""
+    """Return numbers, or their logarithms if they span decades; the alphabetical places of words."""
     import numpy as np
 
     numbers = as_numbers(texts)

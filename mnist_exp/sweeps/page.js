@@ -1,9 +1,9 @@
-// Sorting and copying, which the page adds; all that it says is there without them.
+// Sorting and copying; without this script, the page shows the same.
 "use strict"
 
 const table = document.querySelector("table")
 
-// Numbers first, by size; then texts; what is empty or a lone hyphen last, whichever way is up.
+// Numbers come first, then texts; an empty text or a hyphen is last in either direction.
 function compare(one, other, sign) {
   const kinds = [one, other].map((text) => (text === "" || text === "-" ? 2 : isNaN(parseFloat(text)) ? 1 : 0))
   if (kinds[0] !== kinds[1]) return kinds[0] - kinds[1]
@@ -19,7 +19,7 @@ function sort(header) {
   header.ariaSort = sign === 1 ? "ascending" : "descending"
 }
 
-// What cannot be copied, in a browser that does not allow it, is marked.
+// Where the browser forbids copying, the command stays selected.
 async function copy(button, details) {
   const command = details.querySelector("code")
   details.open = true

@@ -1,7 +1,7 @@
-"""The report of a sweep: its pictures, and a page of all that came of it, one HTML file that can be mailed.
+"""The report of a sweep: its figures, and a page, one HTML file that can be mailed.
 
-The page loads nothing and runs nothing but its own script, whatever a store says: Jinja2 and matplotlib escape all of
-it, and the page's policy names the script by its digest.
+The page loads nothing and runs its own script alone, whatever a store says: Jinja2 and matplotlib escape all texts, and
+the page's policy names the script by its digest.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ from mnist_exp.tracking.job import short_names
 from mnist_exp.tracking.record import SweepRecord
 
 _LARGEST = 3_000_000  # bytes, which every mail server takes
-_POINTS = 120  # of a curve: more could not be seen
-# Rows, curves and whether the rest is shown, from which on a page that is too large is made again.
+_POINTS = 120  # of a curve; more could not be seen
+# The rows, the curves, and whether the rest is shown; the first page that is small enough is taken.
 _SIZES = ((1000, 200, True), (1000, NAMED, True), (1000, NAMED, False), (100, NAMED, False), (10, NAMED, False))
 _FACTS = {
     "mlflow.source.git.commit": "commit",
@@ -48,10 +48,10 @@ _FACTS = {
 
 @dataclass(frozen=True)
 class Report:
-    """What a page shows.
+    """The contents of a page.
 
-    `verdict`: sentences, most important first. `lines` and `texts`: as `Outcome.cells` has them. `commands`: what
-    repeats each row, empty for nothing. `pictures`: SVG by title. `tables`: keys with their values, by title.
+    `verdict`: sentences, most important first. `lines`, `texts`: the ranking, as in `Table.cells`. `commands`: the
+    command that repeats each row, or nothing. `pictures`: SVG by title. `tables`: keys with their values, by title.
     """
 
     title: str
@@ -65,8 +65,8 @@ class Report:
 
 
 def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
-    """Draw what came of a sweep; write `figures/` and `report.html` into its folder."""
-    folder, drawn = record.folder.path, {}
+    """Write `figures/` and `report.html` into a sweep's folder."""
+    folder, kept, drawn = record.folder.path, record.folder.read(), {}
     jobs = [job for row in outcome.rows for job in row.jobs]
     if names := short_names(dict.fromkeys(key for job in jobs for key in job.values)):
         measured = [({names[key]: value for key, value in job.values.items()}, job.objective or 0.0) for job in jobs]
@@ -84,7 +84,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
         drawn["curves"] = validation_curves(rows, outcome.metric)
     figures.save(drawn, folder / "figures")
     lines, texts = outcome.cells
-    patch, kept = folder / "code.patch", record.folder.read()
+    patch = folder / "code.patch"
     report = Report(
         title=f"Sweep {record.parent.run_id[:8] or sweep.folder.name}: {outcome.title}",
         verdict=[sentence for sentence in (outcome.verdict, *outcome.notes) if sentence],
@@ -95,7 +95,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
         tables={
             "What varies": sweep.swept,
             "What is fixed": kept.parameters,
-            "Record": _facts(sweep, kept, outcome, (outcome.best and outcome.best.data) or {}),
+            "Record": _facts(sweep, kept, outcome),
         },
         patch=patch.read_text("utf-8", "replace") if patch.is_file() else "",
     )
@@ -106,10 +106,7 @@ def page(report: Report, draw: Callable[[int], Markup]) -> str:
     """Return the page, of at most 3 MB in UTF-8, with up to 1,000 rows and 200 curves.
 
     If need be it has fewer curves, then no patch and no other pictures, then fewer rows, and says what is left out.
-
-    Args:
-        report: what it shows.
-        draw: returns the curves of the first so many rows; empty where there are none.
+    `draw` returns the curves of at most so many rows; nothing if there are none.
     """
     for rows, curves, whole in _SIZES:
         left_out = {
@@ -128,7 +125,7 @@ def page(report: Report, draw: Callable[[int], Markup]) -> str:
 
 
 def as_svg(figure: Figure, name: str) -> Markup:
-    """Return a figure as SVG to be put into a page; of several with names of their own, no two share an id."""
+    """Return a figure as SVG for a page; figures with different names share no id."""
     text, nothing = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}
     with matplotlib.rc_context(style):
@@ -152,7 +149,7 @@ def _render(report: Report, left_out: Sequence[str]) -> str:
 
 
 def _curves(record: SweepRecord, outcome: Table) -> list[Curves]:
-    """Return the curves of each row's jobs, with its place and name, which says what differs."""
+    """Return each row's place, the values that it differs in, and the curves of its jobs."""
     combinations = [{key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows]
     differences = find_differences(combinations, sys.maxsize)
     return [
@@ -161,7 +158,8 @@ def _curves(record: SweepRecord, outcome: Table) -> list[Curves]:
     ]
 
 
-def _facts(sweep: Sweep, kept: Record, outcome: Table, data: Mapping[str, str]) -> dict[str, str]:
+def _facts(sweep: Sweep, kept: Record, outcome: Table) -> dict[str, str]:
+    data = (outcome.best and outcome.best.data) or {}
     return {
         "typed, but for tracking and hydra": shlex.join(sweep.overrides),
         "objective": f"{outcome.objective}, {outcome.direction}d",
@@ -178,10 +176,7 @@ def _date(milliseconds: int) -> str:
 
 
 def _command(sweep: Sweep, row: Row) -> str:
-    """Return the command that repeats the jobs of a row alone.
-
-    Where a preset of a sweep or of the user decides, only the first job of the row is repeated.
-    """
+    """Return the command that repeats a row's jobs; only its first job if a preset of a sweep or the user's decides."""
     overrides = [Override.of(text) for text in sweep.overrides]
     typed = {override.key: override for override in overrides if override.key in sweep.swept}
     presets = {f"{preset.key}/{preset.value}" for preset in overrides if preset.key in ("sweep", "experiment")}

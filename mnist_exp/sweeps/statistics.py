@@ -1,9 +1,8 @@
 """Which rows of a ranking can be told from the first one, by the seeds that they share.
 
-The first row is the largest of many, so a test against it alone would call something beaten far too often. All rows
-are therefore compared as if each were compared with each: the level of a test is 5 % over the number of pairs
-(Bonferroni). Seeds say little about a variance if they are few, so that of a row is shrunk towards the mean of the
-others' (a moderated t-test: Smyth, 2004).
+The first row is the best of many, so a test against it alone would call rows beaten far too often. The level of a test
+is therefore 5 % over the number of all pairs of rows (Bonferroni). Few seeds say little about a variance, so a row's
+variance is shrunk towards the mean of the others' (a moderated t-test: Smyth, 2004).
 """
 
 import math
@@ -14,18 +13,17 @@ from statistics import fmean, variance
 LEVEL = 0.05
 POWER = 0.8
 _MOST_SEEDS = 200
-# Degrees of freedom that the others' variances count for, at most.
-_PRIOR = 5
+_PRIOR = 5  # degrees of freedom that the others' variances count for, at most
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A row beside the first one.
 
-    `difference`: this row's mean objective less the first one's, over the seeds that both have. `low` and `high`: the
-    ends of its interval, which it misses in at most `level`. `seeds`: that both have; 0 if they share fewer than two,
-    and were compared as independent. `deviation`: of a difference by one seed. `pairs`: of rows, which the level is
-    corrected for.
+    `difference`: this row's mean objective less the first one's, over the seeds that both have. `low`, `high`: the ends
+    of its interval, outside of which it lies in at most a share `level` of all sweeps. `seeds`: how many both have; 0
+    if they share fewer than two, and were compared as independent. `deviation`: that of the difference for one seed.
+    `pairs`: the number of pairs of rows that the level is corrected for.
     """
 
     difference: float
@@ -45,15 +43,12 @@ class Comparison:
 def compare_with_first(
     rows: Sequence[Mapping[str, float]], level: float = LEVEL, pairs: int | None = None
 ) -> list[Comparison | None]:
-    """Compare each row with the first one.
+    """Compare each row but the first with the first one; None where one of the two has fewer than two seeds.
 
     Args:
         rows: objective by seed, the best row first.
-        level: in how many of all sweeps any of the intervals may miss; by default in 5 %.
-        pairs: of rows, which share the level; by default those of all rows with two seeds or more.
-
-    Returns:
-        Of each row but the first its comparison; None where one of the two has fewer than two seeds.
+        level: the share of all sweeps in which any of the intervals may miss.
+        pairs: how many pairs of rows share the level; by default those of all rows with two seeds or more.
     """
     if not rows or len(rows[0]) < 2:
         return [None] * (len(rows) - 1)
@@ -81,7 +76,7 @@ def compare_with_first(
 def _paired(
     differences: Sequence[float], own_variance: float, others: Sequence[tuple[Sequence[float], float]]
 ) -> tuple[float, float, float, float]:
-    """Return the difference of two rows by a moderated t-test, its error, degrees of freedom and deviation.
+    """Return a mean difference, its error, degrees of freedom and deviation, by a moderated t-test.
 
     `others`: the differences of other rows, with their variances.
     """
@@ -93,7 +88,7 @@ def _paired(
 
 
 def _independent(first: Sequence[float], row: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return these of rows that share no seeds, by Welch's test."""
+    """Return the same for rows that share no seeds, by Welch's test."""
     parts = [variance(values) / len(values) for values in (first, row)]
     error = math.sqrt(sum(parts))
     spread = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, row), strict=True))
@@ -102,10 +97,7 @@ def _independent(first: Sequence[float], row: Sequence[float]) -> tuple[float, f
 
 
 def seeds_to_tell(comparison: Comparison) -> int | None:
-    """Return how many seeds each row needs for a difference of this size to be told from none in 80 of 100 sweeps.
-
-    None for more than 200.
-    """
+    """Return how many seeds a row needs, so that 80 of 100 sweeps tell such a difference from none; None above 200."""
     for seeds in range(2, _MOST_SEEDS + 1):
         reach = _beyond(comparison.level / 2, seeds - 1) + _beyond(1 - POWER, seeds - 1)
         if abs(comparison.difference) >= reach * comparison.deviation / math.sqrt(seeds):
@@ -114,7 +106,7 @@ def seeds_to_tell(comparison: Comparison) -> int | None:
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share that was measured on `count` images (E. B. Wilson, 1927).
+    """Return the 95 % interval of a share measured on `count` images (E. B. Wilson, 1927).
 
     >>> [round(end, 4) for end in wilson(0.95, 10_000)]
     [0.9456, 0.9541]
