@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from mnist_exp.tracking.job import short_names, shown_value
 
@@ -94,9 +93,10 @@ def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
         if len(members) == 1 or max(map(len, members)) <= most:
             found |= {text: text if len(text) <= most else f"{text[: most - 1]}…" for text in members}
             continue
-        same = commonprefix(members)
-        word = max(map(same.rfind, " (,{")) + 1
-        part = max(len(head), word if len(same) - word < most // 2 else len(same))
+        first, last = min(members), max(members)
+        same = next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+        word = max(first.rfind(sign, 0, same) for sign in " (,{") + 1
+        part = max(len(head), word if same - word < most // 2 else same)
         rests = shortened((text[part:] for text in members), max(most - len(head) - 1, 8))
         found |= {text: f"{head}…{rests[text[part:]]}" for text in members}
     return found

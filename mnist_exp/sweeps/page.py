@@ -92,11 +92,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
         texts=texts,
         commands=[_command(sweep, row) for row in outcome.rows],
         pictures=pictures,
-        tables={
-            "What varies": sweep.swept,
-            "What is fixed": kept.parameters,
-            "Record": _facts(sweep, kept, outcome),
-        },
+        tables={"What varies": sweep.swept, "What is fixed": kept.parameters, "Record": _facts(sweep, kept, outcome)},
         patch=patch.read_text("utf-8", "replace") if patch.is_file() else "",
     )
     (folder / "report.html").write_text(page(report, draw), encoding="utf-8")
