@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from dataclasses import dataclass, field
+import socket
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder, Record, now
-from mnist_exp.tracking.reading import data_digest, model_of_run
+from mnist_exp.tracking.reading import data_digest, model_of_run, search
 
 if TYPE_CHECKING:
     import keras
@@ -83,6 +84,32 @@ def known_run(run: "Run") -> Sent:
     """Return what the store has of a run that was just read."""
     ended = run.info.status != "RUNNING"
     return Sent(run.info.run_id, run.info.artifact_uri, dict(run.data.tags), ended=ended)
+
+
+def reopen_sweep(client: "MlflowClient", experiment_id: str, record: Record) -> tuple[Record, Sent] | None:
+    """Make the last sweep with this record's signature RUNNING again, in this process, unless it may still run.
+
+    Return its record and what the store has of it, or None if there is no such sweep.
+    """
+    query = f"tags.mnist_exp.sweep = '{record.tags['mnist_exp.sweep']}'"
+    found = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], max_results=1)
+    if not found or found[0].info.status == "RUNNING":
+        return None
+    before = found[0]
+    left = f"tags.mlflow.parentRunId = '{before.info.run_id}' AND attributes.status = 'RUNNING'"
+    for job in search(client, experiment_id, left):
+        # On this host, `close_abandoned` knows which still run.
+        if job.data.tags.get("mnist_exp.host") != socket.gethostname():
+            client.set_terminated(job.info.run_id, "KILLED")
+    own = ("mnist_exp.host", "mnist_exp.process")
+    for name in own:  # first, or another command would close the RUNNING sweep, whose old process has gone
+        client.set_tag(before.info.run_id, name, record.tags[name])
+    client.update_run(before.info.run_id, status="RUNNING")
+    sent = replace(known_run(before), ended=False)
+    new = {*own, "mlflow.source.git.commit", "mnist_exp.packages", "mnist_exp.machine", "mnist_exp.threads"}
+    tags = record.tags | {key: sent.tags[key] for key in (sent.tags.keys() & record.tags.keys()) - new}
+    folder_id = sent.tags.get("mnist_exp.folder", record.id)
+    return replace(record, id=folder_id, name=before.info.run_name, start=before.info.start_time, tags=tags), sent
 
 
 def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) -> None:
@@ -166,7 +193,7 @@ def has_model(run: "Run") -> bool:
     return run.outputs is not None and bool(run.outputs.model_outputs)
 
 
-def register_model(client: "MlflowClient", name: str, run_id: str) -> str:
+def register(client: "MlflowClient", name: str, run_id: str) -> str:
     """Register a run's model as a new version of `name`, unless it is one, and return the outcome as a line.
 
     The first version gets the alias `champion`; a later one gets it if its objective is better than the champion's, and

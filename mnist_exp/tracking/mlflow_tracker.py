@@ -1,11 +1,12 @@
 """Record runs and sweeps in MLflow, by mirroring their folders."""
 
+import json
 import logging
 import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,12 @@ from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking import store
+from mnist_exp.tracking import reading, store
 from mnist_exp.tracking.environment import code_patch, run_record, sweep_record
-from mnist_exp.tracking.folder import Record
-from mnist_exp.tracking.job import Job
-from mnist_exp.tracking.mirror import Sent, create_run, known_run, mirror, register_model, save_model
-from mnist_exp.tracking.mlflow_sweep import MLflowSweep
-from mnist_exp.tracking.reading import is_over, newest_finished, search
-from mnist_exp.tracking.record import Parent, Run, SweepRecord, Tracker, ended, failure_reason
+from mnist_exp.tracking.folder import Folder, Record, now
+from mnist_exp.tracking.job import Job, swept_values
+from mnist_exp.tracking.mirror import Sent, create_run, has_model, known_run, mirror, register, reopen_sweep, save_model
+from mnist_exp.tracking.record import Complete, Parent, Run, SweepRecord, Tracker, ended, failure_reason, no_weights
 
 if TYPE_CHECKING:
     import keras
@@ -33,6 +32,11 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_BATCHES = 2.0
 _SECONDS_BETWEEN_BATCHES_AT_MOST = 30.0
 _SECONDS_AFTER_AN_OUTAGE = 60.0
+_SECONDS_FOR_JOBS_TO_END = 20.0
+_DESCRIPTION = "mlflow.note.content"
+_LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
+_RANKING = "### Ranking of the jobs"  # all below it in a description is ours
+_MILLISECONDS_THAT_CLOCKS_DIFFER = 60_000  # between the machines of a cluster
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ class MLflowTracker(Tracker):
         self._settings = settings
         self._own_tags = {key: show(value) for key, value in (settings.tags or {}).items()}
         if settings.note is not None:
-            self._own_tags["mlflow.note.content"] = settings.note
+            self._own_tags[_DESCRIPTION] = settings.note
 
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
@@ -64,12 +68,8 @@ class MLflowTracker(Tracker):
             client, experiment_id = store.connect(self._settings)
             store.close_abandoned(client, experiment_id)
             record = sweep_record(sweep, signature, self._settings.run_name, self._own_tags)
-            before = _interrupted(client, experiment_id, signature) if sweep.config.resume else None
-            if before is None:
-                sent = create_run(client, experiment_id, record)
-            else:
-                record = _as_before(client, experiment_id, record, before)
-                sent = replace(known_run(before), ended=False)
+            before = reopen_sweep(client, experiment_id, record) if sweep.config.resume else None
+            record, sent = before or (record, create_run(client, experiment_id, record))
             keys, process = tuple(sweep.swept), os.getpid()
             parent = Parent(sent.run_id, _for_jobs(self._settings), keys, sweep.folder, Path.cwd(), process)
             opened = MLflowSweep(parent, self._own_tags, client, experiment_id, sent)
@@ -93,7 +93,7 @@ class MLflowTracker(Tracker):
     def finished(self, signature: str) -> Job | None:
         with store.store_errors(self._settings.uri):
             client, experiment_id = store.connect(self._settings)
-            return newest_finished(client, experiment_id, signature)
+            return reading.newest_finished(client, experiment_id, signature)
 
 
 class MLflowRun(Run):
@@ -117,11 +117,7 @@ class MLflowRun(Run):
         self._next_batch = 0.0
 
     def begin(self, record: Record) -> None:
-        """Open the run in the store.
-
-        Raises:
-            InputError: if the store would keep its artifacts where it may not.
-        """
+        """Open the run in the store; raises what `create_run` does."""
         self._sent = create_run(self._client, self._experiment_id, record)
         self.id = self._sent.run_id
         self._send()
@@ -135,7 +131,7 @@ class MLflowRun(Run):
         child = self._experiment.child
         try:
             self._send()
-            over = child is not None and is_over(self._client, child.parent)
+            over = child is not None and reading.is_over(self._client, child.parent)
         except MlflowException as error:  # an outage does not end the training; the metrics are sent later
             over = False
             self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
@@ -153,7 +149,7 @@ class MLflowRun(Run):
             return
         self._send()
         if self._settings.register is not None and status == "FINISHED" and self._experiment.child is None:
-            self._registered = register_model(self._client, self._settings.register, self.id)
+            self._registered = register(self._client, self._settings.register, self.id)
         if status != "FINISHED" and self._experiment.child is None:
             # A progress bar may have left the cursor in the middle of a line.
             print(f"{os.linesep if sys.stdout.isatty() else ''}Run {self.id} is {status}", file=sys.stderr)
@@ -170,33 +166,108 @@ class MLflowRun(Run):
         self._next_batch = time.monotonic() + self._seconds_between_batches
 
 
+class MLflowSweep(SweepRecord):
+    """A sweep whose jobs, on any machine, are read from the store."""
+
+    def __init__(
+        self, parent: Parent, own_tags: Mapping[str, str], client: "MlflowClient", experiment_id: str, sent: Sent
+    ) -> None:
+        super().__init__(parent, own_tags)
+        assert isinstance(parent.tracking, MLflowTracking)
+        self._settings = parent.tracking
+        self._client, self._experiment_id, self._sent = client, experiment_id, sent
+        self._since = 0
+        self._reused_jobs: dict[str, Job] = {}
+
+    def jobs(self) -> list[Job]:
+        """Return the try of each job that is whole, or else its last one."""
+        tries: dict[str, list[Job]] = {}
+        for job in [*map(reading.recorded_job, self._children()), *self._reused()]:
+            tries.setdefault(json.dumps(job.values), []).append(job)
+        return [max(reversed(jobs), key=lambda job: job.is_whole) for jobs in tries.values()]
+
+    def recent(self) -> list[Job]:
+        asked = now()
+        ended = list(self._children(f"attributes.end_time >= {self._since}"))
+        running = self._children("attributes.status = 'RUNNING'")
+        found = list(map(reading.recorded_job, [*ended, *running]))
+        self._since = asked - _MILLISECONDS_THAT_CLOCKS_DIFFER
+        return [*found, *self._reused()]
+
+    def curve(self, job: Job, metric: str) -> list[float]:
+        return reading.curve(self._client, job.run_id, metric)
+
+    def configuration(self, job: Job) -> str:
+        return reading.read_config(self._client, self._client.get_run(job.run_id))
+
+    def reuse(self, signature: str, values: Mapping[str, str]) -> Job | None:
+        job = reading.newest_finished(self._client, self._experiment_id, signature)
+        if job is not None and job.parent != self.parent.run_id:
+            self._client.set_tag(self.parent.run_id, f"{reading.REUSED}{job.run_id}", json.dumps(values))
+        return job
+
+    def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
+        super().log_refused(values, output, error)
+        mirror(self._client, self._experiment_id, Folder(output))
+
+    def log_best(self, job: Job, complete: Complete) -> str:
+        """Record the best job's id, configuration, figures and model, and register the model if the user wants it."""
+        (self.folder.path / "best.yaml").write_text(self.configuration(job))
+        self.folder.change(tags={"mnist_exp.best_run": job.run_id})
+        run, folder = self._client.get_run(job.run_id), Folder(Path(job.output))
+        if not has_model(run):  # nor, perhaps, figures, which are sent before it
+            # A later run may have taken the folder.
+            if not folder.has_weights() or folder.read().id != run.data.tags.get("mnist_exp.folder"):
+                return no_weights(job)
+            save_model(*complete(folder.path), folder)
+            mirror(self._client, self._experiment_id, folder, known_run(run))
+        name = self._settings.register
+        return register(self._client, name, job.run_id) if name is not None else ""
+
+    def is_over(self) -> bool:
+        return reading.is_over(self._client, self.parent.run_id)
+
+    def close_jobs(self, status: str | None = None) -> None:
+        """Give jobs a moment to end; then record as KILLED those whose process, on this host, has gone."""
+        if status is not None:
+            self._client.set_terminated(self.parent.run_id, status)
+        deadline = time.monotonic() + _SECONDS_FOR_JOBS_TO_END
+        here = f"attributes.status = 'RUNNING' AND tags.mnist_exp.host = '{socket.gethostname()}'"
+        store.close_abandoned(self._client, self._experiment_id)
+        while any(self._children(here)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+            store.close_abandoned(self._client, self._experiment_id)
+        super().close_jobs(status)
+
+    def end(self, status: str, ranking: Callable[[int], str]) -> None:
+        """End the sweep, and put the ranking below what the user has written into the run's description."""
+        written = self._client.get_run(self.parent.run_id).data.tags.get(_DESCRIPTION, "")
+        begun = f"{written.partition(_RANKING)[0].rstrip()}\n\n{_RANKING}\n\n".lstrip()
+        if text := ranking(_LONGEST_DESCRIPTION - len(begun)):
+            self._client.set_tag(self.parent.run_id, _DESCRIPTION, begun + text)
+        super().end(status, ranking)
+        mirror(self._client, self._experiment_id, self.folder, self._sent)
+
+    def describe(self) -> str:
+        page = store.page(self._settings, self._experiment_id, self.parent.run_id)
+        return printable(f"Sweep {self.parent.run_id} in experiment {self._settings.experiment}; {page}")
+
+    def _children(self, condition: str = "") -> Iterator["RecordedRun"]:
+        query = f"tags.mlflow.parentRunId = '{self.parent.run_id}'" + (f" AND {condition}" if condition else "")
+        return reading.search(self._client, self._experiment_id, query)
+
+    def _reused(self) -> list[Job]:
+        tags: Mapping[str, str] = self._client.get_run(self.parent.run_id).data.tags
+        reused = {
+            name.removeprefix(reading.REUSED): value for name, value in tags.items() if name.startswith(reading.REUSED)
+        }
+        for run_id in reused.keys() - self._reused_jobs.keys():
+            job = reading.recorded_job(self._client.get_run(run_id))
+            self._reused_jobs[run_id] = replace(job, values=swept_values(reused[run_id]))
+        return list(self._reused_jobs.values())
+
+
 def _for_jobs(settings: MLflowTracking) -> MLflowTracking:
     """Return the settings with an absolute address without its password."""
     path = store.sqlite_path(settings.uri)
     return replace(settings, uri=shown_address(settings.uri if path is None else f"sqlite:///{path}"))
-
-
-def _interrupted(client: "MlflowClient", experiment_id: str, signature: str) -> "RecordedRun | None":
-    """Return the last sweep with this signature, unless it may still run."""
-    query = f"tags.mnist_exp.sweep = '{signature}'"
-    found = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], max_results=1)
-    return found[0] if found and found[0].info.status != "RUNNING" else None
-
-
-def _as_before(client: "MlflowClient", experiment_id: str, record: Record, before: "RecordedRun") -> Record:
-    """Make a sweep RUNNING again, in this process, and return its record."""
-    left = f"tags.mlflow.parentRunId = '{before.info.run_id}' AND attributes.status = 'RUNNING'"
-    for job in search(client, experiment_id, left):
-        # On this host, `close_abandoned` knows which still run.
-        if job.data.tags.get("mnist_exp.host") != socket.gethostname():
-            client.set_terminated(job.info.run_id, "KILLED")
-    own = ("mnist_exp.host", "mnist_exp.process")
-    for name in own:  # first, or another command would close the RUNNING sweep, whose old process has gone
-        client.set_tag(before.info.run_id, name, record.tags[name])
-    client.update_run(before.info.run_id, status="RUNNING")
-    new = (*own, "mlflow.source.git.commit", "mnist_exp.packages", "mnist_exp.machine", "mnist_exp.threads")
-    tags = record.tags | {
-        key: value for key, value in before.data.tags.items() if key in record.tags and key not in new
-    }
-    folder_id = before.data.tags.get("mnist_exp.folder", record.id)
-    return replace(record, id=folder_id, name=before.info.run_name, start=before.info.start_time, tags=tags)

@@ -132,8 +132,7 @@ def read_config(client: "MlflowClient", run: "Run") -> str:
 
 def data_digest(run: "Run") -> str:
     """Return the recorded digest of a run's data, or "" without one."""
-    inputs = run.inputs.dataset_inputs if run.inputs is not None else []
-    return str(inputs[0].dataset.digest) if inputs else ""
+    return (recorded_job(run).data or {}).get("digest", "")
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:

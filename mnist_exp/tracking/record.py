@@ -152,7 +152,7 @@ class SweepRecord:
         if (folder.path / "figures").is_dir():
             return ""
         if not folder.has_weights():
-            return without_weights(job)
+            return no_weights(job)
         complete(folder.path)
         return ""
 
@@ -185,7 +185,7 @@ class SweepRecord:
         return f"Files in {self.folder.path}"
 
 
-def without_weights(job: Job) -> str:
+def no_weights(job: Job) -> str:
     """Return the line about a best job whose weights cannot be read here."""
     return (
         f"The best job's weights are on {job.host} in {job.output}, which cannot be read here, so its figures and "

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,17 @@ from mnist_exp.figures import MARGINS, VALIDATION, curves, pictures, predictions
 from mnist_exp.learning.datasets import Data, Labels
 from mnist_exp.tracking.job import no_formula
 
+if TYPE_CHECKING:
+    import keras
+
 _MISTAKES, _CLASSES = 40, 20  # drawn at most
 
 
-def write_results(
-    history: Mapping[str, Sequence[float]], data: Data, probabilities: npt.NDArray[np.float32], folder: Path
-) -> None:
+def write_results(history: Mapping[str, Sequence[float]], data: Data, model: "keras.Model", folder: Path) -> None:
     """Write `predictions.csv`, and the figures into `figures/`, in a run's folder; see `draw_run`."""
+    from mnist_exp.learning.training import predict  # imports Keras
+
+    probabilities = predict(model, data.x_test)
     text = predictions_csv(data.y_test, probabilities, data.names)
     (folder / "predictions.csv").write_text(text, encoding="utf-8")
     save(draw_run(history, data, probabilities), folder / "figures")

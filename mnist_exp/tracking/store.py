@@ -207,13 +207,16 @@ def _make(path: Path, uri: str) -> None:
 
 def _check_tables(path: Path, uri: str) -> None:
     """Check that a database has all tables of the installed MLflow."""
-    found = _revision(path)
+    found = None
+    if {"alembic_version", "experiments", "runs", "tags"} <= tables(path):
+        with closing(sqlite3.connect(path)) as connection:
+            found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     if found is None:
         raise store_error(uri, "holds a database that is not a complete MLflow store")
     import_mlflow()
     from mlflow.store.db import utils
 
-    if found != utils._get_latest_schema_revision():
+    if found[0] != utils._get_latest_schema_revision():
         raise InputError(
             f"tracking.uri={shown_address(uri)}: was made by another version of MLflow; copy {path}, then type mlflow "
             f"db upgrade sqlite:///{path}"
@@ -237,15 +240,6 @@ def tables(path: Path) -> set[str]:
     """
     with closing(sqlite3.connect(path)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-
-
-def _revision(path: Path) -> str | None:
-    """Return the version of MLflow's tables in a database, or None if some are missing."""
-    if not {"alembic_version", "experiments", "runs", "tags"} <= tables(path):
-        return None
-    with closing(sqlite3.connect(path)) as connection:
-        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    return str(row[0]) if row else None
 
 
 def store_error(uri: str, reason: str) -> InputError:
