@@ -58,8 +58,8 @@ def _tensor_spec(array: npt.NDArray[Any]) -> str:
 def run_record(experiment: Experiment, together: int, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
     """Return the record of a run that starts, with the user's `own_tags`.
 
-    A sweep's job is named by the values that vary; any other run by `run_name`, or by its overrides. More than one
-    experiment that train `together` as one program are a tag.
+    A sweep's job is named by the values that vary; any other run by `run_name`, or by its overrides. A tag says how
+    many experiments train `together` as one program, if there are several.
     """
     name = run_name or " ".join(experiment.overrides) or "baseline"
     tags = _tags(experiment.overrides, own_tags, experiment.config.code)
@@ -150,7 +150,7 @@ def _commit() -> str:
 
 @cache
 def code_patch() -> str:
-    """Return this checkout's `git diff` without new files, or "" outside a checkout; more than 1 MB become a notice."""
+    """Return this checkout's `git diff`, or a notice instead of more than 1 MB; "" outside a checkout."""
     if not _commit().endswith("-dirty"):
         return ""
     patch = without_secrets(_git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"))

@@ -1,7 +1,7 @@
 """The folder of a run or a sweep is its record, and a store mirrors it. Imports nothing heavy.
 
-`run.json` says what it is and how it ended, `metrics.jsonl` has a line for each epoch, `config.yaml` runs it again, and
-`run.log` has the log of this package.
+`run.json` says what it is and how it ended, `metrics.jsonl` has a line for each epoch and the end, `config.yaml` runs
+it again, and `run.log` is the log of this package.
 """
 
 import json
@@ -45,7 +45,7 @@ class Record:
 
     By its `id`, the folder's run is found again in a store. `status` is RUNNING, FINISHED, FAILED or KILLED; `start`
     and `end` are in milliseconds since 1970. `parameters` is the configuration, its keys joined by dots, and `data` the
-    dataset as MLflow takes it. The weights of `kept_epoch` got the `scores`.
+    dataset as MLflow takes it. The `scores` are those of the weights of `kept_epoch`.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Folder:
             lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
 
     def measured(self, start: int = 0) -> tuple[list[Measured], int]:
-        """Return the lines of `metrics.jsonl` from a place in bytes on, and the place where they end."""
+        """Return the lines of `metrics.jsonl` from byte `start` on, and the byte where they end."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return [], start
@@ -177,7 +177,7 @@ def log_file(output: Path) -> Iterator[None]:
 
 
 def has_gone(host: str | None, process: str | None) -> bool:
-    """Return whether a process, given by `process_tag`, is known to have ended, since it ran on this host."""
+    """Return whether a process, given by `process_tag`, ran on this host and has ended."""
     number = re.match(r"[0-9]{1,9}(?= )", process or "")
     return host == socket.gethostname() and number is not None and process != process_tag(int(number[0]))
 

@@ -135,7 +135,7 @@ def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
 
 
 def shown_value(value: str) -> str:
-    """Return a value as it is typed, with four digits of a long, such as a random, number."""
+    """Return a value as it is typed, with four digits of a long number, such as a random one."""
     if value in {"True", "False"}:
         return value.lower()
     try:

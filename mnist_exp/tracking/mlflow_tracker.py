@@ -180,7 +180,7 @@ class MLflowSweep(SweepRecord):
         self._reused_jobs: dict[str, Job] = {}
 
     def jobs(self) -> list[Job]:
-        """Return the try of each job that is whole, or else its last one."""
+        """Return each job's last whole try, or else its last."""
         tries: dict[str, list[Job]] = {}
         for job in [*map(reading.recorded_job, self._children()), *self._reused()]:
             tries.setdefault(json.dumps(job.values), []).append(job)
@@ -240,7 +240,7 @@ class MLflowSweep(SweepRecord):
         super().close_jobs(status)
 
     def end(self, status: str, ranking: Callable[[int], str]) -> None:
-        """End the sweep, and put the ranking below what the user has written into the run's description."""
+        """End the sweep, and put the ranking into the run's description, below what the user has written by now."""
         written = self._client.get_run(self.parent.run_id).data.tags.get(_DESCRIPTION, "")
         begun = f"{written.partition(_RANKING)[0].rstrip()}\n\n{_RANKING}\n\n".lstrip()
         if text := ranking(_LONGEST_DESCRIPTION - len(begun)):

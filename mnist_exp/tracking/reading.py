@@ -76,7 +76,7 @@ def queries_of(run: "Run") -> list[str]:
 
 
 def fetch_run(uri: str, run_id: str) -> Recorded:
-    """Read a run from the store.
+    """Read a run from the store; `run_id` is as for `find_run`.
 
     Raises:
         InputError: as `find_run` does, or if the run is a sweep or has no configuration.
@@ -104,7 +104,7 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
 
 
 def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> "Run":
-    """Return the parent run of a sweep.
+    """Return the parent run of a sweep; `run_id` is as for `find_run`.
 
     Raises:
         InputError: as `find_run` does, or if the run is no sweep.
@@ -136,9 +136,9 @@ def data_digest(run: "Run") -> str:
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:
-    """Download the Keras file of a model into `folder`.
+    """Download a model's Keras file into `folder`.
 
-    It is named by the id of its run, or of a sweep for its best job's, or as `models:/NAME@ALIAS` or
+    The `name` is an id as for `find_run`, a sweep's for its best job's model, or `models:/NAME@ALIAS` or
     `models:/NAME/VERSION`.
 
     Raises:

@@ -40,8 +40,8 @@ Complete = Callable[[Path], "tuple[keras.Model, Data]"]
 class Parent:
     """A sweep as its jobs, in other processes or on other machines, know it.
 
-    `run_id` is empty without tracking. `tracking` has no password, since a launcher may write it down. `keys` vary.
-    Relative paths in the configuration start from `cwd`. The sweep was started in `process`.
+    `run_id` is empty without tracking. `tracking` has no password, since a launcher may write it down. `keys` vary. The
+    sweep was started in `process` and in `cwd`, from which relative paths in the configuration start.
     """
 
     run_id: str
@@ -81,12 +81,12 @@ class Run:
         self.folder.measure(epoch, metrics)
 
     def log_pruned(self, epoch: int) -> None:
-        """Mark the run as stopped, being hopeless, after an epoch, counted from 1."""
+        """Mark the run as stopped as hopeless after an epoch, counted from 1."""
         log.info("pruned after epoch %d", epoch, extra={"output": self.folder.path})
         self._tags_of_the_end = {"mnist_exp.pruned": str(epoch)}
 
     def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:
-        """Record the last scores, which the weights of `kept_epoch`, counted from 1, got."""
+        """Record the scores of the weights of `kept_epoch`, counted from 1."""
         self.folder.measure(0, scores)
         self.folder.change(scores=dict(scores), kept_epoch=kept_epoch, tags=self._tags_of_the_end)
         self._send()
@@ -103,7 +103,7 @@ class Run:
         return f"Files in {self.folder.path}"
 
     def _send(self) -> None:
-        """Send the news to the store, if there is one."""
+        """Send the folder's changes to the store, if there is one."""
 
 
 class SweepRecord:
@@ -157,13 +157,13 @@ class SweepRecord:
         return ""
 
     def is_over(self) -> bool:
-        """Return whether the sweep has ended, though this job waits or runs."""
+        """Return whether the sweep has ended."""
         return (self.folder.path / "run.json").is_file() and self.folder.read().status != "RUNNING"
 
     def close_jobs(self, status: str | None = None) -> None:
         """Record as KILLED the jobs whose process, on this host, has gone.
 
-        With a status, the sweep first gets it, before its files are recorded, and its jobs see that and end.
+        The sweep first gets `status`, unless that is None; its jobs see it and end.
         """
         if status is not None:
             self.folder.change(status=status)
@@ -200,7 +200,7 @@ class Tracker:
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
         """Record a run to its end, FINISHED, FAILED after an exception, or KILLED after Ctrl-C or SIGTERM.
 
-        As many jobs as `together` says train as one program, this one included.
+        This one and the others, `together` in number, train as one program.
 
         Raises:
             InputError: if the store cannot be reached or written.
