@@ -14,8 +14,7 @@ from matplotlib.ticker import PercentFormatter
 
 from mnist_exp.errors import printable
 from mnist_exp.figures import epoch_ticks, plain, short
-from mnist_exp.sweeps.differences import shortened, shown_values
-from mnist_exp.sweeps.formats import counted
+from mnist_exp.sweeps.formats import counted, shortened, shown_values
 from mnist_exp.sweeps.importance import Importance, as_numbers, spans_decades
 from mnist_exp.tracking.job import short_names
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.experiment import Sweep
-from mnist_exp.sweeps import formats
-from mnist_exp.sweeps.differences import differing_keys, find_differences
+from mnist_exp.sweeps.formats import as_csv, as_json, as_latex, as_markdown, counted, differing_keys, find_differences
 from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.ranking import compared, on_other_images, rank, unranked, verdict
@@ -40,7 +39,7 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
     decided = kind.verdict(record.parent.run_id) or verdict(rows, sweep.swept, direction, raced)
     if not rows and pruned and not decided:
         decided = "Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune."
-    title = formats.counted(len(jobs), "job") + f", {pruned} of them pruned" * (pruned > 0)
+    title = counted(len(jobs), "job") + f", {pruned} of them pruned" * (pruned > 0)
     title += f", {_order(objective, direction)}"
     if objective.startswith("test_"):
         title += ", MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
@@ -102,7 +101,7 @@ def _table(runs: Sequence["Run"], objective: str, direction: str, sort: str | No
     if sort is None and rows:
         first = {names[key]: differences.cell(key, value) for key, value in rows[0].values.items() if key in names}
         decided = verdict([replace(rows[0], values=first), *rows[1:]], names.values(), direction)
-    title = f"{formats.counted(len(jobs), 'run')}, {sort or _order(objective, direction)}"
+    title = f"{counted(len(jobs), 'run')}, {sort or _order(objective, direction)}"
     watched = any(run.data.params.get("dataset.validation") == "test" for run in runs)
     if objective.startswith("test_") or (objective.startswith("val_") and watched):
         title += ", MEASURED ON THE TEST SET where dataset.validation=test or the objective is a test score"
@@ -151,8 +150,8 @@ def as_text(found: Sequence[Table], form: str) -> str:
     """Return tables as `table`, `csv`, `json`, `markdown` or `latex`."""
     if form in {"csv", "json"}:
         records = [{"objective": table.objective, **record} for table in found for record in table.records]
-        return formats.as_json(records) if form == "json" else formats.as_csv(records).rstrip("\n")
+        return as_json(records) if form == "json" else as_csv(records).rstrip("\n")
     if form == "table":
         return "\n\n".join(table.text() for table in found)
-    as_form = formats.as_markdown if form == "markdown" else formats.as_latex
+    as_form = as_markdown if form == "markdown" else as_latex
     return "\n\n".join(as_form(table.title, *table.cells, table.sentences) for table in found)

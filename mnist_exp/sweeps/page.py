@@ -26,7 +26,7 @@ from mnist_exp.config.presets import CONF
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.charts import NAMED, Curves, importance_bars, objective_by_parameter, validation_curves
-from mnist_exp.sweeps.differences import find_differences
+from mnist_exp.sweeps.formats import find_differences
 from mnist_exp.sweeps.ranking import Row
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Record, now

@@ -117,13 +117,9 @@ def interval_of(comparison: Comparison | None) -> dict[str, float | None]:
 
 
 def verdict(rows: Sequence[Row], keys: Iterable[str], direction: str, raced: Rounds | None = None) -> str:
-    """Say in a sentence which rows can be told from the first one; nothing about fewer than two rows.
+    """Say which rows, best first and compared, can be told from the first one; nothing about fewer than two rows.
 
-    Args:
-        rows: best first, compared.
-        keys: what varies.
-        direction: `maximize` or `minimize`.
-        raced: how the intervals of a race are corrected.
+    `keys`: what varies. `raced`: how the intervals of a race are corrected.
     """
     if len(rows) < 2 or rows[0].failed:
         return ""
@@ -159,10 +155,7 @@ def verdict(rows: Sequence[Row], keys: Iterable[str], direction: str, raced: Rou
 
 
 def on_other_images(best: Row, count: int) -> str:
-    """Return the interval of a row's mean accuracy on images like the `count` of the test set, as a sentence.
-
-    It is empty for a row without an accuracy.
-    """
+    """Say in which interval a row's accuracy on images like the `count` of the test set is; nothing if it has none."""
     measured = [job.scores["test_accuracy"] for job in best.jobs if job.scores and "test_accuracy" in job.scores]
     if not measured or count < 1:
         return ""

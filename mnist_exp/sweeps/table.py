@@ -3,14 +3,13 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
 from mnist_exp.errors import printable
-from mnist_exp.sweeps.differences import Differences, every_key
-from mnist_exp.sweeps.formats import aligned, as_markdown, decimals
+from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, decimals, every_key
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination
 from mnist_exp.sweeps.statistics import Comparison
@@ -220,16 +219,9 @@ class Table:
         return ""
 
 
-def _attribute(path: str) -> Callable[[Line], Any]:
-    """Return a function that gets an attribute of a line; None if an object on the way is missing."""
-
-    def get(line: Line) -> Any:
-        value: Any = line
-        for name in path.split("."):
-            value = getattr(value, name, None)
-        return value
-
-    return get
+def _attribute(path: str) -> Callable[[Any], Any]:
+    """Return a function that gets an attribute of a line, such as `row.mean`; None where there is none."""
+    return lambda line: reduce(lambda owner, name: getattr(owner, name, None), path.split("."), line)
 
 
 def _mark(line: Line) -> str:

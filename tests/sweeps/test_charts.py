@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mnist_exp.sweeps.charts import Curves, importance_bars, objective_by_parameter, validation_curves
-from mnist_exp.sweeps.differences import find_differences, shortened
+from mnist_exp.sweeps.formats import find_differences, shortened
 from mnist_exp.sweeps.importance import Importance
 
 pytestmark = pytest.mark.fast

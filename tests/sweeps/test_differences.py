@@ -2,7 +2,7 @@
 
 import pytest
 
-from mnist_exp.sweeps.differences import differing_keys, find_differences
+from mnist_exp.sweeps.formats import differing_keys, find_differences
 
 pytestmark = pytest.mark.fast
 
