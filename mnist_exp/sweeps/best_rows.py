@@ -1,6 +1,5 @@
 """The best rows of an earlier sweep, for a race between them."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -62,7 +61,7 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
     experiment = str(client.get_experiment(run.info.experiment_id).name)
     if experiment != tracking.experiment:
         raise InputError(f"{name}: is in another experiment; type tracking.experiment={printable(experiment)}")
-    record = tracker_of(tracking).join_sweep(Parent(run.info.run_id, tracking, (), Path(), Path.cwd(), os.getpid()))
+    record = tracker_of(tracking).join_sweep(Parent(run.info.run_id, tracking, (), Path()))
     jobs = record.jobs()
     rows = rank(jobs, objective_direction(config))[:top]
     if not rows:

@@ -70,8 +70,7 @@ class MLflowTracker(Tracker):
             record = sweep_record(sweep, signature, self._settings.run_name, self._own_tags)
             before = reopen_sweep(client, experiment_id, record) if sweep.config.resume else None
             record, sent = before or (record, create_run(client, experiment_id, record))
-            keys, process = tuple(sweep.swept), os.getpid()
-            parent = Parent(sent.run_id, _for_jobs(self._settings), keys, sweep.folder, Path.cwd(), process)
+            parent = Parent(sent.run_id, _for_jobs(self._settings), tuple(sweep.swept), sweep.folder)
             opened = MLflowSweep(parent, self._own_tags, client, experiment_id, sent)
             opened.folder.begin(record, sweep.config.code, code_patch())
             mirror(client, experiment_id, opened.folder, sent)

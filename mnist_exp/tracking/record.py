@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +48,8 @@ class Parent:
     tracking: MLflowTracking | NoTracking
     keys: tuple[str, ...]
     folder: Path
-    cwd: Path
-    process: int
+    cwd: Path = field(default_factory=Path.cwd)
+    process: int = field(default_factory=os.getpid)
 
 
 class Run:
@@ -216,7 +216,7 @@ class Tracker:
         Raises:
             InputError: if the store cannot be reached or written.
         """
-        parent = Parent("", sweep.config.tracking, tuple(sweep.swept), sweep.folder, Path.cwd(), os.getpid())
+        parent = Parent("", sweep.config.tracking, tuple(sweep.swept), sweep.folder)
         opened = SweepRecord(parent, {})
         opened.folder.begin(sweep_record(sweep, signature, None, {}), sweep.config.code, code_patch())
         yield opened
