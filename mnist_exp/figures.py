@@ -38,9 +38,7 @@ def write(figure: Figure, to: Path | IO[str], **options: Any) -> None:
 def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figure:
     """Draw the loss, the first metric if there is one, and a learning rate that changes, over epochs.
 
-    Args:
-        history: a value per epoch for `loss` and metrics, each also with `val_`, and for a changing `learning_rate`.
-        validation_name: the data of the `val_` values, for the legend.
+    `history` has a value per epoch for each; those with `val_` are measured on the data that `validation_name` names.
     """
     names = [name for name in history if f"val_{name}" in history][:2]
     names.sort(key=lambda name: name != "loss")
@@ -110,36 +108,26 @@ def samples(
     augment: Callable[[npt.NDArray[Any]], Any] | None = None,
     maximum: float = 255.0,
 ) -> Figure:
-    """Draw the first images of up to 20 classes in a row per class, each beside itself as `augment` changes it.
+    """Draw the first images of up to 20 classes, a row per class, each beside its augmented form if there is one.
 
-    Args:
-        images: (N, height, width) or (N, height, width, channels), 0 to `maximum`.
-        labels: (N,).
-        names: the classes' names.
-        augment: changes images as training does; None if it does not.
-        maximum: the value of a white pixel.
+    `images` are (N, height, width) or (N, height, width, channels), 0 to `maximum`, `names` those of the classes.
     """
     shown, each = min(len(names), 20), 10 if augment is None else 5
     chosen = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
     picked = images[np.concatenate(chosen)]
-    plain_ones = pictures(picked, maximum)
-    kinds = [_on_paper(plain_ones)]
+    raw = pictures(picked, maximum)
+    kinds = [_on_paper(raw)]
     if augment is not None:
         augmented = pictures(np.clip(np.asarray(augment(picked)), 0, maximum), maximum)
-        kinds.append(_on_paper(augmented, plain_ones))
+        kinds.append(_on_paper(augmented, raw))
     height, width, *channels = kinds[0].shape[1:]
-    sheet = np.full((shown, height, each, len(kinds), width, *channels), 255, np.uint8)
-    pairs = iter(np.stack(kinds, axis=2))
-    for label, found in enumerate(chosen):
-        for column in range(len(found)):
-            sheet[label, :, column] = next(pairs)
     columns = each * len(kinds)
+    sheet = np.full((shown, each, height, len(kinds) * width, *channels), 255, np.uint8)
+    sheet[np.arange(each) < [[len(found)] for found in chosen]] = np.concatenate(kinds, axis=2)
     figure = Figure(figsize=(0.6 * columns + 1, 0.6 * shown * height / width + 0.8), layout="constrained")
     axes: Axes = figure.subplots()
-    _show(axes, sheet.reshape(shown * height, columns * width, *channels))
-    axes.set_yticks(
-        [height * (label + 0.5) - 0.5 for label in range(shown)], [short(name, 16) for name in names[:shown]]
-    )
+    _show(axes, sheet.swapaxes(1, 2).reshape(shown * height, columns * width, *channels))
+    axes.set_yticks(height * (np.arange(shown) + 0.5) - 0.5, [short(name, 16) for name in names[:shown]])
     axes.tick_params(length=0)
     axes.set(xticks=[], ylabel="label")
     classes_shown = "each class" if shown == len(names) else f"the first {shown} of {len(names)} classes"
@@ -178,8 +166,8 @@ def _on_paper(images: npt.NDArray[Any], before: npt.NDArray[Any] | None = None) 
     if images.shape[-1] == 3:
         return images
     pair = (images, images if before is None else before)
-    grey, plain_ones = (array[..., 0] if array.shape[-1] == 1 else array for array in pair)
-    edges = (plain_ones[..., 0, :], plain_ones[..., -1, :], plain_ones[..., 0], plain_ones[..., -1])
+    grey, raw = (array[..., 0] if array.shape[-1] == 1 else array for array in pair)
+    edges = (raw[..., 0, :], raw[..., -1, :], raw[..., 0], raw[..., -1])
     on_black = np.median(np.concatenate([edge.reshape(-1) for edge in edges])) == 0
     return np.asarray(255 - grey if on_black else grey)
 
@@ -194,15 +182,15 @@ def predictions(
 
     `images` are (N, height, width) or (N, height, width, channels), 0 to 255, `names` those of the classes.
     """
-    shown, captions = min(96, len(images)), []
-    wrong = predicted[:shown] != labels[:shown]
-    for index in range(shown):
+    images, captions = images[:96], []
+    wrong = predicted[:96] != labels[:96]
+    for index in range(len(images)):
         text, true = (short(names[label], 12) for label in (predicted[index], labels[index]))
         if wrong[index]:
             text = f"{text} ({true})" if len(text) + len(true) < 8 else f"{text}\n({true})"
         captions.append(text)
-    title = f"First {shown} test images and their predictions; {wrong.sum()} wrong (true label in brackets)"
-    return sheet(images[:shown], captions, title, columns=12, framed=wrong)
+    title = f"First {len(images)} test images and their predictions; {wrong.sum()} wrong (true label in brackets)"
+    return sheet(images, captions, title, columns=12, framed=wrong)
 
 
 def sheet(

@@ -1,4 +1,4 @@
-"""The protocol of an engine, the choice of one, and which jobs it can train together. Imports nothing heavy."""
+"""What an engine is, the choice of one, and which jobs it can train together. Imports nothing heavy."""
 
 import json
 import os

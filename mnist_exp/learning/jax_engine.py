@@ -5,9 +5,8 @@ One model is a stack of one; `jax_program.py` has what is traced.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -57,16 +56,9 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         compiled.append(servable(model, preprocessor, image_shape, config.preprocessing.augment))
         compile_model(compiled[-1], experiment.config.optimizer, config.training, one_hot=preprocessor.one_hot)
     start = time.perf_counter()
-    fitted = fit(
-        compiled,
-        (data.x_train, np.asarray(preprocessor.labels(data.y_train))),
-        (data.x_validation, np.asarray(preprocessor.labels(data.y_validation))),
-        partial(epoch_order, len(data.x_train), config.training.shuffle, config.dataset.seed),
-        config.training,
-        outputs=[experiment.output for experiment in experiments],
-        on_epoch=on_epoch,
-        progress=experiments[0].prints,
-    )
+    training_set = data.x_train, np.asarray(preprocessor.labels(data.y_train))
+    validation_set = data.x_validation, np.asarray(preprocessor.labels(data.y_validation))
+    fitted = fit(compiled, experiments, training_set, validation_set, on_epoch)
     if validated_as_tested(config):
         scores = [{} if isinstance(one, InputError) else validated_scores(one) for one in fitted]
     else:
@@ -101,29 +93,15 @@ def stack_size(experiment: Experiment, wanted: int) -> int:
 
 def fit(
     models: Sequence[keras.Model],
+    experiments: Sequence[Experiment],
     training_set: tuple[Images, Any],
     validation_set: tuple[Images, Any],
-    order: Callable[[int], npt.NDArray[np.int64]],
-    training: Training,
-    *,
-    outputs: Sequence[Path],
     on_epoch: OnEpoch,
-    progress: bool,
 ) -> list[Fitted | InputError]:
     """Train compiled models of raw images as one program, traced from the first of them.
 
-    They differ in their weights, learning rates and `SCALARS`. Once half of the models in a program have stopped, the
+    A set is raw images (N, ...) and prepared labels (N, ...). Once half of the models in a program have stopped, the
     others go on in a smaller one.
-
-    Args:
-        models: the compiled models.
-        training_set: raw images (N, ...) and prepared labels (N, ...).
-        validation_set: the same, measured after each epoch.
-        order: returns the positions of all training images in an epoch, counted from 0.
-        training: epochs, batch size and callbacks.
-        outputs: the folder that each model's callbacks write into.
-        on_epoch: called after each epoch; stops models.
-        progress: whether to show Keras's progress bar, an epoch a step.
 
     Returns:
         For each model a `Fitted`, whose `seconds` are its share, or an error if its loss became NaN or infinite.
@@ -132,11 +110,13 @@ def fit(
         InputError: for what only Keras can judge.
     """
     start = time.perf_counter()
+    config, training, progress = experiments[0].config, experiments[0].config.training, experiments[0].prints
+    order = partial(epoch_order, len(training_set[0]), training.shuffle, config.dataset.seed)
     stack = None
     try:
         callbacks = [
             keras.callbacks.CallbackList(
-                make_callbacks(training, output),
+                make_callbacks(training, experiment.output),
                 add_history=True,
                 add_progbar=progress,
                 model=model,
@@ -144,7 +124,7 @@ def fit(
                 steps=-(-len(training_set[0]) // training.batch_size),
                 verbose=verbosity(progress),
             )
-            for model, output in zip(models, outputs, strict=True)
+            for model, experiment in zip(models, experiments, strict=True)
         ]
         with interrupts.deferred():
             stack = _Stack(models, callbacks, training, training_set, validation_set)

@@ -158,9 +158,11 @@ def keras_reason(error: Exception) -> str:
 _WHERE = ("Exception encountered", "Graph execution error", "Detected at node", "<stack traces unavailable>")
 
 
-def leave_gradients_of_one_replica(optimizer: keras.optimizers.Optimizer) -> None:
-    """Stop an optimizer from summing gradients over its single replica: TensorFlow's all_reduce registers a gradient
-    that keeps the graph of the step forever, 1.6 MB per job (ops/custom_gradient.py)."""
+def disable_all_reduce(optimizer: keras.optimizers.Optimizer) -> None:
+    """Stop an optimizer from summing gradients over its single replica.
+
+    TensorFlow's all_reduce registers a gradient that keeps a step's graph, 1.6 MB, forever (ops/custom_gradient.py).
+    """
     optimizer._all_reduce_sum_gradients = list
 
 

@@ -75,7 +75,6 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
 
 
 def _apply(make_layer: Callable[[], Any], flow: Any, where: str) -> Any:
-    """Apply a new layer to a tensor or a list of tensors."""
     try:
         after = make_layer()(flow)
         _ = after.shape  # raises if the layer returns several tensors

@@ -1,13 +1,11 @@
 """The TensorFlow engine: Keras's own `fit`, one experiment at a time."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mnist_exp import interrupts
-from mnist_exp.config.schema import Training
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning import models
@@ -15,7 +13,6 @@ from mnist_exp.learning.datasets import Data, Images, Labels
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
 from mnist_exp.learning.preprocessing import Preprocessor, fit_preprocessor
 from mnist_exp.learning.training import (
-    EpochMetrics,
     Fitted,
     OnEpoch,
     Trained,
@@ -54,15 +51,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
     if not data.watches_test_set:
         validation = preprocessor.images(data.x_validation), preprocessor.labels(data.y_validation)
     start = time.perf_counter()
-    fitted = fit(
-        model,
-        batches,
-        validation,
-        config.training,
-        output=experiment.output,
-        on_epoch=lambda epoch, metrics: 0 in on_epoch(epoch, {0: metrics}),
-        progress=experiment.prints,
-    )
+    fitted = fit(model, batches, validation, experiment, on_epoch)
     scores = validated_scores(fitted) if validated_as_tested(config) else evaluate(model, *test)
     seconds = time.perf_counter() - start
     return [trained(models.servable(model, preprocessor, image_shape), fitted, scores, seconds)]
@@ -116,22 +105,10 @@ def fit(
     model: keras.Model,
     batches: Batches,
     validation: tuple[Any, Any],
-    training: Training,
-    *,
-    output: Path,
-    on_epoch: Callable[[int, EpochMetrics], bool],
-    progress: bool,
+    experiment: Experiment,
+    on_epoch: OnEpoch,
 ) -> Fitted:
-    """Train a compiled model.
-
-    Args:
-        model: the model, which takes prepared images.
-        batches: the training images.
-        validation: prepared images and labels, measured after each epoch.
-        training: epochs and callbacks.
-        output: the folder that callbacks write into.
-        on_epoch: takes the number of an epoch, from 1, and its metrics; returns whether to stop.
-        progress: whether to show progress; see `verbosity`.
+    """Train a compiled model; `validation` is prepared images and labels, measured after each epoch.
 
     Raises:
         InputError: if the loss becomes NaN or infinite, or Keras refuses the arguments in the first epoch.
@@ -139,7 +116,7 @@ def fit(
     watch = _Watch(batches, on_epoch)
     start = time.perf_counter()
     try:
-        callbacks = make_callbacks(training, output)
+        callbacks = make_callbacks(experiment.config.training, experiment.output)
         # If `fit` has to create the variables of optimizer and metrics, it traces its step twice.
         image, label = (array[:1] for array in validation)
         model.optimizer.build(model.trainable_variables)
@@ -148,12 +125,12 @@ def fit(
         with interrupts.deferred():
             history = model.fit(
                 batches.dataset,
-                epochs=training.epochs,
+                epochs=experiment.config.training.epochs,
                 validation_data=validation,
                 validation_batch_size=evaluation_batch(model),
                 callbacks=[*callbacks, watch],
                 shuffle=False,  # `batches` are in order
-                verbose=verbosity(progress),
+                verbose=verbosity(experiment.prints),
             )
     except InputError:
         raise
@@ -176,7 +153,7 @@ def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
     """Sets the order of each epoch, reports its metrics, and stops a run that is pruned, interrupted or diverges."""
 
-    def __init__(self, batches: Batches, on_epoch: Callable[[int, EpochMetrics], bool]) -> None:
+    def __init__(self, batches: Batches, on_epoch: OnEpoch) -> None:
         super().__init__()
         self._batches, self._on_epoch = batches, on_epoch
         self.epochs = 0
@@ -193,6 +170,6 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         self.epochs += 1
-        if self._on_epoch(epoch + 1, metrics):
+        if 0 in self._on_epoch(epoch + 1, {0: metrics}):
             self.model.stop_training = True
         check_finite(epoch + 1, metrics)

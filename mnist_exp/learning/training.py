@@ -13,10 +13,9 @@ import numpy.typing as npt
 from mnist_exp import interrupts
 from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError, show
-from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, leave_gradients_of_one_replica, schedule_of
+from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, disable_all_reduce, schedule_of
 from mnist_exp.learning.models import make, output_shapes
 
-EpochMetrics = Mapping[str, float]
 # Takes the number of an epoch, from 1, and the metrics of each experiment that trained in it, by index; returns the
 # indices of those to stop.
 OnEpoch = Callable[[int, Mapping[int, Mapping[str, float]]], Collection[int]]
@@ -79,7 +78,7 @@ def epoch_order(count: int, shuffle: bool, seed: int, epoch: int) -> npt.NDArray
     return np.random.default_rng([seed, epoch]).permutation(count) if shuffle else np.arange(count)
 
 
-def check_finite(epoch: int, metrics: EpochMetrics) -> None:
+def check_finite(epoch: int, metrics: Mapping[str, float]) -> None:
     """Raise InputError if a loss of an epoch, counted from 1, is NaN or infinite."""
     for name in ("loss", "val_loss"):
         if not math.isfinite(metrics[name]):
@@ -100,7 +99,7 @@ def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Tr
         arguments["learning_rate"] = float(arguments["learning_rate"])  # Keras refuses 1
     loss = training.loss or ("CategoricalCrossentropy" if one_hot else "SparseCategoricalCrossentropy")
     made = _make("optimizers", {optimizer["kind"]: arguments}, "optimizer")
-    leave_gradients_of_one_replica(made)
+    disable_all_reduce(made)
     model.compile(
         optimizer=made,
         loss=_make("losses", loss, "training.loss"),
