@@ -209,10 +209,11 @@ def _curves(client: "MlflowClient", tables: Sequence["Table"]) -> list["Curves"]
     from mnist_exp.tracking.reading import curve
 
     curves: list[Curves] = []
+    metric = _metric(tables)
     for table, line in ((one, line) for one in tables for line in one.lines if line.row):
         if sum(len(jobs) for _, _, jobs in curves) < _CURVES:
             place = f"{line.place}  {table.ids[line.jobs[0].run_id]}"
-            measured = [curve(client, job.run_id, _metric(tables)) for job in line.jobs]
+            measured = [curve(client, job.run_id, metric) for job in line.jobs]
             curves.append((place, table.varied.label(line.values), measured))
     return curves
 

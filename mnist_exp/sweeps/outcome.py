@@ -91,10 +91,9 @@ def tables_of(runs: Sequence["Run"], sort: str | None) -> list[Table]:
 
 def _table(runs: Sequence["Run"], objective: str, direction: str, sort: str | None) -> Table:
     known = _configured([run for run in runs if run.data.params])
-    keys, jobs = differing_keys(list(known.values())), list(map(recorded_job, runs))
-    for place, job in enumerate(jobs):
-        if (values := known.get(job.run_id)) is not None:
-            jobs[place] = replace(job, values={key: values[key] for key in keys if key in values})
+    keys = differing_keys(list(known.values()))
+    varied = {run_id: {key: values[key] for key in keys if key in values} for run_id, values in known.items()}
+    jobs = [replace(job, values=varied.get(job.run_id, job.values)) for job in map(recorded_job, runs)]
     rows = compared(rank(jobs, direction) if sort is None else [row for job in jobs for row in rank([job], direction)])
     differences = find_differences(list(known.values()), _WIDTH)
     names, decided = differences.columns, ""
