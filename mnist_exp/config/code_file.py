@@ -50,8 +50,7 @@ class Names:
 class CodeFile:
     """The user's own file: its path as typed, and its text, which goes to the processes of a sweep's jobs.
 
-    `names`: known once it is imported. `digest`: 12 hexadecimal digits of the text's SHA-256. `module`: the name of the
-    module that it becomes, by which a saved model names its classes.
+    `names` are known once it is imported.
     """
 
     path: str
@@ -59,15 +58,18 @@ class CodeFile:
     names: Names = field(default=Names({}, {}, frozenset(), ""), compare=False, repr=False)
 
     @property
-    def digest(self) -> str:  # noqa: D102
+    def digest(self) -> str:
+        """12 hexadecimal digits of the text's SHA-256."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
     @property
-    def label(self) -> str:  # noqa: D102
+    def label(self) -> str:
+        """The file's name and digest."""
         return f"{Path(self.path).name} {self.digest}"
 
     @property
-    def module(self) -> str:  # noqa: D102
+    def module(self) -> str:
+        """The module that the file becomes, by which a saved model names its classes."""
         stem = re.sub(r"\W", "_", Path(self.path).stem)
         return f"{PACKAGE}.{stem}_{self.digest}"
 

@@ -106,7 +106,7 @@ def _choice(group: str, values: Any, code: CodeFile | None) -> str:
     """Return the name of the choice whose `kind` is that of `values`."""
     kind = values.get("kind") if isinstance(values, Mapping) else None
     kinds = {OmegaConf.select(OmegaConf.load(path), "kind"): path.stem for path in (CONF / group).glob("*.yaml")}
-    kinds |= {preset.name: preset.name for preset in _choices_of(code) if preset.group == group}
+    kinds |= {preset.name: preset.name for preset in _own_choices(code) if preset.group == group}
     if not isinstance(kind, str) or kind not in kinds:
         raise InputError(f"{group}.kind={kind}: must be one of {', '.join(sorted(map(str, kinds)))}")
     return kinds[kind]
@@ -146,7 +146,7 @@ def user_choices(
             raise InputError(f"code={code.path}: cannot be used here")
         code = import_code(code, _backend(parsed, recorded), in_sweep)
     taken = {(preset.group, preset.name) for preset in presets}
-    for choice in (choices := _choices_of(code)):
+    for choice in (choices := _own_choices(code)):
         in_conf = (CONF / choice.group / f"{choice.name}.yaml").exists()
         if in_conf or (choice.group, choice.name) in taken:
             where = "this project" if in_conf else f"a preset in {config_dir}"
@@ -181,7 +181,7 @@ def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
     return "jax" if found == "jax" and importlib.util.find_spec("jax") is not None else "tensorflow"
 
 
-def _choices_of(code: CodeFile | None) -> list[Preset]:
+def _own_choices(code: CodeFile | None) -> list[Preset]:
     """Return the models, datasets and optimizers that the user's own file registers, as choices with their keys."""
     if code is None:
         return []
@@ -257,7 +257,7 @@ def compose_values(overrides: Sequence[str], mode: RunMode) -> DictConfig:
 
 
 def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Config:
-    """Compose and check the job of a sweep that has these overrides, those of `hydra` aside.
+    """Compose and check a job of a sweep from all of its overrides but those of `hydra`.
 
     Raises:
         InputError: if a value cannot be used.

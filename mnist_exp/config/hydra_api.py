@@ -49,7 +49,7 @@ def read_arguments(typed: Sequence[str]) -> tuple[Namespace, list[str]]:
 def answer(arguments: Namespace) -> None:
     """Answer `--help`, `--cfg`, `--info` or shell completion, as `@hydra.main` does."""
     _raise_errors()
-    with hydra_of_the_program_aside():
+    with _fresh_hydra():
         if _DEFAULTS:
             version.setbase(_DEFAULTS["version_base"])
         _run_hydra(arguments, get_args_parser(), lambda _: None, str(CONF), "config")
@@ -176,15 +176,15 @@ def parser_of_conf() -> OverridesParser:
 
 @contextmanager
 def _hydra_of_conf() -> Iterator[Hydra]:
-    with hydra_of_the_program_aside(), hydra.initialize_config_dir(str(CONF), **_DEFAULTS):
+    with _fresh_hydra(), hydra.initialize_config_dir(str(CONF), **_DEFAULTS):
         loaded = GlobalHydra.instance().hydra
         assert loaded is not None
         yield loaded
 
 
 @contextmanager
-def hydra_of_the_program_aside() -> Iterator[None]:
-    """Give the block a fresh Hydra, since the user's program may run in a `@hydra.main` of its own."""
+def _fresh_hydra() -> Iterator[None]:
+    """Give the block a Hydra of its own, since the user's program may be in a `@hydra.main`."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:

@@ -60,12 +60,10 @@ def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
 
 def _refused_params(overrides: Sequence[str]) -> str:
     """Return the message for `hydra.sweeper.params` in a sweep without them, or "" if they are not typed."""
-    typed = [text for text in overrides if Override.of(text).key.startswith("hydra.sweeper.params")]
-    return (
-        f"{typed[0]}: is for a sweep that has such values, sweep=grid; in others type them, -m KEY=VALUE,VALUE"
-        if typed
-        else ""
-    )
+    for text in overrides:
+        if Override.of(text).key.startswith("hydra.sweeper.params"):
+            return f"{text}: is for a sweep that has such values, sweep=grid; in others type them, -m KEY=VALUE,VALUE"
+    return ""
 
 
 def _explain_unreadable(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mnist_exp.errors import InputError, show
 
-# The jobs of a sweep have these in common.
+# All jobs of a sweep have these in common.
 SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "backend", "code", "prune")
 
 
@@ -106,7 +106,7 @@ def refuse_split(arguments: Sequence[str]) -> None:
 
 
 def values_of(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
-    """Return the values that overrides give to `keys`, in their order."""
+    """Return the values that overrides give to `keys`, in the order of `keys`."""
     values = {override.key: override.value for override in map(Override.of, overrides)}
     return {key: values[key] for key in keys if key in values}
 

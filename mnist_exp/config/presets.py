@@ -121,10 +121,12 @@ def parse_values(text: str, where: str) -> dict[str, Any]:
 
 
 def check_values(values: Mapping[str, Any], where: str, group: str = "experiment") -> None:
-    """Check that the preset that messages call `where` sets only keys that it may, to plain values.
+    """Check that a preset sets only keys that it may, to plain values.
 
-    Full keys lead to the values, such as `model: {hidden: 16}`. A preset of `sweep` may also set its sweeper and the
-    values that vary.
+    Args:
+        values: the preset's, by full key, such as `model: {hidden: 16}`.
+        where: begins messages.
+        group: the preset's; one of `sweep` may also set its sweeper and the values that vary.
 
     Raises:
         InputError: if it does not.

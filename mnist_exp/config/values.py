@@ -53,14 +53,14 @@ class _Shares(_Steps):
 
 @dataclass(frozen=True, kw_only=True)
 class MedianPruning(_Shares):
-    """The arguments of Optuna's `MedianPruner`; conf/prune/ explains those of all pruners."""
+    """Optuna's `MedianPruner`; conf/prune/ explains its arguments, and those of the others."""
 
     kind: Literal["median"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PercentilePruning(_Shares):
-    """The arguments of Optuna's `PercentilePruner`."""
+    """Optuna's `PercentilePruner`."""
 
     kind: Literal["percentile"]
     percentile: Annotated[float, Rule(lambda x: 0 <= x <= 100, "a number from 0 to 100")]
@@ -68,7 +68,7 @@ class PercentilePruning(_Shares):
 
 @dataclass(frozen=True, kw_only=True)
 class ThresholdPruning(_Steps):
-    """The arguments of Optuna's `ThresholdPruner`."""
+    """Optuna's `ThresholdPruner`."""
 
     kind: Literal["threshold"]
     lower: _Limit | None
@@ -83,7 +83,7 @@ class ThresholdPruning(_Steps):
 
 @dataclass(frozen=True, kw_only=True)
 class PatientPruning:
-    """The arguments of Optuna's `PatientPruner`."""
+    """Optuna's `PatientPruner`."""
 
     kind: Literal["patient"]
     patience: WholeNumber
