@@ -16,7 +16,7 @@ from mnist_exp.errors import printable
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # announces its cache once
 
-# Of the figures that each run draws: a constrained layout, which finds its own, draws twice.
+# Each run draws its figures with these; a constrained layout, which finds its own, draws twice.
 MARGINS = {"right": 0.98, "bottom": 0.12, "top": 0.91, "wspace": 0.18}
 _TRAINING, VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 
@@ -201,7 +201,7 @@ def sheet(
     columns: int,
     framed: npt.NDArray[np.bool_] | None = None,
 ) -> Figure:
-    """Draw images in rows, each with a caption of one or two lines below it; those with `framed` are marked in red.
+    """Draw images in rows, each with a caption of one or two lines below it; `framed` marks some in red.
 
     `images` are (N, height, width) or (N, height, width, channels), 0 to 255.
     """

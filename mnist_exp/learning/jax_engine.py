@@ -35,12 +35,12 @@ from mnist_exp.learning.training import (
     kept_epoch,
     make_callbacks,
     trained,
-    validated_as_tested,
     validated_scores,
+    validation_is_test,
     verbosity,
 )
 
-# Each job keeps its log open, and a process may open few files: on macOS 256.
+# Each job keeps its log open, and macOS lets a process open 256 files.
 _MOST_JOBS = 200
 
 
@@ -59,7 +59,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
     training_set = data.x_train, np.asarray(preprocessor.labels(data.y_train))
     validation_set = data.x_validation, np.asarray(preprocessor.labels(data.y_validation))
     fitted = fit(compiled, experiments, training_set, validation_set, on_epoch)
-    if validated_as_tested(config):
+    if validation_is_test(config):
         scores = [{} if isinstance(one, InputError) else validated_scores(one) for one in fitted]
     else:
         scores = evaluate(compiled, data.x_test, np.asarray(preprocessor.labels(data.y_test)))

@@ -177,4 +177,4 @@ def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
     model._symbolic_build(data_batch=(x, y))
 
 
-__all__ = ["keras"]  # mypy would not let it be imported from here
+__all__ = ["keras"]  # else mypy refuses its import from here

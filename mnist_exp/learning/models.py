@@ -41,7 +41,7 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
         model = keras.Model(inputs, outputs)
     except REFUSALS as error:  # two layers have one name
         raise InputError(f"model={config.kind}: {keras_reason(error)}") from error
-    if (code := code_file.in_use()) is not None:  # rather than after training
+    if (code := code_file.in_use()) is not None:  # fails before training rather than when loaded
         check_loadable(model, code, f"model={config.kind}")
     return model
 
@@ -107,7 +107,7 @@ def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
 def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = BYTES) -> keras.Sequential | None:
     """Return a model that changes raw images (N, *image_shape) at random and keeps their shape and range.
 
-    Without layers in `specs` it is None. Between, pixels range from 0 to 255, as Keras's layers expect.
+    Without `specs` it is None. The layers get pixels from 0 to 255, as Keras expects.
 
     Raises:
         InputError: names the layer that Keras refuses.
@@ -156,7 +156,7 @@ def servable(
     flow = inputs = keras.Input(image_shape, dtype=preprocessor.raw.dtype)
     for layer in [*_augmentation_layers(augment, image_shape, preprocessor.raw), *preprocessor.layers()]:
         flow = layer(flow)
-    alone = keras.Model(model.input, model.output)  # optimizer and loss would be saved
+    alone = keras.Model(model.input, model.output)  # without optimizer and loss, which would be saved
     return keras.Model(inputs, alone(flow))
 
 

@@ -23,8 +23,8 @@ from mnist_exp.learning.training import (
     kept_epoch,
     make_callbacks,
     trained,
-    validated_as_tested,
     validated_scores,
+    validation_is_test,
     verbosity,
 )
 
@@ -52,7 +52,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         validation = preprocessor.images(data.x_validation), preprocessor.labels(data.y_validation)
     start = time.perf_counter()
     fitted = fit(model, batches, validation, experiment, on_epoch)
-    scores = validated_scores(fitted) if validated_as_tested(config) else evaluate(model, *test)
+    scores = validated_scores(fitted) if validation_is_test(config) else evaluate(model, *test)
     seconds = time.perf_counter() - start
     return [trained(models.servable(model, preprocessor, image_shape), fitted, scores, seconds)]
 

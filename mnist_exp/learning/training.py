@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mnist_exp import interrupts
 from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError, show
-from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, disable_all_reduce, schedule_of
+from mnist_exp.learning.keras_backend import REFUSALS, disable_all_reduce, keras, keras_reason, schedule_of
 from mnist_exp.learning.models import make, output_shapes
 
 # Takes the number of an epoch, from 1, and the metrics of each experiment that trained in it, by index; returns the
@@ -61,7 +61,7 @@ def trained(served: keras.Model, fitted: Fitted, test: Mapping[str, float], seco
     return Trained(served, fitted.history, fitted.kept_epoch, scores, seconds)
 
 
-def validated_as_tested(config: Config) -> bool:
+def validation_is_test(config: Config) -> bool:
     """Whether the validation was on the test set with the final weights, so that a test would repeat it."""
     return config.dataset.validation == "test" and not config.optimizer.get("use_ema")
 
