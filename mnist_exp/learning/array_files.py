@@ -1,11 +1,10 @@
-"""The files that hold arrays: NumPy's npz and MNIST's IDX. Both may come from others."""
+"""Read arrays from files that may come from others: NumPy's npz and MNIST's IDX."""
 
 import gzip
 import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,11 @@ PARTS = ("x_train", "y_train", "x_test", "y_test")
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-def read_npz(path: Path, check: Callable[[Mapping[str, memory.Header]], None]) -> dict[str, Any]:
+def read_npz(path: Path, config: memory.Limits) -> dict[str, Any]:
     """Return the four arrays of an npz file.
 
-    Args:
-        path: of the file.
-        check: called with the shapes and types of the arrays before they are read.
-
     Raises:
-        InputError: if it is no such file, or lacks one of the arrays.
+        InputError: if it is damaged, lacks an array, or `memory.check` refuses what it has.
     """
     if path.is_dir():
         raise InputError(f"dataset.path={path}: is a folder; dataset=folder reads pictures in one, a folder a class")
@@ -41,13 +36,13 @@ def read_npz(path: Path, check: Callable[[Mapping[str, memory.Header]], None]) -
                     f"dataset.path={path}: must hold {', '.join(PARTS[:3])} and {PARTS[3]}; "
                     f"lacks {', '.join(sorted(missing))}"
                 )
-            check({part: _npy_header(members, part) for part in PARTS})
+            memory.check(config, f"dataset.path={path}", {part: _npy_header(members, part) for part in PARTS})
             return {part: file[part] for part in PARTS}
     except DAMAGED as error:
         raise InputError(f"dataset.path={path}: is not a valid npz file ({error}); np.savez writes one") from error
     except InputError:
         raise
-    except ValueError as error:  # an array of Python objects, for which NumPy recommends to load a pickle
+    except ValueError as error:  # an array of Python objects; NumPy's message advises to load a pickle
         raise InputError(
             f"dataset.path={path}: must hold plain arrays of numbers, or labels of text, not objects; "
             "astype(str) makes text of them"
@@ -55,7 +50,7 @@ def read_npz(path: Path, check: Callable[[Mapping[str, memory.Header]], None]) -
 
 
 def _npy_header(members: zipfile.ZipFile, part: str) -> memory.Header:
-    """Return the shape and the type of an array in a zip file, without its content."""
+    """Read the shape and type of an array in a zip file."""
     if [name for name in members.namelist() if name.removesuffix(".npy") == part] != [f"{part}.npy"]:
         raise zipfile.BadZipFile(f"it has {part} twice, or not as {part}.npy")
     with members.open(f"{part}.npy") as member:
@@ -68,37 +63,33 @@ def _npy_header(members: zipfile.ZipFile, part: str) -> memory.Header:
 
 
 def idx_files(folder: Path) -> list[Path]:
-    """Return those of MNIST's four files that are in a folder."""
-    return [path for name in _IDX for path in _present(folder, name)]
+    """Return which of MNIST's four files, plain or .gz, a folder has."""
+    return [path for name in _IDX for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
 
 
 def read_idx(folder: Path) -> dict[str, Any]:
     """Return the arrays of MNIST's four files, plain or .gz.
 
     Raises:
-        InputError: if one is missing, or is no such file.
+        InputError: if one is missing or damaged.
     """
     if not folder.is_dir():
         raise InputError(f"dataset.path={folder}: must be a folder with the four IDX files")
     return {part: _read_idx_file(folder, name) for part, name in zip(PARTS, _IDX, strict=True)}
 
 
-def _present(folder: Path, name: str) -> list[Path]:
-    return [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
-
-
 def _read_idx_file(folder: Path, name: str) -> npt.NDArray[np.uint8]:
-    """Read an IDX file of bytes: the number 0x0800 plus that of the axes, their lengths, all big-endian, the bytes."""
-    found = _present(folder, name)
-    if not found:
+    """Read an IDX file: 0x0800 plus the number of axes, their lengths, all big-endian in 4 bytes, then the values."""
+    path = next((path for path in idx_files(folder) if path.name.removesuffix(".gz") == name), None)
+    if path is None:
         raise InputError(f"dataset.path={folder}: has no file {name} or {name}.gz")
-    path, (what, axes) = found[0], ("images", 3) if "images" in name else ("labels", 1)
+    what, axes = ("images", 3) if "images" in name else ("labels", 1)
     magic = 0x0800 + axes
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(4 * (1 + axes))
             shape = struct.unpack_from(f">{axes}I", header.ljust(4 * (1 + axes), b"\0"), offset=4)
-            # As many bytes as the header promises and one more, since a small file may unpack to any length.
+            # A small file may unpack to any length, so read one byte more than the header promises and no further.
             content = file.read(min(math.prod(shape), memory.memory() // 2) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: is not a valid gzip file ({error})") from error

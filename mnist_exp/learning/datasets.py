@@ -1,4 +1,4 @@
-"""The images of a source: checked, split and identified by a digest."""
+"""Images are read from a source, checked, split, and identified by a digest."""
 
 import hashlib
 import time
@@ -23,10 +23,10 @@ MOST_CLASSES = 10000
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Arrays):
-    """Raw images of shape (N, height, width) or (N, height, width, channels), 0 to `maximum`, and labels (N,) from 0.
+    """Raw images (N, height, width) or (N, height, width, channels), 0 to `maximum`, and labels (N,), from 0.
 
-    `names` has a name for each class. `digest` identifies all images and labels, however they were stored. The
-    validation set consists of held-out training images, or is the test set itself (`watches_test_set`).
+    `digest` identifies all images and labels, however they were stored. The validation set is held out of the training
+    images, or is the test set itself (`watches_test_set`).
     """
 
     maximum: float
@@ -41,7 +41,7 @@ class Data(Arrays):
         return len(self.names)
 
     def metadata(self) -> dict[str, Any]:
-        """Return how labels and pixels differ from MNIST's, as plain values; for MNIST itself nothing."""
+        """Return how labels and pixels differ from MNIST's, as plain values."""
         values: dict[str, Any] = {}
         if self.names != numbers(self.classes):
             values["classes"] = list(self.names)
@@ -52,15 +52,14 @@ class Data(Arrays):
         return values
 
 
-# The dataset that was loaded last, after its configuration and the state of its files.
-_last: tuple[Any, Data] | None = None
-_CLOCK = 2_000_000_000  # nanoseconds: some file systems give all changes within two seconds the same time
+_last: tuple[Any, Data] | None = None  # the state and the data of the last `load`
+_CLOCK = 2_000_000_000  # nanoseconds; some file systems count time in steps of two seconds
 
 
 def load(config: Dataset) -> Data:
-    """Read the images that `config` names, take the first `limit`, and hold out the validation set.
+    """Read a dataset and hold out its validation set.
 
-    The last dataset is kept, and returned again until a file of it changes; its arrays are read-only.
+    The last dataset is kept and returned again until one of its files changes; its arrays are then read-only.
 
     Raises:
         InputError: as `read` and `split` do.
@@ -69,7 +68,7 @@ def load(config: Dataset) -> Data:
     state = _state(config)
     if _last is not None and _last[0] == state:
         return _last[1]
-    _last = None  # which frees its memory before the next one is read
+    _last = None  # frees memory before the next one is read
     data = split(read(config), config)
     if state is not None:
         for value in vars(data).values():
@@ -80,12 +79,12 @@ def load(config: Dataset) -> Data:
 
 
 def _state(config: Dataset) -> tuple[Any, ...] | None:
-    """Return a value that differs for another dataset; None while a change would not show in it."""
+    """Return a value that changes with the dataset, or None while a change of its files might not show."""
     if (files := config.files()) is None:
         return None
     try:
         found = [(path, path.stat()) for path in files]
-    except OSError:  # which `read` explains
+    except OSError:  # `read` explains it
         return None
     if any(stat.st_mtime_ns > time.time_ns() - _CLOCK for _, stat in found):
         return None
@@ -94,22 +93,21 @@ def _state(config: Dataset) -> tuple[Any, ...] | None:
 
 
 def read(config: Dataset) -> Data:
-    """Read the images that `config` names, of the training images the first `limit`; the test set is watched.
+    """Read a dataset with its first `limit` training images; its validation set is the test set.
 
     Raises:
-        InputError: for a file that is missing, truncated or mislabelled, arrays of the wrong shape, size, type or
-            range, labels and images of different lengths, classes that are not in both sets, or more than half of the
-            memory.
+        InputError: if a file cannot be read, the arrays have a wrong shape, size, type or range or do not fit each
+            other, a class is not in both sets, or training would take more than half of the memory.
     """
     arrays = config.read()
     source, limit = arrays.source, config.limit
-    memory.check(config, source, {"x_train": arrays.x_train, "x_test": arrays.x_test})  # training makes copies
+    memory.check(config, source, {"x_train": arrays.x_train, "x_test": arrays.x_test})
     x_train, x_test = (_checked_images(part, config, arrays) for part in ("x_train", "x_test"))
     if x_train.shape[1:] != x_test.shape[1:]:
         raise InputError(
             f"{source}: training images are {x_train.shape[1:]}, test images {x_test.shape[1:]}; must be equal"
         )
-    if x_train.dtype != x_test.dtype:  # whole numbers, and floats of the same range
+    if x_train.dtype != x_test.dtype:  # integers and floats of the same range
         x_train, x_test = x_train.astype(np.float32), x_test.astype(np.float32)
     y_train, y_test, names = _numbered(arrays)
     return Data(
@@ -131,10 +129,10 @@ def read(config: Dataset) -> Data:
 
 
 def split(data: Data, config: Dataset) -> Data:
-    """Hold out the validation set that `config` asks for, drawn by its `seed`, each part in order.
+    """Draw the validation set from the training images; both keep their order.
 
     Raises:
-        InputError: for a validation set that leaves no training images.
+        InputError: if one of the two would be empty.
     """
     if (share := config.validation) == "test":
         return data
@@ -157,7 +155,7 @@ def split(data: Data, config: Dataset) -> Data:
 
 
 def _checked_images(part: str, config: Dataset, arrays: Arrays) -> Images:
-    """Return the images of a part, as they are kept: whole numbers of one byte or two, or floats of four."""
+    """Check the images of `part`, and return them as uint8, uint16 or float32."""
     x: npt.NDArray[Any] = getattr(arrays, part)
     where = f"{arrays.source}: {part} has"
     if x.shape[:1] == (0,):
@@ -172,11 +170,8 @@ def _checked_images(part: str, config: Dataset, arrays: Arrays) -> Images:
             raise InputError(f"{found}; must be whole numbers 0 to 255{_how_to_scale(least, most, config)}")
     elif not 0 <= least <= most <= white:
         raise InputError(f"{found}; with dataset.maximum={white:g} it must be from 0 to {white:g}, and no NaN")
-    if x.dtype.kind == "f":
-        return x.astype(np.float32, copy=False)
-    if white is not None and white > 255:
-        return x.astype(np.uint16, copy=False)
-    return x.astype(np.uint8, copy=False)
+    kept: npt.DTypeLike = np.float32 if x.dtype.kind == "f" else np.uint16 if (white or 255) > 255 else np.uint8
+    return x.astype(kept, copy=False)
 
 
 def _check_shape(x: npt.NDArray[np.generic], where: str, part: str) -> None:
@@ -200,8 +195,8 @@ def _check_shape(x: npt.NDArray[np.generic], where: str, part: str) -> None:
 
 
 def _how_to_scale(least: float, most: float, config: Dataset) -> str:
-    """Return the end of a message: what makes values fit that are not whole numbers from 0 to 255."""
-    if not (least >= 0 and most <= 65535):  # NaN too
+    """Return the end of a message, which says how to bring such values to 0 to 255."""
+    if not (least >= 0 and most <= 65535):  # or NaN
         return "; replace NaN, and shift and scale the others"
     white = 1 if most <= 1 else 255 if most <= 255 else 65535
     if hasattr(config, "maximum"):
@@ -210,33 +205,31 @@ def _how_to_scale(least: float, most: float, config: Dataset) -> str:
 
 
 def _numbered(arrays: Arrays) -> tuple[Labels, Labels, tuple[str, ...]]:
-    """Return the labels of both sets, counted from 0, and the classes' names."""
+    """Return the labels of both sets, from 0, and the classes' names."""
     source = arrays.source
     y_train, y_test = (_checked_labels(arrays, part) for part in ("train", "test"))
     if y_train.dtype.kind != y_test.dtype.kind:
         kinds = f"y_train has {arrays.y_train.dtype}, y_test {arrays.y_test.dtype}"
         raise InputError(f"{source}: {kinds}; must be both text or numbers")
     labels: Any = np.concatenate([y_train, y_test])
-    if not arrays.names or labels.dtype.kind == "U":  # a class is what there are images of, such as 1 to 26
+    if not arrays.names or labels.dtype.kind == "U":  # labels such as 1 to 26 become 0 to 25
         present, labels = np.unique(labels, return_inverse=True)
         names = tuple(map(str, present.tolist()))
     else:
         names = arrays.class_names(int(labels.max()) + 1, source)
     if len(names) > MOST_CLASSES:
         raise InputError(f"{source}: has {len(names)} different labels; must be at most {MOST_CLASSES}")
-    for name in names:
-        if not is_class_name(name):
-            shown = printable(name)[:40]
-            raise InputError(
-                f"{source}: a class is named {shown!r}; must be some printable text of at most 255 characters"
-            )
+    if bad := [printable(name)[:40] for name in names if not is_class_name(name)]:
+        raise InputError(
+            f"{source}: a class is named {bad[0]!r}; must be some printable text of at most 255 characters"
+        )
     train, test = np.split(labels.astype(np.int64), [len(y_train)])
     _check_classes(set(train.tolist()), set(test.tolist()), names, source)
     return train, test, names
 
 
 def _checked_labels(arrays: Arrays, part: str) -> npt.NDArray[np.generic]:
-    """Return the labels of a part, as whole numbers of eight bytes or text."""
+    """Check the labels of `part`, and return them as int64 or text."""
     images, y = len(getattr(arrays, f"x_{part}")), np.asarray(getattr(arrays, f"y_{part}"))
     where = f"{arrays.source}: y_{part}"
     if y.ndim != 1 or y.dtype.kind not in "uiUS":
@@ -259,7 +252,7 @@ def _checked_labels(arrays: Arrays, part: str) -> npt.NDArray[np.generic]:
 
 
 def _check_classes(train: set[int], test: set[int], names: tuple[str, ...], source: str) -> None:
-    """Check that there are two classes or more, each in both sets."""
+    """Check that there are at least two classes, each in both sets."""
     if len(train | test) < 2:
         raise InputError(f"{source}: all images are of class {names[train.pop()]}; there must be at least two classes")
     for missing, part in ((test - train, "training"), (train - test, "test")):
@@ -273,7 +266,7 @@ def _check_classes(train: set[int], test: set[int], names: tuple[str, ...], sour
 
 
 def _digest(names: tuple[str, ...], *arrays: npt.NDArray[np.generic]) -> str:
-    """Return 32 hexadecimal digits of a SHA-256 over names, shapes and contents; MLflow takes at most 36."""
+    """Return 32 digits of the SHA-256 of names, shapes and contents; MLflow takes at most 36."""
     total = hashlib.sha256()
     if names != numbers(len(names)):
         total.update(repr(names).encode())

@@ -1,9 +1,8 @@
-"""How much memory there is, and whether a dataset fits into half of it. Imports nothing heavy."""
+"""A dataset must fit into half of the memory. Imports nothing heavy."""
 
 import math
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Limits(Protocol):
-    """The keys of a dataset that decide how many images are kept and held out."""
+    """The keys of a dataset that set how many images are kept and held out."""
 
     @property
     def limit(self) -> int | None: ...  # noqa: D102
@@ -24,14 +23,14 @@ class Limits(Protocol):
 
 
 class Header(NamedTuple):
-    """The shape and the type of an array that is not read yet."""
+    """The shape and type of an array that is not read yet."""
 
     shape: tuple[int, ...]
     dtype: "np.dtype[Any]"
 
 
 def memory() -> int:
-    """Return, in bytes, the machine's memory, or what a container may have of it."""
+    """Return, in bytes, the machine's memory or the container's share of it."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.is_file() else ""
@@ -44,13 +43,13 @@ def check(
     arrays: "Mapping[str, Header | npt.NDArray[Any]]",
     advice: str = "keep fewer or smaller images there",
 ) -> None:
-    """Check that a dataset, and the copies that training makes, take at most half of the memory.
+    """Check that a dataset and the copies that training makes take at most half of the memory.
 
     Args:
-        config: its `limit` and `validation` count.
+        config: the dataset's keys.
         where: begins the message.
-        arrays: read or not, by name; images have shape (N, height, width, ...).
-        advice: what makes the dataset fit, besides `dataset.limit`.
+        arrays: by name, read or not; images have shape (N, height, width, ...).
+        advice: says what makes the dataset fit, besides `dataset.limit`.
 
     Raises:
         InputError: if they take more.
@@ -62,7 +61,14 @@ def check(
     kept = 4 if floats else min(max(train.dtype.itemsize, test.dtype.itemsize), 2)
     as_kept = {name for name, one in arrays.items() if name.startswith("x") and one.dtype.itemsize == kept}
     stored = sum(math.prod(one.shape) * one.dtype.itemsize for name, one in arrays.items() if name not in as_kept)
-    needed = partial(_needed, config, train=train.shape, test=test.shape, stored=stored, kept=kept)
+
+    def needed(limited: int) -> int:
+        """Count what was read and is kept in another type, the images and the engine's copy, and prepared floats."""
+        share, values = config.validation, math.prod(train.shape[1:])
+        held_out = 0 if share == "test" else share if isinstance(share, int) else round(float(share) * limited)
+        prepared = values * min(held_out, limited) + math.prod(test.shape)
+        return stored + kept * (values * (images + limited) + math.prod(test.shape)) + 4 * prepared
+
     images, half = train.shape[0], memory() // 2
     limited = min(images, config.limit or images)
     takes, least = needed(limited), needed(1)
@@ -75,23 +81,3 @@ def check(
         f"{where}: {limited} training and {test.shape[0]} test images of {size} take {takes / 1e9:.1f} GB while "
         f"training; half of this machine's memory is {half / 1e9:.1f} GB; {limit}{advice}"
     )
-
-
-def _needed(
-    config: Limits, limited: int, *, train: tuple[int, ...], test: tuple[int, ...], stored: int, kept: int
-) -> int:
-    """Estimate the bytes that a dataset of these shapes takes until its training ends.
-
-    They are the `stored` ones that are read and then kept otherwise, the images with `kept` bytes a value, the engine's
-    copy of `limited` training images, and floats of 4 bytes for prepared test and held-out images.
-    """
-    values = math.prod(train[1:])
-    match config.validation:
-        case "test":
-            held_out = 0
-        case int() as count:
-            held_out = min(count, limited)
-        case share:
-            held_out = round(float(share) * limited)
-    of_images = values * (kept * (train[0] + limited) + 4 * held_out) + math.prod(test) * (kept + 4)
-    return stored + of_images

@@ -1,7 +1,4 @@
-"""What goes with images beside their values: the classes' names, the value of white, how pictures were prepared.
-
-A file model.keras and an npz file are zip files; both keep it as one more member, at which Keras and NumPy do not look.
-"""
+"""Metadata says what labels and pixels mean, in a member of model.keras and npz files that Keras and NumPy ignore."""
 
 import json
 import lzma
@@ -13,13 +10,13 @@ from typing import Any
 
 from mnist_exp.errors import InputError
 
-# What a damaged zip file makes of zipfile, NumPy and Keras.
+# A damaged zip file makes zipfile, NumPy and Keras raise these.
 DAMAGED = (
     *(OSError, EOFError, KeyError, RuntimeError, TypeError, MemoryError, SystemError),
     *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
 )
 _MEMBER = "mnist_exp.json"
-_LONGEST = 10_000_000  # bytes, more than the names of the most classes have
+_LONGEST = 10_000_000  # bytes; the names of all classes that there may be have fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +24,9 @@ class Metadata:
     """The meaning of labels and pixels.
 
     Attributes:
-        names: the classes' names, in the order of their labels; none if they are numbers.
-        maximum: the value of a white pixel; None for whole numbers from 0 to 255.
-        resized: whether the images are pictures as they were taken, only resized, so that a model's input is prepared
-            in the same way.
+        names: the classes' names, in the order of their labels; empty if they are numbers.
+        maximum: the value of a white pixel; None for integers from 0 to 255.
+        resized: whether the images are pictures that were only resized, as a model's input must then be.
     """
 
     names: tuple[str, ...] = ()
@@ -38,10 +34,10 @@ class Metadata:
     resized: bool = False
 
     def class_names(self, classes: int, where: str | Path) -> tuple[str, ...]:
-        """Return the names of so many classes.
+        """Return the classes' names, or their numbers.
 
         Raises:
-            InputError: if there are more or fewer names; `where` begins the message.
+            InputError: if there are more or fewer names than classes; `where` begins the message.
         """
         names = self.names or numbers(classes)
         if len(names) != classes:
@@ -50,27 +46,27 @@ class Metadata:
 
 
 def numbers(classes: int) -> tuple[str, ...]:
-    """Return the names of classes that have no others: their numbers, from 0."""
+    """Return the numbers of classes, from 0, as names."""
     return tuple(map(str, range(classes)))
 
 
 def is_class_name(name: object) -> bool:
-    """Return whether a class may have this name: text on one line, which a file and a figure can show."""
+    """Return whether a class may have this name, which must be text on one line."""
     return isinstance(name, str) and bool(name.strip()) and name.isprintable() and len(name) <= 255
 
 
 def write_metadata(path: Path, values: dict[str, Any]) -> None:
-    """Add what `Data.metadata` returns to a file model.keras or an npz file; nothing if it is empty."""
+    """Add what `Data.metadata` returns, unless it is empty, to a file model.keras or npz."""
     if values:
         with zipfile.ZipFile(path, "a") as file:
             file.writestr(_MEMBER, json.dumps(values))
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Read what `write_metadata` wrote, from a file that may come from others.
+    """Read the metadata of a file that may come from others.
 
     Raises:
-        InputError: if the file is damaged, or its values are of other kinds.
+        InputError: if the file is damaged, or a value is of a wrong type.
     """
     where = f"{path}: its member {_MEMBER}"
     try:
@@ -89,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as file:
         if _MEMBER not in file.namelist():
             return {}
-        with file.open(_MEMBER) as member:  # a small one may unpack to any length
+        with file.open(_MEMBER) as member:  # a small member may unpack to any length
             content = member.read(_LONGEST + 1)
     if len(content) > _LONGEST:
         raise ValueError(f"has more than {_LONGEST} bytes")

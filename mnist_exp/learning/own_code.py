@@ -1,4 +1,4 @@
-"""The file that `code=` names, as a module of this process, and what it registers there."""
+"""Import the file that `code=` names, and read what it registers."""
 
 import importlib
 import inspect
@@ -19,7 +19,7 @@ from mnist_exp.config.keras_source import REQUIRED, has_class, is_plain
 from mnist_exp.errors import InputError
 from mnist_exp.learning.keras_backend import keras
 
-# What a class derives from says what configuration can name it as.
+# A class is of the kind of its base; configuration names it as that.
 _BASES = {
     "callbacks": keras.callbacks.Callback,
     "constraints": keras.constraints.Constraint,
@@ -31,9 +31,9 @@ _BASES = {
     "regularizers": keras.regularizers.Regularizer,
     "schedules": keras.optimizers.schedules.LearningRateSchedule,
 }
-SAVED_KINDS = ("constraints", "initializers", "layers", "regularizers")  # of which a saved model may have objects
+SAVED_KINDS = ("constraints", "initializers", "layers", "regularizers")  # a saved model may have objects of these
 
-# Keys that a choice of a group has, what its class in `learning/` has beside them, and Hydra's own.
+# An argument of a function may not have these names: a choice has such keys, its dataclass such attributes, or Hydra.
 _TAKEN_KEYS = {
     "model": {"kind", "preprocessing", "hidden_layers", "defaults"},
     "dataset": {"kind", "limit", "seed", "validation", "read", "defaults"},
@@ -43,52 +43,51 @@ _ON_BATCHES = re.compile("on_((train|test|predict)_)?batch_(begin|end)")
 
 @dataclass(frozen=True)
 class _Imported:
-    """The file with its names, its module, and its classes and functions by kind or group and name."""
+    """A file with its module, and its classes by kind and name and functions by group and name."""
 
     code: CodeFile
     module: ModuleType
     objects: Mapping[tuple[str, str], Any]
 
 
-# The file that Keras knows the names of: another one may have registered the same names for other classes.
-_imported: _Imported | None = None
-_beside: set[str] = set()  # the modules beside it that it imported
+_imported: _Imported | None = None  # only the last file, since another may register other classes by the same names
+_neighbours: set[str] = set()  # the modules beside it that it imported
 
 
 def import_code(code: CodeFile) -> CodeFile:
-    """Return the file with the names that it registers; its text runs once, and again after another file has.
+    """Run a file, unless it was the last that ran, and return it with the names that it registers.
 
     Raises:
-        InputError: naming the line where it fails; if it registers nothing, or what cannot be named.
+        InputError: if it fails, with the line where it does, or registers nothing, or what cannot be named.
     """
     return _import(code).code
 
 
 def call(group: str, chosen: Any, base: type, *arguments: Any) -> Any:
-    """Call the function of the file in use that a choice stands for: it has the choice's `kind` as its name.
+    """Call the function of the file in use whose name is the `kind` of `chosen`.
 
     Args:
         group: `model` or `dataset`.
-        chosen: a dataclass with the function's keys.
-        base: whose keys are not the function's.
-        arguments: what it gets before the keys.
+        chosen: a dataclass with the function's keys, and those of `base`, which the function does not get.
+        base: a dataclass.
+        arguments: precede the keys.
 
     Raises:
-        InputError: if it ends the program.
-        Exception: whatever else the function raises.
+        InputError: if the function ends the program.
+        Exception: whatever else it raises.
     """
     imported = _import(in_use())
     shared = {field.name for field in fields(base)}
     keys = {field.name: getattr(chosen, field.name) for field in fields(chosen) if field.name not in shared}
-    with _going_on(imported.code, imported.module):
+    with _neighbours_importable(imported.code, imported.module):
         return imported.objects[group, chosen.kind](*arguments, **keys)
 
 
 def instance(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
-    """Return an object of a class of the file in use.
+    """Make an object of a class of the file in use.
 
     Raises:
-        InputError: if a saved model would lose its arguments, or a metric logs under another name than its own.
+        InputError: if a saved model would lose an argument, or a metric is named otherwise than its scores.
         Exception: whatever the class raises.
     """
     imported = _import(in_use())
@@ -112,13 +111,13 @@ def instance(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def saved_classes(code: CodeFile) -> set[tuple[str, str]]:
-    """Return the names, a class's own and Keras's for it, of all that a saved model may have objects of.
+    """Return the name, and that by which Keras has registered it, of each class that a saved model may have.
 
     Raises:
         InputError: as `import_code` does.
     """
-    classes = [one for (kind, _), one in _import(code).objects.items() if kind in SAVED_KINDS]
-    return {(one.__name__, keras.saving.get_registered_name(one)) for one in classes}
+    classes = [value for (kind, _), value in _import(code).objects.items() if kind in SAVED_KINDS]
+    return {(value.__name__, keras.saving.get_registered_name(value)) for value in classes}
 
 
 def _import(code: CodeFile | None) -> _Imported:
@@ -126,28 +125,27 @@ def _import(code: CodeFile | None) -> _Imported:
     assert code is not None
     if _imported is None or _imported.code != code:
         _imported = None
-        module = _run(code)
-        _imported = _read(code, module)
+        _imported = _registered(code, _run(code))
     return _imported
 
 
 def _run(code: CodeFile) -> ModuleType:
-    """Return the module that a file's text becomes."""
+    """Run a file's text as a module."""
     package, module = ModuleType(PACKAGE), ModuleType(code.module)
-    package.__path__ = []  # so that the module is found here, as pickle looks for it, and nowhere else
+    package.__path__ = []  # pickle then finds the module, but nothing on disk
     sys.modules.setdefault(PACKAGE, package)
     file = Path(code.path).expanduser().absolute()
     module.__file__ = str(file)
-    # A traceback shows the text that runs, also where there is no such file, or where it was edited since.
+    # A traceback then shows the text that runs, even if the file was edited since or is on another machine.
     linecache.cache[code.path] = len(code.text), None, code.text.splitlines(keepends=True), code.path
-    while _beside:  # which may have been edited since, too
-        sys.modules.pop(_beside.pop(), None)
+    while _neighbours:  # they may have been edited, too
+        sys.modules.pop(_neighbours.pop(), None)
     importlib.invalidate_caches()
     before = set(sys.modules)
     sys.modules[code.module] = module
     failure = ""
     try:
-        with _going_on(code, module):
+        with _neighbours_importable(code, module):
             exec(compile(code.text, code.path, "exec"), module.__dict__)  # noqa: S102 # the user typed this file
     except InputError:
         raise
@@ -156,39 +154,39 @@ def _run(code: CodeFile) -> ModuleType:
     finally:
         for name in sys.modules.keys() - before - {code.module}:
             if (path := getattr(sys.modules[name], "__file__", None)) and file.parent in Path(path).parents[:2]:
-                _beside.add(name)
+                _neighbours.add(name)
     if failure:
-        raise InputError(failure)  # out here it has no context, so that one line is all that is shown
+        raise InputError(failure)  # without a context, of which a traceback would be shown
     return module
 
 
 def _failure(error: Exception, code: CodeFile, folder: Path) -> str:
-    """Return an error in one line, with the last line of the user's own files that it came through."""
+    """Return an error in one line, with the last line of the user's files in its traceback."""
     if isinstance(error, SyntaxError):
         shown = f": {error.text.strip()}" if error.text else ""
         return f"{error.filename or code.path}, line {error.lineno}: {error.msg}{shown}"
-    lines = [(Path(one.filename), one.lineno) for one in traceback.extract_tb(error.__traceback__)]
-    own = [(file, line) for file, line in lines if file.suffix == ".py" and file.absolute().parent == folder]
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(file, line) for file, line in frames if file.suffix == ".py" and file.absolute().parent == folder]
     place = "{}, line {}".format(*own[-1]) if own else code.path
     return " ".join(f"{place}: {type(error).__name__}: {error}".split())
 
 
 @contextmanager
-def _going_on(code: CodeFile, module: ModuleType) -> Iterator[None]:
-    """Let the file import what lies beside it, unless something of that name is installed."""
+def _neighbours_importable(code: CodeFile, module: ModuleType) -> Iterator[None]:
+    """Let the file import modules beside it; installed ones of the same name take precedence."""
     folder = str(Path(str(module.__file__)).parent)
     sys.path.append(folder)
     try:
         yield
-    except SystemExit as error:  # which would end the run without a word
+    except SystemExit as error:  # would end the run without a word
         raise InputError(f"code={code.path}: ends the program (SystemExit: {error})") from error
     finally:
-        sys.path[:] = [one for one in sys.path if one is not folder]
+        sys.path[:] = [entry for entry in sys.path if entry is not folder]
 
 
-def _read(code: CodeFile, module: ModuleType) -> _Imported:
-    """Return what a file registered: itself, by a module beside it, or under a name that it imports."""
-    modules, named = {code.module, *_beside}, {id(value) for value in vars(module).values()}
+def _registered(code: CodeFile, module: ModuleType) -> _Imported:
+    """Collect what a file or a module beside it registered, and what it imports that is registered."""
+    modules, named = {code.module, *_neighbours}, {id(value) for value in vars(module).values()}
 
     def is_own(value: Any) -> bool:
         return value.__module__ in modules or id(value) in named
@@ -199,7 +197,7 @@ def _read(code: CodeFile, module: ModuleType) -> _Imported:
         if inspect.isclass(value) and is_own(value):
             name = registered.rpartition(">")[2]
             kind = _kind(value, f"{code.path}, class {name}")
-            value.__module__ = code.module  # by which a saved model names the file
+            value.__module__ = code.module  # names the file in a saved model
             objects[kind, name] = value
             classes.setdefault(kind, {})[name] = OwnClass(_signature(value), _acts_on_batches(value))
     functions: dict[str, dict[str, Mapping[str, Key]]] = {}
@@ -231,14 +229,14 @@ def _kind(value: type, where: str) -> str:
 
 
 def _signature(value: type) -> dict[str, Any]:
-    """Return the arguments of a class with their defaults; those of its bases, too, where its `__init__` hands on."""
+    """Return the arguments of a class with their defaults, and those of its bases, if `__init__` takes `**kwargs`."""
     found: dict[str, Any] = {}
-    inits = [vars(one)["__init__"] for one in value.__mro__ if "__init__" in vars(one)]
+    inits = [vars(base)["__init__"] for base in value.__mro__ if "__init__" in vars(base)]
     for depth, init in enumerate(inits):
         parameters = list(inspect.signature(init).parameters.values())[1:]
         for one in parameters:
             if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
-                # What a base requires, an __init__ may give it.
+                # The class's own __init__ may give its bases what they require.
                 default = None if one.default is REQUIRED and depth and "__init__" in vars(value) else one.default
                 found.setdefault(one.name, default if default is REQUIRED or is_plain(default) else None)
         if not any(one.kind is one.VAR_KEYWORD for one in parameters):
@@ -247,12 +245,12 @@ def _signature(value: type) -> dict[str, Any]:
 
 
 def _acts_on_batches(value: type) -> bool:
-    own = [one for one in value.__mro__ if not one.__module__.startswith("keras.")]
-    return any(_ON_BATCHES.fullmatch(name) for one in own for name in vars(one))
+    own = [base for base in value.__mro__ if not base.__module__.startswith("keras.")]
+    return any(_ON_BATCHES.fullmatch(name) for base in own for name in vars(base))
 
 
 def _keys(function: Callable[..., Any], group: str, where: str) -> dict[str, Key]:
-    """Return the keys of a function: its arguments, of a model but for the first, which is the tensor."""
+    """Return the arguments of a function as keys, without the tensor, which is a model's first one."""
     parameters = list(inspect.signature(function).parameters.values())
     if any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters):
         raise InputError(f"{where}: its arguments become keys, so it can have no *args and **kwargs")
@@ -260,7 +258,7 @@ def _keys(function: Callable[..., Any], group: str, where: str) -> dict[str, Key
         raise InputError(f"{where}: its first argument must be the tensor that it gets, such as inputs")
     try:
         types = get_type_hints(function)
-    except Exception as error:  # whatever a text makes that is no type
+    except Exception as error:  # any, since annotations are evaluated
         raise InputError(f"{where}: its types cannot be read ({error})") from error
     keys = {}
     for one in parameters[group == "model" :]:

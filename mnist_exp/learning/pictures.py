@@ -1,4 +1,4 @@
-"""From picture files to pixels, the same for training and for predicting; and folders of them, one a class."""
+"""Picture files become pixels, in training as in prediction; a folder of them is a class."""
 
 import os
 import sys
@@ -15,66 +15,54 @@ from PIL import Image, ImageOps
 
 from mnist_exp.errors import InputError
 
-# Of the formats that Pillow knows, those that people draw in; some others are programs, such as PostScript.
+# Pillow knows more formats; some of them are programs, such as PostScript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 _IN_FOLDERS = ("PNG", "JPEG")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
-
-Listing = list[tuple[Path, int]]  # pictures of one set with their labels
+Listing = list[tuple[Path, int]]  # the pictures of a set with their labels
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Let threads call `open_picture`: a size that Pillow warns of is an error, other warnings do not matter."""
-    with warnings.catch_warnings():  # of the whole process, so that no thread may do it
-        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")  # of metadata
+    """Let threads call `open_picture`: Pillow's warning of a huge picture becomes an error, others are ignored."""
+    with warnings.catch_warnings():  # concerns all threads, so none of them may do it
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
 def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """Read a picture of at most 89 million pixels, and turn it upright; to be called within `reading`.
+    """Read a picture of at most 89 million pixels, within `reading`, and turn it upright.
 
     Raises:
-        InputError: for a file that is no picture.
+        InputError: if it is no such picture.
     """
     try:
         with Image.open(path, formats=formats) as picture:
             picture.load()
-            return _upright(picture)
+            with suppress(Exception):  # Pillow raises anything for damaged metadata
+                return ImageOps.exif_transpose(picture)
+            return picture.copy()
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: must have at most {Image.MAX_IMAGE_PIXELS} pixels") from error
-    except Exception as error:  # Pillow raises whatever foreign bytes make of it
+    except Exception as error:  # Pillow raises anything for damaged files
         raise InputError(f"{path}: must be a whole picture in one of the formats {', '.join(formats)}") from error
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # Pillow raises whatever damaged metadata makes of it; the pixels are whole
-        return picture.copy()
-
-
 def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
-    """Return a picture, whatever its proportions, resized to (height, width, channels), or to 2 axes for one channel.
+    """Stretch a picture to (height, width, channels), or to (height, width) for one channel.
 
-    Without a channel for it, transparency becomes white: the paper that most such pictures were drawn for.
-
-    Args:
-        picture: in any of the usual modes, or with whole numbers of 16 bits.
-        height: in pixels.
-        width: in pixels.
-        channels: 1 for grey, 2 with opacity, 3 for colours, 4 with opacity.
+    There are 1 channel for grey or 3 for colours, and one more for opacity; without that, transparency becomes white.
 
     Raises:
-        InputError: for pixels of another kind.
+        InputError: if the pixels do not have 8 or 16 bits.
     """
-    if picture.mode[0] == "I":  # 16 bits, which Pillow's own conversion cuts off at 255
+    if picture.mode[0] == "I":  # 16 bits, which Pillow's conversion clips at 255
         values = np.asarray(picture, np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise InputError("must have pixels of 8 or 16 bits")
@@ -95,10 +83,10 @@ def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.
 def find(folder: Path, share: float, seed: int) -> tuple[tuple[str, ...], Listing, Listing]:
     """Return the classes' names, the training and the test pictures.
 
-    Without `train/` and `test/` in the folder, a share (0 to 1) of each class is the test set, drawn by the seed.
+    If the folder has no `train/` and `test/`, the share (0 to 1) of each class is drawn as the test set.
 
     Raises:
-        InputError: for folders that are no classes.
+        InputError: if its folders are no classes.
     """
     key = f"dataset.path={folder}"
     if not folder.is_dir():
@@ -129,13 +117,13 @@ def find(folder: Path, share: float, seed: int) -> tuple[tuple[str, ...], Listin
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Return the names of a folder's folders: numbers by size, then words."""
+    """Return the names of the folders in a folder, numbers in their order first."""
     names = _names(folder, os.DirEntry.is_dir)
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 def _names(folder: Path, is_wanted: "Callable[[os.DirEntry[str]], bool]") -> list[str]:
-    """Return the names of wanted entries that are not hidden; none if there is no such folder."""
+    """Return the names of a folder's wanted entries that are not hidden, none if it does not exist."""
     try:
         entries = list(os.scandir(folder))
     except (NotADirectoryError, FileNotFoundError):
@@ -144,14 +132,14 @@ def _names(folder: Path, is_wanted: "Callable[[os.DirEntry[str]], bool]") -> lis
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
     names = []
     for entry in entries:
-        with suppress(OSError):  # a link that leads to itself, or into a closed folder
+        with suppress(OSError):  # a link to itself, or into a closed folder
             if is_wanted(entry) and not entry.name.startswith("."):
                 names.append(entry.name)
     return names
 
 
 def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
-    """Return the pictures of each class, by its name."""
+    """Return the pictures of each class."""
     found = {}
     for name in _subfolders(folder):
         files = _names(folder / name, os.DirEntry.is_file)
@@ -169,19 +157,16 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
 
 
 def _in_turn(classes: Iterable[Sequence[Path]]) -> Listing:
-    """Take a picture of each class in turn, so that `dataset.limit` takes of all classes."""
+    """Take a picture of each class in turn; `dataset.limit` then keeps all classes."""
     labelled = [[(path, label) for path in paths] for label, paths in enumerate(classes)]
     return [picture for turn in zip_longest(*labelled) for picture in turn if picture is not None]
 
 
 def decode(paths: Sequence[Path], size: int, *, color: bool) -> npt.NDArray[np.uint8]:
-    """Read pictures, and show on a terminal meanwhile how many.
-
-    Returns:
-        Their pixels, of shape (N, size, size), or (N, size, size, 3) in colour.
+    """Read pictures as pixels (N, size, size), or (N, size, size, 3) in colour; a terminal shows how many.
 
     Raises:
-        InputError: for a picture that cannot be read.
+        InputError: if one cannot be read.
     """
     images = np.empty((len(paths), size, size, *([3] if color else [])), np.uint8)
     step = max(1, len(paths) // 100) if sys.stderr.isatty() else 0
@@ -193,7 +178,7 @@ def decode(paths: Sequence[Path], size: int, *, color: bool) -> npt.NDArray[np.u
         except InputError as error:
             raise InputError(f"{paths[index]}: {error}") from error
 
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow lets go of Python while it decodes
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow releases the GIL to decode
     with reading():
         try:
             for done, _ in enumerate(pool.map(read, range(len(paths))), 1):

@@ -1,22 +1,20 @@
-"""From raw arrays to what a model takes: shape, scale and labels, in training and inside the model that is kept."""
+"""Preprocessing turns raw arrays into what a model takes, in training and inside the model that is kept."""
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mnist_exp.config.schema import Preprocessing
 from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Data, Images
-
-if TYPE_CHECKING:
-    import keras
+from mnist_exp.learning.keras_backend import keras
 
 
 @dataclass(frozen=True)
 class Raw:
-    """The type of raw pixels, by NumPy's name, and the value of a white one."""
+    """NumPy's name for the type of raw pixels, and the value of a white one."""
 
     dtype: str
     maximum: float
@@ -27,7 +25,7 @@ BYTES = Raw("uint8", 255.0)
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """Prepares images: `pixel * factor + offset`, reshaped to `shape` (without the batch axis), from `raw` pixels."""
+    """Turns raw pixels into `pixel * factor + offset` and reshapes each image to `shape`."""
 
     shape: tuple[int, ...]
     factor: float
@@ -38,21 +36,15 @@ class Preprocessor:
 
     def images(self, x: Any) -> Any:
         """Turn (N, ...) raw pixels, an array or a tensor, into a tensor of (N, *shape) floats."""
-        from mnist_exp.learning.keras_backend import keras
-
         scaled = keras.ops.cast(x, "float32") * self.factor + self.offset
         return keras.ops.reshape(scaled, (-1, *self.shape))
 
     def labels(self, y: Any) -> Any:
-        """Turn (N,) whole numbers into a tensor of (N, classes) one-hot floats, or leave them as they are."""
-        from mnist_exp.learning.keras_backend import keras
-
+        """Turn (N,) integers into a tensor of (N, classes) floats, or return them, if not `one_hot`."""
         return keras.ops.one_hot(y, self.classes) if self.one_hot else y
 
-    def layers(self) -> list["keras.Layer"]:
-        """Return Keras layers that do what `images` does, for a model that takes raw images."""
-        from mnist_exp.learning.keras_backend import keras
-
+    def layers(self) -> list[keras.Layer]:
+        """Return layers that do what `images` does."""
         return [
             keras.layers.Rescaling(self.factor, self.offset, name="prepare_values"),
             keras.layers.Reshape(self.shape, name="prepare_shape"),
@@ -60,13 +52,13 @@ class Preprocessor:
 
 
 def fit_preprocessor(config: Preprocessing, data: Data) -> Preprocessor:
-    """Derive the shape and scale from the training images.
+    """Derive shape and scale from the training images.
 
-    `scale` divides by the value of a white pixel. `standardize` subtracts the mean of all training pixels and divides
-    by their standard deviation, whatever `scale` is.
+    `scale` divides by the value of a white pixel. `standardize`, which takes precedence, subtracts the mean of all
+    training pixels and divides by their standard deviation.
 
     Raises:
-        InputError: if `standardize` meets images of a single value.
+        InputError: if all pixels that `standardize` gets are equal.
     """
     height, width, *channels = data.x_train.shape[1:]
     shape = (height, width, *(channels or [1]))
@@ -87,7 +79,7 @@ def fit_preprocessor(config: Preprocessing, data: Data) -> Preprocessor:
 
 
 def _mean_and_deviation(images: Images) -> tuple[float, float]:
-    """Return the mean and the standard deviation; exactly for whole numbers, without an array of floats."""
+    """Return the mean and the standard deviation without an array of floats; integers give exact sums."""
     if images.dtype.kind == "f":
         mean = float(images.mean(dtype=np.float64))
         parts = (float(np.square(image - mean, dtype=np.float64).sum()) for image in images)

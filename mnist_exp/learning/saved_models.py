@@ -1,9 +1,9 @@
-"""Models as files: loaded only if they name nothing but what models here are made of."""
+"""Load saved models, if all that they name is what models here are made of."""
 
 import json
 import re
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,7 @@ from mnist_exp.learning.own_code import SAVED_KINDS, saved_classes
 
 
 def load(path: Path, code: CodeFile | None = None) -> keras.Model:
-    """Load a model that `servable` made and Keras saved, from a file that may come from others.
-
-    Args:
-        path: of the file.
-        code: the file of the user's own whose classes it may have; None for Keras's alone.
+    """Load a model that `servable` made, from a file that may come from others; it may have classes of `code`.
 
     Raises:
         InputError: if it is no such file, or names a class that a configuration could not.
@@ -33,7 +29,7 @@ def load(path: Path, code: CodeFile | None = None) -> keras.Model:
             "run has it as the artifact code/, and in its output folder"
         )
     own = saved_classes(code) if needed and code is not None else set()
-    if foreign := sorted(set(_foreign_classes(saved, own))):
+    if foreign := _foreign_classes(saved, own):
         raise InputError(f"{path}: contains {', '.join(foreign)}, which models here may not; it is not loaded")
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
@@ -47,7 +43,7 @@ def load(path: Path, code: CodeFile | None = None) -> keras.Model:
 
 
 def needed_code(path: Path) -> list[str]:
-    """Return the files of the user's own that a saved model has layers of: each its name and the digest of its text.
+    """Return the names and digests, as in `CodeFile.label`, of the user's files that a saved model has layers of.
 
     Raises:
         InputError: if it is no such model.
@@ -65,7 +61,7 @@ def _saved(path: Path) -> Any:
         with zipfile.ZipFile(path) as file:
             if others := sorted(set(file.namelist()) - _MEMBERS):
                 raise ValueError(f"it also has {printable(others[0])[:60]}")
-            with file.open("config.json") as member:  # a small one may unpack to any length
+            with file.open("config.json") as member:  # a small member may unpack to any length
                 content = member.read(_LONGEST + 1)
         if len(content) > _LONGEST:
             raise ValueError(f"its config.json has more than {_LONGEST} bytes")
@@ -75,12 +71,12 @@ def _saved(path: Path) -> Any:
 
 
 def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
-    """Check that what is saved of a model can be loaded again."""
+    """Check that a model can be loaded again once it is saved; `where` begins the message."""
     try:
         saved = json.loads(model.to_json())
     except REFUSALS as error:
         raise InputError(f"{where}: cannot be saved ({keras_reason(error)})") from error
-    if foreign := sorted(set(_foreign_classes(saved, saved_classes(code)))):
+    if foreign := _foreign_classes(saved, saved_classes(code)):
         raise InputError(
             f"{where}: contains {', '.join(foreign)}, which a saved model may not; write a layer in {code.path}, "
             "registered with @keras.saving.register_keras_serializable()"
@@ -88,9 +84,9 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
     try:
         keras.models.model_from_json(json.dumps(saved))
     except REFUSALS as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()  # below the whole configuration
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()  # the others are configuration
         raise InputError(
-            f"{where}: could be saved but not loaded again ({said}); the __init__ of each layer in "
+            f"{where}: could be saved but not loaded again ({reason}); the __init__ of each layer in "
             f"{code.path} must take **kwargs and hand them on, and its get_config return all other arguments"
         ) from error
 
@@ -100,32 +96,29 @@ _LONGEST = 50_000_000  # bytes
 _IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [1-4])?\)")  # height, width, and perhaps channels
 _PIXELS = frozenset({"uint8", "uint16", "float32"})
 
-
-# What a saved model may name, by module. Of Keras's operations, which a function of the user's own writes as `x + y`,
-# those that compute with tensors alone.
-_KEPT: dict[str, frozenset[str]] = {
-    module: frozenset(names.split())
-    for module, names in {
-        "None": "__ellipsis__ __keras_tensor__ __slice__ __tensor__",
-        "keras": "DTypePolicy Sequential",
-        "keras.layers": """
-            Add AdditiveAttention Attention Average Concatenate Dot EinsumDense Embedding GroupQueryAttention InputLayer
-            Maximum Minimum MultiHeadAttention Multiply Subtract""",
-        "keras.src.models.functional": "Functional",
-        "keras.src.ops.core": "Cast",
-        "keras.src.ops.nn": """
-            Elu Gelu HardSigmoid LeakyRelu LogSoftmax Normalize Relu Relu6 Selu Sigmoid Silu Softmax Softplus""",
-        "keras.src.ops.numpy": """
-            Absolute Add Clip Concatenate Cos Divide Dot Einsum Equal Exp ExpandDims Flip GetItem Greater GreaterEqual
-            Less LessEqual Log Log1p Matmul Max Maximum Mean Min Minimum Moveaxis Multiply Negative Pad Power Prod
-            Reciprocal Repeat Reshape Roll Sin Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes Take Tanh Tile
-            Transpose TrueDivide Var Where""",
-    }.items()
+# What a saved model may name, by module. A user's function writes Keras's operations as `x + y`; these only compute
+# with tensors.
+_KEPT = {
+    "None": "__ellipsis__ __keras_tensor__ __slice__ __tensor__",
+    "keras": "DTypePolicy Sequential",
+    "keras.layers": """
+        Add AdditiveAttention Attention Average Concatenate Dot EinsumDense Embedding GroupQueryAttention InputLayer
+        Maximum Minimum MultiHeadAttention Multiply Subtract""",
+    "keras.src.models.functional": "Functional",
+    "keras.src.ops.core": "Cast",
+    "keras.src.ops.nn": """
+        Elu Gelu HardSigmoid LeakyRelu LogSoftmax Normalize Relu Relu6 Selu Sigmoid Silu Softmax Softplus""",
+    "keras.src.ops.numpy": """
+        Absolute Add Clip Concatenate Cos Divide Dot Einsum Equal Exp ExpandDims Flip GetItem Greater GreaterEqual Less
+        LessEqual Log Log1p Matmul Max Maximum Mean Min Minimum Moveaxis Multiply Negative Pad Power Prod Reciprocal
+        Repeat Reshape Roll Sin Sqrt Square Squeeze Stack Std Subtract Sum Swapaxes Take Tanh Tile Transpose TrueDivide
+        Var Where""",
 }
 
 
-def _foreign_classes(saved: Any, own: Collection[tuple[str, str]]) -> Iterator[str]:
-    """Yield what a saved model names beside the classes of Keras that this project makes models of, and `own`."""
+def _foreign_classes(saved: Any, own: set[tuple[str, str]]) -> list[str]:
+    """Return what a saved model names beyond `own` and the names of Keras that models here may have."""
+    foreign = set()
     for node in _named(saved):
         name = str(node["class_name"])
         registered = str(node.get("registered_name") or name)
@@ -135,13 +128,14 @@ def _foreign_classes(saved: Any, own: Collection[tuple[str, str]]) -> Iterator[s
             module = str(node.get("module"))
             kind = module.removeprefix("keras.")
             of_keras = keras_names.ALLOWED[kind] if kind in SAVED_KINDS else frozenset()
-            known = {name, registered} <= _KEPT.get(module, frozenset()) | of_keras
+            known = {name, registered} <= {*_KEPT.get(module, "").split(), *of_keras}
         if not known:
-            yield f"{node['module']}.{name}" if node.get("module") else name
+            foreign.add(f"{node['module']}.{name}" if node.get("module") else name)
+    return sorted(foreign)
 
 
 def _named(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield what has a class's name in a saved model."""
+    """Yield the parts of a saved model that name a class."""
     if isinstance(node, list):
         for item in node:
             yield from _named(item)

@@ -1,12 +1,11 @@
-"""Where images come from: a class for each source, with its keys in conf/dataset/ and how it reads its arrays.
+"""Each source of images is a class with the keys of its file in conf/dataset/. Imports nothing heavy.
 
-A new source is a class here, its name in `SOURCES`, and a file in conf/dataset/. Imports nothing heavy.
+A new source needs a class here, a place in `SOURCES` and such a file.
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,10 +23,10 @@ _MNIST = Path(__file__).resolve().parents[1] / "data" / "mnist.npz"
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays(Metadata):
-    """The images and labels of a source, unchecked.
+    """The unchecked images of a source, and their labels: integers or the classes' names.
 
-    Labels are whole numbers, or the classes' names. `name`: a short one. `source`: where the arrays came from.
-    `file_names`: of the training and of the test pictures, relative to their folder; None without such files.
+    `source` says where they came from. `file_names` has the training and the test pictures' names, relative to their
+    folder.
     """
 
     x_train: "npt.NDArray[Any]"
@@ -41,7 +40,7 @@ class Arrays(Metadata):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """The keys that all sources share; `datasets.py` applies `validation` and `limit` to what a source reads."""
+    """The keys that all sources share; `datasets.py` applies `validation` and `limit`."""
 
     kind: str
     validation: Literal["test"] | Count | Share
@@ -52,23 +51,23 @@ class Dataset:
         """Return all images and labels.
 
         Raises:
-            InputError: for what cannot be read.
+            InputError: if they cannot be read.
         """
         raise NotImplementedError
 
     def files(self) -> Sequence[Path] | None:
-        """Return all files that `read` reads; None if they are not known, so that it reads each time."""
+        """Return all files that `read` reads; None, if they are unknown, makes it read each time."""
         return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class MnistDataset(Dataset):
-    """The handwritten digits that come with the package."""
+    """The 70,000 handwritten digits that come with the package."""
 
     kind: Literal["mnist"]
 
     def read(self) -> Arrays:
-        """Return the 70,000 digits."""
+        """Return the digits."""
         return _from_npz(self, _MNIST, "mnist_exp/data/mnist.npz")
 
     def files(self) -> list[Path]:
@@ -78,14 +77,14 @@ class MnistDataset(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class NpzDataset(Dataset):
-    """One NumPy file; `maximum`: the value of a white pixel in it, None for what the file says, or 255."""
+    """One NumPy file; `maximum` is the value of a white pixel, by default the file's, or 255."""
 
     kind: Literal["npz"]
     path: ExistingPath
     maximum: Maximum | None
 
     def read(self) -> Arrays:
-        """Return the four arrays of a file, which fit into the memory."""
+        """Return the four arrays of the file."""
         path = Path(self.path).expanduser()
         return _from_npz(self, path, str(path), self.maximum)
 
@@ -102,14 +101,14 @@ class IdxDataset(Dataset):
     path: ExistingPath
 
     def read(self) -> Arrays:
-        """Return the content of the four files."""
+        """Return the arrays of the four files."""
         from mnist_exp.learning.array_files import read_idx
 
         folder = Path(self.path).expanduser()
         return Arrays(**read_idx(folder), name=folder.resolve().name, source=str(folder))
 
     def files(self) -> list[Path]:
-        """Return those of the four files that are there."""
+        """Return which of the four files there are."""
         from mnist_exp.learning.array_files import idx_files
 
         return idx_files(Path(self.path).expanduser())
@@ -117,7 +116,7 @@ class IdxDataset(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class KerasDataset(Dataset):
-    """An image set of keras.datasets."""
+    """A dataset of keras.datasets."""
 
     kind: Literal["keras"]
     name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
@@ -143,13 +142,13 @@ class KerasDataset(Dataset):
         )
 
     def files(self) -> list[Path]:
-        """Return no file, since what was downloaded stays as it is."""
+        """Return no file, since a download does not change."""
         return []
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderDataset(Dataset):
-    """Pictures in a folder a class, resized to `size` by `size`; `test`: the share held out without a folder test/."""
+    """A folder of pictures for each class, resized to `size` by `size`; without test/, the share `test` is held out."""
 
     kind: Literal["folder"]
     path: ExistingPath
@@ -216,11 +215,24 @@ class OwnDataset(Dataset):
 
     def read(self) -> Arrays:
         """Call the function, which returns `(x_train, y_train), (x_test, y_test)`, as `keras.datasets` does."""
+        import numpy as np
+
         from mnist_exp.learning.own_code import call
 
         code = in_use()
         assert code is not None
-        return _own_arrays(call("dataset", self, Dataset), self.kind, code.path)
+        returned = call("dataset", self, Dataset)
+        wanted = "must return ((x_train, y_train), (x_test, y_test)), NumPy arrays of numbers; labels may be text"
+        match returned:
+            case ((x_train, y_train), (x_test, y_test)):
+                arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+            case _:
+                length = f" of {len(returned)}" if isinstance(returned, tuple | list) else ""
+                raise InputError(f"dataset={self.kind}: {wanted}; returned {type(returned).__name__}{length}")
+        for part, array in arrays.items():
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"dataset={self.kind}: {wanted}; {part} is {type(array).__name__}")
+        return Arrays(**arrays, name=self.kind, source=code.path)
 
 
 def sources() -> list[type[Dataset]]:
@@ -229,25 +241,8 @@ def sources() -> list[type[Dataset]]:
 
 
 def _from_npz(config: Dataset, path: Path, source: str, maximum: float | None = None) -> Arrays:
-    """Return the arrays of a file, with its metadata; `maximum` is used instead of the file's."""
+    """Return the arrays of a file with its metadata, of which `maximum` replaces one."""
     from mnist_exp.learning.array_files import read_npz
 
-    arrays = read_npz(path, partial(memory.check, config, f"dataset.path={path}"))
-    known = asdict(read_metadata(path))
+    arrays, known = read_npz(path, config), asdict(read_metadata(path))
     return Arrays(**arrays, name=path.stem, source=source, **known | {"maximum": maximum or known["maximum"]})
-
-
-def _own_arrays(returned: Any, name: str, source: str) -> Arrays:
-    import numpy as np
-
-    wanted = "must return ((x_train, y_train), (x_test, y_test)), NumPy arrays of numbers; labels may be text"
-    match returned:
-        case ((x_train, y_train), (x_test, y_test)):
-            arrays = {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
-        case _:
-            length = f" of {len(returned)}" if isinstance(returned, tuple | list) else ""
-            raise InputError(f"dataset={name}: {wanted}; returned {type(returned).__name__}{length}")
-    for part, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise InputError(f"dataset={name}: {wanted}; {part} is {type(array).__name__}")
-    return Arrays(**arrays, name=name, source=source)
