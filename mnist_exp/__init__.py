@@ -7,8 +7,8 @@ import os
 import re
 import sys
 
-# `python -m` puts the current folder first, where a stranger's numpy.py or hydra_plugins/ could lie. While Python locates
-# this module, sys.argv[0] is "-m".
+# `python -m` puts the current folder first, where a stranger's numpy.py or hydra_plugins/ could lie. While Python
+# locates this module, sys.argv[0] is "-m".
 _module = re.sub("^-[A-Za-z]*?m", "", sys.orig_argv[-len(sys.argv)]) if sys.argv[:1] == ["-m"] else ""
 if _module.partition(".")[0] == "mnist_exp" and sys.path[:1] == [os.getcwd()]:
     del sys.path[0]
@@ -23,6 +23,7 @@ from threading import RLock
 from typing import TypeVar
 
 from mnist_exp.config.code_file import FUNCTIONS
+from mnist_exp.config.overrides import as_typed
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Result, Runs, SweepResult
 from mnist_exp.version import __version__ as __version__
@@ -50,7 +51,6 @@ def run(
         InputError: a ValueError that names the key, its value, and what would be right.
     """
     from mnist_exp.config.composition import compose
-    from mnist_exp.config.overrides import as_typed
     from mnist_exp.learning.engine import import_own
     from mnist_exp.runner import run_experiment
 
@@ -74,7 +74,6 @@ def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None 
     Raises:
         InputError: a ValueError that names the key, its value, and what would be right.
     """
-    from mnist_exp.config.overrides import as_typed
     from mnist_exp.sweeps.plan import run_sweep
 
     with _one_at_a_time, _left_as_it_was():
@@ -93,7 +92,6 @@ def runs(condition: str = "", *overrides: str | Mapping[str, object], last: int 
         InputError: if there is no such store or experiment, no run fulfils the condition, or MLflow refuses it.
     """
     from mnist_exp.compare import past_runs
-    from mnist_exp.config.overrides import as_typed
 
     with _one_at_a_time:
         return past_runs(condition, [text for given in overrides for text in as_typed(given)], last)

@@ -4,25 +4,20 @@ import logging
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config import code_file
-from mnist_exp.config.code_file import CodeFile
-from mnist_exp.config.presets import parse_values
-from mnist_exp.config.schema import Config, check
+from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Result, experiment_signature
 from mnist_exp.learning import datasets
 from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.learning.metadata import write_metadata
-from mnist_exp.tracking.folder import Folder, log_file, package_logs
+from mnist_exp.tracking.folder import log_file, package_logs
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Run, tracker_of
 
 if TYPE_CHECKING:
-    import keras
-
     from mnist_exp.learning.training import OnEpoch, Trained
 
 log = logging.getLogger(__name__)
@@ -45,7 +40,7 @@ def run_together(
 ) -> list[Result | Exception]:
     """Run one experiment, or several that `engine.stackable` finds alike.
 
-    A sweep's job prints nothing, and leaves figures and the logged model to `complete` unless its record keeps all.
+    A sweep's job prints nothing, and leaves figures and the logged model to its sweep unless its record keeps all.
 
     Args:
         experiments: to run, as one program if several.
@@ -126,7 +121,9 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Tra
     trained.model.save(output / "model.keras")
     write_metadata(output / "model.keras", data.metadata())
     if run.keeps_all:
-        _draw(trained.history, data, trained.model, output)
+        from mnist_exp.tracking.run_figures import write_results  # imports matplotlib
+
+        write_results(trained.history, data, trained.model, output)
         run.log_model(trained.model, data)
     # Last, since the store may be out of reach.
     run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
@@ -143,21 +140,3 @@ def _print_summary(trained: "Trained", config: Config, run: Run) -> None:
             print(f"TEST {name.removeprefix('test_')}: {value:.4f}")
     print(f"Computation time: {trained.seconds:.3f} sec")
     print(run.describe())
-
-
-def complete(output: Path, code: CodeFile | None) -> tuple["keras.Model", datasets.Data]:
-    """Make the figures and predictions of a job in its folder, and return its model and data."""
-    from mnist_exp.learning import saved_models
-
-    path = output / "config.yaml"
-    data = datasets.load(check(parse_values(path.read_text("utf-8"), str(path)), code).dataset)
-    model = saved_models.load(output / "model.keras", code)
-    _draw(Folder(output).history(), data, model, output)
-    return model, data
-
-
-def _draw(history: Mapping[str, Sequence[float]], data: datasets.Data, model: "keras.Model", output: Path) -> None:
-    from mnist_exp.learning.training import predict
-    from mnist_exp.tracking.run_figures import write_results
-
-    write_results(history, data, predict(model, data.x_test), output)

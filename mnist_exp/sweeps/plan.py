@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep
-from hydra.core.override_parser.types import Override as ParsedOverride
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -89,12 +88,16 @@ def _typed(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None
         if not one.is_sweep_override():
             continue
         override = Override.of(one.input_line or "")
-        if not one.is_discrete_sweep() and not draws:
+        if one.is_discrete_sweep():
+            samples = list(one.sweep_string_iterator())
+        elif draws and isinstance(ends := one.value(), IntervalSweep):
+            samples = [str(ends.start), str(ends.end)]
+        else:
             raise InputError(
                 f"{override.text}: is a range to draw from, for sweep=random or sweep=optuna; here, list values: "
                 f"{override.key}=A,B"
             )
-        varied[override] = samples = _samples(one)
+        varied[override] = samples
         if override.is_below(*SHARED_BY_JOBS):
             raise InputError(f"{override.key}: must have one value, which all jobs of a sweep share")
         if not samples:
@@ -103,15 +106,6 @@ def _typed(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None
             raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
     fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
     return Typed(sweeper, varied, fixed, code)
-
-
-def _samples(override: ParsedOverride) -> list[str]:
-    """Return the values of a list or range, the ends of an interval."""
-    if override.is_discrete_sweep():
-        return list(override.sweep_string_iterator())
-    interval = override.value()
-    assert isinstance(interval, IntervalSweep)
-    return [str(interval.start), str(interval.end)]
 
 
 def _refuse_passwords(composed: DictConfig) -> None:

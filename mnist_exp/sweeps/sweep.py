@@ -3,22 +3,30 @@
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
 from mnist_exp.config.overrides import quoted
+from mnist_exp.config.presets import parse_values
+from mnist_exp.config.schema import check
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
+from mnist_exp.learning import datasets
 from mnist_exp.learning.engine import choose_backend
-from mnist_exp.runner import complete
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.jobs import Stage, Task
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.progress import Progress
 from mnist_exp.sweeps.table import Table
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import SweepRecord, failure_reason, tracker_of
+
+if TYPE_CHECKING:
+    import keras
 
 
 def run_planned(
@@ -78,9 +86,8 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
     jobs = [job for job in record.jobs() if kind.goes_back or job.status != "KILLED"]
     outcome = _rank(sweep, kind, record, jobs)
     record.folder.measure(0, outcome.scores())
-    if (best := outcome.best) is not None and (
-        text := record.log_best(best, partial(complete, code=sweep.config.code))
-    ):
+    complete = partial(_complete, sweep.config.code)
+    if (best := outcome.best) is not None and (text := record.log_best(best, complete)):
         print(printable(text))
     unfinished = kind.unfinished(jobs, stage.jobs)
     record.end("FAILED" if unfinished else "FINISHED", outcome.markdown)
@@ -98,3 +105,15 @@ def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) ->
     print(f"\n{outcome.text()}")
     write_report(sweep, record, outcome)
     return outcome
+
+
+def _complete(code: CodeFile | None, folder: Path) -> "tuple[keras.Model, datasets.Data]":
+    """Make the figures and predictions of a job in its folder, and return its model and data."""
+    from mnist_exp.learning import saved_models
+    from mnist_exp.tracking.run_figures import write_results
+
+    path = folder / "config.yaml"
+    data = datasets.load(check(parse_values(path.read_text("utf-8"), str(path)), code).dataset)
+    model = saved_models.load(folder / "model.keras", code)
+    write_results(Folder(folder).history(), data, model, folder)
+    return model, data

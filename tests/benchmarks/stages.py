@@ -33,7 +33,7 @@ _FUNCTIONS = {
         "mirror": "tracking: run",
         "save_model": "tracking: model",
     },
-    "mnist_exp.runner": {"_draw": "figures"},
+    "mnist_exp.tracking.run_figures": {"write_results": "figures"},
 }
 # What is called first when the first step, or with JAX the first epoch, has ended.
 _FIRST_ENDED = {
