@@ -29,7 +29,7 @@ class Progress:
         self._record, self._sweep, self._kind, self._stage = record, sweep, kind, stage
         self._shown = {job.run_id or job.output for job in record.recent() if job.status != "RUNNING"}
         before = record.jobs() if sweep.config.resume else []
-        self._before = [job for job in before if job.is_whole or (not kind.goes_back and job.status == "FINISHED")]
+        self._before = sum(job.is_whole or (job.status == "FINISHED" and not kind.goes_back) for job in before)
         self._ended = 0
         self._start = time.monotonic()
         self._stop = threading.Event()
@@ -41,7 +41,7 @@ class Progress:
     def __enter__(self) -> None:
         if self._before:
             them = "of its jobs" if self._kind.is_open else "of them"
-            print(f"{len(self._before)} {them} finished before", flush=True)
+            print(f"{self._before} {them} finished before", flush=True)
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -90,7 +90,7 @@ class Progress:
             print(printable(self._stage.news.pop(0)), flush=True)
 
     def _counts(self) -> str:
-        done = len(self._before) + self._ended
+        done = self._before + self._ended
         text = f"{done} of {max(done, self._stage.jobs)} done"
         left = self._stage.jobs - done
         elapsed = time.monotonic() - self._start
