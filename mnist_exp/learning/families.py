@@ -101,7 +101,7 @@ class OwnModel(Model):
         """Return the function with its keys."""
         from mnist_exp.learning.own_code import call
 
-        return [partial(call, "model", self, Model)]
+        return [partial(call, "model", self)]
 
 
 def families() -> list[type[Model]]:

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -63,22 +63,15 @@ def import_code(code: CodeFile) -> CodeFile:
     return _import(code).code
 
 
-def call(group: str, chosen: Any, base: type, *arguments: Any) -> Any:
-    """Call the function of the file in use whose name is the `kind` of `chosen`.
-
-    Args:
-        group: `model` or `dataset`.
-        chosen: a dataclass with the function's keys, and those of `base`, which the function does not get.
-        base: a dataclass.
-        arguments: precede the keys.
+def call(group: str, chosen: Any, *arguments: Any) -> Any:
+    """Call the function of the file in use that is named `chosen.kind`, with its keys from `chosen`.
 
     Raises:
         InputError: if the function ends the program.
         Exception: whatever else it raises.
     """
     imported = _import(in_use())
-    shared = {field.name for field in fields(base)}
-    keys = {field.name: getattr(chosen, field.name) for field in fields(chosen) if field.name not in shared}
+    keys = {key: getattr(chosen, key) for key in imported.code.names.functions[group][chosen.kind]}
     with _neighbours_importable(imported.code, imported.module):
         return imported.objects[group, chosen.kind](*arguments, **keys)
 
@@ -237,8 +230,8 @@ def _signature(value: type) -> dict[str, Any]:
         for one in parameters:
             if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
                 # The class's own __init__ may give its bases what they require.
-                default = None if one.default is REQUIRED and depth and "__init__" in vars(value) else one.default
-                found.setdefault(one.name, default if default is REQUIRED or is_plain(default) else None)
+                required = one.default is REQUIRED and not (depth and "__init__" in vars(value))
+                found.setdefault(one.name, one.default if required or is_plain(one.default) else None)
         if not any(one.kind is one.VAR_KEYWORD for one in parameters):
             break
     return found

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mnist_exp.config import code_file, keras_names
-from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config import keras_names
+from mnist_exp.config.code_file import PACKAGE, CodeFile
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
 from mnist_exp.learning.metadata import DAMAGED
@@ -28,7 +28,7 @@ def load(path: Path, code: CodeFile | None = None) -> keras.Model:
             f"{path}: has layers of {' and '.join(needed)}; name that file, such as --code {needed[0].split()[0]}. The "
             "run has it as the artifact code/, and in its output folder"
         )
-    own = saved_classes(code) if needed and code is not None else set()
+    own = saved_classes(code) if needed and code else set()
     if foreign := _foreign_classes(saved, own):
         raise InputError(f"{path}: contains {', '.join(foreign)}, which models here may not; it is not loaded")
     try:
@@ -52,8 +52,8 @@ def needed_code(path: Path) -> list[str]:
 
 
 def _needed_code(saved: Any) -> list[str]:
-    modules = {str(node["module"]).partition(".")[2] for node in _named(saved) if _is_own(node)}
-    return sorted(f"{module.rpartition('_')[0]}.py {module.rpartition('_')[2]}" for module in modules)
+    found = (_OWN_MODULE.fullmatch(str(node.get("module"))) for node in _named(saved))
+    return sorted({f"{match[1]}.py {match[2]}" for match in found if match})
 
 
 def _saved(path: Path) -> Any:
@@ -95,6 +95,7 @@ _MEMBERS = frozenset({"config.json", "metadata.json", "mnist_exp.json", "model.w
 _LONGEST = 50_000_000  # bytes
 _IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [1-4])?\)")  # height, width, and perhaps channels
 _PIXELS = frozenset({"uint8", "uint16", "float32"})
+_OWN_MODULE = re.compile(rf"{PACKAGE}\.(\w{{1,100}})_([0-9a-f]{{12}})")
 
 # What a saved model may name, by module. A user's function writes Keras's operations as `x + y`; these only compute
 # with tensors.
@@ -121,11 +122,10 @@ def _foreign_classes(saved: Any, own: set[tuple[str, str]]) -> list[str]:
     foreign = set()
     for node in _named(saved):
         name = str(node["class_name"])
-        registered = str(node.get("registered_name") or name)
-        if _is_own(node):
+        registered, module = str(node.get("registered_name") or name), str(node.get("module"))
+        if _OWN_MODULE.fullmatch(module):
             known = (name, registered) in own
         else:
-            module = str(node.get("module"))
             kind = module.removeprefix("keras.")
             of_keras = keras_names.ALLOWED[kind] if kind in SAVED_KINDS else frozenset()
             known = {name, registered} <= {*_KEPT.get(module, "").split(), *of_keras}
@@ -144,7 +144,3 @@ def _named(node: Any) -> Iterator[dict[str, Any]]:
             yield node
         for item in node.values():
             yield from _named(item)
-
-
-def _is_own(node: dict[str, Any]) -> bool:
-    return re.fullmatch(rf"{code_file.PACKAGE}\.\w{{1,100}}_[0-9a-f]{{12}}", str(node.get("module"))) is not None

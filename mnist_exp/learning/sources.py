@@ -67,11 +67,9 @@ class MnistDataset(Dataset):
     kind: Literal["mnist"]
 
     def read(self) -> Arrays:
-        """Return the digits."""
         return _from_npz(self, _MNIST, "mnist_exp/data/mnist.npz")
 
     def files(self) -> list[Path]:
-        """Return the one file."""
         return [_MNIST]
 
 
@@ -84,12 +82,10 @@ class NpzDataset(Dataset):
     maximum: Maximum | None
 
     def read(self) -> Arrays:
-        """Return the four arrays of the file."""
         path = Path(self.path).expanduser()
         return _from_npz(self, path, str(path), self.maximum)
 
     def files(self) -> list[Path]:
-        """Return the one file."""
         return [Path(self.path).expanduser()]
 
 
@@ -101,14 +97,12 @@ class IdxDataset(Dataset):
     path: ExistingPath
 
     def read(self) -> Arrays:
-        """Return the arrays of the four files."""
         from mnist_exp.learning.array_files import read_idx
 
         folder = Path(self.path).expanduser()
         return Arrays(**read_idx(folder), name=folder.resolve().name, source=str(folder))
 
     def files(self) -> list[Path]:
-        """Return which of the four files there are."""
         from mnist_exp.learning.array_files import idx_files
 
         return idx_files(Path(self.path).expanduser())
@@ -116,13 +110,12 @@ class IdxDataset(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class KerasDataset(Dataset):
-    """A dataset of keras.datasets."""
+    """A dataset of keras.datasets, which Keras downloads once."""
 
     kind: Literal["keras"]
     name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
 
     def read(self) -> Arrays:
-        """Return the arrays, which Keras downloads once."""
         from mnist_exp.learning.keras_backend import keras
 
         try:
@@ -142,8 +135,7 @@ class KerasDataset(Dataset):
         )
 
     def files(self) -> list[Path]:
-        """Return no file, since a download does not change."""
-        return []
+        return []  # a download does not change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +149,6 @@ class FolderDataset(Dataset):
     test: Share
 
     def read(self) -> Arrays:
-        """Return the pictures of all classes."""
         import numpy as np
 
         from mnist_exp.learning.pictures import decode, find
@@ -181,7 +172,6 @@ class FolderDataset(Dataset):
         )
 
     def files(self) -> list[Path]:
-        """Return all pictures."""
         from mnist_exp.learning.pictures import find
 
         _, train, test = find(Path(self.path).expanduser(), self.test, self.seed)
@@ -191,8 +181,8 @@ class FolderDataset(Dataset):
         import numpy as np
 
         def check(size: int, channels: int, advice: str = "") -> None:
-            sets = {"x_train": (train, size, size, channels), "x_test": (test, size, size, channels)}
-            headers = {part: memory.Header(shape, np.dtype(np.uint8)) for part, shape in sets.items()}
+            sets = (("x_train", train), ("x_test", test))
+            headers = {part: memory.Header((n, size, size, channels), np.dtype(np.uint8)) for part, n in sets}
             memory.check(self, f"dataset.path={self.path}", headers, advice)
 
         channels, fits = 3 if self.color else 1, []
@@ -221,7 +211,7 @@ class OwnDataset(Dataset):
 
         code = in_use()
         assert code is not None
-        returned = call("dataset", self, Dataset)
+        returned = call("dataset", self)
         wanted = "must return ((x_train, y_train), (x_test, y_test)), NumPy arrays of numbers; labels may be text"
         match returned:
             case ((x_train, y_train), (x_test, y_test)):
