@@ -33,7 +33,7 @@ _BASES = {
 }
 SAVED_KINDS = ("constraints", "initializers", "layers", "regularizers")  # a saved model may have objects of these
 
-# An argument of a function may not have these names: a choice has such keys, its dataclass such attributes, or Hydra.
+# Keys and attributes of a choice, and Hydra's own; no argument of a function may have such a name.
 _TAKEN_KEYS = {
     "model": {"kind", "preprocessing", "hidden_layers", "defaults"},
     "dataset": {"kind", "limit", "seed", "validation", "read", "defaults"},
@@ -55,7 +55,7 @@ _neighbours: set[str] = set()  # the modules beside it that it imported
 
 
 def import_code(code: CodeFile) -> CodeFile:
-    """Run a file, unless it was the last that ran, and return it with the names that it registers.
+    """Run a file, unless it was the last to run, and return it with the names that it registers.
 
     Raises:
         InputError: if it fails, with the line where it does, or registers nothing, or what cannot be named.
@@ -104,7 +104,7 @@ def instance(kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def saved_classes(code: CodeFile) -> set[tuple[str, str]]:
-    """Return the name, and that by which Keras has registered it, of each class that a saved model may have.
+    """Return the own and the registered name of each class that a saved model may have.
 
     Raises:
         InputError: as `import_code` does.
@@ -178,7 +178,7 @@ def _neighbours_importable(code: CodeFile, module: ModuleType) -> Iterator[None]
 
 
 def _registered(code: CodeFile, module: ModuleType) -> _Imported:
-    """Collect what a file or a module beside it registered, and what it imports that is registered."""
+    """Collect what a file or a module beside it registered, and registered things that the file imports."""
     modules, named = {code.module, *_neighbours}, {id(value) for value in vars(module).values()}
 
     def is_own(value: Any) -> bool:

@@ -57,7 +57,7 @@ def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
 def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
     """Stretch a picture to (height, width, channels), or to (height, width) for one channel.
 
-    There are 1 channel for grey or 3 for colours, and one more for opacity; without that, transparency becomes white.
+    Channels are 1 for grey or 3 for colours, and one more for opacity; without it, transparency becomes white.
 
     Raises:
         InputError: if the pixels do not have 8 or 16 bits.
@@ -117,7 +117,7 @@ def find(folder: Path, share: float, seed: int) -> tuple[tuple[str, ...], Listin
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, numbers in their order first."""
+    """Return the names of the folders in a folder: numbers in their order, then words."""
     names = _names(folder, os.DirEntry.is_dir)
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
@@ -157,13 +157,13 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
 
 
 def _in_turn(classes: Iterable[Sequence[Path]]) -> Listing:
-    """Take a picture of each class in turn; `dataset.limit` then keeps all classes."""
+    """Take a picture of each class in turn, so that `dataset.limit` keeps all classes."""
     labelled = [[(path, label) for path in paths] for label, paths in enumerate(classes)]
     return [picture for turn in zip_longest(*labelled) for picture in turn if picture is not None]
 
 
 def decode(paths: Sequence[Path], size: int, *, color: bool) -> npt.NDArray[np.uint8]:
-    """Read pictures as pixels (N, size, size), or (N, size, size, 3) in colour; a terminal shows how many.
+    """Read pictures as pixels (N, size, size), or (N, size, size, 3) in colour, and show progress on a terminal.
 
     Raises:
         InputError: if one cannot be read.

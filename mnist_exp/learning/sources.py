@@ -56,7 +56,7 @@ class Dataset:
         raise NotImplementedError
 
     def files(self) -> Sequence[Path] | None:
-        """Return all files that `read` reads; None, if they are unknown, makes it read each time."""
+        """Return all files that `read` reads, or None if they are unknown; the data is then read each time."""
         return None
 
 
@@ -231,7 +231,7 @@ def sources() -> list[type[Dataset]]:
 
 
 def _from_npz(config: Dataset, path: Path, source: str, maximum: float | None = None) -> Arrays:
-    """Return the arrays of a file with its metadata, of which `maximum` replaces one."""
+    """Return the arrays of a file with its metadata; `maximum` takes precedence over the file's."""
     from mnist_exp.learning.array_files import read_npz
 
     arrays, known = read_npz(path, config), asdict(read_metadata(path))
