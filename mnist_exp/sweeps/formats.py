@@ -99,10 +99,10 @@ def _in_latex(text: str) -> str:
 
 @dataclass(frozen=True)
 class Differences:
-    """The names of the keys that have a column, and of those that have none (`beside`); texts by key and value."""
+    """The names of the keys in which runs differ, and of those that have a column; texts by key and value."""
 
+    names: Values
     columns: Values
-    beside: Values
     texts: Mapping[str, Values]
 
     def cell(self, key: str, value: str) -> str:
@@ -111,15 +111,15 @@ class Differences:
 
     def also(self, values: Values) -> str:
         """Return the values that have no column, such as `filters=[16, 32] kernel_size=3`."""
-        return self._text(self.beside, values)
+        return self._text([key for key in self.names if key not in self.columns], values)
 
     def label(self, values: Values) -> str:
         """Return all values of a run, the model's first, such as `hidden=64 epochs=20`."""
-        names = {**self.columns, **self.beside}
-        return self._text(dict(sorted(names.items(), key=lambda item: not item[0].startswith("model."))), values)
+        keys = sorted(self.names, key=lambda key: (not key.startswith("model."), key not in self.columns))
+        return self._text(keys, values)
 
-    def _text(self, names: Values, values: Values) -> str:
-        return " ".join(f"{name}={self.cell(key, values[key])}" for key, name in names.items() if key in values)
+    def _text(self, keys: Sequence[str], values: Values) -> str:
+        return " ".join(f"{self.names[key]}={self.cell(key, values[key])}" for key in keys if key in values)
 
 
 def differing_keys(runs: Sequence[Values]) -> list[str]:
@@ -131,7 +131,7 @@ def differing_keys(runs: Sequence[Values]) -> list[str]:
 def every_key(runs: Sequence[Values]) -> Differences:
     """Return a column for each key of the runs, whether they differ in it or not."""
     names = short_names(dict.fromkeys(key for run in runs for key in run))
-    return Differences(names, {}, _texts(names, runs))
+    return Differences(names, names, _texts(names, runs))
 
 
 def find_differences(runs: Sequence[Values], width: int) -> Differences:
@@ -144,14 +144,13 @@ def find_differences(runs: Sequence[Values], width: int) -> Differences:
     texts = _texts(keys, runs)
     names = dict(zip(keys, short_names(key.removesuffix(".kind") for key in keys).values(), strict=True))
     shared = [key for key in keys if all(key in run for run in runs)]
-    columns = set()
+    shown = set()
     for key in sorted(shared, key=lambda key: max(Counter(run[key] for run in runs).values())):
         wide = 2 + max(map(len, [names[key], *texts[key].values()]))
         if wide <= width:
             width -= wide
-            columns.add(key)
-    beside = {key: name for key, name in names.items() if key not in columns}
-    return Differences({key: name for key, name in names.items() if key in columns}, beside, texts)
+            shown.add(key)
+    return Differences(names, {key: name for key, name in names.items() if key in shown}, texts)
 
 
 def _texts(keys: Iterable[str], runs: Sequence[Values]) -> dict[str, dict[str, str]]:
@@ -159,14 +158,14 @@ def _texts(keys: Iterable[str], runs: Sequence[Values]) -> dict[str, dict[str, s
 
 
 def shown_values(values: Iterable[str]) -> dict[str, str]:
-    """Return the text of each value of one key; where values are long, the beginning and what differs."""
+    """Return the text of each value of one key; of long values, the beginning and the difference."""
     shown = {value: shown_value(value) for value in values}
     short = shortened(shown.values(), _LONGEST)
     return {value: short[text] for value, text in shown.items()}
 
 
 def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
-    """Return each text in about `most` characters; where texts begin alike, the beginning and what differs.
+    """Return each text in about `most` characters; where texts begin alike, the beginning and the difference.
 
     >>> list(shortened(["[{Dense:{units:16,activation:relu}}]", "[{Dense:{units:16,activation:selu}}]"], 30).values())
     ['[{Dense:{u…activation:relu}}]', '[{Dense:{u…activation:selu}}]']
