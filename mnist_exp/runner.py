@@ -15,7 +15,8 @@ from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking.folder import log_file, package_logs
 from mnist_exp.tracking.job import Job
-from mnist_exp.tracking.record import Run, tracker_of
+from mnist_exp.tracking.mlflow_tracker import tracker_of
+from mnist_exp.tracking.record import Run
 
 if TYPE_CHECKING:
     from mnist_exp.learning.training import OnEpoch, Trained

@@ -18,8 +18,9 @@ from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import of_the_result
 from mnist_exp.sweeps.kind import Typed
 from mnist_exp.sweeps.ranking import rank
+from mnist_exp.tracking.mlflow_tracker import tracker_of
 from mnist_exp.tracking.reading import find_sweep
-from mnist_exp.tracking.record import Parent, tracker_of
+from mnist_exp.tracking.record import Parent
 from mnist_exp.tracking.store import connect_existing
 
 _MOST_NOTES = 10

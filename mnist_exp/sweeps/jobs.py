@@ -20,7 +20,8 @@ from mnist_exp.experiment import Child, Experiment, Result
 from mnist_exp.learning.engine import choose_backend, choose_engine, compute_with_one_thread, split, stackable
 from mnist_exp.runner import run_together, signature_of
 from mnist_exp.sweeps.pruning import Pruning
-from mnist_exp.tracking.record import Parent, SweepRecord, join_sweep
+from mnist_exp.tracking.mlflow_tracker import join_sweep
+from mnist_exp.tracking.record import Parent, SweepRecord
 
 # Runs jobs, given by their overrides; returns their objectives, None for a job that failed.
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]

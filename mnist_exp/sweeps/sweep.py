@@ -23,7 +23,8 @@ from mnist_exp.sweeps.progress import Progress
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import Job
-from mnist_exp.tracking.record import SweepRecord, failure_reason, tracker_of
+from mnist_exp.tracking.mlflow_tracker import tracker_of
+from mnist_exp.tracking.record import SweepRecord, failure_reason
 
 if TYPE_CHECKING:
     import keras

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config.redaction import shown_address
-from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning.datasets import Data
@@ -270,3 +270,22 @@ def _for_jobs(settings: MLflowTracking) -> MLflowTracking:
     """Return the settings with an absolute address without its password."""
     path = store.sqlite_path(settings.uri)
     return replace(settings, uri=shown_address(settings.uri if path is None else f"sqlite:///{path}"))
+
+
+def tracker_of(settings: MLflowTracking | NoTracking) -> Tracker:
+    """Return the tracker that the configuration chooses."""
+    return MLflowTracker(settings) if isinstance(settings, MLflowTracking) else Tracker()
+
+
+def join_sweep(parent: Parent, own_uri: object) -> SweepRecord:
+    """Return a sweep's record in the process of one of its jobs.
+
+    The password, which `parent` lacks, comes from `own_uri`, the store's address in this process's configuration.
+
+    Raises:
+        InputError: if the sweep is not in the store that this process reaches.
+    """
+    settings = parent.tracking
+    if isinstance(settings, MLflowTracking) and shown_address(str(own_uri)) == settings.uri:
+        parent = replace(parent, tracking=replace(settings, uri=str(own_uri)))
+    return tracker_of(parent.tracking).join_sweep(parent)

@@ -5,13 +5,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from mnist_exp.config.redaction import shown_address, traceback_text, without_secrets
+from mnist_exp.config.redaction import traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep, experiment_signature
@@ -228,29 +228,6 @@ class Tracker:
     def finished(self, signature: str) -> Job | None:  # noqa: ARG002
         """Return the newest finished run with this signature, if any."""
         return None
-
-
-def tracker_of(settings: MLflowTracking | NoTracking) -> Tracker:
-    """Return the configured tracker; without a store, MLflow is not imported."""
-    if isinstance(settings, MLflowTracking):
-        from mnist_exp.tracking.mlflow_tracker import MLflowTracker
-
-        return MLflowTracker(settings)
-    return Tracker()
-
-
-def join_sweep(parent: Parent, own_uri: object) -> SweepRecord:
-    """Return a sweep's record in the process of one of its jobs.
-
-    The password, which `parent` lacks, comes from `own_uri`, the store's address in this process's configuration.
-
-    Raises:
-        InputError: if the sweep is not in the store that this process reaches.
-    """
-    settings = parent.tracking
-    if isinstance(settings, MLflowTracking) and shown_address(str(own_uri)) == settings.uri:
-        parent = replace(parent, tracking=replace(settings, uri=str(own_uri)))
-    return tracker_of(parent.tracking).join_sweep(parent)
 
 
 @contextmanager

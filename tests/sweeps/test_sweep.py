@@ -21,7 +21,8 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
-from mnist_exp.tracking.record import Parent, join_sweep, tracker_of
+from mnist_exp.tracking.mlflow_tracker import join_sweep, tracker_of
+from mnist_exp.tracking.record import Parent
 
 from ..conftest import (
     QUICK,
