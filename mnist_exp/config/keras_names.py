@@ -61,6 +61,10 @@ LARGER_IS_BETTER = {"accuracy", "AUC", "CosineSimilarity", "F1Score", "Precision
     name for name in ALLOWED["metrics"] if name.endswith("Accuracy")
 }
 
+# Numbers of Keras's optimizers that are used only in arithmetic, so that a traced program can take them as values.
+# Others decide which code runs, as in `if self.momentum != 0`.
+SCALARS = ("beta_1", "beta_2", "epsilon", "rho", "weight_decay", "ema_momentum")
+
 PATH_ARGUMENTS = frozenset({"filepath", "filename"})
 
 # Letters, digits and dots, and in braces what ModelCheckpoint fills in, in formats of numbers only, as {epoch:c} is a

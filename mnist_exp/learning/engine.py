@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
+from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import CodeFile, own_classes
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
@@ -15,10 +16,6 @@ from mnist_exp.experiment import Experiment, of_the_result
 if TYPE_CHECKING:
     from mnist_exp.learning.datasets import Data
     from mnist_exp.learning.training import OnEpoch, Trained
-
-# Numbers of Keras's optimizers that are used only in arithmetic, so that a traced program can take them as values.
-# Others decide which code runs, as in `if self.momentum != 0`.
-SCALARS = ("beta_1", "beta_2", "epsilon", "rho", "weight_decay", "ema_momentum")
 
 
 class Engine(Protocol):
@@ -99,13 +96,13 @@ def choose_engine(backend: str, code: CodeFile | None = None) -> Engine:
 def stack_key(config: Config) -> str:
     """Return a key that jobs share if they can train as one program.
 
-    It has the whole configuration but `seed`, the learning rate and, for Keras's optimizers, `SCALARS`; any other
-    number of a user's own optimizer may decide which code runs.
+    It has the whole configuration but `seed`, the learning rate and, for Keras's optimizers, `keras_names.SCALARS`.
+    Other numbers of a user's own optimizer may decide which code runs.
     """
     values = of_the_result(asdict(config))
     del values["seed"]
     is_own = values["optimizer"]["kind"] in own_classes("optimizers")
-    for name in ("learning_rate", *(() if is_own else SCALARS)):
+    for name in ("learning_rate", *(() if is_own else keras_names.SCALARS)):
         value = values["optimizer"].get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             values["optimizer"][name] = "a number"

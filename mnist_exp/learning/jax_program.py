@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_exp.learning.engine import SCALARS
+from mnist_exp.config.keras_names import SCALARS
 from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.training import EVALUATION_BATCH
 

@@ -36,7 +36,7 @@ SAVED_KINDS = ("constraints", "initializers", "layers", "regularizers")  # a sav
 # Keys and attributes of a choice, and Hydra's own; no argument of a function may have such a name.
 _TAKEN_KEYS = {
     "model": {"kind", "preprocessing", "hidden_layers", "defaults"},
-    "dataset": {"kind", "limit", "seed", "validation", "read", "defaults"},
+    "dataset": {"kind", "limit", "seed", "validation", "read", "files", "defaults"},
 }
 _ON_BATCHES = re.compile("on_((train|test|predict)_)?batch_(begin|end)")
 
