@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config import code_file
@@ -102,11 +103,17 @@ def find_finished(config: Config) -> Job | None:
     return tracker_of(config.tracking).finished(signature) if (signature := signature_of(config)) else None
 
 
-def signature_of(config: Config) -> str:
-    """Return the experiment's signature; empty where its data cannot be read, which the run will record."""
+_digests: dict[str, str] = {}  # of the datasets of sweeps, each of which is read once
+
+
+def signature_of(config: Config, sweep: Path | None = None) -> str:
+    """Return the signature of an experiment, or of a job of the sweep in a folder; empty if its data cannot be read."""
     choose_backend(config.backend)  # the user's own code may make its data with Keras
+    named = repr((sweep, config.dataset, config.code and config.code.digest))
     try:
-        return experiment_signature(config, datasets.load(config.dataset).digest)
+        if named not in _digests:
+            _digests[named] = datasets.load(config.dataset).digest
+        return experiment_signature(config, _digests[named])
     except Exception:
         return ""
 

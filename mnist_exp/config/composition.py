@@ -263,7 +263,8 @@ def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], co
         InputError: if a value cannot be used.
     """
     with _named_groups(overrides):
-        return check_composed(loader.load_sweep_config(sweep, list(overrides)), code)
+        composed = loader.load_sweep_config(sweep, list(overrides))
+    return check_composed(composed, code)
 
 
 @contextmanager

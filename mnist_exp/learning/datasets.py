@@ -86,7 +86,7 @@ def _state(config: Dataset) -> tuple[Any, ...] | None:
         found = [(path, path.stat()) for path in files]
     except OSError:  # `read` explains it
         return None
-    if any(stat.st_mtime_ns > time.time_ns() - _CLOCK for _, stat in found):
+    if any(abs(time.time_ns() - stat.st_mtime_ns) < _CLOCK for _, stat in found):
         return None
     stats = [(path, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in found]
     return Path.cwd(), config, stats

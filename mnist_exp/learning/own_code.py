@@ -131,6 +131,10 @@ def _run(code: CodeFile) -> ModuleType:
     module.__file__ = str(file)
     # A traceback then shows the text that runs, even if the file was edited since or is on another machine.
     linecache.cache[code.path] = len(code.text), None, code.text.splitlines(keepends=True), code.path
+    gone = {code.module, *_neighbours}
+    for registry in (keras.saving.get_custom_objects(), *FUNCTIONS.values()):
+        for name in [name for name, value in registry.items() if getattr(value, "__module__", None) in gone]:
+            del registry[name]
     while _neighbours:  # they may have been edited, too
         sys.modules.pop(_neighbours.pop(), None)
     importlib.invalidate_caches()
@@ -146,6 +150,8 @@ def _run(code: CodeFile) -> ModuleType:
         failure = _failure(error, code, file.parent)
     finally:
         for name in sys.modules.keys() - before - {code.module}:
+            if name.partition(".")[0] in {"mnist_exp", "hydra_plugins"}:
+                continue
             if (path := getattr(sys.modules[name], "__file__", None)) and file.parent in Path(path).parents[:2]:
                 _neighbours.add(name)
     if failure:
@@ -247,6 +253,8 @@ def _keys(function: Callable[..., Any], group: str, where: str) -> dict[str, Key
     parameters = list(inspect.signature(function).parameters.values())
     if any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters):
         raise InputError(f"{where}: its arguments become keys, so it can have no *args and **kwargs")
+    if any(one.kind is one.POSITIONAL_ONLY for one in parameters[group == "model" :]):
+        raise InputError(f"{where}: its arguments become keys, so none can stand before a /")
     if group == "model" and not parameters:
         raise InputError(f"{where}: its first argument must be the tensor that it gets, such as inputs")
     try:
@@ -258,9 +266,10 @@ def _keys(function: Callable[..., Any], group: str, where: str) -> dict[str, Key
         name, default = f"{where}, argument {one.name}", one.default
         if one.name in _TAKEN_KEYS[group]:
             raise InputError(f"{name}: cannot be a key of a {group}; give it another name")
-        if default is not REQUIRED and not is_plain(default):
+        if default is not REQUIRED and (not is_plain(default) or "${" in repr(default) or default == "???"):
             raise InputError(
-                f"{name}: its default {default!r} must be a number, True, False, None, a text, or a list of these"
+                f"{name}: its default {default!r} must be a number, True, False, None, a text without ${{, or a list of"
+                " these"
             )
         inferred = type(default) if isinstance(default, bool | int | float | str) else Any
         if not _is_type(wanted := types.get(one.name, inferred)):

@@ -46,7 +46,7 @@ class Task:
     """Runs the jobs of a sweep, in the process to which a launcher sends it.
 
     `code`: the user's own file, with its text. `race`: called by the sweeper of a race, in the sweep's process, with a
-    function that launches jobs.
+    function that launches jobs; None for other kinds.
     """
 
     parent: Parent
@@ -83,10 +83,7 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
     compute_with_one_thread()
     if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
         interrupts.install()
-    try:
-        record = join_sweep(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
-    except InputError as error:  # launchers pass only other errors on
-        raise RuntimeError(str(error)) from error
+    record = join_sweep(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
     prepared = [_prepare(record, composed) for composed in jobs]
     objectives = [None if isinstance(one, Experiment) else one for one in prepared]
     experiments = {index: one for index, one in enumerate(prepared) if isinstance(one, Experiment)}
@@ -112,7 +109,7 @@ def _prepare(record: SweepRecord, composed: Composed) -> Experiment | float | No
     except InputError as error:
         record.log_refused(values, composed.output, error)
         return None
-    signature = signature_of(config) if config.resume else ""
+    signature = signature_of(config, record.parent.folder) if config.resume else ""
     if signature and (finished := record.reuse(signature, values)) is not None:
         return finished.objective
     return replace(experiment, config=config, child=Child(record.parent.run_id, values))

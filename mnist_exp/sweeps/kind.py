@@ -1,7 +1,7 @@
 """What a sweep asks of its kind, such as a grid, a search or a race. Imports nothing heavy."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -48,7 +48,7 @@ class Kind:
     jobs: int
     draws: ClassVar[bool] = False  # whether a key may have a range to draw from
     goes_back: ClassVar[bool] = True  # whether `resume` repeats jobs that were killed or pruned
-    is_open: ClassVar[bool] = False  # whether more jobs may follow
+    is_open: ClassVar[bool] = False  # whether more jobs may follow, as the ones before decide
 
     @classmethod
     def of(cls, typed: Typed) -> Self:
@@ -78,9 +78,9 @@ class Kind:
         """Return overrides for Hydra beside those typed."""
         return []
 
-    def run(self, sweep: Sweep, stage: "Stage", launch: "Launch") -> None:
-        """Launch the jobs, where Hydra's sweeper leaves that to the kind."""
-        raise NotImplementedError
+    def driver(self, sweep: Sweep, stage: "Stage") -> "Callable[[Launch], None] | None":
+        """Return a function that launches the jobs, if Hydra's sweeper leaves that to the kind."""
+        return None
 
     def excuse(self, error: ValueError, record: "SweepRecord") -> None:
         """Raise an error of Hydra's sweeper, unless the ranking explains it."""

@@ -33,7 +33,7 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
     rows, raced, notes = kind.arrange(rank(jobs, direction))
     rows, pruned = compared(rows, raced), sum(job.pruned is not None for job in jobs)
     whole = [job for row in rows if row.is_whole for job in row.jobs]
-    found = importance(whole) if raced is None else None
+    found = importance(whole) if raced is None and not kind.is_open else None
     if rows:
         notes.append(on_other_images(rows[0], count_test_images((rows[0].jobs[0].data or {}).get("profile"))))
     decided = kind.verdict(record.parent.run_id) or verdict(rows, sweep.swept, direction, raced)
@@ -111,6 +111,7 @@ def _table(runs: Sequence["Run"], objective: str, direction: str, sort: str | No
         unranked(jobs),
         differences,
         ids=short_ids(job.run_id for job in jobs),
+        listed=sort is not None,
         title=title,
         legend="The id of a row of several seeds is that of its best run." * any(len(row.jobs) > 1 for row in rows),
         verdict=decided,

@@ -1,13 +1,15 @@
 // Sorting and copying; without this script, the page shows the same.
 "use strict"
 
+const NUMBER = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?(?=$|[ =])/i
 const table = document.querySelector("table")
 
 // Numbers come first, then texts; an empty text or a hyphen is last in either direction.
 function compare(one, other, sign) {
-  const kinds = [one, other].map((text) => (text === "" || text === "-" ? 2 : isNaN(parseFloat(text)) ? 1 : 0))
+  const kinds = [one, other].map((text) => (text === "" || text === "-" ? 2 : NUMBER.test(text) ? 0 : 1))
   if (kinds[0] !== kinds[1]) return kinds[0] - kinds[1]
-  return sign * (kinds[0] ? one.localeCompare(other, "en", { numeric: true }) : parseFloat(one) - parseFloat(other))
+  const numbers = kinds[0] ? 0 : parseFloat(one) - parseFloat(other)
+  return sign * (numbers || one.localeCompare(other, "en", { numeric: true }))
 }
 
 function sort(header) {
@@ -24,8 +26,10 @@ async function copy(button, details) {
   const command = details.querySelector("code")
   details.open = true
   getSelection().selectAllChildren(command)
-  await navigator.clipboard.writeText(command.textContent)
-  button.textContent = "copied"
+  await navigator.clipboard.writeText(command.textContent).then(
+    () => (button.textContent = "copied"),
+    () => (button.textContent = "press Ctrl-C"),
+  )
 }
 
 function button(label, action) {

@@ -36,7 +36,14 @@ from mnist_exp.tracking.record import SweepRecord
 _LARGEST = 3_000_000  # bytes, which every mail server takes
 _POINTS = 120  # of a curve; more could not be seen
 # The rows, the curves, and whether the rest is shown; the first page that is small enough is taken.
-_SIZES = ((1000, 200, True), (1000, NAMED, True), (1000, NAMED, False), (100, NAMED, False), (10, NAMED, False))
+_SIZES = (
+    (1000, 200, True),
+    (1000, NAMED, True),
+    (1000, NAMED, False),
+    (100, NAMED, False),
+    (10, NAMED, False),
+    (1, 1, False),
+)
 _FACTS = {
     "mlflow.source.git.commit": "commit",
     "mnist_exp.code": "digest of the code that trains",

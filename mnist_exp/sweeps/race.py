@@ -6,6 +6,7 @@ Imports nothing heavy.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count, islice, product
 from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
@@ -147,7 +148,10 @@ class Race(Kind):
         """Return the combinations and the rules but `max_jobs`, which may be larger when the race is resumed."""
         return ["race", self.values, self.seeds, self.indifference, sorted(self.seen)]
 
-    def run(self, sweep: Sweep, stage: "Stage", launch: "Launch") -> None:
+    def driver(self, sweep: Sweep, stage: "Stage") -> "Callable[[Launch], None]":
+        return partial(self._run, sweep, stage)
+
+    def _run(self, sweep: Sweep, stage: "Stage", launch: "Launch") -> None:
         """Run the race; write its rounds to `race.csv` in the sweep's folder."""
 
         def launch_jobs(jobs: Sequence[tuple[int, int]]) -> Sequence[float | None]:

@@ -45,10 +45,11 @@ def run_planned(
     with tracker_of(sweep.config.tracking).open_sweep(sweep, same) as record:
         try:
             print(kind.opening(), flush=True)
-            task = Task(record.parent, stage, code, partial(kind.run, sweep, stage))
+            task = Task(record.parent, stage, code, kind.driver(sweep, stage))
+            settings = _settings(sweep, kind, record)
             try:
                 with Progress(record, sweep, kind, stage):
-                    launch_jobs([*overrides, *_settings(sweep, kind, record)], loader, task)
+                    launch_jobs([*overrides, *settings], loader, task)
             except ValueError as error:
                 kind.excuse(error, record)
             return _finish(sweep, kind, record, stage)
@@ -75,6 +76,10 @@ def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseExcepti
     try:
         record.close_jobs(status)
         outcome = _rank(sweep, kind, record, record.jobs())
+        try:
+            _draw(sweep, record, outcome)
+        except Exception as second:
+            print(f"The report could not be written: {failure_reason(second)}", file=sys.stderr)
         record.end(status, outcome.markdown)
         print(record.describe())
     except Exception as second:  # the first error is the one to show
@@ -86,6 +91,7 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
     record.close_jobs()
     jobs = [job for job in record.jobs() if kind.goes_back or job.status != "KILLED"]
     outcome = _rank(sweep, kind, record, jobs)
+    _draw(sweep, record, outcome)
     record.folder.measure(0, outcome.scores())
     complete = partial(_complete, sweep.config.code)
     if (best := outcome.best) is not None and (text := record.log_best(best, complete)):
@@ -98,14 +104,18 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
 
 
 def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) -> Table:
-    """Print the ranking and its verdict; write `ranking.csv`, `figures/` and `report.html`."""
-    from mnist_exp.sweeps.page import write_report  # imports matplotlib
-
+    """Print the ranking and its verdict; write `ranking.csv`."""
     outcome = rank_jobs(sweep, record, jobs, kind)
     (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
     print(f"\n{outcome.text()}")
-    write_report(sweep, record, outcome)
     return outcome
+
+
+def _draw(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
+    """Write `figures/` and `report.html`."""
+    from mnist_exp.sweeps.page import write_report  # imports matplotlib
+
+    write_report(sweep, record, outcome)
 
 
 def _complete(code: CodeFile | None, folder: Path) -> "tuple[keras.Model, datasets.Data]":

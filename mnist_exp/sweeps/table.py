@@ -59,8 +59,9 @@ class Table:
     """Rows in their order, the jobs that no row holds (`rest`), and the sentences around them, which may be empty.
 
     `differences`: how values are shown, by default all in columns. `ids`: a text for each run id; empty for no such
-    column. `raced`: whether rows can have been dropped. `title` is above, `legend`, `verdict` (which rows can be told
-    apart) and `notes` are below. `importance`: how much each key matters.
+    column. `raced`: whether rows can have been dropped. `listed`: whether each pruned job has its own line. `title` is
+    above, `legend`, `verdict` (which rows can be told apart) and `notes` are below. `importance`: how much each key
+    matters.
     """
 
     objective: str
@@ -70,6 +71,7 @@ class Table:
     differences: Differences | None = None
     ids: Mapping[str, str] = field(default_factory=dict)
     raced: bool = False
+    listed: bool = False
     title: str = ""
     legend: str = ""
     verdict: str = ""
@@ -119,7 +121,7 @@ class Table:
         """Yield a line for each job that no row holds, but one for all jobs of a combination that were pruned."""
         pruned: dict[tuple[tuple[str, str], ...], list[Job]] = defaultdict(list)
         for job in self.rest:
-            if job.pruned is not None:
+            if job.pruned is not None and not self.listed:
                 pruned[combination(job.values)].append(job)
             else:
                 yield Line(job.values, [job], ": ".join(filter(None, (job.status, _reason(job)))))

@@ -136,7 +136,7 @@ class MLflowRun(Run):
             self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
             text = "the store does not answer, metrics are kept back: %s"
             log.warning(text, failure_reason(error), extra={"output": self.folder.path})
-        if over:  # Ctrl-C or SIGTERM reached the sweep but not this process
+        if over:  # a signal reached the sweep but not this process
             raise SystemExit(143)
 
     def log_model(self, model: "keras.Model", data: Data) -> None:

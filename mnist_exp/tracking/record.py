@@ -198,7 +198,7 @@ class Tracker:
 
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
-        """Record a run to its end, FINISHED, FAILED after an exception, or KILLED after Ctrl-C or SIGTERM.
+        """Record a run to its end, FINISHED, FAILED after an exception, or KILLED after a signal.
 
         This one and the others, `together` in number, train as one program.
 

@@ -102,6 +102,8 @@ def test_what_is_typed_wrong_is_answered(typed: str, said: str) -> None:
         ("@mnist_exp.model()\ndef f(x): ...\n", "mine.py, line 4: TypeError: model() missing 1 required"),
         ("@mnist_exp.model\ndef f(x, *, defaults=1): ...\n", "defaults: cannot be a key of a model"),
         ("@mnist_exp.model\ndef f(x, size=b'1'): ...\n", "its default b'1' must be a number"),
+        ("@mnist_exp.model\ndef f(x, path='${tracking.uri}'): ...\n", "a text without ${"),
+        ("@mnist_exp.model\ndef f(x, size=1, /): ...\n", "none can stand before a /"),
         ("@mnist_exp.model\ndef f(x, size: 'not a type'): ...\n", "model f: its types cannot be read"),
         ("@mnist_exp.model\ndef cnn(x): return x\n", "model=cnn is a choice of this project"),
         ("@mnist_exp.dataset\ndef f(limit=3): ...\n", "argument limit: cannot be a key of a dataset"),
@@ -154,6 +156,12 @@ for name in ("narrow", "wide"):
     assert [(type(layer).__name__, type(layer).__module__) for layer in layers] == [
         (name, read_code("mine.py").module) for name in ("Blur", "Blur", "Second")
     ]
+
+
+def test_a_name_that_a_module_beside_the_file_no_longer_has_is_gone() -> None:
+    for number, name in enumerate(("first", "second")):
+        write(f"import mnist_exp\n@mnist_exp.model\ndef {name}(images): return images + {number}\n", "beside.py")
+        assert imported(f"import beside  # {number}\n").names.functions["model"] == {name: {}}
 
 
 def test_what_is_installed_comes_before_what_lies_beside_the_file() -> None:
