@@ -22,11 +22,8 @@ from mnist_exp.sweeps.kind import Grid, Kind, Typed
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import Search
 
-# By Hydra's sweeper; any other one searches.
-_KINDS: dict[str, type[Kind]] = {
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": Grid,
-    "hydra_plugins.mnist_exp_race.RaceSweeper": Race,
-}
+# By the module and the class of Hydra's sweeper; any other one searches.
+_KINDS: dict[str, type[Kind]] = {"basic_sweeper.BasicSweeper": Grid, "mnist_exp_race.RaceSweeper": Race}
 
 
 def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None) -> SweepResult:
@@ -45,7 +42,7 @@ def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None) ->
 
 def kind_of(target: str) -> type[Kind]:
     """Return the kind of a sweep, given its `hydra.sweeper._target_`."""
-    return _KINDS.get(target, Search)
+    return _KINDS.get(".".join(target.split(".")[-2:]), Search)
 
 
 def plan(
