@@ -106,7 +106,7 @@ def fit(
     batches: Batches,
     validation: tuple[Any, Any],
     experiment: Experiment,
-    on_epoch: OnEpoch,
+    on_epoch: OnEpoch = lambda _epoch, _metrics: (),
 ) -> Fitted:
     """Train a compiled model; `validation` is prepared images and labels, measured after each epoch.
 
