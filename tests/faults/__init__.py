@@ -1,1 +1,1 @@
-"""Faults while something is written: signals, full disks."""
+"""Faults: signals, full disks, and inputs that nobody would think of."""
