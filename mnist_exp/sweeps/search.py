@@ -27,8 +27,10 @@ class Search(Kind):
 
     @classmethod
     def of(cls, typed: Typed) -> Self:
-        listed = Kind.of(typed)
-        return cls(listed.swept, typed.sweeper.get("n_trials") or listed.jobs, typed.sweeper)
+        trials, sampler = typed.sweeper.get("n_trials"), typed.sweeper.get("sampler") or {}
+        lists_all = trials is None or str(sampler.get("_target_")).endswith(".GridSampler")
+        jobs = typed.count() if lists_all else trials
+        return cls({one.key: one.value for one in typed.varied}, min(jobs, trials or jobs), typed.sweeper)
 
     def check(self, config: Config) -> None:
         """Raise InputError if Optuna would write into the store, or into a database of another program."""
