@@ -17,7 +17,7 @@ from mnist_exp.errors import InputError
 _LONGEST = 30_000  # characters of all overrides together; Hydra reads them several times, at up to a second each
 _LONGEST_NAME = 250  # of a key or a choice, since Hydra looks for files with that name
 _MOST_LEVELS = 50  # of lists and maps, as in a preset
-_OPTIONAL = ("experiment", "sweep", "prune")  # groups
+_OPTIONAL = ("experiment", "sweep", "prune")  # groups of which ~GROUP leaves the choice out
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
@@ -75,8 +75,9 @@ def _check_choice(one: Override) -> None:
 
     several = value.list if isinstance(value, ChoiceSweep) else value if of_hydra else None
     named = all(map(is_choice, several)) if isinstance(several, list) else is_choice(value)
-    named = named or isinstance(value, Glob) or (value is None and group in _OPTIONAL)
-    if one.is_delete() or not named:
+    if one.is_delete():
+        named = group in _OPTIONAL
+    if not named and not isinstance(value, Glob):
         example = "hydra/launcher=joblib" if of_hydra else "model=cnn"
         raise InputError(f"{one.input_line}: must be GROUP=CHOICE, such as {example}; --help lists all")
 
