@@ -91,17 +91,18 @@ SETTINGS: dict[str, Any] = {
 
 def check_settings(composed: DictConfig) -> None:
     """Raise InputError for a setting of the sweeper or the launcher that it has not, or that is out of its range."""
-    for name in ("sweeper", "sweeper.sampler", "launcher"):
-        settings = OmegaConf.select(composed, f"hydra.{name}")
-        if not isinstance(settings, DictConfig):
-            continue
-        known = OmegaConf.get_type(settings)
-        for key in map(str, settings):
-            full_key = f"hydra.{name}.{key}"
-            if is_dataclass(known) and key not in (keys := [one.name for one in fields(known)]):
-                raise InputError(f"{full_key}: is no setting of this {name}{did_you_mean(key, keys)}")
-            if (wanted := SETTINGS.get(f"{name}.{key}")) is not None:
-                convert(wanted, settings[key], full_key)
+    for name in ("sweeper", "launcher"):
+        settings = composed.hydra[name]
+        if is_dataclass(known := OmegaConf.get_type(settings)):
+            keys = [one.name for one in fields(known)]
+            for key in map(str, settings):
+                if key not in keys:
+                    raise InputError(f"hydra.{name}.{key}: is no setting of this {name}{did_you_mean(key, keys)}")
+    for full_key, wanted in SETTINGS.items():
+        group, _, key = f"hydra.{full_key}".rpartition(".")
+        settings = OmegaConf.select(composed, group)
+        if isinstance(settings, DictConfig) and key in settings:
+            convert(wanted, settings[key], f"{group}.{key}")
 
 
 def check_output(composed: DictConfig, key: str) -> None:

@@ -39,12 +39,16 @@ SEARCH = [
 JOBLIB = [
     ("hydra.launcher.n_jobs", "0", "a whole number from 1 to 1024, or -1 for all CPUs"),
     ("hydra.launcher.n_jobs", "x", "a whole number from 1 to 1024, or -1 for all CPUs"),
-    ("hydra.launcher.timeout", "0", "a number above 0, or null"),
+    ("hydra.launcher.timeout", "-0.5", "a number above 0, or null"),
     ("hydra.launcher.prefer", "x", "one of processes, threads"),
 ]
 SLURM = [
     ("hydra.launcher.timeout_min", "0", "a whole number, at least 1"),
     ("hydra.launcher.array_parallelism", "x", "a whole number, at least 1"),
+]
+RAY = [
+    ("hydra.launcher.ray.init.num_cpus", "x", "a whole number, at least 0, or null"),
+    ("hydra.launcher.ray.remote.num_gpus", "-1", "a number, at least 0, or null"),
 ]
 
 
@@ -71,6 +75,7 @@ def with_choices(
         *with_choices(RACE, "sweep=race"),
         *with_choices(SEARCH, "sweep=optuna", mark=needs("hydra-optuna-sweeper")),
         *with_choices(JOBLIB, "hydra/launcher=joblib", mark=needs("hydra-joblib-launcher")),
+        *with_choices(RAY, "hydra/launcher=ray", mark=needs("hydra-ray-launcher")),
         *with_choices(SLURM, "hydra/launcher=submitit_slurm", mark=needs("hydra-submitit-launcher")),
     ],
 )
@@ -78,7 +83,7 @@ def test_every_number_of_a_sweeper_or_launcher_has_a_range(
     choices: tuple[str, ...], key: str, value: str, wanted: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        planned(*choices, "model.hidden=4,8", f"{key}={value}")
+        planned(*choices, "model.hidden=4,8", f"{'+' if '.ray.' in key else ''}{key}={value}")
     shown = value.strip("'")
     assert str(caught.value) == f"{key}={shown}: must be {wanted}"
 
@@ -88,7 +93,7 @@ def test_every_number_of_a_sweeper_or_launcher_has_a_range(
     ("overrides", "message"),
     [
         (["hydra.mode=x"], "hydra.mode=x: must be one of RUN, MULTIRUN"),
-        (["hydra.job.chdir=x"], "hydra.job.chdir=x: must be true or false, or null"),
+        (["hydra.job.chdir=x"], "hydra.job.chdir=x: must be true or false"),
         (["training.metrics={a:1}"], "training.metrics={a:1}: must be a list, such as"),
         (["~hydra.run.dir"], "~hydra.run.dir: cannot be left out"),
         (["+hydra.sweeper.seed=1"], r"hydra.sweeper.seed: is no setting of this sweeper"),
