@@ -81,7 +81,7 @@ def test_what_hydra_cannot_use_is_one_short_message(text: str, message: str) -> 
 def test_a_long_list_of_layers_is_read() -> None:
     layers = ",".join(["{Dense:{units:64,activation:relu}}"] * 570)
     config = compose(["model=layers", f"model.layers=[Flatten,{layers}]"]).config
-    assert len(config.model.layers) == 571  # type: ignore[union-attr]
+    assert len(config.model.layers) == 571  # type: ignore[attr-defined]
 
 
 @pytest.mark.fast
