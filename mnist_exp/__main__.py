@@ -3,6 +3,8 @@
 import atexit
 import gc
 import io
+import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ from mnist_exp.config.redaction import without_secrets
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning.engine import import_own
+from mnist_exp.tracking.folder import make_folder
 
 
 def main() -> None:
@@ -53,6 +56,7 @@ def _run_typed(typed: Sequence[str]) -> None:
         else:
             composed = compose_values(overrides, RunMode.RUN)
             experiment = run_of(composed, overrides, code)
+            make_folder(experiment.output)
             run_composed(composed, lambda: _run(experiment))
 
 
@@ -68,8 +72,21 @@ def _check_flags(arguments: Namespace, unknown: Sequence[str]) -> None:
             raise InputError(f"--{flag.replace('_', '-')}: {ONLY_CONFIG_DIR}")
     if arguments.resolve and not (arguments.cfg or arguments.help):
         raise InputError("--resolve: shows a configuration without interpolations; type --cfg job --resolve")
+    if arguments.package is not None and not (arguments.cfg and re.fullmatch(r"[\w.]+", arguments.package)):
+        raise InputError(
+            f"--package {arguments.package}: shows a part of a configuration; type --cfg job --package model"
+        )
     if arguments.multirun and (arguments.cfg or arguments.info):
         raise InputError("--cfg and --info: show the configuration of one run; leave -m out")
+    flags = [flag for flag in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(arguments, flag)]
+    if len(flags) > 1:
+        raise InputError(f"--{flags[0]} and --{flags[1].replace('_', '-')}: are two commands; type one of them")
+    if arguments.shell_completion:
+        asked = " ".join(arguments.overrides)
+        if not re.fullmatch("(install|uninstall|query)=(bash|zsh|fish)", asked):
+            raise InputError(f"--shell-completion {asked}: type -sc install=bash, or zsh or fish instead of bash")
+        if asked.startswith("query") and not os.environ.get("COMP_LINE", "").strip():
+            raise InputError(f"-sc {asked}: is for the shell, which sets COMP_LINE; type -sc install=bash")
 
 
 def _run(experiment: Experiment) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from mnist_exp.config.redaction import without_secrets
 
+_LONGEST = 1_000  # characters of a message
+
 
 class InputError(ValueError):
     """Bad input: the message names the key, the value, and what would be right, without passwords.
@@ -15,7 +17,9 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         # A file's name may have bytes that cannot be encoded.
-        super().__init__(without_secrets(message.encode("utf-8", "backslashreplace").decode()))
+        text = without_secrets(message.encode("utf-8", "backslashreplace").decode())
+        # The key is at the beginning, and what would be right at the end.
+        super().__init__(text if len(text) <= _LONGEST else f"{text[:500]} ... {text[-490:]}")
 
 
 def printable(text: str) -> str:

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override as ParsedOverride
-from hydra.core.override_parser.types import QuotedString
+from hydra.core.override_parser.types import QuotedString, ValueType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.code_file import CodeFile, ImportCode, read_code
 from mnist_exp.config.hydra_api import JobLoader, compose_conf
 from mnist_exp.config.hydra_errors import as_input_errors
+from mnist_exp.config.hydra_settings import check_output, check_subfolder
 from mnist_exp.config.keras_source import REQUIRED
 from mnist_exp.config.overrides import Override, leaves, of_the_experiment
+from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import CONF, Preset, check_values, offered, read_presets
-from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
@@ -137,9 +137,10 @@ def user_choices(
         InputError: for a preset or a file that cannot be used, two choices of one name, or an override that cannot be
             parsed or lets Hydra read configuration from elsewhere.
     """
-    with as_input_errors():
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = parse(overrides)
     code = _typed_code(parsed)
+    if not in_sweep:
+        _refuse_several(parsed)
     presets = read_presets(Path(config_dir).expanduser()) if config_dir is not None else []
     if code is not None:
         if import_code is None:
@@ -154,6 +155,15 @@ def user_choices(
             raise InputError(f"code={code and code.path}: {chosen} is a choice of {where}; rename yours")
     with offered([*presets, *choices]):
         yield code
+
+
+def _refuse_several(parsed: Sequence[ParsedOverride]) -> None:
+    for one in parsed:
+        if one.is_sweep_override():
+            typed = Override.of(one.input_line or "")
+            is_list = one.value_type == ValueType.SIMPLE_CHOICE_SWEEP and not (CONF / typed.key).is_dir()
+            or_list = f", or type '{typed.key}=[{typed.value}]' for one list" if is_list else ""
+            raise InputError(f"{typed.text}: has several values; add -m for a sweep over them{or_list}")
 
 
 def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
@@ -227,32 +237,9 @@ def run_of(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None
     return Experiment(config, of_the_experiment(overrides), Path(str(composed.hydra.run.dir)).resolve())
 
 
-def check_output(composed: DictConfig, key: str) -> None:
-    """Check the output folder at `key`, such as `hydra.run.dir`.
-
-    Raises:
-        InputError: if another value leads it elsewhere, such as a preset's in `hydra.run.dir=${tracking.experiment}`,
-            or a password would be written into it.
-    """
-    *parents, name = key.split(".")
-    parent = OmegaConf.select(composed, ".".join(parents))
-    written: Any = OmegaConf.to_container(parent, resolve=False)
-    typed, folder = str(written[name]), str(parent[name])
-    absolute = Path(folder).is_absolute() and not typed.startswith(("/", "${hydra", "${oc."))
-    if absolute or (".." in Path(folder).parts and ".." not in typed):
-        raise InputError(f"{key}={typed}: leads to {folder} through another value; type the folder itself")
-    address = str(composed.tracking.get("uri"))
-    written_down = composed.hydra.output_subdir is not None or without_secrets(folder) != folder
-    if written_down and shown_address(address) != address:
-        raise InputError(
-            "tracking.uri: Hydra would write what you type into a file; put an address with a password or parameters "
-            "into MLFLOW_TRACKING_URI"
-        )
-
-
 def compose_values(overrides: Sequence[str], mode: RunMode) -> DictConfig:
     """Compose conf/ as `compose_conf` does, with Hydra's errors as InputError."""
-    with _named_groups(overrides):
+    with as_input_errors(overrides):
         return compose_conf(overrides, mode)
 
 
@@ -262,24 +249,10 @@ def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], co
     Raises:
         InputError: if a value cannot be used.
     """
-    with _named_groups(overrides):
-        composed = loader.load_sweep_config(sweep, list(overrides))
-    return check_composed(composed, code)
-
-
-@contextmanager
-def _named_groups(overrides: Sequence[str]) -> Iterator[None]:
-    """Raise Hydra's errors in the block as InputError, also those of a group without a name, such as model=5."""
     with as_input_errors(overrides):
-        try:
-            yield
-        except InputError:
-            raise
-        except ValueError as error:
-            parsed = OverridesParser.create().parse_overrides(list(overrides))
-            typed = [one.input_line or "" for one in parsed if not isinstance(one.value(), str | list)]
-            typed = [text for text in typed if (CONF / Override.of(text).key).is_dir()] or list(overrides)
-            raise InputError(f"{' '.join(typed)}: must be GROUP=CHOICE, such as model=cnn; --help lists all") from error
+        composed = loader.load_sweep_config(sweep, list(overrides))
+        check_subfolder(composed)
+    return check_composed(composed, code)
 
 
 def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:

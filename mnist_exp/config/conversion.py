@@ -3,6 +3,7 @@
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from textwrap import shorten
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -39,7 +40,7 @@ def convert(wanted: Any, value: Any, key: str) -> Any:
         InputError: if it does not fit.
     """
     if value == "???":
-        raise InputError(f"{key}: is not set; it must be {_describe(wanted)}")
+        raise InputError(f"{key}: is not set; it must be {describe(wanted)}")
     origin = get_origin(wanted)
     if origin is Annotated:
         return _convert_annotated(wanted, value, key)
@@ -54,7 +55,7 @@ def convert(wanted: Any, value: Any, key: str) -> Any:
         return dict(value)
     if not _has_form(wanted, value):
         hint = did_you_mean(str(value), get_args(wanted)) if origin is Literal else ""
-        raise InputError(f"{key}={show(value)}: must be {_describe(wanted)}{hint}")
+        raise InputError(f"{key}={show(value)}: must be {describe(wanted)}{hint}")
     if wanted is not float:
         return value
     try:
@@ -112,11 +113,15 @@ def _check_layer(spec: Any, key: str) -> None:
 def _convert_one_of(classes: Sequence[type | None], value: Any, key: str) -> Any:
     if value is None and None in classes:
         return None
-    kinds = {get_args(get_type_hints(one)["kind"])[0]: one for one in classes if one is not None}
+    kinds = _kinds(classes)
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in kinds:
         raise InputError(f"{key}.kind={show(kind)}: must be one of {', '.join(kinds)}")
     return _convert_dataclass(kinds[kind], value, key)
+
+
+def _kinds(classes: Sequence[type | None]) -> dict[str, type]:
+    return {get_args(get_type_hints(one)["kind"])[0]: one for one in classes if one is not None}
 
 
 def _convert_union(wanted: Any, value: Any, key: str) -> Any:
@@ -128,7 +133,7 @@ def _convert_union(wanted: Any, value: Any, key: str) -> Any:
             except InputError:
                 if _is_keras_name(choice) or (isinstance(value, list) and value):
                     raise
-    raise InputError(f"{key}={show(value)}: must be {_describe(wanted)}")
+    raise InputError(f"{key}={show(value)}: must be {describe(wanted)}")
 
 
 def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
@@ -145,7 +150,7 @@ def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
             raise InputError(f"{prefix}{name}={shorten(show(value[name]), 60)}: {where} has no such key{hint}")
     for name in names:
         if name not in value:
-            raise InputError(f"{prefix}{name}: is missing; it must be {_describe(hints[name])}")
+            raise InputError(f"{prefix}{name}: is missing; it must be {describe(hints[name])}")
     return wanted(**{name: convert(hints[name], value[name], f"{prefix}{name}") for name in names})
 
 
@@ -167,17 +172,22 @@ def _has_form(wanted: Any, value: Any) -> bool:
     return wanted is Any or isinstance(value, origin or wanted)
 
 
-def _describe(wanted: Any) -> str:
+def describe(wanted: Any) -> str:
+    """Return what a value of this type is, such as "a whole number, or null"."""
     origin = get_origin(wanted)
     if origin is Annotated:
         rule = get_args(wanted)[1]
+        if isinstance(rule, OneOf):
+            return f"a choice, one of {', '.join(_kinds(rule.classes()))}"
         return rule.wanted if isinstance(rule, Rule) else f"a name from keras.{rule.kind}"
     if origin in (Union, types.UnionType):
-        return ", or ".join(dict.fromkeys(map(_describe, get_args(wanted))))
+        return ", or ".join(dict.fromkeys(map(describe, get_args(wanted))))
     if origin is Literal:
         choices = get_args(wanted)
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     if list in (origin, wanted):
         return "a list"
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        return f"one of {', '.join(wanted.__members__)}"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
     return names.get(wanted, "a map of keys to values, {KEY: VALUE}")

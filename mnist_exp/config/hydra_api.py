@@ -9,7 +9,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Container, Iterator, Sequence, Set
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import hydra
 from hydra import version
@@ -20,13 +20,14 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import configure_log, run_job
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import CONF
+from mnist_exp.errors import InputError
 from mnist_exp.version import __version__
 
 # Hydra 1.3 warns where this is missing, 1.4 where it is given.
@@ -43,9 +44,16 @@ def read_arguments(typed: Sequence[str]) -> tuple[Namespace, list[str]]:
     # People append -m to an earlier line, but Hydra's parser takes flags only before overrides.
     typed = sorted(typed, key=lambda argument: argument not in {"-m", "--multirun"})
     # "resolve" lets our --version replace Hydra's.
-    parser = ArgumentParser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
+    parser = _Parser(parents=[get_args_parser()], add_help=False, conflict_handler="resolve")
     parser.add_argument("--version", action="version", version=f"mnist_exp {__version__}")
     return parser.parse_known_args(typed)
+
+
+class _Parser(ArgumentParser):
+    """Raises what Python's prints before it exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message.removeprefix('argument ')}; see --help")
 
 
 def answer(arguments: Namespace) -> None:
@@ -88,7 +96,7 @@ class JobLoader(ConfigLoaderImpl):
             sweep_overrides: the job's, but for those of `hydra`, which come from the sweep.
         """
         hydra_lines: Any = OmegaConf.to_container(master_config.hydra.overrides.hydra)
-        parsed = OverridesParser.create().parse_overrides([*hydra_lines, *sweep_overrides])
+        parsed = parse([*hydra_lines, *sweep_overrides])
         choices = master_config.hydra.runtime.choices
         plain = _plain_values(parsed, choices)
         lines = [(one.key_or_group in choices, one.input_line or "") for one in parsed if one not in plain]
@@ -170,12 +178,6 @@ def run_composed(composed: DictConfig, task: Callable[[], object]) -> None:
         callbacks.on_run_end(config=composed, config_name="config", job_return=returned)
     if raised:
         raise raised[0]
-
-
-def parser_of_conf() -> OverridesParser:
-    """Return a parser of overrides that expands `glob(*)` to the choices of conf/."""
-    with _hydra_of_conf() as loaded:
-        return OverridesParser.create(config_loader=loaded.config_loader)
 
 
 @contextmanager

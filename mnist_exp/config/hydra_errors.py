@@ -3,15 +3,18 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf, ValidationError
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from mnist_exp.config.conversion import describe
+from mnist_exp.config.hydra_settings import SETTINGS
 from mnist_exp.config.overrides import Override, leaves
 from mnist_exp.config.presets import CONF
-from mnist_exp.errors import InputError, did_you_mean
+from mnist_exp.errors import InputError, did_you_mean, show
 
 # The extra of this package that installs the plugin of a choice.
 _EXTRAS = {
@@ -44,8 +47,6 @@ def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
     """Raise errors of Hydra and OmegaConf as InputError; the block composes `overrides`."""
     try:
         yield
-    except OverrideParseException as error:
-        raise InputError(_explain_unreadable(error.override or "''")) from error
     except YAMLError as error:
         raise InputError(f"a preset cannot be read: {' '.join(str(error).split())}") from error
     except MissingConfigException as error:
@@ -66,14 +67,6 @@ def _refused_params(overrides: Sequence[str]) -> str:
     return ""
 
 
-def _explain_unreadable(text: str) -> str:
-    if "=" not in text:
-        how = "without spaces, such as training.epochs=3; a text with spaces needs quotes: tracking.note='my first run'"
-    else:
-        how = """such as 'model.hidden=[128,64]'; other texts need two quotes: 'tracking.note="1st (of 3)"'"""
-    return f"{text}: cannot be read; write KEY=VALUE, {how}"
-
-
 def _explain_missing(error: MissingConfigException, overrides: Sequence[str]) -> str:
     missing = error.missing_cfg_file or ""
     group, _, choice = missing.rpartition("/")
@@ -89,19 +82,31 @@ def _explain_missing(error: MissingConfigException, overrides: Sequence[str]) ->
     return f"{group}={choice}: no such choice{hint} the choices are {', '.join(options)}"
 
 
+def _explain_type(error: ValidationError, key: str, parent: DictConfig | ListConfig) -> str:
+    """Return the message for a value that the type of a setting of Hydra's refuses."""
+    node = parent._get_node(error.key) if error.key is not None else None
+    wanted: Any = None
+    if isinstance(node, Node):
+        wanted = node._metadata.ref_type
+        wanted = wanted | None if node._is_optional() else wanted
+    wanted = SETTINGS.get(key.removeprefix("hydra."), wanted)
+    return f"{key}={show(error.value)}: must be {describe(wanted)}"
+
+
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     parent = getattr(cause, "parent_node", None)
     key = getattr(cause, "full_key", None)
     message = str(error)
     quoted = message.split("'")[1] if message.count("'") > 1 else ""
-    if message.startswith("Ambiguous value"):
-        name, _, values = quoted.partition("=")
-        return f"{quoted}: has several values; add -m for a sweep over them, or type '{name}=[{values}]' for one list"
-    if message.startswith("Sweep parameters"):
-        return f"{quoted}: has several values; add -m for a sweep over them"
+    if isinstance(cause, ValidationError) and key and isinstance(parent, DictConfig | ListConfig):
+        return _explain_type(cause, key, parent)
     if message.startswith("Error merging override"):
         typed = message.split(" ", 3)[3].splitlines()[0]
+        if typed.startswith("~"):
+            return f"{typed}: cannot be left out"
+        if isinstance(parent, ListConfig):
+            return f"{typed}: must be a list, such as '{Override.of(typed).key}=[VALUE, VALUE]'"
         return f"{typed}: must be a map of keys to values, such as '{Override.of(typed).key}={{KEY: VALUE}}'"
     if message.startswith(("Could not append", "Multiple values for")):
         plus = [text for text in overrides if text.startswith("+")]

@@ -11,7 +11,7 @@ from typing import Any
 from mnist_exp.errors import InputError, show
 
 # All jobs of a sweep have these in common.
-SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "backend", "code", "prune")
+SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "backend", "code", "prune", "sweep")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from hydra.types import RunMode
 
 from mnist_exp.commands import stored
 from mnist_exp.config.composition import check_composed, compose_values
-from mnist_exp.config.hydra_api import parser_of_conf
 from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, flatten
+from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import may_vary, parse_values
 from mnist_exp.config.schema import Config, objective_direction
 from mnist_exp.errors import InputError, printable
@@ -80,13 +80,13 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
 
 def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[str]) -> None:
     """Raise InputError if the rows of a store set a key that is typed too, or that a preset may not vary."""
-    name, parser = f"hydra.sweeper.of={sweep}", parser_of_conf()
+    name = f"hydra.sweeper.of={sweep}"
     for key, value in ((key, value) for row in rows for key, value in row.items()):
         if key in typed:
             raise InputError(f"{key}: varies among the best rows of {name}; leave it out")
         own = Override.of(f"{key}={value}")
         shared = own.is_below(*SHARED_BY_JOBS)
-        if not may_vary(key, value) or shared or parser.parse_override(own.text).is_sweep_override():
+        if not may_vary(key, value) or shared or parse([own.text])[0].is_sweep_override():
             raise InputError(f"{name}: {key}={value}: a sweep in a store may not set this; type the values yourself")
 
 

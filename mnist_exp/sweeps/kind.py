@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.hydra_settings import MOST_JOBS
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.schema import Config
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import counted
 from mnist_exp.tracking.job import Job
@@ -16,6 +18,15 @@ if TYPE_CHECKING:
     from mnist_exp.sweeps.jobs import Launch, Stage
     from mnist_exp.sweeps.ranking import Rounds, Row
     from mnist_exp.tracking.record import SweepRecord
+
+
+_MOST_CHECKED = 200  # values of a sweep, which take 10 ms each
+
+
+def check_number(number: float, typed: Iterable[str]) -> None:
+    """Raise InputError if these overrides ask for more jobs, or values of a key, than a sweep may have."""
+    if number > MOST_JOBS:
+        raise InputError(f"{' '.join(typed)}: asks for {number:,.15g} jobs; a sweep may have {MOST_JOBS:,} at most")
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,12 @@ class Typed:
     varied: Mapping[Override, Sequence[str]]
     fixed: Sequence[str]
     code: CodeFile | None
+
+    def count(self, each: int = 1) -> int:
+        """Return how many jobs run each combination so often; raise InputError if a sweep may not have so many."""
+        jobs = each * math.prod(map(len, self.varied.values()))
+        check_number(jobs, [one.text for one in self.varied])
+        return jobs
 
     def jobs(self, rows: Iterable[Mapping[Override, str]]) -> list[list[str]]:
         """Return the overrides of jobs with these values, without any for Hydra."""
@@ -53,13 +70,17 @@ class Kind:
     @classmethod
     def of(cls, typed: Typed) -> Self:
         """Return the sweep that was typed; raise InputError for what this kind cannot use."""
-        jobs = math.prod(map(len, typed.varied.values()))
-        return cls({one.key: one.value for one in typed.varied}, jobs)
+        return cls({one.key: one.value for one in typed.varied}, typed.count())
 
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
-        """Return the overrides of the jobs to check: each value once, beside the first of all others."""
+        """Return the overrides of the jobs to check: each value once, beside the first of all others.
+
+        Of more than 200 values, those are left out between every second, third or so on, and the last of their key.
+        """
         first = {override: samples[0] for override, samples in typed.varied.items()}
-        others = (first | {one: sample} for one, samples in typed.varied.items() for sample in samples[1:])
+        step = math.ceil(sum(map(len, typed.varied.values())) / _MOST_CHECKED) or 1
+        checked = {one: {*samples[::step], samples[-1]} for one, samples in typed.varied.items()}
+        others = (first | {one: sample} for one, samples in checked.items() for sample in samples - {first[one]})
         return typed.jobs([first, *others])
 
     def check(self, config: Config) -> None:

@@ -1,6 +1,7 @@
 """From overrides to a checked sweep and its kind, and its run. Imports nothing heavy."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.code_file import CodeFile
-from mnist_exp.config.composition import check_job, check_output, compose_values, user_choices
-from mnist_exp.config.hydra_api import JobLoader, parser_of_conf
+from mnist_exp.config.composition import check_job, compose_values, user_choices
+from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_errors import as_input_errors
+from mnist_exp.config.hydra_settings import check_output, check_settings, check_subfolders
 from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
+from mnist_exp.config.parsing import count, parse
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult
 from mnist_exp.learning.engine import import_own
-from mnist_exp.sweeps.kind import Grid, Kind, Typed
+from mnist_exp.sweeps.kind import Grid, Kind, Typed, check_number
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import Search
 
@@ -57,9 +60,11 @@ def plan(
             password that Hydra would write to multirun.yaml.
     """
     check_output(composed, "hydra.sweep.dir")
+    check_settings(composed)
     _refuse_passwords(composed)
     chosen = kind_of(composed.hydra.sweeper._target_)
-    typed = _typed(composed, overrides, code, draws=chosen.draws)
+    check_subfolders(composed, draws=chosen.draws)
+    typed = _typed(composed, overrides, code, loader, draws=chosen.draws)
     kind = chosen.of(typed)
     configs = [check_job(loader, composed, job, code) for job in kind.to_check(typed)]
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
@@ -77,19 +82,21 @@ def plan(
     return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher), kind
 
 
-def _typed(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, *, draws: bool) -> Typed:
+def _typed(
+    composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader, *, draws: bool
+) -> Typed:
     """Return the last override of each key, a preset's first; `draws`: whether ranges may be among them."""
     sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
-    parser = parser_of_conf()
-    preset = parser.parse_overrides([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()])
-    parsed = {one.get_key_element(): one for one in [*preset, *parser.parse_overrides(list(overrides))]}
+    preset = parse([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()], loader)
+    parsed = {one.get_key_element(): one for one in [*preset, *parse(overrides, loader)]}
     varied: dict[Override, Sequence[str]] = {}
     for one in parsed.values():
         if not one.is_sweep_override():
             continue
         override = Override.of(one.input_line or "")
         if one.is_discrete_sweep():
-            samples = list(one.sweep_string_iterator())
+            check_number(number := count(one), [override.text])
+            samples = list(islice(one.sweep_string_iterator(), int(number) + 1))
         elif draws and isinstance(ends := one.value(), IntervalSweep):
             samples = [str(ends.start), str(ends.end)]
         else:

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice, product
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from mnist_exp.config.conversion import Rule, convert
+from mnist_exp.config.hydra_settings import MOST_JOBS
 from mnist_exp.config.overrides import Override, values_of
 from mnist_exp.config.schema import Config, objective_direction
-from mnist_exp.config.values import Count, Text
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import as_csv, counted
@@ -29,17 +28,6 @@ if TYPE_CHECKING:
 ROUNDS = 10  # at most
 _ROUND_LEVEL = LEVEL / ROUNDS  # so that all rounds together err in at most 5 % of races
 _SEEDS = 20  # of each combination, on average, unless `max_jobs` is given
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Settings:
-    """Hydra's settings of the sweeper, explained in `conf/sweep/race.yaml`."""
-
-    seeds: Annotated[int, Rule(lambda n: n >= 2, "a whole number, at least 2")]
-    max_jobs: Count | None
-    indifference: Annotated[float, Rule(lambda x: x >= 0, "a number, at least 0")]
-    of: Text | None
-    top: Annotated[int, Rule(lambda n: n >= 2, "a whole number, at least 2")]
 
 
 @dataclass(frozen=True)
@@ -95,11 +83,10 @@ class Race(Kind):
             InputError: for a seed, fewer than two combinations, too few jobs for the first round, or an earlier sweep
                 that cannot be used.
         """
-        given = {key: value for key, value in typed.sweeper.items() if key not in ("_target_", "params")}
-        if given.get("of") is not None:  # Hydra reads an id of digits as a number, and 1e5 as a power of 10
-            of = values_of(["hydra.sweeper.of"], typed.fixed).get("hydra.sweeper.of", "").strip("'\"")
-            given["of"] = of or str(given["of"])
-        settings: _Settings = convert(_Settings, given, "hydra.sweeper")
+        settings = typed.sweeper
+        if (of := settings["of"]) is not None:  # Hydra reads an id such as 1e5 as a power of 10
+            of = values_of(["hydra.sweeper.of"], typed.fixed).get("hydra.sweeper.of", "").strip("'\"") or of
+        seeds: int = settings["seeds"]
         for override in [*typed.varied, *map(Override.of, typed.fixed)]:
             if override.key == "seed":
                 raise InputError(
@@ -107,7 +94,8 @@ class Race(Kind):
                 )
         seen: frozenset[int] = frozenset()
         notes: Sequence[str] = ()
-        if settings.of is None:
+        if of is None:
+            typed.count(seeds)
             rows = [dict(zip(typed.varied, samples, strict=True)) for samples in product(*typed.varied.values())]
         elif typed.varied:
             text = next(iter(typed.varied)).text
@@ -115,18 +103,18 @@ class Race(Kind):
         else:
             from mnist_exp.sweeps.best_rows import best_rows  # reads the store
 
-            rows, seen, notes = best_rows(typed, settings.of, settings.top)
+            rows, seen, notes = best_rows(typed, of, settings["top"])
         if len(rows) < 2:
-            found = "has one row only" if settings.of else "needs at least two combinations, such as model.hidden=16,32"
-            raise InputError(f"{f'hydra.sweeper.of={settings.of}' if settings.of else 'sweep=race'}: {found}")
-        max_jobs = settings.max_jobs or max(_SEEDS, settings.seeds) * len(rows)
-        if max_jobs < (first := settings.seeds * len(rows)):
+            found = "has one row only" if of else "needs at least two combinations, such as model.hidden=16,32"
+            raise InputError(f"{f'hydra.sweeper.of={of}' if of else 'sweep=race'}: {found}")
+        max_jobs = settings["max_jobs"] or min(max(_SEEDS, seeds) * len(rows), MOST_JOBS)
+        if max_jobs < (first := seeds * len(rows)):
             raise InputError(
-                f"hydra.sweeper.max_jobs={max_jobs}: must be at least {first}: {settings.seeds} seeds of each of "
-                f"{len(rows)} combinations"
+                f"hydra.sweeper.max_jobs={max_jobs}: must be at least {first}: {seeds} seeds of each of {len(rows)} "
+                "combinations"
             )
         values = [{one.key: value for one, value in row.items()} for row in rows]
-        return cls(typed.jobs(rows), values, settings.seeds, max_jobs, settings.indifference, seen, notes)
+        return cls(typed.jobs(rows), values, seeds, max_jobs, settings["indifference"], seen, notes)
 
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
         return super().to_check(typed) if typed.varied else self.overrides

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from mnist_exp.config.hydra_settings import MOST_JOBS
 from mnist_exp.config.overrides import quoted
 from mnist_exp.config.schema import Config, MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
@@ -27,8 +28,11 @@ class Search(Kind):
 
     @classmethod
     def of(cls, typed: Typed) -> Self:
-        listed = Kind.of(typed)
-        return cls(listed.swept, typed.sweeper.get("n_trials") or listed.jobs, typed.sweeper)
+        sampler = str((typed.sweeper.get("sampler") or {}).get("_target_"))
+        trials: int | None = typed.sweeper.get("n_trials")
+        if trials is None or sampler.endswith(".GridSampler"):  # which lists all combinations
+            trials = min(typed.count(), trials or MOST_JOBS)
+        return cls({one.key: one.value for one in typed.varied}, trials, typed.sweeper)
 
     def check(self, config: Config) -> None:
         """Raise InputError if Optuna would write into the store, or into a database of another program."""

@@ -21,7 +21,7 @@ from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.progress import Progress
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.folder import Folder, make_folder
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mlflow_tracker import tracker_of
 from mnist_exp.tracking.record import SweepRecord, failure_reason
@@ -40,7 +40,7 @@ def run_planned(
     """
     stage = Stage(jobs=kind.jobs)
     choose_backend(sweep.config.backend)
-    sweep.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(sweep.folder)
     same = signature([identity(sweep.config), sweep.swept, kind.signature()])
     with tracker_of(sweep.config.tracking).open_sweep(sweep, same) as record:
         try:

@@ -16,10 +16,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.redaction import SecretsFilter
+from mnist_exp.errors import InputError
 
 _TEXTS = (
     "config.yaml",
@@ -158,10 +160,23 @@ def package_logs() -> Iterator[None]:
         package.propagate = propagate
 
 
+def make_folder(output: Path) -> None:
+    """Make the output folder of a run or a sweep; raise InputError if it cannot be made or written."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=output).close()
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(
+            f"{output}: cannot be written ({reason}); hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m, is another "
+            "output folder"
+        ) from error
+
+
 @contextmanager
 def log_file(output: Path) -> Iterator[None]:
     """Write the log of this package to `run.log` in the output folder."""
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     handler = logging.FileHandler(output / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     # A message about one of the jobs that train together names its output folder; any other is for all.

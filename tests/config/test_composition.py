@@ -105,10 +105,15 @@ def test_a_preset_that_cannot_be_read_is_one_message(tmp_path: Path, preset: str
     [
         ("--epochs=3", "--epochs=3: no such flag; a value is set by KEY=VALUE"),
         ("--resolve", "--resolve: shows a configuration without interpolations; type --cfg job --resolve"),
+        ("--package=model", "--package model: shows a part of a configuration; type --cfg job"),
+        ("--info=x", "--info/-i: invalid choice: 'x'"),
+        ("--cfg=job -r", "--run and --cfg: are two commands; type one of them"),
+        ("-sc", "--shell-completion : type -sc install=bash"),
+        ("-sc query=bash", "-sc query=bash: is for the shell"),
     ],
 )
 def test_a_flag_that_means_nothing_is_one_message(tmp_path: Path, flag: str, message: str) -> None:
-    done = in_process(flag, cwd=tmp_path)
+    done = in_process(*flag.split(), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == 1

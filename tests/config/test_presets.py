@@ -244,7 +244,8 @@ def test_every_command_reads_the_folder_before_hydra_does(
     said, files = HOSTILE[tries]
     stranger = write(tmp_path, files)
     flag = (f"-cd={stranger}",) if "-m" in arguments else ("--config-dir", str(stranger))
-    assert_refused(in_process(*flag, *arguments, cwd=tmp_path, module=module), tmp_path, said)
+    done = in_process(*flag, *arguments, cwd=tmp_path, module=module, COMP_LINE="mnist_exp experiment=")
+    assert_refused(done, tmp_path, said)
 
 
 @pytest.mark.fast

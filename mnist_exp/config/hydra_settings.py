@@ -1,0 +1,163 @@
+"""Hydra's own settings that a run or a sweep uses: ranges, and output folders. Imports nothing heavy."""
+
+import math
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp.config.conversion import Rule, convert
+from mnist_exp.config.overrides import Override
+from mnist_exp.config.redaction import shown_address, without_secrets
+from mnist_exp.config.values import Count, Text, WholeNumber
+from mnist_exp.errors import InputError, did_you_mean
+
+MOST_JOBS = 100_000  # of a sweep
+
+# By the key of the output folder: settings that only the other way to run reads.
+_WITHOUT_EFFECT = {
+    "hydra.run.dir": (r"hydra[./](sweep|sweeper|launcher)\b", "is for a sweep; add -m, or leave it out"),
+    "hydra.sweep.dir": (r"hydra\.run\b", "is for a single run; with -m, hydra.sweep.dir=DIR is the output folder"),
+}
+
+_AtLeast2 = Annotated[int, Rule(lambda n: 2 <= n < 2**31, "a whole number, at least 2")]
+_AtLeast0 = Annotated[float, Rule(lambda x: 0 <= x < math.inf, "a number, at least 0")]
+_Above0 = Annotated[float, Rule(lambda x: 0 < x < math.inf, "a number above 0")]
+_Rate = Annotated[float, Rule(lambda x: 0 <= x <= 1, "a number from 0 to 1")]
+_Jobs = Annotated[int, Rule(lambda n: 1 <= n <= MOST_JOBS, f"a whole number from 1 to {MOST_JOBS:,}")]
+_Processes = Annotated[
+    int, Rule(lambda n: n == -1 or 1 <= n <= 1024, "a whole number from 1 to 1024, or -1 for all CPUs")
+]
+
+
+def _text(pattern: str, wanted: str) -> Any:
+    return Annotated[str, Rule(lambda text: re.fullmatch(pattern, text) is not None, wanted)]
+
+
+# Of Hydra's sweepers, Optuna's samplers and the launchers, by the end of the full key; what is not set is not checked.
+SETTINGS: dict[str, Any] = {
+    "sweeper.max_batch_size": Count | None,
+    "sweeper.n_trials": _Jobs,
+    "sweeper.n_jobs": Count,
+    "sweeper.max_failure_rate": _Rate,
+    "sweeper.seeds": _AtLeast2,
+    "sweeper.max_jobs": _Jobs | None,
+    "sweeper.indifference": _AtLeast0,
+    "sweeper.of": Text | None,
+    "sweeper.top": _AtLeast2,
+    "sweeper.sampler.seed": WholeNumber | None,
+    "sweeper.sampler.prior_weight": _Above0 | None,
+    "sweeper.sampler.n_startup_trials": WholeNumber,
+    "sweeper.sampler.n_ei_candidates": Count,
+    "sweeper.sampler.sigma0": _Above0 | None,
+    "sweeper.sampler.popsize": _AtLeast2 | None,
+    "sweeper.sampler.population_size": _AtLeast2,
+    "sweeper.sampler.mutation_prob": _Rate | None,
+    "sweeper.sampler.crossover_prob": _Rate,
+    "sweeper.sampler.swapping_prob": _Rate,
+    "sweeper.sampler.dividing_parameter": Count,
+    "sweeper.sampler.qmc_type": Literal["sobol", "halton"],
+    "launcher.n_jobs": _Processes,
+    "launcher.backend": Literal["loky", "multiprocessing", "threading"] | None,
+    "launcher.prefer": Literal["processes", "threads"],
+    "launcher.require": Literal["sharedmem"] | None,
+    "launcher.verbose": WholeNumber,
+    "launcher.timeout": _Above0 | None,
+    "launcher.pre_dispatch": _text(
+        r"all|[1-9]\d{0,8}|([1-9]\d{0,8}\*)?n_jobs", "all, a whole number, or such as 2*n_jobs"
+    ),
+    "launcher.batch_size": _text(r"auto|[1-9]\d{0,8}", "auto, or a whole number, at least 1"),
+    "launcher.max_nbytes": _text(r"\d{1,15}[KMG]?", "a whole number, or such as 1M") | None,
+    "launcher.mmap_mode": Literal["r", "r+", "w+", "c"],
+    "launcher.ray.init.num_cpus": WholeNumber | None,
+    "launcher.ray.init.num_gpus": WholeNumber | None,
+    "launcher.ray.remote.num_cpus": _AtLeast0 | None,
+    "launcher.ray.remote.num_gpus": _AtLeast0 | None,
+    "launcher.timeout_min": Count,
+    "launcher.cpus_per_task": Count | None,
+    "launcher.gpus_per_node": WholeNumber | None,
+    "launcher.tasks_per_node": Count | None,
+    "launcher.mem_gb": Count | None,
+    "launcher.nodes": Count,
+    "launcher.cpus_per_gpu": Count | None,
+    "launcher.gpus_per_task": WholeNumber | None,
+    "launcher.signal_delay_s": WholeNumber,
+    "launcher.max_num_timeout": WholeNumber,
+    "launcher.array_parallelism": Count,
+}
+
+
+def check_settings(composed: DictConfig) -> None:
+    """Raise InputError for a setting of the sweeper or the launcher that it has not, or that is out of its range."""
+    for name in ("sweeper", "launcher"):
+        settings = composed.hydra[name]
+        if is_dataclass(known := OmegaConf.get_type(settings)):
+            keys = [one.name for one in fields(known)]
+            for key in map(str, settings):
+                if key not in keys:
+                    raise InputError(f"hydra.{name}.{key}: is no setting of this {name}{did_you_mean(key, keys)}")
+    for full_key, wanted in SETTINGS.items():
+        group, _, key = f"hydra.{full_key}".rpartition(".")
+        settings = OmegaConf.select(composed, group)
+        if isinstance(settings, DictConfig) and key in settings:
+            convert(wanted, settings[key], f"{group}.{key}")
+
+
+def check_output(composed: DictConfig, key: str) -> None:
+    """Check the output folder at `key`: `hydra.run.dir` of a run, `hydra.sweep.dir` of a sweep.
+
+    Raises:
+        InputError: if another value leads it elsewhere, such as a preset's in `hydra.run.dir=${tracking.experiment}`, a
+            password would be written into it, its name is too long, or a setting is typed that has no effect.
+    """
+    hydra: Any = OmegaConf.to_container(composed.hydra, resolve=False)
+    others, instead = _WITHOUT_EFFECT[key]
+    for override in hydra["overrides"]["hydra"]:
+        if re.match(others, Override.of(override).key):
+            raise InputError(f"{override}: {instead}")
+    name = key.split(".")[1]
+    typed, folder = str(hydra[name]["dir"]), str(composed.hydra[name]["dir"])
+    absolute = Path(folder).is_absolute() and not typed.startswith(("/", "${hydra", "${oc."))
+    if absolute or (".." in Path(folder).parts and ".." not in typed):
+        raise InputError(f"{key}={typed}: leads to {folder} through another value; type the folder itself")
+    _check_names(key, folder)
+    _check_inside("hydra.output_subdir", str(composed.hydra.output_subdir))
+    address = str(composed.tracking.get("uri"))
+    written_down = composed.hydra.output_subdir is not None or without_secrets(folder) != folder
+    if written_down and shown_address(address) != address:
+        raise InputError(
+            "tracking.uri: Hydra would write what you type into a file; put an address with a password or parameters "
+            "into MLFLOW_TRACKING_URI"
+        )
+
+
+def check_subfolders(composed: DictConfig, *, draws: bool) -> None:
+    """Raise InputError if jobs of a sweep could share a folder; `draws`: whether two jobs may have the same values."""
+    hydra: Any = OmegaConf.to_container(composed.hydra, resolve=False)
+    names = ["num", "id"]
+    if not draws and not hydra["job"]["config"]["override_dirname"]["exclude_keys"]:
+        names.append("override_dirname")
+    if not re.search(rf"\$\{{hydra[.:]job\.({'|'.join(names)})\}}", str(hydra["sweep"]["subdir"])):
+        raise InputError(
+            f"hydra.sweep.subdir={hydra['sweep']['subdir']}: each job needs a folder of its own; must have the job's "
+            "number, ${hydra.job.num}"
+        )
+
+
+def check_subfolder(job: DictConfig) -> None:
+    """Raise InputError if the folder of a job, as Hydra composed it, is not in that of its sweep."""
+    job.hydra.job.num, job.hydra.job.id = 0, "0"
+    _check_inside("hydra.sweep.subdir", str(job.hydra.sweep.subdir))
+
+
+def _check_inside(key: str, folder: str) -> None:
+    if Path(folder).is_absolute() or ".." in Path(folder).parts:
+        raise InputError(f"{key}={folder}: must be a folder in the output folder")
+    _check_names(key, folder)
+
+
+def _check_names(key: str, folder: str) -> None:
+    if len(folder) > 2000 or any(len(part.encode()) > 255 for part in Path(folder).parts):
+        raise InputError(f"{key}={folder}: is too long for the name of a folder")

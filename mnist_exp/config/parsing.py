@@ -1,0 +1,99 @@
+"""Overrides in Hydra's grammar: reading them, and counting what they list. Imports nothing heavy."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import ROUND_CEILING, Context, Decimal, localcontext
+from functools import lru_cache
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
+from hydra.errors import HydraException
+
+from mnist_exp.config.presets import CONF
+from mnist_exp.errors import InputError
+
+_LONGEST = 30_000  # characters of all overrides together; Hydra reads them several times, at up to a second each
+_LONGEST_NAME = 250  # of a key or a choice, since Hydra looks for files with that name
+_MOST_LEVELS = 50  # of lists and maps, as in a preset
+_OPTIONAL = ("experiment", "sweep", "prune")  # groups of which ~GROUP leaves the choice out
+
+
+def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
+    """Parse overrides; `glob(*)` stands for the choices that `loader` finds.
+
+    Raises:
+        InputError: for one that cannot be read, is too long or too deep, or chooses from a group without a name.
+    """
+    if sum(map(len, overrides)) > _LONGEST:
+        key = max(overrides, key=len).partition("=")[0]
+        raise InputError(f"{key}: is too long; all overrides together may have {_LONGEST:,} characters")
+    return [replace(_parsed(text), config_loader=loader) for text in overrides]
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Override:
+    if len(text.partition("=")[0]) > _LONGEST_NAME:
+        raise InputError(f"{text}: no key has more than {_LONGEST_NAME} characters; write KEY=VALUE")
+    try:
+        [parsed] = OverridesParser.create().parse_overrides([text])
+        levels = _levels(parsed._value)
+        if not parsed.key_or_group:
+            raise ValueError("no key")
+    # ValueError: Python reads no number of more than 4,300 digits.
+    except (HydraException, RecursionError, ValueError) as error:
+        if "=" not in text:
+            how = "without spaces, such as training.epochs=3; a text with spaces needs quotes: tracking.note='my run'"
+        else:
+            how = """such as 'model.hidden=[128,64]'; other texts need two quotes: 'tracking.note="1st (of 3)"'"""
+        raise InputError(f"{text or repr(text)}: cannot be read; write KEY=VALUE, {how}") from error
+    if levels > _MOST_LEVELS:
+        raise InputError(f"{text}: has more than {_MOST_LEVELS} levels of brackets")
+    _check_choice(parsed)
+    return parsed
+
+
+def _levels(value: Any) -> int:
+    if isinstance(value, ChoiceSweep):
+        return max(map(_levels, value.list), default=0)
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if items is None else 1 + max(map(_levels, items), default=0)
+
+
+def _check_choice(one: Override) -> None:
+    """Raise InputError for an override of a group that names no choice, such as model=5; a map sets keys of it."""
+    group, value = one.key_or_group, one.value()
+    of_hydra = group.startswith("hydra/")
+    if not (of_hydra or (CONF / group).is_dir()):
+        return
+
+    def is_choice(given: Any) -> bool:
+        if isinstance(given, QuotedString):
+            given = given.text
+        return len(given) <= _LONGEST_NAME if isinstance(given, str) else bool(given) and isinstance(given, dict)
+
+    several = value.list if isinstance(value, ChoiceSweep) else value if of_hydra else None
+    named = all(map(is_choice, several)) if isinstance(several, list) else is_choice(value)
+    if one.is_delete():
+        named = group in _OPTIONAL
+    if not named and not isinstance(value, Glob):
+        example = "hydra/launcher=joblib" if of_hydra else "model=cnn"
+        raise InputError(f"{one.input_line}: must be GROUP=CHOICE, such as {example}; --help lists all")
+
+
+def count(one: Override) -> float:
+    """Return how many values a choice or a range has, which for a range is computed.
+
+    Raises:
+        InputError: for a range without an end, or with a step of 0.
+    """
+    value = one.value()
+    if not isinstance(value, RangeSweep):
+        return len(list(one.sweep_iterator()))
+    with localcontext(Context(traps=[])):  # so that inf, nan and a division by 0 raise nothing
+        start, stop, step = (Decimal(end or 0) for end in (value.start, value.stop, value.step))
+        steps = ((stop - start) / step).to_integral_value(ROUND_CEILING)
+    if not steps.is_finite():
+        raise InputError(f"{one.input_line}: must be range(FROM, TO, STEP), finite numbers, with a step that is not 0")
+    return max(0.0, float(steps))

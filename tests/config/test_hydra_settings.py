@@ -1,0 +1,183 @@
+"""Which of Hydra's own settings are refused before anything is written."""
+
+from pathlib import Path
+
+import pytest
+from hydra.types import RunMode
+
+from mnist_exp.config.composition import compose, compose_values
+from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_settings import MOST_JOBS
+from mnist_exp.errors import InputError
+from mnist_exp.sweeps.kind import Kind
+from mnist_exp.sweeps.plan import plan
+
+from ..conftest import in_process, installed
+
+NUMBERS = [
+    ("hydra.sweeper.max_batch_size", "0", "a whole number, at least 1, or null"),
+    ("hydra.sweeper.max_batch_size", "x", "a whole number, at least 1, or null"),
+]
+RACE = [
+    ("hydra.sweeper.seeds", "1", "a whole number, at least 2"),
+    ("hydra.sweeper.seeds", "x", "a whole number, at least 2"),
+    ("hydra.sweeper.max_jobs", "0", "a whole number from 1 to 100,000, or null"),
+    ("hydra.sweeper.indifference", "nan", "a number, at least 0"),
+    ("hydra.sweeper.top", "null", "a whole number, at least 2"),
+    ("hydra.sweeper.of", "''", "some text, on one line, or null"),
+]
+SEARCH = [
+    ("hydra.sweeper.n_trials", "0", "a whole number from 1 to 100,000"),
+    ("hydra.sweeper.n_trials", "x", "a whole number from 1 to 100,000"),
+    ("hydra.sweeper.n_trials", "2000000000", "a whole number from 1 to 100,000"),
+    ("hydra.sweeper.n_jobs", "0", "a whole number, at least 1"),
+    ("hydra.sweeper.max_failure_rate", "1.5", "a number from 0 to 1"),
+    ("hydra.sweeper.sampler.seed", "x", "a whole number, at least 0, or null"),
+    ("hydra.sweeper.sampler.seed", "-1", "a whole number, at least 0, or null"),
+    ("hydra.sweeper.sampler.n_ei_candidates", "0", "a whole number, at least 1"),
+]
+JOBLIB = [
+    ("hydra.launcher.n_jobs", "0", "a whole number from 1 to 1024, or -1 for all CPUs"),
+    ("hydra.launcher.n_jobs", "x", "a whole number from 1 to 1024, or -1 for all CPUs"),
+    ("hydra.launcher.timeout", "-0.5", "a number above 0, or null"),
+    ("hydra.launcher.prefer", "x", "one of processes, threads"),
+]
+SLURM = [
+    ("hydra.launcher.timeout_min", "0", "a whole number, at least 1"),
+    ("hydra.launcher.array_parallelism", "x", "a whole number, at least 1"),
+]
+RAY = [
+    ("hydra.launcher.ray.init.num_cpus", "x", "a whole number, at least 0, or null"),
+    ("hydra.launcher.ray.remote.num_gpus", "-1", "a number, at least 0, or null"),
+]
+
+
+def planned(*overrides: str) -> Kind:
+    composed = compose_values(overrides, RunMode.MULTIRUN)
+    return plan(composed, overrides, None, JobLoader.of_conf())[1]
+
+
+def needs(*distributions: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not all(map(installed, distributions)), reason="not installed")
+
+
+def with_choices(
+    rows: list[tuple[str, str, str]], *choices: str, mark: pytest.MarkDecorator | None = None
+) -> list[object]:
+    return [pytest.param(choices, *row, marks=mark or ()) for row in rows]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("choices", "key", "value", "wanted"),
+    [
+        *with_choices(NUMBERS),
+        *with_choices(RACE, "sweep=race"),
+        *with_choices(SEARCH, "sweep=optuna", mark=needs("hydra-optuna-sweeper")),
+        *with_choices(JOBLIB, "hydra/launcher=joblib", mark=needs("hydra-joblib-launcher")),
+        *with_choices(RAY, "hydra/launcher=ray", mark=needs("hydra-ray-launcher")),
+        *with_choices(SLURM, "hydra/launcher=submitit_slurm", mark=needs("hydra-submitit-launcher")),
+    ],
+)
+def test_every_number_of_a_sweeper_or_launcher_has_a_range(
+    choices: tuple[str, ...], key: str, value: str, wanted: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        planned(*choices, "model.hidden=4,8", f"{'+' if '.ray.' in key else ''}{key}={value}")
+    shown = value.strip("'")
+    assert str(caught.value) == f"{key}={shown}: must be {wanted}"
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["hydra.mode=x"], "hydra.mode=x: must be one of RUN, MULTIRUN"),
+        (["hydra.job.chdir=x"], "hydra.job.chdir=x: must be true or false"),
+        (["training.metrics={a:1}"], "training.metrics={a:1}: must be a list, such as"),
+        (["~hydra.run.dir"], "~hydra.run.dir: cannot be left out"),
+        (["+hydra.sweeper.seed=1"], r"hydra.sweeper.seed: is no setting of this sweeper"),
+        (["sweep=race", "+hydra.sweeper.sedes=1"], "hydra.sweeper.sedes: is no setting .*did you mean seeds"),
+        (["hydra/launcher=stacked", "backend=jax", "+hydra.launcher.n_jobs=2"], "n_jobs: is no setting of this launch"),
+        (["hydra.run.dir=out"], "hydra.run.dir=out: is for a single run; with -m, hydra.sweep.dir=DIR"),
+        (["sweep=grid,race"], "sweep: must have one value, which all jobs of a sweep share"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        planned("model.hidden=4,8", *overrides)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("key", ["hydra.sweep.dir", "hydra/launcher", "hydra.launcher._target_"])
+def test_a_single_run_takes_no_setting_of_a_sweep(key: str) -> None:
+    with pytest.raises(InputError, match=f"{key}=basic: is for a sweep; add -m, or leave it out"):
+        compose([f"{key}=basic"])
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["seed=range(2000000000)"],
+        ["optimizer.learning_rate=range(0,1,1e-12)"],
+        ["seed=range(1000)", "model.hidden=range(1,1000)"],
+        ["sweep=race", "model.hidden=range(1,60000)"],
+        ["sweep=race", "model.hidden=4,8", "hydra.sweeper.seeds=60000"],
+    ],
+)
+def test_too_many_jobs_are_refused_before_they_are_listed(overrides: list[str]) -> None:
+    with pytest.raises(InputError, match=f"asks for [0-9,]+ jobs; a sweep may have {MOST_JOBS:,} at most"):
+        planned(*overrides)
+
+
+@pytest.mark.fast
+def test_a_preset_may_not_ask_for_more(tmp_path: Path) -> None:
+    (tmp_path / "presets/sweep").mkdir(parents=True)
+    preset = "# @package _global_\nhydra: {sweeper: {params: {seed: 'range(0,2000000000)'}}}\n"
+    (tmp_path / "presets/sweep/mine.yaml").write_text(preset)
+    done = in_process("--config-dir", "presets", "-m", "sweep=mine", cwd=tmp_path)
+    assert done.stderr == "seed=range(0,2000000000): asks for 2,000,000,000 jobs; a sweep may have 100,000 at most\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"presets"}
+
+
+@pytest.mark.fast
+def test_of_many_values_some_are_checked() -> None:
+    assert planned("seed=range(90000)").jobs == 90_000
+    with pytest.raises(InputError, match="seed=4294967296: must be a whole number"):
+        planned("seed=range(4294957297,4294967297)")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("subdir", "message"),
+    [
+        ("x", "each job needs a folder of its own"),
+        ("..", "each job needs a folder of its own"),
+        ("${seed}", "each job needs a folder of its own"),
+        ("${hydra.job.num}/../..", "must be a folder in the output folder"),
+        ("/there/${hydra.job.num}", "must be a folder in the output folder"),
+        ("${hydra.job.num}-${tracking.run_name}", "must be a folder in the output folder"),
+        ("${hydra.job.id}" + "x" * 300, "is too long for the name of a folder"),
+    ],
+)
+def test_jobs_have_folders_of_their_own_in_that_of_the_sweep(subdir: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        planned("seed=0,1", "tracking.run_name=a/../../..", f"hydra.sweep.subdir={subdir}")
+
+
+@pytest.mark.fast
+def test_a_folder_may_be_named_after_a_jobs_values() -> None:
+    subdir = "hydra.sweep.subdir=${hydra.job.override_dirname}"
+    assert planned("seed=0,1", subdir).jobs == 2
+    with pytest.raises(InputError, match="each job needs a folder of its own"):
+        planned("seed=0,1", subdir, "hydra.job.config.override_dirname.exclude_keys=[seed]")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("folder", ["/proc/x", "/dev/null", "/proc"])
+def test_an_output_folder_that_cannot_be_made_is_one_message(tmp_path: Path, folder: str) -> None:
+    done = in_process(f"hydra.run.dir={folder}", "tracking=none", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{folder}: cannot be written (")
+    assert len(done.stderr.splitlines()) == 1
