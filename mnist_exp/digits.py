@@ -110,7 +110,7 @@ def _ink(colours: _Floats) -> _Floats:
 
 
 def _otsu(values: _Floats) -> float:
-    """Return the threshold that splits values into two groups with the least variance within (N. Otsu, 1979); 0 is the least."""
+    """Return the threshold that splits values from 0 into two groups with the least variance within (N. Otsu, 1979)."""
     counts, edges = np.histogram(values, bins=64, range=(0, values.max()))
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.fast
 def two_colours(pattern: str, size: int) -> npt.NDArray[np.bool_]:
     """Which pixels have the second colour."""
     y, x = np.mgrid[:size, :size]
-    return {
+    patterns: dict[str, npt.NDArray[np.bool_]] = {
         "halves": x < size // 2,
         "stripes": x // 2 % 2 == 0,
         "checks": (x // 4 + y // 4) % 2 == 0,
@@ -25,7 +25,8 @@ def two_colours(pattern: str, size: int) -> npt.NDArray[np.bool_]:
         "a frame": (np.minimum(x, y) == 0) | (np.maximum(x, y) == size - 1),
         "a disc": (x - size / 2) ** 2 + (y - size / 2) ** 2 < (0.47 * size) ** 2,
         "nothing": x < 0,
-    }[pattern]
+    }
+    return patterns[pattern]
 
 
 @pytest.mark.parametrize("size", [8, 9, 28, 51, 400])

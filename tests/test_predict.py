@@ -1,6 +1,7 @@
 """Pictures of digits in, labels out: drawn by script, and MNIST's own in other sizes and colours."""
 
 import json
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -178,7 +179,10 @@ def test_the_champion_is_the_best_of_those_measured_alike(capsys: pytest.Capture
         ("MODEL", "text.png", "text.png: must be a whole picture"),
         ("MODEL", "program.png", "program.png: must be a whole picture"),
         ("MODEL", "dot.png", "dot.png: is 2 by 1 pixels; must be at least 8 by 8"),
-        ("MODEL", "x" * 300, "must be a whole picture"),
+        ("MODEL", "x" * 300, ": cannot be read (File name too long)"),
+        ("MODEL", "folder", "folder: must be a file; is a folder"),
+        ("MODEL", "pipe", "pipe: must be a file; is a pipe, a socket or a device"),
+        ("pipe.keras", "seven.png", "pipe.keras: must be a file; is a pipe, a socket or a device"),
         ("text.keras", "white.png", "text.keras: must be a file model.keras that a run wrote"),
     ],
 )
@@ -188,6 +192,10 @@ def test_bad_input_is_one_message(tracked_folder: Path, tmp_path: Path, name: st
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "program.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 60\nshowpage\n")
     (tmp_path / "text.keras").write_text("no model")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.keras")
+    draw(7, STYLES[7]).save(tmp_path / "seven.png")
     model = str(kept_model(tracked_folder)) if name == "MODEL" else name
     with pytest.raises(InputError) as caught:
         predict(model, [Path(picture)], [f"tracking.uri=sqlite:///{tracked_folder}/mlflow.db"])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from mnist_exp.errors import InputError, printable
+from mnist_exp.files import check_file
 from mnist_exp.learning.metadata import is_class_name
 
 # Pillow knows more formats; some of them are programs, such as PostScript.
@@ -41,14 +42,13 @@ def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     Raises:
         InputError: if it is no such picture.
     """
+    check_file(path)
     try:
         with Image.open(path, formats=formats) as picture:
             picture.load()
             with suppress(Exception):  # Pillow raises anything for damaged metadata
                 return ImageOps.exif_transpose(picture)
             return picture.copy()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: must have at most {Image.MAX_IMAGE_PIXELS} pixels") from error
     except Exception as error:  # Pillow raises anything for damaged files
