@@ -66,6 +66,8 @@ def _flat(picture: Image.Image) -> _Floats:
     Transparent pixels get the colour of the border; if that is transparent, too, white for a dark picture, else black.
     """
     if picture.mode[0] in "FI":  # 16 bits and more, which Pillow cuts off at 255
+        picture = Image.fromarray(np.asarray(picture, np.float32))
+        picture.thumbnail((_WORKING_SIZE, _WORKING_SIZE))
         values = np.asarray(picture, np.float64)
         if not np.isfinite(values).all():
             raise InputError("must have numbers as pixels; some are infinite or NaN")

@@ -78,7 +78,7 @@ def _apply(make_layer: Callable[[], Any], flow: Any, where: str) -> Any:
     try:
         after = make_layer()(flow)
         shape = after.shape[1:]  # raises if the layer returns several tensors
-        if not all(length is None or (isinstance(length, int) and length > 0) for length in shape):
+        if not all(isinstance(length, int) and length > 0 for length in shape):
             raise ValueError(f"gives shape {shape}")
     except InputError:
         raise

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,8 @@ def load(path: Path, code: CodeFile | None = None) -> keras.Model:
     try:
         if not needed:
             _check_size(saved, path)
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with warnings.catch_warnings(action="ignore"):  # of what the weights lack, before the error
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
         takes_images = _IMAGES.fullmatch(str(model.input_shape)) and model.inputs[0].dtype in _PIXELS
         fits = takes_images and len(model.output_shape) == 2
     except (*REFUSALS, *DAMAGED) as error:
@@ -95,20 +97,20 @@ def _check_weights(content: bytes) -> None:
     """
     import h5py  # comes with Keras
 
-    def check_link(name: str, link: Any) -> None:
-        if not isinstance(link, h5py.HardLink):
-            raise ValueError(f"its weights have the link {name}")
+    def link(name: str, link: Any) -> str | None:
+        return None if isinstance(link, h5py.HardLink) else f"the link {name}"
 
-    def check_array(name: str, item: Any) -> None:
+    def odd(name: str, item: Any) -> str | None:
         if isinstance(item, h5py.Group):
-            return
+            return None
         plain = isinstance(item, h5py.Dataset) and item.dtype.kind in "biufV" and item.shape is not None
-        if not plain or item.external or item.is_virtual or item.chunks or item.nbytes > len(content):
-            raise ValueError(f"its weights {name} must be a plain array")
+        if plain and not (item.external or item.is_virtual or item.chunks) and item.nbytes <= len(content):
+            return None
+        return f"{name}, which is no plain array"
 
     with h5py.File(io.BytesIO(content)) as weights:
-        weights.visititems_links(check_link)
-        weights.visititems(check_array)
+        if found := weights.visititems_links(link) or weights.visititems(odd):
+            raise ValueError(f"its weights have {found}")
 
 
 def _check_size(saved: Any, path: Path) -> None:
