@@ -157,9 +157,8 @@ def test_a_model_that_is_compressed_cut_or_has_more_members_is_refused(tracked_f
         with pytest.raises(InputError, match=r"must be a file model\.keras that a run wrote"):
             load(target)
     for name, message in (("config.json", "must be there once"), ("../x", r"it also has \.\./x")):
-        with zipfile.ZipFile(altered(kept, target), "a") as file:
-            with warnings.catch_warnings(action="ignore"):  # of a second member of one name
-                file.writestr(name, "{}")
+        with zipfile.ZipFile(altered(kept, target), "a") as file, warnings.catch_warnings(action="ignore"):
+            file.writestr(name, "{}")
         with pytest.raises(InputError, match=message):
             load(target)
 
