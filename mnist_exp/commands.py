@@ -47,8 +47,8 @@ def exit_on_errors() -> Iterator[None]:
 
 def check_plot(path: Path) -> None:
     """Raise InputError unless a figure can be written to `path`."""
-    folder = path.absolute().parent
-    if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not os.access(folder, os.W_OK | os.X_OK):
+    folder, is_other = path.absolute().parent, path.exists() and not path.is_file()  # writing to a pipe would wait
+    if path.suffix.lower() not in {".png", ".pdf", ".svg"} or is_other or not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that can be written")
 
 

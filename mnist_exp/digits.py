@@ -20,6 +20,8 @@ _FAINT = 0.1  # lighter pixels do not belong to a digit
 _SPECK = 0.02  # of the largest stroke's area: smaller strokes are dirt
 _BOX = 20 / 28  # the share of an image that a digit fills
 _THIN, _THICK = 0.06, 0.2  # MNIST's strokes are mostly as wide as this share of a digit's longer side
+_STEP = 16  # pixels that are taken off a stroke at once, as the time grows with the square
+_NOTHING = "no digit stands out from the background"
 
 
 def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -28,7 +30,8 @@ def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uin
     The picture may have any two colours, transparent or not; most of its border is background.
 
     Raises:
-        InputError: if nothing stands out from the background, or the picture is smaller than 8 by 8.
+        InputError: if nothing stands out from the background, which must be most of the border, the picture is
+            smaller than 8 by 8, or a pixel is no number.
     """
     if min(picture.size) < 8:
         raise InputError(f"is {picture.width} by {picture.height} pixels; must be at least 8 by 8")
@@ -48,7 +51,11 @@ def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uin
 
 
 def resized(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return a picture in colour, (height, width, 3)."""
+    """Return a picture in colour, (height, width, 3).
+
+    Raises:
+        InputError: if a pixel is no number.
+    """
     flat = Image.fromarray(np.rint(255 * _flat(picture)).astype(np.uint8))
     return np.asarray(flat.resize((width, height), Image.Resampling.BILINEAR), np.uint8)
 
@@ -59,8 +66,12 @@ def _flat(picture: Image.Image) -> _Floats:
     Transparent pixels get the colour of the border; if that is transparent, too, white for a dark picture, else black.
     """
     if picture.mode[0] in "FI":  # 16 bits and more, which Pillow cuts off at 255
+        picture = Image.fromarray(np.asarray(picture, np.float32))
+        picture.thumbnail((_WORKING_SIZE, _WORKING_SIZE))
         values = np.asarray(picture, np.float64)
-        picture = Image.fromarray(np.rint(255 * values / max(values.max(), 1)).astype(np.uint8))
+        if not np.isfinite(values).all():
+            raise InputError("must have numbers as pixels; some are infinite or NaN")
+        picture = Image.fromarray(np.rint(255 * values.clip(0) / max(values.max(), 1)).astype(np.uint8))
     picture = picture.convert("RGBA")
     picture.thumbnail((_WORKING_SIZE, _WORKING_SIZE))
     pixels = np.asarray(picture, np.float64) / 255
@@ -84,11 +95,13 @@ def _border(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 def _ink(colours: _Floats) -> _Floats:
     """Return each pixel's distance from the colour of the background, 0 to 1; noise, dirt and shadows become 0."""
-    paper = np.median(colours[_border(colours.shape[:2])], axis=0)
-    distance = np.abs(colours - paper).max(axis=-1)
+    border = _border(colours.shape[:2])
+    distance = np.abs(colours - np.median(colours[border], axis=0)).max(axis=-1)
     if distance.max() < _LEAST_CONTRAST:
-        raise InputError("no digit stands out from the background")
+        raise InputError(_NOTHING)
     threshold = _otsu(distance)
+    if (distance[border] > threshold).mean() >= 0.5:  # the median lies between two colours
+        raise InputError(_NOTHING)
     strokes, count = ndimage.label(distance > threshold, np.ones((3, 3)))
     areas = np.bincount(strokes.reshape(-1), minlength=count + 1)
     areas[0] = 0
@@ -99,8 +112,8 @@ def _ink(colours: _Floats) -> _Floats:
 
 
 def _otsu(values: _Floats) -> float:
-    """Return the threshold that splits values into two groups with the least variance within (N. Otsu, 1979)."""
-    counts, edges = np.histogram(values, bins=64)
+    """Return the threshold that splits values from 0 into two groups with the least variance within (N. Otsu, 1979)."""
+    counts, edges = np.histogram(values, bins=64, range=(0, values.max()))
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]
     sums = np.cumsum(counts * centres)
@@ -111,6 +124,8 @@ def _otsu(values: _Floats) -> float:
 
 def _cropped(ink: _Floats) -> _Floats:
     rows, columns = (np.flatnonzero((ink > _FAINT).any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        raise InputError(_NOTHING)
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
@@ -123,10 +138,10 @@ def _with_usual_stroke(digit: _Floats) -> _Floats:
     missing, excess = round(_THIN * length - stroke), round(stroke - _THICK * length)
     if missing > 0:
         return _cropped(ndimage.grey_dilation(np.pad(digit, missing), footprint=_disc(missing + 1)))
-    if excess > 0:
-        thinner = ndimage.grey_erosion(np.pad(digit, excess), footprint=_disc(excess + 1))
-        return _cropped(thinner) if (thinner > _FAINT).any() else digit
-    return digit
+    thinner = digit
+    for rest in range(excess, 0, -_STEP):
+        thinner = ndimage.grey_erosion(thinner, footprint=_disc(min(rest, _STEP) + 1), mode="constant")
+    return _cropped(thinner if (thinner > _FAINT).any() else digit)
 
 
 def _disc(diameter: int) -> npt.NDArray[np.bool_]:

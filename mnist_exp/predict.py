@@ -97,8 +97,6 @@ def predict(
     with tempfile.TemporaryDirectory() as folder:
         if model.endswith(".keras"):
             path = Path(model)
-            if not path.is_file():
-                raise InputError(f"{path}: no such file")
         else:
             uri = commands.stored(settings).uri
             with store.store_errors(uri):

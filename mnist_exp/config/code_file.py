@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from mnist_exp.errors import InputError
+from mnist_exp.files import LARGEST_CODE, check_file
 
 PACKAGE = "mnist_exp_code"  # the package of the modules that such files become
 # The functions that `@mnist_exp.model` and `@mnist_exp.dataset` registered, by group and name.
@@ -80,14 +81,13 @@ ImportCode = Callable[[CodeFile, str, bool], CodeFile]
 
 def read_code(path: str) -> CodeFile:
     """Read a file; raise InputError if it is no Python file, or cannot be read."""
-    file = Path(path).expanduser()
-    if file.suffix != ".py":
+    if Path(path).suffix != ".py":
         raise InputError(f"code={path}: must be a Python file, such as code=mine.py")
     try:
-        if not file.is_file():
-            raise InputError(f"code={path}: no such file")
+        file = Path(path).expanduser()
+        check_file(file, f"code={path}", LARGEST_CODE)
         return CodeFile(path, file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeError) as error:
+    except (OSError, RuntimeError, UnicodeError) as error:  # an unknown home is a RuntimeError
         raise InputError(f"code={path}: cannot be read ({error})") from error
 
 

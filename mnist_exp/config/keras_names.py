@@ -4,7 +4,6 @@ A name stands alone (`Flatten`) or with its arguments (`{Dropout: {rate: 0.5}}`)
 names below, none of which loads files, runs code or opens connections, and those that the file in use registers.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -74,10 +73,18 @@ _OWN_FILES = frozenset(
     {"code", "config.yaml", "error.txt", "figures", "metrics.jsonl", "model", "model.keras", "run.json", "run.log"}
 )
 
+_LARGEST, _LARGEST_WHOLE = 3.4e38, 2**31 - 1  # of float32 and int32
 _WHOLE = """
-    class_id cooldown decay_steps depth_multiplier dilation_rate ema_overwrite_frequency filters first_decay_steps
-    gradient_accumulation_steps k kernel_size n ns_steps patience pool_size start_from_epoch strides units warmup_steps
+    axis class_id cooldown decay_steps depth_multiplier dilation_rate ema_overwrite_frequency filters first_decay_steps
+    gradient_accumulation_steps height k kernel_size n ns_steps patience pool_size save_freq start_from_epoch strides
+    top_k units verbose warmup_steps width
 """
+# The words that an argument of a callback, or of others, may have, where Keras itself takes any.
+_WORDS = {
+    (True, "mode"): ("auto", "min", "max"),
+    (True, "save_freq"): ("epoch",),
+    (False, "mode"): ("horizontal", "vertical", "horizontal_and_vertical"),
+}
 # What a number must be, by the name of its argument, which means the same in all of Keras but for `factor`.
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
 _NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
@@ -86,17 +93,18 @@ _RANGES = {
     name: rule
     for rule, names in (
         (_AT_LEAST_1, "units filters kernel_size pool_size strides dilation_rate depth_multiplier n k decay_steps"),
-        (_AT_LEAST_1, "first_decay_steps ema_overwrite_frequency ns_steps"),
+        (_AT_LEAST_1, "first_decay_steps ema_overwrite_frequency ns_steps save_freq top_k height width"),
         (_NOT_NEGATIVE, "patience cooldown start_from_epoch min_delta min_lr weight_decay adam_weight_decay epsilon"),
-        (_NOT_NEGATIVE, "epsilon_1 epsilon_2 l1 l2 warmup_steps stddev initial_accumulator_value"),
+        (_NOT_NEGATIVE, "verbose epsilon_1 epsilon_2 l1 l2 warmup_steps stddev initial_accumulator_value"),
         (_NOT_NEGATIVE, "l1_regularization_strength l2_regularization_strength padding_value"),
         (_POSITIVE, "learning_rate initial_learning_rate decay_rate clipnorm clipvalue global_clipnorm"),
         (_POSITIVE, "loss_scale_factor clip_threshold"),
         ((lambda v: 0 <= v < 1, "from 0 up to, not including, 1"), "rate beta_1 beta_2 adam_beta_1 adam_beta_2 rho"),
-        ((lambda v: 0 <= v <= 1, "from 0 to 1"), "momentum ema_momentum label_smoothing"),
+        ((lambda v: 0 <= v < 1, "from 0 up to, not including, 1"), "dropout recurrent_dropout"),
+        ((lambda v: 0 <= v <= 1, "from 0 to 1"), "momentum ema_momentum renorm_momentum label_smoothing"),
         ((lambda v: 0 < v < 1, "between 0 and 1"), "factor"),
         ((lambda v: v >= 2, "at least 2"), "gradient_accumulation_steps"),
-        ((lambda _: True, "such as 0.9"), "baseline"),
+        ((lambda _: True, "such as 0.9"), "baseline initial_value_threshold"),
     )
     for name in names.split()
 }
@@ -225,8 +233,10 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
     elif own:  # a default has the type of the argument, unless it is null
         types = {bool: (bool,), int: (int, float), float: (int, float), str: (str,)}
         fits = type(value) in types.get(type(default), (type(value),))
-    elif argument == "mode" and kind == "callbacks":
-        fits, wanted = value in ("auto", "min", "max"), "one of auto, min, max"
+    elif words := _WORDS.get((kind == "callbacks", argument)):
+        ranged = argument in _RANGES
+        fits = value in words or (ranged and type(value) is int)
+        wanted = f"{words[0]}, or a whole number, at least 1" if ranged else f"one of {', '.join(words)}"
     elif isinstance(value, list) and _takes_list(kind, argument, default):
         of_item = int | float | None if default is not None else int | float | str | None
         fits = all(isinstance(item, of_item) and not isinstance(item, bool) for item in value)
@@ -254,23 +264,20 @@ def _fits(argument: str, value: Any, default: Any) -> bool:
         case bool():
             return is_switch or (default is None and not ranged)
         case int() | float():
-            return not isinstance(default, bool | str) or argument == "save_freq"
+            return not isinstance(default, bool | str)
         case str():
             return not isinstance(default, bool | int | float | tuple) and not ranged
     return value is None and (default is None or not (default is REQUIRED or ranged or is_switch))
 
 
 def _check_number(kind: str, argument: str, value: float, key: str) -> None:
-    try:
-        finite = math.isfinite(value)
-    except OverflowError:  # a whole number too large for a float
-        raise InputError(f"{key}: must be a number of at most 300 digits") from None
+    if not abs(value) <= (most := _LARGEST_WHOLE if argument in _WHOLE.split() else _LARGEST):
+        shown = f"={value}" if isinstance(value, float) else ""  # more digits than Python makes text of
+        raise InputError(f"{key}{shown}: must be a finite number, at most {most:g} above or below 0")
     # A callback's factor lowers the learning rate; a random layer's is an amount.
     ranged = argument in _RANGES and (argument != "factor" or kind == "callbacks")
     wanted = None
-    if not finite:
-        wanted = "a finite number"
-    elif argument in _WHOLE.split() and not isinstance(value, int):
+    if argument in _WHOLE.split() and not isinstance(value, int):
         wanted = f"a whole number{_range_text(argument)}"
     elif ranged and not _RANGES[argument][0](value):
         wanted = f"a number{_range_text(argument)}"

@@ -3,15 +3,19 @@
 import gzip
 import math
 import struct
+import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
+from mnist_exp.files import check_file
 from mnist_exp.learning import memory
 from mnist_exp.learning.metadata import DAMAGED
 
@@ -25,41 +29,49 @@ def read_npz(path: Path, config: memory.Limits) -> dict[str, Any]:
     Raises:
         InputError: if it is damaged, lacks an array, or `memory.check` refuses what it has.
     """
-    if path.is_dir():
-        raise InputError(f"dataset.path={path}: is a folder; dataset=folder reads pictures in one, a folder a class")
-    if not path.is_file() or not zipfile.is_zipfile(path):
-        raise InputError(f"dataset.path={path}: is not a valid npz file; np.savez writes one")
+    key = f"dataset.path={path}"
+    check_file(path, key, if_folder="; dataset=folder reads pictures in one, a folder a class")
     try:
-        with np.load(path, allow_pickle=False) as file, zipfile.ZipFile(path) as members:
-            if missing := set(PARTS) - set(file.files):
+        with zipfile.ZipFile(path) as file, warnings.catch_warnings(action="ignore"):  # of headers' syntax
+            names = [name.removesuffix(".npy") for name in file.namelist()]
+            if missing := set(PARTS).difference(names):
                 raise InputError(
-                    f"dataset.path={path}: must hold {', '.join(PARTS[:3])} and {PARTS[3]}; "
-                    f"lacks {', '.join(sorted(missing))}"
+                    f"{key}: must hold {', '.join(PARTS[:3])} and {PARTS[3]}; lacks {', '.join(sorted(missing))}"
                 )
-            memory.check(config, f"dataset.path={path}", {part: _npy_header(members, part) for part in PARTS})
-            return {part: file[part] for part in PARTS}
-    except DAMAGED as error:
-        raise InputError(f"dataset.path={path}: is not a valid npz file ({error}); np.savez writes one") from error
+            if twice := [part for part in PARTS if names.count(part) > 1]:
+                raise zipfile.BadZipFile(f"it has {twice[0]} twice")
+            headers = {part: _npy_header(file, part) for part in PARTS}
+            if any(header.dtype.hasobject for header in headers.values()):
+                raise InputError(
+                    f"{key}: must hold plain arrays of numbers, or labels of text, not objects; astype(str) makes text "
+                    "of them"
+                )
+            memory.check(config, key, headers)
+            return {part: _npy_array(file, part) for part in PARTS}
     except InputError:
         raise
-    except ValueError as error:  # an array of Python objects; NumPy's message advises to load a pickle
-        raise InputError(
-            f"dataset.path={path}: must hold plain arrays of numbers, or labels of text, not objects; "
-            "astype(str) makes text of them"
-        ) from error
+    except (ValueError, *DAMAGED) as error:
+        reason = printable(str(error))[:200]
+        raise InputError(f"{key}: is not a valid npz file ({reason}); np.savez writes one") from error
 
 
-def _npy_header(members: zipfile.ZipFile, part: str) -> memory.Header:
+def _npy_header(file: zipfile.ZipFile, part: str) -> memory.Header:
     """Read the shape and type of an array in a zip file."""
-    if [name for name in members.namelist() if name.removesuffix(".npy") == part] != [f"{part}.npy"]:
-        raise zipfile.BadZipFile(f"it has {part} twice, or not as {part}.npy")
-    with members.open(f"{part}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(member)
-        if any(length < 0 for length in shape):
-            raise zipfile.BadZipFile(f"{part} has shape {shape}")
-        return memory.Header(shape, dtype)
+    try:
+        with file.open(f"{part}.npy") as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(member)
+    except Exception as error:  # a header is a Python literal, and its parser raises anything
+        raise zipfile.BadZipFile(f"{part} has no header of an array") from error
+    if min(shape, default=0) < 0 or math.prod(shape) * max(dtype.itemsize, 1) >= 2**63:
+        raise zipfile.BadZipFile(f"{part} has a shape that no array can have")
+    return memory.Header(shape, dtype)
+
+
+def _npy_array(file: zipfile.ZipFile, part: str) -> npt.NDArray[Any]:
+    with file.open(f"{part}.npy") as member:
+        return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
 
 
 def idx_files(folder: Path) -> list[Path]:
@@ -67,36 +79,55 @@ def idx_files(folder: Path) -> list[Path]:
     return [path for name in _IDX for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
 
 
-def read_idx(folder: Path) -> dict[str, Any]:
+def read_idx(folder: Path, config: memory.Limits) -> dict[str, Any]:
     """Return the arrays of MNIST's four files, plain or .gz.
 
     Raises:
-        InputError: if one is missing or damaged.
+        InputError: if one is missing or damaged, or `memory.check` refuses what they have.
     """
+    key = f"dataset.path={folder}"
     if not folder.is_dir():
-        raise InputError(f"dataset.path={folder}: must be a folder with the four IDX files")
-    return {part: _read_idx_file(folder, name) for part, name in zip(PARTS, _IDX, strict=True)}
+        raise InputError(f"{key}: must be a folder with the four IDX files")
+    found = {path.name.removesuffix(".gz"): path for path in reversed(idx_files(folder))}
+    if missing := [name for name in _IDX if name not in found]:
+        raise InputError(f"{key}: has no file {missing[0]} or {missing[0]}.gz")
+    paths = {part: found[name] for part, name in zip(PARTS, _IDX, strict=True)}
+    shapes = {part: _idx_shape(path, 3 if part[0] == "x" else 1) for part, path in paths.items()}
+    memory.check(config, key, {part: memory.Header(shape, np.dtype(np.uint8)) for part, shape in shapes.items()})
+    return {part: _idx_array(path, shapes[part]) for part, path in paths.items()}
 
 
-def _read_idx_file(folder: Path, name: str) -> npt.NDArray[np.uint8]:
-    """Read an IDX file: 0x0800 plus the number of axes, their lengths, all big-endian in 4 bytes, then the values."""
-    path = next((path for path in idx_files(folder) if path.name.removesuffix(".gz") == name), None)
-    if path is None:
-        raise InputError(f"dataset.path={folder}: has no file {name} or {name}.gz")
-    what, axes = ("images", 3) if "images" in name else ("labels", 1)
-    magic = 0x0800 + axes
+@contextmanager
+def _unpacked(path: Path) -> Iterator[gzip.GzipFile | BinaryIO]:
+    check_file(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            header = file.read(4 * (1 + axes))
-            shape = struct.unpack_from(f">{axes}I", header.ljust(4 * (1 + axes), b"\0"), offset=4)
-            # A small file may unpack to any length, so read one byte more than the header promises and no further.
-            content = file.read(min(math.prod(shape), memory.memory() // 2) + 1)
+            yield file
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: is not a valid gzip file ({error})") from error
-    starts = int.from_bytes(header[:4], "big")
-    if len(header) < 4 * (1 + axes) or starts != magic:
-        raise InputError(f"{path}: must be an IDX file of {what}, which starts with {magic}; starts with {starts}")
-    if len(content) != math.prod(shape):
-        more = "more" if len(content) > math.prod(shape) else len(content)
-        raise InputError(f"{path}: its header promises {math.prod(shape)} bytes of shape {shape}; it has {more}")
+
+
+def _idx_shape(path: Path, axes: int) -> tuple[int, ...]:
+    """Read an IDX file's header: 0x0800 plus the number of axes, then their lengths, all big-endian in 4 bytes."""
+    with _unpacked(path) as file:
+        header = file.read(4 * (1 + axes))
+    starts, what = int.from_bytes(header[:4], "big"), "images" if axes == 3 else "labels"
+    if len(header) < 4 * (1 + axes) or starts != 0x0800 + axes:
+        raise InputError(
+            f"{path}: must be an IDX file of {what}, which starts with {0x0800 + axes}; starts with {starts}"
+        )
+    shape = struct.unpack_from(f">{axes}I", header, offset=4)
+    if 0 in shape:
+        raise InputError(f"{path}: its header promises no {what}, but shape {shape}")
+    return shape
+
+
+def _idx_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    size = math.prod(shape)
+    with _unpacked(path) as file:
+        file.read(4 * (1 + len(shape)))
+        content = file.read(size + 1)  # a small file may unpack to any length
+    if len(content) != size:
+        more = "more" if len(content) > size else len(content)
+        raise InputError(f"{path}: its header promises {size} bytes of shape {shape}; it has {more}")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)

@@ -114,6 +114,7 @@ with _banners_held_back(), _imports_deferred():
         jax.devices()
         BackendError = jax.errors.JaxRuntimeError
     import keras
+    from keras.src.backend.common import global_state
     from keras.src.utils import module_utils
 
 
@@ -136,14 +137,16 @@ else:
 
 # Raised by Keras and its backends for arguments and shapes that they cannot use.
 REFUSALS = (
+    ArithmeticError,
+    AssertionError,
     AttributeError,
-    IndexError,
-    KeyError,
+    LookupError,
     MemoryError,
     NotImplementedError,
-    OverflowError,
+    RecursionError,
     TypeError,
     ValueError,
+    re.error,
     BackendError,
 )
 
@@ -170,6 +173,16 @@ def schedule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.sched
     """Return the schedule of an optimizer's learning rate; None if the rate is a number."""
     rate = optimizer._learning_rate
     return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else None
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Let Keras make variables that have a shape and no values, so that they take no memory."""
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", [])
 
 
 def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:

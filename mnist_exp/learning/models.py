@@ -36,8 +36,8 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
             f"model={config.kind}: the last layer gives shape {flow.shape[1:]}, the output layer takes "
             "vectors; add Flatten or GlobalAveragePooling2D, or start with preprocessing=flatten"
         )
-    outputs = make("layers", {"Dense": {"units": classes, "activation": "softmax"}})(flow)
     try:
+        outputs = make("layers", {"Dense": {"units": classes, "activation": "softmax"}})(flow)
         model = keras.Model(inputs, outputs)
     except REFUSALS as error:  # two layers have one name
         raise InputError(f"model={config.kind}: {keras_reason(error)}") from error
@@ -77,7 +77,9 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
 def _apply(make_layer: Callable[[], Any], flow: Any, where: str) -> Any:
     try:
         after = make_layer()(flow)
-        _ = after.shape  # raises if the layer returns several tensors
+        shape = after.shape[1:]  # raises if the layer returns several tensors
+        if not all(isinstance(length, int) and length > 0 for length in shape):
+            raise ValueError(f"gives shape {shape}")
     except InputError:
         raise
     except REFUSALS as error:

@@ -1,5 +1,6 @@
 """Picture files become pixels, in training as in prediction; a folder of them is a class."""
 
+import logging
 import os
 import sys
 import warnings
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from mnist_exp.errors import InputError, printable
+from mnist_exp.files import check_file
 from mnist_exp.learning.metadata import is_class_name
 
 # Pillow knows more formats; some of them are programs, such as PostScript.
@@ -22,6 +24,8 @@ _IN_FOLDERS = ("PNG", "JPEG")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _BY_CHANNELS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # it logs some errors before it raises them
 
 Listing = list[tuple[Path, int]]  # the pictures of a set with their labels
 
@@ -41,14 +45,13 @@ def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     Raises:
         InputError: if it is no such picture.
     """
+    check_file(path)
     try:
         with Image.open(path, formats=formats) as picture:
             picture.load()
             with suppress(Exception):  # Pillow raises anything for damaged metadata
-                return ImageOps.exif_transpose(picture)
-            return picture.copy()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+                ImageOps.exif_transpose(picture, in_place=True)
+            return picture
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: must have at most {Image.MAX_IMAGE_PIXELS} pixels") from error
     except Exception as error:  # Pillow raises anything for damaged files
@@ -64,10 +67,10 @@ def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.
         InputError: if the pixels do not have 8 or 16 bits.
     """
     if picture.mode[0] == "I":  # 16 bits, which Pillow's conversion clips at 255
-        values = np.asarray(picture, np.int64)
+        values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:
             raise InputError("must have pixels of 8 or 16 bits")
-        picture = Image.fromarray((values / 257).round().astype(np.uint8))
+        picture = Image.fromarray((values.astype(np.float32) / 257).round().astype(np.uint8))
     if picture.mode not in _MODES:
         raise InputError(f"must have pixels of 8 or 16 bits, in grey or colours; is of the kind {picture.mode}")
     if picture.mode in ("La", "RGBa"):

@@ -1,16 +1,22 @@
 """Load saved models, if all that they name is what models here are made of."""
 
+import io
 import json
+import math
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import PACKAGE, CodeFile
 from mnist_exp.errors import InputError, printable
-from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
+from mnist_exp.files import check_file
+from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, without_values
 from mnist_exp.learning.metadata import DAMAGED
 from mnist_exp.learning.own_code import SAVED_KINDS, saved_classes
 
@@ -32,11 +38,14 @@ def load(path: Path, code: CodeFile | None = None) -> keras.Model:
     if foreign := _foreign_classes(saved, own):
         raise InputError(f"{path}: contains {', '.join(foreign)}, which models here may not; it is not loaded")
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        if not needed:
+            _check_size(saved, path)
+        with warnings.catch_warnings(action="ignore"):  # of what the weights lack, before the error
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
         takes_images = _IMAGES.fullmatch(str(model.input_shape)) and model.inputs[0].dtype in _PIXELS
         fits = takes_images and len(model.output_shape) == 2
     except (*REFUSALS, *DAMAGED) as error:
-        raise InputError(f"{path}: must be a file model.keras that a run wrote ({keras_reason(error)})") from error
+        raise _refusal(path, error) from error
     if not fits:
         raise InputError(f"{path}: must take images and give a probability for each class; takes {model.input_shape}")
     return model
@@ -56,18 +65,61 @@ def _needed_code(saved: Any) -> list[str]:
     return sorted({f"{match[1]}.py {match[2]}" for match in found if match})
 
 
+def _refusal(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: must be a file model.keras that a run wrote ({printable(keras_reason(error))[:300]})")
+
+
 def _saved(path: Path) -> Any:
+    """Return the configuration of a saved model, if its weights are plain numbers in the file itself."""
+    check_file(path)
     try:
         with zipfile.ZipFile(path) as file:
-            if others := sorted(set(file.namelist()) - _MEMBERS):
-                raise ValueError(f"it also has {printable(others[0])[:60]}")
-            with file.open("config.json") as member:  # a small member may unpack to any length
-                content = member.read(_LONGEST + 1)
-        if len(content) > _LONGEST:
-            raise ValueError(f"its config.json has more than {_LONGEST} bytes")
-        return json.loads(content)
+            names = [member.filename for member in file.infolist()]
+            if others := sorted(set(names) - _MEMBERS):
+                raise ValueError(f"it also has {others[0]}")
+            if len(set(names)) < len(names) or any(member.compress_type for member in file.infolist()):
+                raise ValueError("each of its members must be there once, and not be compressed")
+            if file.getinfo("config.json").file_size > _LONGEST:
+                raise ValueError(f"its config.json has more than {_LONGEST} bytes")
+            saved = json.loads(file.read("config.json"))
+            _check_weights(file.read("model.weights.h5"))
+        if any(isinstance(part, str) and not part.isprintable() for part in _parts(saved)):
+            raise ValueError("its config.json has text that is not printable")
     except (*REFUSALS, *DAMAGED) as error:
-        raise InputError(f"{path}: must be a file model.keras that a run wrote ({error})") from error
+        raise _refusal(path, error) from error
+    return saved
+
+
+def _check_weights(content: bytes) -> None:
+    """Check that an HDF5 file has groups and arrays of numbers alone, and all of them in itself.
+
+    HDF5 knows links to other files, arrays of other files' bytes, and arrays that unpack to any length.
+    """
+    import h5py  # comes with Keras
+
+    def link(name: str, link: Any) -> str | None:
+        return None if isinstance(link, h5py.HardLink) else f"the link {name}"
+
+    def odd(name: str, item: Any) -> str | None:
+        if isinstance(item, h5py.Group):
+            return None
+        plain = isinstance(item, h5py.Dataset) and item.dtype.kind in "biufV" and item.shape is not None
+        if plain and not (item.external or item.is_virtual or item.chunks) and item.nbytes <= len(content):
+            return None
+        return f"{name}, which is no plain array"
+
+    with h5py.File(io.BytesIO(content)) as weights:
+        if found := weights.visititems_links(link) or weights.visititems(odd):
+            raise ValueError(f"its weights have {found}")
+
+
+def _check_size(saved: Any, path: Path) -> None:
+    """Check that the weights that a configuration asks for are as many as the file can hold, before they are made."""
+    with without_values():
+        weights = keras.saving.deserialize_keras_object(saved).weights
+        size = sum(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in weights)
+    if size > path.stat().st_size:
+        raise ValueError(f"its config.json asks for {size} bytes of weights, more than the file has")
 
 
 def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
@@ -92,7 +144,7 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
 
 
 _MEMBERS = frozenset({"config.json", "metadata.json", "mnist_exp.json", "model.weights.h5"})
-_LONGEST = 50_000_000  # bytes
+_LONGEST = 5_000_000  # bytes
 _IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [1-4])?\)")  # height, width, and perhaps channels
 _PIXELS = frozenset({"uint8", "uint16", "float32"})
 _OWN_MODULE = re.compile(rf"{PACKAGE}\.(\w{{1,100}})_([0-9a-f]{{12}})")
@@ -134,13 +186,17 @@ def _foreign_classes(saved: Any, own: set[tuple[str, str]]) -> list[str]:
     return sorted(foreign)
 
 
-def _named(node: Any) -> Iterator[dict[str, Any]]:
-    """Yield the parts of a saved model that name a class."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _named(item)
-    elif isinstance(node, dict):
-        if "class_name" in node:
-            yield node
-        for item in node.values():
-            yield from _named(item)
+def _named(saved: Any) -> list[dict[str, Any]]:
+    """Return the parts of a saved model that name a class."""
+    return [part for part in _parts(saved) if isinstance(part, dict) and "class_name" in part]
+
+
+def _parts(saved: Any) -> Iterator[Any]:
+    """Yield all values of a saved model, and the keys of its maps."""
+    waiting = [saved]
+    while waiting:
+        yield (part := waiting.pop())
+        if isinstance(part, dict):
+            waiting += [*part, *part.values()]
+        elif isinstance(part, list):
+            waiting += part

@@ -100,7 +100,7 @@ class IdxDataset(Dataset):
         from mnist_exp.learning.array_files import read_idx
 
         folder = Path(self.path).expanduser()
-        return Arrays(**read_idx(folder), name=folder.resolve().name, source=str(folder))
+        return Arrays(**read_idx(folder, self), name=folder.resolve().name, source=str(folder))
 
     def files(self) -> list[Path]:
         from mnist_exp.learning.array_files import idx_files

@@ -178,7 +178,6 @@ def test_bad_npz_files_are_refused(tmp_path: Path, small: Arrays) -> None:
     for content in (
         whole[: len(whole) // 2],
         whole[:-3],
-        b"",
         b"not a zip file",
         whole.replace(b"PK\x03\x04", b"PK\x00\x00"),
     ):
@@ -339,6 +338,53 @@ def test_headers_that_lie_are_refused_before_the_file_is_read(tmp_path: Path, sm
         twice.writestr("x_train", header((1, 28, 28)))
     with pytest.raises(InputError, match="it has x_train twice"):
         npz(tmp_path / "good.npz")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (10" + "0" * 400 + ",1,1)}",
+            "has a shape that no array can",
+        ),
+        (
+            "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "9000000000, " * 32 + ")}",
+            "has a shape that no array",
+        ),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (2,", "has no header of an array"),
+        ("{'descr': '|u1', 'fortran_order': 'shape", "has no header of an array"),
+        ("'" * 3, "has no header of an array"),
+        ("(" * 9000, "has no header of an array"),
+        ("{'descr': '|u1', 'fortran_order': False, 'shape': (1()\\d,)}", "has no header of an array"),
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (200,)}", "must hold plain arrays of numbers"),
+        (
+            "{'descr': '|S0', 'fortran_order': False, 'shape': (9" + "0" * 18 + ",)}",
+            "take .* GB|must be equal",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_header_of_any_text_is_one_message(tmp_path: Path, small: Arrays, text: str, message: str) -> None:
+    np.savez(tmp_path / "good.npz", **small)
+    content = np.lib.format.magic(1, 0) + struct.pack("<H", len(text) + 1) + text.encode() + b"\n"
+    for part in ("x_train", "y_train"):
+        with zipfile.ZipFile(tmp_path / "good.npz") as good, zipfile.ZipFile(tmp_path / "bad.npz", "w") as bad:
+            for name in good.namelist():
+                bad.writestr(name, content if name == f"{part}.npy" else good.read(name))
+        with pytest.raises(InputError, match=message) as caught:
+            npz(tmp_path / "bad.npz")
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("shape", [(2**32 - 1,) * 3, (10**6, 2**16, 2**16), (0, 2**32 - 1, 2**32 - 1), (1, 0, 0)])
+def test_an_idx_header_that_lies_is_refused_before_the_file_is_unpacked(
+    tmp_path: Path, small: Arrays, shape: tuple[int, ...]
+) -> None:
+    write_idx(tmp_path / "idx", small)
+    (tmp_path / "idx" / IDX["x_train"]).write_bytes(struct.pack(">4I", 0x0803, *shape))
+    with pytest.raises(InputError, match=r"GB while training|its header promises"):
+        idx(tmp_path / "idx")
 
 
 def test_what_does_not_fit_into_half_of_the_memory_is_refused_before_it_is_read(tmp_path: Path, small: Arrays) -> None:

@@ -73,6 +73,10 @@ def test_rows_of_an_image_as_a_sequence() -> None:
         ("[{Dense:{units:4}}]", (28, 28, 1), "the last layer gives shape (28, 28, 4), the output layer takes vectors; add Flatten"),
         ("[{MaxPooling2D:{pool_size:8}},{MaxPooling2D:{pool_size:8}}]", (28, 28, 1), "layer 1, {MaxPooling2D: {pool_size: 8}}: does not fit its input of shape (3, 3, 1) (Computed output size would be zero"),
         ("[{Reshape:{target_shape:[3]}}]", (28, 28, 1), "{Reshape: {target_shape: [3]}}: does not fit its input of shape (28, 28, 1)"),
+        ("[{Reshape:{target_shape:x}}]", (28, 28, 1), "{Reshape: {target_shape: x}}: does not fit its input of shape (28, 28, 1) (gives shape (None,))"),
+        ("[{Reshape:{target_shape:[0.5]}}]", (28, 28, 1), "does not fit its input of shape (28, 28, 1) (gives shape (None,))"),
+        ("[{Resizing:{height:10,width:10}},{Cropping2D:{cropping:5}}]", (28, 28, 1), "layer 1, {Cropping2D: {cropping: 5}}: does not fit its input"),
+        ("[Flatten,{GroupNormalization:{groups:0}}]", (28, 28, 1), "layer 1, {GroupNormalization: {groups: 0}}: does not fit its input"),
         ("[{Conv2D:{filters:4,kernel_size:3,padding:sme}}]", (28, 28, 1), "layer 0, {Conv2D: {filters: 4, kernel_size: 3, padding: sme}}"),
     ],
 )  # fmt: skip

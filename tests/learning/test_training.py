@@ -226,6 +226,11 @@ def test_what_keras_refuses_in_the_first_step_is_bad_input() -> None:
         quick("training.metrics=[{Precision:{class_id:70}}]", "objective=val_precision")
 
 
+def test_an_argument_that_keras_refuses_in_any_way_is_bad_input() -> None:
+    with pytest.raises(InputError, match=r"Keras cannot train with these arguments: .*unterminated subpattern"):
+        quick("optimizer=muon", "optimizer.exclude_layers=['(']")
+
+
 def test_keras_refusing_a_callback_is_bad_input() -> None:
     with pytest.raises(InputError, match="Keras cannot train with these arguments: "):
         quick("training.callbacks={ModelCheckpoint:{filepath:best.txt}}")
