@@ -15,7 +15,7 @@ from mnist_exp.commands import exit_on_errors
 from mnist_exp.config.composition import ONLY_CONFIG_DIR, compose_values, run_of, user_choices
 from mnist_exp.config.hydra_api import answer, read_arguments, run_composed
 from mnist_exp.config.hydra_errors import as_input_errors
-from mnist_exp.config.redaction import without_secrets
+from mnist_exp.config.redaction import printable_lines, without_secrets
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning.engine import import_own
@@ -113,7 +113,7 @@ def _answer(arguments: Namespace) -> None:
         with redirect_stdout(printed):
             answer(arguments)
     finally:
-        print(without_secrets(printed.getvalue()), end="")
+        print(printable_lines(without_secrets(printed.getvalue())), end="")
 
 
 if __name__ == "__main__":

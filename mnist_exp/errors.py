@@ -4,27 +4,23 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from mnist_exp.config.redaction import printable as printable
 from mnist_exp.config.redaction import without_secrets
+
+_LONGEST = 1900  # characters
 
 
 class InputError(ValueError):
-    """Bad input: the message names the key, the value, and what would be right, without passwords.
+    """Bad input: the message names the key, the value, and what would be right, on one line and without passwords.
 
     The command line prints only the message; any other exception is a bug and shows its traceback.
     """
 
     def __init__(self, message: str) -> None:
         # A file's name may have bytes that cannot be encoded.
-        super().__init__(without_secrets(message.encode("utf-8", "backslashreplace").decode()))
-
-
-def printable(text: str) -> str:
-    r"""Return text on one line, without characters that control a terminal.
-
-    >>> printable("wrong\x1b[2J")
-    'wrong?[2J'
-    """
-    return "".join(character if character.isprintable() else "?" for character in text)
+        line = printable(without_secrets(message.encode("utf-8", "backslashreplace").decode()))
+        half = _LONGEST // 2  # a long value is in the middle
+        super().__init__(line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}")
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

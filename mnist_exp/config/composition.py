@@ -21,7 +21,7 @@ from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.keras_source import REQUIRED
 from mnist_exp.config.overrides import Override, leaves, of_the_experiment
 from mnist_exp.config.presets import CONF, Preset, check_values, offered, read_presets
-from mnist_exp.config.redaction import shown_address, without_secrets
+from mnist_exp.config.redaction import remember, shown_address, without_secrets
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
@@ -137,6 +137,7 @@ def user_choices(
         InputError: for a preset or a file that cannot be used, two choices of one name, or an override that cannot be
             parsed or lets Hydra read configuration from elsewhere.
     """
+    remember(overrides)
     with as_input_errors():
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     code = _typed_code(parsed)
