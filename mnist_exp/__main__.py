@@ -10,7 +10,6 @@ from contextlib import redirect_stdout
 
 from hydra.types import RunMode
 
-from mnist_exp import interrupts
 from mnist_exp.commands import exit_on_errors
 from mnist_exp.config.composition import ONLY_CONFIG_DIR, compose_values, run_of, user_choices
 from mnist_exp.config.hydra_api import answer, read_arguments, run_composed
@@ -29,7 +28,6 @@ def main() -> None:
     # Keras and MLflow make a million objects that stay; to look for garbage among them takes two seconds of a run.
     gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)
-    interrupts.install()
     with exit_on_errors():
         _run_typed(sys.argv[1:])
 

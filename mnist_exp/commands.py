@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from mnist_exp import interrupts
 from mnist_exp.config import code_file
 from mnist_exp.config.overrides import refuse_split
 from mnist_exp.config.redaction import printable_lines, remember, traceback_in, traceback_text, without_secrets
@@ -38,6 +39,7 @@ def exit_on_errors() -> Iterator[None]:
 
     An error in the user's own code shows the traceback from there.
     """
+    interrupts.install()
     try:
         remember(sys.argv)
         refuse_split(sys.argv[1:])
