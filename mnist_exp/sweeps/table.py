@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial, reduce
 from operator import attrgetter
-from statistics import fmean
 from typing import Any
 
 from mnist_exp.errors import printable
@@ -13,7 +12,7 @@ from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, decimals
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination
 from mnist_exp.sweeps.statistics import Comparison
-from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.job import Job, mean
 
 _ROWS_SHOWN = 20  # on a page of MLflow
 
@@ -31,7 +30,7 @@ class Line:
     def mean(self, measured: Callable[[Job], float | None]) -> float | None:
         """Return the mean over the jobs; None where one lacks a value."""
         values = [value for job in self.jobs if (value := measured(job)) is not None]
-        return fmean(values) if len(values) == len(self.jobs) else None
+        return mean(values) if len(values) == len(self.jobs) else None
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ class Table:
             left = len(lines) - 1 - rows
             more = f"{left} more in ranking.csv, among the artifacts." if left else ""
             # MLflow shows only the first lines, unless it is asked for more.
-            first, *notes = filter(None, [self.verdict, self.title, *self.notes, more])
+            first, *notes = [*filter(None, [self.verdict, self.title, *self.notes, more])] or [""]
             if len(text := as_markdown(first, lines[: rows + 1], texts, notes)) <= most:
                 return text
         return ""
