@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from mnist_exp import interrupts
@@ -62,15 +63,25 @@ def _connect(dialect: Any, _record: Any, arguments: list[Any], options: dict[str
         options.setdefault("connect_timeout", 10)
 
 
+def is_of_a_store(error: Exception) -> bool:
+    """Return whether an error is one of MLflow's, or was raised inside its stores by something unexpected in them."""
+    if type(error).__module__ == "mlflow.exceptions":  # importing it takes long
+        return True
+    frames = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
+    return any(name.startswith(("mlflow.store.", "mlflow.tracking.")) for name in frames)
+
+
 def explained(error: Exception) -> str:
-    """Return the first line of a store's error, in words if a statement took too long.
+    """Return the first line of a store's error, with its class unless it is one of MLflow's or SQLite's.
 
     Raises:
         BaseException: that of the signal which interrupted the statement, if one did.
     """
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    if "(sqlite3.OperationalError) interrupted" not in line and line != "interrupted":
-        return line
+    of_sqlite = isinstance(error, sqlite3.Error)
+    if "(sqlite3.OperationalError) interrupted" not in line and not (of_sqlite and line == "interrupted"):
+        known = of_sqlite or type(error).__module__ == "mlflow.exceptions"
+        return line if known else f"{type(error).__name__}: {line}"
     if _late:
         _late.clear()
         return f"did not answer for {SECONDS:.0f} seconds"

@@ -83,11 +83,13 @@ def _client(uri: str) -> "MlflowClient":
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn MLflow's errors into one message."""
+    """Turn MLflow's errors, and those in its stores that come of what it did not expect, into one message."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
-        if type(error).__module__ != "mlflow.exceptions":  # importing it takes long
+        if not limits.is_of_a_store(error):
             raise
         # A notebook shows and keeps causes, and this one has the address with its password.
         raise store_error(uri, limits.explained(error)) from None
