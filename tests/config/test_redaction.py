@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mnist_exp import run
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import quoted
-from mnist_exp.config.redaction import SecretsFilter, remember, without_secrets
+from mnist_exp.config.redaction import SecretsFilter, remember, traceback_text, without_secrets
 from mnist_exp.errors import InputError, printable
 from mnist_exp.tracking.folder import log_file, package_logs
 
@@ -108,6 +108,23 @@ def test_a_logged_error_has_none(caplog: pytest.LogCaptureFixture) -> None:
     assert "hunter2" not in caplog.text
     assert "to http://host/a" in caplog.text
     assert "OSError: http://host does not answer" in caplog.text
+
+
+@pytest.mark.fast
+def test_neither_a_message_nor_a_traceback_controls_a_terminal(tmp_path: Path) -> None:
+    text = "wrong\x1b[2J\u202e\u200b\x9b1A\r" + "x" * 10_000
+    try:
+        raise RuntimeError(f"first\t{text}") from OSError(text)
+    except RuntimeError as error:
+        shown = traceback_text(error)
+    with package_logs(), log_file(tmp_path):
+        logging.getLogger("mnist_exp.somewhere").warning("%s", text)
+    shown += (tmp_path / "run.log").read_text()
+    assert all(line.isprintable() for line in shown.split("\n"))
+    message = str(InputError(f"key={text}: must be short"))
+    assert message.isprintable()
+    assert len(message) < 2000
+    assert (message[:5], message[-15:]) == ("key=w", ": must be short")
 
 
 @pytest.mark.fast
