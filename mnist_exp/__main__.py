@@ -12,12 +12,11 @@ from contextlib import redirect_stdout
 
 from hydra.types import RunMode
 
-from mnist_exp import interrupts
 from mnist_exp.commands import exit_on_errors
 from mnist_exp.config.composition import ONLY_CONFIG_DIR, compose_values, run_of, user_choices
 from mnist_exp.config.hydra_api import answer, read_arguments, run_composed
 from mnist_exp.config.hydra_errors import as_input_errors
-from mnist_exp.config.redaction import without_secrets
+from mnist_exp.config.redaction import printable_lines, without_secrets
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning.engine import import_own
@@ -32,7 +31,6 @@ def main() -> None:
     # Keras and MLflow make a million objects that stay; to look for garbage among them takes two seconds of a run.
     gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)
-    interrupts.install()
     with exit_on_errors():
         _run_typed(sys.argv[1:])
 
@@ -130,7 +128,7 @@ def _answer(arguments: Namespace) -> None:
         with redirect_stdout(printed):
             answer(arguments)
     finally:
-        print(without_secrets(printed.getvalue()), end="")
+        print(printable_lines(without_secrets(printed.getvalue())), end="")
 
 
 if __name__ == "__main__":

@@ -6,17 +6,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
+from mnist_exp import interrupts
 from mnist_exp.config import code_file
 from mnist_exp.config.overrides import refuse_split
-from mnist_exp.config.redaction import traceback_in, traceback_text
+from mnist_exp.config.redaction import printable_lines, remember, traceback_in, traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking, NoTracking
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        remember(sys.argv)
+        super().error(printable_lines(without_secrets(message)))
 
 
 def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Return a parser for `python -m mnist_exp.MODULE`, whose --help ends with `examples`."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"python -m mnist_exp.{module}",
         description=description,
         epilog=f"examples:\n{examples}",
@@ -31,11 +39,13 @@ def exit_on_errors() -> Iterator[None]:
 
     An error in the user's own code shows the traceback from there.
     """
+    interrupts.install()
     try:
+        remember(sys.argv)
         refuse_split(sys.argv[1:])
         yield
     except InputError as error:
-        sys.exit(traceback_in(code_file.PACKAGE, error) + printable(str(error)))
+        sys.exit(traceback_in(code_file.PACKAGE, error) + str(error))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # from | head

@@ -4,31 +4,23 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from mnist_exp.config.redaction import printable as printable
 from mnist_exp.config.redaction import without_secrets
 
 _LONGEST = 1_000  # characters of a message
 
 
 class InputError(ValueError):
-    """Bad input: the message names the key, the value, and what would be right, without passwords.
+    """Bad input: the message names the key, the value, and what would be right, on one line and without passwords.
 
     The command line prints only the message; any other exception is a bug and shows its traceback.
     """
 
     def __init__(self, message: str) -> None:
         # A file's name may have bytes that cannot be encoded.
-        text = without_secrets(message.encode("utf-8", "backslashreplace").decode())
+        line = printable(without_secrets(message.encode("utf-8", "backslashreplace").decode()))
         # The key is at the beginning, and what would be right at the end.
-        super().__init__(text if len(text) <= _LONGEST else f"{text[:500]} ... {text[-490:]}")
-
-
-def printable(text: str) -> str:
-    r"""Return text on one line, without characters that control a terminal.
-
-    >>> printable("wrong\x1b[2J")
-    'wrong?[2J'
-    """
-    return "".join(character if character.isprintable() else "?" for character in text)
+        super().__init__(line if len(line) <= _LONGEST else f"{line[:500]} ... {line[-490:]}")
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

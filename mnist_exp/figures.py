@@ -52,7 +52,7 @@ def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figu
         if (validated := history.get(f"val_{name}")) is not None:
             axes.plot(epochs, validated, color=VALIDATION, label=validation_name, marker=marker, markersize=3)
             axes.legend()
-        axes.set(title=name.replace("_", " "), xlabel="epoch")
+        axes.set(title=plain(name.replace("_", " ")), xlabel="epoch")
         epoch_ticks(axes, len(epochs))
         axes.grid(alpha=0.4)
     return figure

@@ -62,7 +62,7 @@ def main() -> None:
             shown = figures.pictures(np.stack([prediction.seen for prediction in found]))
             titles = [f"{text} ({one.probability:.0%})" for text, one in zip(classes, found, strict=True)]
             figures.write(figures.seen(shown, titles, [prediction.path.name for prediction in found]), given.plot)
-            print(f"What the model saw: {given.plot}")
+            print(printable(f"What the model saw: {given.plot}"))
 
 
 def predict(
@@ -106,7 +106,8 @@ def predict(
         classes = known.class_names(loaded.output_shape[-1], path)
         for label in saved_models.needed_code(path):
             if own is not None and label != own.label:
-                print(f"{code} is not what the model was trained with: {label} then, {own.digest} now", file=sys.stderr)
+                text = f"{code} is not what the model was trained with: {label} then, {own.digest} now"
+                print(printable(text), file=sys.stderr)
     shape = loaded.input_shape[1:]
     with pictures.reading():
         seen = [_prepared(path, shape, resized=known.resized) for path in files]

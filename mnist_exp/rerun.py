@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mnist_exp import commands, interrupts
+from mnist_exp import commands
 from mnist_exp.config.composition import compose, recompose
 from mnist_exp.config.overrides import Override, flatten, is_of_tracking
 from mnist_exp.errors import InputError, printable
@@ -38,7 +38,6 @@ def main() -> None:
         "overrides", nargs="*", help="what to change, as for a run; tracking.uri=ADDRESS for another store"
     )
     given = parser.parse_intermixed_args()
-    interrupts.install()
     with commands.exit_on_errors():
         identical = rerun(given.run_id, given.overrides)
     changed = any(not is_of_tracking(text) and not Override.of(text).is_below("code") for text in given.overrides)

@@ -87,9 +87,9 @@ def _show(given: argparse.Namespace) -> None:
         figures.save(pictures, given.output)
     except OSError as error:
         raise InputError(f"--output {given.output}: cannot be written ({error})") from error
-    print(f"Pictures: {', '.join(str(given.output / f'{name}.png') for name in pictures)}")
+    print(printable(f"Pictures: {', '.join(str(given.output / f'{name}.png') for name in pictures)}"))
     if save is not None:
-        print(f"Arrays in {save}; read them with dataset=npz dataset.path={save}")
+        print(printable(f"Arrays in {save}; read them with dataset=npz dataset.path={save}"))
 
 
 def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], label: int) -> str:

@@ -69,9 +69,6 @@ PATH_ARGUMENTS = frozenset({"filepath", "filename"})
 # Letters, digits and dots, and in braces what ModelCheckpoint fills in, in formats of numbers only, as {epoch:c} is a
 # slash in epoch 47.
 _FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d{0,2}(?:\.\d{1,2})?[df]?)?\}){1,100}", re.ASCII)
-_OWN_FILES = frozenset(
-    {"code", "config.yaml", "error.txt", "figures", "metrics.jsonl", "model", "model.keras", "run.json", "run.log"}
-)
 
 _LARGEST, _LARGEST_WHOLE = 3.4e38, 2**31 - 1  # of float32 and int32
 _WHOLE = """
@@ -222,7 +219,7 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
     fits: object
     wanted = _wanted(default)
     if argument in PATH_ARGUMENTS:
-        fits = isinstance(value, str) and _FILE_NAME.fullmatch(value) and value.casefold() not in _OWN_FILES
+        fits = isinstance(value, str) and _FILE_NAME.fullmatch(value)
         wanted = (
             "the name of a new file in the run's output folder, such as best.keras; {epoch:02d} or a metric's name in "
             "braces is filled in"

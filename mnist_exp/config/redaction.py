@@ -1,19 +1,46 @@
-"""Passwords and tokens, removed from text before it is shown, logged or stored."""
+"""Text from outside, as a terminal, a log or a store may have it: on its lines, without passwords and tokens."""
 
 import logging
 import os
 import re
 import traceback
+from collections.abc import Iterable
+from functools import cache
+from itertools import islice
+from urllib.parse import unquote
 
 # MLflow sends these to a server, whose errors may repeat them.
 _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
 
-# The password in the address of a database may hold characters that end the host of a URL.
-_USER_AND_PASSWORD = re.compile(r"://(?:[^\s/?#]*@|[^\s:/@]*:[^\s@'\"]*@)")
+# For addresses that are not known. A password may hold characters that end the host of a URL.
+_USER_AND_PASSWORD = re.compile(r"://(?:[^\s/?#]{0,1000}@|[^\s:/@]{0,1000}:[^\s@'\"]{0,1000}@)")
 _QUERY_VALUE = re.compile(r"([?&;][\w.%-]+=)[^\s&;'\")>]*[^\s&;'\")>\]:]")
+_ADDRESS = re.compile(r"(?=((?<!\w)[A-Za-z][\w+.-]*://.*))", re.DOTALL)
+_SHORTEST = 4  # characters of a secret that is looked for by itself; shorter ones occur in words by chance
+_LONGEST = 500  # characters of one that is looked for in other spellings
+_MOST = 100  # addresses in an argument
+
+_known: set[str] = set()
 
 
-_shown: dict[str, str] = {}  # by address
+def printable(text: str) -> str:
+    r"""Return text on one line, without characters that control a terminal.
+
+    >>> printable("wrong\x1b[2J")
+    'wrong?[2J'
+    """
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return text without characters that control a terminal, but for the ends of its lines."""
+    return "\n".join(map(printable, text.expandtabs().split("\n")))
+
+
+def remember(typed: Iterable[str]) -> None:
+    """Let `without_secrets` know the addresses in arguments, each of which goes on to the argument's end."""
+    for text in typed:
+        _known.update(found[1].rstrip("'\")]}") for found in islice(_ADDRESS.finditer(text), _MOST))
 
 
 def shown_address(address: str) -> str:
@@ -22,44 +49,91 @@ def shown_address(address: str) -> str:
     >>> shown_address("postgresql://me:my secret@host/db?password=another")
     'postgresql://host/db'
     """
-    scheme, separator, rest = address.partition("://")
-    if not separator:
-        return address
-    shown = f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"
-    if scheme.startswith("sqlite") and "?" not in rest:
-        shown = address  # a file's name, which may have these characters
-    if shown != address:
-        _shown[address] = shown
-    return shown
+    _known.add(address)
+    return _parts(address)[0]
 
 
 def without_secrets(text: str) -> str:
     """Return text without the user, password and query values of addresses, and without MLflow's tokens.
+
+    Addresses in the environment, and those that were typed, are found in any spelling, such as YAML's.
 
     >>> without_secrets("https://me:secret@host/mlflow does not answer")
     'https://host/mlflow does not answer'
     >>> without_secrets("postgresql://host/db?user=me&password=secret")
     'postgresql://host/db?user=...&password=...'
     """
-    for address, shown in _shown.items():
-        text = text.replace(address, shown)
+    addresses = {value for value in os.environ.values() if _ADDRESS.match(value)} | _known
+    found = {pattern: shown for address in addresses for pattern, shown in _secrets(address)}
+    for pattern in sorted(found, key=lambda pattern: len(pattern.pattern), reverse=True):
+        text = pattern.sub(found[pattern], text)
     text = _QUERY_VALUE.sub(r"\1...", _USER_AND_PASSWORD.sub("://", text))
     for variable in _SECRET_VARIABLES:
         secret = os.environ.get(variable, "")
-        if len(secret) >= 4:  # shorter ones occur in words by chance
-            text = text.replace(secret, "...")
+        if len(secret) >= _SHORTEST:
+            text = re.sub(_spelled(secret), "...", text)
     return text
 
 
+def _parts(address: str) -> tuple[str, str, str]:
+    """Return an address without its secrets, its user with the password, and its query with the fragment."""
+    scheme, separator, rest = address.partition("://")
+    if not separator or (scheme.startswith("sqlite") and "?" not in rest):  # a file's name may have an @
+        return address, "", ""
+    login, _, place = rest.rpartition("@")
+    host, *query = re.split("[?#]", place, maxsplit=1)
+    return f"{scheme}://{host}", login, "".join(query)
+
+
+@cache
+def _secrets(address: str) -> list[tuple[re.Pattern[str], str]]:
+    """Return what to replace of an address, and by what: all of it, and its parts where they stand by themselves."""
+    shown, login, query = _parts(address)
+    found = {_spelled(address): shown.replace("\\", r"\\")} if shown != address else {}
+    if login:
+        found[_spelled(f"://{login}@")] = "://"
+    alone = [query, *re.split("[&;]", query)]
+    if "/" not in login or ":" in login.partition("/")[0]:  # else it is host/path, before an @
+        password = login.partition(":")[2] or login
+        alone += [one for part in (password, *re.split("[@?#:]", password)) for one in (part, unquote(part))]
+    for secret in sorted({one for one in alone if len(one) >= _SHORTEST and one not in shown}, key=len, reverse=True):
+        found[rf"(?<!\w){_spelled(secret)}(?!\w)"] = "..."
+    return [(re.compile(pattern), replacement) for pattern, replacement in found.items()]
+
+
+def _spelled(secret: str) -> str:
+    """Return a pattern for a text as Python, JSON, YAML (which folds lines), a shell or an address writes it."""
+    if len(secret) > _LONGEST:  # a pattern that takes seconds to compile
+        return re.escape(secret)
+    return "".join(map(_spelled_character, re.findall(r"\s+|.", secret)))
+
+
+@cache
+def _spelled_character(text: str) -> str:
+    if text == "\\":
+        return r"(?:\\|%5[Cc])*"
+    if text.isspace():
+        return r"(?:\\*\s|\\+[nrtvf]|\\+x0?[0-9a-dA-D]|\\+u00[02][0-9a-dA-D]|%0[0-9a-dA-D]|%20|[+?])+"
+    units = text.encode("utf-16-be", "surrogatepass").hex()
+    escapes = [
+        "".join(f"%{byte:02x}" for byte in text.encode("utf-8", "surrogatepass")),
+        rf"\\+x{ord(text):02x}",
+        "".join(rf"\\+u{units[at : at + 4]}" for at in range(0, len(units), 4)),
+        rf"\\+U{ord(text):08x}",
+    ]
+    plain = r"['\"\\]{1,5}" if text == "'" else rf"\\*{re.escape(text)}" + r"|\?" * (not text.isprintable())
+    return f"(?:{plain}|(?i:{'|'.join(escapes)}))"
+
+
 def traceback_text(error: BaseException) -> str:
-    """Return the traceback of an error and its causes, without secrets."""
-    return without_secrets("".join(traceback.format_exception(error)))
+    """Return the traceback of an error and its causes, without secrets, as a terminal may show it."""
+    return _shown_traceback(traceback.format_exception(error))
 
 
 def traceback_in(package: str, error: BaseException) -> str:
     """Return the traceback of an error, or of its earliest cause in `package`, from its first line in there.
 
-    It is without secrets, and "" if no line is in the package.
+    It is as `traceback_text` returns it, and "" if no line is in the package.
     """
     chain = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
@@ -68,17 +142,21 @@ def traceback_in(package: str, error: BaseException) -> str:
         place = one.__traceback__
         while place is not None:
             if str(place.tb_frame.f_globals.get("__name__")).startswith(f"{package}."):
-                return without_secrets("".join(traceback.format_exception(type(one), one, place, chain=False)))
+                return _shown_traceback(traceback.format_exception(type(one), one, place, chain=False))
             place = place.tb_next
     return ""
 
 
+def _shown_traceback(lines: Iterable[str]) -> str:
+    return printable_lines(without_secrets("".join(lines)))
+
+
 class SecretsFilter(logging.Filter):
-    """Removes secrets from every message and traceback of a logger or handler."""
+    """Removes secrets, and what controls a terminal, from every message and traceback of a logger or handler."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record, and return True."""
-        record.msg, record.args = without_secrets(record.getMessage()), ()
+        record.msg, record.args = printable_lines(without_secrets(record.getMessage())), ()
         if record.exc_info and record.exc_info[1] is not None:
             record.exc_text = traceback_text(record.exc_info[1]).rstrip()
         return True

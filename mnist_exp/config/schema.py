@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.conversion import KerasName, OneOf, convert
+from mnist_exp.config.run_files import OWN_FILES
 from mnist_exp.config.values import Count, ModelName, PruneSettings, Seed, Text
 from mnist_exp.errors import InputError, did_you_mean, show
 from mnist_exp.learning.families import Model, families
@@ -230,12 +231,17 @@ def _check_metric_names(metrics: list[Any]) -> None:
 
 
 def _check_callbacks(training: Training, optimizer: Mapping[str, Any]) -> None:
-    names = logged_metrics(training)
+    names, taken = logged_metrics(training), set(OWN_FILES)
     for name, arguments in training.callbacks.items():
         key = f"training.callbacks.{name}"
         keras_names.check_name("callbacks", name, key)
         keras_names.check_spec("callbacks", {name: arguments}, "training.callbacks")
-        for template in (str((arguments or {}).get(path, "")) for path in keras_names.PATH_ARGUMENTS):
+        paths = {path: str(arguments[path]) for path in keras_names.PATH_ARGUMENTS & (arguments or {}).keys()}
+        for path, template in paths.items():
+            if template.casefold() in taken:
+                wanted = "must be the name of a new file; the run, or another callback, writes this one"
+                raise InputError(f"{key}.{path}={template}: {wanted}")
+            taken.add(template.casefold())
             for field in re.findall(r"\{(\w+)", template):
                 if field not in {"epoch", *names}:
                     raise InputError(

@@ -14,7 +14,7 @@ from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, flatten
 from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import may_vary, parse_values
 from mnist_exp.config.schema import Config, objective_direction
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import of_the_result
 from mnist_exp.sweeps.kind import Typed
 from mnist_exp.sweeps.ranking import rank
@@ -61,7 +61,7 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
         raise InputError(f"hydra.sweeper.of={error}") from error
     experiment = str(client.get_experiment(run.info.experiment_id).name)
     if experiment != tracking.experiment:
-        raise InputError(f"{name}: is in another experiment; type tracking.experiment={printable(experiment)}")
+        raise InputError(f"{name}: is in another experiment; type tracking.experiment={experiment}")
     record = tracker_of(tracking).join_sweep(Parent(run.info.run_id, tracking, (), Path()))
     jobs = record.jobs()
     rows = rank(jobs, objective_direction(config))[:top]

@@ -16,7 +16,7 @@ from mnist_exp.errors import printable
 from mnist_exp.figures import epoch_ticks, plain, short
 from mnist_exp.sweeps.formats import counted, shortened, shown_values
 from mnist_exp.sweeps.importance import Importance, as_numbers, spans_decades
-from mnist_exp.tracking.job import short_names
+from mnist_exp.tracking.job import mean, short_names, usable
 
 _COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8")  # without C7, which is grey
 NAMED = len(_COLOURS)
@@ -45,9 +45,9 @@ def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.max
     figure = Figure(figsize=(9, 5 + 0.19 * (1 + len(labels) / columns)), layout="constrained")
     axes: Axes = figure.subplots()
     bands = [_band(jobs, points) for *_, jobs in rows]
-    for place, (epochs, mean, low, high) in reversed(list(enumerate(bands))):
+    for place, (epochs, middle, low, high) in reversed(list(enumerate(bands))):
         colour, width = (_COLOURS[place], 1.6) if place < NAMED else ("lightgrey", 0.8)
-        axes.plot(epochs, mean, color=colour, linewidth=width, marker="o" if len(epochs) == 1 else "")
+        axes.plot(epochs, middle, color=colour, linewidth=width, marker="o" if len(epochs) == 1 else "")
         if place < NAMED:
             edge = 1.5 if len(epochs) == 1 else 0  # since one epoch has no area
             axes.fill_between(epochs, low, high, color=colour, alpha=0.15 + edge / 5, linewidth=edge)
@@ -83,9 +83,9 @@ def _band(jobs: Sequence[Sequence[float]], points: int) -> npt.NDArray[np.float6
     """
     last = max(map(len, jobs))
     epochs = np.unique(np.linspace(1, last, min(last, points)).round())
-    reached = [[values[epoch - 1] for values in jobs if len(values) >= epoch] for epoch in epochs.astype(int)]
-    band = np.array([epochs, *([kind(values) for values in reached] for kind in (fmean, min, max))])
-    return np.where(np.abs(band) < 1e100, band, np.nan)
+    reached = [[usable(values[epoch - 1]) for values in jobs if len(values) >= epoch] for epoch in epochs.astype(int)]
+    band = np.array([epochs, *([kind(values) for values in reached] for kind in (mean, min, max))])
+    return np.where(np.isfinite(band), band, np.nan)
 
 
 def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:

@@ -36,6 +36,11 @@ def decimals(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
+def cut(text: str, most: int) -> str:
+    """Return a text, or its beginning, in at most `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number and a noun, such as `1 job` or `3 jobs`."""
     return f"{number} {noun}{'s' * (number != 1)}"
@@ -176,7 +181,7 @@ def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for head, members in alike.items():
         if len(members) == 1 or max(map(len, members)) <= most:
-            found |= {text: text if len(text) <= most else f"{text[: most - 1]}…" for text in members}
+            found |= {text: cut(text, most) for text in members}
             continue
         first, last = min(members), max(members)
         same = next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))

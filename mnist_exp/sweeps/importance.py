@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mnist_exp.errors import printable
 from mnist_exp.sweeps.formats import counted
-from mnist_exp.tracking.job import Job, short_names
+from mnist_exp.tracking.job import Job, short_names, usable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +78,7 @@ def as_sentence(found: Importance, objective: str) -> str:
 def as_numbers(texts: Sequence[str]) -> list[float] | None:
     """Return texts as numbers; None unless all are finite."""
     try:
-        numbers = list(map(float, texts))
+        numbers = [usable(float(text)) for text in texts]
     except ValueError:
         return None
     return numbers if all(map(math.isfinite, numbers)) else None

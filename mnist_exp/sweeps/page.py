@@ -26,7 +26,7 @@ from mnist_exp.config.presets import CONF
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.charts import NAMED, Curves, importance_bars, objective_by_parameter, validation_curves
-from mnist_exp.sweeps.formats import find_differences
+from mnist_exp.sweeps.formats import cut, find_differences
 from mnist_exp.sweeps.ranking import Row
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Record, now
@@ -35,14 +35,16 @@ from mnist_exp.tracking.record import SweepRecord
 
 _LARGEST = 3_000_000  # bytes, which every mail server takes
 _POINTS = 120  # of a curve; more could not be seen
-# The rows, the curves, and whether the rest is shown; the first page that is small enough is taken.
+# The rows, the curves, whether the rest is shown, and the characters of a text; the first page that is small enough is
+# taken.
 _SIZES = (
-    (1000, 200, True),
-    (1000, NAMED, True),
-    (1000, NAMED, False),
-    (100, NAMED, False),
-    (10, NAMED, False),
-    (1, 1, False),
+    (1000, 200, True, _LARGEST),
+    (1000, NAMED, True, _LARGEST),
+    (1000, NAMED, False, _LARGEST),
+    (100, NAMED, False, _LARGEST),
+    (10, NAMED, False, _LARGEST),
+    (100, NAMED, False, 1000),
+    (1, 1, False, 100),
 )
 _FACTS = {
     "mlflow.source.git.commit": "commit",
@@ -109,22 +111,24 @@ def page(report: Report, draw: Callable[[int], Markup]) -> str:
     """Return the page, of at most 3 MB in UTF-8, with up to 1,000 rows and 200 curves.
 
     If need be it has fewer curves, then no patch and no other pictures, then fewer rows, and says what is left out.
-    `draw` returns the curves of at most so many rows; nothing if there are none.
+    At last, texts are cut. `draw` returns the curves of at most so many rows; nothing if there are none.
     """
-    for rows, curves, whole in _SIZES:
+    for rows, curves, whole, most in _SIZES:
         left_out = {
             f"the curves below row {curves}": len(report.commands) > curves,
             "the other pictures and the changes of the code": not whole,
             f"the ranking's rows below line {rows}": len(report.lines) > 1 + rows,
+            f"all texts after {most} characters": most < _LARGEST,
         }
         shown = report if whole else replace(report, pictures={}, patch="")
         text = _render(
             replace(shown, lines=report.lines[: 1 + rows], pictures={"Curves": draw(curves), **shown.pictures}),
             [what for what, is_left_out in left_out.items() if is_left_out],
+            most,
         )
         if len(text.encode()) <= _LARGEST:
-            break
-    return text
+            return text
+    return _render(Report(report.title, [], [[""]], [], [], {}, {}, ""), ["all but the title"], most)
 
 
 def as_svg(figure: Figure, name: str) -> Markup:
@@ -138,11 +142,11 @@ def as_svg(figure: Figure, name: str) -> Markup:
     return Markup(re.sub(r'<g id="[\w.]+"', "<g", svg[svg.index("<svg") :]))  # noqa: S704 - matplotlib escapes texts
 
 
-def _render(report: Report, left_out: Sequence[str]) -> str:
+def _render(report: Report, left_out: Sequence[str], most: int) -> str:
     environment = Environment(
         loader=PackageLoader("mnist_exp.sweeps", ""),
         autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
+        finalize=lambda value: value if isinstance(value, Markup) else cut(printable(str(value)), most),
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -8,6 +8,7 @@ import time
 
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep
+from mnist_exp.sweeps.formats import decimals
 from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.tracking.job import job_name
@@ -81,7 +82,8 @@ class Progress:
             if job.status != "FINISHED":
                 what = printable(f"{job.status} {job.reason}".strip())
             else:
-                what = f"{self._sweep.config.objective} {job.objective:.4f}, {job.seconds or 0.0:.1f} s"
+                value = "none" if job.objective is None else decimals(job.objective)
+                what = f"{self._sweep.config.objective} {value}, {job.seconds or 0.0:.1f} s"
                 what = f"pruned after epoch {job.pruned}, {what}" if job.pruned is not None else what
             self._erase()
             print(f"{self._counts()}: {name}: {what}", flush=True)

@@ -157,7 +157,7 @@ def verdict(rows: Sequence[Row], keys: Iterable[str], direction: str, raced: Rou
 def on_other_images(best: Row, count: int) -> str:
     """Say in which interval a row's accuracy on images like the `count` of the test set is; nothing if it has none."""
     measured = [job.scores["test_accuracy"] for job in best.jobs if job.scores and "test_accuracy" in job.scores]
-    if not measured or count < 1:
+    if not measured or count < 1 or not all(0 <= share <= 1 for share in measured):
         return ""
     mean = fmean(measured)
     low, high = wilson(mean, count)

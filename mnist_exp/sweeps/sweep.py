@@ -10,6 +10,7 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
 from mnist_exp.config.overrides import quoted
 from mnist_exp.config.presets import parse_values
+from mnist_exp.config.redaction import printable_lines
 from mnist_exp.config.schema import check
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
@@ -44,7 +45,7 @@ def run_planned(
     same = signature([identity(sweep.config), sweep.swept, kind.signature()])
     with tracker_of(sweep.config.tracking).open_sweep(sweep, same) as record:
         try:
-            print(kind.opening(), flush=True)
+            print(printable_lines(kind.opening()), flush=True)
             task = Task(record.parent, stage, code, kind.driver(sweep, stage))
             settings = _settings(sweep, kind, record)
             try:

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial, reduce
 from operator import attrgetter
-from statistics import fmean
 from typing import Any
 
 from mnist_exp.errors import printable
-from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, decimals, every_key
+from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, cut, decimals, every_key
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination
 from mnist_exp.sweeps.statistics import Comparison
-from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.job import Job, mean
 
 _ROWS_SHOWN = 20  # on a page of MLflow
+_LONGEST = 2000  # characters of a text, but for CSV and JSON
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Line:
     def mean(self, measured: Callable[[Job], float | None]) -> float | None:
         """Return the mean over the jobs; None where one lacks a value."""
         values = [value for job in self.jobs if (value := measured(job)) is not None]
-        return fmean(values) if len(values) == len(self.jobs) else None
+        return mean(values) if len(values) == len(self.jobs) else None
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Table:
     @cached_property
     def also(self) -> list[str]:
         """The values of each line that have no column."""
-        return [self.varied.also(line.values) for line in self.lines]
+        return [cut(self.varied.also(line.values), _LONGEST) for line in self.lines]
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -181,6 +181,7 @@ class Table:
         shown = [column for column in self.columns if column.header is not None]
         lines = [[column.header or "" for column in shown]]
         lines += [[column.cell(line) for column in shown] for line in self.lines]
+        lines = [[cut(text, _LONGEST) for text in line] for line in lines]
         return lines, [place for place, column in enumerate(shown) if column.is_text]
 
     @cached_property
@@ -206,7 +207,8 @@ class Table:
         header, *shown = aligned([line[:end] for line in lines], texts).split("\n")
         also = [f"\n   also {printable(text)}" * bool(text) for text in self.also]
         shown = [line + text for line, text in zip(shown, also, strict=True)]
-        return "\n".join([printable(self.title), header, *shown, *map(printable, self.sentences)])
+        title, *sentences = (cut(printable(text), _LONGEST) for text in (self.title, *self.sentences))
+        return "\n".join([title, header, *shown, *sentences])
 
     def markdown(self, most: int) -> str:
         """Return the verdict and as many rows as fit into `most` characters; nothing if not even one does."""
@@ -215,7 +217,7 @@ class Table:
             left = len(lines) - 1 - rows
             more = f"{left} more in ranking.csv, among the artifacts." if left else ""
             # MLflow shows only the first lines, unless it is asked for more.
-            first, *notes = filter(None, [self.verdict, self.title, *self.notes, more])
+            first, *notes = [*filter(None, [self.verdict, self.title, *self.notes, more])] or [""]
             if len(text := as_markdown(first, lines[: rows + 1], texts, notes)) <= most:
                 return text
         return ""

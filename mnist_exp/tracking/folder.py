@@ -21,19 +21,8 @@ from typing import Any
 
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.redaction import SecretsFilter
+from mnist_exp.config.run_files import OWN_FILES, TEXTS
 from mnist_exp.errors import InputError
-
-_TEXTS = (
-    "config.yaml",
-    "error.txt",
-    "run.log",
-    "predictions.csv",
-    "ranking.csv",
-    "race.csv",
-    "best.yaml",
-    "code.patch",
-    "report.html",
-)
 
 
 def now() -> int:
@@ -90,10 +79,12 @@ class Folder:
 
     def begin(self, record: Record, code: CodeFile | None = None, patch: str = "") -> None:
         """Remove another run's files, and write the record, the user's code and the changes since the commit."""
-        for name in {"metrics.jsonl", *_TEXTS} - {"run.log"}:  # this run's log is open already
-            (self.path / name).unlink(missing_ok=True)
-        for name in ("model", "code", "figures"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in OWN_FILES - {"run.log"}:  # this run's log is open already
+            path = self.path / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
         self.write(record)
         if patch:
             (self.path / "code.patch").write_text(patch, encoding="utf-8")
@@ -142,7 +133,7 @@ class Folder:
 
     def files(self) -> list[Path]:
         """Return the files that a store gets: texts, figures and the user's code."""
-        texts = [path for name in _TEXTS if (path := self.path / name).is_file()]
+        texts = [path for name in TEXTS if (path := self.path / name).is_file()]
         return [*texts, *sorted(self.path.glob("figures/*.png")), *sorted(self.path.glob("code/*.py"))]
 
 

@@ -1,12 +1,16 @@
 """A run as tables and rankings need it, from a folder or a store. Imports nothing heavy."""
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from mnist_exp.errors import printable
+
+_LARGEST = 1e50  # its fourth power is a number
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def make_job(
 ) -> Job:
     """Return a job with these tags, and these scores at its end."""
     finished = status == "FINISHED"
-    scores = {name: value for name, value in scores.items() if isinstance(value, float)}  # a store could have text
+    scores = {name: usable(value) for name, value in scores.items() if isinstance(value, float)}  # or text, in a store
     pruned = tags.get("mnist_exp.pruned", "")
     return Job(
         values=swept_values(tags.get("mnist_exp.swept", "{}")),
@@ -64,6 +68,22 @@ def make_job(
         pruned=int(pruned) if finished and re.fullmatch("[0-9]{1,9}", pruned) else None,
         data=data,
     )
+
+
+def usable(number: float) -> float:
+    """Return a number whose square and inverse are numbers, too: zero or infinity where it is out of all proportion.
+
+    >>> usable(0.25), usable(-1e308), usable(5e-324)
+    (0.25, -inf, 0.0)
+    """
+    if abs(number) > _LARGEST:
+        return math.copysign(math.inf, number)
+    return 0.0 if abs(number) < 1 / _LARGEST else number
+
+
+def mean(numbers: Sequence[float]) -> float:
+    """Return the mean; NaN of plus and minus infinity."""
+    return math.nan if {math.inf, -math.inf} <= set(numbers) else fmean(numbers)
 
 
 def swept_values(tag: str) -> dict[str, str]:

@@ -60,7 +60,23 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> "Run":
         raise InputError(
             f"{run_id}: is the beginning of several ids; type one of {', '.join([*names][:_IDS_IN_A_MESSAGE])}{more}"
         )
-    return found[0]
+    return _checked(found[0])
+
+
+def _checked(run: "Run") -> "Run":
+    """Return a run without the tags and parameters that are no text, which only an altered store has.
+
+    Raises:
+        InputError: if its id, status or start is of a wrong type.
+    """
+    kinds = {"run_id": str, "status": str, "start_time": int}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(run.info, name), kind)]:
+        raise InputError(f"{run.info.run_id}: the store has no valid {wrong[0]} of this run")
+    for values in (run.data.tags, run.data.params):
+        for key, value in list(values.items()):
+            if not (isinstance(key, str) and isinstance(value, str)):
+                del values[key]
+    return run
 
 
 def queries_of(run: "Run") -> list[str]:
@@ -208,7 +224,7 @@ def search(
     token: str | None = None
     while True:
         page = client.search_runs([experiment_id], query, order_by=[order], page_token=token)
-        yield from page
+        yield from map(_checked, page)
         token = page.token
         if not token:
             return

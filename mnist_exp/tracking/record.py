@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from mnist_exp.config.redaction import traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking, NoTracking
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Sweep, experiment_signature
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import (
@@ -100,7 +100,7 @@ class Run:
 
     def describe(self) -> str:
         """Return where to look at the run."""
-        return f"Files in {self.folder.path}"
+        return printable(f"Files in {self.folder.path}")
 
     def _send(self) -> None:
         """Send the folder's changes to the store, if there is one."""
@@ -182,7 +182,7 @@ class SweepRecord:
 
     def describe(self) -> str:
         """Return where to look at the sweep."""
-        return f"Files in {self.folder.path}"
+        return printable(f"Files in {self.folder.path}")
 
 
 def no_weights(job: Job) -> str:
@@ -249,11 +249,11 @@ def ended(run: Run) -> Iterator[Run]:
             run.end(status, failure_reason(error) if status == "FAILED" else "")
         except Exception as second:  # the first error is the one to show
             print(f"{run.describe()} could not be closed as {status}: {failure_reason(second)}", file=sys.stderr)
-            print(f"Its files are in {output}", file=sys.stderr)
+            print(printable(f"Its files are in {output}"), file=sys.stderr)
         raise
 
 
 def failure_reason(error: BaseException) -> str:
-    """Return the first line of an error, with its class unless it is about bad input; at most 300 characters."""
-    line = (without_secrets(str(error)).splitlines() or [""])[0]
+    """Return the first line of an error, printable, with its class unless it is bad input; at most 300 characters."""
+    line = printable((without_secrets(str(error)).splitlines() or [""])[0])
     return (line if isinstance(error, InputError) else f"{type(error).__name__}: {line}")[:300]

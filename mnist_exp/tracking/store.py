@@ -4,7 +4,6 @@ All uses of what MLflow 3.14 to 3.17 keeps private are here. A name that a newer
 before anything is written.
 """
 
-import fcntl
 import http.client
 import logging
 import os
@@ -14,7 +13,7 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -22,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from mnist_exp.config.redaction import SecretsFilter, shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
+from mnist_exp.tracking import limits
 from mnist_exp.tracking.folder import has_gone
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def connect_existing(uri: str) -> "MlflowClient":
             f"tracking.uri={uri}: no such store; type tracking.uri=ADDRESS for another, or run python -m mnist_exp in "
             "this folder first"
         )
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds; the default is 120, and each is tried again
     with _reached(uri):
         return _client(uri)
 
@@ -71,23 +72,27 @@ def _client(uri: str) -> "MlflowClient":
     import_mlflow()
     from mlflow import MlflowClient
 
+    path = sqlite_path(uri)
+    limits.limit_engines(str(path))
     try:
         # MLflow keeps a store open by its address, also after a change of the current folder, so it is absolute.
-        return MlflowClient(f"sqlite:///{path}" if (path := sqlite_path(uri)) else uri)
+        return MlflowClient(f"sqlite:///{path}" if path is not None else uri)
     except ImportError as error:
         raise store_error(uri, f"its database driver is not installed ({error})") from error
 
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn MLflow's errors into one message."""
+    """Turn MLflow's errors, and those in its stores that come of what it did not expect, into one message."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
-        if type(error).__module__ != "mlflow.exceptions":  # importing it takes long
+        if not limits.is_of_a_store(error):
             raise
         # A notebook shows and keeps causes, and this one has the address with its password.
-        raise store_error(uri, str(error).splitlines()[0]) from None
+        raise store_error(uri, limits.explained(error)) from None
 
 
 def page(tracking: MLflowTracking, experiment_id: str, run_id: str) -> str:
@@ -172,18 +177,19 @@ def _reached(uri: str) -> Iterator[None]:
         _check_server(uri)
         yield
         return
-    try:
-        lock = path.with_name(f".{path.name}.lock").open("w")
-    except OSError as error:
-        raise store_error(uri, f"cannot be written ({error.strerror})") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    if path.exists() and not path.is_file():
+        raise store_error(uri, "is no file")
+    with ExitStack() as held:
+        try:
+            held.enter_context(limits.locked(path.with_name(f".{path.name}.lock")))
+        except OSError as error:
+            raise store_error(uri, f"cannot be written ({error.strerror or error})") from error
         try:
             (_check_tables if _has_content(path) else _make)(path, uri)
         except InputError:
             raise
         except Exception as error:  # SQLite, SQLAlchemy and Alembic raise their own
-            raise store_error(uri, f"cannot be written ({(str(error).splitlines() or [''])[0]})") from error
+            raise store_error(uri, f"cannot be written ({limits.explained(error)})") from error
         yield
 
 
@@ -206,21 +212,24 @@ def _make(path: Path, uri: str) -> None:
 
 
 def _check_tables(path: Path, uri: str) -> None:
-    """Check that a database has all tables of the installed MLflow."""
-    found = None
-    if {"alembic_version", "experiments", "runs", "tags"} <= tables(path):
-        with closing(sqlite3.connect(path)) as connection:
+    """Check that a database has all tables of the installed MLflow, and that none is a view, which may never end."""
+    found, known = None, tables(path)
+    if {"alembic_version", "experiments", "runs", "tags"} <= known:
+        with closing(sqlite3.connect(path, factory=limits.Connection)) as connection:
             found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    incomplete = store_error(uri, "holds a database that is not a complete MLflow store")
     if found is None:
-        raise store_error(uri, "holds a database that is not a complete MLflow store")
+        raise incomplete
     import_mlflow()
-    from mlflow.store.db import utils
+    from mlflow.store.db import base_sql_model, utils
 
     if found[0] != utils._get_latest_schema_revision():
         raise InputError(
             f"tracking.uri={shown_address(uri)}: was made by another version of MLflow; copy {path}, then type mlflow "
             f"db upgrade sqlite:///{path}"
         )
+    if not base_sql_model.Base.metadata.tables.keys() <= known:
+        raise incomplete
 
 
 def _has_content(path: Path) -> bool:
@@ -238,7 +247,7 @@ def tables(path: Path) -> set[str]:
     Raises:
         sqlite3.Error: if it is no such file.
     """
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(path, factory=limits.Connection)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
@@ -254,7 +263,7 @@ def _check_server(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        urllib.request.urlopen(shown_address(uri), timeout=10).close()  # noqa: S310, http or https by here
+        limits.first_answer(lambda: urllib.request.urlopen(shown_address(uri), timeout=10).close())  # noqa: S310, http
     except urllib.error.HTTPError:
         return  # it answers
     except (OSError, http.client.HTTPException) as error:
@@ -271,8 +280,8 @@ def import_mlflow() -> None:
         warnings.filterwarnings("ignore", "IProgress not found")  # no progress bars are shown in a notebook
         import mlflow  # noqa: F401
 
-    for name in ("alembic", "mlflow.store.db.utils"):  # they announce each table of a new store
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces each table of a new store
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # so does it, and errors that are raised too
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip where uv made the environment
     for filtered in (logging.getLogger("urllib3.connectionpool"), *logging.getLogger("mlflow").handlers):
         if not any(isinstance(one, SecretsFilter) for one in filtered.filters):

@@ -1,18 +1,23 @@
 """No password reaches a terminal, a file or a store, whatever goes wrong."""
 
+import json
 import logging
 import os
+import shlex
 import signal
 import traceback
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from mnist_exp import run
 from mnist_exp.config.composition import compose
-from mnist_exp.config.redaction import SecretsFilter, without_secrets
-from mnist_exp.errors import InputError
+from mnist_exp.config.overrides import quoted
+from mnist_exp.config.redaction import SecretsFilter, remember, traceback_text, without_secrets
+from mnist_exp.errors import InputError, printable
 from mnist_exp.tracking.folder import log_file, package_logs
 
 from ..conftest import QUICK, Server, in_process, installed, start, wait_for_line
@@ -57,6 +62,33 @@ def test_what_is_taken_out(text: str, shown: str) -> None:
     assert str(InputError(text)) == shown
 
 
+ODD = [
+    "my hunter2 word",
+    "my hunter2 word " * 9,
+    'it\'s "hunter2"',
+    "a/b@hunter2?c#d&e",
+    "[hunter2]{x}, y: z",
+    "two\nlines of hunter2",
+    "pä\x1b\u200bhunter2€😀",
+    "100%25 hunter2",
+    "back\\slash hunter2",
+]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("password", ODD)
+def test_a_known_address_is_found_however_it_is_written(password: str) -> None:
+    address = f"postgresql://somebody:{password}@host/db"
+    remember([f"tracking.uri='{address}'"])
+    spelled = [
+        address, repr(address), json.dumps(address), quoted(address), shlex.quote(address), printable(address),
+        quote(address), quote_plus(address), yaml.dump({"uri": address}), yaml.dump([address], allow_unicode=True),
+        yaml.dump([address], default_style='"'), f"no host {password.rpartition('@')[2]}",
+    ]  # fmt: skip
+    shown = [without_secrets(text) for text in spelled]
+    assert not [text for text in shown for secret in SECRETS if secret in text]
+
+
 @pytest.mark.fast
 def test_a_token_of_the_environment_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken-of-mine")
@@ -79,6 +111,23 @@ def test_a_logged_error_has_none(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.fast
+def test_neither_a_message_nor_a_traceback_controls_a_terminal(tmp_path: Path) -> None:
+    text = "wrong\x1b[2J\u202e\u200b\x9b1A\r" + "x" * 10_000
+    try:
+        raise RuntimeError(f"first\t{text}") from OSError(text)
+    except RuntimeError as error:
+        shown = traceback_text(error)
+    with package_logs(), log_file(tmp_path):
+        logging.getLogger("mnist_exp.somewhere").warning("%s", text)
+    shown += (tmp_path / "run.log").read_text()
+    assert all(line.isprintable() for line in shown.split("\n"))
+    message = str(InputError(f"key={text}: must be short"))
+    assert message.isprintable()
+    assert len(message) < 2000
+    assert (message[:5], message[-15:]) == ("key=w", ": must be short")
+
+
+@pytest.mark.fast
 def test_the_log_of_a_run_has_none(tmp_path: Path) -> None:
     with package_logs(), log_file(tmp_path):
         logging.getLogger("mnist_exp.somewhere").warning("%s does not answer", "http://me:hunter2@host")
@@ -88,9 +137,10 @@ def test_the_log_of_a_run_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("override", ["tracking.uri=[{}]", "tracking.urii={}", "tracking.note=[{}", "model.hidden={}"])
 @pytest.mark.fast
 def test_a_message_about_bad_input_has_none(override: str) -> None:
-    with pytest.raises(InputError) as caught:
-        compose([override.format("'http://somebody:hunter2@host/?token=qu3ry-secret'")])
-    assert not any(secret in str(caught.value) for secret in SECRETS)
+    for address in ("http://somebody:hunter2@host/?token=qu3ry-secret", *(f"mysql://somebody:{odd}@h" for odd in ODD)):
+        with pytest.raises(InputError) as caught:
+            compose([override.format(quoted(address))])
+        assert not any(secret in str(caught.value) for secret in SECRETS)
 
 
 @pytest.mark.slow
@@ -202,6 +252,8 @@ def test_hydra_shows_none(tmp_path: Path, flags: tuple[str, ...]) -> None:
     for arguments, variable in (
         ((f"tracking.uri={with_login('http://127.0.0.1:9')}",), ""),
         ((), "http://a:hunter2@h"),
+        *(((f"tracking.uri={quoted(f'mysql://somebody:{odd}@h')}",), "") for odd in ODD),
+        *(((), f"mysql://somebody:{odd}@h") for odd in ODD),
     ):
         environment = {"MLFLOW_TRACKING_URI": variable} if variable else {}
         done = in_process(*flags, *arguments, cwd=tmp_path, **environment)

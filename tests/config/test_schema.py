@@ -9,6 +9,7 @@ from hydra.types import RunMode
 
 from mnist_exp.config.composition import check_composed, compose, compose_values
 from mnist_exp.config.presets import CONF
+from mnist_exp.config.run_files import OWN_FILES
 from mnist_exp.errors import InputError
 
 pytestmark = pytest.mark.fast
@@ -94,7 +95,9 @@ IMAGES = "model=layers"
         ("training.callbacks={EarlyStopping:{baseline:abc}}", "EarlyStopping.baseline=abc: must be"),
         ("training.callbacks={CSVLogger:{filename:''}}", "CSVLogger.filename=: must be the name of a new file"),
         ("training.callbacks={CSVLogger:{filename:..}}", "CSVLogger.filename=..: must be the name of a new file"),
-        ("training.callbacks={CSVLogger:{filename:config.yaml}}", "must be the name of a new file"),
+        *((f"training.callbacks={{CSVLogger:{{filename:{name}}}}}", "must be the name of a new file") for name in sorted(OWN_FILES)),
+        ("training.callbacks={CSVLogger:{filename:Predictions.CSV}}", "must be the name of a new file; the run, or an"),
+        ("training.callbacks={CSVLogger:{filename:a.h5},ModelCheckpoint:{filepath:A.h5}}", "must be the name of a new"),
         ("training.callbacks={ModelCheckpoint:{filepath:'..{epoch:c}x.keras'}}", "must be the name of a new file"),
         ("training.callbacks={ModelCheckpoint:{filepath:'{nope}.keras'}}", "no such metric as nope"),
         ("training.metrics=[{AUC:{name:5}}]", "AUC.name=5: must be a word"),

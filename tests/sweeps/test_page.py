@@ -217,6 +217,22 @@ def test_what_is_left_out_is_said_and_curves_are_first() -> None:
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize(
+    ("changed", "left_out"),
+    [
+        ({"title": "x" * 10_000_000}, "all texts after 1000 characters."),
+        ({"verdict": ["&" * 1_000_000] * 9, "patch": ""}, "all texts after 1000 characters."),
+        ({"tables": {"Record": {f"{key:0100}": "" for key in range(28_000)}}}, "all but the title."),
+        ({"lines": [["place", *(f"{key:0100}" for key in range(14_000))]] * 2, "commands": [""]}, "all but the title."),
+    ],
+)
+def test_a_page_is_small_whatever_is_long(changed: dict[str, Any], left_out: str) -> None:
+    text = page(replace(sweep(2), **changed), partial(draw, ["a", "b"]))
+    assert len(text.encode()) <= 3_000_000
+    assert left_out in text
+
+
+@pytest.mark.fast
 def test_what_is_empty_has_no_part() -> None:
     bare = replace(sweep(1), pictures={}, tables={"Record": {}}, patch="", verdict=[])
     assert Read(page(bare, partial(draw, []))).of("h2") == ["Ranking"]

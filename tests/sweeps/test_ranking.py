@@ -2,17 +2,23 @@
 
 import csv
 import io
+import json
 import math
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from mnist_exp.sweeps.charts import objective_by_parameter, validation_curves
 from mnist_exp.sweeps.formats import as_csv
-from mnist_exp.sweeps.ranking import Row, compared, rank, unranked, verdict
+from mnist_exp.sweeps.importance import as_sentence, importance
+from mnist_exp.sweeps.outcome import as_text
+from mnist_exp.sweeps.page import as_svg
+from mnist_exp.sweeps.ranking import Row, compared, on_other_images, rank, unranked, verdict
 from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.job import Job, make_job
 
 pytestmark = pytest.mark.fast
 
@@ -186,3 +192,28 @@ def test_the_csv_has_a_line_a_job_with_its_row() -> None:
     assert [line["n"] for line in lines] == ["2", "2", ""]
     assert float(lines[0]["mean"]) == pytest.approx(0.85)
     assert (lines[2]["status"], lines[2]["reason"]) == ("FAILED", "why")
+
+
+@pytest.mark.parametrize("odd", [1e308, -1e308, 5e-324, 1e-200, 1e154, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("value", ["16", "1e308", "5e-324", "inf", "9" * 400])
+def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, value: str) -> None:
+    def measured(index: int, objective: float) -> Job:
+        values = {"a": value if index % 2 else "1", "b": str(index // 2 % 2), "seed": str(index // 4)}
+        scores = {"objective": objective, "test_accuracy": objective, "test_loss": odd, "fit_seconds": odd}
+        return make_job({"mnist_exp.swept": json.dumps(values)}, scores, "FINISHED", run_id=str(index))
+
+    jobs = [measured(index, [0.5, odd, -odd, 0.25][index % 4]) for index in range(12)]
+    for direction in ("maximize", "minimize"):
+        rows = compared(rank(jobs, direction))
+        ranked = [job for row in rows for job in row.jobs]
+        assert all(abs(job.objective or 0) < 1e100 for job in ranked)
+        decided, found = verdict(rows, ["a", "b"], direction), importance(ranked)
+        notes = [on_other_images(rows[0], 10_000), as_sentence(found, "val_loss") if found else ""]
+        table = Table("val_loss", direction, rows, unranked(jobs), title="12 runs", verdict=decided, notes=notes)
+        for form in ("table", "csv", "json", "markdown", "latex"):
+            assert as_text([table], form)
+        assert table.markdown(8000)
+        drawn = [objective_by_parameter([(dict(job.values), job.objective or 0.0) for job in ranked], "val_loss")]
+        drawn.append(validation_curves([("1", "a", [[0.5, odd, 0.25], [odd, -odd]])], "val_loss"))
+        with warnings.catch_warnings(action="error"):
+            assert all(as_svg(figure, "one") for figure in drawn)
