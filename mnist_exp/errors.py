@@ -51,6 +51,8 @@ def show(value: Any) -> str:
             return "null"
         case bool():
             return str(value).lower()
+        case int() if abs(value) >= 10**300:  # Python may refuse to write it
+            return f"{hex(value)[:20]}..."
         case list() | tuple():
             return f"[{', '.join(map(show, value))}]"
         case Mapping():

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from traceback import walk_tb
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -90,10 +91,11 @@ def _explain_missing(error: MissingConfigException, overrides: Sequence[str]) ->
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    causes = (error.__cause__, error.__context__)
+    cause = next((one for one in causes if isinstance(one, OmegaConfBaseException)), error)
     parent = getattr(cause, "parent_node", None)
     key = getattr(cause, "full_key", None)
-    message = str(error)
+    message = str(error).rpartition(" composing config:\n")[2]
     quoted = message.split("'")[1] if message.count("'") > 1 else ""
     if message.startswith("Ambiguous value"):
         name, _, values = quoted.partition("=")
@@ -103,6 +105,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if message.startswith("Error merging override"):
         typed = message.split(" ", 3)[3].splitlines()[0]
         return f"{typed}: must be a map of keys to values, such as '{Override.of(typed).key}={{KEY: VALUE}}'"
+    if message.startswith("Cannot merge"):  # only OmegaConf's frames know the key
+        frames = [frame for frame, _ in walk_tb((cause.__context__ or cause).__traceback__)]
+        path = ".".join(str(frame.f_locals.get("key")) for frame in frames if frame.f_code.co_name == "_map_merge")
+        return f"{path or message}: must be a list or a map, whichever it is in conf/"
     if message.startswith(("Could not append", "Multiple values for")):
         plus = [text for text in overrides if text.startswith("+")]
         return f"{' '.join(plus) or quoted}: is there already; type it without the plus"
