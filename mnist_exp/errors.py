@@ -45,6 +45,8 @@ def show(value: Any) -> str:
 
     >>> show({"Dense": {"units": 4}}), show(None), show(True)
     ('{Dense: {units: 4}}', 'null', 'true')
+    >>> show([10**5000])
+    '[0x31e20801036510f3c5...]'
     """
     match value:
         case None:

@@ -67,6 +67,8 @@ def _literal(value: object, key: str) -> str:
             return "null"
         case bool():
             return str(value).lower()
+        case Integral() if abs(value) >= 10**300:
+            raise InputError(f"{key}={show(value)}: must be a number of at most 300 digits")
         case Integral():
             return str(int(value))
         case Real():

@@ -20,7 +20,7 @@ from mnist_exp.errors import InputError
 
 ALL_GROUPS = (*GROUPS, *GLOBAL_GROUPS)  # in the order in which Hydra composes them
 _MOST_FILES = 100
-_MOST_VALUES = 10_000
+_MOST_VALUES = 3_000
 _MOST_KB = 100
 
 

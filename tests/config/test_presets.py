@@ -167,7 +167,7 @@ HOSTILE: dict[str, tuple[str, dict[str, str]]] = {
     "bytes": ("uses a YAML tag (!!binary)", {"experiment/evil.yaml": "seed: !!binary aGFja2Vk"}),
     "billion laughs": ("alias", {"experiment/evil.yaml": "seed: [&a [x, x], &b [*a, *a], [*b, *b]]"}),
     "endless": ("line 2 has more than 50 levels", {"experiment/evil.yaml": f"seed: {'[' * 100_000}"}),
-    "long": ("has more than 20,000 values", {"experiment/evil.yaml": f"seed: [{'1,' * 20_000}]"}),
+    "long": ("has more than 5,000 values", {"experiment/evil.yaml": f"seed: [{'1,' * 5_000}]"}),
     "large": ("has more than 1 MB", {"experiment/evil.yaml": "#" * 1_000_000}),
     "digits": (
         "line 2 has a number of more than 300 digits; a text needs quotes",
@@ -181,7 +181,7 @@ HOSTILE: dict[str, tuple[str, dict[str, str]]] = {
         {"experiment/evil.yaml": "defaults: [a]", "experiment/a.yaml": "defaults: [evil, _self_]"},
     ),
     "doublings": (
-        "is too large with what it includes; together at most 100 presets, 10,000 values and 100 kB",
+        "is too large with what it includes; together at most 100 presets, 3,000 values and 100 kB",
         {"experiment/evil.yaml": "defaults: [e0]"}
         | {f"experiment/e{n}.yaml": f"defaults: [e{n + 1}, e{n + 1}]" for n in range(24)}
         | {"experiment/e24.yaml": "seed: 1"},
