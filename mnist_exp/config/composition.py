@@ -143,11 +143,11 @@ def user_choices(
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     code = _typed_code(parsed)
     folder = PresetFolder.of(Path(config_dir)) if config_dir is not None else None
+    if folder is not None:
+        folder.load_typed(parsed)  # before any code runs
     if code is not None:
         if import_code is None:
             raise InputError(f"code={code.path}: cannot be used here")
-        if folder is not None:  # before any code runs
-            folder.load_typed(parsed)
         code = import_code(code, _backend(parsed, recorded), in_sweep)
     for choice in (choices := _own_choices(code)):
         in_conf = (CONF / choice.group / f"{choice.name}.yaml").exists()
