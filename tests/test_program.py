@@ -152,6 +152,7 @@ def test_a_map_is_what_is_typed() -> None:
     [
         (["model.hidden=4"], r"\['model.hidden=4'\]: must be a text such as 'model.hidden=64', or a map"),
         (64, "64: must be a text"),
+        ({"seed": 10**5000}, r"^seed=0x\w+\.\.\.: must be a number of at most 300 digits$"),
         ({"model.hidden": {4}}, r"model.hidden=\{4\}: must be a number, a text, true, false, None, or lists and maps"),
         ({"model.hiden": 4}, "model.hiden=4: model .mlp. has no such key; did you mean hidden"),
     ],

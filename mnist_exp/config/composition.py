@@ -3,7 +3,7 @@
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from mnist_exp.config.hydra_settings import check_output, check_subfolder
 from mnist_exp.config.keras_source import REQUIRED
 from mnist_exp.config.overrides import Override, leaves, of_the_experiment
 from mnist_exp.config.parsing import parse
-from mnist_exp.config.presets import CONF, Preset, check_values, offered, read_presets
+from mnist_exp.config.preset_errors import naming_presets
+from mnist_exp.config.preset_folder import PresetFolder, offered, refuse_hidden
+from mnist_exp.config.presets import CONF, Preset, check_values
 from mnist_exp.config.redaction import remember
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
@@ -143,19 +145,20 @@ def user_choices(
     code = _typed_code(parsed)
     if not in_sweep:
         _refuse_several(parsed)
-    presets = read_presets(Path(config_dir).expanduser()) if config_dir is not None else []
+    folder = PresetFolder.of(Path(config_dir)) if config_dir is not None else None
+    if folder is not None:
+        folder.load_typed(parsed)  # before any code runs
     if code is not None:
         if import_code is None:
             raise InputError(f"code={code.path}: cannot be used here")
         code = import_code(code, _backend(parsed, recorded), in_sweep)
-    taken = {(preset.group, preset.name) for preset in presets}
     for choice in (choices := _own_choices(code)):
         in_conf = (CONF / choice.group / f"{choice.name}.yaml").exists()
-        if in_conf or (choice.group, choice.name) in taken:
+        if in_conf or (folder is not None and (choice.group, choice.name) in folder.files):
             where = "this project" if in_conf else f"a preset in {config_dir}"
             chosen = f"{choice.group}={choice.name}"
             raise InputError(f"code={code and code.path}: {chosen} is a choice of {where}; rename yours")
-    with offered([*presets, *choices]):
+    with naming_presets(folder, overrides) if folder is not None else nullcontext(), offered(choices, folder):
         yield code
 
 
@@ -259,6 +262,7 @@ def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], co
 
 def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:
     """Check a configuration without its part `hydra`; raise InputError for a value that cannot be used."""
+    refuse_hidden(composed.hydra.runtime.choices)
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     with as_input_errors():
         values: Any = OmegaConf.to_container(own, resolve=True)

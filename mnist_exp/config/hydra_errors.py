@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
@@ -94,10 +95,11 @@ def _explain_type(error: ValidationError, key: str, parent: DictConfig | ListCon
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    causes = (error.__cause__, error.__context__)
+    cause = next((one for one in causes if isinstance(one, OmegaConfBaseException)), error)
     parent = getattr(cause, "parent_node", None)
     key = getattr(cause, "full_key", None)
-    message = str(error)
+    message = str(error).rpartition(" composing config:\n")[2]
     quoted = message.split("'")[1] if message.count("'") > 1 else ""
     if isinstance(cause, ValidationError) and key and isinstance(parent, DictConfig | ListConfig):
         return _explain_type(cause, key, parent)
@@ -108,6 +110,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         if isinstance(parent, ListConfig):
             return f"{typed}: must be a list, such as '{Override.of(typed).key}=[VALUE, VALUE]'"
         return f"{typed}: must be a map of keys to values, such as '{Override.of(typed).key}={{KEY: VALUE}}'"
+    if message.startswith("Cannot merge"):  # only OmegaConf's frames know the key
+        frames = [frame for frame, _ in walk_tb((cause.__context__ or cause).__traceback__)]
+        path = ".".join(str(frame.f_locals.get("key")) for frame in frames if frame.f_code.co_name == "_map_merge")
+        return f"{path or message}: must be a list or a map, whichever it is in conf/"
     if message.startswith(("Could not append", "Multiple values for")):
         plus = [text for text in overrides if text.startswith("+")]
         return f"{' '.join(plus) or quoted}: is there already; type it without the plus"
@@ -118,6 +124,11 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
     if not key or not isinstance(parent, DictConfig) or " not in " not in str(cause):
         lines = [line.strip() for line in message.splitlines() if line.strip()]
         return f"{key}: {lines[0]}" if key and key not in lines[0] else lines[0]
+    return _explain_unknown(key, parent, overrides)
+
+
+def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> str:
+    """Return the message for a key that `parent` has not."""
     typed = next((text for text in overrides if Override.of(text).key.startswith(key)), key)
     if (instead := _KEYS_OF_SWEEPS.get(key)) is not None:
         return f"{typed}: {instead.format(Override.of(typed).value)}"

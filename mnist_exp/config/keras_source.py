@@ -97,9 +97,11 @@ def _literal(node: ast.expr | None) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is a number, text, boolean or None, or lists and maps of these with text as keys."""
+    """Whether a value is a number of at most 300 digits, text, boolean or None, or lists and maps with text as keys."""
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
     if isinstance(value, list | tuple):
         return all(map(is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
+    if isinstance(value, int):
+        return abs(value) < 10**300
+    return value is None or isinstance(value, float | str)

@@ -67,6 +67,8 @@ def _literal(value: object, key: str) -> str:
             return "null"
         case bool():
             return str(value).lower()
+        case Integral() if abs(int(value)) >= 10**300:
+            raise InputError(f"{key}={show(value)}: must be a number of at most 300 digits")
         case Integral():
             return str(int(value))
         case Real():
@@ -112,11 +114,11 @@ def values_of(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
 
 
 def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the path and value of each leaf of nested maps; empty maps are leaves."""
+    """Yield the path and value of each leaf of nested maps; empty maps in them are leaves."""
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
             yield from leaves(value, (*path, str(key)))
-    else:
+    elif path:
         yield path, node
 
 

@@ -1,18 +1,16 @@
-"""Presets from a folder of the user's: read as data, checked, and handed to Hydra as values.
+"""What a preset, or a recorded configuration, may say: read as data, and checked.
 
-A preset may come from a stranger, while Hydra calls what its own settings name, and resolvers read the environment. So
-a preset may set only what is listed here, and Hydra never searches the folder.
+It may come from a stranger, while Hydra calls what its own settings name, and resolvers read the environment. So it may
+set only what is listed here, and Hydra gets its values, never the file.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,8 +22,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 # In a wheel conf/ is inside the package, in a checkout beside it.
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
-_GROUPS = ("dataset", "preprocessing", "model", "optimizer", "training")
-_GLOBAL_GROUPS = ("experiment", "sweep")  # presets of several parts, with @package _global_
+GROUPS = ("dataset", "preprocessing", "model", "optimizer", "training")
+GLOBAL_GROUPS = ("experiment", "sweep")  # presets of several parts, with @package _global_
 _KEYS = ("seed", "backend", "objective", "direction", "resume")
 _TRACKING_KEYS = ("experiment", "run_name", "tags", "note", "keep")
 _SWEEPER_KEYS = ("n_trials", "n_jobs", "max_failure_rate", "storage", "seeds", "max_jobs", "indifference", "top")
@@ -36,8 +34,11 @@ _SWEEP_CHOICES = {
     "hydra/launcher": ("stacked",),
     "prune": ("median", "percentile", "patient", "threshold"),
 }
-_NAME = re.compile(r"[\w-]+")
+NAME = re.compile(r"[\w-]+")
+_MOST_BYTES = 1_000_000
 _MOST_LEVELS = 50
+_MOST_VALUES = 5_000
+_MOST_DIGITS = 300
 
 
 @dataclass(frozen=True)
@@ -49,46 +50,30 @@ class Preset:
     values: Mapping[str, Any]
 
 
-def read_presets(folder: Path) -> list[Preset]:
-    """Read and check the presets of a folder, `GROUP/NAME.yaml`.
+def parse_preset(text: str, path: Path, group: str) -> Preset:
+    """Return the preset that the text of a file is, checked.
 
     Raises:
-        InputError: for one that cannot be read, sets a key that it may not, or has the name of a choice in conf/.
+        InputError: if it cannot be parsed, sets a key that it may not, or has the name of a choice in conf/.
     """
-    if not folder.is_dir():
-        raise InputError(f"--config-dir {folder}: must be an existing folder with presets")
-    for group in ("hydra", "tracking"):
-        if (folder / group).exists():
-            raise InputError(
-                f"{folder / group}: a folder of presets may not have this; "
-                f"it may have {', '.join((*_GROUPS, *_GLOBAL_GROUPS))}"
-            )
-    return [
-        _read_preset(path, group)
-        for group in (*_GROUPS, *_GLOBAL_GROUPS)
-        for path in sorted((folder / group).glob("[!.]*.yaml"))
-    ]
-
-
-@contextmanager
-def offered(presets: Sequence[Preset]) -> Iterator[None]:
-    """Offer presets to Hydra in the block."""
-    store = ConfigStore.instance()
-    for preset in presets:
-        package = "_global_" if preset.group in _GLOBAL_GROUPS else preset.group
-        store.store(preset.name, dict(preset.values), preset.group, package, provider="a preset")
-    try:
-        yield
-    finally:
-        for preset in presets:
-            del store.repo[preset.group][f"{preset.name}.yaml"]
+    if (CONF / group / path.name).exists():
+        raise InputError(f"{path}: {group}={path.stem} is a choice of this project; give the preset another name")
+    values = parse_values(text, str(path))
+    own = {key: value for key, value in values.items() if key != "defaults"}
+    if values:
+        _check_package(text, path, group)
+    _check_defaults(values.get("defaults", []), path, group)
+    check_values(own if group in GLOBAL_GROUPS else {group: own}, str(path), group)
+    return Preset(group, path.stem, values)
 
 
 def read_text(path: Path) -> str:
-    """Read a file; raise InputError if it is none, or not in UTF-8."""
+    """Read a file; raise InputError if it is none, not in UTF-8, or larger than 1 MB."""
     if not path.is_file():  # reading a pipe would wait
         raise InputError(f"{path}: must be a file")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"{path}: has more than {_MOST_BYTES // 1_000_000} MB")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
@@ -98,26 +83,41 @@ def parse_values(text: str, where: str) -> dict[str, Any]:
     """Return the map in a YAML text, with interpolations as text; messages begin with `where`.
 
     Raises:
-        InputError: if it is no map of plain types, has aliases, which can make it huge, or more than 50 levels, which
-            can take YAML minutes.
+        InputError: if it is no map of plain types, or breaks a rule of `_check_events`.
     """
     try:
-        levels = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise InputError(f"{where}: uses a YAML alias (*name); write out what it stands for")
-            levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if levels > _MOST_LEVELS:
-                raise InputError(f"{where}: has more than {_MOST_LEVELS} levels")
+        _check_events(text, where)
         values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
     except InputError:
         raise
-    # ValueError: a number has more digits than Python reads.
+    # ValueError: there is no such day.
     except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise InputError(f"{where}: cannot be read ({' '.join(str(error).split())[:300]})") from error
     if not isinstance(values, dict):
         raise InputError(f"{where}: must be a map of keys to values")
     return {str(key): value for key, value in values.items()}
+
+
+def _check_events(text: str, where: str) -> None:
+    """Check YAML before anything is made of it: no aliases, no tags, and a limit on levels, values and digits."""
+    levels = values = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        place = f"{where}: line {event.start_mark.line + 1 if event.start_mark else 1}"
+        levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        values += isinstance(event, yaml.NodeEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{place} uses a YAML alias (*name); write out what it stands for")
+        if tag := getattr(event, "tag", None):
+            shown = tag.replace("tag:yaml.org,2002:", "!!")[:60]
+            raise InputError(f"{place} uses a YAML tag ({shown}); write a plain value")
+        if levels > _MOST_LEVELS:
+            raise InputError(f"{place} has more than {_MOST_LEVELS} levels")
+        if values > _MOST_VALUES:
+            raise InputError(f"{where}: has more than {_MOST_VALUES:,} values")
+        # In any base; Python writes no number of more than some thousand digits.
+        plain = event.value if isinstance(event, yaml.ScalarEvent) and event.implicit[0] else ""
+        if len(plain) > _MOST_DIGITS and re.fullmatch(r"[-+]?[0-9][\w:]*", plain):
+            raise InputError(f"{place} has a number of more than {_MOST_DIGITS} digits; a text needs quotes")
 
 
 def check_values(values: Mapping[str, Any], where: str, group: str = "experiment") -> None:
@@ -136,6 +136,8 @@ def check_values(values: Mapping[str, Any], where: str, group: str = "experiment
         shown = f"{key}={show(value)}"
         if not is_plain(value) or "${" in repr((path, value)):
             raise InputError(f"{where}: {shown}: must be a plain value, without ${{...}}")
+        if key in GROUPS and not isinstance(value, Mapping):
+            raise InputError(f"{where}: {shown}: must be a map of keys to values")
         if not _may_be_set(path) and not (group == "sweep" and _is_of_sweeper(path, value)):
             raise InputError(
                 f"{where}: {shown}: a preset or recorded run may not set this; if you trust it, type it on the command "
@@ -143,43 +145,32 @@ def check_values(values: Mapping[str, Any], where: str, group: str = "experiment
             )
 
 
-def _read_preset(path: Path, group: str) -> Preset:
-    if not _NAME.fullmatch(path.stem):
-        raise InputError(f"{path}: a preset's name has letters, digits, _ and - only")
-    if (CONF / group / path.name).exists():
-        raise InputError(f"{path}: {group}={path.stem} is a choice of this project; give the preset another name")
-    text = read_text(path)
-    values = parse_values(text, str(path))
-    own = {key: value for key, value in values.items() if key != "defaults"}
-    _check_package(text, path, group)
-    _check_defaults(values.get("defaults", []), path, group)
-    check_values(own if group in _GLOBAL_GROUPS else {group: own}, str(path), group)
-    return Preset(group, path.stem, values)
-
-
 def _check_package(text: str, path: Path, group: str) -> None:
     """Check the header that places the values of a file in the configuration."""
     found = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
     package = found.group(1) if found else None
-    if group in _GLOBAL_GROUPS and package != "_global_":
+    if group in GLOBAL_GROUPS and package != "_global_":
         raise InputError(f"{path}: the first line of a preset must be: # @package _global_")
-    if group not in _GLOBAL_GROUPS and package not in (None, group):
+    if group not in GLOBAL_GROUPS and package not in (None, group):
         raise InputError(f"{path}: must have no line # @package {package}; its keys are those of {group}")
 
 
 def _check_defaults(defaults: Any, path: Path, group: str) -> None:
     """Check that a preset chooses only from groups of this project, or as conf/sweep/ does."""
-    for entry in defaults if isinstance(defaults, list) else [defaults]:
-        if isinstance(entry, str) and _NAME.fullmatch(entry):  # _self_, or a preset of the same group
+    if not isinstance(defaults, list):
+        raise InputError(f"{path}: defaults={show(defaults)}: must be a list")
+    for entry in defaults:
+        if isinstance(entry, str) and NAME.fullmatch(entry):  # _self_, or a preset of the same group
             continue
         [(key, choice)] = entry.items() if isinstance(entry, Mapping) and len(entry) == 1 else [("", None)]
-        chosen = re.fullmatch(r"(?:override )?/?([a-z]+(?:/[a-z]+)*)(?:@_global_\.([a-z]+))?", str(key))
-        chosen_group, package = chosen.groups() if chosen else ("", None)
-        allowed = chosen_group in (*_GROUPS, "experiment") and package in (None, chosen_group)
-        if allowed and (choice is None or (isinstance(choice, str) and _NAME.fullmatch(choice))):
-            continue
-        if group == "sweep" and package is None and choice in _SWEEP_CHOICES.get(chosen_group, ()):
-            continue
+        chosen = re.fullmatch(r"(override )?/?([a-z]+(?:/[a-z]+)*)(?:@_global_\.([a-z]+))?", str(key))
+        override, chosen_group, package = chosen.groups() if chosen else (None, "", None)
+        allowed = chosen_group in (*GROUPS, "experiment") and package in (None, chosen_group)
+        allowed = allowed and (choice is None or (isinstance(choice, str) and NAME.fullmatch(choice) is not None))
+        if allowed or (group == "sweep" and package is None and choice in _SWEEP_CHOICES.get(chosen_group, ())):
+            if override:
+                continue
+            raise InputError(f"{path}: defaults: {show(entry)}: is chosen already; write override {key}: {choice}")
         raise InputError(
             f"{path}: defaults: {show(entry)}: a preset from elsewhere may not choose this; if you trust it, type it "
             "on the command line"
@@ -188,7 +179,7 @@ def _check_defaults(defaults: Any, path: Path, group: str) -> None:
 
 def _may_be_set(path: Sequence[str]) -> bool:
     match path:
-        case [part, *_] if part in _GROUPS:
+        case [part, *_] if part in GROUPS:
             return True
         case [key]:
             return key in _KEYS
@@ -221,6 +212,6 @@ def may_vary(key: str, values: str) -> bool:
     """
     if re.search(r"[$\\]|\.\.", values):
         return False
-    if key in (*_GROUPS, "experiment"):  # Hydra 1.3 also takes paths for choices
+    if key in (*GROUPS, "experiment"):  # Hydra 1.3 also takes paths for choices
         return re.fullmatch(r"[\w\s,()*-]+", values) is not None
     return re.fullmatch(r"[\w.]+", key) is not None and _may_be_set(key.split("."))

@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import FUNCTIONS, PACKAGE, CodeFile, Key, Names, OwnClass, in_use
 from mnist_exp.config.keras_source import REQUIRED, has_class, is_plain
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, show
 from mnist_exp.learning.keras_backend import keras
 
 # A class is of the kind of its base; configuration names it as that.
@@ -268,8 +268,8 @@ def _keys(function: Callable[..., Any], group: str, where: str) -> dict[str, Key
             raise InputError(f"{name}: cannot be a key of a {group}; give it another name")
         if default is not REQUIRED and (not is_plain(default) or "${" in repr(default) or default == "???"):
             raise InputError(
-                f"{name}: its default {default!r} must be a number, True, False, None, a text without ${{, or a list of"
-                " these"
+                f"{name}: its default {show(default)} must be a number, True, False, None, a text without ${{, or a "
+                "list of these"
             )
         inferred = type(default) if isinstance(default, bool | int | float | str) else Any
         if not _is_type(wanted := types.get(one.name, inferred)):

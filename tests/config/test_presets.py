@@ -16,7 +16,8 @@ from hydra.types import RunMode
 from mnist_exp import run, sweep
 from mnist_exp.config.composition import compose, compose_values, user_choices
 from mnist_exp.config.hydra_api import JobLoader
-from mnist_exp.config.presets import CONF, read_presets
+from mnist_exp.config.preset_folder import PresetFolder
+from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.kind import Kind
@@ -158,16 +159,45 @@ HOSTILE: dict[str, tuple[str, dict[str, str]]] = {
         {"model/evil.yaml": "{kind: mlp, hidden: '${oc.decode:${oc.env:HOME}}'}"},
     ),
     "dotted key": ("hydra.job.chdir=", {"experiment/evil.yaml": "hydra.job.chdir: true"}),
-    "python": ("cannot be read", {"experiment/evil.yaml": "seed: !!python/object/apply:os.system [touch HACKED]"}),
+    "python": ("YAML tag", {"experiment/evil.yaml": "seed: !!python/object/apply:os.system [touch HACKED]"}),
     "paths": (
-        "must be a plain value",
+        "YAML tag",
         {"experiment/evil.yaml": "seed: !!python/object/apply:pathlib.PosixPath [/tmp]"},
     ),
-    "bytes": ("must be a plain value", {"experiment/evil.yaml": "seed: !!binary aGFja2Vk"}),
+    "bytes": ("uses a YAML tag (!!binary)", {"experiment/evil.yaml": "seed: !!binary aGFja2Vk"}),
     "billion laughs": ("alias", {"experiment/evil.yaml": "seed: [&a [x, x], &b [*a, *a], [*b, *b]]"}),
-    "endless": ("has more than 50 levels", {"experiment/evil.yaml": f"seed: {'[' * 100_000}"}),
+    "endless": ("line 2 has more than 50 levels", {"experiment/evil.yaml": f"seed: {'[' * 100_000}"}),
+    "long": ("has more than 5,000 values", {"experiment/evil.yaml": f"seed: [{'1,' * 5_000}]"}),
+    "large": ("has more than 1 MB", {"experiment/evil.yaml": "#" * 1_000_000}),
+    "digits": (
+        "line 2 has a number of more than 300 digits; a text needs quotes",
+        {"experiment/evil.yaml": f"seed: -0x{'F' * 5000}"},
+    ),
+    "digits in a key": ("line 2 has a number of more", {"experiment/evil.yaml": f"model: {{? 1{':59' * 500} : 1}}"}),
+    "tag": ("line 2 uses a YAML tag (!!bool)", {"experiment/evil.yaml": "seed: !!bool x"}),
+    "itself": ("includes itself: evil includes evil", {"experiment/evil.yaml": "defaults: [evil]"}),
+    "circle": (
+        "includes itself: evil includes a includes evil",
+        {"experiment/evil.yaml": "defaults: [a]", "experiment/a.yaml": "defaults: [evil, _self_]"},
+    ),
+    "doublings": (
+        "is too large with what it includes; together at most 100 presets, 3,000 values and 100 kB",
+        {"experiment/evil.yaml": "defaults: [e0]"}
+        | {f"experiment/e{n}.yaml": f"defaults: [e{n + 1}, e{n + 1}]" for n in range(24)}
+        | {"experiment/e24.yaml": "seed: 1"},
+    ),
+    "many": ("is too large", {"experiment/evil.yaml": f"defaults: [{'baseline, ' * 200}]"}),
+    "chain": (
+        "is too large",
+        {"experiment/evil.yaml": "defaults: [e0]"}
+        | {f"experiment/e{n}.yaml": f"defaults: [e{n + 1}]" for n in range(200)}
+        | {"experiment/e200.yaml": "seed: 1"},
+    ),
+    "second choice": (
+        "is chosen already; write override /model@_global_.model: evil",
+        {"model/evil.yaml": "defaults: ['/model@_global_.model': evil]"},
+    ),
     "name of our own": ("is a choice of this project", {"experiment/baseline.yaml": "seed: 1"}),
-    "name of a flag": ("a preset's name has letters", {"experiment/a=b.yaml": "seed: 1"}),
     "swept path": (
         "hydra.sweeper.params.experiment=",
         {
@@ -205,13 +235,20 @@ def assert_refused(done: subprocess.CompletedProcess[str], folder: Path, said: s
     assert {path.name for path in folder.iterdir()} == {"stranger"}
 
 
+def choice(files: dict[str, str]) -> str:
+    """What a user types who trusts a stranger."""
+    name = next((name for name in files if Path(name).stem in ("evil", "baseline")), "experiment/evil.yaml")
+    return name.removesuffix(".yaml").replace("/", "=")
+
+
 @pytest.mark.parametrize("tries", HOSTILE)
 @pytest.mark.fast
-def test_a_hostile_preset_is_refused_when_its_folder_is_read(tmp_path: Path, tries: str) -> None:
+def test_a_hostile_preset_is_refused_before_hydra_has_it(tmp_path: Path, tries: str) -> None:
     said, files = HOSTILE[tries]
     stranger = write(tmp_path, files)
+    group, _, name = choice(files).partition("=")
     with pytest.raises(InputError) as caught:
-        read_presets(stranger)
+        PresetFolder.of(stranger).load(group, name)
     assert str(caught.value).startswith(f"{stranger}/")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -221,31 +258,148 @@ def test_a_hostile_preset_is_refused_when_its_folder_is_read(tmp_path: Path, tri
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [
-        ("mnist_exp", ("experiment=evil",)),
-        ("mnist_exp", ("tracking=mlflow",)),
-        ("mnist_exp", ("--help",)),
-        ("mnist_exp", ("--hydra-help",)),
-        ("mnist_exp", ("--cfg", "all", "--resolve")),
-        ("mnist_exp", ("--info", "defaults-tree")),
+        ("mnist_exp", ("CHOICE",)),
+        ("mnist_exp", ("--help", "CHOICE")),
+        ("mnist_exp", ("--cfg", "all", "--resolve", "CHOICE")),
+        ("mnist_exp", ("--info", "defaults-tree", "CHOICE")),
         ("mnist_exp", ("-sc", "query=bash")),
-        ("mnist_exp", ("-m", "seed=0,1")),
-        ("mnist_exp", ("-m", "experiment=baseline,evil", "hydra/launcher=joblib")),
-        ("mnist_exp", ("-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=tpe", "seed=0,1")),
-        ("mnist_exp.show", ("experiment=evil",)),
+        ("mnist_exp", ("-m", "seed=0,1", "CHOICE")),
+        ("mnist_exp", ("-m", "CHOICE,mlp", "hydra/launcher=stacked")),
+        ("mnist_exp", ("-m", "hydra/sweeper=optuna", "hydra/sweeper/sampler=tpe", "seed=0,1", "CHOICE")),
+        ("mnist_exp.show", ("CHOICE",)),
     ],
 )
 @pytest.mark.parametrize(
     "tries",
     [pytest.param(name, marks=getattr(pytest.mark, "fast" if name == "callback" else "release")) for name in HOSTILE],
 )
-def test_every_command_reads_the_folder_before_hydra_does(
+def test_every_command_refuses_a_hostile_choice(
     tmp_path: Path, module: str, arguments: tuple[str, ...], tries: str
 ) -> None:
     said, files = HOSTILE[tries]
     stranger = write(tmp_path, files)
     flag = (f"-cd={stranger}",) if "-m" in arguments else ("--config-dir", str(stranger))
-    done = in_process(*flag, *arguments, cwd=tmp_path, module=module, COMP_LINE="mnist_exp experiment=")
-    assert_refused(done, tmp_path, said)
+    typed = [argument.replace("CHOICE", choice(files)) for argument in arguments]
+    line = f"mnist_exp {choice(files)} model."  # is completed
+    assert_refused(in_process(*flag, *typed, cwd=tmp_path, module=module, COMP_LINE=line), tmp_path, said)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--hydra-help",),
+        ("--cfg", "all", "--resolve"),
+        ("--info", "all"),
+        ("-sc", "query=bash"),
+        ("experiment=good", "--cfg", "job"),
+    ],
+)
+@pytest.mark.fast
+def test_a_file_is_read_if_it_is_chosen_only(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    files = {name: text for _, files in HOSTILE.values() for name, text in files.items()}
+    files = {name: text for name, text in files.items() if not name.startswith(("hydra", "tracking"))}
+    stranger = write(
+        tmp_path, files | {"experiment/good.yaml": "defaults: [best]", "experiment/a=b.yaml": "[", "model/-.yaml": "["}
+    )
+    done = in_process("--config-dir", str(stranger), *arguments, cwd=tmp_path, COMP_LINE="mnist_exp experiment=")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("evil" in done.stdout) == (arguments[0] in ("--help", "-sc"))
+    assert "a=b" not in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"stranger"}
+
+
+# What a preset says, what is typed, and the message that names it.
+WRONG = {
+    "unknown key": ({"experiment/a.yaml": "model: {hiden: 4}"}, "model.hiden=4: model (mlp) has no such key"),
+    "type": ({"experiment/a.yaml": "dataset: {validation: {a: 1}}"}, "dataset.validation={a: 1}: must be test, or"),
+    "map for a list": (
+        {"experiment/a.yaml": "training: {metrics: {a: 1}}"},
+        "training.metrics: must be a list or a map",
+    ),
+    "no map": ({"experiment/a.yaml": "training: [1, 2]"}, "training=[1, 2]: must be a map"),
+    "choice": ({"experiment/a.yaml": "defaults: [override /model: nope]"}, "model=nope: no such choice"),
+    "name": ({"experiment/a.yaml": "defaults: [nope]"}, "Could not load 'experiment/nope'"),
+    "order": (
+        {"experiment/a.yaml": "defaults: [override /model: cnn, best]"},
+        "Override 'model : cnn' is defined before",
+    ),
+    "missing kind": ({"model/a.yaml": "hidden: 3"}, "model.kind=null: must be one of"),
+    "missing key": ({"model/a.yaml": "kind: mlp"}, "model.hidden: is missing"),
+    "included": (
+        {"model/b.yaml": "defaults: [a]\nhidden: 3", "model/a.yaml": "defaults: [mlp]\nhiden: 3"},
+        "model.hiden=3: model (mlp) has no such key",
+    ),
+    "last of two": (
+        {"model/a.yaml": "defaults: [b]\nhidden: x", "model/b.yaml": "defaults: [mlp]\nhidden: 3"},
+        "model.hidden=x: must be a whole number",
+    ),
+    "first of two": (
+        {"model/b.yaml": "defaults: [_self_, a]\nhidden: 3", "model/a.yaml": "defaults: [mlp]\nhidden: x"},
+        "model.hidden=x: must be a whole number",
+    ),
+    "key of a search": (
+        {"sweep/a.yaml": "hydra: {sweeper: {n_trials: 3}}"},
+        "hydra.sweeper.n_trials: needs -m and a search",
+    ),
+    "key of a race": (
+        {"sweep/a.yaml": "hydra: {sweeper: {max_jobs: 3}}"},
+        "hydra.sweeper.max_jobs: needs -m and sweep=race",
+    ),
+    "key of a sampler": (
+        {"sweep/a.yaml": "hydra: {sweeper: {sampler: {seed: 1}}}"},
+        "hydra.sweeper.sampler: hydra.sweeper has",
+    ),
+    "type in a sweeper": (
+        {"sweep/a.yaml": "defaults: [override /hydra/sweeper: race]\nhydra: {sweeper: {max_jobs: x}}"},
+        "hydra.sweeper.max_jobs=x: must be a whole number",
+    ),
+    "varied": (
+        {"sweep/a.yaml": "hydra: {sweeper: {params: {model.hidden: '2,x'}}}"},
+        "model.hidden=x: must be a whole",
+    ),
+    "pruner": ({"sweep/a.yaml": "prune: {patience: 4}"}, "prune.kind=null: must be one of"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.fast
+def test_a_message_about_a_preset_begins_with_its_path(tmp_path: Path, what: str) -> None:
+    files, said = WRONG[what]
+    folder = write(tmp_path, files)
+    group, _, name = next(iter(files)).removesuffix(".yaml").partition("/")
+    with pytest.raises(InputError) as caught:
+        planned([f"{group}={name}", "seed=0"], folder) if group == "sweep" else compose([f"{group}={name}"], folder)
+    wrong = f"{group}/a.yaml"
+    assert str(caught.value).startswith(f"{folder / wrong}: {said}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.fast
+def test_a_message_about_what_is_typed_names_no_preset(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"experiment/a.yaml": "model: {hidden: 4, activation: relu}\nseed: 3"})
+    for typed in ("model.hidden=x", "seed=x", "model={hidden:x}", "optimizer.lr=1"):
+        with pytest.raises(InputError, match=rf"^{typed.partition('=')[0]}[.=:]"):
+            compose(["experiment=a", typed], folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# to be written", "# @package _global_", "defaults: []", "defaults: [override /model: mlp]"]
+)
+@pytest.mark.fast
+def test_a_preset_may_set_nothing(tmp_path: Path, text: str) -> None:
+    folder = write(tmp_path, {"experiment/a.yaml": text})
+    (folder / "experiment" / "b.yaml").write_text("# to be written\n")
+    assert compose(["experiment=a"], folder).config == compose(["experiment=b"], folder).config == compose([]).config
+
+
+@pytest.mark.fast
+def test_a_choice_of_conf_is_not_replaced_in_silence(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"model/cnn.yaml": "hidden: 1", "experiment/a.yaml": "defaults: [override /model: cnn]"})
+    assert compose(["seed=1"], folder).config == compose(["seed=1"]).config
+    for typed in ("model=cnn", "experiment=a", "+model@model.x=[mlp,cnn]"):
+        with pytest.raises(InputError, match=r"cnn\.yaml: model=cnn is a choice of this project"):
+            compose([typed], folder)
 
 
 @pytest.mark.fast
@@ -350,7 +504,9 @@ def test_a_copy_of_any_choice_in_conf_works_as_a_preset(tmp_path: Path) -> None:
         (presets / group).mkdir(parents=True)
         for path in (CONF / group).glob("*.yaml"):
             shutil.copy(path, presets / group / f"my_{path.name}")
-    assert len(read_presets(presets)) == sum(len(list((CONF / group).glob("*.yaml"))) for group in groups)
+    folder = PresetFolder.of(presets)
+    assert len(folder.files) == sum(len(list((CONF / group).glob("*.yaml"))) for group in groups)
+    assert all(folder.load(*file).values for file in folder.files)
     for typed in (
         ("dataset=npz", f"dataset.path={tmp_path}"),
         ("model=layers", "preprocessing=image"),

@@ -35,15 +35,16 @@ def _pattern(name: str, width: int, height: int, seed: int) -> Any:
     """Return where a picture has its second colour, as shares from 0 to 1."""
     across, down = np.meshgrid(np.arange(width), np.arange(height))
     inside = (abs(across - width / 2) < width / 4) & (abs(down - height / 2) < height / 4)
-    return {
-        "stripes": lambda: across // (1 + seed % 7) % 2,
-        "halves": lambda: (across if seed % 2 else down) * 2 < (width if seed % 2 else height),
-        "checks": lambda: (across // (1 + seed % 5) + down // (1 + seed % 5)) % 2,
-        "noise": lambda: np.random.default_rng(seed).random((height, width)),
-        "gradient": lambda: across / width,
-        "digit": lambda: inside & (abs(across - width / 2) < width / 12),
-        "border": lambda: ~inside,
-    }.get(name, lambda: np.zeros((height, width)))().astype(float)
+    patterns: dict[str, Any] = {
+        "stripes": across // (1 + seed % 7) % 2,
+        "halves": (across if seed % 2 else down) * 2 < (width if seed % 2 else height),
+        "checks": (across // (1 + seed % 5) + down // (1 + seed % 5)) % 2,
+        "noise": np.random.default_rng(seed).random((height, width)),
+        "gradient": across / width,
+        "digit": inside & (abs(across - width / 2) < width / 12),
+        "border": ~inside,
+    }
+    return patterns.get(name, np.zeros((height, width))).astype(float)
 
 
 def _picture(drawn: Any) -> bytes:

@@ -102,6 +102,7 @@ def test_what_is_typed_wrong_is_answered(typed: str, said: str) -> None:
         ("@mnist_exp.model()\ndef f(x): ...\n", "mine.py, line 4: TypeError: model() missing 1 required"),
         ("@mnist_exp.model\ndef f(x, *, defaults=1): ...\n", "defaults: cannot be a key of a model"),
         ("@mnist_exp.model\ndef f(x, size=b'1'): ...\n", "its default b'1' must be a number"),
+        ("@mnist_exp.model\ndef f(x, size=[10**5000]): ...\n", "its default [0x"),
         ("@mnist_exp.model\ndef f(x, path='${tracking.uri}'): ...\n", "a text without ${"),
         ("@mnist_exp.model\ndef f(x, size=1, /): ...\n", "none can stand before a /"),
         ("@mnist_exp.model\ndef f(x, size: 'not a type'): ...\n", "model f: its types cannot be read"),
