@@ -1,5 +1,6 @@
 """Overrides in Hydra's grammar: reading them, and counting what they list. Imports nothing heavy."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import ROUND_CEILING, Context, Decimal, localcontext
@@ -37,10 +38,11 @@ def _parsed(text: str) -> Override:
     if len(text.partition("=")[0]) > _LONGEST_NAME:
         raise InputError(f"{text}: no key has more than {_LONGEST_NAME} characters; write KEY=VALUE")
     try:
-        [parsed] = OverridesParser.create().parse_overrides([text])
+        with warnings.catch_warnings(action="ignore"):  # Hydra 1.4's about extend_list(), which 1.3 has not
+            [parsed] = OverridesParser.create().parse_overrides([text])
         levels = _levels(parsed._value)
-        if not parsed.key_or_group:
-            raise ValueError("no key")
+        if not parsed.key_or_group or parsed.type.name == "EXTEND_LIST":
+            raise ValueError("no key, or a function that 1.3 has not")
     # ValueError: Python reads no number of more than 4,300 digits.
     except (HydraException, RecursionError, ValueError) as error:
         if "=" not in text:

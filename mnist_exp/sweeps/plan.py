@@ -1,5 +1,6 @@
 """From overrides to a checked sweep and its kind, and its run. Imports nothing heavy."""
 
+import math
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -98,7 +99,7 @@ def _typed(
             check_number(number := count(one), [override.text])
             samples = list(islice(one.sweep_string_iterator(), int(number) + 1))
         elif draws and isinstance(ends := one.value(), IntervalSweep):
-            samples = [str(ends.start), str(ends.end)]
+            samples = _ends(override, ends)
         else:
             raise InputError(
                 f"{override.text}: is a range to draw from, for sweep=random or sweep=optuna; here, list values: "
@@ -113,6 +114,14 @@ def _typed(
             raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
     fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
     return Typed(sweeper, varied, fixed, code)
+
+
+def _ends(override: Override, values: IntervalSweep) -> list[str]:
+    least = 0 if "log" in values.tags else -math.inf
+    if not least < (values.start or 0) <= (values.end or 0) < math.inf:
+        above = " above 0" if "log" in values.tags else ""
+        raise InputError(f"{override.text}: must be interval(FROM, TO), finite numbers{above} with FROM at most TO")
+    return [str(values.start), str(values.end)]
 
 
 def _refuse_passwords(composed: DictConfig) -> None:

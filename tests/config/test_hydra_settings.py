@@ -131,6 +131,23 @@ def test_too_many_jobs_are_refused_before_they_are_listed(overrides: list[str]) 
         planned(*overrides)
 
 
+@needs("hydra-optuna-sweeper")
+@pytest.mark.fast
+@pytest.mark.parametrize("text", ["interval(0,inf)", "interval(2,1)", "interval(nan,1)", "tag(log,interval(0,1))"])
+def test_an_interval_to_draw_from_has_two_ends(text: str) -> None:
+    with pytest.raises(InputError, match=r"finite numbers.* with FROM at most TO"):
+        planned("sweep=random", f"optimizer.learning_rate={text}")
+
+
+@needs("hydra-optuna-sweeper")
+@pytest.mark.fast
+def test_a_search_that_lists_all_may_not_list_too_many() -> None:
+    keys = ("model.hidden=range(1,1000)", "seed=range(1000)")
+    assert planned("sweep=random", *keys).jobs == 20
+    with pytest.raises(InputError, match="asks for 999,000 jobs"):
+        planned("sweep=random", "hydra/sweeper/sampler=grid", "hydra.sweeper.params=null", *keys)
+
+
 @pytest.mark.fast
 def test_a_preset_may_not_ask_for_more(tmp_path: Path) -> None:
     (tmp_path / "presets/sweep").mkdir(parents=True)

@@ -53,6 +53,7 @@ def test_a_range_without_an_end_is_refused(text: str) -> None:
     [
         ("+=", "+=: cannot be read; write KEY=VALUE"),
         ("=1", "=1: cannot be read"),
+        ("model.hidden=extend_list(8)", "cannot be read"),
         ("seed=" + "9" * 5000, "cannot be read; write KEY=VALUE"),
         ("seed=range(" + "9" * 5000 + ")", "cannot be read"),
         ("model.layers=" + "[" * 2000 + "]" * 2000, "cannot be read"),
