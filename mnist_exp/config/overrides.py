@@ -67,7 +67,7 @@ def _literal(value: object, key: str) -> str:
             return "null"
         case bool():
             return str(value).lower()
-        case Integral() if abs(value) >= 10**300:
+        case Integral() if abs(int(value)) >= 10**300:
             raise InputError(f"{key}={show(value)}: must be a number of at most 300 digits")
         case Integral():
             return str(int(value))
