@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
+from omegaconf import open_dict
 
 from mnist_exp import run, sweep
-from mnist_exp.config.composition import compose, compose_values, user_choices
+from mnist_exp.config.composition import check_composed, compose, compose_values, user_choices
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.preset_folder import PresetFolder
 from mnist_exp.config.presets import CONF
@@ -393,6 +394,14 @@ def test_a_preset_may_set_nothing(tmp_path: Path, text: str) -> None:
     folder = write(tmp_path, {"experiment/a.yaml": text})
     (folder / "experiment" / "b.yaml").write_text("# to be written\n")
     assert compose(["experiment=a"], folder).config == compose(["experiment=b"], folder).config == compose([]).config
+
+
+@pytest.mark.fast
+def test_a_running_job_is_checked_without_the_part_of_hydra() -> None:
+    composed = compose_values(["seed=1"], RunMode.RUN)
+    with open_dict(composed):
+        del composed["hydra"]
+    assert check_composed(composed, None).seed == 1
 
 
 @pytest.mark.fast
