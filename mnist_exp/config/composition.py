@@ -262,7 +262,7 @@ def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], co
 
 def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:
     """Check a configuration without its part `hydra`; raise InputError for a value that cannot be used."""
-    refuse_hidden(composed.hydra.runtime.choices)
+    refuse_hidden(OmegaConf.select(composed, "hydra.runtime.choices") or {})  # a running job has none
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     with as_input_errors():
         values: Any = OmegaConf.to_container(own, resolve=True)

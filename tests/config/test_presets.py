@@ -1,6 +1,7 @@
 """What a folder of presets can do that a stranger sent, and what it cannot; on whichever Hydra is installed."""
 
 import os
+import pickle
 import re
 import shutil
 import sqlite3
@@ -11,10 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
+from omegaconf import open_dict
 
 from mnist_exp import run, sweep
-from mnist_exp.config.composition import compose, compose_values, user_choices
+from mnist_exp.config.composition import check_composed, compose, compose_values, user_choices
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.preset_folder import PresetFolder
 from mnist_exp.config.presets import CONF
@@ -391,6 +394,23 @@ def test_a_preset_may_set_nothing(tmp_path: Path, text: str) -> None:
     folder = write(tmp_path, {"experiment/a.yaml": text})
     (folder / "experiment" / "b.yaml").write_text("# to be written\n")
     assert compose(["experiment=a"], folder).config == compose(["experiment=b"], folder).config == compose([]).config
+
+
+@pytest.mark.fast
+def test_a_running_job_is_checked_without_the_part_of_hydra() -> None:
+    composed = compose_values(["seed=1"], RunMode.RUN)
+    with open_dict(composed):
+        del composed["hydra"]
+    assert check_composed(composed, None).seed == 1
+
+
+@pytest.mark.fast
+def test_a_preset_goes_to_the_processes_of_jobs_as_it_was_read(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"experiment/a.yaml": "seed: 3"})
+    with user_choices(folder, ["experiment=a"]):
+        sent = pickle.dumps(ConfigStore.instance())
+    shutil.rmtree(folder)
+    assert pickle.loads(sent).load("experiment/a.yaml").node == {"seed": 3}
 
 
 @pytest.mark.fast
