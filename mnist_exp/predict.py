@@ -91,6 +91,7 @@ def predict(
     settings = compose(overrides).config.tracking
     own = read_code(code) if code is not None else None
     from mnist_exp.learning import saved_models
+    from mnist_exp.learning.keras_backend import REFUSALS, keras_reason
     from mnist_exp.learning.metadata import read_metadata
     from mnist_exp.tracking import reading, store
 
@@ -113,7 +114,10 @@ def predict(
         seen = [_prepared(path, shape, resized=known.resized) for path in files]
     raw = np.stack(seen).reshape(-1, *shape) * ((known.maximum or 255) / 255)
     dtype = np.dtype(loaded.inputs[0].dtype)
-    probabilities = loaded.predict((raw if dtype.kind == "f" else np.rint(raw)).astype(dtype), verbose=0)
+    try:
+        probabilities = loaded.predict((raw if dtype.kind == "f" else np.rint(raw)).astype(dtype), verbose=0)
+    except REFUSALS as error:
+        raise InputError(f"{model}: cannot be computed ({printable(keras_reason(error))[:300]})") from error
     return [
         Prediction(path, image, int(row.argmax()), classes[row.argmax()], float(row.max()))
         for path, image, row in zip(files, seen, probabilities, strict=True)

@@ -43,7 +43,7 @@ def load(path: Path, code: CodeFile | None = None) -> keras.Model:
         with warnings.catch_warnings(action="ignore"):  # of what the weights lack, before the error
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
         takes_images = _IMAGES.fullmatch(str(model.input_shape)) and model.inputs[0].dtype in _PIXELS
-        fits = takes_images and len(model.output_shape) == 2
+        fits = takes_images and _CLASSES.fullmatch(str(model.output_shape))
     except (*REFUSALS, *DAMAGED) as error:
         raise _refusal(path, error) from error
     if not fits:
@@ -83,7 +83,7 @@ def _saved(path: Path) -> Any:
                 raise ValueError(f"its config.json has more than {_LONGEST} bytes")
             saved = json.loads(file.read("config.json"))
             _check_weights(file.read("model.weights.h5"))
-        if any(isinstance(part, str) and not part.isprintable() for part in _parts(saved)):
+        if any(isinstance(part, str) and not part.replace("\n", "").isprintable() for part in _parts(saved)):
             raise ValueError("its config.json has text that is not printable")
     except (*REFUSALS, *DAMAGED) as error:
         raise _refusal(path, error) from error
@@ -146,6 +146,7 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
 _MEMBERS = frozenset({"config.json", "metadata.json", "mnist_exp.json", "model.weights.h5"})
 _LONGEST = 5_000_000  # bytes
 _IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [1-4])?\)")  # height, width, and perhaps channels
+_CLASSES = re.compile(r"\(None, [1-9]\d{0,4}\)")
 _PIXELS = frozenset({"uint8", "uint16", "float32"})
 _OWN_MODULE = re.compile(rf"{PACKAGE}\.(\w{{1,100}})_([0-9a-f]{{12}})")
 
