@@ -11,8 +11,8 @@ import pytest
 
 from mnist_exp import commands
 from mnist_exp.config.code_file import read_code
+from mnist_exp.config.files import LARGEST_CODE, check_file
 from mnist_exp.errors import InputError
-from mnist_exp.files import LARGEST_CODE, check_file
 from mnist_exp.learning.pictures import open_picture
 from mnist_exp.learning.sources import IdxDataset, NpzDataset
 

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from mnist_exp.config.files import LARGEST_CODE, check_file
 from mnist_exp.errors import InputError
-from mnist_exp.files import LARGEST_CODE, check_file
 
 PACKAGE = "mnist_exp_code"  # the package of the modules that such files become
 # The functions that `@mnist_exp.model` and `@mnist_exp.dataset` registered, by group and name.

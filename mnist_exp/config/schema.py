@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.conversion import KerasName, OneOf, convert
-from mnist_exp.config.run_files import OWN_FILES
+from mnist_exp.config.files import OWN_FILES
 from mnist_exp.config.values import Count, ModelName, PruneSettings, Seed, Text
 from mnist_exp.errors import InputError, did_you_mean, show
 from mnist_exp.learning.families import Model, families

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from mnist_exp.config.files import check_file
 from mnist_exp.errors import InputError, printable
-from mnist_exp.files import check_file
 from mnist_exp.learning import memory
 from mnist_exp.learning.metadata import DAMAGED
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from mnist_exp.config.files import check_file
 from mnist_exp.errors import InputError, printable
-from mnist_exp.files import check_file
 from mnist_exp.learning.metadata import is_class_name
 
 # Pillow knows more formats; some of them are programs, such as PostScript.

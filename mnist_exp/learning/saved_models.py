@@ -14,8 +14,8 @@ import numpy as np
 
 from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import PACKAGE, CodeFile
+from mnist_exp.config.files import check_file
 from mnist_exp.errors import InputError, printable
-from mnist_exp.files import check_file
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, without_values
 from mnist_exp.learning.metadata import DAMAGED
 from mnist_exp.learning.own_code import SAVED_KINDS, saved_classes

@@ -20,8 +20,8 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.files import OWN_FILES, TEXTS
 from mnist_exp.config.redaction import SecretsFilter
-from mnist_exp.config.run_files import OWN_FILES, TEXTS
 from mnist_exp.errors import InputError
 
 

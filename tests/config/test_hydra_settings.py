@@ -154,7 +154,8 @@ def test_a_preset_may_not_ask_for_more(tmp_path: Path) -> None:
     preset = "# @package _global_\nhydra: {sweeper: {params: {seed: 'range(0,2000000000)'}}}\n"
     (tmp_path / "presets/sweep/mine.yaml").write_text(preset)
     done = in_process("--config-dir", "presets", "-m", "sweep=mine", cwd=tmp_path)
-    assert done.stderr == "seed=range(0,2000000000): asks for 2,000,000,000 jobs; a sweep may have 100,000 at most\n"
+    said = "seed=range(0,2000000000): asks for 2,000,000,000 jobs; a sweep may have 100,000 at most\n"
+    assert done.stderr == f"presets/sweep/mine.yaml: {said}"
     assert {path.name for path in tmp_path.iterdir()} == {"presets"}
 
 

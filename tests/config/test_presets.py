@@ -417,7 +417,7 @@ def test_a_preset_goes_to_the_processes_of_jobs_as_it_was_read(tmp_path: Path) -
 def test_a_choice_of_conf_is_not_replaced_in_silence(tmp_path: Path) -> None:
     folder = write(tmp_path, {"model/cnn.yaml": "hidden: 1", "experiment/a.yaml": "defaults: [override /model: cnn]"})
     assert compose(["seed=1"], folder).config == compose(["seed=1"]).config
-    for typed in ("model=cnn", "experiment=a", "+model@model.x=[mlp,cnn]"):
+    for typed in ("model=cnn", "experiment=a"):
         with pytest.raises(InputError, match=r"cnn\.yaml: model=cnn is a choice of this project"):
             compose([typed], folder)
 

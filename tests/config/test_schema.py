@@ -8,8 +8,8 @@ import yaml
 from hydra.types import RunMode
 
 from mnist_exp.config.composition import check_composed, compose, compose_values
+from mnist_exp.config.files import OWN_FILES
 from mnist_exp.config.presets import CONF
-from mnist_exp.config.run_files import OWN_FILES
 from mnist_exp.errors import InputError
 
 pytestmark = pytest.mark.fast

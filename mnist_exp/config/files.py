@@ -1,4 +1,4 @@
-"""Checks of files that a user, a configuration or a store names. Imports nothing heavy."""
+"""Which files may be read, and which a run writes itself. Imports nothing heavy."""
 
 import os
 import stat
@@ -7,6 +7,22 @@ from pathlib import Path
 from mnist_exp.errors import InputError
 
 LARGEST_CODE = 10_000_000  # bytes
+
+# Of the output folder of a run or a sweep, a store gets these, `*.png` in `figures` and `*.py` in `code`.
+TEXTS = (
+    "config.yaml",
+    "error.txt",
+    "run.log",
+    "predictions.csv",
+    "ranking.csv",
+    "race.csv",
+    "best.yaml",
+    "code.patch",
+    "report.html",
+)
+FOLDERS = ("model", "code", "figures")
+# No callback may write to one of them, and a run that begins in the folder of another removes them.
+OWN_FILES = frozenset({*TEXTS, *FOLDERS, "run.json", "metrics.jsonl", "model.keras"})
 
 
 def check_file(path: Path, where: str | None = None, most: int | None = None, if_folder: str = "") -> None:
