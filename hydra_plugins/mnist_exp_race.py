@@ -1,7 +1,7 @@
 """hydra/sweeper=race, the race of `mnist_exp/sweeps/race.py`. Imports nothing heavy, as Hydra always imports it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,19 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-
-@dataclass
-class RaceSettings:
-    """The types of the keys of `conf/sweep/race.yaml`, and what they are without it."""
-
-    _target_: str = f"{__name__}.RaceSweeper"
-    params: dict[str, str] | None = None
-    seeds: int = 3
-    max_jobs: int | None = None
-    indifference: float = 0.004
-    of: str | None = None
-    top: int = 5
-
-
 if "race.yaml" not in ConfigStore.instance().list("hydra/sweeper"):  # a launcher may have sent it
     ConfigStore.instance().store(
         group="hydra/sweeper",
         name="race",
-        node=RaceSettings,
+        node={
+            "_target_": f"{__name__}.RaceSweeper",
+            "params": None,
+            "seeds": 3,
+            "max_jobs": None,
+            "indifference": 0.004,
+            "of": None,
+            "top": 5,
+        },
         provider="mnist_exp",
     )
 

@@ -1,7 +1,6 @@
 """hydra/launcher=stacked: runs the jobs of a sweep together. Imports nothing heavy, as Hydra always imports it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -9,20 +8,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, run_job
 from omegaconf import open_dict
 
-
-@dataclass
-class StackedSettings:
-    """The launcher's settings: none."""
-
-    _target_: str = f"{__name__}.StackedLauncher"
-
-
 # python -m mnist_exp -m hydra/launcher=stacked backend=jax 'seed=range(8)' optimizer.learning_rate=0.001,0.01
 if "stacked.yaml" not in ConfigStore.instance().list("hydra/launcher"):  # a launcher may have sent it
     ConfigStore.instance().store(
         group="hydra/launcher",
         name="stacked",
-        node=StackedSettings,
+        node={"_target_": f"{__name__}.StackedLauncher"},
         provider="mnist_exp",
     )
 

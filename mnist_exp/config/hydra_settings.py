@@ -2,10 +2,10 @@
 
 import math
 import re
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.conversion import Rule, convert
@@ -72,12 +72,13 @@ SETTINGS = {key: wanted for wanted, keys in _BY_TYPE for key in keys.split()}
 def check_settings(composed: DictConfig) -> None:
     """Raise InputError for a setting of the sweeper or the launcher that it has not, or that is out of its range."""
     for name in ("sweeper", "launcher"):
-        settings = composed.hydra[name]
-        if is_dataclass(known := OmegaConf.get_type(settings)):
-            keys = [one.name for one in fields(known)]
-            for key in map(str, settings):
-                if key not in keys:
-                    raise InputError(f"hydra.{name}.{key}: is no setting of this {name}{did_you_mean(key, keys)}")
+        store, choice = ConfigStore.instance(), f"{composed.hydra.runtime.choices[f'hydra/{name}']}.yaml"
+        if choice not in store.list(f"hydra/{name}"):
+            continue  # of a plugin with files
+        keys = list(map(str, store.load(f"hydra/{name}/{choice}").node))
+        for key in map(str, composed.hydra[name]):
+            if key not in keys:
+                raise InputError(f"hydra.{name}.{key}: is no setting of this {name}{did_you_mean(key, keys)}")
     for full_key, wanted in SETTINGS.items():
         group, _, key = f"hydra.{full_key}".rpartition(".")
         settings = OmegaConf.select(composed, group)
