@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import io
+import logging
 import multiprocessing
 import os
 import runpy
@@ -147,6 +148,9 @@ def _process_as_it_was() -> Iterator[None]:
     """Take away what Hydra keeps of an earlier command; put back what a command sets for a whole process."""
     environment, arguments, thresholds = dict(os.environ), sys.argv, gc.get_threshold()
     of_hydra = dict(Singleton._instances)
+    # When Hydra sets logging up, it closes all handlers, and absl's, which TensorFlow brings, closes pytest's streams.
+    logging_handlers = logging._handlerList[:]  # type: ignore[attr-defined]
+    logging._handlerList.clear()  # type: ignore[attr-defined]
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for kind in (GlobalHydra, HydraConfig):
         Singleton._instances.pop(kind, None)
@@ -158,6 +162,7 @@ def _process_as_it_was() -> Iterator[None]:
         sys.argv = arguments
         gc.set_threshold(*thresholds)
         gc.unfreeze()
+        logging._handlerList[:] = logging_handlers  # type: ignore[attr-defined]
         for number, handler in handlers.items():
             signal.signal(number, handler)
         Singleton._instances.clear()

@@ -91,7 +91,7 @@ def _keras(drawn: Any, folder: Path) -> str:
     elif extra not in ("", "twice"):
         members[extra] = b"x"
     written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_STORED) as file:
         for name, content in members.items():
             file.writestr(name, content)
         if extra == "twice":
