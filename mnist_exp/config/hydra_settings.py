@@ -12,7 +12,7 @@ from mnist_exp.config.conversion import Rule, convert
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.values import Count, Text, WholeNumber
-from mnist_exp.errors import InputError, did_you_mean
+from mnist_exp.errors import InputError, did_you_mean, show
 
 MOST_JOBS = 100_000  # of a sweep
 
@@ -72,11 +72,13 @@ SETTINGS = {key: wanted for wanted, keys in _BY_TYPE for key in keys.split()}
 def check_settings(composed: DictConfig) -> None:
     """Raise InputError for a setting of the sweeper or the launcher that it has not, or that is out of its range."""
     for name in ("sweeper", "launcher"):
+        if not isinstance(settings := composed.hydra[name], DictConfig):
+            raise InputError(f"hydra.{name}={show(settings)}: must be a map; hydra/{name}=CHOICE chooses one")
         store, choice = ConfigStore.instance(), f"{composed.hydra.runtime.choices[f'hydra/{name}']}.yaml"
         if choice not in store.list(f"hydra/{name}"):
             continue  # of a plugin with files
         keys = list(map(str, store.load(f"hydra/{name}/{choice}").node))
-        for key in map(str, composed.hydra[name]):
+        for key in map(str, settings):
             if key not in keys:
                 raise InputError(f"hydra.{name}.{key}: is no setting of this {name}{did_you_mean(key, keys)}")
     for full_key, wanted in SETTINGS.items():

@@ -3,6 +3,7 @@
 So one that is neither chosen nor included can be as wrong as it likes.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class PresetFolder:
         """List a folder; raise InputError if there is none, or it has settings of Hydra's or a store's."""
         with suppress(RuntimeError):  # an unknown home
             path = path.expanduser()
-        if not path.is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112, Path.is_dir raises for a name that is too long
             raise InputError(f"--config-dir {path}: must be an existing folder with presets")
         for group in ("hydra", "tracking"):
             if (path / group).exists():

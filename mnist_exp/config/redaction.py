@@ -18,7 +18,7 @@ _QUERY_VALUE = re.compile(r"([?&;][\w.%-]+=)[^\s&;'\")>]*[^\s&;'\")>\]:]")
 _ADDRESS = re.compile(r"(?=((?<!\w)[A-Za-z][\w+.-]*://.*))", re.DOTALL)
 _SHORTEST = 4  # characters of a secret that is looked for by itself; shorter ones occur in words by chance
 _LONGEST = 500  # characters of one that is looked for in other spellings
-_MOST = 100  # addresses in an argument
+_MOST = 20  # addresses in an argument
 
 _known: set[str] = set()
 

@@ -171,10 +171,10 @@ def _check_address(uri: str) -> None:
     except ValueError:  # a port that is no number, an IPv6 address without its end
         scheme = ""
     known = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
-    if scheme.partition("+")[0] not in known or ":memory:" in uri:
+    if scheme.partition("+")[0] not in known or ":memory:" in uri or len(uri) > 1000:
         raise InputError(
             "tracking.uri: must be the address of a store, such as sqlite:///mlflow.db or http://127.0.0.1:5000 "
-            f"({', '.join(known)}); tracking=none trains without a store"
+            f"({', '.join(known)}), of at most 1000 characters; tracking=none trains without a store"
         )
 
 

@@ -22,7 +22,7 @@ from mnist_exp.learning.datasets import Data, Images, load
 from mnist_exp.learning.jax_program import epoch_program, evaluation_program, per_job, scalars_of, stacked, unstack
 from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
 from mnist_exp.learning.memory import memory
-from mnist_exp.learning.models import build, output_shapes, servable, set_seed
+from mnist_exp.learning.models import build, check_size, output_shapes, servable, set_seed
 from mnist_exp.learning.preprocessing import fit_preprocessor
 from mnist_exp.learning.training import (
     EVALUATION_BATCH,
@@ -48,6 +48,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
     """Do what `Engine.train` says, as one program."""
     config, image_shape = experiments[0].config, data.x_train.shape[1:]
     preprocessor = fit_preprocessor(config.preprocessing, data)
+    check_size(config.model, preprocessor.shape, data.classes, len(experiments))
     served, compiled = [], []
     for experiment in experiments:
         set_seed(experiment.config.seed)

@@ -7,8 +7,9 @@ from typing import Any
 
 from mnist_exp.config import code_file, keras_names
 from mnist_exp.errors import InputError, show
+from mnist_exp.learning import memory
 from mnist_exp.learning.families import Model
-from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
+from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, without_values
 from mnist_exp.learning.own_code import instance
 from mnist_exp.learning.preprocessing import BYTES, Preprocessor, Raw
 from mnist_exp.learning.saved_models import check_loadable
@@ -44,6 +45,26 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
     if (code := code_file.in_use()) is not None:  # fails before training rather than when loaded
         check_loadable(model, code, f"model={config.kind}")
     return model
+
+
+def check_size(config: Model, shape: tuple[int, ...], classes: int, copies: int = 1) -> None:
+    """Check, before `set_seed`, that training `copies` of a model takes at most half of the memory.
+
+    A model of the user's own code is not checked. A weight takes 16 bytes: 4 for itself, its gradient and each of
+    Adam's two moments.
+
+    Raises:
+        InputError: if it takes more, or as `build` does.
+    """
+    if code_file.in_use() is not None:  # may do more than build
+        return
+    with without_values():
+        weights = copies * build(config, shape, classes).count_params()
+    if 16 * weights > (half := memory.memory() // 2):
+        raise InputError(
+            f"model={config.kind}: has {weights:,} weights, which take {16 * weights / 1e9:.1f} GB while training; "
+            f"half of this machine's memory is {half / 1e9:.1f} GB; type smaller numbers"
+        )
 
 
 def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> Any:

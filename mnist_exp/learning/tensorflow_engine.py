@@ -34,6 +34,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
     [experiment] = experiments
     config, image_shape = experiment.config, data.x_train.shape[1:]
     preprocessor = fit_preprocessor(config.preprocessing, data)
+    models.check_size(config.model, preprocessor.shape, data.classes)
     models.set_seed(config.seed)
     model = models.build(config.model, preprocessor.shape, data.classes)
     compile_model(model, config.optimizer, config.training, one_hot=preprocessor.one_hot)

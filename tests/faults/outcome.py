@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -77,8 +78,8 @@ def _at_most_memory() -> Iterator[None]:
 
 @contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise TooLongError
+    def stop(_: int, frame: FrameType | None) -> None:
+        raise TooLongError("".join(traceback.format_stack(frame, 3)))
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -9,7 +9,7 @@ import pytest
 from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError
 from mnist_exp.learning.keras_backend import keras
-from mnist_exp.learning.models import build
+from mnist_exp.learning.models import build, check_size, set_seed
 
 
 def built(*overrides: str, shape: tuple[int, ...] = (28, 28, 1), classes: int = 10) -> Any:
@@ -158,3 +158,21 @@ def test_a_block_that_does_not_fit_is_named(layers: str, message: str) -> None:
 def test_too_many_poolings_for_the_image() -> None:
     with pytest.raises(InputError, match="model=cnn, layer 9, MaxPooling2D: does not fit its input of shape"):
         built("model=cnn", "model.filters=[4,4,4,4,4]")
+
+
+@pytest.mark.parametrize("hidden", ["2147483647", "[100000,100000]"])
+def test_a_model_that_memory_cannot_hold_is_not_made(hidden: str) -> None:
+    config = compose([f"model.hidden={hidden}"]).config
+    with pytest.raises(InputError, match=r"model=mlp: has [\d,]+ weights, which take .*; type smaller numbers"):
+        check_size(config.model, (784,), 10)
+
+
+def test_to_count_weights_changes_none() -> None:
+    set_seed(0)
+    before = built(shape=(784,))
+    check_size(compose([]).config.model, (784,), 10)
+    set_seed(0)
+    after = built(shape=(784,))
+    for one, other in zip(before.get_weights(), after.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [layer.name for layer in before.layers] == [layer.name for layer in after.layers]
