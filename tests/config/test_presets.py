@@ -561,7 +561,7 @@ def test_a_copy_of_any_sweep_in_conf_works_as_a_preset(tmp_path: Path) -> None:
 
 
 def planned(overrides: list[str], config_dir: Path | None) -> tuple[Sweep, Kind]:
-    with user_choices(config_dir, overrides) as code:
+    with user_choices(config_dir, overrides, in_sweep=True) as code:
         return plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, JobLoader.of_conf())
 
 
