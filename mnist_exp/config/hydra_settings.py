@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +29,8 @@ _Above0 = Annotated[float, Rule(lambda x: 0 < x < math.inf, "a number above 0")]
 _Rate = Annotated[float, Rule(lambda x: 0 <= x <= 1, "a number from 0 to 1")]
 _Jobs = Annotated[int, Rule(lambda n: 1 <= n <= MOST_JOBS, f"a whole number from 1 to {MOST_JOBS:,}")]
 _Processes = Annotated[
-    int, Rule(lambda n: n == -1 or 1 <= n <= 1024, "a whole number from 1 to 1024, or -1 for all CPUs")
+    int,
+    Rule(lambda n: n != 0 and abs(n) <= 1024, "a whole number from 1 to 1024, or -1 for all CPUs, -2 for all but one"),
 ]
 
 
@@ -48,15 +50,18 @@ _BY_TYPE: list[tuple[Any, str]] = [
     (_AtLeast2, "sweeper.seeds sweeper.top sweeper.sampler.population_size"),
     (_AtLeast2 | None, "sweeper.sampler.popsize"),
     (Count, "sweeper.n_jobs sweeper.sampler.n_ei_candidates sweeper.sampler.dividing_parameter"),
-    (Count, "launcher.timeout_min launcher.nodes launcher.array_parallelism"),
+    (Count, "launcher.nodes launcher.array_parallelism"),
     (Count | None, "sweeper.max_batch_size launcher.cpus_per_task launcher.tasks_per_node launcher.mem_gb"),
     (Count | None, "launcher.cpus_per_gpu"),
     (WholeNumber, "sweeper.sampler.n_startup_trials launcher.verbose"),
-    (WholeNumber, "launcher.signal_delay_s launcher.max_num_timeout"),
+    (WholeNumber, "launcher.timeout_min launcher.signal_delay_s launcher.max_num_timeout"),
     (WholeNumber | None, "sweeper.sampler.seed launcher.gpus_per_node launcher.gpus_per_task"),
     (WholeNumber | None, "launcher.ray.init.num_cpus launcher.ray.init.num_gpus"),
     (_Processes, "launcher.n_jobs"),
-    (_text(r"all|[1-9]\d{0,8}|([1-9]\d{0,8}\*)?n_jobs", "all, or such as 8 or 2*n_jobs"), "launcher.pre_dispatch"),
+    (
+        _text(r"all|[1-9]\d{0,8}|(\d{1,8}(\.\d{1,8})?\s*\*\s*)?n_jobs", "all, or such as 8 or 2*n_jobs"),
+        "launcher.pre_dispatch",
+    ),
     (_text(r"auto|[1-9]\d{0,8}", "auto, or a whole number, at least 1"), "launcher.batch_size"),
     (_text(r"\d{1,15}[KMG]?", "a whole number, or such as 1M") | None, "launcher.max_nbytes"),
     (Literal["loky", "multiprocessing", "threading"] | None, "launcher.backend"),
@@ -116,15 +121,20 @@ def check_output(composed: DictConfig, key: str) -> None:
         )
 
 
-def check_subfolders(composed: DictConfig, *, draws: bool) -> None:
-    """Raise InputError if jobs of a sweep could share a folder; `draws`: whether two jobs may have the same values."""
+def check_subfolders(composed: DictConfig, varied: Collection[str], *, draws: bool) -> None:
+    """Raise InputError if jobs of a sweep could share a folder.
+
+    `varied`: the keys with several values; `draws`: whether two jobs may have the same ones.
+    """
     hydra: Any = OmegaConf.to_container(composed.hydra, resolve=False)
-    names = ["num", "id"]
-    if not draws and not hydra["job"]["config"]["override_dirname"]["exclude_keys"]:
-        names.append("override_dirname")
-    if not re.search(rf"\$\{{hydra[.:]job\.({'|'.join(names)})\}}", str(hydra["sweep"]["subdir"])):
+    subdir = str(hydra["sweep"]["subdir"])
+    has_number = re.search(r"\$\{hydra[.:]job\.(num|id)\}", subdir)
+    left_out = set(hydra["job"]["config"]["override_dirname"]["exclude_keys"])
+    by_dirname = re.search(r"\$\{hydra[.:]job\.override_dirname\}", subdir) and not left_out & set(varied)
+    by_values = varied and all(f"${{{key}}}" in subdir for key in varied)
+    if not has_number and (draws or not (by_dirname or by_values)):
         raise InputError(
-            f"hydra.sweep.subdir={hydra['sweep']['subdir']}: each job needs a folder of its own; must have the job's "
+            f"hydra.sweep.subdir={subdir}: each job needs a folder of its own; must have the job's "
             "number, ${hydra.job.num}"
         )
 

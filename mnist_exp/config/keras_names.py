@@ -76,11 +76,14 @@ _WHOLE = """
     gradient_accumulation_steps height k kernel_size n ns_steps patience pool_size save_freq start_from_epoch strides
     top_k units verbose warmup_steps width
 """
-# The words that an argument of a callback, or of others, may have, where Keras itself takes any.
+# The words that an argument may have, where Keras itself takes any.
+_FLIPS = ("horizontal", "vertical", "horizontal_and_vertical")
 _WORDS = {
-    (True, "mode"): ("auto", "min", "max"),
-    (True, "save_freq"): ("epoch",),
-    (False, "mode"): ("horizontal", "vertical", "horizontal_and_vertical"),
+    ("callbacks", "mode"): ("auto", "min", "max"),
+    ("callbacks", "save_freq"): ("epoch",),
+    ("augmentations", "mode"): _FLIPS,
+    ("layers", "mode"): _FLIPS,
+    ("initializers", "mode"): ("fan_in", "fan_out", "fan_avg"),
 }
 # What a number must be, by the name of its argument, which means the same in all of Keras but for `factor`.
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
@@ -230,7 +233,7 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
     elif own:  # a default has the type of the argument, unless it is null
         types = {bool: (bool,), int: (int, float), float: (int, float), str: (str,)}
         fits = type(value) in types.get(type(default), (type(value),))
-    elif words := _WORDS.get((kind == "callbacks", argument)):
+    elif words := _WORDS.get((kind, argument)):
         ranged = argument in _RANGES
         fits = value in words or (ranged and type(value) is int)
         wanted = f"{words[0]}, or a whole number, at least 1" if ranged else f"one of {', '.join(words)}"

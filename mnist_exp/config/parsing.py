@@ -75,7 +75,7 @@ def _check_choice(one: Override) -> None:
             given = given.text
         return len(given) <= _LONGEST_NAME if isinstance(given, str) else bool(given) and isinstance(given, dict)
 
-    several = value.list if isinstance(value, ChoiceSweep) else value if of_hydra else None
+    several = value.list if isinstance(value, ChoiceSweep) else value if of_hydra or group == "experiment" else None
     named = all(map(is_choice, several)) if isinstance(several, list) else is_choice(value)
     if one.is_delete():
         named = group in _OPTIONAL

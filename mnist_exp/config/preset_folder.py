@@ -63,7 +63,7 @@ class PresetFolder:
     def load_typed(self, parsed: Sequence[Override]) -> None:
         """Read the presets that overrides name; raise InputError for one that cannot be used."""
         for one in parsed:
-            chosen, _, _ = str(one.input_line).partition("=")[2].partition("exclude")
+            chosen, _, _ = str(one.input_line).partition("=")[2].partition("exclude=")
             for name in NAME.findall(chosen):
                 if (one.key_or_group, name) in self.files:
                     self.load(one.key_or_group, name)

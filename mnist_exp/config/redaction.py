@@ -5,7 +5,7 @@ import os
 import re
 import traceback
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice
 from urllib.parse import unquote
 
@@ -16,7 +16,8 @@ _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATAB
 _USER_AND_PASSWORD = re.compile(r"://(?:[^\s/?#]{0,1000}@|[^\s:/@]{0,1000}:[^\s@'\"]{0,1000}@)")
 _QUERY_VALUE = re.compile(r"([?&;][\w.%-]+=)[^\s&;'\")>]*[^\s&;'\")>\]:]")
 _ADDRESS = re.compile(r"(?=((?<!\w)[A-Za-z][\w+.-]*://.*))", re.DOTALL)
-_SHORTEST = 4  # characters of a secret that is looked for by itself; shorter ones occur in words by chance
+_SHORTEST = 8  # characters of a secret that is looked for by itself; shorter ones may be words
+_SHORTEST_TOKEN = 16  # of a login without a password
 _LONGEST = 500  # characters of one that is looked for in other spellings
 _MOST = 20  # addresses in an argument
 
@@ -38,9 +39,14 @@ def printable_lines(text: str) -> str:
 
 
 def remember(typed: Iterable[str]) -> None:
-    """Let `without_secrets` know the addresses in arguments, each of which goes on to the argument's end."""
+    """Let `without_secrets` know the addresses in arguments.
+
+    One that a value begins with goes on to the argument's end, any other to a space.
+    """
     for text in typed:
-        _known.update(found[1].rstrip("'\")]}") for found in islice(_ADDRESS.finditer(text), _MOST))
+        for found in islice(_ADDRESS.finditer(text), _MOST):
+            is_value = re.search(r"(^|=)['\"]?$", text[: found.start()])
+            _known.add((found[1] if is_value else found[1].split()[0]).rstrip("'\")]}"))
 
 
 def shown_address(address: str) -> str:
@@ -70,7 +76,7 @@ def without_secrets(text: str) -> str:
     text = _QUERY_VALUE.sub(r"\1...", _USER_AND_PASSWORD.sub("://", text))
     for variable in _SECRET_VARIABLES:
         secret = os.environ.get(variable, "")
-        if len(secret) >= _SHORTEST:
+        if len(secret) >= 4:
             text = re.sub(_spelled(secret), "...", text)
     return text
 
@@ -85,16 +91,17 @@ def _parts(address: str) -> tuple[str, str, str]:
     return f"{scheme}://{host}", login, "".join(query)
 
 
-@cache
+@lru_cache(256)
 def _secrets(address: str) -> list[tuple[re.Pattern[str], str]]:
     """Return what to replace of an address, and by what: all of it, and its parts where they stand by themselves."""
     shown, login, query = _parts(address)
     found = {_spelled(address): shown.replace("\\", r"\\")} if shown != address else {}
     if login:
         found[_spelled(f"://{login}@")] = "://"
-    alone = [query, *re.split("[&;]", query)]
-    if "/" not in login or ":" in login.partition("/")[0]:  # else it is host/path, before an @
-        password = login.partition(":")[2] or login
+    alone = [query] if re.search("(?i)pass|pwd|token|secret|key", query) else []
+    user, _, password = login.partition(":")
+    if "/" not in user and (password or len(login) >= _SHORTEST_TOKEN):  # else it is host/path, before an @
+        password = password or login
         alone += [one for part in (password, *re.split("[@?#:]", password)) for one in (part, unquote(part))]
     for secret in sorted({one for one in alone if len(one) >= _SHORTEST and one not in shown}, key=len, reverse=True):
         found[rf"(?<!\w){_spelled(secret)}(?!\w)"] = "..."
@@ -111,7 +118,7 @@ def _spelled(secret: str) -> str:
 @cache
 def _spelled_character(text: str) -> str:
     if text == "\\":
-        return r"(?:\\|%5[Cc])*"
+        return r"(?:\\|%5[Cc]){0,8}"
     if text.isspace():
         return r"(?:\\*\s|\\+[nrtvf]|\\+x0?[0-9a-dA-D]|\\+u00[02][0-9a-dA-D]|%0[0-9a-dA-D]|%20|[+?])+"
     units = text.encode("utf-16-be", "surrogatepass").hex()

@@ -48,7 +48,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
     """Do what `Engine.train` says, as one program."""
     config, image_shape = experiments[0].config, data.x_train.shape[1:]
     preprocessor = fit_preprocessor(config.preprocessing, data)
-    check_size(config.model, preprocessor.shape, data.classes, len(experiments))
+    check_size(config.model, preprocessor.shape, data.classes)
     served, compiled = [], []
     for experiment in experiments:
         set_seed(experiment.config.seed)
@@ -80,7 +80,9 @@ def stack_size(experiment: Experiment, wanted: int) -> int:
     config = experiment.config
     try:
         data = load(config.dataset)
-        model = build(config.model, fit_preprocessor(config.preprocessing, data).shape, data.classes)
+        shape = fit_preprocessor(config.preprocessing, data).shape
+        check_size(config.model, shape, data.classes)
+        model = build(config.model, shape, data.classes)
     except Exception:  # each experiment will record it as its own failure
         return 1
     device = jax.devices()[0]

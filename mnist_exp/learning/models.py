@@ -47,8 +47,8 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
     return model
 
 
-def check_size(config: Model, shape: tuple[int, ...], classes: int, copies: int = 1) -> None:
-    """Check, before `set_seed`, that training `copies` of a model takes at most half of the memory.
+def check_size(config: Model, shape: tuple[int, ...], classes: int) -> None:
+    """Check, before `set_seed`, that training a model takes at most half of the memory.
 
     A model of the user's own code is not checked. A weight takes 16 bytes: 4 for itself, its gradient and each of
     Adam's two moments.
@@ -59,7 +59,7 @@ def check_size(config: Model, shape: tuple[int, ...], classes: int, copies: int 
     if code_file.in_use() is not None:  # may do more than build
         return
     with without_values():
-        weights = copies * build(config, shape, classes).count_params()
+        weights = build(config, shape, classes).count_params()
     if 16 * weights > (half := memory.memory() // 2):
         raise InputError(
             f"model={config.kind}: has {weights:,} weights, which take {16 * weights / 1e9:.1f} GB while training; "

@@ -79,8 +79,10 @@ class Kind:
         """
         first = {override: samples[0] for override, samples in typed.varied.items()}
         step = math.ceil(sum(map(len, typed.varied.values())) / _MOST_CHECKED) or 1
-        checked = {one: {*samples[::step], samples[-1]} for one, samples in typed.varied.items()}
-        others = (first | {one: sample} for one, samples in checked.items() for sample in samples - {first[one]})
+        checked = {one: dict.fromkeys([*samples[step::step], samples[-1]]) for one, samples in typed.varied.items()}
+        others = (
+            first | {one: sample} for one, samples in checked.items() for sample in samples if sample != first[one]
+        )
         return typed.jobs([first, *others])
 
     def check(self, config: Config) -> None:

@@ -64,8 +64,8 @@ def plan(
     check_settings(composed)
     _refuse_passwords(composed)
     chosen = kind_of(composed.hydra.sweeper._target_)
-    check_subfolders(composed, draws=chosen.draws)
     typed = _typed(composed, overrides, code, loader, draws=chosen.draws)
+    check_subfolders(composed, [one.key for one in typed.varied], draws=chosen.draws)
     kind = chosen.of(typed)
     configs = [check_job(loader, composed, job, code) for job in kind.to_check(typed)]
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":

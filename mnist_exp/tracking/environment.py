@@ -153,9 +153,13 @@ def code_patch() -> str:
     """Return this checkout's `git diff`, or a notice instead of more than 1 MB; "" outside a checkout."""
     if not _commit().endswith("-dirty"):
         return ""
-    patch = without_secrets(_git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD"))
+    patch = _git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
     size = len(patch.encode(errors="replace"))
-    return patch if size <= _LARGEST_PATCH else f"The changes are not kept: they have {size} bytes, more than 1 MB.\n"
+    return (
+        without_secrets(patch)
+        if size <= _LARGEST_PATCH
+        else f"The changes are not kept: they have {size} bytes, more than 1 MB.\n"
+    )
 
 
 def _git(*arguments: str) -> str:

@@ -31,14 +31,24 @@ class Connection(sqlite3.Connection):
 
     def __init__(self, database: str, *arguments: Any, **options: Any) -> None:
         super().__init__(database, *arguments, **options)
-        self._database, self._end = str(database), 0.0
+        self._database = str(database)
+        self._begin()
         self.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST)
         self.set_progress_handler(self._is_late, _INSTRUCTIONS)
 
     def cursor(self, *arguments: Any, **options: Any) -> Any:
         """Return a cursor for a statement that begins now."""
-        self._end = time.monotonic() + SECONDS
+        self._begin()
         return super().cursor(*arguments, **options)
+
+    def execute(self, *arguments: Any) -> Any:
+        """Run a statement that begins now."""
+        self._begin()
+        return super().execute(*arguments)
+
+    def _begin(self) -> None:
+        self._end = time.monotonic() + SECONDS
+        _late.discard(self._database)
 
     def _is_late(self) -> bool:
         late = time.monotonic() > self._end

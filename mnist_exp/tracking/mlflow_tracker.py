@@ -17,7 +17,7 @@ from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking import reading, store
+from mnist_exp.tracking import limits, reading, store
 from mnist_exp.tracking.environment import code_patch, run_record, sweep_record
 from mnist_exp.tracking.folder import Folder, Record, now
 from mnist_exp.tracking.job import Job, swept_values
@@ -132,6 +132,7 @@ class MLflowRun(Run):
             self._send()
             over = child is not None and reading.is_over(self._client, child.parent)
         except MlflowException as error:  # an outage does not end the training; the metrics are sent later
+            limits.explained(error)  # raises what a signal in a statement stands for
             over = False
             self._next_batch = time.monotonic() + _SECONDS_AFTER_AN_OUTAGE
             text = "the store does not answer, metrics are kept back: %s"

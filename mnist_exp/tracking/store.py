@@ -73,7 +73,8 @@ def _client(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     path = sqlite_path(uri)
-    limits.limit_engines(str(path))
+    if path is not None:
+        limits.limit_engines(str(path))
     try:
         # MLflow keeps a store open by its address, also after a change of the current folder, so it is absolute.
         return MlflowClient(f"sqlite:///{path}" if path is not None else uri)
@@ -179,6 +180,7 @@ def _reached(uri: str) -> Iterator[None]:
         return
     if path.exists() and not path.is_file():
         raise store_error(uri, "is no file")
+    import_mlflow()  # takes seconds, in which others may have the lock
     with ExitStack() as held:
         try:
             held.enter_context(limits.locked(path.with_name(f".{path.name}.lock")))
