@@ -30,7 +30,7 @@ _Rate = Annotated[float, Rule(lambda x: 0 <= x <= 1, "a number from 0 to 1")]
 _Jobs = Annotated[int, Rule(lambda n: 1 <= n <= MOST_JOBS, f"a whole number from 1 to {MOST_JOBS:,}")]
 _Processes = Annotated[
     int,
-    Rule(lambda n: n != 0 and abs(n) <= 1024, "a whole number from 1 to 1024, or -1 for all CPUs, -2 for all but one"),
+    Rule(lambda n: n != 0 and abs(n) <= 1024, "a whole number from 1 to 1024, or -1 for all CPUs"),
 ]
 
 

@@ -16,7 +16,7 @@ _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATAB
 _USER_AND_PASSWORD = re.compile(r"://(?:[^\s/?#]{0,1000}@|[^\s:/@]{0,1000}:[^\s@'\"]{0,1000}@)")
 _QUERY_VALUE = re.compile(r"([?&;][\w.%-]+=)[^\s&;'\")>]*[^\s&;'\")>\]:]")
 _ADDRESS = re.compile(r"(?=((?<!\w)[A-Za-z][\w+.-]*://.*))", re.DOTALL)
-_SHORTEST = 8  # characters of a secret that is looked for by itself; shorter ones may be words
+_SHORTEST, _SHORTEST_WORD = 4, 8  # characters, and letters alone, of a secret that is looked for by itself
 _SHORTEST_TOKEN = 16  # of a login without a password
 _LONGEST = 500  # characters of one that is looked for in other spellings
 _MOST = 20  # addresses in an argument
@@ -76,7 +76,7 @@ def without_secrets(text: str) -> str:
     text = _QUERY_VALUE.sub(r"\1...", _USER_AND_PASSWORD.sub("://", text))
     for variable in _SECRET_VARIABLES:
         secret = os.environ.get(variable, "")
-        if len(secret) >= 4:
+        if len(secret) >= _SHORTEST:
             text = re.sub(_spelled(secret), "...", text)
     return text
 
@@ -103,9 +103,14 @@ def _secrets(address: str) -> list[tuple[re.Pattern[str], str]]:
     if "/" not in user and (password or len(login) >= _SHORTEST_TOKEN):  # else it is host/path, before an @
         password = password or login
         alone += [one for part in (password, *re.split("[@?#:]", password)) for one in (part, unquote(part))]
-    for secret in sorted({one for one in alone if len(one) >= _SHORTEST and one not in shown}, key=len, reverse=True):
+    for secret in sorted({one for one in alone if _is_secret(one) and one not in shown}, key=len, reverse=True):
         found[rf"(?<!\w){_spelled(secret)}(?!\w)"] = "..."
     return [(re.compile(pattern), replacement) for pattern, replacement in found.items()]
+
+
+def _is_secret(text: str) -> bool:
+    """Return whether a text is no ordinary word."""
+    return len(text) >= (_SHORTEST_WORD if text.isalpha() else _SHORTEST)
 
 
 def _spelled(secret: str) -> str:

@@ -172,7 +172,7 @@ def test_of_many_values_some_are_checked() -> None:
     [
         ("x", "each job needs a folder of its own"),
         ("..", "each job needs a folder of its own"),
-        ("${seed}", "each job needs a folder of its own"),
+        ("${dataset.seed}", "each job needs a folder of its own"),
         ("${hydra.job.num}/../..", "must be a folder in the output folder"),
         ("/there/${hydra.job.num}", "must be a folder in the output folder"),
         ("${hydra.job.num}-${tracking.run_name}", "must be a folder in the output folder"),
@@ -187,7 +187,7 @@ def test_jobs_have_folders_of_their_own_in_that_of_the_sweep(subdir: str, messag
 @pytest.mark.fast
 def test_a_folder_may_be_named_after_a_jobs_values() -> None:
     subdir = "hydra.sweep.subdir=${hydra.job.override_dirname}"
-    assert planned("seed=0,1", subdir).jobs == 2
+    assert planned("seed=0,1", subdir).jobs == planned("seed=0,1", "hydra.sweep.subdir=at-${seed}").jobs == 2
     with pytest.raises(InputError, match="each job needs a folder of its own"):
         planned("seed=0,1", subdir, "hydra.job.config.override_dirname.exclude_keys=[seed]")
 

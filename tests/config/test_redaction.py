@@ -90,6 +90,14 @@ def test_a_known_address_is_found_however_it_is_written(password: str) -> None:
 
 
 @pytest.mark.fast
+def test_words_that_a_user_or_a_password_is_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEYOND", "ssh://anna@server")
+    remember(["tracking.uri=postgresql://mlflow:mlflow@host/db", "tracking.note='see https://wiki/x, or a@b'"])
+    text = "tracking=mlflow of /home/anna, see https://wiki/x, or a@b"
+    assert without_secrets(text) == text
+
+
+@pytest.mark.fast
 def test_a_token_of_the_environment_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken-of-mine")
     assert without_secrets("403: bearer t0ken-of-mine is not known") == "403: bearer ... is not known"
