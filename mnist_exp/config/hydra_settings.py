@@ -69,7 +69,7 @@ _BY_TYPE: list[tuple[Any, str]] = [
     (Literal["sharedmem"] | None, "launcher.require"),
     (Literal["r", "r+", "w+", "c"], "launcher.mmap_mode"),
     (Literal["sobol", "halton"], "sweeper.sampler.qmc_type"),
-    (Text | None, "sweeper.of"),
+    (Text | float | None, "sweeper.of"),  # an id of digits is a number
 ]
 SETTINGS = {key: wanted for wanted, keys in _BY_TYPE for key in keys.split()}
 

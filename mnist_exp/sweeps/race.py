@@ -85,7 +85,7 @@ class Race(Kind):
         """
         settings = typed.sweeper
         if (of := settings["of"]) is not None:  # Hydra reads an id such as 1e5 as a power of 10
-            of = values_of(["hydra.sweeper.of"], typed.fixed).get("hydra.sweeper.of", "").strip("'\"") or of
+            of = values_of(["hydra.sweeper.of"], typed.fixed).get("hydra.sweeper.of", "").strip("'\"") or str(of)
         seeds: int = settings["seeds"]
         for override in [*typed.varied, *map(Override.of, typed.fixed)]:
             if override.key == "seed":
