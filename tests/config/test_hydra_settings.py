@@ -24,7 +24,7 @@ RACE = [
     ("hydra.sweeper.max_jobs", "0", "a whole number from 1 to 100,000, or null"),
     ("hydra.sweeper.indifference", "nan", "a number, at least 0"),
     ("hydra.sweeper.top", "null", "a whole number, at least 2"),
-    ("hydra.sweeper.of", "''", "some text, on one line, or null"),
+    ("hydra.sweeper.of", "''", "some text, on one line, or a number, or null"),
 ]
 SEARCH = [
     ("hydra.sweeper.n_trials", "0", "a whole number from 1 to 100,000"),
