@@ -581,7 +581,8 @@ def test_a_search_makes_no_tables_in_a_database_of_something_else(tmp_path: Path
     for name, database in (("greedy", "mlflow.db"), ("curious", "photos.db")):
         done = in_process("--config-dir", str(presets), "-m", f"sweep={name}", *QUICK, cwd=tmp_path)
         assert done.returncode == 1
-        assert done.stderr.startswith(f"hydra.sweeper.storage=sqlite:///{database}: holds something else than searches")
+        said = f"hydra.sweeper.storage=sqlite:///{database}: holds something else than searches"
+        assert done.stderr.startswith(f"{presets}/sweep/{name}.yaml: {said}")
         assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "photos.db").read_bytes() == before
     assert not (tmp_path / "mlflow.db").exists()
