@@ -43,7 +43,7 @@ JOBLIB = [
     ("hydra.launcher.prefer", "x", "one of processes, threads"),
 ]
 SLURM = [
-    ("hydra.launcher.timeout_min", "0", "a whole number, at least 1"),
+    ("hydra.launcher.timeout_min", "-1", "a whole number, at least 0"),
     ("hydra.launcher.array_parallelism", "x", "a whole number, at least 1"),
 ]
 RAY = [
