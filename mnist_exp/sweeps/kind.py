@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mnist_exp.config.code_file import CodeFile
@@ -12,11 +12,11 @@ from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import counted
+from mnist_exp.sweeps.ranking import Row, compared, verdict
 from mnist_exp.tracking.job import Job
 
 if TYPE_CHECKING:
     from mnist_exp.sweeps.jobs import Launch, Stage
-    from mnist_exp.sweeps.ranking import Rounds, Row
     from mnist_exp.tracking.record import SweepRecord
 
 
@@ -59,10 +59,12 @@ class Kind:
     """A kind of sweep; its methods do what suits most.
 
     `swept`: the values of each key that varies, as recorded. `jobs`: their number, as far as it is known before.
+    `planned`: how many seeds each combination is to run; 0 where that is open.
     """
 
     swept: dict[str, str]
     jobs: int
+    planned: int = field(default=0, init=False)
     draws: ClassVar[bool] = False  # whether a key may have a range to draw from
     goes_back: ClassVar[bool] = True  # whether `resume` repeats jobs that were killed or pruned
     is_open: ClassVar[bool] = False  # whether more jobs may follow, as the ones before decide
@@ -109,13 +111,13 @@ class Kind:
         """Raise an error of Hydra's sweeper, unless the ranking explains it."""
         raise error
 
-    def arrange(self, rows: "list[Row]") -> "tuple[list[Row], Rounds | None, list[str]]":
-        """Return ranked rows in this kind's order, the rounds that their intervals are corrected for, and notes."""
-        return rows, None, []
+    def arrange(self, rows: list[Row], direction: str) -> tuple[list[Row], list[str]]:
+        """Return ranked rows in this kind's order, compared with the first, and notes."""
+        return compared(rows, direction), []
 
-    def verdict(self, run_id: str) -> str:
-        """Return the sentence below the ranking, given the sweep's id; empty where the rows decide."""
-        return ""
+    def verdict(self, rows: Sequence[Row], images: int, run_id: str) -> str:
+        """Return the sentence below the ranking of arranged rows, measured on so many images; `run_id`: the sweep's."""
+        return verdict(rows, self.swept, images=images)
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
         """Return how many of the launched jobs did not finish."""
@@ -124,6 +126,12 @@ class Kind:
 
 class Grid(Kind):
     """Every combination of the listed values."""
+
+    @classmethod
+    def of(cls, typed: Typed) -> Self:
+        grid = super().of(typed)
+        grid.planned = next((len(samples) for one, samples in typed.varied.items() if one.key == "seed"), 1)
+        return grid
 
     def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
         """Return the sweeper that checks no job again, unless two groups vary, whose choices may not fit each other."""

@@ -12,7 +12,7 @@ from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.ranking import compared, on_other_images, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, count_test_images, short_ids
+from mnist_exp.tracking.job import Job, count_images, short_ids
 from mnist_exp.tracking.reading import data_digest, recorded_job
 from mnist_exp.tracking.record import SweepRecord
 
@@ -30,17 +30,22 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
     The notes say which keys matter, but not in a race, in which better rows have more jobs.
     """
     objective, direction = sweep.config.objective, objective_direction(sweep.config)
-    rows, raced, notes = kind.arrange(rank(jobs, direction))
-    rows, pruned = compared(rows, raced), sum(job.pruned is not None for job in jobs)
-    whole = [job for row in rows if row.is_whole for job in row.jobs]
-    found = importance(whole) if raced is None and not kind.is_open else None
+    rows, notes = kind.arrange(rank(jobs, direction), direction)
+    found = None if kind.is_open else importance([job for row in rows if row.is_whole for job in row.jobs])
+    decided = ""
     if rows:
-        notes.append(on_other_images(rows[0], count_test_images((rows[0].jobs[0].data or {}).get("profile"))))
-    decided = kind.verdict(record.parent.run_id) or verdict(rows, sweep.swept, direction, raced)
-    if not rows and pruned and not decided:
+        images = count_images(rows[0].jobs[0].data, "test" if objective.startswith("test_") else "validation")
+        decided = kind.verdict(rows, images, record.parent.run_id)
+        notes.append(on_other_images(rows[0]))
+    ended = sum(job.status in {"FINISHED", "FAILED"} for job in jobs)
+    is_partial = kind.planned > 0 and ended < kind.jobs
+    if is_partial:
+        notes.append(f"{kind.jobs - ended} jobs did not run to their end; the same command with resume=true runs them.")
+    pruned = sum(job.pruned is not None for job in jobs)
+    if not rows and pruned:
         decided = "Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune."
-    title = counted(len(jobs), "job") + f", {pruned} of them pruned" * (pruned > 0)
-    title += f", {_order(objective, direction)}"
+    title = f"{ended} of {counted(kind.jobs, 'job')}" if is_partial else counted(len(jobs), "job")
+    title += f", {pruned} of them pruned" * (pruned > 0) + f", {_order(objective, direction)}"
     if objective.startswith("test_"):
         title += ", MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
     elif objective.startswith("val_") and sweep.watches_test_set:
@@ -50,7 +55,8 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
         direction,
         rows,
         unranked(jobs),
-        raced=raced is not None,
+        raced=kind.is_open,
+        planned=kind.planned,
         title=title,
         verdict=decided,
         notes=[as_sentence(found, objective), *notes] if found else notes,
@@ -94,12 +100,13 @@ def _table(runs: Sequence["Run"], objective: str, direction: str, sort: str | No
     keys = differing_keys(list(known.values()))
     varied = {run_id: {key: values[key] for key in keys if key in values} for run_id, values in known.items()}
     jobs = [replace(job, values=varied.get(job.run_id, job.values)) for job in map(recorded_job, runs)]
-    rows = compared(rank(jobs, direction) if sort is None else [row for job in jobs for row in rank([job], direction)])
+    rows = rank(jobs, direction) if sort is None else [row for job in jobs for row in rank([job], direction)]
+    rows = compared(rows, direction)
     differences = find_differences(list(known.values()), _WIDTH)
     names, decided = differences.columns, ""
     if sort is None and rows:
         first = {names[key]: differences.cell(key, value) for key, value in rows[0].values.items() if key in names}
-        decided = verdict([replace(rows[0], values=first), *rows[1:]], names.values(), direction)
+        decided = verdict([replace(rows[0], values=first), *rows[1:]], names.values())
     title = f"{counted(len(jobs), 'run')}, {sort or _order(objective, direction)}"
     watched = any(run.data.params.get("dataset.validation") == "test" for run in runs)
     if objective.startswith("test_") or (objective.startswith("val_") and watched):

@@ -18,7 +18,7 @@ from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import as_csv, counted
 from mnist_exp.sweeps.kind import Kind, Typed
-from mnist_exp.sweeps.ranking import Rounds, Row, combination, interval_of
+from mnist_exp.sweeps.ranking import Row, combination, verdict
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
 from mnist_exp.tracking.job import Job, job_name, shown_value
 
@@ -179,11 +179,11 @@ class Race(Kind):
             jobs, seeds = jobs + len(launched), seeds + new
             means = {place: fmean(scores[place].values()) for place in left if place not in failed}
             ran = sorted(means, key=lambda place: means[place], reverse=direction == "maximize")
-            found = _compared([scores[place] for place in ran], _ROUND_LEVEL, self._pairs)
-            comparisons = dict(zip(ran[1:], found, strict=True))
-            left = [place for place in ran if place == ran[0] or comparisons[place].is_open]
+            found = compare_with_first([scores[place] for place in ran], direction, _ROUND_LEVEL, len(self.values))
+            comparisons = {place: one for place, one in zip(ran[1:], found, strict=False) if one is not None}
+            left = [place for place in ran if place == ran[0] or not comparisons[place].is_beaten]
             new = min(max(2, seeds // 2), (self.max_jobs - jobs) // max(len(left), 1))
-            end = _end([scores[place] for place in left], self.indifference, direction)
+            end = _end(left, comparisons, self.indifference)
             if end is None and (new < 1 or number == ROUNDS):
                 end = "spent" if new < 1 else "rounds"
             beaten = tuple(place for place in ran if place not in left)
@@ -191,29 +191,41 @@ class Race(Kind):
             if end is not None:
                 return
 
-    def arrange(self, rows: list[Row]) -> tuple[list[Row], Rounds | None, list[str]]:
-        """Return the rows that are left, then the beaten, the latest first, then the failed; and how it ended."""
+    def arrange(self, rows: list[Row], direction: str) -> tuple[list[Row], list[str]]:
+        """Return the rows that are left, then the beaten, the latest first, then the failed; and how it ended.
+
+        A row keeps the comparison of the last round in which it ran, with the leader of that round.
+        """
         if not self.rounds:
-            return rows, None, []
-        dropped = {
-            combination(self.values[place]): (one.number, place in one.failed)
-            for one in self.rounds
-            for place in (*one.beaten, *one.failed)
-        }
-        arranged = []
+            return super().arrange(rows, direction)
+        places = {combination(values): place for place, values in enumerate(self.values)}
+        ran = {place: one for one in self.rounds for place in (*one.left, *one.beaten, *one.failed)}
+        leads_first = {place: order for order, place in enumerate(self.rounds[-1].left)}
+        arranged: dict[int, Row] = {}
         for row in rows:
-            number, failed = dropped.get(combination(row.values), (None, False))
-            arranged.append(replace(row, dropped=number, failed=failed))
-        arranged.sort(key=lambda row: (row.failed, -(row.dropped or math.inf)))
-        return arranged, Rounds(_ROUND_LEVEL, ROUNDS, self._pairs, self.rounds[-1].number), [self._ending()]
+            place = places[combination(row.values)]
+            one = ran[place]
+            arranged[place] = replace(
+                row,
+                dropped=None if place in one.left else one.number,
+                failed=place in one.failed,
+                comparison=one.comparisons.get(place),
+                against=self.values[one.left[0]] if place in one.beaten else None,
+            )
+
+        def order(place: int) -> tuple[bool, float, int]:
+            row = arranged[place]
+            return row.failed, -(row.dropped or math.inf), leads_first.get(place, 0)
+
+        return [arranged[place] for place in sorted(arranged, key=order)], [self._ending()]
+
+    def verdict(self, rows: Sequence[Row], images: int, run_id: str) -> str:
+        rounds = len(self.rounds)
+        return verdict(rows, self.swept, images=images, rounds=rounds, indifference=self.indifference)
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
         """Return how many of all jobs did not finish: an earlier race, with a larger `max_jobs`, launched more."""
         return sum(job.status != "FINISHED" for job in jobs)
-
-    @property
-    def _pairs(self) -> int:
-        return len(self.values) * (len(self.values) - 1) // 2
 
     def _ending(self) -> str:
         last, rows = self.rounds[-1], len(self.values)
@@ -237,7 +249,8 @@ class Race(Kind):
                 **self.values[place],
                 "seeds": one.seeds,
                 "mean": one.means.get(place),
-                **interval_of(one.comparisons.get(place)),
+                "difference": getattr(one.comparisons.get(place), "difference", None),
+                "at_best": getattr(one.comparisons.get(place), "at_best", None),
                 "outcome": outcome,
             }
 
@@ -248,17 +261,8 @@ class Race(Kind):
         return f"Round {one.number}, {one.seeds} seeds each: {len(one.beaten)} of {ran} beaten{failed}; {leads}"
 
 
-def _end(left: Sequence[Mapping[str, float]], indifference: float, direction: str) -> str | None:
-    """Return why no more seeds are needed, or None.
-
-    All are worse than the leader by at most `indifference` by a one-sided interval, corrected for their number.
-    """
+def _end(left: Sequence[int], comparisons: Mapping[int, Comparison], indifference: float) -> str | None:
+    """Return why no more seeds are needed, or None: one is left, or none may be better by more than `indifference`."""
     if len(left) < 2:
         return "decided" if left else "failed"
-    found = _compared(left, 2 * _ROUND_LEVEL, len(left) - 1)
-    most = max(-one.low if direction == "maximize" else one.high for one in found)
-    return "indifferent" if most <= indifference else None
-
-
-def _compared(rows: Sequence[Mapping[str, float]], level: float, pairs: int) -> list[Comparison]:
-    return [one for one in compare_with_first(rows, level, pairs) if one is not None]  # each has two seeds or more
+    return "indifferent" if max(comparisons[place].at_best for place in left[1:]) <= indifference else None

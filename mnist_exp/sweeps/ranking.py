@@ -1,4 +1,4 @@
-"""From jobs to rows, best first, and which of them can be told from the first. Nothing here reads a store."""
+"""From jobs to rows, best first, and which of them may be better than the first. Nothing here reads a store."""
 
 import math
 from collections import defaultdict
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
-from mnist_exp.sweeps.formats import decimals
-from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell, wilson
-from mnist_exp.tracking.job import Job, job_name
+from mnist_exp.sweeps.formats import counted, decimals
+from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first, seeds_to_tell
+from mnist_exp.tracking.job import Job, count_images, job_name
 
-_SINGLE = "A single run may be better or worse by chance; add seed=0,1,2,3,4 to run each row with five seeds."
+_SINGLE = "a single run may be better or worse by chance; seed=0,1,2,3,4 runs each row with five seeds"
 _PRUNED = (
-    "Rows with a pruned job are not compared, since the mean of the others flatters them; the same command without "
-    "prune, with resume=true, trains what was pruned to its end."
+    "a row with a pruned job is not compared, since the mean of the others flatters it; the same command without "
+    "prune, with resume=true, trains what was pruned to its end"
 )
 
 
@@ -23,7 +23,8 @@ class Row:
 
     `mean`, `deviation`: of the objective; the sample's deviation, None for one job. `dropped`: the round in which a
     race dropped the row; `failed`: because a job failed. `pruned`: how many more jobs were stopped as hopeless, so that
-    the mean flatters the row. `comparison`: with the first row.
+    the mean flatters the row; `missing`: how many more were killed or still run. `comparison`: with the first row, or
+    with the leader of the round that dropped the row, whose values are `against`.
     """
 
     values: Mapping[str, str]
@@ -33,7 +34,9 @@ class Row:
     dropped: int | None = None
     failed: bool = False
     pruned: int = 0
+    missing: int = 0
     comparison: Comparison | None = None
+    against: Mapping[str, str] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -42,18 +45,8 @@ class Row:
 
     @property
     def is_open(self) -> bool:
-        """Whether the row may be as good as the first one."""
-        return self.comparison is not None and self.comparison.is_open and self.dropped is None
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """The `rounds` of a race, of which `last` ran; each corrects the `level` of its intervals for `pairs` of rows."""
-
-    level: float
-    rounds: int
-    pairs: int
-    last: int
+        """Whether the row may be better than the first one."""
+        return self.comparison is not None and not self.comparison.is_beaten and self.dropped is None
 
 
 def rank(jobs: Iterable[Job], direction: str) -> list[Row]:
@@ -74,7 +67,8 @@ def _row(members: Sequence[Job]) -> Row:
     several = len(jobs) > 1
     values = {key: value for key, value in jobs[0].values.items() if key != "seed" or not several}
     pruned = sum(job.pruned is not None for job in members)
-    return Row(values, jobs, fmean(objectives), stdev(objectives) if several else None, pruned=pruned)
+    missing = sum(map(is_missing, members))
+    return Row(values, jobs, fmean(objectives), stdev(objectives) if several else None, pruned=pruned, missing=missing)
 
 
 def combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -87,75 +81,105 @@ def unranked(jobs: Iterable[Job]) -> list[Job]:
     return [job for job in jobs if not _is_ranked(job)]
 
 
+def is_missing(job: Job) -> bool:
+    """Return whether a job was stopped before its end, or still runs."""
+    return job.status in {"KILLED", "RUNNING"}
+
+
 def _is_ranked(job: Job) -> bool:
     return job.is_whole and job.objective is not None and math.isfinite(job.objective)
 
 
-def compared(rows: Sequence[Row], raced: Rounds | None = None) -> list[Row]:
+def compared(rows: Sequence[Row], direction: str, others: Sequence[Row] = ()) -> list[Row]:
     """Return the rows, each compared with the first if both are whole.
 
-    In a race, the rows that ran in its last round are compared as that round did.
+    `others`: rows of the same sweep that are not shown, which count for its level and for what its variances share.
     """
-    scores = [_by_seed(row) if row.is_whole else {} for row in rows]
-    if raced is None:
-        found = compare_with_first(scores)
-    else:
-        ran = sum(row.is_whole and row.dropped in (None, raced.last) for row in rows)
-        found = compare_with_first(scores[:ran], raced.level, raced.pairs)
-        found += compare_with_first(scores, raced.level, raced.pairs)[len(found) :]
+    found = compare_with_first([by_seed(row) if row.is_whole else {} for row in (*rows, *others)], direction)
     return [replace(row, comparison=one) for row, one in zip(rows, [None, *found], strict=False)]
 
 
-def _by_seed(row: Row) -> dict[str, float]:
+def by_seed(row: Row) -> dict[str, float]:
     """Return the objectives of a row by seed; a job without a seed shares none with another."""
     return {job.values.get("seed", f"{job.run_id} {i}"): job.objective or 0.0 for i, job in enumerate(row.jobs)}
 
 
-def interval_of(comparison: Comparison | None) -> dict[str, float | None]:
-    """Return a difference and the ends of its interval, by name; None where nothing was compared."""
-    return {name: getattr(comparison, name, None) for name in ("difference", "low", "high")}
+def verdict(
+    rows: Sequence[Row],
+    keys: Iterable[str],
+    *,
+    images: int = 0,
+    family: str = "",
+    rounds: int = 0,
+    indifference: float = 0.0,
+    single: str = _SINGLE,
+) -> str:
+    """Say which of the rows, best first and compared, to take; nothing about fewer than two rows.
 
-
-def verdict(rows: Sequence[Row], keys: Iterable[str], direction: str, raced: Rounds | None = None) -> str:
-    """Say which rows, best first and compared, can be told from the first one; nothing about fewer than two rows.
-
-    `keys`: what varies. `raced`: how the intervals of a race are corrected.
+    Args:
+        rows: as `compared` returns them.
+        keys: what varies.
+        images: how many the objective is measured on; 0 if that is not known.
+        family: what the rows are, if they are a part, such as `these 3 of the 16 rows of sweep 3f2a1c22`.
+        rounds: of a race.
+        indifference: a difference that does not matter.
+        single: why single runs do not decide, and what would.
     """
     if len(rows) < 2 or rows[0].failed:
         return ""
+    keys = list(keys)
     name = job_name(rows[0].values, keys) or "The first row"
-    found = [row.comparison for row in rows[1:] if row.comparison is not None]
+    where = f" on these {images:,} images" if images else ""
+    others = [(row, row.comparison) for row in rows[1:] if row.comparison is not None]
     uncompared = [row for row in rows[1:] if row.comparison is None]
-    if not found and raced is not None:
+    leads = f"{name} leads with {decimals(rows[0].mean)}{where}"
+    if not others and rounds:
         return f"{name} is left, since jobs of all others failed."
-    if not found:
-        return _PRUNED if rows[0].pruned or all(row.pruned for row in uncompared) else _SINGLE
+    if not others:
+        return f"{leads}, but {_PRUNED if any(row.pruned for row in rows) else single}."
     notes = " Rows of a single run are not compared." * any(row.is_whole for row in uncompared)
     notes += " Rows with a pruned job are not compared." * any(row.pruned for row in uncompared)
-    several = [f"{found[0].pairs} pairs"] * (found[0].pairs > 1)
-    several += [f"{raced.rounds} rounds"] if raced is not None else []
-    corrected = f"corrected for {' and '.join(several)}" if several else "95 % interval"
-    are_open = [row.is_open for row in rows[1:]]
-    if not any(are_open):
-        # In a race, a row may have been beaten by one that was beaten later, and still be open to this one.
-        nearest = min(found, key=lambda one: (one.is_open, abs(one.difference)))
-        low, high = sorted((abs(nearest.low), abs(nearest.high)))
-        how = f"paired over {nearest.seeds} seeds" if nearest.seeds else "compared by Welch's test"
-        side = "above" if direction == "maximize" else "below"
-        size = f"{decimals(abs(nearest.difference))} [{decimals(low)}, {decimals(high)}]"
-        return f"{name} is best: {size} {side} the next, {how}, {corrected}.{notes}"
-    smallest = next(row.comparison for row in rows if row.comparison is not None and row.is_open)
-    seeds = seeds_to_tell(smallest)
-    needed = "more than 200" if seeds is None else f"about {seeds}"
-    which = "The rows marked = cannot be told from the first"
-    if all(are_open[: sum(are_open)]):
-        which = f"The first {1 + sum(are_open)} rows cannot be told apart"
-    size = f"a difference of {decimals(abs(smallest.difference))}"
-    return f"{which} ({corrected}); {needed} seeds each would tell {size}.{notes}"
+    how = f"(95 %, {_seeds([one for _, one in others], rounds)})"
+    may_be_better = [(row, one) for row, one in others if row.is_open]
+    if not may_be_better:
+        rest, next_one = ("none of the others is", "the next") if len(others) > 1 else ("the other is not", "it")
+        behind = decimals(abs(others[0][1].difference))
+        of = family or len(rows)
+        return f"{name} is best of {of}{where}: {rest} better {how}; {next_one} is {behind} behind.{notes}"
+    nearest, found = max(may_be_better, key=lambda one: one[1].at_best)
+    most = decimals(found.at_best)
+    if found.at_best <= indifference:
+        return f"{leads}; if you take it, you lose at most {most} {how}.{notes}"
+    which = "the other" if len(others) == 1 else f"{len(may_be_better)} of the {len(others)} others"
+    whose = f" ({job_name(nearest.values, keys)})" * (len(others) > 1)
+    of = f" of {family}" * bool(family)
+    seeds = _more_seeds([one for _, one in may_be_better], len(rows[0].jobs))
+    return f"{leads}{of}; {which} may be better, by {most} at most{whose}. {seeds}{notes}"
 
 
-def on_other_images(best: Row, count: int) -> str:
-    """Say in which interval a row's accuracy on images like the `count` of the test set is; nothing if it has none."""
+def _seeds(comparisons: Sequence[Comparison], rounds: int) -> str:
+    """Say by how many seeds, or in how many rounds, rows were compared with the first one."""
+    if rounds:
+        return f"over {counted(rounds, 'round')}"
+    fewest, most = (choose(one.seeds for one in comparisons) for choose in (min, max))
+    if not fewest:
+        return "from different seeds"
+    return f"paired over {fewest}{f' to {most}' * (most > fewest)} seeds"
+
+
+def _more_seeds(may_be_better: Sequence[Comparison], seeds: int) -> str:
+    """Say how many more than these seeds would tell whether rows that may be better, or the first, are best."""
+    needed = [seeds_to_tell(one) for one in may_be_better]
+    these = f"these {1 + len(needed)}" if len(needed) > 1 else "both"
+    if None in needed:
+        return f"More than 200 seeds of {these} would be needed to decide."
+    more = max(1, max(filter(None, needed)) - seeds)
+    return f"About {counted(more, 'more seed')} of {these} would decide."
+
+
+def on_other_images(best: Row) -> str:
+    """Say in which interval a row's accuracy on images like those of the test set is; nothing if it has none."""
+    count = count_images(best.jobs[0].data, "test")
     measured = [job.scores["test_accuracy"] for job in best.jobs if job.scores and "test_accuracy" in job.scores]
     if not measured or count < 1 or not all(0 <= share <= 1 for share in measured):
         return ""
@@ -165,3 +189,17 @@ def on_other_images(best: Row, count: int) -> str:
         f"test_accuracy {decimals(mean)} of the first row is measured on {count} images; on others like them it would "
         f"be {decimals(low)} to {decimals(high)} (95 %, Wilson)."
     )
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share measured on `count` images (E. B. Wilson, 1927).
+
+    >>> [round(end, 4) for end in wilson(0.95, 10_000)]
+    [0.9456, 0.9541]
+    """
+    from scipy.special import ndtri
+
+    z = float(ndtri(1 - LEVEL / 2))
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return middle - reach, middle + reach

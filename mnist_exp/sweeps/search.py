@@ -12,6 +12,7 @@ from mnist_exp.config.schema import Config, MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.kind import Kind, Typed
+from mnist_exp.sweeps.ranking import Row, verdict
 from mnist_exp.tracking.job import Job
 
 if TYPE_CHECKING:
@@ -88,11 +89,12 @@ class Search(Kind):
         if not statuses:
             raise InputError(f"the search cannot start: {error}") from error
 
-    def verdict(self, run_id: str) -> str:
-        return (
-            "Each row of a search is a single run, and the best of many is lucky too; with other seeds: "
+    def verdict(self, rows: Sequence[Row], images: int, run_id: str) -> str:
+        single = (
+            "each row of a search is a single run, and the best of many is lucky too; with other seeds: "
             f"-m sweep=race hydra.sweeper.of={run_id or 'SWEEP_ID'}"
         )
+        return verdict(rows, self.swept, images=images, single=single)
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
         """Return how many jobs did not end; the number launched says little, since a point may be drawn twice."""

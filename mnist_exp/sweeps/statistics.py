@@ -1,122 +1,149 @@
-"""Which rows of a ranking can be told from the first one, by the seeds that they share.
+"""Whether a row of a ranking may be better than the first one, by the seeds that both have: comparison with the best.
 
-The first row is the best of many, so a test against it alone would call rows beaten far too often. The level of a test
-is therefore 5 % over the number of all pairs of rows (Bonferroni). Few seeds say little about a variance, so a row's
-variance is shrunk towards the mean of the others' (a moderated t-test: Smyth, 2004).
+The first row is the best of many, by luck too. A row is beaten if the first is better, one-sided, at 0.05 / (rows - 1):
+then the row that is truly best is called beaten in at most 5 % of sweeps (J. C. Hsu, Simultaneous confidence intervals
+for all distances from the "best", Annals of Statistics 9, 1981).
+
+A few seeds say little about a variance. So that of a row's differences is shrunk to what all rows have in common, as
+far as they are alike: the weight of the common variance is estimated from all of them (G. K. Smyth, Linear models and
+empirical Bayes methods, Statistical Applications in Genetics and Molecular Biology 3, 2004; `fitFDist` of limma). It is
+at most the row's own, since all differences share the first row's noise, and look more alike than they are.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, variance
+from statistics import fmean
 
 LEVEL = 0.05
 POWER = 0.8
 _MOST_SEEDS = 200
-_PRIOR = 5  # degrees of freedom that the others' variances count for, at most
+_FEWEST_TO_SHRINK = 3  # differences
 
 
 @dataclass(frozen=True)
 class Comparison:
     """A row beside the first one.
 
-    `difference`: this row's mean objective less the first one's, over the seeds that both have. `low`, `high`: the ends
-    of its interval, outside of which it lies in at most a share `level` of all sweeps. `seeds`: how many both have; 0
-    if they share fewer than two, and were compared as independent. `deviation`: that of the difference for one seed.
-    `pairs`: the number of pairs of rows that the level is corrected for.
+    `difference`: this row's mean objective less the first one's, over the seeds that both have. `at_best`: by how much
+    the row may be better; below 0 it is beaten. `low`, `high`: the ends of the difference's interval, corrected for all
+    pairs of rows, since the first was chosen. `seeds`: how many both have; 0 if they share fewer than two, and were
+    compared as independent. `deviation`: that of the difference for one seed. `level`: that of the one-sided test.
     """
 
     difference: float
+    at_best: float
     low: float
     high: float
     seeds: int
     deviation: float
     level: float
-    pairs: int
 
     @property
-    def is_open(self) -> bool:
-        """Whether the row cannot be told from the first one."""
-        return self.low <= 0 <= self.high
+    def is_beaten(self) -> bool:
+        """Whether the first row is better."""
+        return self.at_best < 0
 
 
 def compare_with_first(
-    rows: Sequence[Mapping[str, float]], level: float = LEVEL, pairs: int | None = None
+    rows: Sequence[Mapping[str, float]], direction: str, level: float = LEVEL, among: int | None = None
 ) -> list[Comparison | None]:
     """Compare each row but the first with the first one; None where one of the two has fewer than two seeds.
 
     Args:
-        rows: objective by seed, the best row first.
-        level: the share of all sweeps in which any of the intervals may miss.
-        pairs: how many pairs of rows share the level; by default those of all rows with two seeds or more.
+        rows: objective by seed; the one to compare with first, the others in any order.
+        direction: `maximize` or `minimize`.
+        level: the share of all sweeps in which the truly best row may be called beaten, or an interval may miss.
+        among: how many rows share the level; by default those with two seeds or more.
     """
     if not rows or len(rows[0]) < 2:
         return [None] * (len(rows) - 1)
-    compared = sum(len(row) > 1 for row in rows)
-    pairs = compared * (compared - 1) // 2 if pairs is None else pairs
-    level /= max(pairs, 1)
+    among = max(2, sum(len(row) > 1 for row in rows) if among is None else among)
+    sign = 1 if direction == "maximize" else -1
     shared = [[value - rows[0][seed] for seed, value in row.items() if seed in rows[0]] for row in rows[1:]]
-    paired = {place: (one, variance(one)) for place, one in enumerate(shared) if len(one) > 1}
+    prior = _prior([(_variance(one), len(one) - 1) for one in shared if len(one) > 1])
     found: list[Comparison | None] = []
-    for place, row in enumerate(rows[1:]):
-        if place in paired:
-            others = [one for other, one in paired.items() if other != place]
-            difference, error, degrees, deviation = _paired(*paired[place], others)
+    for row, differences in zip(rows[1:], shared, strict=True):
+        if len(differences) > 1:
+            difference, error, degrees, deviation = _paired(differences, *prior)
         elif len(row) > 1:
             difference, error, degrees, deviation = _independent(list(rows[0].values()), list(row.values()))
         else:
             found.append(None)
             continue
-        reach = _beyond(level / 2, degrees) * error
-        seeds = len(shared[place]) if place in paired else 0
-        found.append(Comparison(difference, difference - reach, difference + reach, seeds, deviation, level, pairs))
+        tail = level / (among - 1)
+        at_best = sign * difference + _beyond(tail, degrees) * error
+        reach = _beyond(tail / among, degrees) * error
+        seeds = len(differences) if len(differences) > 1 else 0
+        found.append(Comparison(difference, at_best, difference - reach, difference + reach, seeds, deviation, tail))
     return found
 
 
-def _paired(
-    differences: Sequence[float], own_variance: float, others: Sequence[tuple[Sequence[float], float]]
-) -> tuple[float, float, float, float]:
-    """Return a mean difference, its error, degrees of freedom and deviation, by a moderated t-test.
+def _prior(variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """Return the degrees of freedom and the variance that rows have in common, by the moments of their logarithms.
 
-    `others`: the differences of other rows, with their variances.
+    `variances`: each with its own degrees of freedom. Of fewer than three, nothing is in common: 0 degrees.
     """
+    if len(variances) < _FEWEST_TO_SHRINK:
+        return 0.0, 1.0
+    from scipy.special import digamma, polygamma
+
+    least = 1e-5 * sorted(one for one, _ in variances)[len(variances) // 2] + 1e-300
+    logs = [
+        math.log(max(one, least)) - float(digamma(degrees / 2)) + math.log(degrees / 2) for one, degrees in variances
+    ]
+    of_chance = fmean(float(polygamma(1, degrees / 2)) for _, degrees in variances)
+    middle, spread = fmean(logs), _variance(logs) - of_chance
+    if spread <= 0:
+        return math.inf, math.exp(middle)
+    degrees = 2 * _inverse_trigamma(spread)
+    return degrees, math.exp(middle + float(digamma(degrees / 2)) - math.log(degrees / 2))
+
+
+def _inverse_trigamma(value: float) -> float:
+    """Return the number whose trigamma is `value`, by Newton's method on 1 / trigamma, which is convex (Smyth)."""
+    from scipy.special import polygamma
+
+    x = 0.5 + 1 / value
+    for _ in range(50):
+        trigamma = float(polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        x += step
+        if abs(step / x) < 1e-8:
+            break
+    return x
+
+
+def _paired(
+    differences: Sequence[float], prior_degrees: float, prior_variance: float
+) -> tuple[float, float, float, float]:
+    """Return a mean difference, its error, degrees of freedom and deviation, by a moderated t-test."""
     own = len(differences) - 1
-    prior = min(_PRIOR, sum(len(one) - 1 for one, _ in others))
-    of_others = fmean(one for _, one in others) if others else 0.0
-    deviation = math.sqrt((prior * of_others + own * own_variance) / (prior + own))
-    return fmean(differences), deviation / math.sqrt(len(differences)), own + prior, deviation
+    weight = min(prior_degrees, own)
+    variance = (weight * prior_variance + own * _variance(differences)) / (weight + own)
+    # 1e-18: equal scores have no variance, and differ by rounding.
+    return fmean(differences), math.sqrt(variance / len(differences) + 1e-18), own + weight, math.sqrt(variance)
 
 
 def _independent(first: Sequence[float], row: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return the same for rows that share no seeds, by Welch's test."""
-    parts = [variance(values) / len(values) for values in (first, row)]
-    error = math.sqrt(sum(parts))
-    spread = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, row), strict=True))
-    deviation = math.sqrt(variance(first) + variance(row))
-    return fmean(row) - fmean(first), error, error**4 / spread if spread else 1.0, deviation
+    """Return the same for rows that share no seeds, with the fewer degrees of the two, which is safe for any spread."""
+    error = math.sqrt(sum(_variance(values) / len(values) for values in (first, row)) + 1e-18)
+    deviation = math.sqrt(_variance(first) + _variance(row))
+    return fmean(row) - fmean(first), error, min(len(first), len(row)) - 1, deviation
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def seeds_to_tell(comparison: Comparison) -> int | None:
     """Return how many seeds a row needs, so that 80 of 100 sweeps tell such a difference from none; None above 200."""
     for seeds in range(2, _MOST_SEEDS + 1):
-        reach = _beyond(comparison.level / 2, seeds - 1) + _beyond(1 - POWER, seeds - 1)
+        reach = _beyond(comparison.level, seeds - 1) + _beyond(1 - POWER, seeds - 1)
         if abs(comparison.difference) >= reach * comparison.deviation / math.sqrt(seeds):
             return seeds
     return None
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share measured on `count` images (E. B. Wilson, 1927).
-
-    >>> [round(end, 4) for end in wilson(0.95, 10_000)]
-    [0.9456, 0.9541]
-    """
-    from scipy.special import ndtri
-
-    z = float(ndtri(1 - LEVEL / 2))
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    reach = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return middle - reach, middle + reach
 
 
 def _beyond(tail: float, degrees: float) -> float:

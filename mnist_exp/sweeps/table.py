@@ -10,9 +10,8 @@ from typing import Any
 from mnist_exp.errors import printable
 from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, cut, decimals, every_key
 from mnist_exp.sweeps.importance import Importance
-from mnist_exp.sweeps.ranking import Row, combination
-from mnist_exp.sweeps.statistics import Comparison
-from mnist_exp.tracking.job import Job, mean
+from mnist_exp.sweeps.ranking import Row, combination, is_missing
+from mnist_exp.tracking.job import Job, job_name, mean
 
 _ROWS_SHOWN = 20  # on a page of MLflow
 _LONGEST = 2000  # characters of a text, but for CSV and JSON
@@ -59,9 +58,9 @@ class Table:
     """Rows in their order, the jobs that no row holds (`rest`), and the sentences around them, which may be empty.
 
     `differences`: how values are shown, by default all in columns. `ids`: a text for each run id; empty for no such
-    column. `raced`: whether rows can have been dropped. `listed`: whether each pruned job has its own line. `title` is
-    above, `legend`, `verdict` (which rows can be told apart) and `notes` are below. `importance`: how much each key
-    matters.
+    column. `raced`: whether rows can have been dropped. `planned`: how many seeds each row was to run; 0 if unknown.
+    `listed`: whether each job has its own line. `title` is above, `legend`, `verdict` (which row to take) and `notes`
+    are below. `importance`: how much each key matters.
     """
 
     objective: str
@@ -71,6 +70,7 @@ class Table:
     differences: Differences | None = None
     ids: Mapping[str, str] = field(default_factory=dict)
     raced: bool = False
+    planned: int = 0
     listed: bool = False
     title: str = ""
     legend: str = ""
@@ -118,31 +118,32 @@ class Table:
         return [*rows, *self._others()]
 
     def _others(self) -> Iterator[Line]:
-        """Yield a line for each job that no row holds, but one for all jobs of a combination that were pruned."""
-        pruned: dict[tuple[tuple[str, str], ...], list[Job]] = defaultdict(list)
+        """Yield a line for each job that failed, and one for all of a combination without a row that were stopped."""
+        stopped: dict[tuple[tuple[str, str], ...], list[Job]] = defaultdict(list)
         for job in self.rest:
-            if job.pruned is not None and not self.listed:
-                pruned[combination(job.values)].append(job)
+            if (job.pruned is not None or is_missing(job)) and not self.listed:
+                stopped[combination(job.values)].append(job)
             else:
-                yield Line(job.values, [job], ": ".join(filter(None, (job.status, _reason(job)))))
-        counted = {combination(row.values) for row in self.rows if row.pruned}
-        for shared, jobs in pruned.items():
-            if shared not in counted:
-                first, *more = sorted({job.pruned or 0 for job in jobs})
-                when = f"epochs {first} to {more[-1]}" if more else f"epoch {first}"
-                yield Line(dict(shared), jobs, f"{f'{len(jobs)} ' * (len(jobs) > 1)}pruned after {when}")
+                seed = f"seed {job.values['seed']} " * (self._is_of_seeds and "seed" in job.values)
+                yield Line(job.values, [job], seed + ": ".join(filter(None, (job.status, _reason(job)))))
+        for shared in stopped.keys() - {combination(row.values) for row in self.rows}:
+            jobs = stopped[shared]
+            yield Line(dict(shared), jobs, _why_stopped(jobs, self.planned))
+
+    @cached_property
+    def _is_of_seeds(self) -> bool:
+        """Whether rows have several seeds."""
+        return self.planned > 1 or any(len(row.jobs) > 1 for row in self.rows)
 
     @cached_property
     def columns(self) -> list[Column]:
         """The columns, in their order."""
-        objective, others, shown = self.objective, self.lines[len(self.rows) :], self.varied
-        several = any(len(row.jobs) > 1 for row in self.rows)
-        has_seeds = not several or any("seed" in line.values for line in others)
+        objective, others, shown, several = self.objective, self.lines[len(self.rows) :], self.varied, self._is_of_seeds
         keys = dict.fromkeys(key for job in self.jobs for key in job.values)
         tests = dict.fromkeys(name for job in self.jobs for name in job.scores or {} if name.startswith("test_"))
 
         def varied(key: str) -> Column:
-            header = shown.columns.get(key) if key != "seed" or has_seeds else None
+            header = shown.columns.get(key) if key != "seed" or not several else None
             return Column(key, header, lambda line: line.values.get(key), partial(shown.cell, key), is_text=True)
 
         def score(name: str) -> Column:
@@ -159,12 +160,18 @@ class Table:
             Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
             Column("mean", None, _attribute("row.mean")),
             of_seeds("std", "std", "row.deviation", decimals),
-            Column("n", "n" if several else None, lambda line: line.row and len(line.row.jobs)),
+            Column("n", None, lambda line: line.row and len(line.row.jobs)),
+            Column(None, "n" if several else None, attrgetter("row"), self._seeds),
             of_seeds("difference", "difference", "row.comparison.difference", _signed),
+            of_seeds("at_best", "at best", "row.comparison.at_best", _signed),
             Column("low", None, _attribute("row.comparison.low")),
             Column("high", None, _attribute("row.comparison.high")),
-            of_seeds(None, "95 % interval", "row.comparison", _interval),
-            Column(None, "dropped" if self.raced else None, attrgetter("row"), _dropped),
+            Column("beaten", None, _attribute("row.comparison.is_beaten")),
+            Column("shared_seeds", None, _attribute("row.comparison.seeds")),
+            Column("dropped", None, _attribute("row.dropped")),
+            Column("against", None, lambda line: line.row and line.row.against and self._name(line.row.against)),
+            Column(None, "dropped" if self.raced else None, attrgetter("row"), self._dropped),
+            Column(None, "note" if any(map(self._note, self.rows)) else None, attrgetter("row"), self._note),
             Column(None, "pruned" if any(row.pruned for row in self.rows) else None, attrgetter("row"), _pruned),
             *(score(name) for name in tests if name != objective),
             Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), "{:.1f}".format),
@@ -174,6 +181,27 @@ class Table:
             Column("run_id", None, lambda line: line.jobs[0].run_id),
             Column(None, "also" if any(self.also) else None, lambda line: shown.also(line.values), is_text=True),
         ]
+
+    def _seeds(self, row: Row) -> str:
+        due = max(self.planned, len(row.jobs) + row.missing)
+        return f"{len(row.jobs)} of {due}" if due > len(row.jobs) else str(due)
+
+    def _name(self, values: Mapping[str, str]) -> str:
+        return job_name(values, self.varied.names)
+
+    def _dropped(self, row: Row) -> str:
+        if row.dropped is None:
+            return ""
+        then = row.against if row.against and row.against != self.rows[0].values else None
+        by = f" by {self._name(then)}" if then else ""
+        return f"{'failed, ' * row.failed}round {row.dropped}{by}"
+
+    def _note(self, row: Row) -> str:
+        """Say that a row is better than the first one on the seeds that both have."""
+        found = row.comparison
+        sign = 1 if self.direction == "maximize" else -1
+        is_ahead = found is not None and row.dropped is None and sign * found.difference > 0
+        return f"ahead on {found.seeds} shared seeds" if found is not None and is_ahead else ""
 
     @cached_property
     def cells(self) -> tuple[list[list[str]], list[int]]:
@@ -232,10 +260,6 @@ def _mark(line: Line) -> str:
     return "-" if line.row is None else f"{line.place}{'=' * line.row.is_open}"
 
 
-def _dropped(row: Row) -> str:
-    return "" if row.dropped is None else f"{'failed, ' * row.failed}round {row.dropped}"
-
-
 def _pruned(row: Row) -> str:
     return f"{row.pruned} of {row.pruned + len(row.jobs)}" if row.pruned else ""
 
@@ -246,9 +270,14 @@ def _reason(job: Job) -> str:
     return f"pruned after epoch {job.pruned}" if job.pruned is not None else "no objective"
 
 
+def _why_stopped(jobs: Sequence[Job], planned: int) -> str:
+    epochs = sorted({job.pruned for job in jobs if job.pruned is not None})
+    if not epochs:
+        status = " and ".join(sorted({job.status for job in jobs}))
+        return f"{status}, 0 of {planned} seeds" if planned > 1 else status
+    when = f"epochs {epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"epoch {epochs[0]}"
+    return f"{f'{len(jobs)} ' * (len(jobs) > 1)}pruned after {when}"
+
+
 def _signed(value: float) -> str:
     return f"{'+' if value > 0 else '-' if value < 0 else ''}{decimals(abs(value))}"
-
-
-def _interval(comparison: Comparison) -> str:
-    return f"{_signed(comparison.low)} to {_signed(comparison.high)}"
