@@ -128,11 +128,11 @@ def verdict(
     if len(rows) < 2 or rows[0].failed:
         return ""
     keys = list(keys)
-    name = job_name(rows[0].values, keys) or "The first row"
+    name = _name(rows[0], keys) or "The first row"
     where = f" on these {images:,} images" if images else ""
     others = [(row, row.comparison) for row in rows[1:] if row.comparison is not None]
     uncompared = [row for row in rows[1:] if row.comparison is None]
-    leads = f"{name} leads with {decimals(rows[0].mean)}{where}"
+    leads = f"{name} leads{f' {family}' * bool(family)} with {decimals(rows[0].mean)}{where}"
     if not others and rounds:
         return f"{name} is left, since jobs of all others failed."
     if not others:
@@ -150,11 +150,15 @@ def verdict(
     most = decimals(found.at_best)
     if found.at_best <= indifference:
         return f"{leads}; if you take it, you lose at most {most} {how}.{notes}"
-    which = "the other" if len(others) == 1 else f"{len(may_be_better)} of the {len(others)} others"
-    whose = f" ({job_name(nearest.values, keys)})" * (len(others) > 1)
-    of = f" of {family}" * bool(family)
+    some = "any" if len(may_be_better) == len(others) else len(may_be_better)
+    which = f"{some} of the {len(others)} others" if len(others) > 1 else "the other"
+    whose = f" ({_name(nearest, keys)})" * (len(others) > 1)
     seeds = _more_seeds([one for _, one in may_be_better], len(rows[0].jobs))
-    return f"{leads}{of}; {which} may be better, by {most} at most{whose}. {seeds}{notes}"
+    return f"{leads}; {which} may be better, by {most} at most{whose}. {seeds}{notes}"
+
+
+def _name(row: Row, keys: Iterable[str]) -> str:
+    return job_name({key: value for key, value in row.values.items() if key != "seed"}, keys)
 
 
 def _seeds(comparisons: Sequence[Comparison], rounds: int) -> str:

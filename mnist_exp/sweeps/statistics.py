@@ -141,7 +141,7 @@ def seeds_to_tell(comparison: Comparison) -> int | None:
     """Return how many seeds a row needs, so that 80 of 100 sweeps tell such a difference from none; None above 200."""
     for seeds in range(2, _MOST_SEEDS + 1):
         reach = _beyond(comparison.level, seeds - 1) + _beyond(1 - POWER, seeds - 1)
-        if abs(comparison.difference) >= reach * comparison.deviation / math.sqrt(seeds):
+        if abs(comparison.difference) > reach * comparison.deviation / math.sqrt(seeds):
             return seeds
     return None
 

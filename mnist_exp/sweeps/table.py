@@ -1,5 +1,6 @@
 """A ranking as a table: columns of rows, of their jobs, and of the jobs that no row holds."""
 
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from mnist_exp.tracking.job import Job, job_name, mean
 
 _ROWS_SHOWN = 20  # on a page of MLflow
 _LONGEST = 2000  # characters of a text, but for CSV and JSON
+_AT_BEST = "At best: by how much a row may be better than the first; below 0, it is beaten."
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Column:
     """A column: under `key` in records, below `header` in the table, and not there where that is None.
 
     `value` returns a line's value, None for none, and `show` its text. If `is_text`, the column is aligned to the left,
-    and lines without a row have a text, too.
+    and lines without a row have a text, too. `spare`: a narrow terminal lacks it, 1 first; 0 for never.
     """
 
     key: str | None
@@ -46,6 +48,7 @@ class Column:
     value: Callable[[Line], Any]
     show: Callable[[Any], str] = str
     is_text: bool = False
+    spare: int = 0
 
     def cell(self, line: Line) -> str:
         """Return the text for a line."""
@@ -86,7 +89,8 @@ class Table:
     @property
     def sentences(self) -> list[str]:
         """The sentences below the table."""
-        return [text for text in (self.legend, self.verdict, *self.notes) if text]
+        compared = _AT_BEST * any(row.comparison is not None for row in self.rows)
+        return [text for text in (self.verdict, *self.notes, compared, self.legend) if text]
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -124,8 +128,9 @@ class Table:
             if (job.pruned is not None or is_missing(job)) and not self.listed:
                 stopped[combination(job.values)].append(job)
             else:
-                seed = f"seed {job.values['seed']} " * (self._is_of_seeds and "seed" in job.values)
-                yield Line(job.values, [job], seed + ": ".join(filter(None, (job.status, _reason(job)))))
+                status = ": ".join(filter(None, (job.status, _reason(job))))
+                is_one_of_several = self._is_of_seeds and "seed" in job.values
+                yield Line(job.values, [job], f"seed {job.values['seed']} {status}" if is_one_of_several else status)
         for shared in stopped.keys() - {combination(row.values) for row in self.rows}:
             jobs = stopped[shared]
             yield Line(dict(shared), jobs, _why_stopped(jobs, self.planned))
@@ -147,10 +152,13 @@ class Table:
             return Column(key, header, lambda line: line.values.get(key), partial(shown.cell, key), is_text=True)
 
         def score(name: str) -> Column:
-            return Column(name, name, lambda line: line.mean(lambda job: (job.scores or {}).get(name)), decimals)
+            spare = 0 if name == "test_accuracy" else 1
+            return Column(
+                name, name, lambda line: line.mean(lambda job: (job.scores or {}).get(name)), decimals, spare=spare
+            )
 
-        def of_seeds(key: str | None, header: str, path: str, show: Callable[[Any], str]) -> Column:
-            return Column(key, header if several else None, _attribute(path), show)
+        def of_seeds(key: str, header: str, path: str, show: Callable[[Any], str] = _signed, spare: int = 0) -> Column:
+            return Column(key, header if several else None, _attribute(path), show, spare=spare)
 
         return [
             Column("rank", None, attrgetter("place")),
@@ -159,11 +167,11 @@ class Table:
             *map(varied, keys),
             Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
             Column("mean", None, _attribute("row.mean")),
-            of_seeds("std", "std", "row.deviation", decimals),
+            of_seeds("std", "std", "row.deviation", decimals, spare=3),
             Column("n", None, lambda line: line.row and len(line.row.jobs)),
             Column(None, "n" if several else None, attrgetter("row"), self._seeds),
-            of_seeds("difference", "difference", "row.comparison.difference", _signed),
-            of_seeds("at_best", "at best", "row.comparison.at_best", _signed),
+            of_seeds("difference", "difference", "row.comparison.difference"),
+            of_seeds("at_best", "at best", "row.comparison.at_best"),
             Column("low", None, _attribute("row.comparison.low")),
             Column("high", None, _attribute("row.comparison.high")),
             Column("beaten", None, _attribute("row.comparison.is_beaten")),
@@ -171,10 +179,10 @@ class Table:
             Column("dropped", None, _attribute("row.dropped")),
             Column("against", None, lambda line: line.row and line.row.against and self._name(line.row.against)),
             Column(None, "dropped" if self.raced else None, attrgetter("row"), self._dropped),
-            Column(None, "note" if any(map(self._note, self.rows)) else None, attrgetter("row"), self._note),
             Column(None, "pruned" if any(row.pruned for row in self.rows) else None, attrgetter("row"), _pruned),
             *(score(name) for name in tests if name != objective),
-            Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), "{:.1f}".format),
+            Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), "{:.1f}".format, spare=2),
+            Column(None, "note" if any(map(self._note, self.rows)) else None, attrgetter("row"), self._note),
             Column(None, "status" if others else None, attrgetter("status"), is_text=True),
             Column("status", None, lambda line: line.jobs[0].status),
             Column("reason", None, lambda line: "" if line.row else _reason(line.jobs[0])),
@@ -206,7 +214,10 @@ class Table:
     @cached_property
     def cells(self) -> tuple[list[list[str]], list[int]]:
         """The lines as text, the header first, and the places of the columns that are aligned to the left."""
-        shown = [column for column in self.columns if column.header is not None]
+        return self._cells(self.columns)
+
+    def _cells(self, columns: Sequence[Column]) -> tuple[list[list[str]], list[int]]:
+        shown = [column for column in columns if column.header is not None]
         lines = [[column.header or "" for column in shown]]
         lines += [[column.cell(line) for column in shown] for line in self.lines]
         lines = [[cut(text, _LONGEST) for text in line] for line in lines]
@@ -229,10 +240,14 @@ class Table:
         return scores
 
     def text(self) -> str:
-        """Return the table for a terminal; below each line are the values that have no column."""
-        lines, texts = self.cells
-        end = len(lines[0]) - any(self.also)
-        header, *shown = aligned([line[:end] for line in lines], texts).split("\n")
+        """Return the table for a terminal, of its width if possible; below a line are its values without a column."""
+        columns = self.columns[: len(self.columns) - any(self.also)]
+        for spare in (1, 2, 3, 4):
+            lines = aligned(*self._cells(columns)).split("\n")
+            if max(map(len, lines[: 1 + len(self.rows)])) <= shutil.get_terminal_size().columns:
+                break
+            columns = [column for column in columns if column.spare != spare]
+        header, *shown = lines
         also = [f"\n   also {printable(text)}" * bool(text) for text in self.also]
         shown = [line + text for line, text in zip(shown, also, strict=True)]
         title, *sentences = (cut(printable(text), _LONGEST) for text in (self.title, *self.sentences))

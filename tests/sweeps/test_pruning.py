@@ -194,7 +194,7 @@ def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared(
         job("0.03", 0, 0.75), job("0.03", 1, 0.74), job("0.03", 2, 0.51, pruned=2),
         job("0.04", 0, 0.3, pruned=1), job("0.04", 1, 0.2, pruned=3),
     ]  # fmt: skip
-    rows = compared(rank(jobs, "maximize"))
+    rows = compared(rank(jobs, "maximize"), "maximize")
     table = Table("val_accuracy", "maximize", rows, unranked(jobs))
     assert [row.values["optimizer.learning_rate"] for row in rows] == ["0.01", "0.02", "0.03"]
     assert rows[2].mean == pytest.approx(0.745)
@@ -206,14 +206,14 @@ def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared(
     assert "1 of 3" in lines[3]
     assert lines[4].startswith("-  0.04")
     assert lines[4].endswith("2 pruned after epochs 1 to 3")
-    assert len(lines) == 5
-    said = verdict(rows, ["optimizer.learning_rate"], "maximize")
-    assert said.startswith("learning_rate=0.01 is best: ")
+    assert len(lines) == 6  # and the sentence about what "at best" means
+    said = verdict(rows, ["optimizer.learning_rate"])
+    assert said.startswith("learning_rate=0.01 is best of 3: ")
     assert said.endswith("Rows with a pruned job are not compared.")
     for few in ([rows[0], rows[2]], [rows[2], rows[1]]):
-        assert [row.comparison for row in compared(few)] == [None, None]
-        assert verdict(compared(few), ["optimizer.learning_rate"], "maximize").startswith(
-            "Rows with a pruned job are not compared, since"
+        assert [row.comparison for row in compared(few, "maximize")] == [None, None]
+        assert "but a row with a pruned job is not compared, since" in verdict(
+            compared(few, "maximize"), ["optimizer.learning_rate"]
         )
     written = list(csv.DictReader(as_csv(table.records).splitlines()))
     assert [line["reason"] for line in written if not line["rank"]] == [
