@@ -12,7 +12,7 @@ from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import counted
-from mnist_exp.sweeps.ranking import Row, compared, verdict
+from mnist_exp.sweeps.ranking import SINGLE, Row, compared, verdict
 from mnist_exp.tracking.job import Job
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ class Kind:
 
     def verdict(self, rows: Sequence[Row], images: int, run_id: str) -> str:
         """Return the sentence below the ranking of arranged rows, measured on so many images; `run_id`: the sweep's."""
-        return verdict(rows, self.swept, images=images)
+        single = "one seed may be better or worse by chance" if self.planned > 1 else SINGLE
+        return verdict(rows, self.swept, images=images, single=single)
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
         """Return how many of the launched jobs did not finish."""

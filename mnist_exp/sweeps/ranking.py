@@ -10,7 +10,7 @@ from mnist_exp.sweeps.formats import counted, decimals
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first, seeds_to_tell
 from mnist_exp.tracking.job import Job, count_images, job_name
 
-_SINGLE = "a single run may be better or worse by chance; seed=0,1,2,3,4 runs each row with five seeds"
+SINGLE = "a single run may be better or worse by chance; seed=0,1,2,3,4 runs each row with five seeds"
 _PRUNED = (
     "a row with a pruned job is not compared, since the mean of the others flatters it; the same command without "
     "prune, with resume=true, trains what was pruned to its end"
@@ -112,7 +112,7 @@ def verdict(
     family: str = "",
     rounds: int = 0,
     indifference: float = 0.0,
-    single: str = _SINGLE,
+    single: str = SINGLE,
 ) -> str:
     """Say which of the rows, best first and compared, to take; nothing about fewer than two rows.
 

@@ -113,7 +113,8 @@ def test_the_terminal_shows_progress_and_the_ranking(sweep_folder: Path) -> None
     assert header.split() == ["hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds"]
     assert rows[0].split()[:3] == ["1", "64", "relu"]
     assert rows[5].split()[:3] == ["6", "16", "sigmoid"]
-    assert lines[16].startswith("A single run may be better or worse by chance")
+    assert lines[16].startswith("hidden=64 activation=relu leads with 0.8")
+    assert "on these 10,000 images, but a single run may be better or worse by chance" in lines[16]
     assert lines[17].startswith("Of the variance of val_accuracy, hidden explains 4")
     assert lines[17].endswith(" %; the rest is interactions and chance.")
     assert lines[-1].startswith(f"Sweep {parent.info.run_id} in experiment mnist_exp; mlflow ui, then http")
@@ -129,7 +130,8 @@ def test_seeds_are_one_row(tmp_path: Path) -> None:
     wide = [float(job.data.metrics["objective"]) for job in jobs if job.data.params["model.hidden"] == "32"]
     assert float(rows[0][2]) == pytest.approx(np.mean(wide), abs=1e-4)
     assert float(rows[0][3]) == pytest.approx(np.std(wide, ddof=1), abs=1e-4)
-    assert "The first 2 rows cannot be told apart (95 % interval); about " in done.stdout
+    assert "hidden=32 leads with 0." in done.stdout
+    assert "on these 200 images; the other may be better, by 0." in done.stdout
     for job in jobs:
         assert "figures/predictions.png" in artifacts(store(tmp_path), job.info.run_id)
 
