@@ -69,7 +69,7 @@ class Runs:
     """Ranked runs.
 
     `records`: one a run, best first, with its row's place, what varies, objective, scores, status and id. `verdict`:
-    says which rows can be told from the first, in a sentence for each ranking; empty with a single row.
+    says which row to take, in a sentence for each ranking; empty with a single row.
     """
 
     records: Sequence[Mapping[str, object]]

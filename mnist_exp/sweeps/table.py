@@ -1,59 +1,23 @@
-"""A ranking as a table: columns of rows, of their jobs, and of the jobs that no row holds."""
+"""A ranking as a table: lines of rows and of the jobs that no row holds, the sentences below them, and records."""
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial, reduce
+from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
 
 from mnist_exp.errors import printable
-from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, cut, decimals, every_key
+from mnist_exp.sweeps.columns import Column, Line, columns_of, reason
+from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, cut, every_key
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination, is_missing
-from mnist_exp.tracking.job import Job, job_name, mean
+from mnist_exp.tracking.job import Job
 
 _ROWS_SHOWN = 20  # on a page of MLflow
 _LONGEST = 2000  # characters of a text, but for CSV and JSON
 _AT_BEST = "At best: by how much a row may be better than the first; below 0, it is beaten."
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row, or one job of it, the best job first; or jobs that no row holds, which have no `place`."""
-
-    values: Mapping[str, str]
-    jobs: Sequence[Job]
-    status: str
-    place: int | None = None
-    row: Row | None = None
-
-    def mean(self, measured: Callable[[Job], float | None]) -> float | None:
-        """Return the mean over the jobs; None where one lacks a value."""
-        values = [value for job in self.jobs if (value := measured(job)) is not None]
-        return mean(values) if len(values) == len(self.jobs) else None
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: under `key` in records, below `header` in the table, and not there where that is None.
-
-    `value` returns a line's value, None for none, and `show` its text. If `is_text`, the column is aligned to the left,
-    and lines without a row have a text, too. `spare`: a narrow terminal lacks it, 1 first; 0 for never.
-    """
-
-    key: str | None
-    header: str | None
-    value: Callable[[Line], Any]
-    show: Callable[[Any], str] = str
-    is_text: bool = False
-    spare: int = 0
-
-    def cell(self, line: Line) -> str:
-        """Return the text for a line."""
-        value = self.value(line) if self.is_text or line.row else None
-        return "" if value is None else self.show(value)
 
 
 @dataclass(frozen=True)
@@ -89,8 +53,7 @@ class Table:
     @property
     def sentences(self) -> list[str]:
         """The sentences below the table."""
-        compared = _AT_BEST * any(row.comparison is not None for row in self.rows)
-        return [text for text in (self.verdict, *self.notes, compared, self.legend) if text]
+        return [text for text in (self.verdict, *self.notes, _AT_BEST * self.is_compared, self.legend) if text]
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -121,6 +84,11 @@ class Table:
         ]
         return [*rows, *self._others()]
 
+    @cached_property
+    def columns(self) -> list[Column]:
+        """The columns, in their order."""
+        return columns_of(self)
+
     def _others(self) -> Iterator[Line]:
         """Yield a line for each job that failed, and one for all of a combination without a row that were stopped."""
         stopped: dict[tuple[tuple[str, str], ...], list[Job]] = defaultdict(list)
@@ -128,88 +96,23 @@ class Table:
             if (job.pruned is not None or is_missing(job)) and not self.listed:
                 stopped[combination(job.values)].append(job)
             else:
-                status = ": ".join(filter(None, (job.status, _reason(job))))
-                is_one_of_several = self._is_of_seeds and "seed" in job.values
+                status = ": ".join(filter(None, (job.status, reason(job))))
+                is_one_of_several = self.has_seeds and "seed" in job.values
                 yield Line(job.values, [job], f"seed {job.values['seed']} {status}" if is_one_of_several else status)
-        for shared in stopped.keys() - {combination(row.values) for row in self.rows}:
-            jobs = stopped[shared]
-            yield Line(dict(shared), jobs, _why_stopped(jobs, self.planned))
+        ranked = {combination(row.values) for row in self.rows}
+        for shared, jobs in stopped.items():
+            if shared not in ranked:
+                yield Line(dict(shared), jobs, _why_stopped(jobs, self.planned))
 
     @cached_property
-    def _is_of_seeds(self) -> bool:
+    def has_seeds(self) -> bool:
         """Whether rows have several seeds."""
         return self.planned > 1 or any(len(row.jobs) > 1 for row in self.rows)
 
     @cached_property
-    def columns(self) -> list[Column]:
-        """The columns, in their order."""
-        objective, others, shown, several = self.objective, self.lines[len(self.rows) :], self.varied, self._is_of_seeds
-        keys = dict.fromkeys(key for job in self.jobs for key in job.values)
-        tests = dict.fromkeys(name for job in self.jobs for name in job.scores or {} if name.startswith("test_"))
-
-        def varied(key: str) -> Column:
-            header = shown.columns.get(key) if key != "seed" or not several else None
-            return Column(key, header, lambda line: line.values.get(key), partial(shown.cell, key), is_text=True)
-
-        def score(name: str) -> Column:
-            spare = 0 if name == "test_accuracy" else 1
-            return Column(
-                name, name, lambda line: line.mean(lambda job: (job.scores or {}).get(name)), decimals, spare=spare
-            )
-
-        def of_seeds(key: str, header: str, path: str, show: Callable[[Any], str] = _signed, spare: int = 0) -> Column:
-            return Column(key, header if several else None, _attribute(path), show, spare=spare)
-
-        return [
-            Column("rank", None, attrgetter("place")),
-            Column(None, "", _mark, is_text=True),
-            Column(None, "id" if self.ids else None, lambda line: self.ids[line.jobs[0].run_id], is_text=True),
-            *map(varied, keys),
-            Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
-            Column("mean", None, _attribute("row.mean")),
-            of_seeds("std", "std", "row.deviation", decimals, spare=3),
-            Column("n", None, lambda line: line.row and len(line.row.jobs)),
-            Column(None, "n" if several else None, attrgetter("row"), self._seeds),
-            of_seeds("difference", "difference", "row.comparison.difference"),
-            of_seeds("at_best", "at best", "row.comparison.at_best"),
-            Column("low", None, _attribute("row.comparison.low")),
-            Column("high", None, _attribute("row.comparison.high")),
-            Column("beaten", None, _attribute("row.comparison.is_beaten")),
-            Column("shared_seeds", None, _attribute("row.comparison.seeds")),
-            Column("dropped", None, _attribute("row.dropped")),
-            Column("against", None, lambda line: line.row and line.row.against and self._name(line.row.against)),
-            Column(None, "dropped" if self.raced else None, attrgetter("row"), self._dropped),
-            Column(None, "pruned" if any(row.pruned for row in self.rows) else None, attrgetter("row"), _pruned),
-            *(score(name) for name in tests if name != objective),
-            Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), "{:.1f}".format, spare=2),
-            Column(None, "note" if any(map(self._note, self.rows)) else None, attrgetter("row"), self._note),
-            Column(None, "status" if others else None, attrgetter("status"), is_text=True),
-            Column("status", None, lambda line: line.jobs[0].status),
-            Column("reason", None, lambda line: "" if line.row else _reason(line.jobs[0])),
-            Column("run_id", None, lambda line: line.jobs[0].run_id),
-            Column(None, "also" if any(self.also) else None, lambda line: shown.also(line.values), is_text=True),
-        ]
-
-    def _seeds(self, row: Row) -> str:
-        due = max(self.planned, len(row.jobs) + row.missing)
-        return f"{len(row.jobs)} of {due}" if due > len(row.jobs) else str(due)
-
-    def _name(self, values: Mapping[str, str]) -> str:
-        return job_name(values, self.varied.names)
-
-    def _dropped(self, row: Row) -> str:
-        if row.dropped is None:
-            return ""
-        then = row.against if row.against and row.against != self.rows[0].values else None
-        by = f" by {self._name(then)}" if then else ""
-        return f"{'failed, ' * row.failed}round {row.dropped}{by}"
-
-    def _note(self, row: Row) -> str:
-        """Say that a row is better than the first one on the seeds that both have."""
-        found = row.comparison
-        sign = 1 if self.direction == "maximize" else -1
-        is_ahead = found is not None and row.dropped is None and sign * found.difference > 0
-        return f"ahead on {found.seeds} shared seeds" if found is not None and is_ahead else ""
+    def is_compared(self) -> bool:
+        """Whether a row is compared with the first one."""
+        return any(row.comparison is not None for row in self.rows)
 
     @cached_property
     def cells(self) -> tuple[list[list[str]], list[int]]:
@@ -260,29 +163,11 @@ class Table:
             left = len(lines) - 1 - rows
             more = f"{left} more in ranking.csv, among the artifacts." if left else ""
             # MLflow shows only the first lines, unless it is asked for more.
-            first, *notes = [*filter(None, [self.verdict, self.title, *self.notes, more])] or [""]
+            below = [text for text in self.sentences if text != self.verdict]
+            first, *notes = [*filter(None, [self.verdict, self.title, *below, more])] or [""]
             if len(text := as_markdown(first, lines[: rows + 1], texts, notes)) <= most:
                 return text
         return ""
-
-
-def _attribute(path: str) -> Callable[[Any], Any]:
-    """Return a function that gets an attribute of a line, such as `row.mean`; None where there is none."""
-    return lambda line: reduce(lambda owner, name: getattr(owner, name, None), path.split("."), line)
-
-
-def _mark(line: Line) -> str:
-    return "-" if line.row is None else f"{line.place}{'=' * line.row.is_open}"
-
-
-def _pruned(row: Row) -> str:
-    return f"{row.pruned} of {row.pruned + len(row.jobs)}" if row.pruned else ""
-
-
-def _reason(job: Job) -> str:
-    if job.reason or job.status != "FINISHED":
-        return job.reason
-    return f"pruned after epoch {job.pruned}" if job.pruned is not None else "no objective"
 
 
 def _why_stopped(jobs: Sequence[Job], planned: int) -> str:
@@ -292,7 +177,3 @@ def _why_stopped(jobs: Sequence[Job], planned: int) -> str:
         return f"{status}, 0 of {planned} seeds" if planned > 1 else status
     when = f"epochs {epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"epoch {epochs[0]}"
     return f"{f'{len(jobs)} ' * (len(jobs) > 1)}pruned after {when}"
-
-
-def _signed(value: float) -> str:
-    return f"{'+' if value > 0 else '-' if value < 0 else ''}{decimals(abs(value))}"

@@ -178,7 +178,7 @@ def test_what_an_interrupted_sweep_misses_is_counted_by_row() -> None:
     ]  # fmt: skip
     rows = compared(rank(jobs, "maximize"), "maximize")
     _, header, *lines = Table("val_accuracy", "maximize", rows, unranked(jobs), planned=6).text().splitlines()
-    assert header.split()[:5] == ["a", "val_accuracy", "std", "n", "difference"]  # and no seed
+    assert header.split()[:4] == ["a", "val_accuracy", "std", "n"]  # and no seed
     assert ["2 of 6" in line for line in lines[:2]] == [True, False]
     assert "1 of 6" in lines[1]
     assert [line.split()[:2] for line in lines[2:]] == [["-", "4"], ["-", "3"]]
