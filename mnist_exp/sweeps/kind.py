@@ -118,7 +118,9 @@ class Kind:
     def verdict(self, rows: Sequence[Row], images: int, run_id: str) -> str:
         """Return the sentence below the ranking of arranged rows, measured on so many images; `run_id`: the sweep's."""
         single = "one seed may be better or worse by chance" if self.planned > 1 else SINGLE
-        return verdict(rows, self.swept, images=images, single=single)
+        of = self.jobs // self.planned if self.planned else len(rows)
+        family = f"the {len(rows)} of {of} rows that have finished jobs" if len(rows) < of else ""
+        return verdict(rows, self.swept, images=images, family=family, single=single)
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
         """Return how many of the launched jobs did not finish."""
