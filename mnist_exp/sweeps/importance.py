@@ -147,7 +147,7 @@ def _squares(columns: Mapping[str, Sequence[str]], y: "_Numbers", seeds: int | N
     shown = columns if seeds else {key: _grouped(texts) for key, texts in columns.items()}
     shown = {**shown, _COMBINATIONS: list(map(repr, zip(*columns.values(), strict=True)))}
     groups = [np.unique(texts, return_inverse=True, return_counts=True)[1:] for texts in shown.values()]
-    rng, parts = np.random.default_rng(crc32(y)), y.reshape(seeds or 1, -1)  # with one seed for all, the level is off
+    rng, parts = np.random.default_rng(crc32(y.tobytes())), y.reshape(seeds or 1, -1)  # with one seed for all, the level is off
     parts = parts - parts.mean(axis=1, keepdims=True)
 
     def squares(dealt: "_Numbers") -> list[float]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.experiment import Sweep
+from mnist_exp.sweeps.beyond import beyond_the_lists
 from mnist_exp.sweeps.formats import as_csv, as_json, as_latex, as_markdown, counted, differing_keys, find_differences
 from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.ranking import compared, on_other_images, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, count_test_images, short_ids
+from mnist_exp.tracking.job import Job, count_images, short_ids
 from mnist_exp.tracking.reading import data_digest, recorded_job
 from mnist_exp.tracking.record import SweepRecord
 
@@ -35,7 +36,8 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
     whole = [job for row in rows if row.is_whole for job in row.jobs]
     found = importance(whole) if raced is None and not kind.is_open else None
     if rows:
-        notes.append(on_other_images(rows[0], count_test_images((rows[0].jobs[0].data or {}).get("profile"))))
+        notes.append(on_other_images(rows[0], count_images((rows[0].jobs[0].data or {}).get("profile"), "test")))
+    notes.append(beyond_the_lists(rows, jobs, sweep) if kind.has_lists else "")
     decided = kind.verdict(record.parent.run_id) or verdict(rows, sweep.swept, direction, raced)
     if not rows and pruned and not decided:
         decided = "Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune."

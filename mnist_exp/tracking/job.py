@@ -91,13 +91,13 @@ def swept_values(tag: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in _json_map(tag).items()}
 
 
-def count_test_images(profile: str | None) -> int:
-    """Return the number of test images in a recorded profile, or 0 if it is not there.
+def count_images(profile: str | None, part: str) -> int:
+    """Return the number of `training`, `validation` or `test` images in a recorded profile, or 0 if it is not there.
 
-    >>> count_test_images('{"training": 60000, "validation": 0, "test": 10000}'), count_test_images(None)
+    >>> count_images('{"training": 60000, "validation": 0, "test": 10000}', "test"), count_images(None, "test")
     (10000, 0)
     """
-    count = _json_map(profile or "").get("test")
+    count = _json_map(profile or "").get(part)
     return count if isinstance(count, int) else 0
 
 

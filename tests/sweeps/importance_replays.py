@@ -16,7 +16,7 @@ from mnist_exp.tracking.job import Job
 from tests.sweeps.race_replays import real_bank
 
 Scores = npt.NDArray[np.float64]
-Draw = Callable[[np.random.Generator, int], list[Job]]
+Draw = Callable[[np.random.Generator, bool], list[Job]]
 
 
 def finished(objective: float, **values: object) -> Job:
