@@ -20,6 +20,11 @@ from mnist_exp.tracking.job import Job, count_images, short_names, shown_value
 _FEWEST = 3  # values: of two, one is the largest and the other the smallest, and nothing says how a list goes on
 _NAMED = 2  # keys
 _DIGITS = 10  # that a sum of typed numbers keeps
+_SERIES = (
+    [float(f"{digit}e{power}") for power in range(-60, 60) for digit in (1, 3)],
+    [float(f"{digit}e{power}") for power in range(-60, 60) for digit in (1, 2, 5)],
+    [2.0**power for power in range(-200, 200)],
+)
 
 
 def beyond_the_lists(rows: Sequence[Row], jobs: Sequence[Job], sweep: Sweep) -> str:
@@ -49,7 +54,7 @@ def beyond_the_lists(rows: Sequence[Row], jobs: Sequence[Job], sweep: Sweep) -> 
             continue
         most = count_images((rows[0].jobs[0].data or {}).get("profile"), "training") or math.inf
         whole = all(isinstance(value, int) for _, value in typed)
-        further = [round(one) if whole else one for one in _further(outwards)]
+        further = dict.fromkeys(round(one) if whole else one for one in _further(outwards))
         fits = [one for one in further if key != "training.batch_size" or one <= most]
         if texts := [f"{one:.{_DIGITS}g}" for one in fits if _is_allowed(typed[0][0], key, one)]:
             found.append((key, "largest" if largest else "smallest", texts))
@@ -89,13 +94,14 @@ def _further(numbers: Sequence[float]) -> list[float]:
         following = _following(longer)
         is_zero = abs(following) < abs(longer[-1]) / 10**_DIGITS
         longer.append(0.0 if is_zero else float(f"{following:.{_DIGITS}g}"))
-        if (min(numbers) >= 0 > longer[-1]) or (max(numbers) < 1 <= longer[-1] < 2 * longer[-2]):
+        goes_on = (longer[-1] > longer[-2]) == (numbers[-1] > numbers[0]) and longer[-1] != longer[-2]
+        if not goes_on or min(numbers) >= 0 > longer[-1] or max(numbers) < 1 <= longer[-1] < 2 * longer[-2]:
             return longer[len(numbers) : -1]
     return longer[-2:]
 
 
 def _following(numbers: Sequence[float]) -> float:
-    """Return the next number of a list in equal steps, in equal ratios, or such as 1, 3, 10, 30."""
+    """Return the next number of a list in equal steps, in equal ratios, or of a series that people type."""
     steps = [other - one for one, other in pairwise(numbers)]
     if len(numbers) >= _FEWEST and _spread(steps) < 1 + 1e-6:
         return numbers[-1] + steps[-1]
@@ -103,12 +109,12 @@ def _following(numbers: Sequence[float]) -> float:
         return _following(numbers[1:])
     if min(numbers) <= 0:
         return numbers[-1] + steps[-1]
-    for period in range(1, len(numbers)):
-        ratios = [other / one for one, other in zip(numbers, numbers[period:], strict=False)]
-        decades = math.log10(ratios[0])
-        if _spread(ratios) < 1 + 1e-6 and (period == 1 or abs(decades - round(decades)) < 1e-6):
-            return numbers[-period] * ratios[0]
     ratios = [other / one for one, other in pairwise(numbers)]
+    if _spread(ratios) < 1 + 1e-6:
+        return numbers[-1] * ratios[-1]
+    for series in _SERIES:
+        if set(numbers) <= set(series):
+            return series[series.index(numbers[-1]) + (1 if steps[-1] > 0 else -1)]
     if _spread([math.log(ratio) for ratio in ratios]) < _spread(steps):
         return float(f"{numbers[-1] * ratios[-1]:.2g}")
     return numbers[-1] + steps[-1]
@@ -116,14 +122,14 @@ def _following(numbers: Sequence[float]) -> float:
 
 def _spread(numbers: Sequence[float]) -> float:
     sizes = [abs(number) for number in numbers]
-    return max(sizes) / min(sizes)
+    return max(sizes) / min(sizes) if min(sizes) else math.inf
 
 
 def _number(config: Config, key: str) -> float | None:
     """Return the number at a key; None for anything else, and numbers out of all proportion."""
     node: Any = config
     for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else getattr(node, part, None)
+        node = (node if isinstance(node, Mapping) else getattr(node, "__dict__", {})).get(part)
     is_number = isinstance(node, int | float) and not isinstance(node, bool) and -1e50 < node < 1e50
     return node if is_number else None
 

@@ -147,7 +147,10 @@ def _squares(columns: Mapping[str, Sequence[str]], y: "_Numbers", seeds: int | N
     shown = columns if seeds else {key: _grouped(texts) for key, texts in columns.items()}
     shown = {**shown, _COMBINATIONS: list(map(repr, zip(*columns.values(), strict=True)))}
     groups = [np.unique(texts, return_inverse=True, return_counts=True)[1:] for texts in shown.values()]
-    rng, parts = np.random.default_rng(crc32(y.tobytes())), y.reshape(seeds or 1, -1)  # with one seed for all, the level is off
+    rng, parts = (
+        np.random.default_rng(crc32(y.tobytes())),
+        y.reshape(seeds or 1, -1),
+    )  # with one seed for all, the level is off
     parts = parts - parts.mean(axis=1, keepdims=True)
 
     def squares(dealt: "_Numbers") -> list[float]:
@@ -191,11 +194,8 @@ def _by_forest(columns: Mapping[str, Sequence[str]], y: "_Numbers") -> dict[str,
     return dict(zip(columns, (explained * growth / growth.sum()).tolist(), strict=True))
 
 
-def _coded(texts: Sequence[str]) -> "_Numbers":
-    """Return numbers, or their logarithms if they span decades; the alphabetical places of words."""
+def _coded(texts: Sequence[str]) -> "npt.NDArray[np.intp]":
+    """Return the places of numbers among the sorted ones, or of words, which is all that a tree needs."""
     import numpy as np
 
-    numbers = as_numbers(texts)
-    if numbers is None:
-        return np.unique(texts, return_inverse=True)[1].astype(np.float64)
-    return np.log(numbers) if spans_decades(numbers) else np.asarray(numbers)
+    return np.unique(as_numbers(texts) or texts, return_inverse=True)[1]

@@ -105,6 +105,14 @@ def test_in_a_search_what_does_nothing_explains_nothing() -> None:
     assert importance([*jobs, job(None, rate=1, word="relu", idle=1)]) == found
 
 
+def test_numbers_out_of_all_proportion_are_numbers() -> None:
+    draw = random.Random(0)
+    jobs = [job(size + draw.random(), rate=f"{1 + i / 100}e{40 + size}", idle=i) for i in range(40) for size in [i % 5]]
+    found = importance(jobs)
+    assert found is not None
+    assert found.shares["rate"] > 0.8
+
+
 def test_the_order_of_the_jobs_does_not_matter() -> None:
     found = importance(GRID)
     assert importance(GRID[::-1]) == found
