@@ -140,7 +140,7 @@ def test_what_matters_is_said_and_drawn(tmp_path: Path) -> None:
     assert "\nOf the variance of val_accuracy, learning_rate explains " in done.stdout
     folder = last_sweep(tmp_path)
     assert (folder / "figures/importance.png").is_file()
-    assert "<h2>Importance</h2>" in (folder / "report.html").read_text()
+    assert ">interactions and chance<" in (folder / "report.html").read_text()
 
 
 def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
