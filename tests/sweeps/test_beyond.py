@@ -112,6 +112,7 @@ def test_nothing_is_said_of_what_cannot_be_told() -> None:
     assert (
         said_of(*both, score=lambda rate, hidden, seed: rate / 10 + noise[int(seed + 1000 * rate + hidden) % 3]) == ""
     )
+    assert said_of(RATES, score=lambda rate, seed: None if rate == 0.01 and seed else rate + seed / 1e9) == ""
     assert said_of(RATES, score=lambda rate, seed: -abs(rate - 0.01) + seed / 1e9) == ""
 
 

@@ -41,9 +41,9 @@ def test_a_key_that_does_nothing_explains_about_nothing() -> None:
     shares = []
     for _ in range(40):
         grid = product(range(3), range(4))
-        found = importance([job(rate + rng.gauss(0, 0.3), rate=rate, idle=idle) for rate, idle in grid])
+        found = importance([job(rate + rng.gauss(0, 0.5), rate=rate, idle=idle) for rate, idle in grid])
         shares += [found.shares] if found else []
-    assert len(shares) > 35
+    assert len(shares) > 25
     assert sum(one["idle"] for one in shares) / len(shares) < 0.05
 
 
