@@ -174,7 +174,7 @@ def importance_bars(found: Importance, objective: str) -> Figure:
     axes: Axes = figure.subplots()
     colours = ["cornflowerblue"] * len(found.shares) + ["lightgrey"]
     bars = axes.barh(range(len(shares)), shares, color=colours)
-    axes.bar_label(bars, [f"{share:.0%}" for share in shares], padding=3)
+    axes.bar_label(bars, [f"{percent}%" for percent in found.percents], padding=3)
     axes.set_yticks(range(len(shares)), labels)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1))

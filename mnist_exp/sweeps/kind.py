@@ -69,6 +69,11 @@ class Kind:
     goes_back: ClassVar[bool] = True  # whether `resume` repeats jobs that were killed or pruned
     is_open: ClassVar[bool] = False  # whether more jobs may follow, as the ones before decide
 
+    @property
+    def has_lists(self) -> bool:
+        """Whether the values of each key were typed, one by one."""
+        return not self.draws
+
     @classmethod
     def of(cls, typed: Typed) -> Self:
         """Return the sweep that was typed; raise InputError for what this kind cannot use."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.experiment import Sweep
+from mnist_exp.sweeps.beyond import beyond_the_lists
 from mnist_exp.sweeps.formats import as_csv, as_json, as_latex, as_markdown, counted, differing_keys, find_differences
 from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.kind import Kind
@@ -37,6 +38,7 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
         images = count_images(rows[0].jobs[0].data, "test" if objective.startswith("test_") else "validation")
         decided = kind.verdict(rows, images, record.parent.run_id)
         notes.append(on_other_images(rows[0]))
+    notes.append(beyond_the_lists(rows, jobs, sweep) if kind.has_lists else "")
     ended = sum(job.status in {"FINISHED", "FAILED"} for job in jobs)
     is_partial = kind.planned > 0 and ended < kind.jobs
     if is_partial:

@@ -75,6 +75,10 @@ class Race(Kind):
         listed = {key: ",".join(dict.fromkeys(row[key] for row in self.values)) for key in self.values[0]}
         self.swept, self.jobs = listed | {"seed": "as the race goes"}, self.seeds * len(self.values)
 
+    @property
+    def has_lists(self) -> bool:
+        return not self.seen  # or the rows are those of another sweep
+
     @classmethod
     def of(cls, typed: Typed) -> Self:
         """Return the race that was typed, between all combinations or the best rows of an earlier sweep.

@@ -64,7 +64,6 @@ def test_the_parent_holds_the_ranking_figures_and_the_best(sweep_folder: Path, t
         "ranking.csv",
         "report.html",
         "figures/curves.png",
-        "figures/importance.png",
         "figures/objective.png",
     }
     assert parent.data.tags["mnist_exp.best_run"] == best.info.run_id
@@ -115,8 +114,8 @@ def test_the_terminal_shows_progress_and_the_ranking(sweep_folder: Path) -> None
     assert rows[5].split()[:3] == ["6", "16", "sigmoid"]
     assert lines[16].startswith("hidden=64 activation=relu leads with 0.8")
     assert "on these 10,000 images, but a single run may be better or worse by chance" in lines[16]
-    assert lines[17].startswith("Of the variance of val_accuracy, hidden explains 4")
-    assert lines[17].endswith(" %; the rest is interactions and chance.")
+    assert "The best hidden, 64, is the largest that was tried; 128 and 256 would go on." in lines[17:]
+    assert not any("explains" in line for line in lines)  # six jobs are too few
     assert lines[-1].startswith(f"Sweep {parent.info.run_id} in experiment mnist_exp; mlflow ui, then http")
 
 
@@ -134,6 +133,16 @@ def test_seeds_are_one_row(tmp_path: Path) -> None:
     assert "on these 200 images; the other may be better, by 0." in done.stdout
     for job in jobs:
         assert "figures/predictions.png" in artifacts(store(tmp_path), job.info.run_id)
+
+
+def test_what_matters_is_said_and_drawn(tmp_path: Path) -> None:
+    keys = ("model.hidden=8,16", "optimizer.learning_rate=0.0001,0.01", "seed=0,1,2")
+    done = in_process("-m", *FAST, *keys, "tracking=none", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\nOf the variance of val_accuracy, learning_rate explains " in done.stdout
+    folder = last_sweep(tmp_path)
+    assert (folder / "figures/importance.png").is_file()
+    assert ">interactions and chance<" in (folder / "report.html").read_text()
 
 
 def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
