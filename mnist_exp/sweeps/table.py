@@ -9,8 +9,20 @@ from operator import attrgetter
 from typing import Any
 
 from mnist_exp.errors import printable
-from mnist_exp.sweeps.columns import Column, Line, columns_of, reason
-from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, cut, every_key
+from mnist_exp.sweeps.columns import (
+    Column,
+    Line,
+    against,
+    attribute,
+    dropped,
+    mark,
+    note,
+    pruned,
+    reason,
+    seeds,
+    signed,
+)
+from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, cut, decimals, every_key
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination, is_missing
 from mnist_exp.tracking.job import Job
@@ -84,11 +96,6 @@ class Table:
         ]
         return [*rows, *self._others()]
 
-    @cached_property
-    def columns(self) -> list[Column]:
-        """The columns, in their order."""
-        return columns_of(self)
-
     def _others(self) -> Iterator[Line]:
         """Yield a line for each job that failed, and one for all of a combination without a row that were stopped."""
         stopped: dict[tuple[tuple[str, str], ...], list[Job]] = defaultdict(list)
@@ -113,6 +120,63 @@ class Table:
     def is_compared(self) -> bool:
         """Whether a row is compared with the first one."""
         return any(row.comparison is not None for row in self.rows)
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """The columns, in their order."""
+        objective, shown, rows = self.objective, self.varied, self.rows
+        others, first = self.lines[len(rows) :], rows[0].values if rows else {}
+        keys = dict.fromkeys(key for job in self.jobs for key in job.values)
+        tests = dict.fromkeys(name for job in self.jobs for name in job.scores or {} if name.startswith("test_"))
+
+        def varied(key: str) -> Column:
+            header = shown.columns.get(key) if key != "seed" or not self.has_seeds else None
+            return Column(key, header, lambda line: line.values.get(key), partial(shown.cell, key), is_text=True)
+
+        def score(name: str) -> Column:
+            spare = 0 if name == "test_accuracy" else 1
+            return Column(
+                name, name, lambda line: line.mean(lambda job: (job.scores or {}).get(name)), decimals, spare=spare
+            )
+
+        def of_comparison(key: str, header: str) -> Column:
+            return Column(key, header if self.is_compared else None, attribute(f"row.comparison.{key}"), signed)
+
+        ahead = partial(note, 1 if self.direction == "maximize" else -1)
+        return [
+            Column("rank", None, attrgetter("place")),
+            Column(None, "", mark, is_text=True),
+            Column(None, "id" if self.ids else None, lambda line: self.ids[line.jobs[0].run_id], is_text=True),
+            *map(varied, keys),
+            Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
+            Column("mean", None, attribute("row.mean")),
+            Column("std", "std" if self.has_seeds else None, attribute("row.deviation"), decimals, spare=3),
+            Column("n", None, lambda line: line.row and len(line.row.jobs)),
+            Column(None, "n" if self.has_seeds else None, attrgetter("row"), partial(seeds, self.planned)),
+            of_comparison("difference", "difference"),
+            of_comparison("at_best", "at best"),
+            Column("low", None, attribute("row.comparison.low")),
+            Column("high", None, attribute("row.comparison.high")),
+            Column("beaten", None, attribute("row.comparison.is_beaten")),
+            Column("shared_seeds", None, attribute("row.comparison.seeds")),
+            Column("dropped" if self.raced else None, None, attribute("row.dropped")),
+            Column("against" if self.raced else None, None, partial(against, shown.names)),
+            Column(
+                None,
+                "dropped" if self.raced else None,
+                attrgetter("row"),
+                partial(dropped, first, shown.names),
+            ),
+            Column(None, "pruned" if any(row.pruned for row in rows) else None, attrgetter("row"), pruned),
+            *(score(name) for name in tests if name != objective),
+            Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), "{:.1f}".format, spare=2),
+            Column(None, "note" if any(map(ahead, rows)) else None, attrgetter("row"), ahead),
+            Column(None, "status" if others else None, attrgetter("status"), is_text=True),
+            Column("status", None, lambda line: line.jobs[0].status),
+            Column("reason", None, lambda line: "" if line.row else reason(line.jobs[0])),
+            Column("run_id", None, lambda line: line.jobs[0].run_id),
+            Column(None, "also" if any(self.also) else None, lambda line: shown.also(line.values), is_text=True),
+        ]
 
     @cached_property
     def cells(self) -> tuple[list[list[str]], list[int]]:

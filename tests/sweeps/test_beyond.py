@@ -32,7 +32,7 @@ def said_of(*typed: str, score: Score, seeds: int = 3, direction: str = "maximiz
         values = dict(zip(lists, row, strict=True)) | ({"seed": str(seed)} if seeds > 1 else {})
         data = {"profile": f'{{"training": {images}}}'}
         jobs.append(Job(values, "FAILED" if found is None else "FINISHED", found, data=data, run_id=str(len(jobs))))
-    return beyond_the_lists(compared(rank(jobs, direction)), jobs, sweep)
+    return beyond_the_lists(compared(rank(jobs, direction), direction), jobs, sweep)
 
 
 def rising(value: float, seed: int) -> float:
