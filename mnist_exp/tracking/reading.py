@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,11 +84,14 @@ def queries_of(run: "Run") -> list[str]:
     if "mnist_exp.sweep" not in run.data.tags:
         return [f"attributes.run_id = '{run.info.run_id}'"]
     reused = [tag.removeprefix(REUSED) for tag in run.data.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
-    queries = [f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"]
-    for start in range(0, len(reused), _IDS_IN_A_SEARCH):
-        ids = ", ".join(f"'{one}'" for one in reused[start : start + _IDS_IN_A_SEARCH])
-        queries.append(f"attributes.run_id IN ({ids})")
-    return queries
+    return [f"tags.`mlflow.parentRunId` = '{run.info.run_id}'", *queries_by_id(reused)]
+
+
+def queries_by_id(ids: Sequence[str]) -> list[str]:
+    """Return the queries that find runs by their hexadecimal ids."""
+    starts = range(0, len(ids), _IDS_IN_A_SEARCH)
+    parts = [", ".join(f"'{one}'" for one in ids[start : start + _IDS_IN_A_SEARCH]) for start in starts]
+    return [f"attributes.run_id IN ({part})" for part in parts]
 
 
 def fetch_run(uri: str, run_id: str) -> Recorded:
