@@ -35,7 +35,8 @@ def measured(
         data: recorded data, empty if it is unknown; None before it is read, so that the keys of the dataset count.
         tests: digests of test sets, by those of all data, for data that was recorded without.
     """
-    part, keys = part_measured(objective, values), []
+    part = part_measured(objective, values)
+    keys: list[str] = []
     if not objective.startswith("test_"):
         keys.append("dataset.validation")
     if part != "test":
@@ -79,7 +80,8 @@ def why_not_compared(objective: str, configs: Sequence[Config], data: Iterable[M
     if not (keys := varying(known)):
         return ""
     how = "in different ways" if keys.keys() <= {"training.loss", "training.metrics"} else "on different images"
-    return f"The rows are not compared, since they are measured {how}: {' and '.join(keys)} varies."
+    what = " and ".join(keys) + (" vary" if len(keys) > 1 else " varies")
+    return f"The rows are not compared, since they are measured {how}: {what}."
 
 
 def check_alike(configs: Sequence[Config]) -> None:

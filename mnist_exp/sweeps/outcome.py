@@ -22,6 +22,8 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
     objective, direction = sweep.config.objective, objective_direction(sweep.config)
     rows = rank(jobs, direction)
     apart = why_not_compared(objective, sweep.configs, [job.data for job in jobs])
+    if apart and (run_id := record.parent.run_id):
+        apart += f" python -m mnist_exp.compare {run_id[:8]} ranks each part by itself."
     rows, notes = (rows, [apart]) if apart else kind.arrange(rows, direction)
     found = None if kind.is_open else importance([job for row in rows if row.is_whole for job in row.jobs])
     decided = ""

@@ -23,7 +23,7 @@ _PARTS = {"backend": "backend", "code": "code", "own_code": "code", "packages": 
 _OF_SEEDS = "The id of a row of several seeds is that of its best run."
 _NAMED = 3  # races
 
-Measure = frozenset[tuple[str, str]]
+Measure = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _measures(
     data = {run.info.run_id: recorded_job(run).data or {} for run in (*shown, *hidden)}
     tests = {one["digest"]: test for one in data.values() if (test := test_set_digest(one))}
     of = {
-        run.info.run_id: frozenset(measured(objective, run.data.params, data[run.info.run_id], tests).items())
+        run.info.run_id: tuple(measured(objective, run.data.params, data[run.info.run_id], tests).items())
         for run in (*shown, *hidden)
     }
     groups: dict[Measure, tuple[list[Run], list[Run]]] = {
@@ -100,7 +100,7 @@ def _measures(
         for run in runs:
             measure = of[run.info.run_id]
             if not data[run.info.run_id].get("digest"):
-                measure = next((one for one in groups if measure <= one), next(iter(groups), measure))
+                measure = next((one for one in groups if set(measure) <= set(one)), next(iter(groups), measure))
             groups.setdefault(measure, ([], []))[place].append(run)
     return {measure: group for measure, group in groups.items() if group[0]}
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 REUSED = "mnist_exp.reused."  # begins a sweep's tags for earlier runs that count as its jobs
+# The tag for a run's own profile: to all runs of an experiment with the same data, MLflow gives that of the first.
+PROFILE = "mnist_exp.profile"
 _IDS_IN_A_MESSAGE = 6
 _IDS_IN_A_SEARCH = 500  # SQLite and MLflow's parser take some thousands at most
 
@@ -236,7 +238,10 @@ def search(
 def recorded_job(run: "Run") -> Job:
     """Return the job that a run has recorded."""
     used = run.inputs.dataset_inputs if run.inputs is not None else []
-    data = {key: str(getattr(used[0].dataset, key) or "") for key in ("name", "digest", "profile")} if used else None
+    data: dict[str, str] | None = None
+    if used:
+        data = {key: str(getattr(used[0].dataset, key) or "") for key in ("name", "digest", "profile")}
+        data["profile"] = next((str(tag.value) for tag in used[0].tags if tag.key == PROFILE), data["profile"])
     return make_job(run.data.tags, run.data.metrics, run.info.status, run.info.run_id, data)
 
 
