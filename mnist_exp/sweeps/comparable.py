@@ -61,6 +61,11 @@ def measured(
     return same
 
 
+def test_sets(data: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return the digests of test sets, by those of all data, as far as they were recorded."""
+    return {one["digest"]: test for one in data if (test := test_set_digest(one))}
+
+
 def varying(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
     """Return the different values of each key that not all have alike; who lacks a key does not differ in it."""
     values: dict[str, dict[str, None]] = {}
@@ -75,8 +80,10 @@ def why_not_compared(objective: str, configs: Sequence[Config], data: Iterable[M
 
     `configs`: one for each value that varies; `data`: of the jobs that ran.
     """
-    known = [measured(objective, _values(config), {}) for config in configs]
-    known += [measured(objective, _values(configs[0]), one or {}) for one in data]
+    values, recorded = [_values(config) for config in configs], [one for one in data if one]
+    tests = test_sets(recorded)
+    known = [measured(objective, one, {}) for one in values]
+    known += [measured(objective, values[0], one, tests) for one in recorded]
     if not (keys := varying(known)):
         return ""
     how = "in different ways" if keys.keys() <= {"training.loss", "training.metrics"} else "on different images"

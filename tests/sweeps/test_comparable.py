@@ -1,5 +1,7 @@
 """Which runs measure the same."""
 
+from pathlib import Path
+
 import pytest
 from hydra.types import RunMode
 
@@ -7,7 +9,10 @@ from mnist_exp.config.composition import compose, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.comparable import measured, why_not_compared
+from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.plan import plan
+from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.record import Parent, SweepRecord
 
 pytestmark = pytest.mark.fast
 
@@ -77,6 +82,23 @@ def test_a_sweep_over_what_is_measured_says_so_and_a_race_refuses_it(typed: list
             plan(compose_values(race, RunMode.MULTIRUN), race, None, JobLoader.of_conf())
     else:
         plan(compose_values(race, RunMode.MULTIRUN), race, None, JobLoader.of_conf())
+
+
+def test_a_sweep_over_the_split_is_ranked_without_a_comparison(tmp_path: Path) -> None:
+    typed = ["dataset.seed=0,1", "seed=0,1", "dataset.validation=100", "tracking=none"]
+    sweep, kind = plan(compose_values(typed, RunMode.MULTIRUN), typed, None, JobLoader.of_conf())
+    jobs = [
+        Job({"dataset.seed": split, "seed": seed}, "FINISHED", 0.8 + int(split) / 10 + int(seed) / 100, {}, 1.0)
+        for split in ("0", "1")
+        for seed in ("0", "1")
+    ]
+    record = SweepRecord(Parent("", sweep.config.tracking, tuple(sweep.swept), tmp_path), {})
+    table = rank_jobs(sweep, record, jobs, kind)
+    assert [row.values["dataset.seed"] for row in table.rows] == ["1", "0"]
+    assert {row.comparison for row in table.rows} == {None}
+    assert table.verdict == ""
+    said = "The rows are not compared, since they are measured on different images: dataset.seed varies."
+    assert any(said in note for note in table.notes)
 
 
 def test_jobs_on_other_data_are_not_compared() -> None:
