@@ -1,5 +1,6 @@
 """Rank the runs of an experiment: `python -m mnist_exp.compare`. Nothing heavy is imported before the store is read."""
 
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -209,7 +210,7 @@ def _with_others(
     """
     from mnist_exp.tracking.reading import queries_by_id, queries_of, search
 
-    missing = set(parents.values()) - {"", *sweeps}
+    missing = {one for one in parents.values() if re.fullmatch("[0-9a-f]{32}", one)} - sweeps.keys()
     experiments = {run.info.experiment_id for run in runs if parents[run.info.run_id] in missing}
     read = (
         run for one in experiments for query in queries_by_id(sorted(missing)) for run in search(client, one, query)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mnist_exp.sweeps.comparable import measured, part_measured, test_sets, varying
-from mnist_exp.sweeps.formats import counted, differing_keys, find_differences
+from mnist_exp.sweeps.formats import counted, cut, differing_keys, find_differences
 from mnist_exp.sweeps.outcome import order
 from mnist_exp.sweeps.ranking import Row, combination, compared, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
@@ -20,7 +20,7 @@ _WIDTH = 38  # characters for what a row differs in, so that a table has about 1
 _DIGITS = 8  # of a digest
 _PACKAGES = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on
 _PARTS = {"backend": "backend", "code": "code", "own_code": "code", "packages": "packages"}
-_OF_SEEDS = "The id of a row of several seeds is that of its best run."
+_LONGEST = 110  # characters of a value
 _NAMED = 3  # races
 
 Measure = tuple[tuple[str, str], ...]
@@ -141,9 +141,9 @@ def _ranked(
     sweeps = dict.fromkeys(found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs)
     part = part_measured(name, measure)
     title = f"{counted(len(jobs), 'run')}, {order(name, direction)}" + ", MEASURED ON THE TEST SET" * (part == "test")
-    notes, decided = [], ""
+    decided = ""
     if races := short_ids(found.races.intersection(sweeps)):
-        notes.append(_of_races([*races.values()], alone=len(sweeps) == 1))
+        decided = _of_races([*races.values()], alone=len(sweeps) == 1)
     elif rows:
         rows = compared(rows, direction, hidden)
         names = differences.columns or differences.names
@@ -155,7 +155,7 @@ def _ranked(
         images = count_images(rows[0].jobs[0].data, part)
         decided = verdict(named, names.values(), images=images, family=_family(rows, len(hidden), found))
         if decided and found.are_picked and "" in sweeps:
-            notes.append("What is picked for its score looks better than it is.")
+            decided += " What is picked for its score looks better than it is."
     return Table(
         name,
         direction,
@@ -164,11 +164,9 @@ def _ranked(
         differences,
         ids=short_ids(job.run_id for job in jobs),
         title=title,
-        legend=" ".join(
-            filter(None, [_apart(name, runs, measure, differ), _OF_SEEDS * any(len(row.jobs) > 1 for row in rows)])
-        ),
+        legend="The id of a row of several seeds is that of its best run." * any(len(row.jobs) > 1 for row in rows),
         verdict=decided,
-        notes=[*notes, *_too(rows)],
+        notes=[_apart(name, runs, measure, differ), _too(rows)],
     )
 
 
@@ -189,9 +187,9 @@ def _hidden_rows(runs: Sequence["Run"], others: Sequence["Run"], direction: str)
 
 def _family(rows: Sequence[Row], hidden: int, found: Found) -> str:
     """Say what rows are a part of; nothing if they are all rows of one sweep, or runs that nobody picked."""
-    sweeps = [{found.sweeps.get(job.run_id, "") for job in row.jobs} for row in rows]
-    ids = [*short_ids(dict.fromkeys(one for of in sweeps for one in of if one)).values()]
-    single = sum(job.run_id not in found.sweeps for row in rows for job in row.jobs)
+    runs = [job.run_id for row in rows for job in row.jobs]
+    ids = [*short_ids(found.sweeps[run] for run in runs if run in found.sweeps).values()]
+    single = sum(run not in found.sweeps for run in runs)
     if not ids:
         return f"these {len(rows)} rows of {counted(single, 'run')} that were picked" if found.are_picked else ""
     if len(ids) == 1 and not single and not hidden:
@@ -199,11 +197,7 @@ def _family(rows: Sequence[Row], hidden: int, found: Found) -> str:
     whose = f"sweep {ids[0]}" if len(ids) == 1 else f"{len(ids)} sweeps"
     if single:
         whose += f" and {counted(single, 'single run')}" + " that were picked" * found.are_picked
-    return (
-        f"these {len(rows)} of the {len(rows) + hidden} rows of {whose}"
-        if hidden
-        else f"the {len(rows)} rows of {whose}"
-    )
+    return f"{f'these {len(rows)} of ' * (hidden > 0)}the {len(rows) + hidden} rows of {whose}"
 
 
 def _of_races(ids: Sequence[str], *, alone: bool) -> str:
@@ -216,22 +210,19 @@ def _apart(objective: str, runs: Sequence["Run"], measure: Mapping[str, str], di
     """Say what tells a table from the others of the same objective."""
     name = next((data["name"] for run in runs if (data := recorded_job(run).data)), "")
     values = [
-        f"{key} {value[:_DIGITS]} ({name})" if key in {"data", "test set"} else f"{key}={value}"
+        f"{key} {value[:_DIGITS]} ({name})" if key in {"data", "test set"} else cut(f"{key}={value}", _LONGEST)
         for key, value in measure.items()
         if key in differ
     ]
-    return (
-        f"Ranked apart from the other {objective}, which is measured otherwise; here {', '.join(values)}."
-        if values
-        else ""
-    )
+    here = ", ".join(values)
+    return f"Ranked apart from the other {objective}, which is measured otherwise; here {here}." if here else ""
 
 
-def _too(rows: Sequence[Row]) -> list[str]:
-    """Say which parts of the program rows differ in."""
+def _too(rows: Sequence[Row]) -> str:
+    """Say which parts of the program rows differ in, or nothing."""
     keys = differing_keys([row.values for row in rows])
     parts = dict.fromkeys(_PARTS[part] for key in keys if (part := key.partition(".")[0]) in _PARTS)
-    return [f"The rows differ in {' and '.join(parts)}, too."] if parts else []
+    return f"The rows differ in {' and '.join(parts)}, too." if parts else ""
 
 
 def _configured(runs: Sequence["Run"]) -> dict[str, dict[str, str]]:

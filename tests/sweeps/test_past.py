@@ -243,7 +243,7 @@ def test_a_race_is_decided_by_its_rounds(experiment: Experiment, shown: Shown) -
     for text in (shown(), shown(race), shown(condition="params.seed != '7'")):
         assert f"{said}.\n" in text
         assert "hidden=1" not in text
-    assert experiment.runs().verdict == ""
+    assert experiment.runs().verdict == f"{said}."
     assert {record["at_best"] for record in experiment.runs(last=4).records} == {None}
     grid, _ = experiment.grid(2)
     assert f"{said}; the ids of other sweeps and runs compare those.\n" in shown()
@@ -261,3 +261,5 @@ def test_a_sweep_whose_parent_is_gone_is_single_runs(experiment: Experiment) -> 
     sweep, _ = experiment.grid(2)
     experiment.client.delete_run(sweep)
     assert "these 2 rows of 6 runs that were picked" in experiment.runs(last=6).verdict
+    experiment.row(0.8, {}, parent="it's")
+    assert "these 3 rows of 9 runs that were picked" in experiment.runs(last=9).verdict
