@@ -77,8 +77,8 @@ def compare(
 ) -> None:
     """Print finished runs by their objective, then the others, and draw the curves of the finished into `plot`.
 
-    Each objective has a ranking. Among runs of the same experiment, seed included, only the newest counts. The
-    arguments are those of `--help`, `condition` for --filter and `form` for --format.
+    Each objective, and each way to measure it, has a ranking. Among runs of the same experiment, seed included, only
+    the newest counts. The arguments are those of `--help`, `condition` for --filter and `form` for --format.
 
     Raises:
         InputError: if there is no such store or run, or MLflow refuses the condition or order.

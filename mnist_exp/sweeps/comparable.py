@@ -57,7 +57,7 @@ def measured(
         same |= {"training.loss": " ".join("=".join([key[14:], value]).lstrip("=") for key, value in loss.items())}
     if digest := (data or {}).get("digest"):
         test = test_set_digest(data) or (tests or {}).get(digest, digest)
-        same |= {"test set": test} if part == "test" else {"data": digest}
+        same |= {"test_set": test} if part == "test" else {"data": digest}
     return same
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 38  # characters for what a row differs in, so that a table has about 100, or with seeds 140
 _DIGITS = 8  # of a digest
+_DIGESTS = {"data", "test_set"}
 _PACKAGES = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on
 _PARTS = {"backend": "backend", "code": "code", "own_code": "code", "packages": "packages"}
 _LONGEST = 110  # characters of a value
@@ -135,7 +136,8 @@ def _ranked(
     """Return a table of runs that measure the same; `others` are hidden, and `differ` has what tells tables apart."""
     name, direction = objective
     known = _configured(runs)
-    jobs = _jobs(runs, known)
+    apart = {key: value[:_DIGITS] if key in _DIGESTS else value for key, value in measure.items() if key in differ}
+    jobs = [replace(job, values=apart | job.values) for job in _jobs(runs, known)]
     rows, hidden = rank(jobs, direction), _hidden_rows(runs, others, direction)
     differences = find_differences(list(known.values()), _WIDTH)
     sweeps = dict.fromkeys(found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs)
@@ -166,7 +168,7 @@ def _ranked(
         title=title,
         legend="The id of a row of several seeds is that of its best run." * any(len(row.jobs) > 1 for row in rows),
         verdict=decided,
-        notes=[_apart(name, runs, measure, differ), _too(rows)],
+        notes=[_apart(name, runs, apart), _too(rows)],
     )
 
 
@@ -206,15 +208,13 @@ def _of_races(ids: Sequence[str], *, alone: bool) -> str:
     return f"{which}, decided by its rounds: see its page or ranking.csv. Nothing is compared here{more}."
 
 
-def _apart(objective: str, runs: Sequence["Run"], measure: Mapping[str, str], differ: Collection[str]) -> str:
-    """Say what tells a table from the others of the same objective."""
+def _apart(objective: str, runs: Sequence["Run"], values: Mapping[str, str]) -> str:
+    """Say what tells a table from the others of the same objective, or nothing."""
     name = next((data["name"] for run in runs if (data := recorded_job(run).data)), "")
-    values = [
-        f"{key} {value[:_DIGITS]} ({name})" if key in {"data", "test set"} else cut(f"{key}={value}", _LONGEST)
-        for key, value in measure.items()
-        if key in differ
-    ]
-    here = ", ".join(values)
+    here = ", ".join(
+        f"{key.replace('_', ' ')} {value} ({name})" if key in _DIGESTS else cut(f"{key}={value}", _LONGEST)
+        for key, value in values.items()
+    )
     return f"Ranked apart from the other {objective}, which is measured otherwise; here {here}." if here else ""
 
 

@@ -150,7 +150,13 @@ def test_what_is_measured_on_other_images_has_a_table_of_its_own(experiment: Exp
     assert "here dataset.validation=200, data 3f2a3f2a (digits)." in smaller
     assert "hidden=16 is best of 2 on these 200 images" in smaller
     assert experiment.runs().verdict.count("is best of 2") == 2
-    assert len(experiment.runs().records) == 16
+    records = experiment.runs().records
+    assert {(one["dataset.validation"], one["data"]) for one in records if one["rank"]} == {
+        ("200", "3f2a3f2a"),
+        ("300", "3f2a3f2a"),
+        ("300", "b10bb10b"),
+    }
+    assert len(records) == 16
     assert shown(sort="metrics.objective ASC").count(" runs, ") == 1
 
 
