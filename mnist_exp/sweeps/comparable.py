@@ -6,7 +6,7 @@ from dataclasses import asdict
 from mnist_exp.config.overrides import flatten
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError, show
-from mnist_exp.tracking.job import test_set_digest
+from mnist_exp.tracking.job import digest_of_test_set
 
 _FIXED = {"mnist", "npz", "idx", "keras"}  # datasets of which the seed does not choose the test set
 
@@ -56,14 +56,14 @@ def measured(
         loss = {key: value for key, value in values.items() if f"{key}.".startswith("training.loss.")}
         same |= {"training.loss": " ".join("=".join([key[14:], value]).lstrip("=") for key, value in loss.items())}
     if digest := (data or {}).get("digest"):
-        test = test_set_digest(data) or (tests or {}).get(digest, digest)
+        test = digest_of_test_set(data) or (tests or {}).get(digest, digest)
         same |= {"test_set": test} if part == "test" else {"data": digest}
     return same
 
 
-def test_sets(data: Iterable[Mapping[str, str]]) -> dict[str, str]:
+def known_test_sets(data: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """Return the digests of test sets, by those of all data, as far as they were recorded."""
-    return {one["digest"]: test for one in data if (test := test_set_digest(one))}
+    return {one["digest"]: test for one in data if (test := digest_of_test_set(one))}
 
 
 def varying(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
@@ -81,7 +81,7 @@ def why_not_compared(objective: str, configs: Sequence[Config], data: Iterable[M
     `configs`: one for each value that varies; `data`: of the jobs that ran.
     """
     values, recorded = [_values(config) for config in configs], [one for one in data if one]
-    tests = test_sets(recorded)
+    tests = known_test_sets(recorded)
     known = [measured(objective, one, {}) for one in values]
     known += [measured(objective, values[0], one, tests) for one in recorded]
     if not (keys := varying(known)):

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mnist_exp.sweeps.comparable import measured, part_measured, test_sets, varying
+from mnist_exp.sweeps.comparable import known_test_sets, measured, part_measured, varying
 from mnist_exp.sweeps.formats import counted, cut, differing_keys, find_differences
 from mnist_exp.sweeps.outcome import order
 from mnist_exp.sweeps.ranking import Row, combination, compared, rank, unranked, verdict
@@ -89,7 +89,7 @@ def _measures(
 ) -> dict[Measure, tuple[list["Run"], list["Run"]]]:
     """Return the runs that can be compared, those shown and those hidden, by what is equal in them."""
     data = {run.info.run_id: recorded_job(run).data or {} for run in (*shown, *hidden)}
-    tests = test_sets(data.values())
+    tests = known_test_sets(data.values())
     of = {
         run.info.run_id: tuple(measured(objective, run.data.params, data[run.info.run_id], tests).items())
         for run in (*shown, *hidden)

@@ -101,7 +101,7 @@ def count_images(data: Mapping[str, str] | None, part: str) -> int:
     return count if isinstance(count, int) else 0
 
 
-def test_set_digest(data: Mapping[str, str] | None) -> str:
+def digest_of_test_set(data: Mapping[str, str] | None) -> str:
     """Return the digest of the test set in recorded data, or "" if it is not there."""
     return str(_json_map((data or {}).get("profile", "")).get("test_digest", ""))
 
