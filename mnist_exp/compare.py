@@ -1,7 +1,9 @@
 """Rank the runs of an experiment: `python -m mnist_exp.compare`. Nothing heavy is imported before the store is read."""
 
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from mnist_exp.sweeps.charts import Curves
+    from mnist_exp.sweeps.past import Found
     from mnist_exp.sweeps.table import Table
 
 _EXAMPLES = """\
@@ -74,8 +77,8 @@ def compare(
 ) -> None:
     """Print finished runs by their objective, then the others, and draw the curves of the finished into `plot`.
 
-    Each objective has a ranking. Among runs of the same experiment, seed included, only the newest counts. The
-    arguments are those of `--help`, `condition` for --filter and `form` for --format.
+    Each objective, and each way to measure it, has a ranking. Among runs of the same experiment, seed included, only
+    the newest counts. The arguments are those of `--help`, `condition` for --filter and `form` for --format.
 
     Raises:
         InputError: if there is no such store or run, or MLflow refuses the condition or order.
@@ -121,7 +124,7 @@ def _read(
     tracking = _where_runs_are(ids, overrides)
     from mlflow.exceptions import MlflowException
 
-    from mnist_exp.sweeps.outcome import newest_of_each, tables_of
+    from mnist_exp.sweeps.past import newest_of_each, tables_of
     from mnist_exp.tracking import store
 
     with store.store_errors(tracking.uri):
@@ -133,9 +136,10 @@ def _read(
                 raise
             typed = " ".join(f"{flag} {text!r}" for flag, text in (("--filter", condition), ("--sort", sort)) if text)
             raise InputError(f"{typed}: {str(error).splitlines()[0]}; --help shows examples") from error
-        runs = newest_of_each(found)
-        tables, kept = tables_of(runs, sort), {run.info.run_id for run in runs}
-        repeated = [run.info.run_id for run in found if run.info.run_id not in kept]
+        newest = newest_of_each(found.runs)
+        tables = tables_of(replace(found, runs=newest, others=newest_of_each(found.others)), sort)
+        kept = {run.info.run_id for run in newest}
+        repeated = [run.info.run_id for run in found.runs if run.info.run_id not in kept]
         return tables, repeated, _curves(client, tables) if draw else []
 
 
@@ -158,15 +162,23 @@ def _find_runs(
     condition: str,
     sort: str | None,
     last: int | None,
-) -> list["Run"]:
+) -> "Found":
     """Return the runs that fulfil a condition, without sweeps, the newest first or in the order `sort`."""
+    from mnist_exp.sweeps.past import Found
     from mnist_exp.tracking.reading import search
 
-    def runs(experiment_id: str, query: str) -> Iterator["Run"]:
-        found = search(client, experiment_id, query, sort or "attributes.start_time DESC")
-        return (run for run in found if "mnist_exp.sweep" not in run.data.tags)
+    sweeps: dict[str, Run] = {}
+    parents: dict[str, str] = {}
 
-    searches = _searches(client, tracking, ids, condition)
+    def runs(experiment_id: str, query: str, sweep: str = "") -> Iterator["Run"]:
+        for run in search(client, experiment_id, query, sort or "attributes.start_time DESC"):
+            if "mnist_exp.sweep" in run.data.tags:
+                sweeps[run.info.run_id] = run
+            else:
+                parents[run.info.run_id] = sweep or run.data.tags.get("mlflow.parentRunId", "")
+                yield run
+
+    searches, typed = _searches(client, tracking, ids, condition)
     read = (run for one in searches for run in runs(*one))
     found = {run.info.run_id: run for run in (read if ids or sort else islice(read, last))}
     newest = sorted(found.values(), key=lambda run: run.info.start_time, reverse=True)[:last]
@@ -174,29 +186,74 @@ def _find_runs(
         where = " ".join(ids) or f"tracking.experiment={tracking.experiment}"
         raise InputError(f"{where}: has no such run; --help shows how to filter")
     if sort is None:
-        return newest
+        of = {run.info.run_id: parents[run.info.run_id] for run in newest}
+        if not (ids or condition or last):
+            return _members(newest, of, sweeps)
+        return _with_others(client, newest, of, sweeps | typed, whole=() if condition or last else typed)
     if len(searches) > 1:  # only a single search orders runs
-        experiments = dict.fromkeys(experiment_id for experiment_id, _ in searches)
+        experiments = dict.fromkeys(experiment_id for experiment_id, *_ in searches)
         found = {run.info.run_id: run for one in experiments for run in runs(one, condition)}
     wanted = {run.info.run_id for run in newest}
-    return [run for run_id, run in found.items() if run_id in wanted]
+    return Found([run for run_id, run in found.items() if run_id in wanted])
+
+
+def _with_others(
+    client: "MlflowClient",
+    runs: Sequence["Run"],
+    parents: Mapping[str, str],
+    sweeps: Mapping[str, "Run"],
+    whole: Collection[str],
+) -> "Found":
+    """Return chosen runs with those of the same sweeps that are not among them, of which `whole` have none.
+
+    `parents`: the ids of the runs' sweeps; `sweeps`: those that were read.
+    """
+    from mnist_exp.tracking.reading import queries_by_id, queries_of, search
+
+    missing = {one for one in parents.values() if re.fullmatch("[0-9a-f]{32}", one)} - sweeps.keys()
+    experiments = {run.info.experiment_id for run in runs if parents[run.info.run_id] in missing}
+    read = (
+        run for one in experiments for query in queries_by_id(sorted(missing)) for run in search(client, one, query)
+    )
+    sweeps = {**sweeps, **{run.info.run_id: run for run in read if "mnist_exp.sweep" in run.data.tags}}
+    others = {
+        run.info.run_id: run
+        for sweep in sweeps.keys() & set(parents.values()) - set(whole)
+        for query in queries_of(sweeps[sweep])
+        for run in search(client, sweeps[sweep].info.experiment_id, query)
+        if run.info.run_id not in parents
+    }
+    return replace(_members(runs, parents, sweeps), others=[*others.values()], are_picked=True)
+
+
+def _members(runs: Sequence["Run"], parents: Mapping[str, str], sweeps: Mapping[str, "Run"]) -> "Found":
+    from mnist_exp.sweeps.past import Found
+    from mnist_exp.sweeps.race import is_race
+
+    races = frozenset(one for one, run in sweeps.items() if is_race(run.data.tags.get("mnist_exp.varied", "")))
+    return Found(runs, sweeps={run: one for run, one in parents.items() if one in sweeps}, races=races)
 
 
 def _searches(
     client: "MlflowClient", tracking: MLflowTracking, ids: Sequence[str], condition: str
-) -> list[tuple[str, str]]:
-    """Return experiments to search, each with a query: those of the named runs and sweeps, or the only one."""
+) -> tuple[list[tuple[str, ...]], dict[str, "Run"]]:
+    """Return experiments to search, each with a query and its sweep, if it is named; and the sweeps that are named."""
     from mnist_exp.tracking.reading import find_run, queries_of
 
     if ids:
         named = [find_run(client, tracking.uri, one) for one in ids]
         begin = f"{condition} AND " if condition else ""
-        return [(run.info.experiment_id, f"{begin}{query}") for run in named for query in queries_of(run)]
+        sweeps = {run.info.run_id: run for run in named if "mnist_exp.sweep" in run.data.tags}
+        return [
+            (run.info.experiment_id, f"{begin}{query}", run.info.run_id if run.info.run_id in sweeps else "")
+            for run in named
+            for query in queries_of(run)
+        ], sweeps
     experiment = client.get_experiment_by_name(tracking.experiment)
     if experiment is None:
         names = ", ".join(experiment.name for experiment in client.search_experiments())
         raise InputError(f"tracking.experiment={tracking.experiment}: no such experiment; the store has {names}")
-    return [(experiment.experiment_id, condition)]
+    return [(experiment.experiment_id, condition)], {}
 
 
 def _metric(tables: Sequence["Table"]) -> str:

@@ -80,7 +80,8 @@ class Runs:
         import pandas
 
         frame = pandas.DataFrame.from_records(list(self.records))
-        texts = ["run_id", "status", "reason", "data", "code", "own_code"]  # ids and digests, some all of digits
+        # Ids and digests, some all of digits.
+        texts = ["run_id", "status", "reason", "data", "test_set", "code", "own_code"]
         for name in frame.columns.difference(texts):
             with suppress(ValueError, TypeError):  # it has other text
                 frame[name] = pandas.to_numeric(frame[name])

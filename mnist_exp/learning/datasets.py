@@ -25,12 +25,13 @@ MOST_CLASSES = 10000
 class Data(Arrays):
     """Raw images (N, height, width) or (N, height, width, channels), 0 to `maximum`, and labels (N,), from 0.
 
-    `digest` identifies all images and labels, however they were stored. The validation set is held out of the training
-    images, or is the test set itself (`watches_test_set`).
+    `digest` identifies all images and labels, however they were stored, and `test_digest` those of the test set. The
+    validation set is held out of the training images, or is the test set itself (`watches_test_set`).
     """
 
     maximum: float
     digest: str
+    test_digest: str
     x_validation: Images
     y_validation: Labels
     watches_test_set: bool
@@ -125,6 +126,7 @@ def read(config: Dataset) -> Data:
         source=source,
         file_names=arrays.file_names and (arrays.file_names[0][:limit], arrays.file_names[1]),
         digest=_digest(names, x_train, y_train, x_test, y_test),
+        test_digest=_digest(names, x_test, y_test),
     )
 
 

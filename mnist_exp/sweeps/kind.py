@@ -92,8 +92,8 @@ class Kind:
         )
         return typed.jobs([first, *others])
 
-    def check(self, config: Config) -> None:
-        """Raise InputError if the first job's configuration does not fit this kind."""
+    def check(self, configs: Sequence[Config]) -> None:
+        """Raise InputError if the configurations that were checked, the first job's first, do not fit this kind."""
 
     def opening(self) -> str:
         """Return the first lines of the sweep: how many jobs, and what varies."""

@@ -77,7 +77,7 @@ def plan(
             )
     if len({(config.objective, objective_direction(config)) for config in configs}) > 1:
         raise InputError(f"objective={configs[0].objective}: must be the same for all jobs, or they cannot be ranked")
-    kind.check(configs[0])
+    kind.check(configs)
     launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
     folder = Path(str(composed.hydra.sweep.dir)).absolute()
     return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher), kind

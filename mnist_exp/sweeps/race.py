@@ -16,17 +16,19 @@ from mnist_exp.config.overrides import Override, values_of
 from mnist_exp.config.schema import Config, objective_direction
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep
+from mnist_exp.sweeps.comparable import check_alike
 from mnist_exp.sweeps.formats import as_csv, counted
 from mnist_exp.sweeps.kind import Kind, Typed
 from mnist_exp.sweeps.ranking import Row, combination, verdict
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
-from mnist_exp.tracking.job import Job, job_name, shown_value
+from mnist_exp.tracking.job import Job, job_name, shown_value, swept_values
 
 if TYPE_CHECKING:
     from mnist_exp.sweeps.jobs import Launch, Stage
 
 ROUNDS = 10  # at most
 _ROUND_LEVEL = LEVEL / ROUNDS  # so that all rounds together err in at most 5 % of races
+_OPEN = "as the race goes"  # the seeds that vary
 _SEEDS = 20  # of each combination, on average, unless `max_jobs` is given
 
 
@@ -73,7 +75,7 @@ class Race(Kind):
 
     def __post_init__(self) -> None:
         listed = {key: ",".join(dict.fromkeys(row[key] for row in self.values)) for key in self.values[0]}
-        self.swept, self.jobs = listed | {"seed": "as the race goes"}, self.seeds * len(self.values)
+        self.swept, self.jobs = listed | {"seed": _OPEN}, self.seeds * len(self.values)
 
     @property
     def has_lists(self) -> bool:
@@ -123,10 +125,11 @@ class Race(Kind):
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
         return super().to_check(typed) if typed.varied else self.overrides
 
-    def check(self, config: Config) -> None:
-        if config.prune is not None:
+    def check(self, configs: Sequence[Config]) -> None:
+        check_alike(configs)
+        if (prune := configs[0].prune) is not None:
             raise InputError(
-                f"prune={config.prune.kind}: leave it out of a race, which itself drops what is beaten, and compares "
+                f"prune={prune.kind}: leave it out of a race, which itself drops what is beaten, and compares "
                 "whole runs"
             )
 
@@ -263,6 +266,11 @@ class Race(Kind):
         leads = f"{job_name(self.values[one.left[0]], self.values[0])} leads" if one.left else "none is left"
         failed = f", {len(one.failed)} failed" if one.failed else ""
         return f"Round {one.number}, {one.seeds} seeds each: {len(one.beaten)} of {ran} beaten{failed}; {leads}"
+
+
+def is_race(varied: str) -> bool:
+    """Return whether a sweep is a race, given the tag with what varies in it."""
+    return swept_values(varied).get("seed") == _OPEN
 
 
 def _end(left: Sequence[int], comparisons: Mapping[int, Comparison], indifference: float) -> str | None:

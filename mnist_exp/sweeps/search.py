@@ -35,7 +35,7 @@ class Search(Kind):
             trials = min(typed.count(), trials or MOST_JOBS)
         return cls({one.key: one.value for one in typed.varied}, trials, typed.sweeper)
 
-    def check(self, config: Config) -> None:
+    def check(self, configs: Sequence[Config]) -> None:
         """Raise InputError if Optuna would write into the store, or into a database of another program."""
         from mnist_exp.tracking.store import sqlite_path, tables
 
@@ -46,7 +46,8 @@ class Search(Kind):
             held = tables(path) if path.exists() else set()
         except sqlite3.Error as error:
             held = {str(error)}
-        is_store = isinstance(config.tracking, MLflowTracking) and path == sqlite_path(config.tracking.uri)
+        tracking = configs[0].tracking
+        is_store = isinstance(tracking, MLflowTracking) and path == sqlite_path(tracking.uri)
         if is_store or (held and "studies" not in held):
             raise InputError(
                 f"hydra.sweeper.storage={storage}: holds something else than searches; must be a file of its own, such "

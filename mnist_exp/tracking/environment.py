@@ -39,14 +39,14 @@ def recorded_config(config: Config) -> dict[str, Any]:
 def recorded_data(data: Data) -> dict[str, str]:
     """Return a dataset's origin, digest, shapes and sizes, as MLflow takes them."""
     schema = {"mlflow_tensorspec": {"features": _tensor_spec(data.x_train), "targets": _tensor_spec(data.y_train)}}
-    profile = {"training": len(data.x_train), "validation": len(data.x_validation), "test": len(data.x_test)}
+    sizes = {"training": len(data.x_train), "validation": len(data.x_validation), "test": len(data.x_test)}
     return {
         "name": data.name,
         "digest": data.digest,
         "source_type": "local",
         "source": json.dumps({"uri": data.source}),
         "schema": json.dumps(schema),
-        "profile": json.dumps(profile),
+        "profile": json.dumps(sizes | {"test_digest": data.test_digest}),
     }
 
 

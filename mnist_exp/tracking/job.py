@@ -101,6 +101,11 @@ def count_images(data: Mapping[str, str] | None, part: str) -> int:
     return count if isinstance(count, int) else 0
 
 
+def digest_of_test_set(data: Mapping[str, str] | None) -> str:
+    """Return the digest of the test set in recorded data, or "" if it is not there."""
+    return str(_json_map((data or {}).get("profile", "")).get("test_digest", ""))
+
+
 def _json_map(text: str) -> dict[str, Any]:
     """Return the map in a JSON text, or an empty one for any other text, which anybody may have written."""
     try:

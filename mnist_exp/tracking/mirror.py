@@ -13,7 +13,7 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder, Record, now
-from mnist_exp.tracking.reading import data_digest, model_of_run, search
+from mnist_exp.tracking.reading import PROFILE, data_digest, model_of_run, search
 
 if TYPE_CHECKING:
     import keras
@@ -117,7 +117,10 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
     from mlflow.exceptions import MlflowException
 
     if record.data is not None and not sent.data:
-        used = DatasetInput(Dataset(**record.data), [InputTag("mlflow.data.context", "training")])
+        used = DatasetInput(
+            Dataset(**record.data),
+            [InputTag("mlflow.data.context", "training"), InputTag(PROFILE, record.data.get("profile", ""))],
+        )
         try:
             client.log_inputs(sent.run_id, [used])
         except MlflowException as error:

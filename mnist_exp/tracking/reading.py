@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 REUSED = "mnist_exp.reused."  # begins a sweep's tags for earlier runs that count as its jobs
+# The tag for a run's own profile: to all runs of an experiment with the same data, MLflow gives that of the first.
+PROFILE = "mnist_exp.profile"
 _IDS_IN_A_MESSAGE = 6
 _IDS_IN_A_SEARCH = 500  # SQLite and MLflow's parser take some thousands at most
 
@@ -84,11 +86,14 @@ def queries_of(run: "Run") -> list[str]:
     if "mnist_exp.sweep" not in run.data.tags:
         return [f"attributes.run_id = '{run.info.run_id}'"]
     reused = [tag.removeprefix(REUSED) for tag in run.data.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
-    queries = [f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"]
-    for start in range(0, len(reused), _IDS_IN_A_SEARCH):
-        ids = ", ".join(f"'{one}'" for one in reused[start : start + _IDS_IN_A_SEARCH])
-        queries.append(f"attributes.run_id IN ({ids})")
-    return queries
+    return [f"tags.`mlflow.parentRunId` = '{run.info.run_id}'", *queries_by_id(reused)]
+
+
+def queries_by_id(ids: Sequence[str]) -> list[str]:
+    """Return the queries that find runs by their hexadecimal ids."""
+    starts = range(0, len(ids), _IDS_IN_A_SEARCH)
+    parts = [", ".join(f"'{one}'" for one in ids[start : start + _IDS_IN_A_SEARCH]) for start in starts]
+    return [f"attributes.run_id IN ({part})" for part in parts]
 
 
 def fetch_run(uri: str, run_id: str) -> Recorded:
@@ -233,7 +238,10 @@ def search(
 def recorded_job(run: "Run") -> Job:
     """Return the job that a run has recorded."""
     used = run.inputs.dataset_inputs if run.inputs is not None else []
-    data = {key: str(getattr(used[0].dataset, key) or "") for key in ("name", "digest", "profile")} if used else None
+    data: dict[str, str] | None = None
+    if used:
+        data = {key: str(getattr(used[0].dataset, key) or "") for key in ("name", "digest", "profile")}
+        data["profile"] = next((str(tag.value) for tag in used[0].tags if tag.key == PROFILE), data["profile"])
     return make_job(run.data.tags, run.data.metrics, run.info.status, run.info.run_id, data)
 
 

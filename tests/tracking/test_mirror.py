@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from mnist_exp.config.composition import compose
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_data
 from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.job import count_images, digest_of_test_set
 from mnist_exp.tracking.mirror import mirror, save_model
+from mnist_exp.tracking.reading import recorded_job
 from mnist_exp.tracking.store import connect
 
 from ..conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
@@ -146,6 +149,17 @@ def test_runs_that_begin_at_once_with_data_that_no_run_had_before_all_have_it(tm
         assert inputs is not None
         [used] = inputs.dataset_inputs
         assert used.dataset.digest == str(number // 8)
+
+
+def test_each_run_has_its_own_sizes_though_mlflow_keeps_one_dataset(tmp_path: Path, mnist: Data) -> None:
+    client, experiment_id = connect(stored(compose([]).config.tracking))
+    for held_out in (10_000, 200):
+        folder = Folder(tmp_path / str(held_out))
+        data = replace(mnist, x_validation=mnist.x_validation[:held_out])
+        folder.begin(Record("run", {}, data=recorded_data(data)))
+        recorded = recorded_job(client.get_run(mirror(client, experiment_id, folder).run_id)).data
+        assert count_images(recorded, "validation") == held_out
+        assert digest_of_test_set(recorded) == mnist.test_digest
 
 
 def test_a_run_may_have_more_parameters_than_mlflow_takes_at_once(tmp_path: Path) -> None:

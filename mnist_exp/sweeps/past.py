@@ -1,0 +1,253 @@
+"""Past runs as tables: in each those that measure the same, compared as members of the sweeps that they belong to."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mnist_exp.sweeps.comparable import known_test_sets, measured, part_measured, varying
+from mnist_exp.sweeps.formats import counted, cut, differing_keys, find_differences
+from mnist_exp.sweeps.outcome import order
+from mnist_exp.sweeps.ranking import Row, combination, compared, rank, unranked, verdict
+from mnist_exp.sweeps.table import Table
+from mnist_exp.tracking.job import Job, count_images, short_ids
+from mnist_exp.tracking.reading import data_digest, recorded_job
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_WIDTH = 38  # characters for what a row differs in, so that a table has about 100, or with seeds 140
+_DIGITS = 8  # of a digest
+_DIGESTS = {"data", "test_set"}
+_PACKAGES = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on
+_PARTS = {"backend": "backend", "code": "code", "own_code": "code", "packages": "packages"}
+_LONGEST = 110  # characters of a value
+_NAMED = 3  # races
+
+Measure = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Runs to show, and the sweeps that they belong to.
+
+    `runs`: at least one, in their order. `others`: runs of the same sweeps that are not shown. `sweeps`: the sweep's id
+    by that of a run. `races`: ids of sweeps. `are_picked`: whether somebody chose which runs are shown.
+    """
+
+    runs: Sequence["Run"]
+    others: Sequence["Run"] = ()
+    sweeps: Mapping[str, str] = field(default_factory=dict)
+    races: frozenset[str] = frozenset()
+    are_picked: bool = False
+
+
+def newest_of_each(runs: Sequence["Run"]) -> list["Run"]:
+    """Return the newest of the runs with the same signature: the same experiment twice says nothing about chance.
+
+    A whole run goes before one that was pruned, and that before one that did not finish.
+    """
+
+    def worth(run: "Run") -> tuple[bool, bool, int]:
+        return recorded_job(run).is_whole, run.info.status == "FINISHED", run.info.start_time
+
+    best = {run.data.tags.get("mnist_exp.signature", run.info.run_id): run for run in sorted(runs, key=worth)}
+    kept = {run.info.run_id for run in best.values()}
+    return [run for run in runs if run.info.run_id in kept]
+
+
+def tables_of(found: Found, sort: str | None) -> list[Table]:
+    """Return a table for each objective, in the order in which they come first, and each way to measure it.
+
+    Args:
+        found: the runs. One that was refused has recorded no objective, and one that failed early no data; they go with
+            the first table of theirs.
+        sort: the words for the order that the runs are in, to keep it in one table; None to rank them.
+    """
+    recorded = [_objective(run) for run in found.runs]
+    known = [one for one in dict.fromkeys(recorded) if one] or [("objective", "maximize")]
+    if sort is not None:
+        return [_sorted(found.runs, *(known[0] if len(known) == 1 else ("value", "maximize")), sort)]
+    tables = []
+    for objective in known:
+        shown = [run for run, one in zip(found.runs, recorded, strict=True) if (one or known[0]) == objective]
+        hidden = [run for run in found.others if _objective(run) == objective]
+        groups = _measures(objective[0], shown, hidden)
+        differ = varying(map(dict, groups))
+        for measure, (members, others) in groups.items():
+            tables.append(_ranked(found, members, others, objective, dict(measure), differ))
+    return tables
+
+
+def _objective(run: "Run") -> tuple[str, str] | None:
+    name = run.data.params.get("objective")
+    return (name, run.data.params.get("direction", "maximize")) if name else None
+
+
+def _measures(
+    objective: str, shown: Sequence["Run"], hidden: Sequence["Run"]
+) -> dict[Measure, tuple[list["Run"], list["Run"]]]:
+    """Return the runs that can be compared, those shown and those hidden, by what is equal in them."""
+    data = {run.info.run_id: recorded_job(run).data or {} for run in (*shown, *hidden)}
+    tests = known_test_sets(data.values())
+    of = {
+        run.info.run_id: tuple(measured(objective, run.data.params, data[run.info.run_id], tests).items())
+        for run in (*shown, *hidden)
+    }
+    groups: dict[Measure, tuple[list[Run], list[Run]]] = {
+        of[run.info.run_id]: ([], []) for run in shown if data[run.info.run_id].get("digest")
+    }
+    for place, runs in enumerate((shown, hidden)):
+        for run in runs:
+            measure = of[run.info.run_id]
+            if not data[run.info.run_id].get("digest"):
+                measure = next((one for one in groups if set(measure) <= set(one)), next(iter(groups), measure))
+            groups.setdefault(measure, ([], []))[place].append(run)
+    return {measure: group for measure, group in groups.items() if group[0]}
+
+
+def _sorted(runs: Sequence["Run"], objective: str, direction: str, sort: str) -> Table:
+    known = _configured(runs)
+    jobs = _jobs(runs, known)
+    parts = {part_measured(one[0], run.data.params) for run in runs if (one := _objective(run))}
+    title = f"{counted(len(jobs), 'run')}, {sort}"
+    if "test" in parts:
+        title += f", {'SOME ' * (len(parts) > 1)}MEASURED ON THE TEST SET"
+    return Table(
+        objective,
+        direction,
+        [row for job in jobs for row in rank([job], direction)],
+        unranked(jobs),
+        find_differences(list(known.values()), _WIDTH),
+        ids=short_ids(job.run_id for job in jobs),
+        listed=True,
+        title=title,
+    )
+
+
+def _ranked(
+    found: Found,
+    runs: Sequence["Run"],
+    others: Sequence["Run"],
+    objective: tuple[str, str],
+    measure: Mapping[str, str],
+    differ: Collection[str],
+) -> Table:
+    """Return a table of runs that measure the same; `others` are hidden, and `differ` has what tells tables apart."""
+    name, direction = objective
+    known = _configured(runs)
+    apart = {key: value[:_DIGITS] if key in _DIGESTS else value for key, value in measure.items() if key in differ}
+    jobs = [replace(job, values=apart | job.values) for job in _jobs(runs, known)]
+    rows, hidden = rank(jobs, direction), _hidden_rows(runs, others, direction)
+    differences = find_differences(list(known.values()), _WIDTH)
+    sweeps = dict.fromkeys(found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs)
+    part = part_measured(name, measure)
+    title = f"{counted(len(jobs), 'run')}, {order(name, direction)}" + ", MEASURED ON THE TEST SET" * (part == "test")
+    decided = ""
+    if races := short_ids(found.races.intersection(sweeps)):
+        decided = _of_races([*races.values()], alone=len(sweeps) == 1)
+    elif rows:
+        rows = compared(rows, direction, hidden)
+        names = differences.columns or differences.names
+        texts = [
+            {names[key]: differences.cell(key, value) for key, value in row.values.items() if key in names}
+            for row in rows
+        ]
+        named = [replace(row, values=values) for row, values in zip(rows, texts, strict=True)]
+        images = count_images(rows[0].jobs[0].data, part)
+        decided = verdict(named, names.values(), images=images, family=_family(rows, len(hidden), found))
+        if decided and found.are_picked and "" in sweeps:
+            decided += " What is picked for its score looks better than it is."
+    return Table(
+        name,
+        direction,
+        rows,
+        unranked(jobs),
+        differences,
+        ids=short_ids(job.run_id for job in jobs),
+        title=title,
+        legend="The id of a row of several seeds is that of its best run." * any(len(row.jobs) > 1 for row in rows),
+        verdict=decided,
+        notes=[_apart(name, runs, apart), _too(rows)],
+    )
+
+
+def _jobs(runs: Sequence["Run"], known: Mapping[str, Mapping[str, str]]) -> list[Job]:
+    """Return the jobs of runs, each with the values of its configuration in which the runs differ."""
+    keys = differing_keys(list(known.values()))
+    varied = {run_id: {key: values[key] for key in keys if key in values} for run_id, values in known.items()}
+    return [replace(job, values=varied.get(job.run_id, job.values)) for job in map(recorded_job, runs)]
+
+
+def _hidden_rows(runs: Sequence["Run"], others: Sequence["Run"], direction: str) -> list[Row]:
+    """Return the rows of others that are not in part among the runs."""
+    both = [*runs, *others]
+    jobs = _jobs(both, _configured(both)) if others else []
+    shown = {combination(job.values) for job in jobs[: len(runs)]}
+    return rank([job for job in jobs[len(runs) :] if combination(job.values) not in shown], direction)
+
+
+def _family(rows: Sequence[Row], hidden: int, found: Found) -> str:
+    """Say what rows are a part of; nothing if they are all rows of one sweep, or runs that nobody picked."""
+    runs = [job.run_id for row in rows for job in row.jobs]
+    ids = [*short_ids(found.sweeps[run] for run in runs if run in found.sweeps).values()]
+    single = sum(run not in found.sweeps for run in runs)
+    if not ids:
+        return f"these {len(rows)} rows of {counted(single, 'run')} that were picked" if found.are_picked else ""
+    if len(ids) == 1 and not single and not hidden:
+        return ""
+    whose = f"sweep {ids[0]}" if len(ids) == 1 else f"{len(ids)} sweeps"
+    if single:
+        whose += f" and {counted(single, 'single run')}" + " that were picked" * found.are_picked
+    return f"{f'these {len(rows)} of ' * (hidden > 0)}the {len(rows) + hidden} rows of {whose}"
+
+
+def _of_races(ids: Sequence[str], *, alone: bool) -> str:
+    which = f"Sweep {ids[0]} is a race" if len(ids) == 1 else f"Sweeps {', '.join(ids[:_NAMED])} are races"
+    more = "" if alone else "; the ids of other sweeps and runs compare those"
+    return f"{which}, decided by its rounds: see its page or ranking.csv. Nothing is compared here{more}."
+
+
+def _apart(objective: str, runs: Sequence["Run"], values: Mapping[str, str]) -> str:
+    """Say what tells a table from the others of the same objective, or nothing."""
+    name = next((data["name"] for run in runs if (data := recorded_job(run).data)), "")
+    here = ", ".join(
+        f"{key.replace('_', ' ')} {value} ({name})" if key in _DIGESTS else cut(f"{key}={value}", _LONGEST)
+        for key, value in values.items()
+    )
+    return f"Ranked apart from the other {objective}, which is measured otherwise; here {here}." if here else ""
+
+
+def _too(rows: Sequence[Row]) -> str:
+    """Say which parts of the program rows differ in, or nothing."""
+    keys = differing_keys([row.values for row in rows])
+    parts = dict.fromkeys(_PARTS[part] for key in keys if (part := key.partition(".")[0]) in _PARTS)
+    return f"The rows differ in {' and '.join(parts)}, too." if parts else ""
+
+
+def _configured(runs: Sequence["Run"]) -> dict[str, dict[str, str]]:
+    """Return by run id all that can make a result differ: configuration, code, packages, and data where that varies.
+
+    A run without a configuration, which was refused, is left out.
+    """
+    runs = [run for run in runs if run.data.params]
+    digests: dict[tuple[tuple[str, str], ...], set[str]] = defaultdict(set)
+    for run in runs:
+        digests[_dataset(run)] |= {data_digest(run)} - {""}
+    found = {}
+    for run in runs:
+        tags, values = run.data.tags, dict(run.data.params)
+        if len(digests[_dataset(run)]) > 1 and (digest := data_digest(run)):
+            values["data"] = digest[:_DIGITS]
+        if "mnist_exp.own_code" in tags:
+            values["own_code"] = tags["mnist_exp.own_code"]
+        if "mnist_exp.code" in tags:
+            values["code"] = tags["mnist_exp.code"][:_DIGITS]
+        packages = (one.partition(" ") for one in tags.get("mnist_exp.packages", "").split(", "))
+        values |= {f"packages.{name}": number for name, _, number in packages if name in _PACKAGES}
+        found[run.info.run_id] = values
+    return found
+
+
+def _dataset(run: "Run") -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(item for item in run.data.params.items() if item[0].startswith("dataset.")))
