@@ -1,13 +1,14 @@
 """Whether a row of a ranking may be better than the first one, by the seeds that both have: comparison with the best.
 
-The first row is the best of many, by luck too. A row is beaten if the first is better, one-sided, at 0.05 / (rows - 1):
-then the row that is truly best is called beaten in at most 5 % of sweeps (J. C. Hsu, Simultaneous confidence intervals
-for all distances from the "best", Annals of Statistics 9, 1981).
+The first row is the best of many, by luck too. A row is beaten if the first is better, one-sided, at 0.05 / rows: then
+the row that is truly best is called beaten in at most 5 % of sweeps (J. C. Hsu, Simultaneous confidence intervals for
+all distances from the "best", Annals of Statistics 9, 1981; he divides by rows - 1, which real scores, that are skewed,
+exceed). Of two rows, that is the usual paired t-test.
 
 A few seeds say little about a variance. So that of a row's differences is shrunk to what all rows have in common, as
 far as they are alike: the weight of the common variance is estimated from all of them (G. K. Smyth, Linear models and
 empirical Bayes methods, Statistical Applications in Genetics and Molecular Biology 3, 2004; `fitFDist` of limma). It is
-at most the row's own, since all differences share the first row's noise, and look more alike than they are.
+at most half the row's own, since all differences share the first row's noise, and look more alike than they are.
 """
 
 import math
@@ -19,6 +20,7 @@ LEVEL = 0.05
 POWER = 0.8
 _MOST_SEEDS = 200
 _FEWEST_TO_SHRINK = 3  # differences
+_MOST_IN_COMMON = 0.5  # of a row's own degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ def compare_with_first(
         else:
             found.append(None)
             continue
-        tail = level / (among - 1)
+        tail = level / among
         at_best = sign * difference + _beyond(tail, degrees) * error
-        reach = _beyond(tail / among, degrees) * error
+        reach = _beyond(tail / (among - 1), degrees) * error
         seeds = len(differences) if len(differences) > 1 else 0
         found.append(Comparison(difference, at_best, difference - reach, difference + reach, seeds, deviation, tail))
     return found
@@ -119,7 +121,7 @@ def _paired(
 ) -> tuple[float, float, float, float]:
     """Return a mean difference, its error, degrees of freedom and deviation, by a moderated t-test."""
     own = len(differences) - 1
-    weight = min(prior_degrees, own)
+    weight = min(prior_degrees, _MOST_IN_COMMON * own)
     variance = (weight * prior_variance + own * _variance(differences)) / (weight + own)
     # 1e-18: equal scores have no variance, and differ by rounding.
     return fmean(differences), math.sqrt(variance / len(differences) + 1e-18), own + weight, math.sqrt(variance)
