@@ -72,11 +72,11 @@ def hard_bank() -> Scores:
 
 
 def equal_means(bank: Scores) -> Scores:
-    return bank - bank.mean(axis=1, keepdims=True)
+    return np.array([row - row.mean() for row in bank])
 
 
 def noisy_bank(deviations: Sequence[float] = (10, *[1] * 23), seeds: int = 4000) -> Scores:
-    return equal_means(np.random.default_rng(0).normal(size=(len(deviations), seeds)) * np.array(deviations)[:, None]) / 100
+    return equal_means(np.random.default_rng(0).normal(0, 0.01, (seeds, len(deviations))).T * np.vstack(deviations))
 
 
 def beaten(scores: Sequence[dict[str, float]], direction: str = "maximize") -> list[int]:

@@ -87,8 +87,9 @@ def test_what_does_not_matter_is_not_decided() -> None:
     assert raced(race_of(3, indifference=0.0), means, spread=0.001)[-1].end == "spent"
     last = raced(race_of(3, indifference=0.01), means, spread=0.0005)[-1]
     assert (last.end, set(last.left), last.number) == ("indifferent", {0, 1}, 1)
-    apart = raced(race_of(2, indifference=0.01), [0.9, 0.88], spread=0.02)
-    assert apart[-1].end == "decided"  # is not called alike while it may be
+    apart = raced(race_of(2, indifference=0.01), [0.9, 0.88], spread=0.02)[-1]
+    assert (apart.end, apart.left) == ("indifferent", (0, 1))  # who takes the first loses at most that
+    assert 0 < apart.comparisons[1].at_best <= 0.01
 
 
 @pytest.mark.fast
