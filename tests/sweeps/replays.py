@@ -135,7 +135,7 @@ def replay_races(bank: Scores, races: int) -> Raced:
 
 def lines_of_sweeps() -> Iterator[str]:
     real, hard = real_bank(), hard_bank()
-    yield "| rows, seeds | real runs | neighbours 0.001 apart | best called beaten: real | 0.001 apart | equal means |"
+    yield "| rows, seeds | told: real runs | 0.001 apart | best called beaten: real runs | 0.001 apart | equal means |"
     yield "|---|---|---|---|---|---|"
     for rows in (6, 12, 24):
         for seeds in (3, 5, 8):
