@@ -147,7 +147,7 @@ def lines_of_sweeps() -> Iterator[str]:
 
 
 def lines_of_races() -> Iterator[str]:
-    yield "| replayed on | a best one is kept | leads | decided or indifferent | left, median | jobs of a grid's |"
+    yield "| replayed on | a best one is kept | a best one leads | it ends | left, median | jobs of a grid's |"
     yield "|---|---|---|---|---|---|"
     real = real_bank()
     banks = {"960 real runs": real, "neighbours 0.001 apart": hard_bank()}
