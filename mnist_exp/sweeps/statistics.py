@@ -65,18 +65,15 @@ def compare_with_first(
     shared = [[value - rows[0][seed] for seed, value in row.items() if seed in rows[0]] for row in rows[1:]]
     prior = _prior([(_variance(one), len(one) - 1) for one in shared if len(one) > 1])
     found: list[Comparison | None] = []
+    tail = level / among
     for row, differences in zip(rows[1:], shared, strict=True):
-        if len(differences) > 1:
-            difference, error, degrees, deviation = _paired(differences, *prior)
-        elif len(row) > 1:
-            difference, error, degrees, deviation = _independent(list(rows[0].values()), list(row.values()))
-        else:
+        if len(row) < 2:
             found.append(None)
             continue
-        tail = level / among
+        seeds = len(differences) if len(differences) > 1 else 0
+        difference, error, degrees, deviation = _paired(differences, *prior) if seeds else _independent(rows[0], row)
         at_best = sign * difference + _beyond(tail, degrees) * error
         reach = _beyond(tail / (among - 1), degrees) * error
-        seeds = len(differences) if len(differences) > 1 else 0
         found.append(Comparison(difference, at_best, difference - reach, difference + reach, seeds, deviation, tail))
     return found
 
@@ -116,19 +113,18 @@ def _inverse_trigamma(value: float) -> float:
     return x
 
 
-def _paired(
-    differences: Sequence[float], prior_degrees: float, prior_variance: float
-) -> tuple[float, float, float, float]:
+def _paired(differences: Sequence[float], degrees: float, common: float) -> tuple[float, float, float, float]:
     """Return a mean difference, its error, degrees of freedom and deviation, by a moderated t-test."""
     own = len(differences) - 1
-    weight = min(prior_degrees, _MOST_IN_COMMON * own)
-    variance = (weight * prior_variance + own * _variance(differences)) / (weight + own)
+    weight = min(degrees, _MOST_IN_COMMON * own)
+    variance = (weight * common + own * _variance(differences)) / (weight + own)
     # 1e-18: equal scores have no variance, and differ by rounding.
     return fmean(differences), math.sqrt(variance / len(differences) + 1e-18), own + weight, math.sqrt(variance)
 
 
-def _independent(first: Sequence[float], row: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return the same for rows that share no seeds, with the fewer degrees of the two, which is safe for any spread."""
+def _independent(*both: Mapping[str, float]) -> tuple[float, float, float, float]:
+    """Return the same for two that share no seeds, with the fewer degrees of the two, which is safe for any spread."""
+    first, row = ([*values.values()] for values in both)
     error = math.sqrt(sum(_variance(values) / len(values) for values in (first, row)) + 1e-18)
     deviation = math.sqrt(_variance(first) + _variance(row))
     return fmean(row) - fmean(first), error, min(len(first), len(row)) - 1, deviation
