@@ -88,10 +88,8 @@ def _prior(variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
     from scipy.special import digamma, polygamma
 
     least = 1e-5 * sorted(one for one, _ in variances)[len(variances) // 2] + 1e-300
-    logs = [
-        math.log(max(one, least)) - float(digamma(degrees / 2)) + math.log(degrees / 2) for one, degrees in variances
-    ]
-    of_chance = fmean(float(polygamma(1, degrees / 2)) for _, degrees in variances)
+    logs = [math.log(max(one, least) * own / 2) - float(digamma(own / 2)) for one, own in variances]
+    of_chance = fmean(float(polygamma(1, own / 2)) for _, own in variances)
     middle, spread = fmean(logs), _variance(logs) - of_chance
     if spread <= 0:
         return math.inf, math.exp(middle)

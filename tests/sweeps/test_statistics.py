@@ -90,7 +90,7 @@ def test_the_best_row_is_seldom_called_beaten(deviations: Sequence[float], seeds
         rows = (draw.normal(size=(seeds, len(deviations))) * deviations).T
         wrong[beaten([by_seed(row) for row in rows])] += 1
         ordered = rows[np.argsort(-rows.mean(axis=1))]
-        missed += not all(one.low <= 0 <= one.high for one in comparisons(ordered))
+        missed += not all(one.low <= 0 <= one.high for one in comparisons(list(ordered)))
     most = 0.05 * sweeps + 2 * math.sqrt(0.05 * 0.95 * sweeps)
     assert wrong.max() <= most
     assert missed <= most
