@@ -238,7 +238,7 @@ class Race(Kind):
         last, rows = self.rounds[-1], len(self.values)
         why = {
             "decided": "",
-            "indifferent": f" None of those left is worse than the first by more than {self.indifference:g}.",
+            "indifferent": f" None of those left is better than the first by more than {self.indifference:g}.",
             "spent": f" hydra.sweeper.max_jobs={self.max_jobs} is spent; a larger one with resume=true goes on.",
             "rounds": f" A race has {ROUNDS} rounds at most.",
             "failed": " All combinations failed.",

@@ -1,13 +1,14 @@
 """Whether a row of a ranking may be better than the first one, by the seeds that both have: comparison with the best.
 
-The first row is the best of many, by luck too. A row is beaten if the first is better, one-sided, at 0.05 / (rows - 1):
-then the row that is truly best is called beaten in at most 5 % of sweeps (J. C. Hsu, Simultaneous confidence intervals
-for all distances from the "best", Annals of Statistics 9, 1981).
+The first row is the best of many, by luck too. A row is beaten if the first is better, one-sided, at 0.05 / rows: then
+the row that is truly best is called beaten in at most 5 % of sweeps (J. C. Hsu, Simultaneous confidence intervals for
+all distances from the "best", Annals of Statistics 9, 1981; he divides by rows - 1, which real scores, that are skewed,
+exceed). Of two rows, that is the usual paired t-test.
 
 A few seeds say little about a variance. So that of a row's differences is shrunk to what all rows have in common, as
 far as they are alike: the weight of the common variance is estimated from all of them (G. K. Smyth, Linear models and
 empirical Bayes methods, Statistical Applications in Genetics and Molecular Biology 3, 2004; `fitFDist` of limma). It is
-at most the row's own, since all differences share the first row's noise, and look more alike than they are.
+at most half the row's own, since all differences share the first row's noise, and look more alike than they are.
 """
 
 import math
@@ -19,6 +20,7 @@ LEVEL = 0.05
 POWER = 0.8
 _MOST_SEEDS = 200
 _FEWEST_TO_SHRINK = 3  # differences
+_MOST_IN_COMMON = 0.5  # of a row's own degrees
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,15 @@ def compare_with_first(
     shared = [[value - rows[0][seed] for seed, value in row.items() if seed in rows[0]] for row in rows[1:]]
     prior = _prior([(_variance(one), len(one) - 1) for one in shared if len(one) > 1])
     found: list[Comparison | None] = []
+    tail = level / among
     for row, differences in zip(rows[1:], shared, strict=True):
-        if len(differences) > 1:
-            difference, error, degrees, deviation = _paired(differences, *prior)
-        elif len(row) > 1:
-            difference, error, degrees, deviation = _independent(list(rows[0].values()), list(row.values()))
-        else:
+        if len(row) < 2:
             found.append(None)
             continue
-        tail = level / (among - 1)
-        at_best = sign * difference + _beyond(tail, degrees) * error
-        reach = _beyond(tail / among, degrees) * error
         seeds = len(differences) if len(differences) > 1 else 0
+        difference, error, degrees, deviation = _paired(differences, *prior) if seeds else _independent(rows[0], row)
+        at_best = sign * difference + _beyond(tail, degrees) * error
+        reach = _beyond(tail / (among - 1), degrees) * error
         found.append(Comparison(difference, at_best, difference - reach, difference + reach, seeds, deviation, tail))
     return found
 
@@ -89,10 +88,8 @@ def _prior(variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
     from scipy.special import digamma, polygamma
 
     least = 1e-5 * sorted(one for one, _ in variances)[len(variances) // 2] + 1e-300
-    logs = [
-        math.log(max(one, least)) - float(digamma(degrees / 2)) + math.log(degrees / 2) for one, degrees in variances
-    ]
-    of_chance = fmean(float(polygamma(1, degrees / 2)) for _, degrees in variances)
+    logs = [math.log(max(one, least) * own / 2) - float(digamma(own / 2)) for one, own in variances]
+    of_chance = fmean(float(polygamma(1, own / 2)) for _, own in variances)
     middle, spread = fmean(logs), _variance(logs) - of_chance
     if spread <= 0:
         return math.inf, math.exp(middle)
@@ -114,19 +111,18 @@ def _inverse_trigamma(value: float) -> float:
     return x
 
 
-def _paired(
-    differences: Sequence[float], prior_degrees: float, prior_variance: float
-) -> tuple[float, float, float, float]:
+def _paired(differences: Sequence[float], degrees: float, common: float) -> tuple[float, float, float, float]:
     """Return a mean difference, its error, degrees of freedom and deviation, by a moderated t-test."""
     own = len(differences) - 1
-    weight = min(prior_degrees, own)
-    variance = (weight * prior_variance + own * _variance(differences)) / (weight + own)
+    weight = min(degrees, _MOST_IN_COMMON * own)
+    variance = (weight * common + own * _variance(differences)) / (weight + own)
     # 1e-18: equal scores have no variance, and differ by rounding.
     return fmean(differences), math.sqrt(variance / len(differences) + 1e-18), own + weight, math.sqrt(variance)
 
 
-def _independent(first: Sequence[float], row: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return the same for rows that share no seeds, with the fewer degrees of the two, which is safe for any spread."""
+def _independent(*both: Mapping[str, float]) -> tuple[float, float, float, float]:
+    """Return the same for two that share no seeds, with the fewer degrees of the two, which is safe for any spread."""
+    first, row = ([*values.values()] for values in both)
     error = math.sqrt(sum(_variance(values) / len(values) for values in (first, row)) + 1e-18)
     deviation = math.sqrt(_variance(first) + _variance(row))
     return fmean(row) - fmean(first), error, min(len(first), len(row)) - 1, deviation
