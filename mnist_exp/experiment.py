@@ -4,7 +4,6 @@ import hashlib
 import json
 import tokenize
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -76,14 +75,13 @@ class Runs:
     verdict: str
 
     def frame(self) -> "pandas.DataFrame":
-        """Return the records, one a row; a column that varies holds numbers if all its values are numbers."""
+        """Return the records, one a row; a column with both numbers and texts, such as `16` and `[16, 32]`, is text."""
         import pandas
 
         frame = pandas.DataFrame.from_records(list(self.records))
-        texts = ["run_id", "status", "reason", "data", "code", "own_code"]  # ids and digests, some all of digits
-        for name in frame.columns.difference(texts):
-            with suppress(ValueError, TypeError):  # it has other text
-                frame[name] = pandas.to_numeric(frame[name])
+        for name, column in frame.items():
+            if pandas.api.types.infer_dtype(column).startswith("mixed"):
+                frame[name] = column.map(str, na_action="ignore")
         return frame
 
 

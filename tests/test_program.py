@@ -115,16 +115,15 @@ def test_a_run_leaves_the_process_as_it_was() -> None:
 
 
 @pytest.mark.fast
-def test_a_table_has_numbers_where_all_values_are_and_digests_stay_text() -> None:
-    first = {"model.hidden": "16", "model.activation": "relu", "code": "00345678", "data": "1234e567", "run_id": "12e4"}
-    frame = Runs([first, first | {"model.hidden": "8"}], "").frame()
-    assert list(frame["model.hidden"]) == [16, 8]
-    assert list(frame.iloc[0][["code", "data", "run_id", "model.activation"]]) == [
-        "00345678",
-        "1234e567",
-        "12e4",
-        "relu",
-    ]
+def test_a_column_of_a_data_frame_is_all_numbers_or_all_text() -> None:
+    first = {"model.hidden": 16, "model.filters": "[16, 32]", "dataset.limit": None, "seconds": None, "code": "12e4"}
+    second = {"model.hidden": 8, "model.filters": 16, "dataset.limit": 500, "seconds": 0.5, "code": "00345678"}
+    frame = Runs([first, second], "").frame().sort_values("model.hidden")
+    assert frame["model.hidden"].sum() == 24
+    assert frame["dataset.limit"].sum() == 500
+    assert frame["seconds"].mean() == 0.5
+    assert list(frame["model.filters"]) == ["16", "[16, 32]"]
+    assert list(frame["code"]) == ["00345678", "12e4"]
 
 
 def test_a_map_is_what_is_typed() -> None:

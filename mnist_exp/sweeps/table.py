@@ -12,10 +12,11 @@ from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, cut, dec
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination
 from mnist_exp.sweeps.statistics import Comparison
-from mnist_exp.tracking.job import Job, mean
+from mnist_exp.tracking.job import Job, mean, typed_value
 
 _ROWS_SHOWN = 20  # on a page of MLflow
 _LONGEST = 2000  # characters of a text, but for CSV and JSON
+_TEXTS = ("data", "code", "own_code")  # digests, some all of digits
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,11 @@ class Table:
 
         def varied(key: str) -> Column:
             header = shown.columns.get(key) if key != "seed" or has_seeds else None
-            return Column(key, header, lambda line: line.values.get(key), partial(shown.cell, key), is_text=True)
+            return Column(None, header, lambda line: line.values.get(key), partial(shown.cell, key), is_text=True)
+
+        def recorded(key: str) -> Column:
+            is_text = key in _TEXTS or key.startswith("packages.")
+            return Column(key, None, lambda line: _value(line.values.get(key), is_text=is_text))
 
         def score(name: str) -> Column:
             return Column(name, name, lambda line: line.mean(lambda job: (job.scores or {}).get(name)), decimals)
@@ -156,6 +161,7 @@ class Table:
             Column(None, "", _mark, is_text=True),
             Column(None, "id" if self.ids else None, lambda line: self.ids[line.jobs[0].run_id], is_text=True),
             *map(varied, keys),
+            *map(recorded, keys),
             Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
             Column("mean", None, _attribute("row.mean")),
             of_seeds("std", "std", "row.deviation", decimals),
@@ -226,6 +232,10 @@ class Table:
 def _attribute(path: str) -> Callable[[Any], Any]:
     """Return a function that gets an attribute of a line, such as `row.mean`; None where there is none."""
     return lambda line: reduce(lambda owner, name: getattr(owner, name, None), path.split("."), line)
+
+
+def _value(text: str | None, *, is_text: bool) -> str | float | bool | None:
+    return text if text is None or is_text else typed_value(text)
 
 
 def _mark(line: Line) -> str:

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from mnist_exp.errors import printable
 
 _LARGEST = 1e50  # its fourth power is a number
+_WORDS = {"true": True, "false": False, "null": None}
+_NUMBER = re.compile("[+-]?(?!0[0-9_])[0-9.][0-9._]*(?:[eE][+-]?[0-9]+)?")  # as Hydra reads it: 016 is a text
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,22 @@ def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
     """
     names = short_names(keys)
     return printable(" ".join(f"{names.get(key, key)}={shown_value(value)}" for key, value in values.items()))
+
+
+def typed_value(text: str) -> str | float | bool | None:
+    """Return the number, true, false or None that a recorded value is, or the text; infinity and NaN are texts.
+
+    >>> [typed_value(text) for text in ("16", "1e-5", "True", "null", "[16, 32]", "016", "1e999")]
+    [16, 1e-05, True, None, '[16, 32]', '016', '1e999']
+    """
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _NUMBER.fullmatch(text):
+        for number in (int, float):
+            with suppress(ValueError):
+                value = number(text)
+                return value if isinstance(value, int) or math.isfinite(value) else text
+    return text
 
 
 def shown_value(value: str) -> str:

@@ -194,6 +194,26 @@ def test_the_csv_has_a_line_a_job_with_its_row() -> None:
     assert (lines[2]["status"], lines[2]["reason"]) == ("FAILED", "why")
 
 
+def test_numbers_are_numbers_in_records_and_what_looks_like_one_stays_text() -> None:
+    values = {
+        "model.hidden": "16", "optimizer.learning_rate": "0.03", "optimizer.nesterov": "true", "dataset.limit": "null",
+        "model.filters": "[16, 32]", "optimizer.kind": "1e5x", "dataset.seed": "9" * 400, "model.dropout": "1e999",
+        "code": "12345678", "data": "00001234", "own_code": "12345e67", "packages.keras": "3.10", "seed": "0",
+    }  # fmt: skip
+    jobs = [Job(values, "FINISHED", 0.9, {}, run_id="12345678"), Job({}, "FAILED", run_id="1e2")]
+    table = Table("val_accuracy", "maximize", rank(jobs, "maximize"), unranked(jobs))
+    record, lacking = json.loads(as_text([table], "json"))
+    assert {key: record[key] for key in values} == values | {
+        "model.hidden": 16, "optimizer.learning_rate": 0.03, "optimizer.nesterov": True, "dataset.limit": None,
+        "dataset.seed": int("9" * 400), "seed": 0,
+    }  # fmt: skip
+    assert type(record["model.hidden"]) is int
+    assert (record["run_id"], lacking["run_id"], lacking["model.hidden"]) == ("12345678", "1e2", None)
+    [line, _] = csv.DictReader(io.StringIO(as_csv(table.records)))
+    assert {key: line[key] for key in values} == values | {"dataset.limit": ""}
+    assert table.text().splitlines()[2].split()[1:4] == ["16", "0.03", "true"]
+
+
 @pytest.mark.parametrize("odd", [1e308, -1e308, 5e-324, 1e-200, 1e154, math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("value", ["16", "1e308", "5e-324", "inf", "9" * 400])
 def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, value: str) -> None:
