@@ -104,6 +104,18 @@ def count_test_images(profile: str | None) -> int:
     return count if isinstance(count, int) else 0
 
 
+def advised_validation(jobs: Iterable[Job]) -> str:
+    """Return an override that holds out a sixth of the jobs' training images, 10000 at most.
+
+    It is a share where their number is not known, or not the same for all. The jobs have held out none so far.
+    """
+    profiles = (_json_map((job.data or {}).get("profile", "")) for job in jobs)
+    match list({count for profile in profiles if isinstance(count := profile.get("training"), int)}):
+        case [count] if count > 0:
+            return f"dataset.validation={max(1, min(int(float(f'{count / 6:.0e}')), 10_000))}"
+    return "dataset.validation=0.2"
+
+
 def _json_map(text: str) -> dict[str, Any]:
     """Return the map in a JSON text, or an empty one for any other text, which anybody may have written."""
     try:

@@ -18,7 +18,7 @@ from mnist_exp.sweeps.page import as_svg
 from mnist_exp.sweeps.ranking import Row, compared, on_other_images, rank, unranked, verdict
 from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, make_job
+from mnist_exp.tracking.job import Job, advised_validation, make_job
 
 pytestmark = pytest.mark.fast
 
@@ -192,6 +192,18 @@ def test_the_csv_has_a_line_a_job_with_its_row() -> None:
     assert [line["n"] for line in lines] == ["2", "2", ""]
     assert float(lines[0]["mean"]) == pytest.approx(0.85)
     assert (lines[2]["status"], lines[2]["reason"]) == ("FAILED", "why")
+
+
+@pytest.mark.parametrize(
+    ("counts", "advice"),
+    [
+        ([60_000], "10000"), ([1_000_000], "10000"), ([50_000], "8000"), ([1000, 1000], "200"), ([2], "1"),
+        ([1000, 60_000], "0.2"), ([None], "0.2"), ([1000, None], "200"), (["many"], "0.2"), ([0], "0.2"), ([], "0.2"),
+    ],
+)  # fmt: skip
+def test_the_advice_to_hold_images_out_can_be_followed(counts: list[object], advice: str) -> None:
+    data = [None if count is None else {"profile": json.dumps({"training": count})} for count in counts]
+    assert advised_validation([Job({}, "FINISHED", data=one) for one in data]) == f"dataset.validation={advice}"
 
 
 def test_numbers_are_numbers_in_records_and_what_looks_like_one_stays_text() -> None:
