@@ -105,7 +105,7 @@ class Sweep:
 
     `overrides`: typed, without `tracking` and `hydra`. `swept`: the values of each key that varies. `configs`: the
     first job's, then one for each other value. `folder`: for the sweep's files and its jobs' folders. `launcher`:
-    Hydra's settings.
+    Hydra's settings. `verbose`: whether it may print.
     """
 
     overrides: tuple[str, ...]
@@ -113,6 +113,7 @@ class Sweep:
     configs: Sequence[Config]
     folder: Path
     launcher: dict[str, Any]
+    verbose: bool = True
 
     @property
     def config(self) -> Config:
