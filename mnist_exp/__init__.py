@@ -14,6 +14,7 @@ if _module.partition(".")[0] == "mnist_exp" and sys.path[:1] == [os.getcwd()]:
     del sys.path[0]
 
 import gc
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ __all__ = ["InputError", "Result", "Runs", "SweepResult", "dataset", "model", "r
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 
+_log = logging.getLogger(__name__)
 _one_at_a_time = RLock()  # Keras and its backend have state of a whole process, such as the names of layers
 
 
@@ -52,9 +54,10 @@ def run(
     """
     from mnist_exp.config.composition import compose
     from mnist_exp.learning.engine import import_own
+    from mnist_exp.program_log import logs_to_program
     from mnist_exp.runner import run_experiment
 
-    with _one_at_a_time, _left_as_it_was():
+    with _one_at_a_time, _left_as_it_was(), logs_to_program():
         experiment = compose([text for given in overrides for text in as_typed(given)], config_dir, import_own)
         if experiment.config.resume:
             raise InputError("resume=true: is for the command line; run() always runs, to return what it trained")
@@ -62,7 +65,9 @@ def run(
         return run_experiment(replace(experiment, verbose=bool(verbose)))
 
 
-def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None = None) -> SweepResult:
+def sweep(
+    *overrides: str | Mapping[str, object], config_dir: str | Path | None = None, verbose: bool | int = True
+) -> SweepResult:
     """Run every combination of the listed values, as `python -m mnist_exp -m OVERRIDES` does, and rank them.
 
     A job that fails does not stop the others.
@@ -70,14 +75,20 @@ def sweep(*overrides: str | Mapping[str, object], config_dir: str | Path | None 
     Args:
         overrides: such as `"model.hidden=16,32"`, `"seed=range(5)"` or `"sweep=race"`.
         config_dir: as for `run`.
+        verbose: whether to show progress and the ranking.
 
     Raises:
         InputError: a ValueError that names the key, its value, and what would be right.
     """
+    from mnist_exp.program_log import logs_to_program
     from mnist_exp.sweeps.plan import run_sweep
 
-    with _one_at_a_time, _left_as_it_was():
-        return run_sweep([text for given in overrides for text in as_typed(given)], config_dir)
+    typed = [text for given in overrides for text in as_typed(given)]
+    with _one_at_a_time, _left_as_it_was(), logs_to_program():
+        result = run_sweep(typed, config_dir, verbose=bool(verbose))
+        if result.unfinished:
+            _log.warning("%d of %d jobs did not finish", result.unfinished, result.jobs)
+        return result
 
 
 def runs(condition: str = "", *overrides: str | Mapping[str, object], last: int | None = None) -> Runs:

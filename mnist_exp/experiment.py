@@ -4,7 +4,6 @@ import hashlib
 import json
 import tokenize
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -76,15 +75,13 @@ class Runs:
     verdict: str
 
     def frame(self) -> "pandas.DataFrame":
-        """Return the records, one a row; a column that varies holds numbers if all its values are numbers."""
+        """Return the records, one a row; a column with both numbers and texts, such as `16` and `[16, 32]`, is text."""
         import pandas
 
         frame = pandas.DataFrame.from_records(list(self.records))
-        # Ids and digests, some all of digits.
-        texts = ["run_id", "status", "reason", "data", "test_set", "code", "own_code"]
-        for name in frame.columns.difference(texts):
-            with suppress(ValueError, TypeError):  # it has other text
-                frame[name] = pandas.to_numeric(frame[name])
+        for name, column in frame.items():
+            if pandas.api.types.infer_dtype(column).startswith("mixed"):
+                frame[name] = column.map(str, na_action="ignore")
         return frame
 
 
@@ -108,7 +105,7 @@ class Sweep:
 
     `overrides`: typed, without `tracking` and `hydra`. `swept`: the values of each key that varies. `configs`: the
     first job's, then one for each other value. `folder`: for the sweep's files and its jobs' folders. `launcher`:
-    Hydra's settings.
+    Hydra's settings. `verbose`: whether it may print.
     """
 
     overrides: tuple[str, ...]
@@ -116,6 +113,7 @@ class Sweep:
     configs: Sequence[Config]
     folder: Path
     launcher: dict[str, Any]
+    verbose: bool = True
 
     @property
     def config(self) -> Config:

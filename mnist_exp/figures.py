@@ -201,7 +201,7 @@ def sheet(
     columns: int,
     framed: npt.NDArray[np.bool_] | None = None,
 ) -> Figure:
-    """Draw images in rows, each with a caption of one or two lines below it; `framed` marks some in red.
+    """Draw images in rows, each with a caption of one to three lines below it; `framed` marks some in red.
 
     `images` are (N, height, width) or (N, height, width, channels), 0 to 255.
     """
@@ -209,7 +209,8 @@ def sheet(
     papers = _on_paper(images)
     height, width, *channels = papers.shape[1:]
     inches, cell_width = 9 / columns, round(width * 1.15)
-    cell_height = height + round(0.3 * cell_width / inches)  # 0.3 inches for two lines
+    lines = max(2, *(text.count("\n") + 1 for text in captions))
+    cell_height = height + round(0.15 * lines * cell_width / inches)
     pixels = np.full((rows * cell_height, columns * cell_width, *channels), 255, np.uint8)
     tall = rows * inches * cell_height / cell_width + 0.4
     figure = Figure(figsize=(9, tall))

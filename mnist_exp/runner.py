@@ -67,16 +67,16 @@ def run_together(
         data = datasets.load(config.dataset)
         for run in runs:
             run.log_data(data)
-        log.info("%s: %d training images, digest %s", data.name, len(data.x_train), data.digest)
+        log.debug("%s: %d training images, digest %s", data.name, len(data.x_train), data.digest)
         if len(runs) > 1:
-            log.info("trained as one program with %d others", len(runs) - 1)
+            log.debug("trained as one program with %d others", len(runs) - 1)
         if prints and sys.stdout.isatty():
             started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
             print(f"{printable(data.name)}: {len(data.x_train)} training images; starting {started}")
 
         def log_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
             for index, measured in metrics.items():
-                log.info("epoch %d %s", epoch, dict(measured), extra={"output": experiments[index].output})
+                log.debug("epoch %d %s", epoch, dict(measured), extra={"output": experiments[index].output})
                 runs[index].log_epoch(epoch, measured)
             for index in (stopped := on_epoch(epoch, metrics)):
                 runs[index].log_pruned(epoch)
@@ -93,8 +93,8 @@ def run_together(
                 outcomes.append(error)
             else:
                 outcomes.append(result)
-                if prints and not isinstance(one, InputError):
-                    _print_summary(one, config, run)
+                if not isinstance(one, InputError):
+                    _summarize(experiment, one, result, run)
     return outcomes
 
 
@@ -125,7 +125,7 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Tra
     config, output = experiment.config, experiment.output
     objective = trained.value(config.objective)
     kept = f"{config.objective} {objective} of epoch {trained.kept_epoch}"
-    log.info("scores %s, %s", trained.scores, kept, extra={"output": output})
+    log.debug("scores %s, %s", trained.scores, kept, extra={"output": output})
     trained.model.save(output / "model.keras")
     write_metadata(output / "model.keras", data.metadata())
     if run.keeps_all:
@@ -138,7 +138,13 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Tra
     return Result(trained.history, trained.scores, objective, trained.model, run.id, config, output)
 
 
-def _print_summary(trained: "Trained", config: Config, run: Run) -> None:
+def _summarize(experiment: Experiment, trained: "Trained", result: Result, run: Run) -> None:
+    """Print and log what a run gave; a sweep does so for its jobs."""
+    config = experiment.config
+    if experiment.child is None:
+        log.info("%s %.6g; %s", config.objective, result.objective, run.describe())
+    if not experiment.prints:
+        return
     if (epochs := len(trained.history["loss"])) < config.training.epochs:
         print(f"Stopped after epoch {epochs} of {config.training.epochs}")
     if trained.kept_epoch < epochs:

@@ -102,6 +102,14 @@ def test_the_best_job_of_a_stacked_sweep_has_names(tmp_path: Path, digits: Path,
         lines = list(csv.DictReader(file))
     assert len(lines) == 300
     assert {line["label"] for line in lines} == set(NAMES) >= {line["predicted"] for line in lines}
+    assert {line["file"] for line in lines} == {
+        path.relative_to(digits).as_posix() for path in digits.rglob("test/*/*.png")
+    }
+    for line, image in zip(
+        lines, load(compose(["dataset=folder", "dataset.path=digits"]).config.dataset).x_test, strict=True
+    ):
+        assert Path(line["file"]).parts[:2] == ("test", line["label"])
+        np.testing.assert_array_equal(image, np.asarray(Image.open(digits / line["file"])))
 
 
 def test_a_model_of_floats_takes_floats_and_predicts_as_one_of_bytes(

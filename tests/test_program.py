@@ -1,5 +1,6 @@
 """`run` in other people's programs: in threads, in a Hydra program, and without a trace in the process."""
 
+import io
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ import mnist_exp
 from mnist_exp import InputError, Result, Runs, run, runs, sweep
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import as_typed
+from mnist_exp.program_log import logs_to_program
 
 from .conftest import QUICK, command
 
@@ -74,14 +76,15 @@ if __name__ == "__main__":
 
 def test_a_sweep_and_what_a_store_has_are_data_frames(capfd: pytest.CaptureFixture[str]) -> None:
     small = ("dataset.limit=500", "dataset.validation=200", "training.epochs=1")
-    result = sweep({"model.hidden": 4}, "optimizer=sgd", "optimizer.learning_rate=0.01,1e38", "seed=0,1", *small)
+    varied = ("optimizer=sgd", "optimizer.learning_rate=0.01,1e38", "seed=0,1")
+    result = sweep({"model.hidden": 4}, *varied, *small, verbose=0)
+    assert capfd.readouterr() == ("", "")
     assert (result.jobs, result.unfinished) == (4, 2)
     frame = result.frame()
     assert list(frame["optimizer.learning_rate"]) == [0.01, 0.01, 1e38, 1e38]
     assert list(frame["status"]) == ["FINISHED", "FINISHED", "FAILED", "FAILED"]
     assert sorted(frame["seed"]) == [0, 0, 1, 1]
     assert frame["val_accuracy"][0] >= frame["val_accuracy"][1]
-    capfd.readouterr()
     alone = run({"model.hidden": 8}, *small, verbose=0)
     assert capfd.readouterr() == ("", "")
     past = runs("attributes.status = 'FINISHED'")
@@ -92,6 +95,53 @@ def test_a_sweep_and_what_a_store_has_are_data_frames(capfd: pytest.CaptureFixtu
         sweep("seed=0,0")
     with pytest.raises(InputError, match="no such experiment"):
         runs("", {"tracking.experiment": "none"})
+
+
+def test_a_program_that_logs_gets_a_line_a_run_and_a_job(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    varied = ("optimizer=sgd", "optimizer.learning_rate=0.01,1e38", "hydra.sweep.dir=swept")
+    with caplog.at_level(logging.INFO):
+        result = run(*QUIET, "model.hidden=4", verbose=0)
+        swept = sweep(*QUIET, *varied, verbose=0)
+    begun, ended, opened, first, second, last, unfinished = [
+        (record.name.partition(".")[0], record.levelname, record.getMessage()) for record in caplog.records
+    ]
+    assert begun[2] == f"{' '.join((*QUICK, 'model.hidden=4'))} begins, in {result.output}"
+    assert ended[2] == f"val_accuracy {result.objective:.6g}; Files in {result.output}"
+    assert opened == ("mnist_exp", "INFO", "2 jobs: optimizer.learning_rate=0.01,1e38")
+    assert first[2].startswith("1 of 2 done: learning_rate=0.01: val_accuracy 0.")
+    assert second[2].startswith("2 of 2 done: learning_rate=1e+38: FAILED ")
+    assert last[2] == f"Files in {swept.output}"
+    assert unfinished == ("mnist_exp", "WARNING", "1 of 2 jobs did not finish")
+    assert "of 2 done" not in "".join(path.read_text() for path in swept.output.glob("*/run.log"))
+    caplog.clear()
+    sweep(*QUIET, "seed=0,1", verbose=0)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.fast
+def test_a_log_has_the_programs_level_and_no_password_and_nothing_of_hydra(capfd: pytest.CaptureFixture[str]) -> None:
+    package, hydra = (logging.getLogger(name) for name in ("mnist_exp", "hydra._internal.core_plugins.basic_launcher"))
+    lines, inside = io.StringIO(), logging.getLogger("mnist_exp.runner")
+    handler = logging.StreamHandler(lines)
+    for level, wanted in ((logging.INFO, ["run", "postgresql://host/db"]), (logging.WARNING, ["postgresql://host/db"])):
+        package.addHandler(handler)
+        package.setLevel(level)
+        before = (package.level, package.propagate, list(package.handlers), logging.getLogger("hydra").level)
+        with logs_to_program():
+            inside.debug("epoch")
+            inside.info("run")
+            inside.warning("postgresql://me:very-secret@host/db")
+            inside.error("FAILED", exc_info=ValueError("raised"))
+            hydra.error("Launching")
+        assert before == (package.level, package.propagate, package.handlers, logging.getLogger("hydra").level)
+        package.setLevel(logging.NOTSET)
+        package.removeHandler(handler)
+        assert lines.getvalue().splitlines() == wanted
+        lines.truncate(lines.seek(0))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_run_leaves_the_process_as_it_was() -> None:
@@ -115,16 +165,15 @@ def test_a_run_leaves_the_process_as_it_was() -> None:
 
 
 @pytest.mark.fast
-def test_a_table_has_numbers_where_all_values_are_and_digests_stay_text() -> None:
-    first = {"model.hidden": "16", "model.activation": "relu", "code": "00345678", "data": "1234e567", "run_id": "12e4"}
-    frame = Runs([first, first | {"model.hidden": "8"}], "").frame()
-    assert list(frame["model.hidden"]) == [16, 8]
-    assert list(frame.iloc[0][["code", "data", "run_id", "model.activation"]]) == [
-        "00345678",
-        "1234e567",
-        "12e4",
-        "relu",
-    ]
+def test_a_column_of_a_data_frame_is_all_numbers_or_all_text() -> None:
+    first = {"model.hidden": 16, "model.filters": "[16, 32]", "dataset.limit": None, "seconds": None, "code": "12e4"}
+    second = {"model.hidden": 8, "model.filters": 16, "dataset.limit": 500, "seconds": 0.5, "code": "00345678"}
+    frame = Runs([first, second], "").frame().sort_values("model.hidden")
+    assert frame["model.hidden"].sum() == 24
+    assert frame["dataset.limit"].sum() == 500
+    assert frame["seconds"].mean() == 0.5
+    assert list(frame["model.filters"]) == ["16", "[16, 32]"]
+    assert list(frame["code"]) == ["00345678", "12e4"]
 
 
 def test_a_map_is_what_is_typed() -> None:

@@ -41,6 +41,11 @@ class Data(Arrays):
         """Return the number of classes."""
         return len(self.names)
 
+    @property
+    def test_files(self) -> tuple[str, ...]:
+        """Return the names of the test images' files, relative to their folder; none if they come from arrays."""
+        return self.file_names[1] if self.file_names is not None else ()
+
     def metadata(self) -> dict[str, Any]:
         """Return how labels and pixels differ from MNIST's, as plain values."""
         values: dict[str, Any] = {}
@@ -146,6 +151,7 @@ def split(data: Data, config: Dataset) -> Data:
         )
     order = np.random.default_rng(config.seed).permutation(count)
     held_out, kept = np.sort(order[:size]), np.sort(order[size:])
+    files = data.file_names and (tuple(data.file_names[0][index] for index in kept), data.file_names[1])
     return replace(
         data,
         x_train=data.x_train[kept],
@@ -153,6 +159,7 @@ def split(data: Data, config: Dataset) -> Data:
         x_validation=data.x_train[held_out],
         y_validation=data.y_train[held_out],
         watches_test_set=False,
+        file_names=files,
     )
 
 

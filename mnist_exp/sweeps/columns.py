@@ -7,7 +7,9 @@ from typing import Any
 
 from mnist_exp.sweeps.formats import decimals
 from mnist_exp.sweeps.ranking import Row
-from mnist_exp.tracking.job import Job, job_name, mean
+from mnist_exp.tracking.job import Job, job_name, mean, typed_value
+
+_TEXTS = ("data", "test_set", "code", "own_code")  # digests, some all of digits
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ def reason(job: Job) -> str:
 def attribute(path: str) -> Callable[[Any], Any]:
     """Return a function that gets an attribute of a line, such as `row.mean`; None where there is none."""
     return lambda line: reduce(lambda owner, name: getattr(owner, name, None), path.split("."), line)
+
+
+def recorded(key: str, line: Line) -> str | float | bool | None:
+    """Return the value of a key that varies, a number as a number."""
+    text = line.values.get(key)
+    return text if text is None or key in _TEXTS or key.startswith("packages.") else typed_value(text)
 
 
 def mark(line: Line) -> str:

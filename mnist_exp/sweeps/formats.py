@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_exp.errors import printable
+from mnist_exp.errors import printable, show
 from mnist_exp.tracking.job import no_formula, short_names, shown_value
 
 Values = Mapping[str, str]
@@ -57,10 +57,13 @@ def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
 
 def as_csv(records: Sequence[Mapping[str, object]]) -> str:
     """Return a line for each record, with the columns of all; a text that looks like a formula gets an apostrophe."""
+
+    def shown(value: object) -> object:
+        return no_formula(value) if isinstance(value, str) else show(value) if isinstance(value, bool) else value
+
     names, text = dict.fromkeys(name for record in records for name in record), io.StringIO()
     lines: list[list[object]] = [list(names), *([record.get(name) for name in names] for record in records)]
-    safe = ([no_formula(cell) if isinstance(cell, str) else cell for cell in line] for line in lines)
-    csv.writer(text, lineterminator="\n").writerows(safe)
+    csv.writer(text, lineterminator="\n").writerows(map(shown, line) for line in lines)
     return text.getvalue()
 
 

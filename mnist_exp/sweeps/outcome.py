@@ -11,7 +11,7 @@ from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.ranking import on_other_images, rank, unranked
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, count_images
+from mnist_exp.tracking.job import Job, advised_validation, count_images
 from mnist_exp.tracking.record import SweepRecord
 
 
@@ -44,9 +44,10 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
     title = f"{ended} of {counted(kind.jobs, 'job')}" if is_partial else counted(len(jobs), "job")
     title += f", {pruned} of them pruned" * (pruned > 0) + f", {order(objective, direction)}"
     if objective.startswith("test_"):
-        title += ", MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy dataset.validation=10000"
+        title += ", MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy"
+        title += f" {advised_validation(jobs)}" * sweep.watches_test_set
     elif objective.startswith("val_") and sweep.watches_test_set:
-        title += ", MEASURED ON THE TEST SET: to hold images out instead, dataset.validation=10000"
+        title += f", MEASURED ON THE TEST SET: to hold images out instead, {advised_validation(jobs)}"
     return Table(
         objective,
         direction,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,10 @@ from mnist_exp.sweeps.search import Search
 _KINDS: dict[str, type[Kind]] = {"basic_sweeper.BasicSweeper": Grid, "mnist_exp_race.RaceSweeper": Race}
 
 
-def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None) -> SweepResult:
+def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None, *, verbose: bool = True) -> SweepResult:
     """Run the jobs of a sweep and rank them, as `python -m mnist_exp -m OVERRIDES --config-dir DIR` does.
+
+    Unless `verbose`, nothing is printed.
 
     Raises:
         InputError: for bad overrides or presets, or a store that cannot be written.
@@ -41,7 +44,7 @@ def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None) ->
         sweep, kind = plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, loader)
         from mnist_exp.sweeps.sweep import run_planned  # only now, since it imports NumPy
 
-        return run_planned(sweep, kind, overrides, code, loader)
+        return run_planned(replace(sweep, verbose=verbose), kind, overrides, code, loader)
 
 
 def kind_of(target: str) -> type[Kind]:

@@ -5,6 +5,7 @@ import shutil
 import sys
 import threading
 import time
+from typing import TextIO
 
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep
@@ -18,6 +19,13 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LINES = 10.0
 
 log = logging.getLogger(__name__)
+
+
+def tell(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
+    """Print a text on standard output or `to`, unless the sweep is silent, and log it."""
+    if sweep.verbose:
+        print(text, file=to, flush=True)
+    log.info("%s", text, extra={"output": sweep.folder})  # not in the log of a job
 
 
 class Progress:
@@ -42,7 +50,7 @@ class Progress:
     def __enter__(self) -> None:
         if self._before:
             them = "of its jobs" if self._kind.is_open else "of them"
-            print(f"{self._before} {them} finished before", flush=True)
+            tell(self._sweep, f"{self._before} {them} finished before")
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -54,13 +62,14 @@ class Progress:
     def _watch(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
             self._look()
-            if sys.stdout.isatty():
+            if self._draws:
                 doing = self._stage.text or (self._running and f"running: {', '.join(self._running)}")
                 running = f"; {doing}" if doing else ""
                 self._erase()
                 print(f"{self._counts()}{running}"[: shutil.get_terminal_size().columns - 1], end="", flush=True)
             elif (stage := self._stage.text) not in ("", self._shown_stage) and time.monotonic() >= self._next_line:
-                print(stage, flush=True)
+                if self._sweep.verbose:
+                    print(stage, flush=True)
                 self._shown_stage, self._next_line = stage, time.monotonic() + _SECONDS_BETWEEN_LINES
 
     def _look(self) -> None:
@@ -86,10 +95,10 @@ class Progress:
                 what = f"{self._sweep.config.objective} {value}, {job.seconds or 0.0:.1f} s"
                 what = f"pruned after epoch {job.pruned}, {what}" if job.pruned is not None else what
             self._erase()
-            print(f"{self._counts()}: {name}: {what}", flush=True)
+            tell(self._sweep, f"{self._counts()}: {name}: {what}")
         while self._stage.news:
             self._erase()
-            print(printable(self._stage.news.pop(0)), flush=True)
+            tell(self._sweep, printable(self._stage.news.pop(0)))
 
     def _counts(self) -> str:
         done = self._before + self._ended
@@ -103,6 +112,11 @@ class Progress:
         seconds = elapsed / self._ended * left
         return f"{text}, about {seconds:.0f} s left" if seconds < 120 else f"{text}, about {seconds / 60:.0f} min left"
 
+    @property
+    def _draws(self) -> bool:
+        """Whether the last line is drawn again and again."""
+        return self._sweep.verbose and sys.stdout.isatty()
+
     def _erase(self) -> None:
-        if sys.stdout.isatty():
+        if self._draws:
             print("\r\033[K", end="", flush=True)

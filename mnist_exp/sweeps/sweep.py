@@ -1,5 +1,6 @@
 """A sweep from start to end: Hydra runs its jobs, and they are ranked, however it ends."""
 
+import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.jobs import Stage, Task
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.outcome import rank_jobs
-from mnist_exp.sweeps.progress import Progress
+from mnist_exp.sweeps.progress import Progress, tell
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Folder, make_folder
 from mnist_exp.tracking.job import Job
@@ -29,6 +30,8 @@ from mnist_exp.tracking.record import SweepRecord, failure_reason
 
 if TYPE_CHECKING:
     import keras
+
+log = logging.getLogger(__name__)
 
 
 def run_planned(
@@ -45,7 +48,7 @@ def run_planned(
     same = signature([identity(sweep.config), sweep.swept, kind.signature()])
     with tracker_of(sweep.config.tracking).open_sweep(sweep, same) as record:
         try:
-            print(printable_lines(kind.opening()), flush=True)
+            tell(sweep, printable_lines(kind.opening()))
             task = Task(record.parent, stage, code, kind.driver(sweep, stage))
             settings = _settings(sweep, kind, record)
             try:
@@ -80,12 +83,12 @@ def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseExcepti
         try:
             _draw(sweep, record, outcome)
         except Exception as second:
-            print(f"The report could not be written: {failure_reason(second)}", file=sys.stderr)
+            tell(sweep, f"The report could not be written: {failure_reason(second)}", sys.stderr)
         record.end(status, outcome.markdown)
-        print(record.describe())
+        tell(sweep, record.describe())
     except Exception as second:  # the first error is the one to show
-        print(f"The sweep could not be closed as {status}: {failure_reason(second)}", file=sys.stderr)
-    print(f"The sweep is {status}; the same command with resume=true continues it", file=sys.stderr)
+        tell(sweep, f"The sweep could not be closed as {status}: {failure_reason(second)}", sys.stderr)
+    tell(sweep, f"The sweep is {status}; the same command with resume=true continues it", sys.stderr)
 
 
 def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> SweepResult:
@@ -96,19 +99,22 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
     record.folder.measure(0, outcome.scores())
     complete = partial(_complete, sweep.config.code)
     if (best := outcome.best) is not None and (text := record.log_best(best, complete)):
-        print(printable(text))
+        tell(sweep, printable(text))
     unfinished = kind.unfinished(jobs, stage.jobs)
     record.end("FAILED" if unfinished else "FINISHED", outcome.markdown)
-    print(record.describe())
+    tell(sweep, record.describe())
     run_id = record.parent.run_id or None
     return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
 
 
 def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) -> Table:
-    """Print the ranking and its verdict; write `ranking.csv`."""
+    """Print the ranking and log its verdict; write `ranking.csv`."""
     outcome = rank_jobs(sweep, record, jobs, kind)
     (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
-    print(f"\n{outcome.text()}")
+    if sweep.verbose:
+        print(f"\n{outcome.text()}")
+    if outcome.verdict:
+        log.info("%s", printable(outcome.verdict), extra={"output": sweep.folder})
     return outcome
 
 

@@ -19,6 +19,7 @@ from mnist_exp.sweeps.columns import (
     note,
     pruned,
     reason,
+    recorded,
     seeds,
     signed,
 )
@@ -131,7 +132,7 @@ class Table:
 
         def varied(key: str) -> Column:
             header = shown.columns.get(key) if key != "seed" or not self.has_seeds else None
-            return Column(key, header, lambda line: line.values.get(key), partial(shown.cell, key), is_text=True)
+            return Column(None, header, lambda line: line.values.get(key), partial(shown.cell, key), is_text=True)
 
         def score(name: str) -> Column:
             spare = 0 if name == "test_accuracy" else 1
@@ -148,6 +149,7 @@ class Table:
             Column(None, "", mark, is_text=True),
             Column(None, "id" if self.ids else None, lambda line: self.ids[line.jobs[0].run_id], is_text=True),
             *map(varied, keys),
+            *(Column(key, None, partial(recorded, key)) for key in keys),
             Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
             Column("mean", None, attribute("row.mean")),
             Column("std", "std" if self.has_seeds else None, attribute("row.deviation"), decimals, spare=3),

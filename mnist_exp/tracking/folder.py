@@ -139,10 +139,10 @@ class Folder:
 
 @contextmanager
 def package_logs() -> Iterator[None]:
-    """Let this package log from INFO on, to `log_file` alone."""
+    """Let this package log from DEBUG on, to its own handlers alone, such as that of `log_file`."""
     package = logging.getLogger("mnist_exp")
     level, propagate = package.level, package.propagate
-    package.setLevel(logging.INFO)
+    package.setLevel(logging.DEBUG)
     package.propagate = False
     try:
         yield

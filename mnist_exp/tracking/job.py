@@ -106,6 +106,17 @@ def digest_of_test_set(data: Mapping[str, str] | None) -> str:
     return str(_json_map((data or {}).get("profile", "")).get("test_digest", ""))
 
 
+def advised_validation(jobs: Iterable[Job]) -> str:
+    """Return an override that holds out a sixth of the jobs' training images, 10000 at most.
+
+    It is a share where their number is not known, or not the same for all. The jobs have held out none so far.
+    """
+    match list({count for job in jobs if (count := count_images(job.data, "training"))}):
+        case [count] if count > 0:
+            return f"dataset.validation={max(1, min(int(float(f'{count / 6:.0e}')), 10_000))}"
+    return "dataset.validation=0.2"
+
+
 def _json_map(text: str) -> dict[str, Any]:
     """Return the map in a JSON text, or an empty one for any other text, which anybody may have written."""
     try:
@@ -157,6 +168,20 @@ def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
     """
     names = short_names(keys)
     return printable(" ".join(f"{names.get(key, key)}={shown_value(value)}" for key, value in values.items()))
+
+
+def typed_value(text: str) -> str | float | bool | None:
+    """Return the number, true, false or None that a recorded value is, or the text; infinity and NaN are texts.
+
+    >>> [typed_value(text) for text in ("16", "1e-5", "True", "null", "[16, 32]", "016", "1e999")]
+    [16, 1e-05, True, None, '[16, 32]', '016', '1e999']
+    """
+    try:
+        value = json.loads(text.lower())
+    except (ValueError, RecursionError):
+        return text
+    is_plain = value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain else text
 
 
 def shown_value(value: str) -> str:

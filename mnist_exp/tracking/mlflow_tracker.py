@@ -151,8 +151,10 @@ class MLflowRun(Run):
         if self._settings.register is not None and status == "FINISHED" and self._experiment.child is None:
             self._registered = register(self._client, self._settings.register, self.id)
         if status != "FINISHED" and self._experiment.child is None:
-            # A progress bar may have left the cursor in the middle of a line.
-            print(f"{os.linesep if sys.stdout.isatty() else ''}Run {self.id} is {status}", file=sys.stderr)
+            log.info("Run %s is %s", self.id, status)
+            if self._experiment.prints:
+                # A progress bar may have left the cursor in the middle of a line.
+                print(f"{os.linesep if sys.stdout.isatty() else ''}Run {self.id} is {status}", file=sys.stderr)
 
     def describe(self) -> str:
         if self.id is None:

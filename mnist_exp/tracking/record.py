@@ -66,6 +66,8 @@ class Run:
         self.folder = Folder(experiment.output)
         self._experiment = experiment
         self._tags_of_the_end: dict[str, str] = {}
+        if experiment.child is None:
+            log.info("%s begins, in %s", record.name, experiment.output)
         patch = code_patch() if experiment.child is None else ""  # a job's sweep has it
         self.folder.begin(record, experiment.config.code, patch)
         OmegaConf.save(OmegaConf.create(recorded_config(experiment.config)), self.folder.path / "config.yaml")
@@ -82,7 +84,7 @@ class Run:
 
     def log_pruned(self, epoch: int) -> None:
         """Mark the run as stopped as hopeless after an epoch, counted from 1."""
-        log.info("pruned after epoch %d", epoch, extra={"output": self.folder.path})
+        log.debug("pruned after epoch %d", epoch, extra={"output": self.folder.path})
         self._tags_of_the_end = {"mnist_exp.pruned": str(epoch)}
 
     def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:

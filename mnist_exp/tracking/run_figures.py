@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import keras
 
 _MISTAKES, _CLASSES = 40, 20  # drawn at most
+_NAME = 12  # characters of a file's
 
 
 def write_results(history: Mapping[str, Sequence[float]], data: Data, model: "keras.Model", folder: Path) -> None:
@@ -26,26 +27,29 @@ def write_results(history: Mapping[str, Sequence[float]], data: Data, model: "ke
     from mnist_exp.learning.training import predict  # imports Keras
 
     probabilities = predict(model, data.x_test)
-    text = predictions_csv(data.y_test, probabilities, data.names)
+    text = predictions_csv(data.y_test, probabilities, data.names, data.test_files)
     (folder / "predictions.csv").write_text(text, encoding="utf-8")
     save(draw_run(history, data, probabilities), folder / "figures")
 
 
-def predictions_csv(labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str]) -> str:
+def predictions_csv(
+    labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str], files: Sequence[str] = ()
+) -> str:
     """Return CSV with each test image's index from 0, its class, the predicted class and the probability of that.
 
     Args:
         labels: (N,) true labels.
         probabilities: (N, classes).
         names: the classes' names, by label.
+        files: the N images' names, which get a column; empty for images that have none.
     """
     safe = [no_formula(name) for name in names]
     predicted, surest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "label", "predicted", "probability"])
+    writer.writerow(["index", "label", "predicted", "probability", *["file"] * bool(files)])
     writer.writerows(
-        [index, safe[label], safe[guess], f"{probability:.6f}"]
+        [index, safe[label], safe[guess], f"{probability:.6f}", *map(no_formula, files[index : index + 1])]
         for index, (label, guess, probability) in enumerate(zip(labels.tolist(), predicted, surest, strict=True))
     )
     return text.getvalue()
@@ -66,31 +70,43 @@ def draw_run(
         "classes": classes(labels, predicted, data.names),
     }
     if (predicted != labels).any():
-        drawn["mistakes"] = mistakes(images, labels, probabilities, data.names)
+        drawn["mistakes"] = mistakes(images, labels, probabilities, data.names, data.test_files)
     return drawn
 
 
 def mistakes(
-    images: npt.NDArray[Any], labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str]
+    images: npt.NDArray[Any],
+    labels: Labels,
+    probabilities: npt.NDArray[np.float32],
+    names: Sequence[str],
+    files: Sequence[str] = (),
 ) -> Figure:
-    """Draw the 40 surest mistakes, the surest first, with their probability and the true class.
+    """Draw the 40 surest mistakes, the surest first, with their probability, the true class and the end of their name.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
         labels: (N,) true labels; one at least is not the predicted one.
         probabilities: (N, classes).
         names: the classes' names, by label.
+        files: the N images' names; empty for images that have none.
     """
     predicted, surest = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     shown = wrong[np.argsort(-surest[wrong], kind="stable")][:_MISTAKES]
     captions = [
         f"{short(names[predicted[index]], 10)} {surest[index]:.3f}\n({short(names[labels[index]], 10)})"
+        + "".join(f"\n{_end(file)}" for file in files[index : index + 1])
         for index in shown
     ]
     which = f"The {len(shown)} surest of {len(wrong)} mistakes" if len(shown) < len(wrong) else "All mistakes"
     title = f"{which} on {len(labels)} test images, with their probability (true label in brackets)"
     return sheet(images[shown], captions, title, columns=10)
+
+
+def _end(file: str) -> str:
+    """Return the end of a file's name, in which files that are numbered differ; the folder is the class."""
+    name = file.rpartition("/")[2]
+    return short(name if len(name) <= _NAME else f"…{name[1 - _NAME :]}", _NAME)
 
 
 def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:

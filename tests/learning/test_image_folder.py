@@ -76,6 +76,15 @@ def test_a_share_of_each_class_is_held_out_by_seed(tmp_path: Path) -> None:
     two_classes(tmp_path / "pictures")
     data = read(tmp_path / "pictures", test=0.3)
     assert data.names == ("dark", "light")
+    for limit, validation in ((None, "test"), (12, "test"), (None, 4), (12, 0.25)):
+        cut = read(tmp_path / "pictures", test=0.3, limit=limit, validation=validation)
+        assert cut.digest == data.digest
+        assert cut.file_names is not None
+        for x, files in zip((cut.x_train, cut.x_test), cut.file_names, strict=True):
+            for image, name in zip(x, files, strict=True):
+                np.testing.assert_array_equal(
+                    image, np.full((28, 28), np.asarray(Image.open(tmp_path / "pictures" / name))[0, 0])
+                )
     assert [np.bincount(y).tolist() for y in (data.y_train, data.y_test)] == [[7, 7], [3, 3]]
     greys = [sorted(x[:, 0, 0].tolist()) for x in (data.x_train, data.x_test)]
     assert sorted([*greys[0], *greys[1]]) == [*range(10), *range(100, 110)]

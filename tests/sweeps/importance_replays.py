@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from mnist_exp.sweeps.importance import importance
 from mnist_exp.tracking.job import Job
-from tests.sweeps.race_replays import real_bank
+from tests.sweeps.replays import real_bank
 
 Scores = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, bool], list[Job]]

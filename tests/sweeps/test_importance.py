@@ -9,7 +9,7 @@ import pytest
 from mnist_exp.sweeps.importance import Importance, as_sentence, importance
 from mnist_exp.tracking.job import Job
 from tests.sweeps.importance_replays import DRAWS, bank_jobs, share_that_speaks
-from tests.sweeps.race_replays import real_bank
+from tests.sweeps.replays import real_bank
 
 pytestmark = pytest.mark.fast
 

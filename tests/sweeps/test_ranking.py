@@ -18,7 +18,7 @@ from mnist_exp.sweeps.page import as_svg
 from mnist_exp.sweeps.ranking import Row, compared, on_other_images, rank, unranked, verdict
 from mnist_exp.sweeps.statistics import Comparison
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, make_job
+from mnist_exp.tracking.job import Job, advised_validation, make_job
 
 pytestmark = pytest.mark.fast
 
@@ -212,6 +212,38 @@ def test_the_csv_has_a_line_a_job_with_its_row() -> None:
     assert [line["n"] for line in lines] == ["2", "2", ""]
     assert float(lines[0]["mean"]) == pytest.approx(0.85)
     assert (lines[2]["status"], lines[2]["reason"]) == ("FAILED", "why")
+
+
+@pytest.mark.parametrize(
+    ("counts", "advice"),
+    [
+        ([60_000], "10000"), ([1_000_000], "10000"), ([50_000], "8000"), ([1000, 1000], "200"), ([2], "1"),
+        ([1000, 60_000], "0.2"), ([None], "0.2"), ([1000, None], "200"), (["many"], "0.2"), ([0], "0.2"), ([], "0.2"),
+    ],
+)  # fmt: skip
+def test_the_advice_to_hold_images_out_can_be_followed(counts: list[object], advice: str) -> None:
+    data = [None if count is None else {"profile": json.dumps({"training": count})} for count in counts]
+    assert advised_validation([Job({}, "FINISHED", data=one) for one in data]) == f"dataset.validation={advice}"
+
+
+def test_numbers_are_numbers_in_records_and_what_looks_like_one_stays_text() -> None:
+    values = {
+        "model.hidden": "16", "optimizer.learning_rate": "0.03", "optimizer.nesterov": "true", "dataset.limit": "null",
+        "model.filters": "[16, 32]", "optimizer.kind": "1e5x", "dataset.seed": "9" * 400, "model.dropout": "1e999",
+        "code": "12345678", "data": "00001234", "own_code": "12345e67", "packages.keras": "3.10", "seed": "0",
+    }  # fmt: skip
+    jobs = [Job(values, "FINISHED", 0.9, {}, run_id="12345678"), Job({}, "FAILED", run_id="1e2")]
+    table = Table("val_accuracy", "maximize", rank(jobs, "maximize"), unranked(jobs))
+    record, lacking = json.loads(as_text([table], "json"))
+    assert {key: record[key] for key in values} == values | {
+        "model.hidden": 16, "optimizer.learning_rate": 0.03, "optimizer.nesterov": True, "dataset.limit": None,
+        "dataset.seed": int("9" * 400), "seed": 0,
+    }  # fmt: skip
+    assert type(record["model.hidden"]) is int
+    assert (record["run_id"], lacking["run_id"], lacking["model.hidden"]) == ("12345678", "1e2", None)
+    [line, _] = csv.DictReader(io.StringIO(as_csv(table.records)))
+    assert {key: line[key] for key in values} == values | {"dataset.limit": ""}
+    assert table.text().splitlines()[2].split()[1:4] == ["16", "0.03", "true"]
 
 
 @pytest.mark.parametrize("odd", [1e308, -1e308, 5e-324, 1e-200, 1e154, math.inf, -math.inf, math.nan])

@@ -108,7 +108,7 @@ def test_the_terminal_shows_progress_and_the_ranking(sweep_folder: Path) -> None
     assert "hidden=16 activation=sigmoid: val_accuracy 0.77" in lines[1]
     title, header, *rows = lines[8:16]
     assert title.startswith("6 jobs, largest val_accuracy first, MEASURED ON THE TEST SET")
-    assert "dataset.validation=10000" in title
+    assert title.endswith(": to hold images out instead, dataset.validation=300")  # of 2000
     assert header.split() == ["hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds"]
     assert rows[0].split()[:3] == ["1", "64", "relu"]
     assert rows[5].split()[:3] == ["6", "16", "sigmoid"]
