@@ -17,7 +17,7 @@ from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking import limits, reading, store
+from mnist_exp.tracking import differences, limits, reading, store
 from mnist_exp.tracking.environment import code_patch, run_record, sweep_record
 from mnist_exp.tracking.folder import Folder, Record, now
 from mnist_exp.tracking.job import Job, swept_values
@@ -93,6 +93,11 @@ class MLflowTracker(Tracker):
         with store.store_errors(self._settings.uri):
             client, experiment_id = store.connect(self._settings)
             return reading.newest_finished(client, experiment_id, signature)
+
+    def why_not(self, experiment: Experiment, data: str) -> str:
+        record = run_record(experiment, 1, None, {})
+        with store.store_errors(self._settings.uri):
+            return differences.why_not(*store.connect(self._settings), experiment.overrides, record, data)
 
 
 class MLflowRun(Run):
@@ -205,6 +210,9 @@ class MLflowSweep(SweepRecord):
         if job is not None and job.parent != self.parent.run_id:
             self._client.set_tag(self.parent.run_id, f"{reading.REUSED}{job.run_id}", json.dumps(values))
         return job
+
+    def why_none(self, data: set[str]) -> str:
+        return differences.why_none(self._client, self._experiment_id, self.folder.read(), data)
 
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
         super().log_refused(values, output, error)
