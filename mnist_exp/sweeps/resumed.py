@@ -42,7 +42,7 @@ def find_finished(
         if (job.is_whole or (job.status == "FINISHED" and not kind.goes_back)) and job.values not in looked_up
     ]
     data = _digests(sweep) if others or not found else set()
-    found += sum(not data or (job.data or {}).get("digest") in data for job in others)
+    found += sum(not (data and kind.goes_back) or (job.data or {}).get("digest") in data for job in others)
     is_part = 0 < len(sweep.first_jobs) < kind.jobs
     if found:
         least = "at least " if is_part and not kind.is_open else ""
