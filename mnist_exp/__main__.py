@@ -89,12 +89,19 @@ def _check_flags(arguments: Namespace, unknown: Sequence[str]) -> None:
 
 def _run(experiment: Experiment) -> None:
     from mnist_exp.commands import stored
-    from mnist_exp.runner import find_finished, run_experiment
+    from mnist_exp.runner import find_finished, run_experiment, signature_of
 
-    if experiment.config.resume and (job := find_finished(experiment.config)) is not None:
-        registers = " and registers it" if stored(experiment.config.tracking).register else ""
+    config = experiment.config
+    if config.resume and (job := find_finished(config)) is not None:
+        registers = " and registers it" if stored(config.tracking).register else ""
         print(printable(f"Run {job.run_id} has finished this before; resume=false runs it again{registers}"))
         return
+    if config.resume and signature_of(config):  # or else the data cannot be read, as the run says
+        from mnist_exp.learning.datasets import load
+        from mnist_exp.tracking.mlflow_tracker import tracker_of
+
+        why = tracker_of(config.tracking).why_not(experiment, load(config.dataset).digest)
+        print(f"Not finished before: {why}", flush=True)
     run_experiment(experiment)
 
 

@@ -105,7 +105,8 @@ class Sweep:
 
     `overrides`: typed, without `tracking` and `hydra`. `swept`: the values of each key that varies. `configs`: the
     first job's, then one for each other value. `folder`: for the sweep's files and its jobs' folders. `launcher`:
-    Hydra's settings. `verbose`: whether it may print.
+    Hydra's settings. `verbose`: whether it may print. `first_jobs`: the overrides of those jobs that are known before,
+    200 at most.
     """
 
     overrides: tuple[str, ...]
@@ -114,6 +115,7 @@ class Sweep:
     folder: Path
     launcher: dict[str, Any]
     verbose: bool = True
+    first_jobs: Sequence[Sequence[str]] = ()
 
     @property
     def config(self) -> Config:
@@ -164,18 +166,26 @@ CODE_OF_THE_RESULT = (
 )
 
 
-@cache
 def code_digest() -> str:
     """Return 12 hexadecimal digits that change with the code of `CODE_OF_THE_RESULT`.
 
     Comments, docstrings, blank lines and the version of Python do not change them.
     """
+    return hashlib.sha256(b"".join(_code_that_runs().values())).hexdigest()[:12]
+
+
+def code_files() -> dict[str, str]:
+    """Return six such digits for each file, by its path in this package."""
+    return {path: hashlib.sha256(code).hexdigest()[:6] for path, code in _code_that_runs().items()}
+
+
+@cache
+def _code_that_runs() -> dict[str, bytes]:
     package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for pattern in CODE_OF_THE_RESULT:
-        for path in sorted(package.glob(pattern)):
-            digest.update("\n".join([path.name, *_lines_that_run(path)]).encode())
-    return digest.hexdigest()[:12]
+    paths = [path for pattern in CODE_OF_THE_RESULT for path in sorted(package.glob(pattern))]
+    return {
+        path.relative_to(package).as_posix(): "\n".join([path.name, *_lines_that_run(path)]).encode() for path in paths
+    }
 
 
 def _lines_that_run(path: Path) -> list[str]:

@@ -13,6 +13,7 @@ from mnist_exp.config.composition import compose, recompose
 from mnist_exp.config.overrides import Override, flatten, is_of_tracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, of_the_result
+from mnist_exp.tracking.differences import changed, facts
 
 if TYPE_CHECKING:
     from mnist_exp.tracking.reading import Recorded
@@ -26,7 +27,7 @@ _EXAMPLES = """\
 _Values = dict[tuple[str, int], float]
 _Differing = dict[tuple[str, int], tuple[float | None, float | None]]
 
-_COMPARED = ("packages", "machine", "threads", "code", "own_code", "trained_together")
+_COMPARED = ("machine", "threads", "trained_together")  # beside what can change a result
 
 
 def main() -> None:
@@ -154,11 +155,12 @@ def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:
 
 
 def _causes(before: "Recorded", after: "Recorded") -> list[str]:
-    then, now = (flatten(of_the_result(run.config)) for run in (before, after))
-    for values, run in ((then, before), (now, after)):
-        tags = {name: run.tags.get(f"mnist_exp.{name}", "not recorded") for name in _COMPARED}
-        values |= {"data": run.digest, **tags}
-    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    then, now = (
+        facts(flatten(of_the_result(run.config)), run.tags, run.digest)
+        | {name: run.tags.get(f"mnist_exp.{name}", "not recorded") for name in _COMPARED}
+        for run in (before, after)
+    )
+    keys = changed(then, now)
     return [printable(f"  {key}: {then.get(key, 'none')} then, {now.get(key, 'none')} now") for key in keys]
 
 

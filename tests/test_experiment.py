@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,17 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def package(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The package of the copy, whose digest `digest` takes."""
-    monkeypatch.setattr(experiment, "__file__", str(copy / "mnist_exp" / "experiment.py"))
-    return copy / "mnist_exp"
+    with monkeypatch.context() as changed:
+        changed.setattr(experiment, "__file__", str(copy / "mnist_exp" / "experiment.py"))
+        yield copy / "mnist_exp"
+    experiment._code_that_runs.cache_clear()
 
 
 def digest() -> str:
-    return str(experiment.code_digest.__wrapped__())
+    experiment._code_that_runs.cache_clear()
+    return experiment.code_digest()
 
 
 @pytest.mark.fast
@@ -45,8 +49,11 @@ def test_an_edit_of_what_trains_changes_the_digest_and_no_other_does(package: Pa
     assert digest() == before
     of_the_result = {path for pattern in experiment.CODE_OF_THE_RESULT for path in package.glob(pattern)}
     for path in sorted(package.rglob("*.py")):
+        files = experiment.code_files()
         path.write_text(path.read_text() + "\nedited = 1\n")
         assert (digest() != before) == (path in of_the_result), path
+        changed = {name for name, digits in experiment.code_files().items() if files[name] != digits}
+        assert changed == {str(one.relative_to(package)) for one in {path} & of_the_result}
         before = digest()
 
 
@@ -80,16 +87,18 @@ def test_all_versions_of_python_have_the_same_digest() -> None:
         assert done.stdout.strip() == experiment.code_digest(), python
 
 
-def test_after_an_edit_nothing_has_finished_before_and_a_sweep_has_a_new_parent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_an_edit_nothing_has_finished_before_and_a_sweep_has_a_new_parent(tmp_path: Path, package: Path) -> None:
     small = (*QUICK, "training.epochs=1", "dataset.limit=500", "resume=true")
     for _ in range(2):
         assert in_process("-m", *small, "seed=0,1", cwd=tmp_path).returncode == 0
     assert "has finished this before" in in_process(*small, "seed=0", cwd=tmp_path).stdout
     assert len(runs_in(tmp_path)) == 3
-    monkeypatch.setattr(experiment, "code_digest", lambda: "edited")
-    assert in_process("-m", *small, "seed=0,1", cwd=tmp_path).returncode == 0
+    sweep = runs_in(tmp_path)[0].info.run_id
+    models = package / "learning" / "models.py"
+    models.write_text(models.read_text() + "\nedited = 1\n")
+    digest()
+    done = in_process("-m", *small, "seed=0,1", cwd=tmp_path)
+    assert f"\nnone finished before: learning/models.py differs from the code of sweep {sweep[:8]}\n" in done.stdout
     recorded = runs_in(tmp_path)
     parents = [run.info.run_id for run in recorded if "mnist_exp.sweep" in run.data.tags]
     jobs = [run.data.tags.get("mlflow.parentRunId") for run in recorded]

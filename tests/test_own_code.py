@@ -42,7 +42,7 @@ def test_it_is_trained_swept_resumed_predicted_with_and_repeated(tmp_path: Path,
         assert one.info.status == "FINISHED"
         assert one.data.tags["mnist_exp.own_code"] == read_code(str(example)).label
         assert "code/mine.py" in artifacts(store(tmp_path), one.info.run_id)
-    assert "2 of them finished before" in in_process(*sweep, cwd=tmp_path).stdout
+    assert "2 of 2 finished before" in in_process(*sweep, cwd=tmp_path).stdout
 
     (tmp_path / "seven.png").symlink_to(GUIDE.with_name("seven.png"))
     refused = in_process(best, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
@@ -66,7 +66,9 @@ def test_it_is_trained_swept_resumed_predicted_with_and_repeated(tmp_path: Path,
     assert "mine.py is not what the model was trained with" in predicted.stderr
     edited = in_process(*sweep, cwd=tmp_path)
     assert edited.returncode == 0, edited.stderr
-    assert "finished before" not in edited.stdout
+    assert re.search(
+        r"\nnone finished before: own_code mine\.py \w{12} in sweep \w{8}, mine\.py \w{12} now\n", edited.stdout
+    )
 
 
 def test_it_is_trained_resumed_predicted_with_and_repeated_on_jax(tmp_path: Path, jax_command: Command) -> None:

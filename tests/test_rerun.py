@@ -51,7 +51,7 @@ def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert done.returncode == 1
     assert f"Not identical to {first.info.run_id}: 1 of 11 values differ" in done.stdout
     assert "  val_loss, epoch 2: 7.5 then, " in done.stdout
-    assert "  packages: " in done.stdout.split("What differs between the two runs:")[1]
+    assert "  numpy: 9." in done.stdout.split("What differs between the two runs:")[1]
     assert not rerun(first.info.run_id, ["seed=5", "optimizer=sgd"])
     said = capsys.readouterr().out.split("What differs between the two runs:\n")[1]
     assert "  seed: 0 then, 5 now" in said

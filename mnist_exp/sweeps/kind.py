@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from mnist_exp.config.code_file import CodeFile
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _MOST_CHECKED = 200  # values of a sweep, which take 10 ms each
+MOST_LOOKED_UP = 200  # jobs of one that is resumed, which take 20 ms each
 
 
 def check_number(number: float, typed: Iterable[str]) -> None:
@@ -91,6 +93,11 @@ class Kind:
             first | {one: sample} for one, samples in checked.items() for sample in samples if sample != first[one]
         )
         return typed.jobs([first, *others])
+
+    def first_jobs(self, typed: Typed) -> Sequence[Sequence[str]]:
+        """Return the overrides of the jobs that surely run, without any for Hydra; 200 at most."""
+        rows = product(*typed.varied.values())
+        return typed.jobs(dict(zip(typed.varied, row, strict=True)) for row in islice(rows, MOST_LOOKED_UP))
 
     def check(self, configs: Sequence[Config]) -> None:
         """Raise InputError if the configurations that were checked, the first job's first, do not fit this kind."""

@@ -83,7 +83,8 @@ def plan(
     kind.check(configs)
     launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
     folder = Path(str(composed.hydra.sweep.dir)).absolute()
-    return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher), kind
+    first_jobs = kind.first_jobs(typed) if configs[0].resume else ()
+    return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher, first_jobs=first_jobs), kind
 
 
 def _typed(

@@ -32,13 +32,12 @@ class Progress:
     """Prints a line for each job that ends, with the time left; on a terminal also what is running.
 
     It looks into the record, the only place to which all jobs report, in a thread of its own, since launchers block.
+    Of the jobs, `before` had finished before.
     """
 
-    def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage) -> None:
-        self._record, self._sweep, self._kind, self._stage = record, sweep, kind, stage
+    def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage, before: int) -> None:
+        self._record, self._sweep, self._kind, self._stage, self._before = record, sweep, kind, stage, before
         self._shown = {job.run_id or job.output for job in record.recent() if job.status != "RUNNING"}
-        before = record.jobs() if sweep.config.resume else []
-        self._before = sum(job.is_whole or (job.status == "FINISHED" and not kind.goes_back) for job in before)
         self._ended = 0
         self._start = time.monotonic()
         self._stop = threading.Event()
@@ -48,9 +47,6 @@ class Progress:
         self._running: list[str] = []
 
     def __enter__(self) -> None:
-        if self._before:
-            them = "of its jobs" if self._kind.is_open else "of them"
-            tell(self._sweep, f"{self._before} {them} finished before")
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:

@@ -18,7 +18,7 @@ from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.comparable import check_alike
 from mnist_exp.sweeps.formats import as_csv, counted
-from mnist_exp.sweeps.kind import Kind, Typed
+from mnist_exp.sweeps.kind import MOST_LOOKED_UP, Kind, Typed
 from mnist_exp.sweeps.ranking import Row, combination, verdict
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
 from mnist_exp.tracking.job import Job, job_name, shown_value, swept_values
@@ -125,6 +125,10 @@ class Race(Kind):
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
         return super().to_check(typed) if typed.varied else self.overrides
 
+    def first_jobs(self, typed: Typed) -> Sequence[Sequence[str]]:
+        jobs = ([*row, f"seed={seed}"] for row in self.overrides for seed in self._seeds(self.seeds))
+        return list(islice(jobs, MOST_LOOKED_UP))
+
     def check(self, configs: Sequence[Config]) -> None:
         check_alike(configs)
         if (prune := configs[0].prune) is not None:
@@ -151,8 +155,7 @@ class Race(Kind):
 
         def launch_jobs(jobs: Sequence[tuple[int, int]]) -> Sequence[float | None]:
             stage.jobs = len(jobs) + (self.rounds[-1].jobs if self.rounds else 0)
-            unseen = (seed for seed in count() if seed not in self.seen)
-            seeds = list(islice(unseen, max(number for _, number in jobs) + 1))
+            seeds = self._seeds(max(number for _, number in jobs) + 1)
             return launch([[*self.overrides[place], f"seed={seeds[number]}"] for place, number in jobs])
 
         for one in self.play(objective_direction(sweep.config), launch_jobs):
@@ -233,6 +236,9 @@ class Race(Kind):
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
         """Return how many of all jobs did not finish: an earlier race, with a larger `max_jobs`, launched more."""
         return sum(job.status != "FINISHED" for job in jobs)
+
+    def _seeds(self, number: int) -> list[int]:
+        return list(islice((seed for seed in count() if seed not in self.seen), number))
 
     def _ending(self) -> str:
         last, rows = self.rounds[-1], len(self.values)

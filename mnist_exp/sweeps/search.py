@@ -54,6 +54,10 @@ class Search(Kind):
                 "as sqlite:///optuna.db"
             )
 
+    def first_jobs(self, typed: Typed) -> Sequence[Sequence[str]]:
+        """Return none, since the sweeper draws them."""
+        return []
+
     def signature(self) -> list[object]:
         return [self.sweeper["_target_"], (self.sweeper.get("sampler") or {}).get("_target_")]
 

@@ -22,6 +22,7 @@ from mnist_exp.sweeps.jobs import Stage, Task
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.progress import Progress, tell
+from mnist_exp.sweeps.resumed import find_finished
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Folder, make_folder
 from mnist_exp.tracking.job import Job
@@ -49,10 +50,15 @@ def run_planned(
     with tracker_of(sweep.config.tracking).open_sweep(sweep, same) as record:
         try:
             tell(sweep, printable_lines(kind.opening()))
+            before = 0
+            if sweep.config.resume:
+                before, line = find_finished(sweep, kind, record, overrides, code, loader)
+                if line:
+                    tell(sweep, line)
             task = Task(record.parent, stage, code, kind.driver(sweep, stage))
             settings = _settings(sweep, kind, record)
             try:
-                with Progress(record, sweep, kind, stage):
+                with Progress(record, sweep, kind, stage, before):
                     launch_jobs([*overrides, *settings], loader, task)
             except ValueError as error:
                 kind.excuse(error, record)

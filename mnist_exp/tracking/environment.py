@@ -18,7 +18,7 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import flatten
 from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, objective_direction
-from mnist_exp.experiment import Experiment, Sweep, code_digest, of_the_result, package_versions
+from mnist_exp.experiment import Experiment, Sweep, code_digest, code_files, of_the_result, package_versions
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.folder import Record, process_tag
 from mnist_exp.tracking.job import job_name
@@ -68,6 +68,8 @@ def run_record(experiment: Experiment, together: int, run_name: str | None, own_
         values = experiment.child.values
         name = job_name(values, values) or name
         tags |= {"mlflow.parentRunId": experiment.child.parent, "mnist_exp.swept": json.dumps(values)}
+    else:
+        tags["mnist_exp.code_files"] = json.dumps(code_files())
     if experiment.repeats is not None:
         tags["mnist_exp.rerun_of"] = experiment.repeats
     if together > 1:
@@ -84,6 +86,7 @@ def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: M
     name = run_name or " ".join(sweep.overrides)
     tags = _tags(sweep.overrides, own_tags, sweep.config.code)
     tags |= {"mnist_exp.sweep": signature, "mnist_exp.varied": json.dumps(sweep.swept)}
+    tags["mnist_exp.code_files"] = json.dumps(code_files())
     first, *others = map(_parameters, sweep.configs)
     same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     return Record(name, tags, {key: value for key, value in same.items() if key not in sweep.swept})

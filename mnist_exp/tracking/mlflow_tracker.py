@@ -17,7 +17,7 @@ from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking import limits, reading, store
+from mnist_exp.tracking import differences, limits, reading, store
 from mnist_exp.tracking.environment import code_patch, run_record, sweep_record
 from mnist_exp.tracking.folder import Folder, Record, now
 from mnist_exp.tracking.job import Job, swept_values
@@ -93,6 +93,11 @@ class MLflowTracker(Tracker):
         with store.store_errors(self._settings.uri):
             client, experiment_id = store.connect(self._settings)
             return reading.newest_finished(client, experiment_id, signature)
+
+    def why_not(self, experiment: Experiment, data: str) -> str:
+        with store.store_errors(self._settings.uri):
+            client, experiment_id = store.connect(self._settings)
+            return differences.why_not(client, experiment_id, run_record(experiment, 1, None, {}), data)
 
 
 class MLflowRun(Run):
@@ -208,6 +213,9 @@ class MLflowSweep(SweepRecord):
             self._client.set_tag(self.parent.run_id, f"{reading.REUSED}{job.run_id}", json.dumps(values))
         return job
 
+    def why_none(self, data: set[str]) -> str:
+        return differences.why_none(self._client, self._experiment_id, self.folder.read(), data)
+
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
         super().log_refused(values, output, error)
         mirror(self._client, self._experiment_id, Folder(output))
@@ -259,10 +267,8 @@ class MLflowSweep(SweepRecord):
         return reading.search(self._client, self._experiment_id, query)
 
     def _reused(self) -> list[Job]:
-        tags: Mapping[str, str] = self._client.get_run(self.parent.run_id).data.tags
-        reused = {
-            name.removeprefix(reading.REUSED): value for name, value in tags.items() if name.startswith(reading.REUSED)
-        }
+        tags, start = self._client.get_run(self.parent.run_id).data.tags, reading.REUSED
+        reused = {name.removeprefix(start): value for name, value in tags.items() if name.startswith(start)}
         for run_id in reused.keys() - self._reused_jobs.keys():
             job = reading.recorded_job(self._client.get_run(run_id))
             self._reused_jobs[run_id] = replace(job, values=swept_values(reused[run_id]))

@@ -137,6 +137,10 @@ class SweepRecord:
         """Return the newest finished run with this signature, if any, and count it as the job with these values."""
         return None
 
+    def why_none(self, data: set[str]) -> str:  # noqa: ARG002
+        """Return why no job of an earlier sweep counts as one of this; `data` has the digests of today's data."""
+        return ""
+
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
         """Record a job that failed before it had a run."""
         folder = Folder(output)
@@ -230,6 +234,10 @@ class Tracker:
     def finished(self, signature: str) -> Job | None:  # noqa: ARG002
         """Return the newest finished run with this signature, if any."""
         return None
+
+    def why_not(self, experiment: Experiment, data: str) -> str:  # noqa: ARG002
+        """Return why no earlier run counts as this experiment, whose data have a digest."""
+        return ""
 
 
 @contextmanager

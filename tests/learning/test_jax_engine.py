@@ -413,7 +413,7 @@ def test_a_stacked_sweep_is_a_sweep(tmp_path: Path, jax_command: Command) -> Non
     assert {str(job.info.run_name) for job in jobs} >= {"seed=0 learning_rate=0.001 hidden=4"}
     again = jax_command(*STACKED, *swept, "resume=true", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "8 of them finished before" in again.stdout
+    assert "8 of 8 finished before" in again.stdout
     assert len(runs_in(tmp_path)) == 9
 
 

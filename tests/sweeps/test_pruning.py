@@ -250,10 +250,10 @@ def test_a_hopeless_job_stops_and_is_recorded_as_pruned(folder: Path) -> None:
 def test_a_pruned_job_is_never_taken_for_a_finished_one(folder: Path) -> None:
     _, [whole, pruned] = sweep_in(folder)
     again = in_process("-m", *TWO, *MEDIAN, "resume=true", cwd=folder)
-    assert "1 of them finished before" in again.stdout
+    assert "1 of 2 finished before" in again.stdout
     assert "pruned after epoch 1" in again.stdout
     to_the_end = in_process("-m", *TWO, "resume=true", cwd=folder)  # the same sweep, since `prune` does not tell it
-    assert "1 of them finished before" in to_the_end.stdout
+    assert "1 of 2 finished before" in to_the_end.stdout
     assert "pruned" not in to_the_end.stdout
     parent, jobs = sweep_in(folder)
     assert [one.info.run_id for one in jobs[:2]] == [whole.info.run_id, pruned.info.run_id]

@@ -159,7 +159,7 @@ def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "Traceback" in Path(store(tmp_path).download_artifacts(failed, "error.txt", str(tmp_path))).read_text()
     again = in_process(*sweep, "resume=true", cwd=tmp_path)
     assert again.returncode == 1
-    assert "2 of them finished before" in again.stdout
+    assert "2 of 3 finished before" in again.stdout
     parent, jobs = sweep_in(tmp_path)
     assert [job.info.status for job in jobs] == ["FINISHED", "FAILED", "FINISHED", "FAILED"]
     assert len(list(csv.DictReader((last_sweep(tmp_path) / "ranking.csv").read_text().splitlines()))) == 3
@@ -251,7 +251,7 @@ def test_kill_9_and_resume(tmp_path: Path) -> None:
     assert by_status.count("FINISHED") == 4
     assert "RUNNING" not in by_status
     assert finished < {job.info.run_id for job in jobs if job.info.status == "FINISHED"}
-    assert f"{len(finished)} of them finished before" in done.stdout
+    assert f"{len(finished)} of 4 finished before" in done.stdout
     lines = list(csv.DictReader((last_sweep(tmp_path) / "ranking.csv").read_text().splitlines()))
     assert [line["status"] for line in lines] == ["FINISHED"] * 4
     again = in_process(*sweep, "resume=true", cwd=tmp_path)

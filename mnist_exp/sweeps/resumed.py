@@ -1,0 +1,64 @@
+"""What a sweep with `resume=true` need not run again."""
+
+from collections.abc import Sequence
+
+from hydra.types import RunMode
+
+from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.composition import check_job, compose_values
+from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.overrides import values_of
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Sweep
+from mnist_exp.learning import datasets
+from mnist_exp.learning.engine import compute_with_one_thread
+from mnist_exp.runner import signature_of
+from mnist_exp.sweeps.kind import Kind
+from mnist_exp.tracking.record import SweepRecord
+
+
+def find_finished(
+    sweep: Sweep, kind: Kind, record: SweepRecord, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader
+) -> tuple[int, str]:
+    """Return how many jobs have finished before, and a line that says so, or why none has.
+
+    Runs of other sweeps, and single ones, are recorded as jobs of this one.
+    """
+    compute_with_one_thread()  # before a dataset imports TensorFlow
+    composed = compose_values(overrides, RunMode.MULTIRUN)
+    looked_up, found = [], 0
+    for job in sweep.first_jobs:
+        values = values_of(record.parent.keys, job)
+        try:
+            config = check_job(loader, composed, job, code)
+        except InputError:  # the job itself says why
+            continue
+        looked_up.append(values)
+        signature = signature_of(config, sweep.folder)
+        found += bool(signature) and record.reuse(signature, values) is not None
+    others = [
+        job
+        for job in record.jobs()
+        if (job.is_whole or (job.status == "FINISHED" and not kind.goes_back)) and job.values not in looked_up
+    ]
+    data = _digests(sweep) if others or not found else set()
+    found += sum(not (data and kind.goes_back) or (job.data or {}).get("digest") in data for job in others)
+    is_part = 0 < len(sweep.first_jobs) < kind.jobs
+    if found:
+        least = "at least " if is_part and not kind.is_open else ""
+        return found, f"{least}{found} of {'its jobs' if kind.is_open else kind.jobs} finished before"
+    if not data:  # they cannot be read, as the jobs say
+        return 0, ""
+    none = f"none of the first {len(sweep.first_jobs)} finished before" if is_part else "none finished before"
+    return 0, f"{none if sweep.first_jobs else 'nothing to go on with'}: {record.why_none(data)}"
+
+
+def _digests(sweep: Sweep) -> set[str]:
+    """Return the digests of the data of its first job and each other value; empty if some cannot be read."""
+    try:
+        return {
+            datasets.load(one).digest
+            for one in {repr(config.dataset): config.dataset for config in sweep.configs}.values()
+        }
+    except Exception:  # the user's own code raises anything
+        return set()

@@ -1,0 +1,91 @@
+"""What a sweep, or a run, with `resume=true` says that it found, and why it found nothing."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.types import RunMode
+
+from mnist_exp.config.composition import compose_values
+from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.sweeps.plan import plan
+
+from ..conftest import Arrays, in_process, runs_in, store, sweep_in
+
+SHORT = ("dataset.limit=500", "dataset.validation=100", "training.epochs=1")
+
+
+def said(*typed: str, cwd: Path) -> str:
+    """Return the line below the first one of a sweep with resume=true."""
+    done = in_process(*typed, *SHORT, "resume=true", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()["-m" in typed]
+
+
+def sweeps(folder: Path) -> list[str]:
+    """Return the beginnings of the ids of all sweeps."""
+    return [run.info.run_id[:8] for run in runs_in(folder) if "mnist_exp.sweep" in run.data.tags]
+
+
+def test_a_sweep_counts_what_any_run_has_finished_and_says_why_nothing_counts(tmp_path: Path) -> None:
+    assert said("-m", "model.hidden=8,16", cwd=tmp_path) == (
+        "none finished before: there is no such sweep with a finished job"
+    )
+    assert said("-m", "model.hidden=8,16", cwd=tmp_path) == "2 of 2 finished before"
+    assert said("-m", "model.hidden=8,16,4", cwd=tmp_path) == "2 of 3 finished before"
+    first, wider = sweeps(tmp_path)
+    assert said("-m", "model.hidden=32,2", cwd=tmp_path) == (
+        f"none finished before: model.hidden 8,16,4 in sweep {wider}, 32,2 now"
+    )
+    slower = said("-m", "model.hidden=8,16", "optimizer.learning_rate=0.01", cwd=tmp_path)
+    assert slower == f"none finished before: optimizer.learning_rate 0.001 in sweep {first}, 0.01 now"
+    [parent] = [run for run in runs_in(tmp_path) if run.info.run_id.startswith(wider)]
+    assert "mnist_exp.best_run" in parent.data.tags
+
+
+def test_a_sweep_of_other_data_does_not_count_its_own_jobs(tmp_path: Path, small: Arrays) -> None:
+    np.savez(tmp_path / "mine.npz", **small)
+    typed = ("-m", "dataset=npz", "dataset.path=mine.npz", "seed=0,1")
+    said(*typed, cwd=tmp_path)
+    assert said(*typed, cwd=tmp_path) == "2 of 2 finished before"
+    np.savez(tmp_path / "mine.npz", **small | {"x_train": 255 - small["x_train"]})
+    [sweep] = sweeps(tmp_path)
+    line = said(*typed, cwd=tmp_path)
+    assert re.fullmatch(rf"none finished before: data \w{{12}} in sweep {sweep}, \w{{12}} now", line)
+    assert sweeps(tmp_path) == [sweep]  # the same goes on
+    assert len(sweep_in(tmp_path)[1]) == 4
+    assert said(*typed, cwd=tmp_path) == "2 of 2 finished before"
+
+
+def test_a_run_says_why_it_runs_again(tmp_path: Path) -> None:
+    typed = ("model.hidden=8", "dataset.seed=1")
+    nothing = "Not finished before: no run with these overrides has finished"
+    assert said(*typed, cwd=tmp_path) == nothing
+    assert said(*typed, "seed=1", cwd=tmp_path) == nothing
+    assert " has finished this before" in said(*reversed(typed), cwd=tmp_path)
+    first, _ = runs_in(tmp_path)
+    packages = first.data.tags["mnist_exp.packages"]
+    client, earlier = store(tmp_path), f"run {first.info.run_id[:8]}"
+    client.set_tag(first.info.run_id, "mnist_exp.signature", "0")
+    client.set_tag(first.info.run_id, "mnist_exp.packages", re.sub(r"keras [\d.]+", "keras 2.0", packages))
+    assert said(*typed, cwd=tmp_path).startswith(f"Not finished before: keras 2.0 in {earlier}, ")
+    assert " has finished this before" in said(*typed, cwd=tmp_path)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("typed", "number", "first", "last"),
+    [
+        (["seed=0,1", "model.hidden=4,8"], 4, "seed=0 model.hidden=4", "seed=1 model.hidden=8"),
+        (["seed=range(30)", "model.hidden=range(1,41)"], 200, "seed=0 model.hidden=1", "seed=4 model.hidden=40"),
+        (["sweep=race", "model.hidden=4,8"], 6, "model.hidden=4 seed=0", "model.hidden=8 seed=2"),
+    ],
+)
+def test_the_first_jobs_are_those_that_surely_run(typed: list[str], number: int, first: str, last: str) -> None:
+    for resume in (["resume=true"], []):
+        composed = compose_values([*typed, *resume], RunMode.MULTIRUN)
+        sweep, _ = plan(composed, [*typed, *resume], None, JobLoader.of_conf())
+        jobs = [" ".join(one for one in job if re.match("seed|model", one)) for job in sweep.first_jobs]
+        assert len(jobs) == (number if resume else 0)
+        assert (jobs[:1], jobs[-1:]) == (([first], [last]) if resume else ([], []))
