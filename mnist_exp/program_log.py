@@ -17,7 +17,9 @@ def logs_to_program() -> Iterator[None]:
     None of Hydra's loggers says anything meanwhile. A program without handlers gets nothing, not even warnings, which
     Python would print.
     """
-    package, hydra = logging.getLogger("mnist_exp"), [logging.getLogger(name) for name in ("hydra", "hydra_plugins")]
+    package, known = logging.getLogger("mnist_exp"), logging.root.manager.loggerDict
+    names = {"hydra", "hydra_plugins", *(name for name in known if name.startswith("hydra"))}
+    hydra = [logging.getLogger(name) for name in names]
     levels, handlers = [logger.level for logger in hydra], list(package.handlers)
     package.handlers[:] = [_ToProgram(package)]
     try:

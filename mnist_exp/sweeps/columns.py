@@ -9,8 +9,6 @@ from mnist_exp.sweeps.formats import decimals
 from mnist_exp.sweeps.ranking import Row
 from mnist_exp.tracking.job import Job, job_name, mean, typed_value
 
-_TEXTS = ("data", "test_set", "code", "own_code")  # digests, some all of digits
-
 
 @dataclass(frozen=True)
 class Line:
@@ -62,9 +60,10 @@ def attribute(path: str) -> Callable[[Any], Any]:
 
 
 def recorded(key: str, line: Line) -> str | float | bool | None:
-    """Return the value of a key that varies, a number as a number."""
+    """Return the value of a key that varies, a number as a number; choices, digests, files and versions are texts."""
     text = line.values.get(key)
-    return text if text is None or key in _TEXTS or key.startswith("packages.") else typed_value(text)
+    is_name = ("." not in key and key != "seed") or key.endswith((".path", ".name")) or key.startswith("packages.")
+    return text if text is None or is_name else typed_value(text)
 
 
 def mark(line: Line) -> str:

@@ -32,7 +32,9 @@ _IN_LATEX = {
 
 
 def decimals(value: float) -> str:
-    """Return a score as tables show it, with four decimals."""
+    """Return a score as tables show it, with four decimals, or two digits where these would be zeros."""
+    if 1e-8 < abs(value) < 5e-5:
+        return f"{value:.1e}"
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 

@@ -14,7 +14,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import counted
 from mnist_exp.sweeps.ranking import SINGLE, Row, compared, verdict
-from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.job import Job, job_name
 
 if TYPE_CHECKING:
     from mnist_exp.sweeps.jobs import Launch, Stage
@@ -132,7 +132,11 @@ class Kind:
         single = "one seed may be better or worse by chance" if self.planned > 1 else SINGLE
         of = self.jobs // self.planned if self.planned else len(rows)
         family = f"the {len(rows)} of {of} rows that have finished jobs" if len(rows) < of else ""
-        return verdict(rows, self.swept, images=images, family=family, single=single)
+        return verdict(rows, self.label, images=images, family=family, single=single)
+
+    def label(self, values: Mapping[str, str]) -> str:
+        """Return the name of a row with these values."""
+        return job_name(values, self.swept)
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
         """Return how many of the launched jobs did not finish."""

@@ -33,11 +33,12 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
         decided = kind.verdict(rows, count_images(rows[0].jobs[0].data, part), record.parent.run_id)
     if rows:
         notes.append(on_other_images(rows[0]))
-    notes.append(beyond_the_lists(rows, jobs, sweep) if kind.has_lists and not apart else "")
     ended = sum(job.status in {"FINISHED", "FAILED"} for job in jobs)
     is_partial = kind.planned > 0 and ended < kind.jobs
     if is_partial:
-        notes.append(f"{kind.jobs - ended} jobs did not run to their end; the same command with resume=true runs them.")
+        resume = "; the same command with resume=true goes on" * bool(record.parent.run_id)
+        notes.append(f"{counted(kind.jobs - ended, 'job')} did not run to the end{resume}.")
+    notes.append(beyond_the_lists(rows, jobs, sweep) if kind.has_lists and not apart and not is_partial else "")
     pruned = sum(job.pruned is not None for job in jobs)
     if not rows and pruned:
         decided = "Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune."

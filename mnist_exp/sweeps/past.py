@@ -148,14 +148,8 @@ def _ranked(
         decided = _of_races([*races.values()], alone=len(sweeps) == 1)
     elif rows:
         rows = compared(rows, direction, hidden)
-        names = differences.columns or differences.names
-        texts = [
-            {names[key]: differences.cell(key, value) for key, value in row.values.items() if key in names}
-            for row in rows
-        ]
-        named = [replace(row, values=values) for row, values in zip(rows, texts, strict=True)]
         images = count_images(rows[0].jobs[0].data, part)
-        decided = verdict(named, names.values(), images=images, family=_family(rows, len(hidden), found))
+        decided = verdict(rows, differences.label, images=images, family=_family(rows, len(hidden), found))
         if decided and found.are_picked and "" in sweeps:
             decided += " What is picked for its score looks better than it is."
     return Table(

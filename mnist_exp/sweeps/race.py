@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, islice, product
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from mnist_exp.config.hydra_settings import MOST_JOBS
@@ -75,6 +75,7 @@ class Race(Kind):
 
     def __post_init__(self) -> None:
         listed = {key: ",".join(dict.fromkeys(row[key] for row in self.values)) for key in self.values[0]}
+        self.planned = self.seeds
         self.swept, self.jobs = listed | {"seed": _OPEN}, self.seeds * len(self.values)
 
     @property
@@ -210,17 +211,19 @@ class Race(Kind):
             return super().arrange(rows, direction)
         places = {combination(values): place for place, values in enumerate(self.values)}
         ran = {place: one for one in self.rounds for place in (*one.left, *one.beaten, *one.failed)}
+        failed = {place for one in self.rounds for place in one.failed}
         leads_first = {place: order for order, place in enumerate(self.rounds[-1].left)}
         arranged: dict[int, Row] = {}
         for row in rows:
             place = places[combination(row.values)]
             one = ran[place]
+            leader = one.left[0] if place in one.beaten else None
             arranged[place] = replace(
-                row,
+                _of_seeds(row, self._seeds(one.seeds)),
                 dropped=None if place in one.left else one.number,
                 failed=place in one.failed,
-                comparison=one.comparisons.get(place),
-                against=self.values[one.left[0]] if place in one.beaten else None,
+                comparison=None if leader in failed else one.comparisons.get(place),
+                against=None if leader is None else self.values[leader],
             )
 
         def order(place: int) -> tuple[bool, float, int]:
@@ -230,8 +233,9 @@ class Race(Kind):
         return [arranged[place] for place in sorted(arranged, key=order)], [self._ending()]
 
     def verdict(self, rows: Sequence[Row], images: int, run_id: str) -> str:
-        rounds = len(self.rounds)
-        return verdict(rows, self.swept, images=images, rounds=rounds, indifference=self.indifference)
+        rounds, indifference = len(self.rounds), self.indifference if self.rounds else 0.0
+        single = "the race was not over"
+        return verdict(rows, self.label, images=images, rounds=rounds, indifference=indifference, single=single)
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
         """Return how many of all jobs did not finish: an earlier race, with a larger `max_jobs`, launched more."""
@@ -248,7 +252,7 @@ class Race(Kind):
             "spent": f" hydra.sweeper.max_jobs={self.max_jobs} is spent; a larger one with resume=true goes on.",
             "rounds": f" A race has {ROUNDS} rounds at most.",
             "failed": " All combinations failed.",
-            None: " It was not over.",
+            None: " It was not over; the same command with resume=true goes on.",
         }[last.end]
         grid = f"{last.seeds} seeds of all {rows} combinations would take {last.seeds * rows}"
         return f"{last.jobs} jobs in {counted(last.number, 'round')}; {grid}.{why}"
@@ -284,3 +288,14 @@ def _end(left: Sequence[int], comparisons: Mapping[int, Comparison], indifferenc
     if len(left) < 2:
         return "decided" if left else "failed"
     return "indifferent" if max(comparisons[place].at_best for place in left[1:]) <= indifference else None
+
+
+def _of_seeds(row: Row, seeds: Sequence[int]) -> Row:
+    """Return a row with the jobs of these seeds alone; the others, of a round that was not over, count as missing."""
+    jobs = tuple(job for job in row.jobs if job.values.get("seed") in set(map(str, seeds)))
+    if not jobs or len(jobs) == len(row.jobs):
+        return row
+    objectives = [job.objective or 0.0 for job in jobs]
+    deviation = stdev(objectives) if len(jobs) > 1 else None
+    missing = row.missing + len(row.jobs) - len(jobs)
+    return replace(row, jobs=jobs, mean=fmean(objectives), deviation=deviation, missing=missing)

@@ -2,18 +2,22 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from mnist_exp.sweeps.formats import counted, decimals
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first, seeds_to_tell
-from mnist_exp.tracking.job import Job, count_images, job_name
+from mnist_exp.tracking.job import Job, count_images
 
 SINGLE = "a single run may be better or worse by chance; seed=0,1,2,3,4 runs each row with five seeds"
 _PRUNED = (
     "a row with a pruned job is not compared, since the mean of the others flatters it; the same command without "
     "prune, with resume=true, trains what was pruned to its end"
+)
+_LOST = (
+    "a row with a failed job is not compared, since the mean of the others flatters it; the same command with "
+    "resume=true tries it again"
 )
 
 
@@ -22,9 +26,9 @@ class Row:
     """Finished jobs that differ only in their seed.
 
     `mean`, `deviation`: of the objective; the sample's deviation, None for one job. `dropped`: the round in which a
-    race dropped the row; `failed`: because a job failed. `pruned`: how many more jobs were stopped as hopeless, so that
-    the mean flatters the row; `missing`: how many more were killed or still run. `comparison`: with the first row, or
-    with the leader of the round that dropped the row, whose values are `against`.
+    race dropped the row; `failed`: because a job failed. `pruned`, `lost`: how many more jobs were stopped as hopeless,
+    or failed, so that the mean flatters the row; `missing`: how many more were killed or still run. `comparison`: with
+    the first row, or with the leader of the round that dropped the row, whose values are `against`.
     """
 
     values: Mapping[str, str]
@@ -34,6 +38,7 @@ class Row:
     dropped: int | None = None
     failed: bool = False
     pruned: int = 0
+    lost: int = 0
     missing: int = 0
     comparison: Comparison | None = None
     against: Mapping[str, str] | None = None
@@ -41,7 +46,7 @@ class Row:
     @property
     def is_whole(self) -> bool:
         """Whether all jobs ended as they should, so that the row can be compared."""
-        return not self.failed and not self.pruned
+        return not (self.failed or self.pruned or self.lost)
 
     @property
     def is_open(self) -> bool:
@@ -68,7 +73,9 @@ def _row(members: Sequence[Job]) -> Row:
     values = {key: value for key, value in jobs[0].values.items() if key != "seed" or not several}
     pruned = sum(job.pruned is not None for job in members)
     missing = sum(map(is_missing, members))
-    return Row(values, jobs, fmean(objectives), stdev(objectives) if several else None, pruned=pruned, missing=missing)
+    lost = len(members) - len(jobs) - pruned - missing
+    deviation = stdev(objectives) if several else None
+    return Row(values, jobs, fmean(objectives), deviation, pruned=pruned, lost=lost, missing=missing)
 
 
 def combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -106,7 +113,7 @@ def by_seed(row: Row) -> dict[str, float]:
 
 def verdict(
     rows: Sequence[Row],
-    keys: Iterable[str],
+    label: Callable[[Mapping[str, str]], str],
     *,
     images: int = 0,
     family: str = "",
@@ -118,7 +125,7 @@ def verdict(
 
     Args:
         rows: as `compared` returns them.
-        keys: what varies.
+        label: returns the name of a row, given its values.
         images: how many the objective is measured on; 0 if that is not known.
         family: what the rows are, if they are a part, such as `these 3 of the 16 rows of sweep 3f2a1c22`.
         rounds: of a race.
@@ -127,48 +134,66 @@ def verdict(
     """
     if len(rows) < 2 or rows[0].failed:
         return ""
-    keys = list(keys)
-    name = _name(rows[0], keys) or "The first row"
+
+    def name(row: Row) -> str:
+        return label({key: value for key, value in row.values.items() if key != "seed"})
+
+    first = name(rows[0]) or "The first row"
     where = f" on these {images:,} images" if images else ""
     others = [(row, row.comparison) for row in rows[1:] if row.comparison is not None]
     uncompared = [row for row in rows[1:] if row.comparison is None]
-    leads = f"{name} leads{f' {family}' * bool(family)} with {decimals(rows[0].mean)}{where}"
+    leads = f"{first} leads{f' {family}' * bool(family)} with {decimals(rows[0].mean)}{where}"
     if not others and rounds:
-        return f"{name} is left, since jobs of all others failed."
+        return f"{first} is left, since jobs failed of all others, or of those that dropped them."
     if not others:
-        return f"{leads}, but {_PRUNED if any(row.pruned for row in rows) else single}."
-    notes = " Rows of a single run are not compared." * any(row.is_whole for row in uncompared)
-    notes += " Rows with a pruned job are not compared." * any(row.pruned for row in uncompared)
+        why = _PRUNED if any(row.pruned for row in rows) else _LOST if any(row.lost for row in rows) else single
+        return f"{leads}, but {why}."
+    notes = _not_compared(uncompared)
     how = f"(95 %, {_seeds([one for _, one in others], rounds)})"
     may_be_better = [(row, one) for row, one in others if row.is_open]
     if not may_be_better:
+        of = f"the {1 + len(others)} rows that are compared" if uncompared else family or len(rows)
         rest, next_one = ("none of the others is", "the next") if len(others) > 1 else ("the other is not", "it")
-        behind = decimals(abs(others[0][1].difference))
-        of = family or len(rows)
-        return f"{name} is best of {of}{where}: {rest} better {how}; {next_one} is {behind} behind.{notes}"
+        is_next = others[0][0].against in (None, dict(combination(rows[0].values)))
+        behind = f"; {next_one} is {decimals(abs(others[0][1].difference))} behind" * is_next
+        return f"{first} is best of {of}{where}: {rest} better {how}{behind}.{notes}"
     nearest, found = max(may_be_better, key=lambda one: one[1].at_best)
     most = decimals(found.at_best)
     if found.at_best <= indifference:
         return f"{leads}; if you take it, you lose at most {most} {how}.{notes}"
     some = "any" if len(may_be_better) == len(others) else len(may_be_better)
     which = f"{some} of the {len(others)} others" if len(others) > 1 else "the other"
-    whose = f" ({_name(nearest, keys)})" * (len(others) > 1)
+    by = f"by {most} at most{f' ({name(nearest)})' * (len(others) > 1)}"
+    by = by if found.at_best < abs(rows[0].mean) else "since so few seeds tell next to nothing"
     seeds = _more_seeds([one for _, one in may_be_better], len(rows[0].jobs))
-    return f"{leads}; {which} may be better, by {most} at most{whose}. {seeds}{notes}"
+    return f"{leads}; {which} may be better, {by}. {seeds}{notes}"
 
 
-def _name(row: Row, keys: Iterable[str]) -> str:
-    return job_name({key: value for key, value in row.values.items() if key != "seed"}, keys)
+def _not_compared(rows: Sequence[Row]) -> str:
+    """Say which rows are not compared, and why."""
+    reasons = {
+        "a single run": any(row.is_whole and row.dropped is None for row in rows),
+        "a pruned job": any(row.pruned for row in rows),
+        "a failed job": any(row.lost or row.failed for row in rows),
+    }
+    what = " or ".join(reason for reason, is_one in reasons.items() if is_one)
+    notes = f" Rows with {what} are not compared." * bool(what)
+    return notes + " A row that was dropped by one that failed later is not compared." * any(map(_is_unsettled, rows))
+
+
+def _is_unsettled(row: Row) -> bool:
+    return row.is_whole and row.dropped is not None
 
 
 def _seeds(comparisons: Sequence[Comparison], rounds: int) -> str:
     """Say by how many seeds, or in how many rounds, rows were compared with the first one."""
     if rounds:
         return f"over {counted(rounds, 'round')}"
-    fewest, most = (choose(one.seeds for one in comparisons) for choose in (min, max))
-    if not fewest:
+    paired = sorted({one.seeds for one in comparisons if one.seeds})
+    if not paired:
         return "from different seeds"
-    return f"paired over {fewest}{f' to {most}' * (most > fewest)} seeds"
+    some = ", some from different ones" * any(not one.seeds for one in comparisons)
+    return f"paired over {paired[0]}{f' to {paired[-1]}' * (len(paired) > 1)} seeds{some}"
 
 
 def _more_seeds(may_be_better: Sequence[Comparison], seeds: int) -> str:

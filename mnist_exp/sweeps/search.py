@@ -99,7 +99,7 @@ class Search(Kind):
             "each row of a search is a single run, and the best of many is lucky too; with other seeds: "
             f"-m sweep=race hydra.sweeper.of={run_id or 'SWEEP_ID'}"
         )
-        return verdict(rows, self.swept, images=images, single=single)
+        return verdict(rows, self.label, images=images, single=single)
 
     def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
         """Return how many jobs did not end; the number launched says little, since a point may be drawn twice."""

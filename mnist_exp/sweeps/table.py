@@ -30,7 +30,8 @@ from mnist_exp.tracking.job import Job
 
 _ROWS_SHOWN = 20  # on a page of MLflow
 _LONGEST = 2000  # characters of a text, but for CSV and JSON
-_AT_BEST = "At best: by how much a row may be better than the first; below 0, it is beaten."
+_AT_BEST = "At best: by how much a row may be better than the first{}; below 0, it is beaten."
+_OR_LEADER = ", or than the one that dropped it"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Table:
     @property
     def sentences(self) -> list[str]:
         """The sentences below the table."""
-        return [text for text in (self.verdict, *self.notes, _AT_BEST * self.is_compared, self.legend) if text]
+        return [text for text in (self.verdict, *self.notes, self._at_best, self.legend) if text]
 
     @cached_property
     def jobs(self) -> list[Job]:
@@ -121,6 +122,10 @@ class Table:
     def is_compared(self) -> bool:
         """Whether a row is compared with the first one."""
         return any(row.comparison is not None for row in self.rows)
+
+    @property
+    def _at_best(self) -> str:
+        return _AT_BEST.format(_OR_LEADER * any(row.against for row in self.rows)) if self.is_compared else ""
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -237,9 +242,10 @@ class Table:
 
 
 def _why_stopped(jobs: Sequence[Job], planned: int) -> str:
-    epochs = sorted({job.pruned for job in jobs if job.pruned is not None})
+    epochs = sorted(job.pruned for job in jobs if job.pruned is not None)
+    killed = " and ".join(sorted({job.status for job in jobs if job.pruned is None}))
     if not epochs:
-        status = " and ".join(sorted({job.status for job in jobs}))
-        return f"{status}, 0 of {planned} seeds" if planned > 1 else status
-    when = f"epochs {epochs[0]} to {epochs[-1]}" if len(epochs) > 1 else f"epoch {epochs[0]}"
-    return f"{f'{len(jobs)} ' * (len(jobs) > 1)}pruned after {when}"
+        return f"{killed}, 0 of {planned} seeds" if planned > 1 else killed
+    when = f"epochs {epochs[0]} to {epochs[-1]}" if epochs[0] < epochs[-1] else f"epoch {epochs[0]}"
+    pruned = f"{f'{len(epochs)} ' * (len(epochs) > 1)}pruned after {when}"
+    return f"{pruned}, {len(jobs) - len(epochs)} {killed}" if killed else pruned

@@ -152,9 +152,9 @@ def test_what_is_measured_on_other_images_has_a_table_of_its_own(experiment: Exp
     assert experiment.runs().verdict.count("is best of 2") == 2
     records = experiment.runs().records
     assert {(one["dataset.validation"], one["data"]) for one in records if one["rank"]} == {
-        ("200", "3f2a3f2a"),
-        ("300", "3f2a3f2a"),
-        ("300", "b10bb10b"),
+        (200, "3f2a3f2a"),
+        (300, "3f2a3f2a"),
+        (300, "b10bb10b"),
     }
     assert len(records) == 16
     assert shown(sort="metrics.objective ASC").count(" runs, ") == 1

@@ -78,7 +78,7 @@ def test_a_race_has_an_end_and_says_where_it_was_stopped_before() -> None:
     assert (len(rounds), rounds[-1].end) == (ROUNDS, "rounds")
     race.rounds.append(rounds[0])
     _, [ending] = race.arrange([], "maximize")
-    assert ending.endswith(" It was not over.")
+    assert ending.endswith(" It was not over; the same command with resume=true goes on.")
 
 
 @pytest.mark.fast
@@ -143,11 +143,41 @@ def test_what_failed_is_not_called_beaten() -> None:
     assert [row.values["a"] for row in table.rows] == ["0", "2", "1"]
     assert [(row.dropped, row.failed) for row in table.rows] == [(None, False), (1, False), (1, True)]
     assert "failed, round 1" in table.text()
-    assert said == "a=0 is best of 3: the other is not better (95 %, over 1 round); it is 0.3997 behind."
-    _, said = ranked(race_of(2), scores[:2])
-    assert said == "a=0 is left, since jobs of all others failed."
+    assert said == (
+        "a=0 is best of the 2 rows that are compared: the other is not better (95 %, over 1 round); "
+        "it is 0.3997 behind. Rows with a failed job are not compared."
+    )
+    left = "a=0 is left, since jobs failed of all others, or of those that dropped them."
+    assert ranked(race_of(2), scores[:2])[1] == left
     _, said = ranked(race_of(2), [[0.9, 0.9, None], [0.1, None, 0.1]])
     assert said == ""
+
+
+@pytest.mark.fast
+def test_who_is_dropped_by_one_that_fails_later_is_not_beaten_by_another() -> None:
+    leader: list[float | None] = [0.91, 0.92, 0.93, None, None]
+    table, said = ranked(race_of(3), [leader, [0.9, 0.93, 0.92, 0.9, 0.91], [0.5, 0.51, 0.52]])
+    assert [row.values["a"] for row in table.rows] == ["1", "2", "0"]
+    assert table.rows[1].comparison is None
+    assert "round 1 by a=0" in table.text()
+    assert said == "a=1 is left, since jobs failed of all others, or of those that dropped them."
+
+
+@pytest.mark.fast
+def test_a_round_that_was_not_over_does_not_count() -> None:
+    race = race_of(2)
+    scores = [[0.9, 0.91, 0.92, 0.99], [0.905, 0.9, 0.91, 0.1]]
+    race.rounds.append(next(race.play("maximize", lambda jobs: [scores[place][seed] for place, seed in jobs])))
+    jobs = [
+        Job({"a": str(a), "seed": str(seed)}, "FINISHED", score, {})
+        for a, row in enumerate(scores)
+        for seed, score in enumerate(row)
+    ]
+    rows, [ending] = race.arrange(rank(jobs, "maximize"), "maximize")
+    assert [row.mean for row in rows] == [pytest.approx(0.91), pytest.approx(0.905)]
+    assert [(len(row.jobs), row.missing) for row in rows] == [(3, 1)] * 2
+    assert race.verdict(rows, 0, "").startswith("a=0 leads with 0.9100; the other may be better, by 0.")
+    assert ending.endswith("It was not over; the same command with resume=true goes on.")
 
 
 @pytest.mark.fast
@@ -205,7 +235,7 @@ def test_a_dropped_row_keeps_the_comparison_that_dropped_it(direction: str, tmp_
     written = [line for line in race_csv_in(tmp_path) if (line["round"], line["a"]) == ("2", "2")]
     for line in (*written, *(line for line in lines if line["a"] == "2")):
         assert (float(line["difference"]), float(line["at_best"])) == (then.difference, then.at_best)
-    assert {(record["dropped"], record["against"], record["beaten"]) for record in records if record["a"] == 2} == {
+    assert {(record["dropped"], record["against"], record["beaten"]) for record in records if record["a"] == "2"} == {
         (2, "a=0", True)
     }
 

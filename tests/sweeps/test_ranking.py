@@ -6,6 +6,8 @@ import json
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from mnist_exp.sweeps.page import as_svg
 from mnist_exp.sweeps.ranking import Row, compared, on_other_images, rank, unranked, verdict
 from mnist_exp.sweeps.statistics import Comparison
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, advised_validation, make_job
+from mnist_exp.tracking.job import Job, advised_validation, job_name, make_job
 
 pytestmark = pytest.mark.fast
 
@@ -131,14 +133,28 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
     ],
 )
 def test_a_sentence_names_the_row_to_take_first(rows: list[Row], options: dict[str, Any], said: str) -> None:
-    assert verdict(rows, ["a"], **options) == said
+    assert verdict(rows, partial(job_name, keys=["a"]), **options) == said
 
 
 def test_a_row_of_a_single_run_is_not_compared() -> None:
     jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
     rows = compared(rank([*jobs, job(0.7, a="2", seed="0")], "maximize"), "maximize")
     assert [row.comparison is None for row in rows] == [True, False, True]
-    assert verdict(rows, ["a"]).endswith("Rows of a single run are not compared.")
+    said = verdict(rows, partial(job_name, keys=["a"]))
+    assert said.startswith("a=0 is best of the 2 rows that are compared: the other is not better (95 %, paired over 5")
+    assert said.endswith(" Rows with a single run are not compared.")
+
+
+def test_a_row_with_a_failed_job_is_not_compared_since_the_others_flatter_it() -> None:
+    jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
+    lost = [job(0.95, a="2", seed="0"), job(0.95, a="2", seed="1"), job(None, "FAILED", a="2", seed="2")]
+    name = partial(job_name, keys=["a"])
+    rows = compared(rank([*jobs, *lost], "maximize"), "maximize")
+    assert [row.comparison for row in rows] == [None] * 3
+    assert verdict(rows, name).startswith("a=2 leads with 0.9500, but a row with a failed job is not compared, since")
+    last = [replace(one, objective=one.objective and one.objective - 0.9) for one in lost]
+    rows = compared(rank([*jobs, *last], "maximize"), "maximize")
+    assert verdict(rows, name).endswith(" Rows with a failed job are not compared.")
 
 
 def test_rows_that_are_not_shown_count_as_well() -> None:
@@ -154,7 +170,7 @@ def test_a_row_that_may_be_better_is_marked() -> None:
     _, *lines, sentence = shown.splitlines()
     assert lines[0].split() == ["a", "val_accuracy", "std", "n", "difference", "at", "best", "test_accuracy", "seconds"]
     assert [line.split()[0] for line in lines[1:]] == ["1", "2=", "3"]
-    assert " -0.1999  -0.1998 " in lines[3]
+    assert " -0.1999   -0.1998 " in lines[3]
     assert sentence == "At best: by how much a row may be better than the first; below 0, it is beaten."
     assert max(map(len, shown.splitlines())) <= 80  # of a terminal
 
@@ -259,7 +275,7 @@ def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, 
         rows = compared(rank(jobs, direction), direction)
         ranked = [job for row in rows for job in row.jobs]
         assert all(abs(job.objective or 0) < 1e100 for job in ranked)
-        decided, found = verdict(rows, ["a", "b"]), importance(ranked)
+        decided, found = verdict(rows, partial(job_name, keys=["a", "b"])), importance(ranked)
         notes = [on_other_images(rows[0]), as_sentence(found, "val_loss") if found else ""]
         table = Table("val_loss", direction, rows, unranked(jobs), title="12 runs", verdict=decided, notes=notes)
         for form in ("table", "csv", "json", "markdown", "latex"):
