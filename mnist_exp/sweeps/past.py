@@ -5,12 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mnist_exp.sweeps.comparable import known_test_sets, measured, part_measured, varying
+from mnist_exp.sweeps.comparable import measured, part_measured, varying
 from mnist_exp.sweeps.formats import counted, cut, differing_keys, find_differences
 from mnist_exp.sweeps.outcome import order
 from mnist_exp.sweeps.ranking import Row, combination, compared, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, count_images, short_ids
+from mnist_exp.tracking.job import Job, count_images, digest_of_test_set, short_ids
 from mnist_exp.tracking.reading import data_digest, recorded_job
 
 if TYPE_CHECKING:
@@ -87,21 +87,18 @@ def _objective(run: "Run") -> tuple[str, str] | None:
 def _measures(
     objective: str, shown: Sequence["Run"], hidden: Sequence["Run"]
 ) -> dict[Measure, tuple[list["Run"], list["Run"]]]:
-    """Return the runs that can be compared, those shown and those hidden, by what is equal in them."""
+    """Return the runs that can be compared, those shown and those hidden, by what is equal in them.
+
+    Runs without data, which failed early, go with the first.
+    """
     data = {run.info.run_id: recorded_job(run).data or {} for run in (*shown, *hidden)}
-    tests = known_test_sets(data.values())
-    of = {
-        run.info.run_id: tuple(measured(objective, run.data.params, data[run.info.run_id], tests).items())
-        for run in (*shown, *hidden)
-    }
-    groups: dict[Measure, tuple[list[Run], list[Run]]] = {
-        of[run.info.run_id]: ([], []) for run in shown if data[run.info.run_id].get("digest")
-    }
-    for place, runs in enumerate((shown, hidden)):
+    tests = {one["digest"]: test for one in data.values() if (test := digest_of_test_set(one))}
+    groups: dict[Measure, tuple[list[Run], list[Run]]] = {}
+    for place, runs in enumerate((sorted(shown, key=lambda run: not data[run.info.run_id]), hidden)):
         for run in runs:
-            measure = of[run.info.run_id]
-            if not data[run.info.run_id].get("digest"):
-                measure = next((one for one in groups if set(measure) <= set(one)), next(iter(groups), measure))
+            measure = tuple(measured(objective, run.data.params, data[run.info.run_id], tests).items())
+            if not data[run.info.run_id]:
+                measure = next(iter(groups), measure)
             groups.setdefault(measure, ([], []))[place].append(run)
     return {measure: group for measure, group in groups.items() if group[0]}
 
@@ -140,19 +137,21 @@ def _ranked(
     jobs = [replace(job, values=apart | job.values) for job in _jobs(runs, known)]
     rows, hidden = rank(jobs, direction), _hidden_rows(runs, others, direction)
     differences = find_differences(list(known.values()), _WIDTH)
-    sweeps = dict.fromkeys(found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs)
+    sweeps = {found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs}
     part = part_measured(name, measure)
     title = f"{counted(len(jobs), 'run')}, {order(name, direction)}" + ", MEASURED ON THE TEST SET" * (part == "test")
     decided = ""
-    if races := short_ids(found.races.intersection(sweeps)):
-        decided = _of_races([*races.values()], alone=len(sweeps) == 1)
+    if races := sorted(short_ids(found.races & sweeps).values())[:_NAMED]:
+        decided = (
+            f"A race is decided by its rounds: see the page or ranking.csv of sweep {', '.join(races)}. Nothing is "
+        )
+        decided += "compared here; for other sweeps and runs, type their ids."
     elif rows:
-        rows = compared(rows, direction, hidden)
-        names = differences.columns or differences.names
-        texts = [
+        rows, names = compared(rows, direction, hidden), differences.columns or differences.names
+        texts = (
             {names[key]: differences.cell(key, value) for key, value in row.values.items() if key in names}
             for row in rows
-        ]
+        )
         named = [replace(row, values=values) for row, values in zip(rows, texts, strict=True)]
         images = count_images(rows[0].jobs[0].data, part)
         decided = verdict(named, names.values(), images=images, family=_family(rows, len(hidden), found))
@@ -192,29 +191,19 @@ def _family(rows: Sequence[Row], hidden: int, found: Found) -> str:
     runs = [job.run_id for row in rows for job in row.jobs]
     ids = [*short_ids(found.sweeps[run] for run in runs if run in found.sweeps).values()]
     single = sum(run not in found.sweeps for run in runs)
-    if not ids:
-        return f"these {len(rows)} rows of {counted(single, 'run')} that were picked" if found.are_picked else ""
-    if len(ids) == 1 and not single and not hidden:
+    if not (single or hidden or len(ids) > 1) or not (ids or found.are_picked):
         return ""
-    whose = f"sweep {ids[0]}" if len(ids) == 1 else f"{len(ids)} sweeps"
-    if single:
-        whose += f" and {counted(single, 'single run')}" + " that were picked" * found.are_picked
-    return f"{f'these {len(rows)} of ' * (hidden > 0)}the {len(rows) + hidden} rows of {whose}"
-
-
-def _of_races(ids: Sequence[str], *, alone: bool) -> str:
-    which = f"Sweep {ids[0]} is a race" if len(ids) == 1 else f"Sweeps {', '.join(ids[:_NAMED])} are races"
-    more = "" if alone else "; the ids of other sweeps and runs compare those"
-    return f"{which}, decided by its rounds: see its page or ranking.csv. Nothing is compared here{more}."
+    parts = [f"sweep {ids[0]}" if len(ids) == 1 else counted(len(ids), "sweep")] if ids else []
+    parts += [counted(single, "single run") + " that were picked" * found.are_picked] if single else []
+    part = f"these {len(rows)} of " * (hidden > 0)
+    return f"{part}the {len(rows) + hidden} rows of {' and '.join(parts)}"
 
 
 def _apart(objective: str, runs: Sequence["Run"], values: Mapping[str, str]) -> str:
     """Say what tells a table from the others of the same objective, or nothing."""
-    name = next((data["name"] for run in runs if (data := recorded_job(run).data)), "")
-    here = ", ".join(
-        f"{key.replace('_', ' ')} {value} ({name})" if key in _DIGESTS else cut(f"{key}={value}", _LONGEST)
-        for key, value in values.items()
-    )
+    here = ", ".join(cut(f"{key}={value}", _LONGEST) for key, value in values.items())
+    if _DIGESTS & values.keys():
+        here += f" ({next((data['name'] for run in runs if (data := recorded_job(run).data)), '')})"
     return f"Ranked apart from the other {objective}, which is measured otherwise; here {here}." if here else ""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hydra.types import RunMode
@@ -10,10 +11,10 @@ from hydra.types import RunMode
 from mnist_exp.config.composition import compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.overrides import Override
-from mnist_exp.sweeps.beyond import beyond_the_lists
+from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.plan import plan
-from mnist_exp.sweeps.ranking import compared, rank
 from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.record import Parent, SweepRecord
 
 pytestmark = pytest.mark.fast
 
@@ -32,7 +33,8 @@ def said_of(*typed: str, score: Score, seeds: int = 3, direction: str = "maximiz
         values = dict(zip(lists, row, strict=True)) | ({"seed": str(seed)} if seeds > 1 else {})
         data = {"profile": f'{{"training": {images}}}'}
         jobs.append(Job(values, "FAILED" if found is None else "FINISHED", found, data=data, run_id=str(len(jobs))))
-    return beyond_the_lists(compared(rank(jobs, direction), direction), jobs, sweep)
+    record = SweepRecord(Parent("", sweep.config.tracking, tuple(sweep.swept), Path()), {})
+    return next((note for note in rank_jobs(sweep, record, jobs, kind).notes if "would go on" in note), "")
 
 
 def rising(value: float, seed: int) -> float:
