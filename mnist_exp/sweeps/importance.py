@@ -126,9 +126,9 @@ def _main_effects(columns: Mapping[str, Sequence[str]], y: "_Numbers", seeds: in
 def _squares(columns: Mapping[str, Sequence[str]], y: "_Numbers", seeds: int | None = None) -> dict[str, float]:
     """Return the sums of squares by key, and of combinations; nothing where chance alone would do as well.
 
-    All of them must sum to more than in 96 % of 199 deals of the objectives, each among the jobs of a seed. `seeds`: into
-    how many parts of the same combinations the jobs fall; None for jobs that are no full grid, whose numbers are cut
-    into thirds.
+    All of them must sum to more than in 96 % of 199 deals of the objectives, each among the jobs of a seed. `seeds`:
+    into how many parts of the same combinations the jobs fall; None for jobs that are no full grid, whose numbers are
+    cut into thirds.
     """
     import numpy as np
 

@@ -1,6 +1,5 @@
 """Past runs as tables: in each those that measure the same, compared as members of the sweeps that they belong to."""
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -215,18 +214,14 @@ def _too(rows: Sequence[Row]) -> str:
 
 
 def _configured(runs: Sequence["Run"]) -> dict[str, dict[str, str]]:
-    """Return by run id all that can make a result differ: configuration, code, packages, and data where that varies.
+    """Return by run id all that can make a result differ: configuration, data, code and packages.
 
     A run without a configuration, which was refused, is left out.
     """
-    runs = [run for run in runs if run.data.params]
-    digests: dict[tuple[tuple[str, str], ...], set[str]] = defaultdict(set)
-    for run in runs:
-        digests[_dataset(run)] |= {data_digest(run)} - {""}
     found = {}
     for run in runs:
         tags, values = run.data.tags, dict(run.data.params)
-        if len(digests[_dataset(run)]) > 1 and (digest := data_digest(run)):
+        if digest := data_digest(run):
             values["data"] = digest[:_DIGITS]
         if "mnist_exp.own_code" in tags:
             values["own_code"] = tags["mnist_exp.own_code"]
@@ -234,9 +229,6 @@ def _configured(runs: Sequence["Run"]) -> dict[str, dict[str, str]]:
             values["code"] = tags["mnist_exp.code"][:_DIGITS]
         packages = (one.partition(" ") for one in tags.get("mnist_exp.packages", "").split(", "))
         values |= {f"packages.{name}": number for name, _, number in packages if name in _PACKAGES}
-        found[run.info.run_id] = values
+        if run.data.params:
+            found[run.info.run_id] = values
     return found
-
-
-def _dataset(run: "Run") -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(item for item in run.data.params.items() if item[0].startswith("dataset.")))
