@@ -19,9 +19,9 @@ from mnist_exp.tracking.job import Job, count_images, short_names, shown_value, 
 
 _FEWEST = 3  # values: of two, each is an end
 _SERIES = (
-    [float(f"{digit}e{power}") for power in range(-50, 50) for digit in (1, 3)],
-    [float(f"{digit}e{power}") for power in range(-50, 50) for digit in (1, 2, 5)],
-    [2.0**power for power in range(-150, 150)],
+    [float(f"{digit}e{power}") for power in range(-60, 60) for digit in (1, 3)],
+    [float(f"{digit}e{power}") for power in range(-60, 60) for digit in (1, 2, 5)],
+    [2.0**power for power in range(-200, 200)],
 )
 
 

@@ -46,11 +46,9 @@ def measured(
 
 def varying(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
     """Return the different values of each key that not all have alike; who lacks a key does not differ in it."""
-    values: dict[str, dict[str, None]] = {}
-    for one in found:
-        for key, value in one.items():
-            values.setdefault(key, {})[value] = None
-    return {key: list(several) for key, several in values.items() if len(several) > 1}
+    items = dict.fromkeys(item for one in found for item in one.items())
+    values = {key: [value for other, value in items if other == key] for key, _ in items}
+    return {key: several for key, several in values.items() if len(several) > 1}
 
 
 def why_not_compared(objective: str, configs: Sequence[Config], data: Iterable[Mapping[str, str] | None]) -> str:

@@ -22,6 +22,7 @@ _PACKAGES = ("tensorflow", "jax", "keras", "numpy")  # the packages that a resul
 _PARTS = {"backend": "backend", "code": "code", "own_code": "code", "packages": "packages"}
 _LONGEST = 110  # characters of a value
 _NAMED = 3  # races
+_RACED = "A race is decided by its rounds: see the page of sweep {}. Nothing is compared here; for others, type ids."
 
 Measure = tuple[tuple[str, str], ...]
 
@@ -66,7 +67,8 @@ def tables_of(found: Found, sort: str | None) -> list[Table]:
     recorded = [_objective(run) for run in found.runs]
     known = [one for one in dict.fromkeys(recorded) if one] or [("objective", "maximize")]
     if sort is not None:
-        return [_sorted(found.runs, *(known[0] if len(known) == 1 else ("value", "maximize")), sort)]
+        objective = known[0] if len(known) == 1 else ("value", "maximize")
+        return [_table(found, found.runs, (), objective, {}, (), sort)]
     tables = []
     for objective in known:
         shown = [run for run, one in zip(found.runs, recorded, strict=True) if (one or known[0]) == objective]
@@ -74,7 +76,7 @@ def tables_of(found: Found, sort: str | None) -> list[Table]:
         groups = _measures(objective[0], shown, hidden)
         differ = varying(map(dict, groups))
         for measure, (members, others) in groups.items():
-            tables.append(_ranked(found, members, others, objective, dict(measure), differ))
+            tables.append(_table(found, members, others, objective, dict(measure), differ))
     return tables
 
 
@@ -102,57 +104,42 @@ def _measures(
     return {measure: group for measure, group in groups.items() if group[0]}
 
 
-def _sorted(runs: Sequence["Run"], objective: str, direction: str, sort: str) -> Table:
-    known = _configured(runs)
-    jobs = _jobs(runs, known)
-    parts = {part_measured(one[0], run.data.params) for run in runs if (one := _objective(run))}
-    title = f"{counted(len(jobs), 'run')}, {sort}"
-    if "test" in parts:
-        title += f", {'SOME ' * (len(parts) > 1)}MEASURED ON THE TEST SET"
-    return Table(
-        objective,
-        direction,
-        [row for job in jobs for row in rank([job], direction)],
-        unranked(jobs),
-        find_differences(list(known.values()), _WIDTH),
-        ids=short_ids(job.run_id for job in jobs),
-        listed=True,
-        title=title,
-    )
-
-
-def _ranked(
+def _table(
     found: Found,
     runs: Sequence["Run"],
     others: Sequence["Run"],
     objective: tuple[str, str],
     measure: Mapping[str, str],
     differ: Collection[str],
+    sort: str | None = None,
 ) -> Table:
-    """Return a table of runs that measure the same; `others` are hidden, and `differ` has what tells tables apart."""
+    """Return a table of runs that measure the same, or are sorted.
+
+    `others`: runs that are hidden. `differ`: what tells tables apart.
+    """
     name, direction = objective
     known = _configured(runs)
     apart = {key: value[:_DIGITS] if key in _DIGESTS else value for key, value in measure.items() if key in differ}
     jobs = [replace(job, values=apart | job.values) for job in _jobs(runs, known)]
-    rows, hidden = rank(jobs, direction), _hidden_rows(runs, others, direction)
+    rows = rank(jobs, direction) if sort is None else [row for job in jobs for row in rank([job], direction)]
     differences = find_differences(list(known.values()), _WIDTH)
     sweeps = {found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs}
-    part = part_measured(name, measure)
-    title = f"{counted(len(jobs), 'run')}, {order(name, direction)}" + ", MEASURED ON THE TEST SET" * (part == "test")
+    parts = {part_measured(one[0], run.data.params) for run in runs if (one := _objective(run))}
+    title = f"{counted(len(jobs), 'run')}, {sort or order(name, direction)}"
+    title += f", {'SOME ' * (len(parts) > 1)}MEASURED ON THE TEST SET" * ("test" in parts)
     decided = ""
     if races := sorted(short_ids(found.races & sweeps).values())[:_NAMED]:
-        decided = (
-            f"A race is decided by its rounds: see the page or ranking.csv of sweep {', '.join(races)}. Nothing is "
-        )
-        decided += "compared here; for other sweeps and runs, type their ids."
-    elif rows:
-        rows, names = compared(rows, direction, hidden), differences.columns or differences.names
-        texts = (
-            {names[key]: differences.cell(key, value) for key, value in row.values.items() if key in names}
+        decided = _RACED.format(", ".join(races))
+    elif rows and sort is None:
+        hidden, names = _hidden_rows(runs, others, direction), differences.columns or differences.names
+        rows = compared(rows, direction, hidden)
+        named = [
+            replace(
+                row, values={names[key]: differences.cell(key, row.values[key]) for key in names if key in row.values}
+            )
             for row in rows
-        )
-        named = [replace(row, values=values) for row, values in zip(rows, texts, strict=True)]
-        images = count_images(rows[0].jobs[0].data, part)
+        ]
+        images = count_images(rows[0].jobs[0].data, part_measured(name, measure))
         decided = verdict(named, names.values(), images=images, family=_family(rows, len(hidden), found))
         if decided and found.are_picked and "" in sweeps:
             decided += " What is picked for its score looks better than it is."
@@ -163,6 +150,7 @@ def _ranked(
         unranked(jobs),
         differences,
         ids=short_ids(job.run_id for job in jobs),
+        listed=sort is not None,
         title=title,
         legend="The id of a row of several seeds is that of its best run." * any(len(row.jobs) > 1 for row in rows),
         verdict=decided,
@@ -179,8 +167,7 @@ def _jobs(runs: Sequence["Run"], known: Mapping[str, Mapping[str, str]]) -> list
 
 def _hidden_rows(runs: Sequence["Run"], others: Sequence["Run"], direction: str) -> list[Row]:
     """Return the rows of others that are not in part among the runs."""
-    both = [*runs, *others]
-    jobs = _jobs(both, _configured(both)) if others else []
+    jobs = _jobs([*runs, *others], _configured([*runs, *others])) if others else []
     shown = {combination(job.values) for job in jobs[: len(runs)]}
     return rank([job for job in jobs[len(runs) :] if combination(job.values) not in shown], direction)
 

@@ -245,10 +245,8 @@ def test_a_race_is_decided_by_its_rounds(experiment: Experiment, shown: Shown) -
     race = experiment.sweep({"model.hidden": "0,1", "seed": "as the race goes"})
     for hidden, seeds in (("0", 2), ("1", 3)):
         experiment.row(0.9 + int(hidden) / 50, {"model.hidden": hidden}, seeds, parent=race)
-    said = (
-        f"A race is decided by its rounds: see the page or ranking.csv of sweep {race[:8]}. Nothing is compared here; "
-    )
-    said += "for other sweeps and runs, type their ids."
+    said = f"A race is decided by its rounds: see the page of sweep {race[:8]}. Nothing is compared here; "
+    said += "for others, type ids."
     for text in (shown(), shown(race), shown(condition="params.seed != '7'")):
         assert f"{said}\n" in text
         assert "hidden=1" not in text
