@@ -1,6 +1,6 @@
 """Past runs as tables: in each those that measure the same, compared as members of the sweeps that they belong to."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -64,19 +64,18 @@ def tables_of(found: Found, sort: str | None) -> list[Table]:
             the first table of theirs.
         sort: the words for the order that the runs are in, to keep it in one table; None to rank them.
     """
-    recorded = [_objective(run) for run in found.runs]
-    known = [one for one in dict.fromkeys(recorded) if one] or [("objective", "maximize")]
+    known = [*dict.fromkeys(filter(None, map(_objective, found.runs)))] or [("objective", "maximize")]
     if sort is not None:
-        objective = known[0] if len(known) == 1 else ("value", "maximize")
-        return [_table(found, found.runs, (), objective, {}, (), sort)]
+        return [_table(found, found.runs, (), known[0] if len(known) == 1 else ("value", "maximize"), {}, sort)]
     tables = []
     for objective in known:
-        shown = [run for run, one in zip(found.runs, recorded, strict=True) if (one or known[0]) == objective]
+        shown = [run for run in found.runs if (_objective(run) or known[0]) == objective]
         hidden = [run for run in found.others if _objective(run) == objective]
         groups = _measures(objective[0], shown, hidden)
         differ = varying(map(dict, groups))
         for measure, (members, others) in groups.items():
-            tables.append(_table(found, members, others, objective, dict(measure), differ))
+            apart = {key: value[:_DIGITS] if key in _DIGESTS else value for key, value in measure if key in differ}
+            tables.append(_table(found, members, others, objective, apart))
     return tables
 
 
@@ -109,22 +108,18 @@ def _table(
     runs: Sequence["Run"],
     others: Sequence["Run"],
     objective: tuple[str, str],
-    measure: Mapping[str, str],
-    differ: Collection[str],
+    apart: dict[str, str],
     sort: str | None = None,
 ) -> Table:
-    """Return a table of runs that measure the same, or are sorted.
-
-    `others`: runs that are hidden. `differ`: what tells tables apart.
-    """
+    """Return a table of runs that measure the same, or are sorted; `others` are hidden, `apart` tells tables apart."""
     name, direction = objective
     known = _configured(runs)
-    apart = {key: value[:_DIGITS] if key in _DIGESTS else value for key, value in measure.items() if key in differ}
     jobs = [replace(job, values=apart | job.values) for job in _jobs(runs, known)]
     rows = rank(jobs, direction) if sort is None else [row for job in jobs for row in rank([job], direction)]
     differences = find_differences(list(known.values()), _WIDTH)
     sweeps = {found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs}
-    parts = {part_measured(one[0], run.data.params) for run in runs if (one := _objective(run))}
+    whole = [run for run in runs if data_digest(run)]
+    parts = {part_measured(one[0], run.data.params) for run in whole if (one := _objective(run))}
     title = f"{counted(len(jobs), 'run')}, {sort or order(name, direction)}"
     title += f", {'SOME ' * (len(parts) > 1)}MEASURED ON THE TEST SET" * ("test" in parts)
     decided = ""
@@ -139,7 +134,7 @@ def _table(
             )
             for row in rows
         ]
-        images = count_images(rows[0].jobs[0].data, part_measured(name, measure))
+        images = count_images(rows[0].jobs[0].data, min(parts, default=""))
         decided = verdict(named, names.values(), images=images, family=_family(rows, len(hidden), found))
         if decided and found.are_picked and "" in sweeps:
             decided += " What is picked for its score looks better than it is."
