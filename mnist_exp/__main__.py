@@ -8,7 +8,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 
 from hydra.types import RunMode
 
@@ -100,8 +100,9 @@ def _run(experiment: Experiment) -> None:
         from mnist_exp.learning.datasets import load
         from mnist_exp.tracking.mlflow_tracker import tracker_of
 
-        why = tracker_of(config.tracking).why_not(experiment, load(config.dataset).digest)
-        print(f"Not finished before: {why}", flush=True)
+        with suppress(InputError):  # another run of the store is damaged
+            why = tracker_of(config.tracking).why_not(experiment, load(config.dataset).digest)
+            print(f"Not finished before: {why}", flush=True)
     run_experiment(experiment)
 
 

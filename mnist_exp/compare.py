@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -167,93 +167,82 @@ def _find_runs(
     from mnist_exp.sweeps.past import Found
     from mnist_exp.tracking.reading import search
 
-    sweeps: dict[str, Run] = {}
     parents: dict[str, str] = {}
 
     def runs(experiment_id: str, query: str, sweep: str = "") -> Iterator["Run"]:
         for run in search(client, experiment_id, query, sort or "attributes.start_time DESC"):
-            if "mnist_exp.sweep" in run.data.tags:
-                sweeps[run.info.run_id] = run
-            else:
+            if "mnist_exp.sweep" not in run.data.tags:
                 parents[run.info.run_id] = sweep or run.data.tags.get("mlflow.parentRunId", "")
                 yield run
 
-    searches, typed = _searches(client, tracking, ids, condition)
+    searches = _searches(client, tracking, ids, condition)
     read = (run for one in searches for run in runs(*one))
     found = {run.info.run_id: run for run in (read if ids or sort else islice(read, last))}
     newest = sorted(found.values(), key=lambda run: run.info.start_time, reverse=True)[:last]
     if not newest:
         where = " ".join(ids) or f"tracking.experiment={tracking.experiment}"
         raise InputError(f"{where}: has no such run; --help shows how to filter")
+    experiments = dict.fromkeys(experiment_id for experiment_id, *_ in searches)
     if sort is None:
-        of = {run.info.run_id: parents[run.info.run_id] for run in newest}
-        if not (ids or condition or last):
-            return _members(newest, of, sweeps)
-        return _with_others(client, newest, of, sweeps | typed, whole=() if condition or last else typed)
+        whole = {sweep for *_, sweep in searches if not (condition or last)} if ids or condition or last else None
+        return _with_sweeps(
+            client, experiments, newest, {run.info.run_id: parents[run.info.run_id] for run in newest}, whole
+        )
     if len(searches) > 1:  # only a single search orders runs
-        experiments = dict.fromkeys(experiment_id for experiment_id, *_ in searches)
         found = {run.info.run_id: run for one in experiments for run in runs(one, condition)}
     wanted = {run.info.run_id for run in newest}
     return Found([run for run_id, run in found.items() if run_id in wanted])
 
 
-def _with_others(
+def _with_sweeps(
     client: "MlflowClient",
+    experiments: Iterable[str],
     runs: Sequence["Run"],
     parents: Mapping[str, str],
-    sweeps: Mapping[str, "Run"],
-    whole: Collection[str],
+    whole: Collection[str] | None,
 ) -> "Found":
-    """Return chosen runs with those of the same sweeps that are not among them, of which `whole` have none.
+    """Return runs, with the sweeps that they belong to, and what they leave out of these if somebody chose them.
 
-    `parents`: the ids of the runs' sweeps; `sweeps`: those that were read.
+    `parents`: the ids of their sweeps. `whole`: sweeps of which nothing is left out; None for runs that nobody chose.
     """
-    from mnist_exp.tracking.reading import queries_by_id, queries_of, search
-
-    missing = {one for one in parents.values() if re.fullmatch("[0-9a-f]{32}", one)} - sweeps.keys()
-    experiments = {run.info.experiment_id for run in runs if parents[run.info.run_id] in missing}
-    read = (
-        run for one in experiments for query in queries_by_id(sorted(missing)) for run in search(client, one, query)
-    )
-    sweeps = {**sweeps, **{run.info.run_id: run for run in read if "mnist_exp.sweep" in run.data.tags}}
-    others = {
-        run.info.run_id: run
-        for sweep in sweeps.keys() & set(parents.values()) - set(whole)
-        for query in queries_of(sweeps[sweep])
-        for run in search(client, sweeps[sweep].info.experiment_id, query)
-        if run.info.run_id not in parents
-    }
-    return replace(_members(runs, parents, sweeps), others=[*others.values()], are_picked=True)
-
-
-def _members(runs: Sequence["Run"], parents: Mapping[str, str], sweeps: Mapping[str, "Run"]) -> "Found":
     from mnist_exp.sweeps.past import Found
     from mnist_exp.sweeps.race import is_race
+    from mnist_exp.tracking.reading import queries_by_id, queries_of, search
 
+    queries = queries_by_id(sorted({one for one in parents.values() if re.fullmatch("[0-9a-f]{32}", one)}))
+    read = (run for one in experiments for query in queries for run in search(client, one, query))
+    sweeps = {run.info.run_id: run for run in read if "mnist_exp.sweep" in run.data.tags}
+    others = {
+        run.info.run_id: run
+        for sweep in sweeps.values()
+        if whole is not None and sweep.info.run_id not in whole
+        for query in queries_of(sweep)
+        for run in search(client, sweep.info.experiment_id, query)
+        if run.info.run_id not in parents
+    }
     races = frozenset(one for one, run in sweeps.items() if is_race(run.data.tags.get("mnist_exp.varied", "")))
-    return Found(runs, sweeps={run: one for run, one in parents.items() if one in sweeps}, races=races)
+    of = {run: one for run, one in parents.items() if one in sweeps}
+    return Found(runs, [*others.values()], of, races, are_picked=whole is not None)
 
 
 def _searches(
     client: "MlflowClient", tracking: MLflowTracking, ids: Sequence[str], condition: str
-) -> tuple[list[tuple[str, ...]], dict[str, "Run"]]:
-    """Return experiments to search, each with a query and its sweep, if it is named; and the sweeps that are named."""
+) -> list[tuple[str, str, str]]:
+    """Return experiments to search, each with a query, and its sweep if it is named."""
     from mnist_exp.tracking.reading import find_run, queries_of
 
     if ids:
-        named = [find_run(client, tracking.uri, one) for one in ids]
         begin = f"{condition} AND " if condition else ""
-        sweeps = {run.info.run_id: run for run in named if "mnist_exp.sweep" in run.data.tags}
         return [
-            (run.info.experiment_id, f"{begin}{query}", run.info.run_id if run.info.run_id in sweeps else "")
-            for run in named
+            (run.info.experiment_id, f"{begin}{query}", run.info.run_id * ("mnist_exp.sweep" in run.data.tags))
+            for run in [find_run(client, tracking.uri, one) for one in ids]
             for query in queries_of(run)
-        ], sweeps
+        ]
     experiment = client.get_experiment_by_name(tracking.experiment)
     if experiment is None:
         names = ", ".join(experiment.name for experiment in client.search_experiments())
         raise InputError(f"tracking.experiment={tracking.experiment}: no such experiment; the store has {names}")
-    return [(experiment.experiment_id, condition)], {}
+    return [(experiment.experiment_id, condition, "")]
 
 
 def _metric(tables: Sequence["Table"]) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from mnist_exp.errors import printable
-from mnist_exp.sweeps.formats import counted
 from mnist_exp.tracking.job import Job, short_names, usable
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ _FOLDS, _TREES = 4, 50
 _SHUFFLES = 199
 _LEVEL = 0.04  # not 0.05, since jobs of a search that learns from those before cannot be exchanged quite freely
 _GROUPS = 3  # of the numbers of a key that has more, to tell whether anything matters
-_NAMED = 3  # keys in the sentence
 _COMBINATIONS = ""  # beside the keys
 
 
@@ -46,23 +44,13 @@ class Importance:
 def importance(jobs: Sequence[Job]) -> Importance | None:
     """Return the share of the finished jobs' variance that each key explains; `seed` is chance, and no key.
 
-    The result is None where chance alone would do as well. That is found by dealing out the objectives anew, 199 times,
-    where each combination has the same seeds among those of a seed: the sums of squares between the values of each key,
-    and between combinations, must sum to more than in 96 % of these. For that, numbers that were drawn, or that have
-    gaps, are cut into thirds.
+    In a full grid, with as many jobs for each combination, it is the main effect of an analysis of variance, without
+    what chance adds (T. L. Kelley's epsilon squared, 1935), and at least 0. In a search or a grid with gaps, a random
+    forest predicts quarters of the jobs from the others (L. Breiman, 2001), and what it explains is divided by how much
+    its errors grow once a key's values are shuffled.
 
-    In a full grid, with as many jobs for each combination, the share is the main effect of an analysis of variance,
-    without what chance adds: the sum of squares of k values, less (k - 1) mean squares of what the seeds of a
-    combination differ in, divided by the sum of all squares (T. L. Kelley's epsilon squared, 1935), and at least 0.
-    Interactions are in the remainder, and are chance where each combination ran once.
-
-    In a search or a grid with gaps, a random forest learns the objective from three quarters of the jobs and predicts
-    the last quarter, in turn (L. Breiman, Random Forests, 2001). All keys explain 1 - squared errors / sum of squares,
-    divided among them by how much the errors grow once a key's values are shuffled. An interaction counts for each of
-    its keys; keys that vary together may get each other's credit. Of more than 1,000 jobs, it uses as many at random.
-
-    The result is None, too, if fewer than two keys vary, all objectives are the same, or a forest has fewer than 20
-    jobs or explains less than a tenth.
+    The result is None where chance alone would do as well (see `_squares`), if fewer than two keys vary, all objectives
+    are the same, or a forest has fewer than 20 jobs or explains less than a tenth.
     """
     import numpy as np
 
@@ -93,10 +81,8 @@ def as_sentence(found: Importance, objective: str) -> str:
     'Of the variance of val_loss, hidden explains 81 %, learning_rate 12 %; the rest is chance.'
     """
     *percents, _ = found.percents
-    (first, largest), *others = list(zip(short_names(found.shares).values(), percents, strict=True))[:_NAMED]
+    (first, largest), *others = zip(short_names(found.shares).values(), percents, strict=True)
     parts = [f"{first} explains {largest} %", *(f"{name} {percent} %" for name, percent in others)]
-    if left := percents[_NAMED:]:
-        parts.append(f"{counted(len(left), 'other')} {sum(left)} %")
     return printable(f"Of the variance of {objective}, {', '.join(parts)}; the rest is {found.rest}.")
 
 
@@ -140,17 +126,17 @@ def _main_effects(columns: Mapping[str, Sequence[str]], y: "_Numbers", seeds: in
 def _squares(columns: Mapping[str, Sequence[str]], y: "_Numbers", seeds: int | None = None) -> dict[str, float]:
     """Return the sums of squares by key, and of combinations; nothing where chance alone would do as well.
 
-    `seeds`: into how many parts of the same combinations the jobs fall; None for jobs that are no full grid.
+    All of them must sum to more than in 96 % of 199 deals of the objectives, each among the jobs of a seed. `seeds`:
+    into how many parts of the same combinations the jobs fall; None for jobs that are no full grid, whose numbers are
+    cut into thirds.
     """
     import numpy as np
 
     shown = columns if seeds else {key: _grouped(texts) for key, texts in columns.items()}
     shown = {**shown, _COMBINATIONS: list(map(repr, zip(*columns.values(), strict=True)))}
     groups = [np.unique(texts, return_inverse=True, return_counts=True)[1:] for texts in shown.values()]
-    rng, parts = (
-        np.random.default_rng(crc32(y.tobytes())),
-        y.reshape(seeds or 1, -1),
-    )  # with one seed for all, the level is off
+    rng = np.random.default_rng(crc32(y.tobytes()))  # with one seed for all, the level is off
+    parts = y.reshape(seeds or 1, -1)
     parts = parts - parts.mean(axis=1, keepdims=True)
 
     def squares(dealt: "_Numbers") -> list[float]:
@@ -181,7 +167,9 @@ def _by_forest(columns: Mapping[str, Sequence[str]], y: "_Numbers") -> dict[str,
     from sklearn.model_selection import KFold
 
     kept = np.random.default_rng(0).permutation(len(y))[:_MOST]
-    x, y = np.column_stack([_coded(texts) for texts in columns.values()])[kept], y[kept]
+    # Places among the sorted values are all that a tree needs.
+    coded = [np.unique(as_numbers(texts) or texts, return_inverse=True)[1] for texts in columns.values()]
+    x, y = np.column_stack(coded)[kept], y[kept]
     errors, growth = 0.0, np.zeros(len(columns))
     for train, test in KFold(_FOLDS, shuffle=True, random_state=0).split(x):
         forest = RandomForestRegressor(_TREES, random_state=0).fit(x[train], y[train])
@@ -192,10 +180,3 @@ def _by_forest(columns: Mapping[str, Sequence[str]], y: "_Numbers") -> dict[str,
     if explained < _LEAST or not growth.any():
         return {}
     return dict(zip(columns, (explained * growth / growth.sum()).tolist(), strict=True))
-
-
-def _coded(texts: Sequence[str]) -> "npt.NDArray[np.intp]":
-    """Return the places of numbers among the sorted ones, or of words, which is all that a tree needs."""
-    import numpy as np
-
-    return np.unique(as_numbers(texts) or texts, return_inverse=True)[1]

@@ -1,16 +1,15 @@
 """Past runs as tables: in each those that measure the same, compared as members of the sweeps that they belong to."""
 
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mnist_exp.sweeps.comparable import known_test_sets, measured, part_measured, varying
+from mnist_exp.sweeps.comparable import measured, part_measured, varying
 from mnist_exp.sweeps.formats import counted, cut, differing_keys, find_differences
 from mnist_exp.sweeps.outcome import order
-from mnist_exp.sweeps.ranking import Row, combination, compared, rank, unranked, verdict
+from mnist_exp.sweeps.ranking import SINGLE, Row, combination, compared, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, count_images, short_ids
+from mnist_exp.tracking.job import Job, count_images, digest_of_test_set, short_ids
 from mnist_exp.tracking.reading import data_digest, recorded_job
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ _PACKAGES = ("tensorflow", "jax", "keras", "numpy")  # the packages that a resul
 _PARTS = {"backend": "backend", "code": "code", "own_code": "code", "packages": "packages"}
 _LONGEST = 110  # characters of a value
 _NAMED = 3  # races
+_RACED = "A race is decided by its rounds: see the page of sweep {}. Nothing is compared here; for others, type ids."
 
 Measure = tuple[tuple[str, str], ...]
 
@@ -64,18 +64,18 @@ def tables_of(found: Found, sort: str | None) -> list[Table]:
             the first table of theirs.
         sort: the words for the order that the runs are in, to keep it in one table; None to rank them.
     """
-    recorded = [_objective(run) for run in found.runs]
-    known = [one for one in dict.fromkeys(recorded) if one] or [("objective", "maximize")]
+    known = [*dict.fromkeys(filter(None, map(_objective, found.runs)))] or [("objective", "maximize")]
     if sort is not None:
-        return [_sorted(found.runs, *(known[0] if len(known) == 1 else ("value", "maximize")), sort)]
+        return [_table(found, found.runs, (), known[0] if len(known) == 1 else ("value", "maximize"), {}, sort)]
     tables = []
     for objective in known:
-        shown = [run for run, one in zip(found.runs, recorded, strict=True) if (one or known[0]) == objective]
+        shown = [run for run in found.runs if (_objective(run) or known[0]) == objective]
         hidden = [run for run in found.others if _objective(run) == objective]
         groups = _measures(objective[0], shown, hidden)
         differ = varying(map(dict, groups))
         for measure, (members, others) in groups.items():
-            tables.append(_ranked(found, members, others, objective, dict(measure), differ))
+            apart = {key: value[:_DIGITS] if key in _DIGESTS else value for key, value in measure if key in differ}
+            tables.append(_table(found, members, others, objective, apart))
     return tables
 
 
@@ -87,69 +87,52 @@ def _objective(run: "Run") -> tuple[str, str] | None:
 def _measures(
     objective: str, shown: Sequence["Run"], hidden: Sequence["Run"]
 ) -> dict[Measure, tuple[list["Run"], list["Run"]]]:
-    """Return the runs that can be compared, those shown and those hidden, by what is equal in them."""
+    """Return the runs that can be compared, those shown and those hidden, by what is equal in them.
+
+    Runs without data, which failed early, go with the first.
+    """
     data = {run.info.run_id: recorded_job(run).data or {} for run in (*shown, *hidden)}
-    tests = known_test_sets(data.values())
-    of = {
-        run.info.run_id: tuple(measured(objective, run.data.params, data[run.info.run_id], tests).items())
-        for run in (*shown, *hidden)
-    }
-    groups: dict[Measure, tuple[list[Run], list[Run]]] = {
-        of[run.info.run_id]: ([], []) for run in shown if data[run.info.run_id].get("digest")
-    }
-    for place, runs in enumerate((shown, hidden)):
+    tests = {one["digest"]: test for one in data.values() if (test := digest_of_test_set(one))}
+    groups: dict[Measure, tuple[list[Run], list[Run]]] = {}
+    for place, runs in enumerate((sorted(shown, key=lambda run: not data[run.info.run_id]), hidden)):
         for run in runs:
-            measure = of[run.info.run_id]
-            if not data[run.info.run_id].get("digest"):
-                measure = next((one for one in groups if set(measure) <= set(one)), next(iter(groups), measure))
+            measure = tuple(measured(objective, run.data.params, data[run.info.run_id], tests).items())
+            if not data[run.info.run_id]:
+                measure = next(iter(groups), measure)
             groups.setdefault(measure, ([], []))[place].append(run)
     return {measure: group for measure, group in groups.items() if group[0]}
 
 
-def _sorted(runs: Sequence["Run"], objective: str, direction: str, sort: str) -> Table:
-    known = _configured(runs)
-    jobs = _jobs(runs, known)
-    parts = {part_measured(one[0], run.data.params) for run in runs if (one := _objective(run))}
-    title = f"{counted(len(jobs), 'run')}, {sort}"
-    if "test" in parts:
-        title += f", {'SOME ' * (len(parts) > 1)}MEASURED ON THE TEST SET"
-    return Table(
-        objective,
-        direction,
-        [row for job in jobs for row in rank([job], direction)],
-        unranked(jobs),
-        find_differences(list(known.values()), _WIDTH),
-        ids=short_ids(job.run_id for job in jobs),
-        listed=True,
-        title=title,
-    )
-
-
-def _ranked(
+def _table(
     found: Found,
     runs: Sequence["Run"],
     others: Sequence["Run"],
     objective: tuple[str, str],
-    measure: Mapping[str, str],
-    differ: Collection[str],
+    apart: dict[str, str],
+    sort: str | None = None,
 ) -> Table:
-    """Return a table of runs that measure the same; `others` are hidden, and `differ` has what tells tables apart."""
+    """Return a table of runs that measure the same, or are sorted; `others` are hidden, `apart` tells tables apart."""
     name, direction = objective
     known = _configured(runs)
-    apart = {key: value[:_DIGITS] if key in _DIGESTS else value for key, value in measure.items() if key in differ}
     jobs = [replace(job, values=apart | job.values) for job in _jobs(runs, known)]
-    rows, hidden = rank(jobs, direction), _hidden_rows(runs, others, direction)
+    rows = rank(jobs, direction) if sort is None else [row for job in jobs for row in rank([job], direction)]
     differences = find_differences(list(known.values()), _WIDTH)
-    sweeps = dict.fromkeys(found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs)
-    part = part_measured(name, measure)
-    title = f"{counted(len(jobs), 'run')}, {order(name, direction)}" + ", MEASURED ON THE TEST SET" * (part == "test")
+    sweeps = {found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs}
+    whole = [run for run in runs if data_digest(run)]
+    parts = {part_measured(one[0], run.data.params) for run in whole if (one := _objective(run))}
+    title = f"{counted(len(jobs), 'run')}, {sort or order(name, direction)}"
+    title += f", {'SOME ' * (len(parts) > 1)}MEASURED ON THE TEST SET" * ("test" in parts)
     decided = ""
-    if races := short_ids(found.races.intersection(sweeps)):
-        decided = _of_races([*races.values()], alone=len(sweeps) == 1)
-    elif rows:
+    if races := sorted(short_ids(found.races & sweeps).values())[:_NAMED]:
+        decided = _RACED.format(", ".join(races))
+    elif rows and sort is None:
+        hidden, seeds = _hidden(runs, others, direction)
         rows = compared(rows, direction, hidden)
-        images = count_images(rows[0].jobs[0].data, part)
-        decided = verdict(rows, differences.label, images=images, family=_family(rows, len(hidden), found))
+        images = count_images(rows[0].jobs[0].data, min(parts, default=""))
+        single = "one seed may be better or worse by chance, and the sweep has more" if seeds else SINGLE
+        family = _family(rows, len(hidden), found)
+        decided = verdict(rows, differences.label, images=images, family=family, single=single)
+        decided += f" {counted(seeds, 'run')} of these rows {'are' if seeds > 1 else 'is'} not shown." * (seeds > 0)
         if decided and found.are_picked and "" in sweeps:
             decided += " What is picked for its score looks better than it is."
     return Table(
@@ -159,6 +142,7 @@ def _ranked(
         unranked(jobs),
         differences,
         ids=short_ids(job.run_id for job in jobs),
+        listed=sort is not None,
         title=title,
         legend="The id of a row of several seeds is that of its best run." * any(len(row.jobs) > 1 for row in rows),
         verdict=decided,
@@ -173,12 +157,12 @@ def _jobs(runs: Sequence["Run"], known: Mapping[str, Mapping[str, str]]) -> list
     return [replace(job, values=varied.get(job.run_id, job.values)) for job in map(recorded_job, runs)]
 
 
-def _hidden_rows(runs: Sequence["Run"], others: Sequence["Run"], direction: str) -> list[Row]:
-    """Return the rows of others that are not in part among the runs."""
-    both = [*runs, *others]
-    jobs = _jobs(both, _configured(both)) if others else []
+def _hidden(runs: Sequence["Run"], others: Sequence["Run"], direction: str) -> tuple[list[Row], int]:
+    """Return the rows of others that are not among the runs, and how many more runs belong to rows that are."""
+    jobs = _jobs([*runs, *others], _configured([*runs, *others])) if others else []
     shown = {combination(job.values) for job in jobs[: len(runs)]}
-    return rank([job for job in jobs[len(runs) :] if combination(job.values) not in shown], direction)
+    rest = [job for job in jobs[len(runs) :] if combination(job.values) not in shown]
+    return rank(rest, direction), len(others) - len(rest)
 
 
 def _family(rows: Sequence[Row], hidden: int, found: Found) -> str:
@@ -186,29 +170,19 @@ def _family(rows: Sequence[Row], hidden: int, found: Found) -> str:
     runs = [job.run_id for row in rows for job in row.jobs]
     ids = [*short_ids(found.sweeps[run] for run in runs if run in found.sweeps).values()]
     single = sum(run not in found.sweeps for run in runs)
-    if not ids:
-        return f"these {len(rows)} rows of {counted(single, 'run')} that were picked" if found.are_picked else ""
-    if len(ids) == 1 and not single and not hidden:
+    if not (single or hidden or len(ids) > 1) or not (ids or found.are_picked):
         return ""
-    whose = f"sweep {ids[0]}" if len(ids) == 1 else f"{len(ids)} sweeps"
-    if single:
-        whose += f" and {counted(single, 'single run')}" + " that were picked" * found.are_picked
-    return f"{f'these {len(rows)} of ' * (hidden > 0)}the {len(rows) + hidden} rows of {whose}"
-
-
-def _of_races(ids: Sequence[str], *, alone: bool) -> str:
-    which = f"Sweep {ids[0]} is a race" if len(ids) == 1 else f"Sweeps {', '.join(ids[:_NAMED])} are races"
-    more = "" if alone else "; the ids of other sweeps and runs compare those"
-    return f"{which}, decided by its rounds: see its page or ranking.csv. Nothing is compared here{more}."
+    parts = [f"sweep {ids[0]}" if len(ids) == 1 else counted(len(ids), "sweep")] if ids else []
+    parts += [counted(single, "single run") + " that were picked" * found.are_picked] if single else []
+    part = f"these {len(rows)} of " * (hidden > 0)
+    return f"{part}the {len(rows) + hidden} rows of {' and '.join(parts)}"
 
 
 def _apart(objective: str, runs: Sequence["Run"], values: Mapping[str, str]) -> str:
     """Say what tells a table from the others of the same objective, or nothing."""
-    name = next((data["name"] for run in runs if (data := recorded_job(run).data)), "")
-    here = ", ".join(
-        f"{key.replace('_', ' ')} {value} ({name})" if key in _DIGESTS else cut(f"{key}={value}", _LONGEST)
-        for key, value in values.items()
-    )
+    here = ", ".join(cut(f"{key}={value}", _LONGEST) for key, value in values.items())
+    if _DIGESTS & values.keys():
+        here += f" ({next((data['name'] for run in runs if (data := recorded_job(run).data)), '')})"
     return f"Ranked apart from the other {objective}, which is measured otherwise; here {here}." if here else ""
 
 
@@ -220,18 +194,14 @@ def _too(rows: Sequence[Row]) -> str:
 
 
 def _configured(runs: Sequence["Run"]) -> dict[str, dict[str, str]]:
-    """Return by run id all that can make a result differ: configuration, code, packages, and data where that varies.
+    """Return by run id all that can make a result differ: configuration, data, code and packages.
 
     A run without a configuration, which was refused, is left out.
     """
-    runs = [run for run in runs if run.data.params]
-    digests: dict[tuple[tuple[str, str], ...], set[str]] = defaultdict(set)
-    for run in runs:
-        digests[_dataset(run)] |= {data_digest(run)} - {""}
     found = {}
     for run in runs:
         tags, values = run.data.tags, dict(run.data.params)
-        if len(digests[_dataset(run)]) > 1 and (digest := data_digest(run)):
+        if digest := data_digest(run):
             values["data"] = digest[:_DIGITS]
         if "mnist_exp.own_code" in tags:
             values["own_code"] = tags["mnist_exp.own_code"]
@@ -239,9 +209,6 @@ def _configured(runs: Sequence["Run"]) -> dict[str, dict[str, str]]:
             values["code"] = tags["mnist_exp.code"][:_DIGITS]
         packages = (one.partition(" ") for one in tags.get("mnist_exp.packages", "").split(", "))
         values |= {f"packages.{name}": number for name, _, number in packages if name in _PACKAGES}
-        found[run.info.run_id] = values
+        if run.data.params:
+            found[run.info.run_id] = values
     return found
-
-
-def _dataset(run: "Run") -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(item for item in run.data.params.items() if item[0].startswith("dataset.")))

@@ -43,22 +43,20 @@ def find_finished(
     ]
     data = _digests(sweep) if others or not found else set()
     found += sum(not (data and kind.goes_back) or (job.data or {}).get("digest") in data for job in others)
-    is_part = 0 < len(sweep.first_jobs) < kind.jobs
     if found:
-        least = "at least " if is_part and not kind.is_open else ""
-        return found, f"{least}{found} of {'its jobs' if kind.is_open else kind.jobs} finished before"
+        least = "at least " if 0 < len(sweep.first_jobs) < kind.jobs and not kind.is_open else ""
+        return found, f"{least}{found} of {'its jobs' if kind.is_open else max(found, kind.jobs)} finished before"
     if not data:  # they cannot be read, as the jobs say
         return 0, ""
-    none = f"none of the first {len(sweep.first_jobs)} finished before" if is_part else "none finished before"
-    return 0, f"{none if sweep.first_jobs else 'nothing to go on with'}: {record.why_none(data)}"
+    try:
+        return 0, f"none finished before: {record.why_none(data)}"
+    except InputError:  # another run of the store is damaged
+        return 0, "none finished before"
 
 
 def _digests(sweep: Sweep) -> set[str]:
     """Return the digests of the data of its first job and each other value; empty if some cannot be read."""
     try:
-        return {
-            datasets.load(one).digest
-            for one in {repr(config.dataset): config.dataset for config in sweep.configs}.values()
-        }
+        return {datasets.load(one).digest for one in {repr(one.dataset): one.dataset for one in sweep.configs}.values()}
     except Exception:  # the user's own code raises anything
         return set()

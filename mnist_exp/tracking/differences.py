@@ -22,7 +22,7 @@ _NEWEST_FIRST = ("attributes.start_time DESC", 50)
 
 def facts(parameters: Mapping[str, str], tags: Mapping[str, str], data: str) -> dict[str, str]:
     """Return what a record says of parameters, packages, code, each of its files, own code, and data by its digest."""
-    packages = [one.rpartition(" ")[::2] for one in tags.get("mnist_exp.packages", "").split(", ")]
+    packages = [one.rpartition(" ")[::2] for one in tags.get("mnist_exp.packages", "").split(", ") if one]
     codes = {name: tags[f"mnist_exp.{name}"] for name in ("code", "own_code") if f"mnist_exp.{name}" in tags}
     files = swept_values(tags.get("mnist_exp.code_files", "{}"))
     return {**parameters, **dict(packages), **codes, **files, **({"data": data[:12]} if data else {})}
@@ -40,25 +40,16 @@ def in_words(earlier: str, then: Mapping[str, str], now: Mapping[str, str]) -> s
     >>> in_words("run 3f2a1c22", {"seed": "0", "keras": "3.14"}, {"seed": "0", "keras": "3.15.1"})
     'keras 3.14 in run 3f2a1c22, 3.15.1 now'
     """
-    keys, parts = changed(then, now), []
-    files = [key for key in keys if key.endswith(".py")]
-    if any(key.endswith(".py") for key in then) and files:
-        more = [f"{len(files) - _MOST_SHOWN} more"] if len(files) > _MOST_SHOWN else []
-        *others, last = [*files[:_MOST_SHOWN], *more]
-        names = f"{', '.join(others)} and {last} differ" if others else f"{last} differs"
-        parts = [f"{names} from the code of {earlier}"]
-    elif "code" in keys:  # an older version records no files
-        parts = [f"the code differs from that of {earlier}"]
-    values = [key for key in keys if key not in {*files, "code", "python", "mnist_exp"}]
+    keys = changed(then, now)
+    code = [key for key in keys if key.endswith(".py")] if any(key.endswith(".py") for key in then) else []
+    code = code or ["something"] * ("code" in keys)  # an older version records no files
+    listed = ", ".join(code[:_MOST_SHOWN] + ["more"] * (len(code) > _MOST_SHOWN))
+    parts = [f"{listed} differ{'s' * (len(code) == 1)} from the code of {earlier}"] if code else []
+    values = [key for key in keys if not key.endswith(".py") and key not in {"code", "python", "mnist_exp"}]
     for key in values[:_MOST_SHOWN]:
-        old, new = (_short(known.get(key, "none")) for known in (then, now))
+        old, new = (known.get(key, "none")[:_LONGEST] for known in (then, now))
         parts.append(f"{key} {old} {'then' if parts else f'in {earlier}'}, {new} now")
-    more = [f"and {len(values) - _MOST_SHOWN} more"] if len(values) > _MOST_SHOWN else []
-    return printable("; ".join([*parts, *more]))
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
+    return printable("; ".join(parts) + "; and more" * (len(values) > _MOST_SHOWN))
 
 
 def why_not(client: "MlflowClient", experiment_id: str, record: "Record", data: str) -> str:
@@ -93,10 +84,9 @@ def why_none(client: "MlflowClient", experiment_id: str, record: "Record", data:
     for run, before in sorted(alike, key=lambda one: one[1] != varied):
         if used := _data_of_jobs(client, experiment_id, run):
             old, new = (min(used), min(data)) if not used & data else ("", "")
-            then = facts(run.data.params | before, run.data.tags, old)
+            then, now = facts(run.data.params, run.data.tags, old), facts(record.parameters, record.tags, new)
             earlier = f"sweep {run.info.run_id[:8]}"
-            said = in_words(earlier, then, facts(record.parameters | varied, record.tags, new))
-            return said or f"{earlier} had other jobs"
+            return in_words(earlier, then, now) or in_words(earlier, before, varied) or f"{earlier} had other jobs"
     return "there is no such sweep with a finished job"
 
 

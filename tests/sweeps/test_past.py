@@ -143,11 +143,11 @@ def test_what_is_measured_on_other_images_has_a_table_of_its_own(experiment: Exp
     assert blobs.startswith("4 runs, largest val_accuracy first\n")
     assert "FAILED" in blobs
     assert "Ranked apart from the other val_accuracy, which is measured otherwise; here" in blobs
-    assert "here dataset.validation=300, data b10bb10b (digits)." in blobs
+    assert "here dataset.validation=300, data=b10bb10b (digits)." in blobs
     assert larger.startswith("6 runs")
-    assert "here dataset.validation=300, data 3f2a3f2a (digits)." in larger
+    assert "here dataset.validation=300, data=3f2a3f2a (digits)." in larger
     assert smaller.startswith("6 runs")
-    assert "here dataset.validation=200, data 3f2a3f2a (digits)." in smaller
+    assert "here dataset.validation=200, data=3f2a3f2a (digits)." in smaller
     assert "hidden=16 is best of 2 on these 200 images" in smaller
     assert experiment.runs().verdict.count("is best of 2") == 2
     records = experiment.runs().records
@@ -170,8 +170,8 @@ def test_the_test_set_is_one_measure_whatever_is_held_out(experiment: Experiment
     assert "Ranked apart" not in table
     experiment.row(0.9, measured, data=(DATA[0], "0" * 32))
     first, second = shown().split("\n\n")
-    assert "here test set 00000000 (digits)." in first
-    assert "here test set beefbeef (digits)." in second
+    assert "here test_set=00000000 (digits)." in first
+    assert "here test_set=beefbeef (digits)." in second
 
 
 def test_the_title_says_what_is_measured_on_the_test_set(experiment: Experiment, shown: Shown) -> None:
@@ -238,21 +238,22 @@ def test_several_sweeps_and_single_runs_are_one_family(experiment: Experiment, s
     assert f"these 2 of the 4 rows of sweep {first[:8]} and 2 single runs that were picked" in picked
     assert luck in picked
     others = experiment.row(0.97, {"model.hidden": "97"}, seeds=2)
-    assert "these 2 rows of 4 runs that were picked" in shown(*singles, *others)
+    assert "the 2 rows of 4 single runs that were picked" in shown(*singles, *others)
 
 
 def test_a_race_is_decided_by_its_rounds(experiment: Experiment, shown: Shown) -> None:
     race = experiment.sweep({"model.hidden": "0,1", "seed": "as the race goes"})
     for hidden, seeds in (("0", 2), ("1", 3)):
         experiment.row(0.9 + int(hidden) / 50, {"model.hidden": hidden}, seeds, parent=race)
-    said = f"Sweep {race[:8]} is a race, decided by its rounds: see its page or ranking.csv. Nothing is compared here"
+    said = f"A race is decided by its rounds: see the page of sweep {race[:8]}. Nothing is compared here; "
+    said += "for others, type ids."
     for text in (shown(), shown(race), shown(condition="params.seed != '7'")):
-        assert f"{said}.\n" in text
+        assert f"{said}\n" in text
         assert "hidden=1" not in text
-    assert experiment.runs().verdict == f"{said}."
+    assert experiment.runs().verdict == said
     assert {record["at_best"] for record in experiment.runs(last=4).records} == {None}
     grid, _ = experiment.grid(2)
-    assert f"{said}; the ids of other sweeps and runs compare those.\n" in shown()
+    assert f"{said}\n" in shown()
     assert "hidden=1 " in shown(grid)
 
 
@@ -266,6 +267,6 @@ def test_rows_may_differ_in_code_and_backend_and_a_note_says_so(experiment: Expe
 def test_a_sweep_whose_parent_is_gone_is_single_runs(experiment: Experiment) -> None:
     sweep, _ = experiment.grid(2)
     experiment.client.delete_run(sweep)
-    assert "these 2 rows of 6 runs that were picked" in experiment.runs(last=6).verdict
+    assert "the 2 rows of 6 single runs that were picked" in experiment.runs(last=6).verdict
     experiment.row(0.8, {}, parent="it's")
-    assert "these 3 rows of 9 runs that were picked" in experiment.runs(last=9).verdict
+    assert "the 3 rows of 9 single runs that were picked" in experiment.runs(last=9).verdict
