@@ -38,7 +38,7 @@ def beyond_the_lists(rows: Sequence[Row], jobs: Sequence[Job], sweep: Sweep) -> 
     for key, best in rows[0].values.items():
         tried = as_numbers([values.get(key, "") for values in listed])
         others = [row for row in rows if row.values[key] != best]
-        may_be_as_good = [row for row in others if row.is_open or (row.comparison is None and row.is_whole)]
+        may_be_as_good = [row for row in others if row.is_open or row.comparison is None]
         if key == "seed" or key.startswith("dataset.") or tried is None or not others or may_be_as_good:
             continue
         is_largest = float(best) == max(tried)
