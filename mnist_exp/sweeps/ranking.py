@@ -72,8 +72,10 @@ def _row(members: Sequence[Job]) -> Row:
     several = len(jobs) > 1
     values = {key: value for key, value in jobs[0].values.items() if key != "seed" or not several}
     pruned = sum(job.pruned is not None for job in members)
-    missing = sum(map(is_missing, members))
-    lost = len(members) - len(jobs) - pruned - missing
+    seeds = {job.values.get("seed") for job in jobs}  # of which an earlier try may have failed
+    others = [job for job in members if job.pruned is None and job.values.get("seed") not in seeds]
+    missing = sum(map(is_missing, others))
+    lost = len(others) - missing
     deviation = stdev(objectives) if several else None
     return Row(values, jobs, fmean(objectives), deviation, pruned=pruned, lost=lost, missing=missing)
 

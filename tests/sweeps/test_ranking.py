@@ -152,6 +152,8 @@ def test_a_row_with_a_failed_job_is_not_compared_since_the_others_flatter_it() -
     rows = compared(rank([*jobs, *lost], "maximize"), "maximize")
     assert [row.comparison for row in rows] == [None] * 3
     assert verdict(rows, name).startswith("a=2 leads with 0.9500, but a row with a failed job is not compared, since")
+    tried_again = compared(rank([*jobs, *lost, job(0.95, a="2", seed="2")], "maximize"), "maximize")
+    assert verdict(tried_again, name).startswith("a=2 is best of 3: ")
     last = [replace(one, objective=one.objective and one.objective - 0.9) for one in lost]
     rows = compared(rank([*jobs, *last], "maximize"), "maximize")
     assert verdict(rows, name).endswith(" Rows with a failed job are not compared.")
