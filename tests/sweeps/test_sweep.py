@@ -129,7 +129,7 @@ def test_seeds_are_one_row(tmp_path: Path) -> None:
     assert float(rows[0][2]) == pytest.approx(np.mean(wide), abs=1e-4)
     assert float(rows[0][3]) == pytest.approx(np.std(wide, ddof=1), abs=1e-4)
     assert "hidden=32 leads with 0." in done.stdout
-    assert "on these 200 images; the other may be better, by 0." in done.stdout
+    assert "on these 200 images; the other may be better, " in done.stdout
     for job in jobs:
         assert "figures/predictions.png" in artifacts(store(tmp_path), job.info.run_id)
 
