@@ -64,6 +64,7 @@ def test_it_is_trained_swept_resumed_predicted_with_and_repeated(tmp_path: Path,
     assert re.search(r"own_code: mine\.py \w{12} then, mine\.py \w{12} now", after.stdout)
     predicted = in_process(best, "seven.png", "--code", "mine.py", cwd=tmp_path, module="mnist_exp.predict")
     assert "mine.py is not what the model was trained with" in predicted.stderr
+    example.write_text(example.read_text().replace("power=0.5", "power=0.4"))  # what was repeated would count
     edited = in_process(*sweep, cwd=tmp_path)
     assert edited.returncode == 0, edited.stderr
     assert re.search(
