@@ -180,11 +180,8 @@ def _not_compared(rows: Sequence[Row]) -> str:
     }
     what = " or ".join(reason for reason, is_one in reasons.items() if is_one)
     notes = f" Rows with {what} are not compared." * bool(what)
-    return notes + " A row that was dropped by one that failed later is not compared." * any(map(_is_unsettled, rows))
-
-
-def _is_unsettled(row: Row) -> bool:
-    return row.is_whole and row.dropped is not None
+    is_unsettled = any(row.is_whole and row.dropped is not None for row in rows)
+    return notes + " A row that was dropped by one that failed later is not compared." * is_unsettled
 
 
 def _seeds(comparisons: Sequence[Comparison], rounds: int) -> str:
