@@ -42,6 +42,7 @@ def run(
 ) -> Result:
     """Run one experiment, as `python -m mnist_exp OVERRIDES` does; threads take turns.
 
+    With `resume=true`, what has finished before is loaded from its folder, and run again if that cannot be read here.
     It restores the random state of Python and NumPy, and the environment.
 
     Args:
@@ -55,14 +56,15 @@ def run(
     from mnist_exp.config.composition import compose
     from mnist_exp.learning.engine import import_own
     from mnist_exp.program_log import logs_to_program
+    from mnist_exp.resuming import finish, load
     from mnist_exp.runner import run_experiment
 
     with _one_at_a_time, _left_as_it_was(), logs_to_program():
         experiment = compose([text for given in overrides for text in as_typed(given)], config_dir, import_own)
-        if experiment.config.resume:
-            raise InputError("resume=true: is for the command line; run() always runs, to return what it trained")
         gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
-        return run_experiment(replace(experiment, verbose=bool(verbose)))
+        experiment = replace(experiment, verbose=bool(verbose))
+        found = finish(experiment)
+        return found if isinstance(found, Result) else load(found, experiment) or run_experiment(experiment)
 
 
 def sweep(

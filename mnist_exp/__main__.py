@@ -8,7 +8,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 
 from hydra.types import RunMode
 
@@ -17,8 +17,9 @@ from mnist_exp.config.composition import ONLY_CONFIG_DIR, compose_values, run_of
 from mnist_exp.config.hydra_api import answer, read_arguments, run_composed
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.redaction import printable_lines, without_secrets
+from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import Experiment
+from mnist_exp.experiment import Experiment, Result
 from mnist_exp.learning.engine import import_own
 from mnist_exp.tracking.folder import make_folder
 
@@ -88,22 +89,14 @@ def _check_flags(arguments: Namespace, unknown: Sequence[str]) -> None:
 
 
 def _run(experiment: Experiment) -> None:
-    from mnist_exp.commands import stored
-    from mnist_exp.runner import find_finished, run_experiment, signature_of
+    from mnist_exp.resuming import finish
 
-    config = experiment.config
-    if config.resume and (job := find_finished(config)) is not None:
-        registers = " and registers it" if stored(config.tracking).register else ""
-        print(printable(f"Run {job.run_id} has finished this before; resume=false runs it again{registers}"))
-        return
-    if config.resume and signature_of(config):  # or else the data cannot be read, as the run says
-        from mnist_exp.learning.datasets import load
-        from mnist_exp.tracking.mlflow_tracker import tracker_of
-
-        with suppress(InputError):  # another run of the store is damaged
-            why = tracker_of(config.tracking).why_not(experiment, load(config.dataset).digest)
-            print(f"Not finished before: {why}", flush=True)
-    run_experiment(experiment)
+    found = finish(experiment)
+    if not isinstance(found, Result):
+        tracking = experiment.config.tracking
+        registers = " and registers it" if isinstance(tracking, MLflowTracking) and tracking.register else ""
+        name = f"Run {found.run_id}" if found.run_id else f"The run in {found.output}"
+        print(printable(f"{name} has finished this before; resume=false runs it again{registers}"))
 
 
 def _sweep(overrides: Sequence[str], config_dir: str | None) -> None:

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Child:
-    """A job's place in its sweep: the parent run's id (empty with `tracking=none`), and its own values by full key."""
+    """A job's place in its sweep.
+
+    `parent`: MLflow's id of the sweep, empty with `tracking=none`. `values`: its own, by full key. `sweep`: the id in
+    the sweep's record.
+    """
 
     parent: str
     values: dict[str, str]
+    sweep: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Experiment:
     """A configuration, the overrides that made it (without `tracking` and `hydra`), and the folder for its files.
 
     `child`: for a sweep's job. `repeats`: the id of the run that it repeats. `verbose`: whether it may print.
+    `resumes`: whether it goes on after the checkpoint in its folder, if there is one.
     """
 
     config: Config
@@ -37,6 +43,7 @@ class Experiment:
     child: Child | None = None
     repeats: str | None = None
     verbose: bool = True
+    resumes: bool = False
 
     @property
     def prints(self) -> bool:
@@ -106,7 +113,7 @@ class Sweep:
     `overrides`: typed, without `tracking` and `hydra`. `swept`: the values of each key that varies. `configs`: the
     first job's, then one for each other value. `folder`: for the sweep's files and its jobs' folders. `launcher`:
     Hydra's settings. `verbose`: whether it may print. `first_jobs`: the overrides of those jobs that are known before,
-    200 at most.
+    200 at most. `resumes`: whether it goes on in its folder.
     """
 
     overrides: tuple[str, ...]
@@ -116,6 +123,7 @@ class Sweep:
     launcher: dict[str, Any]
     verbose: bool = True
     first_jobs: Sequence[Sequence[str]] = ()
+    resumes: bool = False
 
     @property
     def config(self) -> Config:
@@ -134,7 +142,10 @@ _NOT_OF_THE_RESULT = ("tracking", "resume", "prune", "code")
 
 def of_the_result(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return those values of a configuration that can change a result."""
-    return {key: value for key, value in values.items() if key not in _NOT_OF_THE_RESULT}
+    own = {key: value for key, value in values.items() if key not in _NOT_OF_THE_RESULT}
+    if isinstance(training := own.get("training"), Mapping):
+        own["training"] = {key: value for key, value in training.items() if key != "checkpoint_seconds"}
+    return own
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -147,6 +158,11 @@ def identity(config: Config) -> dict[str, Any]:
 def experiment_signature(config: Config, data_digest: str) -> str:
     """Return the signature that two runs share if they are the same experiment on the same data."""
     return signature([identity(config), data_digest])
+
+
+def experiment_key(config: Config, data_digest: str) -> str:
+    """Return the key of a configuration and its data, which runs with other code and packages share."""
+    return signature([of_the_result(asdict(config)), data_digest])
 
 
 def signature(content: Any) -> str:

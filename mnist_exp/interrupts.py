@@ -1,36 +1,49 @@
 """Turn Ctrl-C, SIGTERM and SIGHUP into exceptions, so that a run can still be recorded as KILLED.
 
 An exception inside one of TensorFlow's destructors is lost or aborts the process, as in one of 25 interrupted runs. So
-training defers the signal to the end of the batch.
+training defers the signal to the end of the batch. Whoever records how a run ended is not interrupted at all.
 """
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+_SECONDS_OF_ONE = 1.0  # kernel, shell and scheduler send several signals for one reason
+_SECONDS_BETWEEN_LOOKS = 0.05
+
 _HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
 _terminals: set[int] = set()
+_pipes: set[int] = set()  # of a process that has a terminal, which the programs that read them have too
 _received: int | None = None
+_when = 0.0  # by the monotonic clock
 _deferred = False
+_closing = 0  # blocks of `closing`, one in another
+_left = False  # a signal that a block of `closing` has kept from being raised
+_hurried = False
 
 
 def install() -> None:
     """Make SIGINT raise KeyboardInterrupt, SIGTERM and SIGHUP SystemExit with 128 plus the signal's number.
 
-    A process that `nohup` started still ignores SIGHUP.
+    What follows within a second is the same signal. A process that `nohup` started still ignores SIGHUP.
     """
+    global _received, _hurried
+    _received, _hurried = None, False
     for number in (signal.SIGINT, signal.SIGTERM, _HANGUP):
         if number is not None and (number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN):
             signal.signal(number, _handle)
     _terminals.update(filter(os.isatty, (1, 2)))
+    _pipes.update({1, 2} - _terminals if _has_terminal() else ())
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Defer a signal to `raise_if_received` or the end of the block; a second one raises at once."""
+    """Defer a signal to `raise_if_received` or the end of the block; another one raises at once."""
     global _deferred
     _deferred = True
     try:
@@ -40,20 +53,64 @@ def deferred() -> Iterator[None]:
     raise_if_received()
 
 
+@contextmanager
+def closing() -> Iterator[None]:
+    """Raise nothing in the block, which records how a run ended; what it waits for ends at once, as `hurried` says.
+
+    The end of the block raises for the first signal that came in it, unless an exception ends it.
+    """
+    global _closing, _left
+    _closing += 1
+    try:
+        yield
+    finally:
+        _closing -= 1
+    if _left and not _closing:
+        _left = False
+        raise_if_received()
+
+
 def raise_if_received() -> None:
-    """Raise the exception of a signal that was received, if any."""
-    if _received is not None:
+    """Raise the exception of a signal that was received, if any, outside `closing`."""
+    if _received is not None and not _closing:
         _raise(_received)
 
 
+def hurried() -> bool:
+    """Return whether a signal came in a block of `closing`."""
+    return _hurried
+
+
+def wait(event: threading.Event, seconds: float) -> bool:
+    """Wait for an event, at most so many seconds, and no longer than to a signal; return whether it is set."""
+    end = time.monotonic() + seconds
+    while not event.is_set() and not _hurried and (left := end - time.monotonic()) > 0:
+        event.wait(min(left, _SECONDS_BETWEEN_LOOKS))
+    return event.is_set()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | getattr(os, "O_NOCTTY", 0)))
+    except OSError:
+        return False
+    return True
+
+
 def _handle(number: int, _frame: FrameType | None) -> None:
-    global _received
-    first, _received = _received is None, number
+    global _received, _when, _hurried, _left
+    now = time.monotonic()
+    first, same = _received is None, _received is not None and now - _when < _SECONDS_OF_ONE
     if number == _HANGUP:  # kernel and shell both send it, and the terminal is gone
         signal.signal(number, signal.SIG_IGN)
-        for stream in _terminals:
+        for stream in _terminals if _has_terminal() else _terminals | _pipes:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    if not (_deferred and first):
+    if same:
+        return
+    _received, _when = number, now
+    if _closing:
+        _hurried, _left = True, _left or first
+    elif not (_deferred and first):
         _raise(number)
 
 

@@ -75,9 +75,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     from mnist_exp.runner import run_experiment  # imports Keras
 
     result = run_experiment(experiment)
-    assert result.run_id is not None
-    with store.store_errors(settings.uri):
-        after = reading.fetch_run(settings.uri, result.run_id)
+    after = reading.read_here(result.output)
     then, now = _values(before), _values(after)
     if (stopped := before.tags.get("mnist_exp.pruned")) is not None:
         print(

@@ -2,25 +2,27 @@
 
 import logging
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config import code_file
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import Experiment, Result, experiment_signature
-from mnist_exp.learning import datasets
+from mnist_exp.experiment import Experiment, Result, experiment_key, experiment_signature
+from mnist_exp.learning import checkpoints, datasets
 from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking.folder import log_file, package_logs
-from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mlflow_tracker import tracker_of
 from mnist_exp.tracking.record import Run
 
 if TYPE_CHECKING:
     from mnist_exp.learning.training import OnEpoch, Trained
+
+# As `Tracker.open_run`.
+OpenRun = Callable[[Experiment, int], AbstractContextManager[Run]]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,9 @@ def run_experiment(experiment: Experiment) -> Result:
 
 
 def run_together(
-    experiments: Sequence[Experiment], on_epoch: "OnEpoch" = lambda _epoch, _metrics: ()
+    experiments: Sequence[Experiment],
+    on_epoch: "OnEpoch" = lambda _epoch, _metrics: (),
+    open_run: OpenRun | None = None,
 ) -> list[Result | Exception]:
     """Run one experiment, or several that `engine.stackable` finds alike.
 
@@ -47,6 +51,7 @@ def run_together(
     Args:
         experiments: to run, as one program if several.
         on_epoch: called after each epoch; returns the places of those to stop, as pruned.
+        open_run: opens the record of each, with their number; by default, in a store of its own.
 
     Returns:
         For each its result, or its error where the others may go on.
@@ -62,8 +67,8 @@ def run_together(
         runs = []
         for experiment, end in zip(experiments, ends, strict=True):
             end.enter_context(log_file(experiment.output))
-            tracker = tracker_of(experiment.config.tracking)
-            runs.append(end.enter_context(tracker.open_run(experiment, len(experiments))))
+            opening = open_run or tracker_of(experiment.config.tracking).open_run
+            runs.append(end.enter_context(opening(experiment, len(experiments))))
         data = datasets.load(config.dataset)
         for run in runs:
             run.log_data(data)
@@ -93,29 +98,27 @@ def run_together(
                 outcomes.append(error)
             else:
                 outcomes.append(result)
-                if not isinstance(one, InputError):
-                    _summarize(experiment, one, result, run)
+                _print_place(experiment, result, run)
+        _remove_checkpoint(experiments[0].output, trained, outcomes)
     return outcomes
-
-
-def find_finished(config: Config) -> Job | None:
-    """Return the newest run that has finished this experiment; raise InputError if the store cannot be reached."""
-    return tracker_of(config.tracking).finished(signature) if (signature := signature_of(config)) else None
 
 
 _digests: dict[str, str] = {}  # of the datasets of sweeps, each of which is read once
 
 
-def signature_of(config: Config, sweep: Path | None = None) -> str:
-    """Return the signature of an experiment, or of a job of the sweep in a folder; empty if its data cannot be read."""
+def identify(config: Config, sweep: object = None) -> tuple[str, str]:
+    """Return the key of an experiment in the index, and its signature; empty if its data cannot be read.
+
+    The data of jobs for which `sweep` is the same are read once.
+    """
     choose_backend(config.backend)  # the user's own code may make its data with Keras
     named = repr((sweep, config.dataset, config.code and config.code.digest))
     try:
-        if named not in _digests:
+        if sweep is None or named not in _digests:
             _digests[named] = datasets.load(config.dataset).digest
-        return experiment_signature(config, _digests[named])
+        return experiment_key(config, _digests[named]), experiment_signature(config, _digests[named])
     except Exception:
-        return ""
+        return "", ""
 
 
 def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Trained | InputError") -> Result:
@@ -123,9 +126,12 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Tra
     if isinstance(trained, InputError):
         raise trained
     config, output = experiment.config, experiment.output
+    if experiment.prints:
+        _print_scores(config, trained)  # first, since the disk may be full
     objective = trained.value(config.objective)
     kept = f"{config.objective} {objective} of epoch {trained.kept_epoch}"
     log.debug("scores %s, %s", trained.scores, kept, extra={"output": output})
+    run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
     trained.model.save(output / "model.keras")
     write_metadata(output / "model.keras", data.metadata())
     if run.keeps_all:
@@ -133,18 +139,18 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Tra
 
         write_results(trained.history, data, trained.model, output)
         run.log_model(trained.model, data)
-    # Last, since the store may be out of reach.
-    run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
     return Result(trained.history, trained.scores, objective, trained.model, run.id, config, output)
 
 
-def _summarize(experiment: Experiment, trained: "Trained", result: Result, run: Run) -> None:
-    """Print and log what a run gave; a sweep does so for its jobs."""
-    config = experiment.config
-    if experiment.child is None:
-        log.info("%s %.6g; %s", config.objective, result.objective, run.describe())
-    if not experiment.prints:
-        return
+def _remove_checkpoint(
+    folder: Path, trained: "Sequence[Trained | InputError]", outcomes: Sequence[Result | Exception]
+) -> None:
+    """Remove the checkpoint once each experiment is recorded, those that failed in training too."""
+    if all(isinstance(outcome, Result) or outcome is one for one, outcome in zip(trained, outcomes, strict=True)):
+        checkpoints.remove(folder)
+
+
+def _print_scores(config: Config, trained: "Trained") -> None:
     if (epochs := len(trained.history["loss"])) < config.training.epochs:
         print(f"Stopped after epoch {epochs} of {config.training.epochs}")
     if trained.kept_epoch < epochs:
@@ -152,5 +158,12 @@ def _summarize(experiment: Experiment, trained: "Trained", result: Result, run: 
     for name, value in trained.scores.items():
         if name.startswith("test_"):
             print(f"TEST {name.removeprefix('test_')}: {value:.4f}")
-    print(f"Computation time: {trained.seconds:.3f} sec")
-    print(run.describe())
+    print(f"Computation time: {trained.seconds:.3f} sec", flush=True)
+
+
+def _print_place(experiment: Experiment, result: Result, run: Run) -> None:
+    """Print and log where a run is; a sweep does so for its jobs."""
+    if experiment.child is None:
+        log.info("%s %.6g; %s", experiment.config.objective, result.objective, run.describe())
+    if experiment.prints:
+        print(run.describe())

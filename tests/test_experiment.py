@@ -15,6 +15,8 @@ import mnist_exp
 from mnist_exp import experiment
 from mnist_exp.config.composition import compose
 from mnist_exp.config.presets import CONF
+from mnist_exp.learning.engine import stack_key
+from mnist_exp.tracking.environment import run_record
 
 from .conftest import QUICK, in_process, runs_in
 
@@ -131,6 +133,18 @@ def test_the_digest_is_of_all_that_can_change_a_result() -> None:
         new = {file for one in new for file in imports(package / one, package)} - known - STATED - ENDED
     digested = {str(path.relative_to(package)) for one in experiment.CODE_OF_THE_RESULT for path in package.glob(one)}
     assert known == digested
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("seconds", ["5", "null"])
+def test_when_checkpoints_are_written_is_no_part_of_an_experiment(seconds: str) -> None:
+    one, other = (compose([f"training.checkpoint_seconds={value}"]) for value in ("30", seconds))
+    assert other.config.training.checkpoint_seconds == (float(seconds) if seconds != "null" else None)
+    assert experiment.experiment_signature(one.config, "") == experiment.experiment_signature(other.config, "")
+    assert stack_key(one.config) == stack_key(other.config)
+    parameters = [run_record(each, 1, None, {}).parameters for each in (one, other)]
+    assert parameters[0] == parameters[1]
+    assert "training.epochs" in parameters[0]
 
 
 @pytest.mark.fast

@@ -81,7 +81,7 @@ def test_the_same_configuration_gives_the_same_weights_in_a_process_that_needs_n
     program = [sys.executable, "-c", ELSEWHERE, *typed]
     done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs", ".mnist_exp"}
     elsewhere = weights(tmp_path)
     run("seed=7", *QUICK, "tracking=none")  # what came before in the process must not matter
     assert_same_weights(run(*typed, "tracking=none").model.get_weights(), elsewhere)
@@ -146,7 +146,7 @@ def test_what_goes_wrong_at_the_very_end_is_what_is_raised(monkeypatch: pytest.M
         raise OSError(f"no space left to write {status}")
 
     monkeypatch.setattr(Run, "end", end)
-    with pytest.raises(OSError, match="no space left to write FINISHED"):
+    with pytest.raises(InputError, match=r"cannot be written \(no space left to write FINISHED\)"):
         run("tracking=none", *QUICK)
 
 

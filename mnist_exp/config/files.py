@@ -20,9 +20,11 @@ TEXTS = (
     "code.patch",
     "report.html",
 )
+CHECKPOINT_FILES = ("checkpoint.npz", ".checkpoint.npz.new")  # the second while it is written
 FOLDERS = ("model", "code", "figures")
 # No callback may write to one of them, and a run that begins in the folder of another removes them.
-OWN_FILES = frozenset({*TEXTS, *FOLDERS, "run.json", "metrics.jsonl", "model.keras"})
+_RECORDS = ("run.json", "metrics.jsonl", "mlflow.json", "reused.json", "ranking.md", "model.keras")
+OWN_FILES = frozenset({*TEXTS, *FOLDERS, *_RECORDS, *CHECKPOINT_FILES})
 
 
 def check_file(path: Path, where: str | None = None, most: int | None = None, if_folder: str = "") -> None:

@@ -11,7 +11,10 @@ from typing import Any
 from mnist_exp.errors import InputError, show
 
 # All jobs of a sweep have these in common.
-SHARED_BY_JOBS = ("tracking", "hydra", "objective", "direction", "resume", "backend", "code", "prune", "sweep")
+SHARED_BY_JOBS = (
+    *("tracking", "hydra", "objective", "direction", "resume", "backend", "code", "prune", "sweep"),
+    "training.checkpoint_seconds",
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Override:
         return f"{self.text.partition('=')[0]}={value}"
 
     def is_below(self, *parts: str) -> bool:
-        """Whether the override sets one of these top-level keys, or a key below them."""
-        return re.split(r"[./@]", self.key)[0] in parts
+        """Whether the override sets one of these keys, or a key below one that is at the top level."""
+        return self.key in parts or re.split(r"[./@]", self.key)[0] in parts
 
 
 def as_typed(given: object) -> list[str]:

@@ -15,7 +15,7 @@ from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.conversion import KerasName, OneOf, convert
 from mnist_exp.config.files import OWN_FILES
-from mnist_exp.config.values import Count, ModelName, PruneSettings, Seed, Text
+from mnist_exp.config.values import Count, ModelName, PruneSettings, Seconds, Seed, Text
 from mnist_exp.errors import InputError, did_you_mean, show
 from mnist_exp.learning.families import Model, families
 from mnist_exp.learning.sources import Dataset, sources
@@ -38,6 +38,7 @@ class Training:
     loss: Annotated[Any, KerasName("losses")] | None
     metrics: list[Any]
     callbacks: dict[str, Any]
+    checkpoint_seconds: Seconds | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +99,6 @@ def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
     _check_backend(config)
     _check_objective(config)
     _check_pruning(config)
-    if config.resume and config.tracking.kind == "none":
-        raise InputError("resume=true: needs a store of finished runs; tracking=none has none, tracking=mlflow has")
     if (fits := config.model.preprocessing) not in {None, config.preprocessing.kind}:
         needs = {"flatten": "vectors", "image": "images"}[fits]
         raise InputError(

@@ -18,6 +18,7 @@ from mnist_exp import interrupts
 from mnist_exp.config.schema import Training
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
+from mnist_exp.learning.checkpoints import Checkpoints, Job
 from mnist_exp.learning.datasets import Data, Images, load
 from mnist_exp.learning.jax_program import epoch_program, evaluation_program, per_job, scalars_of, stacked, unstack
 from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
@@ -56,10 +57,10 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         served.append(servable(model, preprocessor, image_shape))
         compiled.append(servable(model, preprocessor, image_shape, config.preprocessing.augment))
         compile_model(compiled[-1], experiment.config.optimizer, config.training, one_hot=preprocessor.one_hot)
-    start = time.perf_counter()
     training_set = data.x_train, np.asarray(preprocessor.labels(data.y_train))
     validation_set = data.x_validation, np.asarray(preprocessor.labels(data.y_validation))
     fitted = fit(compiled, experiments, training_set, validation_set, on_epoch)
+    start = time.perf_counter()
     if validation_is_test(config):
         scores = [{} if isinstance(one, InputError) else validated_scores(one) for one in fitted]
     else:
@@ -131,10 +132,20 @@ def fit(
         ]
         with interrupts.deferred():
             stack = _Stack(models, callbacks, training, training_set, validation_set)
-            for epoch in range(training.epochs):
+            jobs = [
+                Job([*model.variables, *model.optimizer.variables], one.callbacks)
+                for model, one in zip(models, callbacks, strict=True)
+            ]
+            checkpoints = Checkpoints(experiments, jobs, start)
+            if checkpoints.epoch:
+                stack.has_trained = True
+                stack.go_on(**checkpoints.restore())
+            for epoch in range(checkpoints.epoch, training.epochs):
+                stack.train(epoch, order(epoch), on_epoch)
                 if not stack.running:
                     break
-                stack.train(epoch, order(epoch), on_epoch)
+                if checkpoints.are_due(epoch + 1):
+                    checkpoints.write(epoch + 1, stack.pause())
             stack.end()
     except InputError:
         raise
@@ -142,7 +153,7 @@ def fit(
         if stack is not None and stack.has_trained:
             raise
         raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
-    seconds = (time.perf_counter() - start) / len(models)
+    seconds = checkpoints.seconds() / len(models)
     fitted: list[Fitted | InputError] = []
     for index, (model, callback_list) in enumerate(zip(models, callbacks, strict=True)):
         history = {name: list(values) for name, values in model.history.history.items()}
@@ -173,7 +184,7 @@ class _Stack:
         build_symbolically(models[0], *(array[:1] for array in self._data[1]))
         self._run_epoch = jax.jit(epoch_program(models[0], training.batch_size), donate_argnums=0)
         self.running = list(range(len(models)))
-        self._stack_running()
+        self._stack(self.running)
         for index in self.running:
             callbacks[index].on_train_begin()
             models[index].stop_training = False
@@ -181,7 +192,7 @@ class _Stack:
     def train(self, epoch: int, order: npt.NDArray[np.int64], on_epoch: OnEpoch) -> None:
         """Train the running models for an epoch, counted from 0."""
         if 2 * len(self.running) <= len(self._in_program):
-            self._stack_running()
+            self._stack(self.running)
         for index in self.running:
             self._callbacks[index].on_epoch_begin(epoch)
         if self._has_callbacks:  # they may have changed variables
@@ -208,6 +219,18 @@ class _Stack:
         if len(self.running) < len(before) and not self._has_callbacks:
             self._unstack(before)
 
+    def pause(self) -> dict[str, Any]:
+        """Give the models what they have learned, and return the rest of the state as `go_on` takes it."""
+        if not self._has_callbacks:  # else they have it
+            self._unstack(self.running)
+        failed = {str(index): str(error) for index, error in self.failed.items()}
+        return {"running": self.running, "in_program": self._in_program, "failed": failed}
+
+    def go_on(self, running: list[int], in_program: list[int], failed: dict[str, str]) -> None:
+        """Go on with models that have learned, in a program of the same width, as how it rounds depends on that."""
+        self.running, self.failed = running, {int(index): InputError(text) for index, text in failed.items()}
+        self._stack(in_program)
+
     def end(self) -> None:
         """Give the models what they have learned."""
         self._unstack(self.running)
@@ -216,9 +239,9 @@ class _Stack:
                 model.optimizer.finalize_variable_values(model.trainable_variables)
                 self._callbacks[index].on_train_end()
 
-    def _stack_running(self) -> None:
-        models = [self.models[index] for index in self.running]
-        self._in_program, self._state, self._scalars = self.running, stacked(models), scalars_of(models)
+    def _stack(self, indices: list[int]) -> None:
+        models = [self.models[index] for index in indices]
+        self._in_program, self._state, self._scalars = indices, stacked(models), scalars_of(models)
 
     def _unstack(self, indices: Sequence[int]) -> None:
         if indices:

@@ -115,6 +115,7 @@ with _banners_held_back(), _imports_deferred():
         BackendError = jax.errors.JaxRuntimeError
     import keras
     from keras.src.backend.common import global_state
+    from keras.src.random.seed_generator import global_seed_generator
     from keras.src.utils import module_utils
 
 
@@ -188,6 +189,11 @@ def without_values() -> Iterator[None]:
 def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
     """Create the metric variables of a compiled model without compiling a step, as `fit` does."""
     model._symbolic_build(data_batch=(x, y))
+
+
+def unseeded_state() -> keras.Variable:
+    """Return the state of the generator behind Keras's random operations without a seed, which no layer has."""
+    return global_seed_generator().state
 
 
 __all__ = ["keras"]  # else mypy refuses its import from here

@@ -9,8 +9,9 @@ from mnist_exp import interrupts
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning import models
+from mnist_exp.learning.checkpoints import Checkpoints, Job
 from mnist_exp.learning.datasets import Data, Images, Labels
-from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason
+from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, unseeded_state
 from mnist_exp.learning.preprocessing import Preprocessor, fit_preprocessor
 from mnist_exp.learning.training import (
     Fitted,
@@ -51,8 +52,8 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
     validation = test
     if not data.watches_test_set:
         validation = preprocessor.images(data.x_validation), preprocessor.labels(data.y_validation)
-    start = time.perf_counter()
     fitted = fit(model, batches, validation, experiment, on_epoch)
+    start = time.perf_counter()
     scores = validated_scores(fitted) if validation_is_test(config) else evaluate(model, *test)
     seconds = time.perf_counter() - start
     return [trained(models.servable(model, preprocessor, image_shape), fitted, scores, seconds)]
@@ -66,7 +67,7 @@ def stack_size(experiment: Experiment, wanted: int) -> int:  # noqa: ARG001
 class Batches:
     """Batches of training images, augmented and prepared as they are needed.
 
-    Their order depends on `seed` and the epoch alone; the random state of `augment` belongs to the training's state.
+    Their order depends on `seed` and the epoch alone; the random state of `augment` is in `variables`.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Batches:
     ) -> None:
         import tensorflow
 
-        self.augment = augment
+        self.variables = [] if augment is None else augment.variables
         self._order_of = partial(epoch_order, len(x), shuffle, seed)
         with tensorflow.device("CPU"):
             images, labels = tensorflow.constant(x), tensorflow.constant(y)
@@ -114,19 +115,23 @@ def fit(
     Raises:
         InputError: if the loss becomes NaN or infinite, or Keras refuses the arguments in the first epoch.
     """
-    watch = _Watch(batches, on_epoch)
     start = time.perf_counter()
+    watch = None
     try:
-        callbacks = make_callbacks(experiment.config.training, experiment.output)
+        callbacks = [*make_callbacks(experiment.config.training, experiment.output), keras.callbacks.History()]
         # If `fit` has to create the variables of optimizer and metrics, it traces its step twice.
         image, label = (array[:1] for array in validation)
         model.optimizer.build(model.trainable_variables)
         model.compute_metrics(image, label, model(image))
         model.reset_metrics()
+        variables = [*model.variables, *model.optimizer.variables, *batches.variables, unseeded_state()]
+        checkpoints = Checkpoints([experiment], [Job(variables, callbacks)], start)
+        watch = _Watch(batches, on_epoch, checkpoints)
         with interrupts.deferred():
             history = model.fit(
                 batches.dataset,
                 epochs=experiment.config.training.epochs,
+                initial_epoch=checkpoints.epoch,
                 validation_data=validation,
                 validation_batch_size=evaluation_batch(model),
                 callbacks=[*callbacks, watch],
@@ -136,12 +141,11 @@ def fit(
     except InputError:
         raise
     except REFUSALS as error:
-        if watch.epochs:
+        if watch is not None and watch.epochs:
             raise
         raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
-    seconds = time.perf_counter() - start
     metrics = {name: list(map(float, values)) for name, values in history.history.items()}
-    return Fitted(metrics, seconds, kept_epoch(callbacks, metrics))
+    return Fitted(metrics, checkpoints.seconds(), kept_epoch(callbacks, metrics))
 
 
 def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
@@ -152,12 +156,19 @@ def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Sets the order of each epoch, reports its metrics, and stops a run that is pruned, interrupted or diverges."""
+    """Sets the order of each epoch, reports its metrics, and stops a run that is pruned, interrupted or diverges.
 
-    def __init__(self, batches: Batches, on_epoch: OnEpoch) -> None:
+    The last of the callbacks, since it writes the checkpoints.
+    """
+
+    def __init__(self, batches: Batches, on_epoch: OnEpoch, checkpoints: Checkpoints) -> None:
         super().__init__()
-        self._batches, self._on_epoch = batches, on_epoch
-        self.epochs = 0
+        self._batches, self._on_epoch, self._checkpoints = batches, on_epoch, checkpoints
+        self.epochs = checkpoints.epoch
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
+        if self.epochs:
+            self._checkpoints.restore()
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
         self._batches.set_epoch(epoch)
@@ -174,3 +185,5 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
         if 0 in self._on_epoch(epoch + 1, {0: metrics}):
             self.model.stop_training = True
         check_finite(epoch + 1, metrics)
+        if not self.model.stop_training and self._checkpoints.are_due(epoch + 1):
+            self._checkpoints.write(epoch + 1)

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from hydra.types import RunMode
@@ -18,9 +17,8 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import of_the_result
 from mnist_exp.sweeps.kind import Typed
 from mnist_exp.sweeps.ranking import rank
-from mnist_exp.tracking.mlflow_tracker import tracker_of
-from mnist_exp.tracking.reading import find_sweep
-from mnist_exp.tracking.record import Parent
+from mnist_exp.tracking.job_folders import last_tries
+from mnist_exp.tracking.reading import find_sweep, jobs_of, read_config
 from mnist_exp.tracking.store import connect_existing
 
 _MOST_NOTES = 10
@@ -62,12 +60,11 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
     experiment = str(client.get_experiment(run.info.experiment_id).name)
     if experiment != tracking.experiment:
         raise InputError(f"{name}: is in another experiment; type tracking.experiment={experiment}")
-    record = tracker_of(tracking).join_sweep(Parent(run.info.run_id, tracking, (), Path()))
-    jobs = record.jobs()
+    jobs = last_tries(jobs_of(client, run.info.experiment_id, run.info.run_id))
     rows = rank(jobs, objective_direction(config))[:top]
     if not rows:
         raise InputError(f"{name}: has no finished job")
-    configuration = parse_values(record.configuration(rows[0].jobs[0]), name)
+    configuration = parse_values(read_config(client, client.get_run(rows[0].jobs[0].run_id)), name)
     if (ranked_by := configuration.get("objective")) != config.objective:
         raise InputError(f"objective={config.objective}: {name} was ranked by {ranked_by}; type objective={ranked_by}")
     fixed = str(configuration.get("seed"))  # where it does not vary

@@ -3,7 +3,8 @@
 import gc
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,11 +18,16 @@ from mnist_exp.config.overrides import values_of
 from mnist_exp.config.redaction import traceback_text
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
+from mnist_exp.learning import checkpoints
 from mnist_exp.learning.engine import choose_backend, choose_engine, compute_with_one_thread, split, stackable
-from mnist_exp.runner import run_together, signature_of
+from mnist_exp.runner import identify, run_together
 from mnist_exp.sweeps.pruning import Pruning
+from mnist_exp.tracking.job import job_name
 from mnist_exp.tracking.mlflow_tracker import join_sweep
-from mnist_exp.tracking.record import Parent, SweepRecord
+from mnist_exp.tracking.sweep_record import Parent, SweepRecord
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_working = threading.RLock()  # held while this process works on jobs
 
 # Runs jobs, given by their overrides; returns their objectives, None for a job that failed.
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]
@@ -69,7 +75,8 @@ class Task:
         A failure is recorded and does not stop other jobs. With `resume`, a job that has finished is not run again.
         """
         try:
-            return _run_jobs(self.parent, self.stage, jobs)
+            with _working:
+                return _run_jobs(self.parent, self.stage, jobs)
         except Exception as error:
             if os.getpid() == self.parent.process:
                 raise
@@ -81,16 +88,18 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
     if parent.cwd.is_dir():
         os.chdir(parent.cwd)
     compute_with_one_thread()
-    if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
-        interrupts.install()
     record = join_sweep(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
-    prepared = [_prepare(record, composed) for composed in jobs]
+    if os.getpid() != parent.process:
+        if threading.current_thread() is threading.main_thread():
+            interrupts.install()
+        threading.Thread(target=_end_with_sweep, args=(record,), daemon=True).start()
+    prepared = [_prepare(record, composed, stage) for composed in jobs]
     objectives = [None if isinstance(one, Experiment) else one for one in prepared]
     experiments = {index: one for index, one in enumerate(prepared) if isinstance(one, Experiment)}
     for group in stackable(experiments):
         first = experiments[group[0]]
         size = choose_engine(first.config.backend).stack_size(first, len(group)) if len(group) > 1 else 1
-        for stack in split(group, size):
+        for stack in _stacks({index: experiments[index] for index in group}, size):
             if record.is_over():
                 return objectives
             trained = _run_together(record, [experiments[index] for index in stack], stage)
@@ -99,7 +108,31 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
     return objectives
 
 
-def _prepare(record: SweepRecord, composed: Composed) -> Experiment | float | None:
+def _end_with_sweep(record: SweepRecord) -> None:
+    """End this process once that of the sweep has gone; a worker would wait for minutes, or for ever."""
+    while not record.is_orphan():
+        if record.is_over() and not record.is_orphan():
+            return
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    with _working:  # until the job that trains has seen it, too
+        os._exit(143)
+
+
+def _stacks(group: Mapping[int, Experiment], size: int) -> Iterator[Sequence[int]]:
+    """Yield the stacks of a group: first those that were interrupted, as they were, then the rest in equal parts."""
+    places = {experiment.output.resolve(): index for index, experiment in group.items() if experiment.resumes}
+    left = dict.fromkeys(group)
+    for folder in places:
+        stack = [places.get((folder / name).resolve(), -1) for name in checkpoints.stack_of(folder)]
+        if stack and all(index in left for index in stack):
+            yield stack
+            for index in stack:
+                del left[index]
+    if left:
+        yield from split(list(left), size)
+
+
+def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experiment | float | None:
     """Return a job that is to run, the objective of one that has finished, or None, once recorded, for bad input."""
     values = values_of(record.parent.keys, composed.overrides)
     try:
@@ -109,10 +142,16 @@ def _prepare(record: SweepRecord, composed: Composed) -> Experiment | float | No
     except InputError as error:
         record.log_refused(values, composed.output, error)
         return None
-    signature = signature_of(config, record.parent.folder) if config.resume else ""
-    if signature and (finished := record.reuse(signature, values)) is not None:
+    experiment = replace(experiment, config=config, child=Child(record.parent.run_id, values, record.parent.id))
+    if not config.resume:
+        return experiment
+    name = job_name(values, record.parent.keys)
+    record.wait_for(values, lambda: stage.news.append(f"{name} still trains, from before; waiting for it"))
+    key, signature = identify(config, record.parent)
+    if signature and (finished := record.find(key, signature)) is not None:
+        record.reuse(finished, values, experiment.output)
         return finished.objective
-    return replace(experiment, config=config, child=Child(record.parent.run_id, values))
+    return record.place(experiment, signature)
 
 
 def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage: Stage) -> list[float | None]:
@@ -121,17 +160,19 @@ def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage:
     gc.collect()
     gc.freeze()
 
-    config, together = experiments[0].config, len(experiments) > 1
-    pruning = Pruning(record, config, stage.curves) if config.prune is not None else None
+    config, together, is_apart = experiments[0].config, len(experiments) > 1, os.getpid() != record.parent.process
+    pruning = Pruning(record, experiments, stage.curves) if config.prune is not None else None
 
     def on_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
+        if is_apart and record.is_over():  # a signal reached the sweep but not this process
+            raise SystemExit(143)
         if together:
             stage.text = f"{len(metrics)} jobs as one program: epoch {epoch} of {config.training.epochs}"
         return pruning.hopeless(epoch, metrics) if pruning is not None else ()
 
     stage.text = f"{len(experiments)} jobs as one program: starting" if together else ""
     try:
-        outcomes = run_together(experiments, on_epoch)
+        outcomes = run_together(experiments, on_epoch, record.open_run)
     except Exception:  # recorded by each job that had begun
         return [None] * len(experiments)
     finally:

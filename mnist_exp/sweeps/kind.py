@@ -18,7 +18,7 @@ from mnist_exp.tracking.job import Job, job_name
 
 if TYPE_CHECKING:
     from mnist_exp.sweeps.jobs import Launch, Stage
-    from mnist_exp.tracking.record import SweepRecord
+    from mnist_exp.tracking.sweep_record import SweepRecord
 
 
 _MOST_CHECKED = 200  # values of a sweep, which take 10 ms each

@@ -12,7 +12,7 @@ from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.ranking import on_other_images, rank, unranked
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.job import Job, advised_validation, count_images
-from mnist_exp.tracking.record import SweepRecord
+from mnist_exp.tracking.sweep_record import SweepRecord
 
 
 def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind) -> Table:

@@ -31,7 +31,7 @@ from mnist_exp.sweeps.ranking import Row
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Record, now
 from mnist_exp.tracking.job import short_names
-from mnist_exp.tracking.record import SweepRecord
+from mnist_exp.tracking.sweep_record import SweepRecord
 
 _LARGEST = 3_000_000  # bytes, which every mail server takes
 _POINTS = 120  # of a curve; more could not be seen

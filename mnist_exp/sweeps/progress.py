@@ -12,8 +12,9 @@ from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import decimals
 from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.kind import Kind
-from mnist_exp.tracking.job import job_name
-from mnist_exp.tracking.record import SweepRecord, failure_reason
+from mnist_exp.tracking.job import Job, job_name
+from mnist_exp.tracking.record import failure_reason
+from mnist_exp.tracking.sweep_record import SweepRecord
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LINES = 10.0
@@ -31,13 +32,13 @@ def tell(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
 class Progress:
     """Prints a line for each job that ends, with the time left; on a terminal also what is running.
 
-    It looks into the record, the only place to which all jobs report, in a thread of its own, since launchers block.
+    It looks into the jobs' folders, in a thread of its own, since launchers block.
     Of the jobs, `before` had finished before.
     """
 
     def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage, before: int) -> None:
         self._record, self._sweep, self._kind, self._stage, self._before = record, sweep, kind, stage, before
-        self._shown = {job.run_id or job.output for job in record.recent() if job.status != "RUNNING"}
+        self._shown = {_name(job) for job in record.jobs() if job.status != "RUNNING"}
         self._ended = 0
         self._start = time.monotonic()
         self._stop = threading.Event()
@@ -72,14 +73,14 @@ class Progress:
         """Print a line for each job that ended since the last look."""
         self._stacked |= bool(self._stage.text)
         try:
-            recent = self._record.recent()
+            recent = self._record.jobs()
         except Exception as error:  # a job that meets an outage of the store shows it
             log.warning("no progress can be shown: %s", failure_reason(error))
             return
         self._running = [job_name(one.values, self._sweep.swept) for one in recent if one.status == "RUNNING"]
-        ended = [job for job in recent if job.status != "RUNNING" and (job.run_id or job.output) not in self._shown]
+        ended = [job for job in recent if job.status != "RUNNING" and _name(job) not in self._shown]
         for job in ended:
-            self._shown.add(job.run_id or job.output)
+            self._shown.add(_name(job))
             if job.status == "KILLED":  # the sweep ends, too
                 continue
             self._ended += 1
@@ -116,3 +117,8 @@ class Progress:
     def _erase(self) -> None:
         if self._draws:
             print("\r\033[K", end="", flush=True)
+
+
+def _name(job: Job) -> tuple[str, str]:
+    """Return what tells jobs apart, of other machines, too."""
+    return job.host, job.output

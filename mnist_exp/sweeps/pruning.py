@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_exp.config.schema import Config, objective_direction
+from mnist_exp.config.schema import objective_direction
 from mnist_exp.config.values import PruneSettings
-from mnist_exp.tracking.record import SweepRecord, failure_reason
+from mnist_exp.experiment import Experiment
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.record import failure_reason
+from mnist_exp.tracking.sweep_record import SweepRecord
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_AFTER_AN_OUTAGE = 60.0
@@ -24,10 +27,14 @@ class Pruning:
     A job that is stopped keeps its last value, or each epoch would halve the others.
     """
 
-    def __init__(self, record: SweepRecord, config: Config, ended: dict[str, list[float]]) -> None:
-        """Compare by the objective; `ended` keeps the curves of jobs that ended, by run."""
+    def __init__(self, record: SweepRecord, experiments: Sequence[Experiment], ended: dict[str, list[float]]) -> None:
+        """Compare by the objective; `ended` keeps the curves of jobs that ended, by run.
+
+        If the experiments resume, what was decided before the interruption is decided again.
+        """
         from optuna.study import StudyDirection
 
+        config = experiments[0].config
         assert config.prune is not None
         self._pruner = _pruner(config.prune)
         self._direction = StudyDirection[objective_direction(config).upper()]
@@ -38,12 +45,22 @@ class Pruning:
         rule = getattr(config.prune, "wrapped_pruner", config.prune)
         is_comparing = rule is not None and rule.kind != "threshold"
         self._next_look = 0.0 if is_comparing else math.inf
+        self._before: dict[int, list[float]] = {}  # curves of this process's jobs before an interruption
+        self._decided: dict[int, int] = {}  # the last epochs of those that were stopped then
+        for place, experiment in enumerate(experiments):
+            if experiment.resumes:
+                folder = Folder(experiment.output)
+                self._before[place] = folder.history().get(self._objective, [])
+                if pruned := folder.read().tags.get("mnist_exp.pruned"):
+                    self._decided[place] = int(pruned)
 
     def hopeless(self, epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> list[int]:
         """Return the places of the jobs to stop; none after the last epoch.
 
         `epoch`, from 1, has ended with these `metrics`, by the place of each job that trained in it.
         """
+        if not self._beside:
+            self._begin_after(epoch - 1)
         for place, measured in metrics.items():
             self._beside.setdefault(place, []).append(measured[self._objective])
         for place in self._stopped:
@@ -56,18 +73,28 @@ class Pruning:
         found = []
         for place in [place for place in metrics if math.isfinite(self._beside[place][-1])]:
             others = [*ended, *(trial for other, trial in beside.items() if other != place)]
-            if self._pruner.prune(_Study(self._direction, others), beside[place]):
+            was_judged = epoch <= len(self._before.get(place, ()))
+            study = _Study(self._direction, others)
+            if self._decided.get(place) == epoch if was_judged else self._pruner.prune(study, beside[place]):
                 found.append(place)
         self._stopped.update(found)
         return found
+
+    def _begin_after(self, epoch: int) -> None:
+        """Take the curves up to an epoch from before the interruption."""
+        self._stopped = {place for place, last in self._decided.items() if last <= epoch}
+        for place, curve in self._before.items():
+            self._beside[place] = curve[:epoch]
+            if place in self._stopped:
+                self._beside[place] += curve[-1:] * (epoch - len(curve))
 
     def _read_what_ended(self) -> None:
         if time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
         try:
-            for job in self._record.recent():
-                if job.is_whole and (key := job.run_id or job.output) not in self._ended:
+            for job in self._record.jobs():
+                if job.is_whole and (key := f"{job.host} {job.output}") not in self._ended:
                     self._ended[key] = self._record.curve(job, self._objective)
         except Exception as error:  # training outlasts an outage of the store
             log.warning("curves of jobs that ended cannot be read: %s", failure_reason(error))

@@ -1,6 +1,8 @@
 """What a sweep with `resume=true` need not run again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 from hydra.types import RunMode
 
@@ -12,9 +14,25 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.learning import datasets
 from mnist_exp.learning.engine import compute_with_one_thread
-from mnist_exp.runner import signature_of
+from mnist_exp.runner import identify
 from mnist_exp.sweeps.kind import Kind
-from mnist_exp.tracking.record import SweepRecord
+from mnist_exp.sweeps.progress import tell
+from mnist_exp.tracking import index, locks
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.sweep_record import SweepRecord
+
+
+def find_interrupted(sweep: Sweep, signature: str, tracking: Mapping[str, str]) -> Sweep:
+    """Return the sweep in the folder of its last start, if there was one; wait for it if it still runs.
+
+    `tracking` is as in `Record`.
+    """
+    for folder in map(Folder, index.find(signature)):
+        record = folder.read()
+        if record.tags.get("mnist_exp.sweep") == signature and record.tracking == tracking:
+            locks.wait_for(folder, partial(tell, sweep, f"The sweep in {folder.path} still runs; waiting for it"))
+            return replace(sweep, folder=folder.path, resumes=True)
+    return sweep
 
 
 def find_finished(
@@ -34,8 +52,8 @@ def find_finished(
         except InputError:  # the job itself says why
             continue
         looked_up.append(values)
-        signature = signature_of(config, sweep.folder)
-        found += bool(signature) and record.reuse(signature, values) is not None
+        key, signature = identify(config, record.parent)
+        found += bool(signature) and record.find(key, signature) is not None
     others = [
         job
         for job in record.jobs()

@@ -16,7 +16,7 @@ from mnist_exp.sweeps.ranking import Row, verdict
 from mnist_exp.tracking.job import Job
 
 if TYPE_CHECKING:
-    from mnist_exp.tracking.record import SweepRecord
+    from mnist_exp.tracking.sweep_record import SweepRecord
 
 
 @dataclass

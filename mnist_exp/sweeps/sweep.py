@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_exp import interrupts
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
 from mnist_exp.config.overrides import quoted
@@ -22,12 +23,13 @@ from mnist_exp.sweeps.jobs import Stage, Task
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.progress import Progress, tell
-from mnist_exp.sweeps.resumed import find_finished
+from mnist_exp.sweeps.resumed import find_finished, find_interrupted
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Folder, make_folder
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mlflow_tracker import tracker_of
-from mnist_exp.tracking.record import SweepRecord, failure_reason
+from mnist_exp.tracking.record import failure_reason
+from mnist_exp.tracking.sweep_record import SweepRecord
 
 if TYPE_CHECKING:
     import keras
@@ -45,9 +47,12 @@ def run_planned(
     """
     stage = Stage(jobs=kind.jobs)
     choose_backend(sweep.config.backend)
-    make_folder(sweep.folder)
     same = signature([identity(sweep.config), sweep.swept, kind.signature()])
-    with tracker_of(sweep.config.tracking).open_sweep(sweep, same) as record:
+    tracker = tracker_of(sweep.config.tracking)
+    if sweep.config.resume:
+        sweep = find_interrupted(sweep, same, tracker.tracking)
+    make_folder(sweep.folder)
+    with tracker.open_sweep(sweep, same) as record:
         try:
             tell(sweep, printable_lines(kind.opening()))
             before = 0
@@ -64,7 +69,8 @@ def run_planned(
                 kind.excuse(error, record)
             return _finish(sweep, kind, record, stage)
         except BaseException as error:
-            _end_early(sweep, kind, record, error)
+            with interrupts.closing():
+                _end_early(sweep, kind, record, error)
             raise
 
 
@@ -91,6 +97,7 @@ def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseExcepti
         except Exception as second:
             tell(sweep, f"The report could not be written: {failure_reason(second)}", sys.stderr)
         record.end(status, outcome.markdown)
+        _show(sweep, outcome)  # only now, as the terminal may be gone
         tell(sweep, record.describe())
     except Exception as second:  # the first error is the one to show
         tell(sweep, f"The sweep could not be closed as {status}: {failure_reason(second)}", sys.stderr)
@@ -99,10 +106,12 @@ def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseExcepti
 
 def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> SweepResult:
     record.close_jobs()
+    record.settle()
     jobs = [job for job in record.jobs() if kind.goes_back or job.status != "KILLED"]
     outcome = _rank(sweep, kind, record, jobs)
+    _show(sweep, outcome)
     _draw(sweep, record, outcome)
-    record.folder.measure(0, outcome.scores())
+    record.log_scores(outcome.scores())
     complete = partial(_complete, sweep.config.code)
     if (best := outcome.best) is not None and (text := record.log_best(best, complete)):
         tell(sweep, printable(text))
@@ -114,14 +123,18 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
 
 
 def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) -> Table:
-    """Print the ranking and log its verdict; write `ranking.csv`."""
+    """Return the ranking, which `ranking.csv` gets, too."""
     outcome = rank_jobs(sweep, record, jobs, kind)
     (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
+    return outcome
+
+
+def _show(sweep: Sweep, outcome: Table) -> None:
+    """Print a ranking, and log its verdict."""
     if sweep.verbose:
         print(f"\n{outcome.text()}")
     if outcome.verdict:
         log.info("%s", printable(outcome.verdict), extra={"output": sweep.folder})
-    return outcome
 
 
 def _draw(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:

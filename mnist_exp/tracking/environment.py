@@ -68,6 +68,7 @@ def run_record(experiment: Experiment, together: int, run_name: str | None, own_
         values = experiment.child.values
         name = job_name(values, values) or name
         tags |= {"mlflow.parentRunId": experiment.child.parent, "mnist_exp.swept": json.dumps(values)}
+        tags["mnist_exp.parent"] = experiment.child.sweep
     else:
         tags["mnist_exp.code_files"] = json.dumps(code_files())
     if experiment.repeats is not None:
@@ -86,18 +87,19 @@ def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: M
     name = run_name or " ".join(sweep.overrides)
     tags = _tags(sweep.overrides, own_tags, sweep.config.code)
     tags |= {"mnist_exp.sweep": signature, "mnist_exp.varied": json.dumps(sweep.swept)}
-    tags["mnist_exp.code_files"] = json.dumps(code_files())
+    tags |= {"mnist_exp.code_files": json.dumps(code_files()), "mnist_exp.output": str(sweep.folder)}
     first, *others = map(_parameters, sweep.configs)
     same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     return Record(name, tags, {key: value for key, value in same.items() if key not in sweep.swept})
 
 
 def refused_record(
-    values: Mapping[str, str], parent: str, output: Path, reason: str, own_tags: Mapping[str, str]
+    values: Mapping[str, str], parent: str, sweep: str, output: Path, reason: str, own_tags: Mapping[str, str]
 ) -> Record:
     """Return the record of a sweep's job that failed before it ran."""
     tags = {
         "mlflow.parentRunId": parent,
+        "mnist_exp.parent": sweep,
         "mnist_exp.swept": json.dumps(values),
         "mnist_exp.error": reason,
         "mnist_exp.output": str(output),
@@ -108,7 +110,6 @@ def refused_record(
 def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile | None = None) -> dict[str, str]:
     """Return the user's tags, and those for the machine, packages, code and the threads of one operation."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    threads = os.environ.get("TF_NUM_INTRAOP_THREADS") if backend == "tensorflow" else None
     commit = _commit()
     packages = {**package_versions(backend), "mnist_exp": __version__, "python": platform.python_version()}
     return {
@@ -116,7 +117,7 @@ def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile 
         "mnist_exp.process": process_tag(os.getpid()),
         "mnist_exp.packages": ", ".join(f"{name} {number}" for name, number in packages.items()),
         "mnist_exp.machine": f"{platform.system()} {platform.machine()}, {_processor()}",
-        "mnist_exp.threads": threads or str(os.cpu_count()),
+        "mnist_exp.threads": threads(),
         "mnist_exp.code": code_digest(),
         "mlflow.source.name": "mnist_exp",
         "mlflow.source.type": "LOCAL",
@@ -126,6 +127,12 @@ def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile 
         "mnist_exp.overrides": " ".join(overrides),
         **({"mnist_exp.own_code": code.label} if code is not None else {}),
     }
+
+
+def threads() -> str:
+    """Return how many threads one operation computes with."""
+    chosen = os.environ.get("TF_NUM_INTRAOP_THREADS") if os.environ.get("KERAS_BACKEND") != "jax" else None
+    return chosen or str(os.cpu_count())
 
 
 @cache

@@ -6,9 +6,8 @@ it again, and `run.log` is the log of this package.
 
 import json
 import logging
-import re
+import os
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -30,13 +29,19 @@ def now() -> int:
     return int(time.time() * 1000)
 
 
+_OF_THE_PROCESS = ("mnist_exp.host", "mnist_exp.process", "mnist_exp.machine", "mnist_exp.output")
+
+
 @dataclass(frozen=True)
 class Record:
     """The content of `run.json`.
 
     By its `id`, the folder's run is found again in a store. `status` is RUNNING, FINISHED, FAILED or KILLED; `start`
     and `end` are in milliseconds since 1970. `parameters` is the configuration, its keys joined by dots, and `data` the
-    dataset as MLflow takes it. The `scores` are those of the weights of `kept_epoch`.
+    dataset as MLflow takes it. The `scores` are those of the weights of `kept_epoch`. `tracking` has the `uri`,
+    `experiment` and perhaps `register` of the store that mirrors the folder, and is empty without one. `best` is the
+    path from here to the folder of a sweep's best job, and `lock` that to the lock of the process that works on it,
+    taken under `boot`; `locks.py` knows them.
     """
 
     name: str
@@ -49,6 +54,26 @@ class Record:
     data: dict[str, str] | None = None
     scores: dict[str, float] = field(default_factory=dict)
     kept_epoch: int | None = None
+    tracking: dict[str, str] = field(default_factory=dict)
+    best: str = ""
+    lock: str = ""
+    boot: str = ""
+
+    def is_in(self, tracking: Mapping[str, str]) -> bool:
+        """Return whether this is in the same store and MLflow experiment as what has that `tracking`, if in any."""
+        return all(self.tracking.get(key) == tracking[key] for key in ("uri", "experiment") if tracking)
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """The content of `mlflow.json`, which only the mirror writes: the run in a store, given by its address.
+
+    `complete` is the status and end with which all of the folder has been sent, or "".
+    """
+
+    store: str
+    run_id: str
+    complete: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +90,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._steps: dict[int, dict[str, float]] | None = None  # that were measured, once this process measures
 
     def read(self) -> Record:
         """Return the record."""
@@ -73,9 +99,12 @@ class Folder:
     def write(self, record: Record) -> None:
         """Replace `run.json` in one step."""
         self.path.mkdir(parents=True, exist_ok=True)
-        new = self.path / ".run.json.new"
-        new.write_text(json.dumps(asdict(record), indent=1))
-        new.replace(self.path / "run.json")
+        self._replace("run.json", record)
+
+    def _replace(self, name: str, content: Record | Mirrored) -> None:
+        new = self.path / f".{name}.new"
+        new.write_text(json.dumps(asdict(content), indent=1))
+        new.replace(self.path / name)
 
     def begin(self, record: Record, code: CodeFile | None = None, patch: str = "") -> None:
         """Remove another run's files, and write the record, the user's code and the changes since the commit."""
@@ -92,6 +121,14 @@ class Folder:
             (self.path / "code").mkdir()
             (self.path / "code" / Path(code.path).name).write_text(code.text, encoding="utf-8")
 
+    def reopen(self, today: Record) -> Record:
+        """Let the run of this folder go on, in the process of the record that it would have today; return its own."""
+        before = self.read()
+        tags = before.tags | {key: today.tags[key] for key in _OF_THE_PROCESS if key in today.tags}
+        again = replace(before, tags=tags, status="RUNNING", end=None, lock=today.lock, boot=today.boot)
+        self.write(again)
+        return again
+
     def change(self, **values: Any) -> None:
         """Change fields of the record; `tags` are added to those that it has."""
         record = self.read()
@@ -103,13 +140,48 @@ class Folder:
         """Record the last status and the time; `values` are as for `change`."""
         self.change(status=status, end=now(), **values)
 
+    def mirrored(self) -> Mirrored | None:
+        """Return which run of a store mirrors the folder, if one does."""
+        try:
+            return Mirrored(**json.loads((self.path / "mlflow.json").read_text()))
+        except (OSError, ValueError, TypeError):  # missing, or not ours
+            return None
+
+    def write_mirrored(self, mirrored: Mirrored) -> None:
+        """Replace `mlflow.json` in one step."""
+        self._replace("mlflow.json", mirrored)
+
     def has_weights(self) -> bool:
         """Return whether a run and its model can be read here."""
         return all((self.path / name).is_file() for name in ("run.json", "model.keras"))
 
     def measure(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a line to `metrics.jsonl`; `step` is as in `Measured`."""
-        with (self.path / "metrics.jsonl").open("a") as lines:
+        """Add a line to `metrics.jsonl`; `step` is as in `Measured`, and one that is there keeps its line.
+
+        The end gets another line if its scores changed, as those of a sweep do that goes on; `fit_seconds` always does.
+
+        Raises:
+            InputError: if the line of an epoch has another value.
+        """
+        path = self.path / "metrics.jsonl"
+        if self._steps is None:
+            before, end = self.measured()
+            self._steps = {one.step: one.metrics for one in before}
+            if path.exists():
+                os.truncate(path, end)  # of a line that was not written to its end
+        if (then := self._steps.get(step)) is not None:
+            pairs = {name: (then.get(name), metrics.get(name)) for name in sorted({*then, *metrics} - {"fit_seconds"})}
+            differing = [name for name, (old, new) in pairs.items() if old != new and (old == old or new == new)]  # NaN
+            if not differing:
+                return
+            if step:
+                old, new = pairs[differing[0]]
+                raise InputError(
+                    f"{differing[0]} of epoch {step}: was {old} before the interruption and is {new} now, so the run "
+                    "cannot go on; without resume=true it starts anew"
+                )
+        self._steps[step] = dict(metrics)
+        with path.open("a") as lines:
             lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
 
     def measured(self, start: int = 0) -> tuple[list[Measured], int]:
@@ -180,12 +252,6 @@ def log_file(output: Path) -> Iterator[None]:
     finally:
         package.removeHandler(handler)
         handler.close()
-
-
-def has_gone(host: str | None, process: str | None) -> bool:
-    """Return whether a process, given by `process_tag`, ran on this host and has ended."""
-    number = re.match(r"[0-9]{1,9}(?= )", process or "")
-    return host == socket.gethostname() and number is not None and process != process_tag(int(number[0]))
 
 
 def process_tag(pid: int) -> str:

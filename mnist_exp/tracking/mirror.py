@@ -1,9 +1,10 @@
-"""Mirror a folder as a run of MLflow, idempotently; its model can be registered."""
+"""Mirror a folder as a run of MLflow, idempotently."""
 
 import re
 import shutil
-import socket
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,44 +13,66 @@ from mnist_exp.experiment import package_version
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking import store
-from mnist_exp.tracking.folder import Folder, Record, now
-from mnist_exp.tracking.reading import PROFILE, data_digest, model_of_run, search
+from mnist_exp.tracking.folder import Folder, Mirrored, Record, now
+from mnist_exp.tracking.reading import PROFILE, model_of_run
+from mnist_exp.tracking.registry import registered
 
 if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 1000, 100  # the most that MLflow takes
+_METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 800, 100  # the most that MLflow takes, with tags 1,000 in all
 _LONGEST_NAME = 250  # that all of MLflow's databases take
+_DESCRIPTION = "mlflow.note.content"
+_LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
+_RANKING = "### Ranking of the jobs"  # all below it in a description is ours
+LEASE = "mnist_exp.lease"  # the tag for the time, as in `Record`, at which a RUNNING run was last seen to live
+_LEASE_RENEWED = 30_000  # milliseconds
 
 
 @dataclass
 class Sent:
-    """What the store is known to have of a folder; `metrics` counts bytes of `metrics.jsonl`."""
+    """What the store is known to have of a folder, given by the id of its record.
 
+    `metrics` counts bytes of `metrics.jsonl`. `registered` says how the model was registered, if it was to be.
+    """
+
+    folder: str
     run_id: str
-    artifacts: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: str | None
+    status: str
+    tags: dict[str, str]
     parameters: bool = False
     data: bool = False
     metrics: int = 0
-    ended: bool = False
+    registered: str = ""
 
 
 def mirror(client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sent | None = None) -> Sent:
     """Send the tags, parameters, data and metrics that a run lacks; if it ended, its files, model and status too.
 
-    `sent` is what an earlier call returned; without it, the store is searched for the folder's run, which is created if
-    it is missing.
+    `sent` is what an earlier call returned; without it, the folder's run is searched in the store, and created if it is
+    missing. A run that goes on is RUNNING again.
 
     Raises:
         InputError: if the store keeps the run's artifacts where it may not.
+        OSError: if the folder is gone.
     """
-    record, ends_now = folder.read(), sent is not None and not sent.ended
-    if sent is None:
-        found = client.search_runs([experiment_id], f"tags.mnist_exp.folder = '{record.id}'", max_results=1)
-        sent = known_run(found[0]) if found else create_run(client, experiment_id, record)
+    record = folder.read()
+    address = store.recorded_address(client.tracking_uri)
+    before = folder.mirrored()
+    known = before.run_id if before is not None and before.store == address else ""
+    if sent is None or sent.folder != record.id:  # another run may have taken the folder
+        sent = _find_run(client, experiment_id, record, known) or _create_run(client, experiment_id, record)
+        has_all = before is not None and before.complete == _completion(record, sent.tags) != ""
+        if has_all and (sent.run_id, sent.status) == (known, record.status) and not (folder.path / "model").is_dir():
+            return sent
+    if sent.run_id != known:
+        folder.write_mirrored(Mirrored(address, sent.run_id))
+    if record.status == "RUNNING" and sent.status != "RUNNING":
+        client.update_run(sent.run_id, status="RUNNING")
+        sent.status = "RUNNING"
     _send_values(client, folder, record, sent)
     if record.status != "RUNNING":
         artifacts = store.repository(client.tracking_uri, sent.artifacts)
@@ -57,14 +80,31 @@ def mirror(client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sen
             artifacts.log_artifact(str(path), None if path.parent == folder.path else path.parent.name)
         if record.status == "FINISHED":
             _send_model(client, experiment_id, folder, sent.run_id)
-        if ends_now:
-            folder.change(end=now())  # only now, as sweeps ask the store which runs ended since
-        client.set_terminated(sent.run_id, record.status, folder.read().end)
-        sent.ended = True
+        client.set_terminated(sent.run_id, record.status, record.end)
+        sent.status = record.status
+        sent.registered = registered(client, record, sent.run_id, sent.tags.get("mnist_exp.best_run"))
+        folder.write_mirrored(Mirrored(address, sent.run_id, _completion(record, sent.tags)))
     return sent
 
 
-def create_run(client: "MlflowClient", experiment_id: str, record: Record) -> Sent:
+def _completion(record: Record, tags: Mapping[str, str]) -> str:
+    """Return the text by which `mlflow.json` says that the store has all of a record, its best job's id included."""
+    has_all = record.status != "RUNNING" and (not record.best or "mnist_exp.best_run" in tags)
+    return f"{record.status} {record.end}" if has_all else ""
+
+
+def _find_run(client: "MlflowClient", experiment_id: str, record: Record, known: str) -> Sent | None:
+    """Return the run of a folder, by the id that is `known`, or by the folder's own."""
+    of_folder = f"tags.mnist_exp.folder = '{record.id}'"
+    by_id = f"attributes.run_id = '{known}'" if re.fullmatch("[0-9a-f]{32}", known) else ""
+    for query in filter(None, [by_id, of_folder]):
+        found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
+        if found and found[0].data.tags.get("mnist_exp.folder") == record.id:
+            return _known_run(found[0])
+    return None
+
+
+def _create_run(client: "MlflowClient", experiment_id: str, record: Record) -> Sent:
     """Create the run of a new folder.
 
     Raises:
@@ -77,39 +117,19 @@ def create_run(client: "MlflowClient", experiment_id: str, record: Record) -> Se
     except BaseException:
         client.set_terminated(run.info.run_id, "FAILED")
         raise
-    return known_run(run)
+    if store.sqlite_path(client.tracking_uri) is None:  # a request whose answer was lost is repeated
+        of_folder = f"tags.mnist_exp.folder = '{record.id}'"
+        first, *others = client.search_runs([experiment_id], of_folder, order_by=["attributes.start_time ASC"])
+        for other in others:
+            client.delete_run(other.info.run_id)
+        run = first
+    return _known_run(run)
 
 
-def known_run(run: "Run") -> Sent:
-    """Return what the store has of a run that was just read."""
-    ended = run.info.status != "RUNNING"
-    return Sent(run.info.run_id, run.info.artifact_uri, dict(run.data.tags), ended=ended)
-
-
-def reopen_sweep(client: "MlflowClient", experiment_id: str, record: Record) -> tuple[Record, Sent] | None:
-    """Make the last sweep with this record's signature RUNNING again, in this process, unless it may still run.
-
-    Return its record and what the store has of it, or None if there is no such sweep.
-    """
-    query = f"tags.mnist_exp.sweep = '{record.tags['mnist_exp.sweep']}'"
-    found = client.search_runs([experiment_id], query, order_by=["attributes.start_time DESC"], max_results=1)
-    if not found or found[0].info.status == "RUNNING":
-        return None
-    before = found[0]
-    left = f"tags.mlflow.parentRunId = '{before.info.run_id}' AND attributes.status = 'RUNNING'"
-    for job in search(client, experiment_id, left):
-        # On this host, `close_abandoned` knows which still run.
-        if job.data.tags.get("mnist_exp.host") != socket.gethostname():
-            client.set_terminated(job.info.run_id, "KILLED")
-    own = ("mnist_exp.host", "mnist_exp.process")
-    for name in own:  # first, or another command would close the RUNNING sweep, whose old process has gone
-        client.set_tag(before.info.run_id, name, record.tags[name])
-    client.update_run(before.info.run_id, status="RUNNING")
-    sent = replace(known_run(before), ended=False)
-    new = {*own, "mlflow.source.git.commit", "mnist_exp.packages", "mnist_exp.machine", "mnist_exp.threads"}
-    tags = record.tags | {key: sent.tags[key] for key in (sent.tags.keys() & record.tags.keys()) - new}
-    folder_id = sent.tags.get("mnist_exp.folder", record.id)
-    return replace(record, id=folder_id, name=before.info.run_name, start=before.info.start_time, tags=tags), sent
+def _known_run(run: "Run") -> Sent:
+    return Sent(
+        run.data.tags["mnist_exp.folder"], run.info.run_id, run.info.artifact_uri, run.info.status, dict(run.data.tags)
+    )
 
 
 def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) -> None:
@@ -129,17 +149,45 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
                 raise
             client.log_inputs(sent.run_id, [used])
         sent.data = True
-    tags = {key: value for key, value in record.tags.items() if sent.tags.get(key) != value}
+    wanted = _tags(client, folder, record, sent)
+    tags = [RunTag(key, value) for key, value in wanted.items() if sent.tags.get(key) != value]
     parameters = [] if sent.parameters else [Param(key, value) for key, value in record.parameters.items()]
     lines, sent_until = folder.measured(sent.metrics)
     metrics: list[Metric] = [Metric(key, v, line.time, line.step) for line in lines for key, v in line.metrics.items()]
-    if tags:
-        client.log_batch(sent.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
-    for start in range(0, len(parameters), _PARAMETERS_IN_A_BATCH):
-        client.log_batch(sent.run_id, params=parameters[start : start + _PARAMETERS_IN_A_BATCH])
-    for start in range(0, len(metrics), _METRICS_IN_A_BATCH):
-        client.log_batch(sent.run_id, metrics=metrics[start : start + _METRICS_IN_A_BATCH])
-    sent.tags, sent.parameters, sent.metrics = dict(record.tags), True, sent_until
+    while tags or parameters or metrics:
+        client.log_batch(
+            sent.run_id,
+            metrics[:_METRICS_IN_A_BATCH],
+            parameters[:_PARAMETERS_IN_A_BATCH],
+            tags[:_PARAMETERS_IN_A_BATCH],
+        )
+        del metrics[:_METRICS_IN_A_BATCH], parameters[:_PARAMETERS_IN_A_BATCH], tags[:_PARAMETERS_IN_A_BATCH]
+    sent.tags.update(wanted)
+    sent.parameters, sent.metrics = True, sent_until
+
+
+def _run_in(client: "MlflowClient", folder: Path) -> str:
+    """Return the id of the run that mirrors a folder in this store, or ""."""
+    mirrored = Folder(folder).mirrored()
+    return mirrored.run_id if mirrored and mirrored.store == store.recorded_address(client.tracking_uri) else ""
+
+
+def _tags(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) -> dict[str, str]:
+    """Return the tags that the run is to have; what the user may have changed in the store stays."""
+    tags = {key: value for key, value in record.tags.items() if key.startswith("mnist_exp.") or key not in sent.tags}
+    if "mlflow.parentRunId" in record.tags and (parent := _run_in(client, folder.path.parent)):
+        tags["mlflow.parentRunId"] = parent  # in another store, it has another id
+    if record.best and (best := _run_in(client, folder.path / record.best)):
+        tags["mnist_exp.best_run"] = best
+    if record.status == "RUNNING" and now() - int(sent.tags.get(LEASE, "0")) > _LEASE_RENEWED:
+        tags[LEASE] = str(now())
+    ranking = folder.path / "ranking.md"
+    if record.status != "RUNNING" and ranking.is_file():
+        written = client.get_run(sent.run_id).data.tags.get(_DESCRIPTION, "")
+        begun = f"{written.partition(_RANKING)[0].rstrip()}\n\n{_RANKING}\n\n".lstrip()
+        if len(text := begun + ranking.read_text()) <= _LONGEST_DESCRIPTION:
+            tags[_DESCRIPTION] = text
+    return tags
 
 
 def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
@@ -177,8 +225,8 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
     path = folder.path / "model"
     if not path.is_dir():
         return
+    begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
     if not has_model(client.get_run(run_id)):
-        begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
         logged = begun[0] if begun else client.create_logged_model(experiment_id, "model", run_id)
         artifacts = store.repository(client.tracking_uri, logged.artifact_location)
         description = Model.load(str(path))
@@ -188,60 +236,14 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
         artifacts.log_artifacts(str(path))
         client.finalize_logged_model(logged.model_id, "READY")
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    kept = model_of_run(client, run_id)
+    for other in begun:  # of a request whose answer was lost
+        if other.model_id != kept:
+            client.delete_logged_model(other.model_id)
     shutil.rmtree(path)
 
 
 def has_model(run: "Run") -> bool:
     """Return whether a run has a model, and so its figures, which are sent before."""
     return run.outputs is not None and bool(run.outputs.model_outputs)
-
-
-def register(client: "MlflowClient", name: str, run_id: str) -> str:
-    """Register a run's model as a new version of `name`, unless it is one, and return the outcome as a line.
-
-    The first version gets the alias `champion`; a later one gets it if its objective is better than the champion's, and
-    both were measured with the same metric and loss on the same data and validation set.
-    """
-    from mlflow.exceptions import MlflowException
-
-    model_id = model_of_run(client, run_id)
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    for known in client.search_model_versions(f"name = '{name}'"):
-        if known.run_id == run_id:
-            return f"Registered before, as models:/{name}/{known.version}"
-    version = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id).version
-    text = f"Registered as models:/{name}/{version}"
-    champion = client.get_registered_model(name).aliases.get("champion")
-    if champion is None:
-        client.set_registered_model_alias(name, "champion", version)
-        return f"{text}, which is now the champion"
-    new = client.get_run(run_id)
-    try:
-        old = client.get_run(str(client.get_model_version(name, champion).run_id))
-    except MlflowException:  # registered by hand, or its run was deleted
-        old = None
-    if old is None or _measure(new) != _measure(old):
-        return (
-            f"{text}; champion stays version {champion}, whose objective was measured otherwise; if this one is "
-            "better, move the alias in mlflow ui"
-        )
-    objective, value, best = new.data.params["objective"], new.data.metrics["objective"], old.data.metrics["objective"]
-    if better := value > best if new.data.params["direction"] == "maximize" else value < best:
-        client.set_registered_model_alias(name, "champion", version)
-    on_test_set = objective.startswith("test_") or new.data.params["dataset.validation"] == "test"
-    return (
-        f"{text}, {'which is now the champion' if better else f'champion stays version {champion}'}: {objective} "
-        f"{value:.4f} against {best:.4f}{', MEASURED ON THE TEST SET' if on_test_set else ''}"
-    )
-
-
-def _measure(run: "Run") -> list[str | None]:
-    """Return the facts that comparable objectives share."""
-    names = ["objective", "direction", "training.loss", "training.metrics", "dataset.validation"]
-    if run.data.params.get("dataset.validation") != "test":  # held out of the training images
-        names += ["dataset.seed", "dataset.limit"]
-    return [data_digest(run), *map(run.data.params.get, names)]

@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,14 @@ from mnist_exp.config.presets import parse_values, read_text
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import store
-from mnist_exp.tracking.job import Job, make_job, short_ids
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.job import REUSED, Job, make_job, short_ids, swept_values
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 
-REUSED = "mnist_exp.reused."  # begins a sweep's tags for earlier runs that count as its jobs
 # The tag for a run's own profile: to all runs of an experiment with the same data, MLflow gives that of the first.
 PROFILE = "mnist_exp.profile"
 _IDS_IN_A_MESSAGE = 6
@@ -121,6 +121,23 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
         },
         tags=dict(run.data.tags),
         digest=data_digest(run),
+    )
+
+
+def read_here(output: Path) -> Recorded:
+    """Return a run as its folder has it, which no outage of a store delays."""
+    folder = Folder(output)
+    record, mirrored = folder.read(), folder.mirrored()
+    path = output / "config.yaml"
+    return Recorded(
+        run_id=mirrored.run_id if mirrored is not None else "",
+        experiment=record.tracking.get("experiment", ""),
+        name=record.name,
+        status=record.status,
+        config=parse_values(path.read_text("utf-8"), str(path)),
+        metrics={(name, line.step): value for line in folder.measured()[0] for name, value in line.metrics.items()},
+        tags=record.tags,
+        digest=(record.data or {}).get("digest", ""),
     )
 
 
@@ -249,9 +266,15 @@ def recorded_job(run: "Run") -> Job:
     return make_job(run.data.tags, run.data.metrics, run.info.status, run.info.run_id, data)
 
 
-def is_over(client: "MlflowClient", run_id: str) -> bool:
-    """Return whether a run has ended."""
-    return bool(client.get_run(run_id).info.status != "RUNNING")
+def jobs_of(client: "MlflowClient", experiment_id: str, sweep_id: str) -> list[Job]:
+    """Return the jobs of a sweep, and the earlier runs that count as jobs, with the values that they have in it."""
+    sweep = find_sweep(client, client.tracking_uri, sweep_id)
+    found = (recorded_job(run) for query in queries_of(sweep) for run in search(client, experiment_id, query))
+    tags = sweep.data.tags
+    return [
+        replace(job, values=swept_values(tags[name])) if (name := f"{REUSED}{job.run_id}") in tags else job
+        for job in found
+    ]
 
 
 def newest_finished(client: "MlflowClient", experiment_id: str, signature: str) -> Job | None:

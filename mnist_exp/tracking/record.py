@@ -1,55 +1,34 @@
-"""Record runs and sweeps in their folders, which a store mirrors."""
+"""Record a run in its folder, which a store mirrors."""
 
+import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from mnist_exp import interrupts
 from mnist_exp.config.redaction import traceback_text, without_secrets
-from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import Experiment, Sweep, experiment_signature
+from mnist_exp.experiment import Experiment, experiment_key, experiment_signature
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking.environment import (
-    code_patch,
-    recorded_config,
-    recorded_data,
-    refused_record,
-    run_record,
-    sweep_record,
-)
-from mnist_exp.tracking.folder import Folder, Record, has_gone
-from mnist_exp.tracking.job import Job, make_job
+from mnist_exp.tracking import index, locks
+from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data
+from mnist_exp.tracking.folder import Folder, Record
 
 if TYPE_CHECKING:
     import keras
 
 log = logging.getLogger(__name__)
 
-# Makes the figures and predictions in a job's folder from its weights, and returns its model and data.
-Complete = Callable[[Path], "tuple[keras.Model, Data]"]
 
-
-@dataclass(frozen=True)
-class Parent:
-    """A sweep as its jobs, in other processes or on other machines, know it.
-
-    `run_id` is empty without tracking. `tracking` has no password, since a launcher may write it down. `keys` vary. The
-    sweep was started in `process` and in `cwd`, from which relative paths in the configuration start.
-    """
-
-    run_id: str
-    tracking: MLflowTracking | NoTracking
-    keys: tuple[str, ...]
-    folder: Path
-    cwd: Path = field(default_factory=Path.cwd)
-    process: int = field(default_factory=os.getpid)
+class TakenError(Exception):
+    """Another process goes on with the run, or has ended it."""
 
 
 class Run:
@@ -64,37 +43,68 @@ class Run:
     def __init__(self, experiment: Experiment, record: Record, *, keeps_all: bool) -> None:
         self.keeps_all = keeps_all
         self.folder = Folder(experiment.output)
-        self._experiment = experiment
-        self._tags_of_the_end: dict[str, str] = {}
-        if experiment.child is None:
-            log.info("%s begins, in %s", record.name, experiment.output)
+        self.begun = False
+        self._experiment, self._record = experiment, record
+        self._unwritten: list[tuple[int, Mapping[str, float]]] = []
+
+    def begin(self) -> None:
+        """Begin the folder, or go on in that of an interrupted run.
+
+        Raises:
+            TakenError: if another process did so first.
+        """
+        experiment, path = self._experiment, self.folder.path
         patch = code_patch() if experiment.child is None else ""  # a job's sweep has it
-        self.folder.begin(record, experiment.config.code, patch)
-        OmegaConf.save(OmegaConf.create(recorded_config(experiment.config)), self.folder.path / "config.yaml")
+        with locks.claimed(path) if experiment.resumes else nullcontext(True) as is_mine:
+            if experiment.resumes and not (is_mine and locks.is_interrupted(self.folder)):
+                raise TakenError(path)
+            record = replace(self._record, **locks.hold(path))
+            self.begun = True
+            if experiment.resumes:
+                self.folder.reopen(record)
+            else:
+                self.folder.begin(record, experiment.config.code, patch)
+        if experiment.child is None:
+            log.info("%s %s, in %s", record.name, "goes on" if experiment.resumes else "begins", path)
+        OmegaConf.save(OmegaConf.create(recorded_config(experiment.config)), path / "config.yaml")
 
     def log_data(self, data: Data) -> None:
         """Record the data, and the experiment's signature, which depends on it."""
-        signature = experiment_signature(self._experiment.config, data.digest)
-        self.folder.change(data=recorded_data(data), tags={"mnist_exp.signature": signature})
-        self._send()
+        config, path = self._experiment.config, self.folder.path
+        key, signature = experiment_key(config, data.digest), experiment_signature(config, data.digest)
+        self.folder.change(data=recorded_data(data), tags={"mnist_exp.signature": signature, index.KEY: key})
+        index.add(key, path)
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of an epoch, counted from 1."""
-        self.folder.measure(epoch, metrics)
+        """Record the metrics of an epoch, counted from 1; what cannot be written now is tried again with the next."""
+        self._unwritten.append((epoch, metrics))
+        try:
+            self._write_epochs()
+        except OSError as error:  # such as a full disk, which is no reason to lose what has been learned
+            log.warning("the metrics are kept back: %s", failure_reason(error), extra={"output": self.folder.path})
+
+    def _write_epochs(self) -> None:
+        while self._unwritten:
+            self.folder.measure(*self._unwritten[0])
+            del self._unwritten[0]
 
     def log_pruned(self, epoch: int) -> None:
         """Mark the run as stopped as hopeless after an epoch, counted from 1."""
         log.debug("pruned after epoch %d", epoch, extra={"output": self.folder.path})
-        self._tags_of_the_end = {"mnist_exp.pruned": str(epoch)}
+        self.folder.change(tags={"mnist_exp.pruned": str(epoch)})
 
     def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:
         """Record the scores of the weights of `kept_epoch`, counted from 1."""
+        self._write_epochs()
         self.folder.measure(0, scores)
-        self.folder.change(scores=dict(scores), kept_epoch=kept_epoch, tags=self._tags_of_the_end)
-        self._send()
+        self.folder.change(scores=dict(scores), kept_epoch=kept_epoch)
 
     def log_model(self, model: "keras.Model", data: Data) -> None:
-        """Record the model, which takes raw images; its weights are in the folder already."""
+        """Record the model, which takes raw images, for a store; its weights are in the folder already."""
+        if self.folder.read().tracking:
+            from mnist_exp.tracking.mirror import save_model
+
+            save_model(model, data, self.folder)
 
     def end(self, status: str, reason: str = "") -> None:
         """End the run as FINISHED, FAILED for a reason, or KILLED."""
@@ -104,163 +114,64 @@ class Run:
         """Return where to look at the run."""
         return printable(f"Files in {self.folder.path}")
 
-    def _send(self) -> None:
-        """Send the folder's changes to the store, if there is one."""
-
-
-class SweepRecord:
-    """The record of a sweep: a folder, in which each job has its own."""
-
-    def __init__(self, parent: Parent, own_tags: Mapping[str, str]) -> None:
-        self.parent = parent
-        self._own_tags = own_tags
-        self.folder = Folder(parent.folder)
-
-    def jobs(self) -> list[Job]:
-        """Return all jobs, each once."""
-        records = [Folder(path.parent).read() for path in sorted(self.folder.path.glob("*/run.json"))]
-        return [make_job(record.tags, record.scores, record.status, data=record.data) for record in records]
-
-    def recent(self) -> list[Job]:
-        """Return the jobs that run, are reused, or ended since the last call or shortly before it."""
-        return self.jobs()
-
-    def curve(self, job: Job, metric: str) -> list[float]:
-        """Return a finished job's values of a metric, one an epoch."""
-        return Folder(Path(job.output)).history()[metric]
-
-    def configuration(self, job: Job) -> str:
-        """Return a job's config.yaml."""
-        return (Path(job.output) / "config.yaml").read_text()
-
-    def reuse(self, signature: str, values: Mapping[str, str]) -> Job | None:  # noqa: ARG002
-        """Return the newest finished run with this signature, if any, and count it as the job with these values."""
-        return None
-
-    def why_none(self, data: set[str]) -> str:  # noqa: ARG002
-        """Return why no job of an earlier sweep counts as one of this; `data` has the digests of today's data."""
-        return ""
-
-    def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
-        """Record a job that failed before it had a run."""
-        folder = Folder(output)
-        folder.begin(refused_record(values, self.parent.run_id, output, failure_reason(error), self._own_tags))
-        (output / "error.txt").write_text(traceback_text(error), encoding="utf-8", errors="backslashreplace")
-        folder.end("FAILED")
-
-    def log_best(self, job: Job, complete: Complete) -> str:
-        """Record the best job's configuration, figures and model; return a line about them, or "".
-
-        `complete` is called with the job's folder if the figures, or the store's model, are missing.
-        """
-        (self.folder.path / "best.yaml").write_text(self.configuration(job))
-        folder = Folder(Path(job.output))
-        if (folder.path / "figures").is_dir():
-            return ""
-        if not folder.has_weights():
-            return no_weights(job)
-        complete(folder.path)
-        return ""
-
-    def is_over(self) -> bool:
-        """Return whether the sweep has ended."""
-        return (self.folder.path / "run.json").is_file() and self.folder.read().status != "RUNNING"
-
-    def close_jobs(self, status: str | None = None) -> None:
-        """Record as KILLED the jobs whose process, on this host, has gone.
-
-        The sweep first gets `status`, unless that is None; its jobs see it and end.
-        """
-        if status is not None:
-            self.folder.change(status=status)
-        for path in self.folder.path.glob("*/run.json"):
-            folder = Folder(path.parent)
-            record = folder.read()
-            if record.status == "RUNNING" and has_gone(record.tags["mnist_exp.host"], record.tags["mnist_exp.process"]):
-                folder.end("KILLED")
-
-    def end(self, status: str, ranking: Callable[[int], str]) -> None:  # noqa: ARG002
-        """Record the sweep's files, and end it as FINISHED, FAILED or KILLED.
-
-        `ranking` returns the ranking as Markdown of at most so many characters, for the sweep's page in a store.
-        """
-        self.folder.end(status)
-
-    def describe(self) -> str:
-        """Return where to look at the sweep."""
-        return printable(f"Files in {self.folder.path}")
-
-
-def no_weights(job: Job) -> str:
-    """Return the line about a best job whose weights cannot be read here."""
-    return (
-        f"The best job's weights are on {job.host} in {job.output}, which cannot be read here, so its figures and "
-        "model are missing; tracking.keep=all lets each job make its own"
-    )
-
-
-class Tracker:
-    """Open records of runs and sweeps, and find finished runs. This one, of `tracking=none`, has no store."""
-
-    @contextmanager
-    def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
-        """Record a run to its end, FINISHED, FAILED after an exception, or KILLED after a signal.
-
-        This one and the others, `together` in number, train as one program.
-
-        Raises:
-            InputError: if the store cannot be reached or written.
-        """
-        record = run_record(experiment, together, None, {})
-        with ended(Run(experiment, record, keeps_all=experiment.child is None)) as run:
-            yield run
-
-    @contextmanager
-    def open_sweep(self, sweep: Sweep, signature: str) -> Iterator[SweepRecord]:
-        """Record a sweep, or with `resume` continue the last one with this signature.
-
-        Raises:
-            InputError: if the store cannot be reached or written.
-        """
-        parent = Parent("", sweep.config.tracking, tuple(sweep.swept), sweep.folder)
-        opened = SweepRecord(parent, {})
-        opened.folder.begin(sweep_record(sweep, signature, None, {}), sweep.config.code, code_patch())
-        yield opened
-
-    def join_sweep(self, parent: Parent) -> SweepRecord:
-        """Return the record of a sweep whose `parent` has the store's password; see the function `join_sweep`."""
-        return SweepRecord(parent, {})
-
-    def finished(self, signature: str) -> Job | None:  # noqa: ARG002
-        """Return the newest finished run with this signature, if any."""
-        return None
-
-    def why_not(self, experiment: Experiment, data: str) -> str:  # noqa: ARG002
-        """Return why no earlier run counts as this experiment, whose data have a digest."""
-        return ""
-
 
 @contextmanager
 def ended(run: Run) -> Iterator[Run]:
-    """End a run with the block; write an exception's traceback to `error.txt`."""
-    output = run.folder.path
+    """Begin a run, and end it with the block; write an exception's traceback to `error.txt`.
+
+    Raises:
+        InputError: if its folder cannot be written, as on a full disk.
+        TakenError: as `Run.begin` does.
+    """
+    folder = run.folder
     try:
+        run.begin()
         yield run
         run.end("FINISHED")
     except BaseException as error:
-        failed = isinstance(error, Exception)
-        # A complete run stays so if only its store was missing in the end.
-        complete = run.folder.read().status == "FINISHED"
-        status = "FINISHED" if complete else "FAILED" if failed else "KILLED"
-        log.error("%s", "not recorded whole" if complete else status, exc_info=error, extra={"output": output})
-        if failed:
-            (output / "error.txt").write_text(traceback_text(error), encoding="utf-8", errors="backslashreplace")
-        try:
-            run.end(status, failure_reason(error) if status == "FAILED" else "")
-        except Exception as second:  # the first error is the one to show
-            print(f"{run.describe()} could not be closed as {status}: {failure_reason(second)}", file=sys.stderr)
-            print(printable(f"Its files are in {output}"), file=sys.stderr)
+        if not run.begun:
+            raise
+        with interrupts.closing():
+            failure = _end_early(run, error)
+        if failure is not error:
+            raise failure from None
         raise
+    finally:  # also where a signal came before `closing`
+        if run.begun:
+            with interrupts.closing():
+                with suppress(OSError):
+                    if folder.read().status == "RUNNING":
+                        folder.end("KILLED")
+                locks.release(folder.path)
+
+
+def _end_early(run: Run, error: BaseException) -> BaseException:
+    """End a run after an exception; return the one to raise."""
+    path = run.folder.path
+    failure = _about_folder(error, path) if isinstance(error, OSError) else error
+    status = "FAILED" if isinstance(error, Exception) else "KILLED"
+    log.error("%s", status, exc_info=error, extra={"output": path})
+    try:
+        if status == "FAILED":
+            text = traceback_text(error)
+            (path / "error.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
+        run.end(status, failure_reason(failure) if status == "FAILED" else "")
+    except OSError as second:  # the first error is the one to show
+        if failure is error:
+            print(f"{status} could not be recorded: {_about_folder(second, path)}", file=sys.stderr)
+    return failure
+
+
+_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+
+
+def _about_folder(error: OSError, folder: Path) -> Exception:
+    """Return an error about writing a run's folder as bad input, and any other as it is."""
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
+    if error.errno not in _OF_THE_DISK and not path.is_relative_to(folder):
+        return error
+    reason = "was deleted" if not folder.exists() else error.strerror or str(error)
+    return InputError(f"{folder if not folder.exists() else path}: cannot be written ({reason})")
 
 
 def failure_reason(error: BaseException) -> str:

@@ -7,7 +7,7 @@ before anything is written.
 import http.client
 import logging
 import os
-import socket
+import re
 import sqlite3
 import urllib.error
 import urllib.request
@@ -22,7 +22,6 @@ from mnist_exp.config.redaction import SecretsFilter, shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import limits
-from mnist_exp.tracking.folder import has_gone
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,7 +62,6 @@ def connect_existing(uri: str) -> "MlflowClient":
             f"tracking.uri={uri}: no such store; type tracking.uri=ADDRESS for another, or run python -m mnist_exp in "
             "this folder first"
         )
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds; the default is 120, and each is tried again
     with _reached(uri):
         return _client(uri)
 
@@ -104,8 +102,9 @@ def page(tracking: MLflowTracking, experiment_id: str, run_id: str) -> str:
     path = f"#/experiments/{experiment_id}/runs/{run_id}"
     if tracking.uri.startswith(("http://", "https://")):
         return f"{shown_address(tracking.uri).rstrip('/')}/{path}"
-    default = sqlite_path(tracking.uri) == Path.cwd() / "mlflow.db"
-    command = "mlflow ui" if default else f"mlflow ui --backend-store-uri {shown_address(tracking.uri)}"
+    command = (
+        "mlflow ui" if is_default(tracking.uri) else f"mlflow ui --backend-store-uri {shown_address(tracking.uri)}"
+    )
     return f"{command}, then http://127.0.0.1:5000/{path}"
 
 
@@ -155,13 +154,15 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
-def close_abandoned(client: "MlflowClient", experiment_id: str) -> None:
-    """Mark as KILLED the runs that a kill -9 or power cut of this host left RUNNING."""
-    host = socket.gethostname()
-    running = f"attributes.status = 'RUNNING' AND tags.mnist_exp.host = '{host}'"
-    for run in client.search_runs([experiment_id], running):
-        if has_gone(host, run.data.tags.get("mnist_exp.process")):
-            client.set_terminated(run.info.run_id, "KILLED")
+def is_default(uri: str) -> bool:
+    """Return whether an address is that of the store which commands in this folder take by themselves."""
+    return sqlite_path(uri) == Path.cwd() / "mlflow.db"
+
+
+def recorded_address(uri: str) -> str:
+    """Return a store's address as a folder records it: absolute, without a password."""
+    path = sqlite_path(uri)
+    return shown_address(uri if path is None else f"sqlite:///{path}")
 
 
 @contextmanager
@@ -180,6 +181,8 @@ def _reached(uri: str) -> Iterator[None]:
         return
     if path.exists() and not path.is_file():
         raise store_error(uri, "is no file")
+    if re.search("[?]|%[0-9a-fA-F]{2}", str(path)) or {"'", '"'} <= set(str(path)):
+        raise store_error(uri, f"{path} has a ?, a % before two digits or both kinds of quotes, which MLflow misreads")
     import_mlflow()  # takes seconds, in which others may have the lock
     with ExitStack() as held:
         try:
@@ -275,6 +278,7 @@ def _check_server(uri: str) -> None:
 def import_mlflow() -> None:
     """Import MLflow without announcements, telemetry or secrets in its log."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes in an outage
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds; the default is 120, and each is tried again
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it may hold a password

@@ -32,6 +32,7 @@ IMAGES = "model=layers"
         ("model.activation=sigmod", "model.activation=sigmod: not one of the activations that can be used here; did you mean sigmoid?"),
         ("training.epochs=0", "training.epochs=0: must be a whole number, at least 1"),
         ("training.batch_size=0", "training.batch_size=0: must be"),
+        *((f"training.checkpoint_seconds={value}", "must be a number greater than 0, such as 30, or null") for value in (0, -1, "inf", "soon")),
         ("training.shuffle=1", "training.shuffle=1: must be true or false"),
         ("training.loss=mse", "training.loss=mse: not one of the losses"),
         ("training.loss=categorical_crossentropy", "did you mean CategoricalCrossentropy?"),

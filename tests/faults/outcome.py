@@ -123,15 +123,15 @@ def files(folder: Path) -> set[str]:
 @contextmanager
 def without_training() -> Iterator[None]:
     """Let a run do all but train, on few images, and a sweep do all before its first job."""
-    from mnist_exp import runner
-    from mnist_exp.experiment import SweepResult
+    from mnist_exp import resuming
+    from mnist_exp.experiment import Result, SweepResult
     from mnist_exp.learning import datasets, tensorflow_engine
     from mnist_exp.learning.keras_backend import keras
     from mnist_exp.sweeps import sweep
 
     load = datasets.load
 
-    def prepare(experiment: Any) -> None:
+    def prepare(experiment: Any) -> Result:
         _begun.append(experiment.output)
         data = load(experiment.config.dataset)
         few = {
@@ -140,6 +140,7 @@ def without_training() -> Iterator[None]:
         }
         with suppress(TrainedError):
             tensorflow_engine.train([experiment], replace(data, **few), lambda *_: ())
+        return Result({}, {}, 0.0, None, None, experiment.config, experiment.output)
 
     def fit(*_: object, **__: object) -> None:
         raise TrainedError
@@ -148,7 +149,7 @@ def without_training() -> Iterator[None]:
         return SweepResult([], "", None, planned.folder, 0, 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "run_experiment", prepare)
+        patch.setattr(resuming, "run_experiment", prepare)
         patch.setattr(sweep, "run_planned", run_planned)
         patch.setattr(keras.Model, "fit", fit)
         yield

@@ -191,7 +191,7 @@ def test_checkpoints_and_logs_are_written_into_the_output_folder_alone(tmp_path:
     result = quick(f"training.callbacks={callbacks}")
     assert len((result.output / "epochs.csv").read_text().splitlines()) == 3
     keras.saving.load_model(result.output / "best.keras")
-    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs", ".mnist_exp"}
 
 
 def test_a_learning_rate_can_fall_by_schedule_or_on_a_plateau() -> None:

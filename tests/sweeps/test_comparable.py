@@ -12,7 +12,7 @@ from mnist_exp.sweeps.comparable import measured, why_not_compared
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.tracking.job import Job
-from mnist_exp.tracking.record import Parent, SweepRecord
+from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 
 pytestmark = pytest.mark.fast
 
@@ -96,7 +96,7 @@ def test_a_sweep_over_the_split_is_ranked_without_a_comparison(tmp_path: Path) -
         for split in ("0", "1")
         for seed in ("0", "1")
     ]
-    record = SweepRecord(Parent("", sweep.config.tracking, tuple(sweep.swept), tmp_path), {})
+    record = SweepRecord(Parent("", "", sweep.config.tracking, tuple(sweep.swept), tmp_path), {}, {}, None)
     table = rank_jobs(sweep, record, jobs, kind)
     assert [row.values["dataset.seed"] for row in table.rows] == ["1", "0"]
     assert {row.comparison for row in table.rows} == {None}

@@ -17,13 +17,15 @@ from mnist_exp.config.composition import check_composed, compose, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.schema import Config, NoTracking
 from mnist_exp.errors import InputError
+from mnist_exp.experiment import Experiment
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.sweeps.ranking import compared, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
+from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.job import Job, job_name
-from mnist_exp.tracking.record import Parent, SweepRecord
+from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 
 from ..conftest import Command, OnJax, alone_with_ray, command, in_process, installed, runs_in, store, sweep_in
 
@@ -45,19 +47,30 @@ def settings(*overrides: str) -> Config:
     return check_composed(compose_values(["training.epochs=4", "tracking=none", *overrides], RunMode.RUN), None)
 
 
+def record_in(folder: Path) -> SweepRecord:
+    """The record of a sweep without jobs."""
+    return SweepRecord(Parent("", "", NoTracking(kind="none"), (), folder, folder, 0), {}, {}, None)
+
+
 def pruning(folder: Path, ended: Sequence[Sequence[float]], *overrides: str) -> Pruning:
     """What compares jobs with these curves of `val_accuracy`, or of the objective that is typed."""
-    parent = Parent("", NoTracking(kind="none"), (), folder, folder, 0)
     curves = {str(place): list(curve) for place, curve in enumerate(ended)}
-    return Pruning(SweepRecord(parent, {}), settings(*overrides), curves)
+    return Pruning(record_in(folder), [Experiment(settings(*overrides), (), folder)], curves)
 
 
 def stopped(
-    rule: Pruning, jobs: Sequence[Sequence[float]], metric: str = "val_accuracy", epochs: int = 4
+    rule: Pruning,
+    jobs: Sequence[Sequence[float]],
+    metric: str = "val_accuracy",
+    epochs: int = 4,
+    known: Mapping[int, int] | None = None,
 ) -> dict[int, int]:
-    """Let jobs train together; return after which epoch each of those that were stopped was."""
-    found: dict[int, int] = {}
-    for epoch in range(1, epochs + 1):
+    """Let jobs train together; return after which epoch each of those that were stopped was.
+
+    `known` were stopped before; the first epoch is that after them.
+    """
+    found = dict(known or {})
+    for epoch in range(1 + max(found.values(), default=0), epochs + 1):
         running = {place: {metric: curve[epoch - 1]} for place, curve in enumerate(jobs) if place not in found}
         found |= dict.fromkeys(rule.hopeless(epoch, running), epoch)
     return found
@@ -107,6 +120,25 @@ def test_jobs_of_one_program_are_compared_with_each_other(tmp_path: Path) -> Non
     falls = [*jobs[:7], [0.7, 0.0, 0.0, 0.0]]
     assert stopped(pruning(tmp_path, [], *rule), falls) == {0: 1, 1: 1, 2: 1, 3: 1}  # the best value of a job counts
     assert stopped(pruning(tmp_path, [], *rule), jobs[:3]) == {}  # each has two beside it
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_after_an_interruption_the_same_jobs_are_stopped_in_the_same_epochs(tmp_path: Path, after: int) -> None:
+    rule = ("prune=median", "prune.n_startup_trials=3")
+    jobs = [[0.1 * place + 0.01 * epoch for epoch in range(4)] for place in range(8)]
+    jobs[6], jobs[7] = [math.nan, 0.25, 0.25, 0.25], [math.nan, math.nan, 0.24, 0.24]
+    whole = stopped(pruning(tmp_path, [], *rule), jobs)
+    assert set(whole.values()) == {1, 2, 3}
+    experiments = []
+    for place, curve in enumerate(jobs):  # interrupted after the second epoch
+        experiments.append(Experiment(settings(*rule), (), tmp_path / str(place), resumes=True))
+        folder = Folder(experiments[-1].output)
+        folder.begin(Record("job", {"mnist_exp.pruned": str(whole[place])} if whole.get(place, 4) <= 2 else {}))
+        for epoch in range(1, min(whole.get(place, 4), 2) + 1):
+            folder.measure(epoch, {"val_accuracy": curve[epoch - 1]})
+    known = {place: epoch for place, epoch in whole.items() if epoch <= after}
+    assert stopped(Pruning(record_in(tmp_path), experiments, {}), jobs, known=known) == whole
 
 
 @pytest.mark.fast

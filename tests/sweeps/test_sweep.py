@@ -22,7 +22,7 @@ from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.tracking.mlflow_tracker import join_sweep, tracker_of
-from mnist_exp.tracking.record import Parent
+from mnist_exp.tracking.sweep_record import Parent
 
 from ..conftest import (
     QUICK,
@@ -187,6 +187,7 @@ def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -
         ("model.hiden=16,32", "model.hiden=16: model (mlp) has no such key; did you mean hidden?"),
         ("model=mlp,cn", "model=cn: no such choice; did you mean cnn?"),
         ("tracking.run_name=a,b", "tracking.run_name: must have one value, which all jobs of a sweep share"),
+        ("training.checkpoint_seconds=9,10", "training.checkpoint_seconds: must have one value, which all jobs"),
         ("seed=range(0)", "seed=range(0): has no value; type at least one, such as seed=0,1"),
         ("seed=0,1,0", "seed=0,1,0: must list each value only once"),
         ("objective=loss,val_loss", "objective: must have one value"),
@@ -278,13 +279,6 @@ def test_resuming_skips_what_any_run_has_finished(tmp_path: Path) -> None:
     assert len(runs_in(tmp_path)) == 4
 
 
-def test_a_library_call_does_not_resume() -> None:
-    with pytest.raises(InputError, match="resume=true: is for the command line"):
-        run("resume=true")
-    with pytest.raises(InputError, match="resume=true: needs a store"):
-        compose(["resume=true", "tracking=none"])
-
-
 @pytest.mark.slow
 def test_two_sweeps_at_once_do_not_mix(tmp_path: Path) -> None:
     processes = [start("-m", *FAST, f"model.hidden={hidden}", "seed=0,1", cwd=tmp_path) for hidden in (8, 16)]
@@ -352,11 +346,11 @@ def test_a_job_that_reaches_another_store_fails_loudly(tmp_path: Path) -> None:
     tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/elsewhere.db"]).config.tracking
     assert isinstance(tracking, MLflowTracking)
     with pytest.raises(InputError, match="jobs on several machines need a store that all can reach"):
-        join_sweep(Parent("0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
+        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
     assert not (tmp_path / "elsewhere.db").exists()
     run(*QUICK, f"tracking.uri={tracking.uri}")
     with pytest.raises(InputError, match="finds no store with this sweep"):
-        join_sweep(Parent("0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
+        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
 
 
 @pytest.mark.release

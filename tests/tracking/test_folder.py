@@ -1,13 +1,20 @@
 """The record in a folder: written whole, read while it grows."""
 
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hydra.types import RunMode
 
+from mnist_exp.config.composition import compose_values
+from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.schema import NoTracking
+from mnist_exp.errors import InputError
+from mnist_exp.sweeps.plan import plan
 from mnist_exp.tracking.folder import Folder, Record
-from mnist_exp.tracking.record import Parent, SweepRecord
+from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
 
 pytestmark = pytest.mark.fast
 
@@ -27,6 +34,40 @@ def test_what_is_measured_is_read_from_where_one_left_off(tmp_path: Path) -> Non
     assert (second.step, second.time) == (2, 3)
     assert end == (tmp_path / "metrics.jsonl").stat().st_size
     assert folder.history()["loss"][0] == 0.5
+
+
+def test_an_epoch_that_is_measured_again_keeps_its_line(tmp_path: Path) -> None:
+    Folder(tmp_path).measure(1, {"loss": 0.1, "val_loss": math.nan})
+    Folder(tmp_path).measure(2, {"loss": 0.2, "val_loss": 0.3})
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "time": 12, "met')  # the process was killed
+    again = Folder(tmp_path)
+    again.measure(2, {"loss": 0.2, "val_loss": 0.3})
+    again.measure(1, {"loss": 0.1, "val_loss": math.nan})
+    assert (tmp_path / "metrics.jsonl").read_text() == lines
+    again.measure(3, {"loss": 0.3})
+    assert [one.step for one in again.measured()[0]] == [1, 2, 3]
+
+
+def test_the_end_has_another_line_if_its_scores_changed(tmp_path: Path) -> None:
+    for scores in ({"loss": 0.1, "fit_seconds": 3.0}, {"loss": 0.1, "fit_seconds": 4.0}, {"loss": 0.2}, {"loss": 0.2}):
+        Folder(tmp_path).measure(0, scores)
+    assert [one.metrics["loss"] for one in Folder(tmp_path).measured()[0]] == [0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({"loss": 0.1, "val_loss": 0.25}, "val_loss of epoch 1: was 0.2 before the interruption and is 0.25 now"),
+        ({"loss": 0.1, "val_loss": math.nan}, "val_loss of epoch 1: was 0.2 before the interruption and is nan now"),
+        ({"loss": 0.1}, "val_loss of epoch 1: was 0.2 before the interruption and is None now"),
+    ],
+)
+def test_an_epoch_that_gives_another_value_is_an_error(tmp_path: Path, metrics: dict[str, float], said: str) -> None:
+    Folder(tmp_path).measure(1, {"loss": 0.1, "val_loss": 0.2})
+    with pytest.raises(InputError, match=said):
+        Folder(tmp_path).measure(1, metrics)
 
 
 def test_what_another_run_left_in_the_folder_is_not_taken_for_its_own(tmp_path: Path) -> None:
@@ -53,10 +94,15 @@ def test_tags_are_added_and_other_fields_replaced(tmp_path: Path) -> None:
     assert [path.name for path in folder.path.iterdir()] == ["run.json"]
 
 
-def test_the_jobs_of_a_sweep_without_a_store_see_that_it_is_over(tmp_path: Path) -> None:
-    parent = Parent("", NoTracking(kind="none"), (), tmp_path, tmp_path, os.getpid())
-    record, of_a_job = SweepRecord(parent, {}), SweepRecord(parent, {})
-    record.folder.begin(Record("a sweep", {}))
-    assert not of_a_job.is_over()
-    record.close_jobs("KILLED")
-    assert of_a_job.is_over()
+def test_the_jobs_of_a_sweep_see_that_it_is_over(tmp_path: Path) -> None:
+    composed = compose_values(["tracking=none", "seed=0,1"], RunMode.MULTIRUN)
+    sweep, _ = plan(composed, ["tracking=none", "seed=0,1"], None, JobLoader.of_conf())
+    with begun_sweep(replace(sweep, folder=tmp_path), Record("a sweep", {"mnist_exp.sweep": "0" * 64})) as made:
+        parent = Parent(made.id, "", NoTracking(kind="none"), (), tmp_path, tmp_path, os.getpid(), lock=made.lock)
+        record, of_a_job = (SweepRecord(parent, {}, {}, None) for _ in range(2))
+        assert not of_a_job.is_over()
+        record.close_jobs("KILLED")
+        assert of_a_job.is_over()
+        record.folder.change(status="RUNNING")
+        assert not of_a_job.is_over()
+    assert of_a_job.is_over()  # its process holds no lock any more

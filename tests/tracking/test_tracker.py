@@ -24,7 +24,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import experiment_signature
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_config
-from mnist_exp.tracking.folder import process_tag
+from mnist_exp.tracking.folder import Folder, now
 
 from ..conftest import QUICK, artifacts, in_process, runs_in, start, store, wait_for_line
 
@@ -189,14 +189,18 @@ def test_an_interrupted_run_is_killed_and_keeps_its_curves(tmp_path: Path, numbe
 
 
 def test_what_has_lost_its_process_is_closed_by_the_next_command(tmp_path: Path) -> None:
-    run(*QUICK)
+    result = run(*QUICK)
     client = store(tmp_path)
-    [experiment_id] = [recorded.info.experiment_id for recorded in runs_in(tmp_path)]
-    for process in ("999999999 started 1", process_tag(os.getpid())):
-        client.create_run(experiment_id, tags={"mnist_exp.host": socket.gethostname(), "mnist_exp.process": process})
-    assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["FINISHED", "RUNNING", "RUNNING"]
+    [recorded] = runs_in(tmp_path)
+    Folder(result.output).change(status="RUNNING", end=None)  # its lock has gone with the run
+    client.update_run(recorded.info.run_id, status="RUNNING")
+    for minutes in (1, 10):  # since a machine that is out of reach was last heard of
+        tags = {"mnist_exp.lease": str(now() - 60_000 * minutes)}
+        client.create_run(recorded.info.experiment_id, tags=tags, start_time=now())
+    assert [one.info.status for one in runs_in(tmp_path)] == ["RUNNING"] * 3
     run(*QUICK)
-    assert [recorded.info.status for recorded in runs_in(tmp_path)] == ["FINISHED", "KILLED", "RUNNING", "FINISHED"]
+    assert [one.info.status for one in runs_in(tmp_path)] == ["KILLED", "RUNNING", "KILLED", "FINISHED"]
+    assert Folder(result.output).read().status == "KILLED"
 
 
 CHANGES_ITS_MIND = """

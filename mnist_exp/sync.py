@@ -1,0 +1,141 @@
+"""Put into MLflow what an outage kept back: `python -m mnist_exp.sync`. Needs neither Keras nor TensorFlow."""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_exp import commands
+from mnist_exp.config.composition import compose
+from mnist_exp.config.overrides import Override
+from mnist_exp.config.redaction import shown_address
+from mnist_exp.errors import InputError, printable
+from mnist_exp.tracking.folder import Folder, Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_EXAMPLES = """\
+  python -m mnist_exp.sync
+  python -m mnist_exp.sync outputs/2026-11-28/09-30-00-123456
+  python -m mnist_exp.sync multirun tracking.uri=http://127.0.0.1:5000
+"""
+
+_PLACES = ("outputs", "multirun")
+_SECONDS_WITHOUT_PROGRESS = 30.0
+_SECONDS_AFTER_A_FAILURE = 1.0
+
+
+def main() -> None:
+    """Send folders to the store; exit with 1 if it does not get all, or after bad input."""
+    about = (
+        "Send to MLflow what it lacks of the folders of runs and sweeps, such as after an outage. What is there stays "
+        "as it is, however often this is typed, on another machine too."
+    )
+    parser = commands.parser("sync", about, _EXAMPLES)
+    parser.add_argument(
+        "given",
+        nargs="*",
+        metavar="FOLDER|OVERRIDE",
+        help="folders with runs or sweeps in them; by default outputs and multirun. Where to: tracking.uri=ADDRESS",
+    )
+    given = parser.parse_intermixed_args().given
+    overrides = [text for text in given if "=" in text and not Path(text).exists()]
+    with commands.exit_on_errors():
+        sync([Path(text) for text in given if text not in overrides], overrides)
+
+
+def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
+    """Send what is below `places` to the store that `overrides` name, each folder to its own MLflow experiment.
+
+    Without places, these are `outputs` and `multirun`, of which runs with `tracking=none` stay where they are. A run
+    whose process has gone is recorded as KILLED; one that still trains is left to its process.
+
+    Raises:
+        InputError: if there is nothing to send, or the store cannot be reached, or does not get all.
+    """
+    settings = commands.stored(compose(overrides).config.tracking)
+    keys = {Override.of(text).key for text in overrides}
+    folders = _found(places or [Path(name) for name in _PLACES if Path(name).is_dir()], untracked=bool(places))
+    from mnist_exp.tracking import store
+
+    here = store.recorded_address(settings.uri)
+    for folder, record in folders:
+        if "tracking.uri" not in keys and (uri := record.tracking.get("uri", here)) != here:
+            raise InputError(f"{folder.path}: was tracked in {uri}; type tracking.uri={uri}, or that of another store")
+    named = {record.tracking.get("experiment", settings.experiment) for _, record in folders}
+    with store.store_errors(settings.uri):
+        client, chosen = store.connect(settings)
+        ids = dict.fromkeys(named, chosen)
+        if "tracking.experiment" not in keys:
+            ids |= {name: store.connect(replace(settings, experiment=name))[1] for name in named}
+    waiting = [(folder, ids[record.tracking.get("experiment", settings.experiment)]) for folder, record in folders]
+    left, reason = _send(client, waiting)
+    sent = len({folder.path for folder, _ in waiting} - {folder.path for folder in left})
+    number, are, they = ("1 folder", "is", "it is") if sent == 1 else (f"{sent} folders", "are", "they are")
+    print(f"{number} {are} in {shown_address(settings.uri)} as {they} here")
+    if left:
+        names = ", ".join(str(folder.path) for folder in left[:3])
+        lacks = f"lacks some of {len(left)} folders, such as {names}"
+        raise InputError(f"{shown_address(settings.uri)}: {lacks} ({reason}); type the command again")
+
+
+def _send(client: "MlflowClient", folders: Sequence[tuple[Folder, str]]) -> tuple[list[Folder], str]:
+    """Send folders, each to the MLflow experiment with an id, until all are there or 30 seconds bring no progress.
+
+    Return those that are left, and why.
+    """
+    from rich.progress import track
+
+    from mnist_exp.tracking.mirror import mirror
+    from mnist_exp.tracking.record import failure_reason
+
+    waiting, reason, last = list(folders), "", time.monotonic()
+    while waiting and time.monotonic() - last < _SECONDS_WITHOUT_PROGRESS:
+        now, waiting = waiting, []
+        for folder, experiment_id in track(now, "Sending", transient=True, disable=not sys.stdout.isatty()):
+            try:
+                registered = mirror(client, experiment_id, folder).registered
+            except Exception as error:  # a store raises anything
+                reason = failure_reason(error)
+                waiting.append((folder, experiment_id))
+                time.sleep(_SECONDS_AFTER_A_FAILURE)
+            else:
+                last = time.monotonic()
+                if registered:
+                    print(printable(registered))
+    return [folder for folder, _ in waiting], reason
+
+
+def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Record]]:
+    """Return the folders with what they record, each sweep before its jobs, and again after them.
+
+    Its first time, a sweep gives its jobs the id of their parent; its second, it learns that of the best of them.
+    """
+    from mnist_exp.tracking import abandoned
+
+    found: dict[Path, Record] = {}
+    for place in places:
+        if not place.is_dir():
+            raise InputError(f"{place}: no such folder; type the folder of a run or a sweep, or one above")
+        for path in sorted(place.absolute().rglob("run.json"), key=lambda path: path.parent):
+            abandoned.close([path])
+            try:
+                record = Folder(path.parent).read()
+            except (OSError, ValueError, TypeError):
+                print(printable(f"{path}: is damaged, or of another program"), file=sys.stderr)
+                continue
+            if record.status == "RUNNING":
+                print(printable(f"{path.parent}: still runs; its process sends it"), file=sys.stderr)
+            elif record.tracking or untracked:
+                found[path.parent] = record
+    if not found:
+        raise InputError("nothing to send: no run or sweep that ended lies in outputs, multirun or the folders given")
+    sweeps = [(Folder(path), record) for path, record in found.items() if "mnist_exp.sweep" in record.tags]
+    return [*((Folder(path), record) for path, record in found.items()), *sweeps]
+
+
+if __name__ == "__main__":
+    main()

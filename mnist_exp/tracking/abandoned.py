@@ -1,0 +1,52 @@
+"""Close the runs that lost their process, by a kill -9 or a power cut."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_exp.tracking import locks
+from mnist_exp.tracking.folder import Folder, now
+from mnist_exp.tracking.leases import SECONDS_OF_A_LEASE
+from mnist_exp.tracking.mirror import LEASE
+from mnist_exp.tracking.reading import search
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def close(records: Iterable[Path]) -> int:
+    """Record as KILLED the runs, given by their `run.json`, whose process has gone; return how many still run."""
+    running = 0
+    for folder in (Folder(path.parent) for path in records):
+        try:
+            record = folder.read()
+        except OSError:  # deleted meanwhile
+            continue
+        if record.status == "RUNNING":
+            if locks.is_alive(folder, record):
+                running += 1
+            else:
+                folder.end("KILLED")
+    return running
+
+
+def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
+    """Close the RUNNING runs of a store that nobody works on; return the folders of those that are to be mirrored.
+
+    Where its folder is reached, that decides; else the lease, a tag that whoever mirrors it renews.
+    """
+    folders = []
+    for run in search(client, experiment_id, "attributes.status = 'RUNNING'"):
+        folder = Folder(Path(run.data.tags.get("mnist_exp.output", "")))
+        try:
+            record = folder.read()
+            is_here = record.id == run.data.tags.get("mnist_exp.folder")
+        except (OSError, ValueError, TypeError):
+            is_here = False
+        renewed = run.data.tags.get(LEASE, "")
+        if is_here:
+            if not close([folder.path / "run.json"]):
+                folders.append(folder)
+        elif renewed.isdecimal() and now() - int(renewed) > 1000 * SECONDS_OF_A_LEASE:
+            client.set_terminated(run.info.run_id, "KILLED")
+    return folders

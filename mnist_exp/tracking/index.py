@@ -1,0 +1,55 @@
+"""Find the folders of earlier runs of an experiment, with or without a store. Imports nothing heavy.
+
+In `.mnist_exp/`, in the folder that a command starts in, a small file for each experiment has a line for each run.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from mnist_exp.tracking.folder import Folder
+
+KEY = "mnist_exp.key"  # the tag of a run that can be found
+_FOLDER = Path(".mnist_exp")
+_LONGEST = 1_000_000  # bytes of a file, of which the end is read
+
+
+def add(key: str, folder: Path) -> None:
+    """Note that a folder has a run of the experiment with this key; where that cannot be written, do nothing.
+
+    Several processes may do so at once.
+    """
+    here, path = Path.cwd(), folder.resolve()
+    line = f"{json.dumps(str(path.relative_to(here) if path.is_relative_to(here) else path))}\n"
+    with suppress(OSError):
+        _FOLDER.mkdir(exist_ok=True)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(_FOLDER / key, flags, 0o666)
+        try:
+            os.write(descriptor, line.encode())  # at once, so that no two lines mix
+        finally:
+            os.close(descriptor)
+
+
+def find(key: str) -> list[Path]:
+    """Return the absolute folders that still have a run with this key, the one that was added last first."""
+    path = _FOLDER / key
+    try:
+        if not path.is_file():
+            return []
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _LONGEST))
+            lines = file.read(_LONGEST).splitlines()
+    except OSError:
+        return []
+    return list(dict.fromkeys(folder for line in reversed(lines) if (folder := _folder(line, key)) is not None))
+
+
+def _folder(line: bytes, key: str) -> Path | None:
+    """Return the folder that a line names, or None where it has no run of that experiment."""
+    try:
+        folder = Path.cwd() / json.loads(line)
+        return folder if Folder(folder).read().tags.get(KEY) == key else None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # anybody may have written both files
+        return None

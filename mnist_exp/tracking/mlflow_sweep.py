@@ -1,0 +1,153 @@
+"""Sweeps in MLflow: in the process that runs one, and in that of a job which does not reach its folder."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.errors import printable
+from mnist_exp.experiment import Experiment, Sweep
+from mnist_exp.tracking import differences, reading, store
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.job import REUSED, Job
+from mnist_exp.tracking.mirror import save_model
+from mnist_exp.tracking.record import Run
+from mnist_exp.tracking.sweep_record import SECONDS_FOR_JOBS_TO_END, Complete, SweepRecord
+from mnist_exp.tracking.uploads import Uploads
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SECONDS_TO_SETTLE = 3.0
+_LAUNCHERS_HERE = ("BasicLauncher", "StackedLauncher", "JoblibLauncher")  # the jobs of others may run elsewhere
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class MLflowSweep(SweepRecord):
+    """A sweep in its own process, which mirrors all folders that it reaches; the store has jobs on other machines."""
+
+    client: "MlflowClient"
+    experiment_id: str
+    sweep: Sweep
+    abandoned: Sequence[Folder]
+    _elsewhere: list[Job] = field(default_factory=list, init=False)
+    _left_out: str = field(default="", init=False)
+
+    def __post_init__(self) -> None:
+        self.uploads = Uploads(self.client, self.experiment_id, self._folders, self._look_elsewhere)
+
+    def begin(self) -> None:
+        """Open the sweep in the store; raises what `Uploads.begin` does."""
+        self.parent = replace(self.parent, run_id=self.uploads.begin(self.folder))
+
+    def _folders(self) -> list[Folder]:
+        jobs = [Folder(path.parent) for path in sorted(self.folder.path.glob("*/run.json"))]
+        reused = [Folder(Path(job.output)) for job in self._reused() if Path(job.output, "run.json").is_file()]
+        return [self.folder, *jobs, *self.abandoned, *reused]
+
+    def _look_elsewhere(self) -> None:
+        """Read the jobs of other machines, which report to the store alone."""
+        if str(self.sweep.launcher.get("_target_", "")).rpartition(".")[2] not in _LAUNCHERS_HERE:
+            query = f"tags.mlflow.parentRunId = '{self.parent.run_id}'"
+            found = map(reading.recorded_job, reading.search(self.client, self.experiment_id, query))
+            here = {job.run_id for job in super()._tries()}
+            self._elsewhere = [job for job in found if job.run_id not in here]
+
+    def _tries(self) -> list[Job]:
+        here = super()._tries()
+        ids = {job.run_id for job in here}
+        return [*here, *(job for job in self._elsewhere if job.run_id not in ids)]
+
+    def _is_elsewhere(self, job: Job) -> bool:
+        return any(job.run_id == one.run_id for one in self._elsewhere) or not Path(job.output, "run.json").is_file()
+
+    def curve(self, job: Job, metric: str) -> list[float]:
+        return reading.curve(self.client, job.run_id, metric) if self._is_elsewhere(job) else super().curve(job, metric)
+
+    def configuration(self, job: Job) -> str:
+        if self._is_elsewhere(job):
+            return reading.read_config(self.client, self.client.get_run(job.run_id))
+        return super().configuration(job)
+
+    def why_none(self, data: set[str]) -> str:
+        return differences.why_none(self.client, self.experiment_id, self.folder.read(), data)
+
+    def _keep(self, folder: Folder, complete: Complete) -> None:
+        save_model(*complete(folder.path), folder)
+
+    def close_jobs(self, status: str | None = None) -> None:
+        super().close_jobs(status)
+        deadline = time.monotonic() + SECONDS_FOR_JOBS_TO_END
+        while any(job.status == "RUNNING" for job in self._elsewhere) and time.monotonic() < deadline:
+            self.uploads.wait(1.0)  # which sends the sweep's status, and reads theirs
+
+    def settle(self) -> None:
+        self.uploads.wait(_SECONDS_TO_SETTLE)
+
+    def end(self, status: str, ranking: Callable[[int], str]) -> None:
+        self.settle()
+        super().end(status, ranking)
+        assert isinstance(self.parent.tracking, MLflowTracking)
+        self._left_out = self.uploads.finish(self.parent.tracking, interrupted=status == "KILLED")
+
+    def describe(self) -> str:
+        settings = self.parent.tracking
+        assert isinstance(settings, MLflowTracking)
+        page = store.page(settings, self.experiment_id, self.parent.run_id)
+        where = f"Sweep {self.parent.run_id} in experiment {settings.experiment}; {page}"
+        registered = self.uploads.registered(self.folder)
+        return "\n".join(map(printable, filter(None, [registered, where, self._left_out])))
+
+
+@dataclass
+class RemoteSweep(SweepRecord):
+    """A sweep as a job on another machine knows it, which reads the store, and mirrors its own folder."""
+
+    client: "MlflowClient"
+    experiment_id: str
+    _is_over: bool = field(default=False, init=False)
+
+    @contextmanager
+    def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
+        folders: list[Folder] = []
+        uploads = Uploads(self.client, self.experiment_id, lambda: folders, self._look)
+        try:
+            with super().open_run(experiment, together) as run:
+                folders.append(run.folder)
+                uploads.start()
+                yield run
+        finally:
+            uploads.wait()
+            uploads.close()
+
+    def _look(self) -> None:
+        self._is_over = self.client.get_run(self.parent.run_id).info.status != "RUNNING"
+
+    def is_over(self) -> bool:
+        return self._is_over
+
+    def is_orphan(self) -> bool:
+        return False
+
+    def _tries(self) -> list[Job]:
+        return reading.jobs_of(self.client, self.experiment_id, self.parent.run_id)
+
+    def curve(self, job: Job, metric: str) -> list[float]:
+        return reading.curve(self.client, job.run_id, metric)
+
+    def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
+        super().log_refused(values, output, error)
+        uploads = Uploads(self.client, self.experiment_id, lambda: [Folder(output)])
+        uploads.start()
+        uploads.wait()
+        uploads.close()
+
+    def reuse(self, job: Job, values: Mapping[str, str], output: Path) -> None:  # noqa: ARG002
+        self.client.set_tag(self.parent.run_id, f"{REUSED}{job.run_id}", json.dumps(dict(values)))

@@ -1,0 +1,283 @@
+"""Record a sweep in its folder, in which each job has its own, and read it."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_exp import interrupts
+from mnist_exp.config.redaction import traceback_text
+from mnist_exp.config.schema import MLflowTracking, NoTracking
+from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Experiment, Sweep
+from mnist_exp.learning.datasets import Data
+from mnist_exp.tracking import abandoned, index, locks
+from mnist_exp.tracking.environment import code_patch, refused_record, run_record, threads
+from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.job import REUSED, Job
+from mnist_exp.tracking.job_folders import free_folder, id_in_store, job_in, last_tries, place_of, reused_in
+from mnist_exp.tracking.record import Run, ended, failure_reason
+
+if TYPE_CHECKING:
+    import keras
+
+SECONDS_FOR_JOBS_TO_END = 20.0
+_LONGEST_RANKING = 6000  # characters; MLflow takes 8,000 with the user's own words
+
+log = logging.getLogger(__name__)
+
+# Makes the figures and predictions in a job's folder from its weights, and returns its model and data.
+Complete = Callable[[Path], "tuple[keras.Model, Data]"]
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A sweep as its jobs, in other processes or on other machines, know it.
+
+    `id` is its record's, `lock` too, and `run_id` MLflow's, empty without tracking. `tracking` has no password, since a
+    launcher may write it down. `keys` vary. The sweep was `started`, in seconds since 1970, in `process` and in `cwd`,
+    from which relative paths in the configuration start.
+    """
+
+    id: str
+    run_id: str
+    tracking: MLflowTracking | NoTracking
+    keys: tuple[str, ...]
+    folder: Path
+    cwd: Path = field(default_factory=Path.cwd)
+    process: int = field(default_factory=os.getpid)
+    started: float = field(default_factory=time.time)
+    lock: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process reaches the sweep's folder, as the process of the sweep then does a job's."""
+        try:
+            return Folder(self.folder).read().id == self.id
+        except (OSError, ValueError):
+            return False
+
+
+@dataclass
+class SweepRecord:
+    """The record of a sweep: a folder, in which each job has its own.
+
+    Its jobs get the user's `own_tags`. `tracking` is as in `Record`. `look_up` finds a run with a signature in a store
+    that other machines write to.
+    """
+
+    parent: Parent
+    own_tags: Mapping[str, str]
+    tracking: Mapping[str, str]
+    look_up: Callable[[str], Job | None] | None
+    _read: dict[Path, tuple[tuple[int, ...], Job | None]] = field(default_factory=dict, init=False)
+
+    @property
+    def folder(self) -> Folder:
+        """The sweep's own folder."""
+        return Folder(self.parent.folder)
+
+    @contextmanager
+    def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
+        """Record a job; see `Tracker.open_run`."""
+        record = replace(run_record(experiment, together, None, self.own_tags), tracking=dict(self.tracking))
+        settings = self.parent.tracking
+        keeps_all = isinstance(settings, MLflowTracking) and settings.keep == "all"
+        with ended(Run(experiment, record, keeps_all=keeps_all)) as run:
+            yield run
+
+    def jobs(self) -> list[Job]:
+        """Return each job's last whole try, or else its last."""
+        return last_tries(self._tries())
+
+    def _tries(self) -> list[Job]:
+        """Return what the jobs' folders hold, the first job first; `reused.json` is an earlier run that counts."""
+        for name, read in (("run.json", job_in), ("reused.json", reused_in)):
+            for path in self.folder.path.glob(f"*/{name}"):
+                try:
+                    ids = path.with_name("mlflow.json")
+                    state = (path.stat().st_mtime_ns, ids.stat().st_mtime_ns if ids.exists() else 0)
+                    if path not in self._read or self._read[path][0] != state:
+                        self._read[path] = state, read(path) if self._is_ours(path) else None
+                except OSError:  # deleted meanwhile
+                    self._read.pop(path, None)
+        known = sorted(self._read.copy().items(), key=lambda item: place_of(item[0].parent.name))
+        return [job for _, (_, job) in known if job is not None]
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether a file is of a job of this sweep, rather than of another that was started in the same folder."""
+        return path.name == "reused.json" or Folder(path.parent).read().tags.get("mnist_exp.parent") == self.parent.id
+
+    def _reused(self) -> list[Job]:
+        return [job for path, (_, job) in list(self._read.items()) if path.name == "reused.json" and job]
+
+    def curve(self, job: Job, metric: str) -> list[float]:
+        """Return a finished job's values of a metric, one an epoch."""
+        return Folder(Path(job.output)).history()[metric]
+
+    def configuration(self, job: Job) -> str:
+        """Return a job's config.yaml."""
+        return (Path(job.output) / "config.yaml").read_text()
+
+    def find(self, key: str, signature: str) -> Job | None:
+        """Return the newest whole run with this signature, if any; `key` is for the index."""
+        for folder in map(Folder, index.find(key)):
+            record = folder.read()
+            if record.tags.get("mnist_exp.signature") == signature and record.is_in(self.tracking):
+                job = job_in(folder.path / "run.json")
+                if job.is_whole:
+                    return job
+        if self.look_up is not None:
+            try:
+                return self.look_up(signature)
+            except InputError as error:  # an outage
+                log.warning("runs of other machines are not looked for: %s", error)
+                self.look_up = None
+        return None
+
+    def reuse(self, job: Job, values: Mapping[str, str], output: Path) -> None:
+        """Count a run as the job with these values and this output folder, unless it is this sweep's anyway."""
+        if Path(job.output).parent == self.folder.path:
+            return
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "reused.json").write_text(json.dumps(asdict(replace(job, values=dict(values)))))
+
+    def place(self, experiment: Experiment, signature: str) -> Experiment:
+        """Return a job in the folder of a try that was interrupted, with which it goes on, or in a free one."""
+        assert experiment.child is not None
+        for folder in self._folders_of(experiment.child.values):
+            record = folder.read()
+            now = {"mnist_exp.signature": signature, "mnist_exp.threads": threads()}
+            same = all(record.tags.get(key, value) == value for key, value in now.items())
+            if same and record.status in {"RUNNING", "KILLED"}:
+                return replace(experiment, output=folder.path, resumes=True)
+        return replace(experiment, output=free_folder(experiment.output))
+
+    def wait_for(self, values: Mapping[str, str], say: Callable[[], object]) -> None:
+        """Wait until no try of the job with these values runs any more; call `say` first if one does."""
+        for folder in self._folders_of(values):
+            locks.wait_for(folder, say)
+
+    def _folders_of(self, values: Mapping[str, str]) -> list[Folder]:
+        """Return the folders, in this sweep, of the tries of the job with these values."""
+        found = [Path(job.output) for job in self._tries() if job.values == values]
+        return [Folder(path) for path in found if path.parent == self.folder.path]
+
+    def why_none(self, data: set[str]) -> str:  # noqa: ARG002
+        """Return why no job of an earlier sweep counts as one of this; `data` has the digests of today's data."""
+        return ""
+
+    def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
+        """Record a job that failed before it had a run."""
+        output = free_folder(output)
+        folder = Folder(output)
+        ids, reason = (self.parent.run_id, self.parent.id), failure_reason(error)
+        record = refused_record(values, *ids, output, reason, self.own_tags)
+        folder.begin(replace(record, tracking=dict(self.tracking)))
+        (output / "error.txt").write_text(traceback_text(error), encoding="utf-8", errors="backslashreplace")
+        folder.end("FAILED")
+
+    def log_best(self, job: Job, complete: Complete) -> str:
+        """Record the best job's configuration, figures and model; return a line about them, or "".
+
+        `complete` is called with the job's folder if the figures, or the store's model, are missing.
+        """
+        (self.folder.path / "best.yaml").write_text(self.configuration(job))
+        folder = Folder(Path(job.output))
+        self.folder.change(best=os.path.relpath(job.output, self.folder.path))
+        if (folder.path / "figures").is_dir():
+            return ""
+        if not folder.has_weights():
+            return no_weights(job)
+        self._keep(folder, complete)
+        return ""
+
+    def _keep(self, folder: Folder, complete: Complete) -> None:
+        """Make what only the best job has."""
+        complete(folder.path)
+
+    def log_scores(self, scores: Mapping[str, float]) -> None:
+        """Record the scores of the best row, unless an earlier start of the sweep has."""
+        self.folder.measure(0, scores)
+
+    def is_over(self) -> bool:
+        """Return whether the sweep has ended, or lost its process."""
+        try:
+            record = self.folder.read()
+        except OSError:  # deleted
+            return True
+        return record.status != "RUNNING" or self._is_left_by(record)
+
+    def is_orphan(self) -> bool:
+        """Return whether the sweep has lost its process, by a kill -9, or goes on in another since."""
+        try:
+            record = self.folder.read()
+        except OSError:
+            return False
+        return record.status == "RUNNING" and self._is_left_by(record)
+
+    def _is_left_by(self, record: Record) -> bool:
+        return record.lock != self.parent.lock or not locks.is_alive(self.folder, record)
+
+    def close_jobs(self, status: str | None = None) -> None:
+        """Give jobs a moment to end; then record as KILLED those whose process has gone.
+
+        The sweep first gets `status`, unless that is None; its jobs see it and end.
+        """
+        if status is not None:
+            self.folder.change(status=status)
+        deadline = time.monotonic() + SECONDS_FOR_JOBS_TO_END
+        while abandoned.close(self.folder.path.glob("*/run.json")) and time.monotonic() < deadline:
+            if interrupts.hurried():
+                return
+            time.sleep(0.2)
+
+    def settle(self) -> None:
+        """Give the store a moment to get what it lacks, so that the jobs have their ids there."""
+
+    def end(self, status: str, ranking: Callable[[int], str]) -> None:
+        """Record the sweep's files, and end it as FINISHED, FAILED or KILLED.
+
+        `ranking` returns the ranking as Markdown of at most so many characters, for the sweep's page in a store.
+        """
+        (self.folder.path / "ranking.md").write_text(ranking(_LONGEST_RANKING))
+        ids = {job.run_id or id_in_store(Path(job.output)): job.values for job in self._reused()}
+        self.folder.end(status, tags={f"{REUSED}{one}": json.dumps(values) for one, values in ids.items() if one})
+
+    def describe(self) -> str:
+        """Return where to look at the sweep."""
+        return printable(f"Files in {self.folder.path}")
+
+
+def no_weights(job: Job) -> str:
+    """Return the line about a best job whose weights cannot be read here."""
+    return (
+        f"The best job's weights are on {job.host} in {job.output}, which cannot be read here, so its figures and "
+        "model are missing; tracking.keep=all lets each job make its own"
+    )
+
+
+@contextmanager
+def begun_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
+    """Begin a sweep's folder, or go on in that of an interrupted one, and hold its lock; yield the record."""
+    folder = Folder(sweep.folder)
+    tags = record.tags | {index.KEY: record.tags["mnist_exp.sweep"]}
+    record = replace(record, tags=tags, **locks.hold(folder.path))
+    try:
+        if sweep.resumes:
+            record = folder.reopen(record)
+        else:
+            folder.begin(record, sweep.config.code, code_patch())
+            index.add(record.tags["mnist_exp.sweep"], folder.path)
+        yield record
+    finally:  # also where a signal came before `closing`
+        with interrupts.closing():
+            with suppress(OSError):
+                if folder.read().status == "RUNNING":
+                    folder.end("KILLED")
+            locks.release(folder.path)

@@ -1,0 +1,196 @@
+"""A thread that mirrors folders into a store while they grow; nothing waits for it but the end of a command."""
+
+import logging
+import shlex
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_exp import interrupts
+from mnist_exp.config.redaction import shown_address
+from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.tracking import store
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.mirror import Sent, mirror
+from mnist_exp.tracking.record import failure_reason
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SECONDS_WITHOUT_PROGRESS = 30.0  # after which a command ends, and `sync` does the rest
+_SECONDS_AFTER_AN_INTERRUPT = 5.0
+_SECONDS_BETWEEN_PASSES = 2.0  # several short epochs at a time
+_SECONDS_BETWEEN_PASSES_AT_MOST = 30.0
+_SECONDS_BETWEEN_LEASES = 30.0
+_SHARE = 0.1  # of the time, which the thread takes from a training in this process
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds after a failure, doubled each time
+
+log = logging.getLogger(__name__)
+
+
+class Uploads:
+    """Mirrors those of the `folders` that changed, until it is closed.
+
+    `folders` is called again and again; `watch` after each pass without a failure, in this thread, too.
+    """
+
+    def __init__(
+        self,
+        client: "MlflowClient",
+        experiment_id: str,
+        folders: Callable[[], Iterable[Folder]],
+        watch: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.reason = ""  # why the last pass failed, "" if it did not
+        self._client, self._experiment_id = client, experiment_id
+        self._folders, self._watch = folders, watch
+        self._known: dict[Path, _Known] = {}
+        self._steps = self._passes = 0  # folders that were sent; passes without a failure
+        self._wake = threading.Condition()
+        self._hurried = self._closed = False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def begin(self, folder: Folder) -> str:
+        """Send a folder in this thread, start the other, and return the id of the folder's run.
+
+        Raises:
+            InputError, MlflowException: if the store cannot be written.
+        """
+        self._send(folder)
+        self.start()
+        return self._known[folder.path].sent.run_id
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wait(self, seconds: float = SECONDS_WITHOUT_PROGRESS) -> list[Folder]:
+        """Wait until all has been sent, or so many seconds brought no progress; return the folders that are left.
+
+        Ctrl-C ends the wait.
+        """
+        with self._wake:
+            wanted, self._hurried = self._passes + 2, True  # a pass may have begun before the last change
+            self._wake.notify_all()
+            steps, since = self._steps, time.monotonic()
+            try:
+                while self._passes < wanted and time.monotonic() - since < seconds and not interrupts.hurried():
+                    self._wake.wait(0.2)
+                    if self._steps > steps:
+                        steps, since = self._steps, time.monotonic()
+            except KeyboardInterrupt:
+                log.warning("interrupted while the store was waited for")
+            self._hurried = False
+            return [] if self._passes >= wanted else [one for one in self._folders() if self._has_changed(one)]
+
+    def finish(self, settings: MLflowTracking, *, interrupted: bool = False) -> str:
+        """Wait for the store, let the thread end, and return a line about what the store did not get, or "".
+
+        A command that was `interrupted` does not wait long.
+        """
+        seconds = _SECONDS_AFTER_AN_INTERRUPT if interrupted else SECONDS_WITHOUT_PROGRESS
+        left = self.wait(seconds) if self._thread.is_alive() else []
+        self.close()
+        if not left:
+            return ""
+        place = f" tracking.uri={shown_address(settings.uri)}" if not store.is_default(settings.uri) else ""
+        names = " ".join(shlex.quote(_from_here(folder.path)) for folder in left[:1])
+        return (
+            f"{shown_address(settings.uri)} lacks some of {names} ({self.reason or 'no answer'}); "
+            f"python -m mnist_exp.sync {names}{place} uploads it"
+        )
+
+    def registered(self, folder: Folder) -> str:
+        """Return how a folder's model was registered, if it was to be."""
+        known = self._known.get(folder.path)
+        return known.sent.registered if known is not None else ""
+
+    def close(self) -> None:
+        """Let the thread end, though not wait for it."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify_all()
+
+    def _work(self) -> None:
+        failures = 0
+        while not self._closed:
+            began = time.monotonic()
+            failed = self._pass()
+            took = time.monotonic() - began
+            failures = failures + 1 if failed else 0
+            pause = min(max(took / _SHARE, _SECONDS_BETWEEN_PASSES), _SECONDS_BETWEEN_PASSES_AT_MOST)
+            with self._wake:
+                self._passes += not failed
+                self._wake.notify_all()
+                if failed:
+                    self._wake.wait(min(_FIRST_PAUSE * 2 ** min(failures - 1, 5), _LONGEST_PAUSE))
+                elif not (self._hurried or self._closed):
+                    self._wake.wait(pause)
+
+    def _pass(self) -> bool:
+        """Send what has changed; return whether something failed. After two failures, the store is left alone."""
+        failures: list[Exception] = []
+        for folder in self._folders():
+            if self._closed or len(failures) > 1:
+                break
+            try:
+                if self._has_changed(folder):
+                    self._send(folder)
+            except Exception as error:  # a store raises anything, and its mirror never ends a training
+                failures.append(error)
+        if not failures:
+            try:
+                self._watch()
+            except Exception as error:
+                failures.append(error)
+        reason = failure_reason(failures[0]) if failures else ""
+        if reason and reason != self.reason:
+            log.warning("the store does not get all, which is tried again: %s", reason)
+        self.reason = reason
+        return bool(failures)
+
+    def _send(self, folder: Folder) -> None:
+        known, state, at = self._known.get(folder.path), _state(folder), time.monotonic()
+        if state is not None:
+            sent = mirror(self._client, self._experiment_id, folder, None if known is None else known.sent)
+            self._known[folder.path] = _Known(sent, state, at)
+        elif known is not None:  # somebody deleted the folder
+            if known.sent.status == "RUNNING":
+                self._client.set_terminated(known.sent.run_id, "FAILED")
+            del self._known[folder.path]
+        with self._wake:
+            self._steps += 1
+
+    def _has_changed(self, folder: Folder) -> bool:
+        known, state = self._known.get(folder.path), _state(folder)
+        if known is None or state != known.state:
+            return known is not None or state is not None
+        if known.sent.status == "RUNNING":
+            return time.monotonic() - known.at > _SECONDS_BETWEEN_LEASES
+        return (folder.path / "model").is_dir()
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What was sent of a folder, in which state it was then, and the time."""
+
+    sent: Sent
+    state: tuple[int, int]
+    at: float
+
+
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _state(folder: Folder) -> tuple[int, int] | None:
+    """Return what changes whenever there is something to send; None for a folder that is gone."""
+    try:
+        record = (folder.path / "run.json").stat()
+    except FileNotFoundError:
+        return None
+    metrics = folder.path / "metrics.jsonl"
+    return record.st_mtime_ns, metrics.stat().st_size if metrics.exists() else 0

@@ -1,0 +1,345 @@
+"""Training that was interrupted goes on after its checkpoint, and ends as if it had not been, to the last bit."""
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from mnist_exp.config.composition import compose
+from mnist_exp.config.keras_names import ALLOWED
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import Child
+from mnist_exp.learning import checkpoints
+from mnist_exp.learning.datasets import load
+from mnist_exp.learning.engine import choose_engine, import_own
+from mnist_exp.runner import run_together
+from mnist_exp.tracking.folder import Folder
+
+from ..conftest import OnJax, installed
+
+if TYPE_CHECKING:
+    from mnist_exp.learning.training import Trained
+
+needs_jax = pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
+BACKENDS = ["tensorflow", pytest.param("jax", marks=needs_jax)]
+
+FEW = ("dataset.limit=500", "dataset.validation=100", "training.epochs=7", "training.batch_size=50")
+EACH_EPOCH = "training.checkpoint_seconds=1e-9"
+# Layers with a random state or with weights that are not trained.
+LAYERS = (
+    "preprocessing=image",
+    "model=layers",
+    "model.layers=[{RandomZoom:{height_factor:0.1}},{Conv2D:{filters:2,kernel_size:5,strides:3}},BatchNormalization,ReLU,"
+    "Flatten,{Dense:{units:8,dtype:bfloat16}},{Dropout:{rate:0.5}}]",
+    "preprocessing.augment=[{RandomRotation:{factor:0.1}},{RandomContrast:{factor:0.5}}]",
+)
+# The loss rises after an epoch or two, so that patience runs when the run is interrupted.
+CALLBACKS = (
+    "optimizer.learning_rate=0.1",
+    "model.activation=relu",
+    "training.callbacks={EarlyStopping:{monitor:val_loss,patience:4,restore_best_weights:true},"
+    "ReduceLROnPlateau:{monitor:loss,patience:2,min_delta:0.2,cooldown:1},CSVLogger:{filename:epochs.csv},"
+    "ModelCheckpoint:{filepath:'best.weights.h5',save_weights_only:true,save_best_only:true}}",
+)
+AVERAGED = (
+    "optimizer.use_ema=true",
+    "optimizer.ema_momentum=0.9",
+    "optimizer.learning_rate={CosineDecay:{initial_learning_rate:0.05,decay_steps:50}}",
+)
+SWAPPED = ("optimizer.use_ema=true", "optimizer.ema_momentum=0.9")
+OWN = """
+import keras
+import numpy as np
+
+@keras.saving.register_keras_serializable()
+class Noise(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seeds = keras.random.SeedGenerator(7)
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        self.calls.assign_add(1.0)
+        unseeded = keras.random.normal(keras.ops.shape(x)) if keras.backend.backend() == "tensorflow" else 0.0
+        return x + unseeded + self.calls * keras.random.normal(keras.ops.shape(x), seed=self.seeds)
+
+    def get_config(self):
+        return super().get_config()
+
+@keras.saving.register_keras_serializable()
+class Slower(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.epochs, self.losses = 0, np.zeros(0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs += 1
+        self.losses = np.append(self.losses, logs["loss"])
+        self.model.optimizer.learning_rate = 0.01 * float(self.losses.mean()) / self.epochs
+
+    def get_state(self):
+        return {"epochs": self.epochs, "all": [self.losses]}
+
+    def set_state(self, state):
+        self.epochs, [self.losses] = state["epochs"], state["all"]
+
+    def get_config(self):
+        return {}
+"""
+OWN_CODE = (
+    "code=mine.py",
+    "model=layers",
+    "model.layers=[Flatten,Noise,{Dense:{units:8,activation:relu}}]",
+    "training.callbacks={Slower:{}}",
+)
+UNSTABLE = ("optimizer=sgd", "model.activation=linear", "optimizer.learning_rate=1e30")
+STABLE = (*UNSTABLE[:2], "optimizer.learning_rate=0.1")
+
+Stops = Mapping[int, Collection[int]]
+
+
+def train(
+    folder: str, jobs: Sequence[Sequence[str]], *, resumes: bool = False, interrupt: int = 0, stops: Stops | None = None
+) -> dict[str, Any]:
+    """Train jobs together in folders below one, up to an epoch in which they are interrupted.
+
+    `stops`: the places of jobs to stop, by epoch.
+
+    Returns:
+        The epochs that ended, and for each job what it gave, as plain values.
+    """
+    composed = [compose(["tracking=none", *FEW, *job], None, import_own) for job in jobs]
+    experiments = [
+        replace(one, output=Path(folder) / str(place), child=Child("", {}), resumes=resumes)
+        for place, one in enumerate(composed)
+    ]
+    for one in experiments:
+        one.output.mkdir(parents=True, exist_ok=True)
+    epochs: list[int] = []
+
+    def on_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
+        for place, measured in metrics.items():
+            Folder(experiments[place].output).measure(epoch, measured)
+        if epoch == interrupt:
+            raise KeyboardInterrupt
+        epochs.append(epoch)
+        return (stops or {}).get(epoch, ())
+
+    config, given = experiments[0].config, list[Any]()
+    engine = choose_engine(config.backend, config.code)
+    with suppress(KeyboardInterrupt):
+        given = [as_plain(one) for one in engine.train(experiments, load(config.dataset), on_epoch)]
+    return {"epochs": epochs, "jobs": given}
+
+
+def as_plain(given: "Trained | InputError") -> Any:
+    """The history, kept epoch, scores and weights of what was trained, or the text of an error."""
+    if isinstance(given, InputError):
+        return str(given)
+    scores = {name: value for name, value in given.scores.items() if name != "fit_seconds"}
+    return given.history, given.kept_epoch, scores, [array.tobytes() for array in given.model.get_weights()]
+
+
+def trained(on_jax: OnJax, backend: str, folder: str, *jobs: Sequence[str], **how: Any) -> dict[str, Any]:
+    """What `train` returns, with a backend."""
+    typed = [(f"backend={backend}", *job) for job in jobs]
+    result: dict[str, Any] = on_jax(train, folder, typed, **how) if backend == "jax" else train(folder, typed, **how)
+    return result
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "overrides", [LAYERS, CALLBACKS, AVERAGED, OWN_CODE], ids=["layers", "callbacks", "ema", "own"]
+)
+def test_an_interrupted_run_goes_on_bit_by_bit(on_jax: OnJax, backend: str, overrides: Sequence[str]) -> None:
+    interrupt_twice(on_jax, backend, overrides)
+
+
+@pytest.mark.parametrize("on_epoch", ["true", "false"])
+def test_swapped_weights_go_on_bit_by_bit(on_jax: OnJax, on_epoch: str) -> None:
+    swap = f"training.callbacks={{SwapEMAWeights:{{swap_on_epoch:{on_epoch}}},TerminateOnNaN:{{}}}}"
+    interrupt_twice(on_jax, "tensorflow", (*SWAPPED, swap))
+
+
+def interrupt_twice(on_jax: OnJax, backend: str, *jobs: Sequence[str], stops: Stops | None = None) -> dict[str, Any]:
+    """Compare jobs that were interrupted in epochs 4 and 5 with the same ones without an interruption."""
+    Path("mine.py").write_text(OWN)
+    whole = trained(
+        on_jax, backend, "whole", *((*job, "training.checkpoint_seconds=null") for job in jobs), stops=stops
+    )
+    assert not Path("whole/0/checkpoint.npz").exists()
+    interrupted = [(*job, EACH_EPOCH) for job in jobs]
+    for resumes, interrupt, epochs in ((False, 4, [1, 2, 3]), (True, 5, [4])):
+        given = trained(on_jax, backend, "parts", *interrupted, resumes=resumes, interrupt=interrupt, stops=stops)
+        assert given["epochs"] == epochs
+    last = trained(on_jax, backend, "parts", *interrupted, resumes=True, stops=stops)
+    assert [*range(1, 5), *last["epochs"]] == whole["epochs"]
+    assert last["jobs"] == whole["jobs"]
+    for place in range(len(jobs)):
+        one, other = Path("whole", str(place)), Path("parts", str(place))
+        assert Folder(one).history() == Folder(other).history()
+        if (one / "epochs.csv").exists():
+            assert (one / "epochs.csv").read_bytes() == (other / "epochs.csv").read_bytes()
+            assert len((one / "epochs.csv").read_bytes().splitlines()) == 1 + len(Folder(one).history()["loss"])
+    return whole
+
+
+@needs_jax
+@pytest.mark.parametrize("overrides", [(), (CALLBACKS[-1],)], ids=["plain", "callbacks"])
+def test_a_stack_goes_on_bit_by_bit(on_jax: OnJax, overrides: Sequence[str]) -> None:
+    # The first diverges. At the first checkpoint that is gone on after, the program has three jobs that have ended.
+    jobs = [(*(UNSTABLE if seed == 0 else STABLE), *overrides, f"seed={seed}") for seed in range(7)]
+    whole = interrupt_twice(on_jax, "jax", *jobs, stops={1: [1], 3: [2], 4: [3]})
+    failed, *others = whole["jobs"]
+    assert "loss became" in failed
+    assert [len(history["loss"]) for history, *_ in others][:3] == [1, 3, 4]
+    assert checkpoints.stack_of(Path("parts/0")) == [".", *(f"../{place}" for place in range(1, 7))]
+
+
+def damaged(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def changed(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def pickled(path: Path) -> None:
+    np.savez(path, state=np.array([print], dtype=object))
+
+
+def without_arrays(path: Path) -> None:
+    with np.load(path) as content:
+        np.savez(path, state=content["state"])
+
+
+def of_another_form(path: Path) -> None:
+    with np.load(path) as content:
+        arrays = dict(content)
+    np.savez(path, **{name: array if name == "state" else array[..., :1] for name, array in arrays.items()})
+
+
+def of_other_jobs(path: Path) -> None:
+    train("other", [("seed=1", EACH_EPOCH)], interrupt=4)
+    Path("other/0/checkpoint.npz").replace(path)
+
+
+def an_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "spoil", [damaged, changed, emptied, pickled, without_arrays, of_another_form, of_other_jobs, an_array]
+)
+def test_a_checkpoint_that_is_none_is_named_and_training_begins_anew(
+    spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    train("parts", [(EACH_EPOCH,)], interrupt=4)
+    path = Path("parts/0/checkpoint.npz")
+    spoil(path)
+    caplog.clear()
+    again = train("parts", [(EACH_EPOCH, "training.checkpoint_seconds=null")], resumes=True)
+    [message] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert message.startswith(f"{path}: ")
+    assert message.endswith("; training begins with epoch 1")
+    assert "\n" not in message
+    assert again["epochs"] == [*range(1, 8)]
+
+
+def test_the_state_of_each_callback_of_keras_is_known() -> None:
+    from mnist_exp.learning.keras_backend import keras
+
+    assert checkpoints.STATES.keys() == ALLOWED["callbacks"] - {"TerminateOnNaN"} | {"History"}
+    for name, attributes in checkpoints.STATES.items():
+        path = {"CSVLogger": ["a.csv"], "ModelCheckpoint": ["a.keras"]}.get(name, [])
+        callback = getattr(keras.callbacks, name)(*path)
+        callback.on_train_begin()
+        assert name == "CSVLogger" or set(attributes) <= vars(callback).keys()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("get_state", "state", " Slower: must have the methods get_state and set_state"),
+        ("set_state", "restore", " Slower: must have the methods get_state and set_state"),
+        ("[self.losses]}", "{1}}", ": get_state must return JSON values and arrays (not <class 'set'>)"),
+        ("[self.losses]}", "{1: 2}}", ": get_state must return JSON values and arrays (the key 1 is no text)"),
+        (
+            "[self.losses]}",
+            "np.array([{}])}",
+            ": get_state must return JSON values and arrays (an array of objects)",
+        ),
+    ],
+)
+def test_a_callback_whose_state_cannot_be_saved_is_named_once(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    Path("mine.py").write_text(OWN.replace(old, new))
+    experiment = compose(["tracking=none", *FEW, *OWN_CODE, EACH_EPOCH], None, import_own)
+    experiment.output.mkdir(parents=True)
+    config = experiment.config
+    choose_engine(config.backend, config.code).train([experiment], load(config.dataset), lambda *_: ())
+    message = f"No checkpoints: mine.py, callback{said}"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [message]
+    assert capsys.readouterr().out.splitlines().count(message) == 1
+    assert not list(experiment.output.iterdir())
+
+
+def test_the_time_before_the_interruption_counts() -> None:
+    train("parts", [(EACH_EPOCH,)], interrupt=4)
+    path = Path("parts/0/checkpoint.npz")
+    with np.load(path) as content:
+        arrays = dict(content)
+    state = json.loads(arrays["state"].tobytes()) | {"seconds": 5000.0}
+    np.savez(path, **(arrays | {"state": np.frombuffer(json.dumps(state).encode(), "uint8")}))
+    experiment = replace(compose(["tracking=none", *FEW]), output=Path("parts/0"), resumes=True)
+    experiment = replace(experiment, config=compose(["tracking=none", *FEW, EACH_EPOCH]).config)
+    [trained] = choose_engine("tensorflow").train([experiment], load(experiment.config.dataset), lambda *_: ())
+    assert not isinstance(trained, InputError)
+    assert 5000 < trained.scores["fit_seconds"] < trained.seconds
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_no_training(caplog: pytest.LogCaptureFixture) -> None:
+    Path("parts/0/checkpoint.npz").mkdir(parents=True)
+    assert train("parts", [(EACH_EPOCH,)])["epochs"] == [*range(1, 8)]
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.partition(":")[0] for message in messages] == [
+        f"no checkpoint after epoch {n}" for n in range(1, 7)
+    ]
+
+
+def test_a_checkpoint_is_there_until_the_run_has_ended_or_another_begins_in_its_folder() -> None:
+    experiment = compose(["tracking=none", *FEW, EACH_EPOCH])
+    path = experiment.output / "checkpoint.npz"
+
+    def on_epoch(epoch: int, _metrics: object) -> Collection[int]:
+        assert path.exists() == (epoch > 1)
+        if epoch == 3 and interrupts:
+            raise KeyboardInterrupt
+        return ()
+
+    for interrupts in (True, False):
+        with pytest.raises(KeyboardInterrupt) if interrupts else nullcontext():
+            run_together([experiment], on_epoch)
+        assert path.exists() == interrupts
+    assert checkpoints.stack_of(experiment.output) == []
+
+
+def test_a_short_run_writes_no_checkpoint() -> None:
+    experiment = compose(["tracking=none", *FEW])
+    run_together([experiment], lambda *_: [0] if (experiment.output / "checkpoint.npz").exists() else [])
+    assert len(Folder(experiment.output).history()["loss"]) == 7

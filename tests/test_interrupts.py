@@ -1,0 +1,236 @@
+"""Signals, one or many, within any time: what was begun is recorded as ended."""
+
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mnist_exp
+from mnist_exp import interrupts
+from mnist_exp.tracking.folder import Folder
+
+pytestmark = pytest.mark.fast
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1])}
+PROGRAM = """
+import sys, time
+from mnist_exp import interrupts
+
+interrupts.install()
+def close():
+    for part in range(400):  # about 40 ms
+        time.sleep(0.0001)
+    print("closed", flush=True)
+
+def work():
+    for _ in range(10_000):
+        if "trains" in sys.argv:
+            with interrupts.deferred():
+                for batch in range(10):
+                    time.sleep(0.001)
+                    interrupts.raise_if_received()
+        else:
+            time.sleep(0.001)
+
+done = False
+try:
+    try:
+        print("begun", flush=True)
+        work()
+    except BaseException:
+        with interrupts.closing():
+            close()
+            done = True
+        raise
+    finally:
+        with interrupts.closing():
+            if not done:
+                close()
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def begin(text: str, *arguments: str) -> subprocess.Popen[str]:
+    program = [sys.executable, "-c", text, *arguments]
+    process = subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.fixture(autouse=True)
+def hangups() -> Iterator[None]:
+    """Let processes get SIGHUP, which those that `nohup` starts ignore."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("pairs", [4, pytest.param(50, marks=pytest.mark.release)])
+@pytest.mark.parametrize("arguments", [(), ("trains",)], ids=["anywhere", "in training"])
+def test_a_second_signal_does_not_interrupt_what_the_first_one_began(pairs: int, arguments: tuple[str, ...]) -> None:
+    rng = random.Random(0)
+    for _ in range(pairs):
+        process = begin(PROGRAM, *arguments)
+        first, second = (rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)) for _ in range(2))
+        time.sleep(rng.uniform(0, 0.02))
+        process.send_signal(first)
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(second)
+        output, errors = process.communicate(timeout=60)
+        assert (output, errors, process.returncode) == ("closed\n", "", 128 + first), (first, second)
+
+
+def test_another_signal_ends_what_does_not_come_to_the_end_of_a_batch() -> None:
+    program = """
+import threading
+from mnist_exp import interrupts
+interrupts._SECONDS_OF_ONE = 0.0
+interrupts.install()
+with interrupts.deferred():
+    print("begun", flush=True)
+    batch = threading.Event()
+    while interrupts._received is None:
+        batch.wait(0.01)
+    print("deferred", flush=True)
+    batch.wait()
+"""
+    process = begin(program)
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "deferred\n"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
+@pytest.mark.parametrize("after_one", [False, True], ids=["at the end of a run", "after a signal"])
+def test_a_signal_ends_a_wait_and_nothing_else_of_the_closing(after_one: bool) -> None:
+    program = f"""
+import threading
+from mnist_exp import interrupts
+interrupts._SECONDS_OF_ONE = 0.0
+interrupts.install()
+if {after_one}:
+    try:
+        interrupts._handle(15, None)
+    except SystemExit:
+        pass
+with interrupts.closing():
+    print("begun", flush=True)
+    assert not interrupts.wait(threading.Event(), 3600)
+    assert interrupts.hurried()
+    assert not interrupts.wait(threading.Event(), 3600)
+    print("closed", flush=True)
+print("goes on")
+"""
+    process = begin(program)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert (output, errors) == ("closed\ngoes on\n" if after_one else "closed\n", "")
+    assert process.returncode == (0 if after_one else 143)
+
+
+def test_a_wait_ends_with_its_event_or_its_time() -> None:
+    event = threading.Event()
+    assert not interrupts.wait(event, 0.0)
+    assert not interrupts.wait(event, 0.01)
+    threading.Timer(0.01, event.set).start()
+    assert interrupts.wait(event, 3600.0)
+
+
+def test_what_nohup_starts_ignores_hangups_and_a_program_keeps_its_handlers() -> None:
+    program = """
+import signal
+from mnist_exp import interrupts
+interrupts.install()
+signal.raise_signal(signal.SIGHUP)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    with interrupts.closing():
+        signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
+
+
+def test_what_reads_the_output_may_end_with_the_terminal(tmp_path: Path) -> None:
+    program = """
+import os, select, time
+from pathlib import Path
+from mnist_exp import interrupts
+interrupts.install()
+reader = select.poll()
+reader.register(os.dup(1), 0)
+try:
+    print("begun", flush=True)
+    time.sleep(3600)
+except SystemExit as signal:
+    with interrupts.closing():
+        reader.poll()  # until it has gone
+        print("closing", flush=True)
+        Path("new").write_text(str(signal.code))
+        Path("new").rename("closed")
+"""
+    (tmp_path / "program.py").write_text(program)
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execve("/bin/sh", ["sh", "-c", f"{sys.executable} program.py 2>&1 | cat"], ENVIRONMENT)
+    assert os.read(terminal, 100).startswith(b"begun")
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "closed").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (tmp_path / "closed").read_text() == "129"
+
+
+@pytest.mark.parametrize("pairs", [4, pytest.param(50, marks=pytest.mark.release)])
+def test_no_run_stays_running_wherever_two_signals_meet_it(tmp_path: Path, pairs: int) -> None:
+    program = """
+import sys, time
+from dataclasses import replace
+from pathlib import Path
+from mnist_exp import interrupts
+from mnist_exp.config.composition import compose
+from mnist_exp.tracking.environment import run_record
+from mnist_exp.tracking.record import Run, ended
+
+experiment = replace(compose(["tracking=none"]), output=Path(sys.argv[1]))
+record = run_record(experiment, 1, None, {})
+try:
+    interrupts.install()
+    print("begun", flush=True)
+    with ended(Run(experiment, record, keeps_all=True)) as run:
+        for epoch in range(1, 100_000):
+            run.log_epoch(epoch, {"loss": 0.5})
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    rng = random.Random(0)
+    for index in range(pairs):
+        process = begin(program, str(index))
+        first, second = (rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)) for _ in range(2))
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(first)
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(second)
+        _, errors = process.communicate(timeout=60)
+        # While Python ends, a signal does what it does by default.
+        assert process.returncode in {128 + first, -second}, errors
+        path = tmp_path / str(index)
+        if (path / "run.json").exists():
+            assert Folder(path).read().status == "KILLED", errors
+            assert not list(path.glob(".l*"))

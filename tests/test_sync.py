@@ -1,0 +1,133 @@
+"""What an outage kept back comes into the store, once."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mnist_exp import run
+from mnist_exp.tracking.folder import Folder
+
+from .conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
+
+HIDES_THE_STORE = """
+import pathlib
+import keras
+
+@keras.saving.register_keras_serializable()
+class Away(keras.callbacks.Callback):
+    def on_train_begin(self, logs=None):
+        pathlib.Path("mlflow.db").rename("away.db")
+        pathlib.Path("mlflow.db").mkdir()
+
+    def get_config(self):
+        return {}
+"""
+
+
+def sync(*typed: str, cwd: Path) -> str:
+    done = in_process(*typed, cwd=cwd, module="mnist_exp.sync")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def points(folder: Path, run_id: str) -> dict[str, list[tuple[int, int, float]]]:
+    """Return the metrics that a store has of a run: step, time and value of each point."""
+    client = store(folder)
+    names = client.get_run(run_id).data.metrics
+    return {
+        name: [(point.step, point.timestamp, point.value) for point in client.get_metric_history(run_id, name)]
+        for name in names
+    }
+
+
+def test_a_run_outlasts_its_store_and_sync_sends_the_rest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnist_exp.tracking.uploads.SECONDS_WITHOUT_PROGRESS", 1.0)
+    (tmp_path / "away.py").write_text(HIDES_THE_STORE)
+    done = in_process(*QUICK, "code=away.py", "training.callbacks={Away:{}}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    *_, scores, _, where, line = done.stdout.splitlines()
+    assert scores.startswith("TEST accuracy: 0.")
+    assert where.startswith("Run ")
+    [output] = (path.parent for path in tmp_path.glob("outputs/*/*/run.json"))
+    place = output.relative_to(tmp_path)
+    assert line.startswith(f"sqlite:///mlflow.db lacks some of {place} (")
+    assert line.endswith(f"; python -m mnist_exp.sync {place} uploads it")
+    (tmp_path / "mlflow.db").rmdir()
+    (tmp_path / "away.db").rename(tmp_path / "mlflow.db")
+    [recorded] = runs_in(tmp_path)
+    assert recorded.info.status == "RUNNING"
+    for _ in range(2):
+        assert sync(cwd=tmp_path) == "1 folder is in sqlite:///mlflow.db as it is here\n"
+        [recorded] = runs_in(tmp_path)
+        assert recorded.info.status == "FINISHED"
+        lines = Folder(output).measured()[0]
+        for name, found in points(tmp_path, recorded.info.run_id).items():
+            assert found == [(one.step, one.time, one.metrics[name]) for one in lines if name in one.metrics]
+        assert "figures/curves.png" in artifacts(store(tmp_path), recorded.info.run_id)
+        [model] = store(tmp_path).search_logged_models([recorded.info.experiment_id])
+        assert model.status == "READY"
+
+
+def test_a_sweep_is_sent_to_another_store_with_its_jobs_below_it(tmp_path: Path) -> None:
+    assert in_process("-m", *QUICK, "seed=0,1", cwd=tmp_path).returncode == 0
+    here, jobs = sweep_in(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "multirun", elsewhere / "multirun")
+    done = in_process(cwd=elsewhere, module="mnist_exp.sync")
+    assert (done.returncode, done.stderr.partition(": ")[2]) == (
+        1,
+        f"was tracked in sqlite:///{tmp_path}/mlflow.db; type tracking.uri=sqlite:///{tmp_path}/mlflow.db, or that of "
+        "another store\n",
+    )
+    for _ in range(2):
+        assert (
+            sync("multirun", "tracking.uri=sqlite:///mlflow.db", cwd=elsewhere)
+            == "3 folders are in sqlite:///mlflow.db as they are here\n"
+        )
+        parent, below = sweep_in(elsewhere)
+        assert parent.info.run_id != here.info.run_id
+        assert [job.data.params for job in below] == [job.data.params for job in jobs]
+        assert parent.data.tags["mnist_exp.best_run"] in {job.info.run_id for job in below}
+        assert parent.data.metrics == here.data.metrics
+        assert parent.data.tags["mlflow.note.content"] == here.data.tags["mlflow.note.content"]
+        assert "report.html" in artifacts(store(elsewhere), parent.info.run_id)
+        assert len(runs_in(elsewhere)) == 3
+
+
+def test_a_run_without_tracking_is_sent_if_its_folder_is_named(tmp_path: Path) -> None:
+    result = run(*QUICK, "tracking=none")
+    done = in_process(cwd=tmp_path, module="mnist_exp.sync")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("nothing to send: ")
+    assert not (tmp_path / "mlflow.db").exists()
+    sync(str(result.output), "tracking.experiment=mine", cwd=tmp_path)
+    [sent] = runs_in(tmp_path, "mine")
+    assert sent.data.metrics["test_loss"] == result.scores["test_loss"]
+
+
+def test_what_still_runs_is_left_to_its_process_and_what_has_lost_it_is_killed(tmp_path: Path) -> None:
+    result = run(*QUICK)
+    Folder(result.output).change(status="RUNNING", end=None)
+    sync(cwd=tmp_path)
+    assert [one.info.status for one in runs_in(tmp_path)] == ["KILLED"]
+
+
+@pytest.mark.fast
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    done = in_process("nowhere", cwd=tmp_path, module="mnist_exp.sync")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "nowhere: no such folder; type the folder of a run or a sweep, or one above\n",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.fast
+def test_sync_imports_no_backend() -> None:
+    heavy = "{'keras', 'tensorflow', 'jax'} & set(sys.modules)"
+    code = f"import sys, mnist_exp.sync, mnist_exp.tracking.mirror; print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
