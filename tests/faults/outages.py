@@ -1,0 +1,214 @@
+"""The store is away, hangs, or answers with errors, at each stage of a run and of a sweep.
+
+A try takes a minute or two; one in which nothing is to come back half a minute more.
+"""
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from ..conftest import command, serving
+from . import postgresql
+from .proxy import Fault, Proxy, proxied
+from .table import Row
+from .watched import COMMANDS, SWEEP, Watched, watch
+from .whole import Lacks, compare, records
+
+FAULTS = {
+    "away for 3 s": Fault("refused", 3),
+    "away for 60 s": Fault("refused", 60),
+    "away for good": Fault("refused"),
+    "hanging": Fault("hanging"),
+    "10 % of answers 500": Fault(500, share=0.1),
+    "10 % of answers 429": Fault(429, share=0.1),
+    "10 % of answers lost": Fault("lost", share=0.1),
+}
+# The request with which a fault begins.
+MOMENTS = {
+    "before the start": "",
+    "at a job's start": "POST .*/runs/create",
+    "in training": r'POST .*/runs/log-batch .*"step": "?[1-9]',
+    "while a figure is uploaded": r"PUT .*\.png",
+    "while a model is uploaded": "PUT .*/models/",
+    "at the end": "POST .*/runs/update .*FINISHED",
+}
+LONGEST_WAIT = 75  # seconds after the last score: 30 without progress, and those that one request may take
+SYNC = "mnist_exp.sync"
+
+
+def cases(count: int, seed: int) -> Iterator[tuple[str, str, str]]:
+    """Return a fault, a moment and a command; after 42, each fault was tried at each moment, after 168 all was."""
+    faults, moments, commands = list(FAULTS), list(MOMENTS), list(COMMANDS)
+    for number in range(count):
+        fault, moment = number % len(faults), number // len(faults) % len(moments)
+        turn = fault + moment + number // (len(faults) * len(moments)) + seed
+        yield faults[fault], moments[moment], commands[turn % len(commands)]
+
+
+def tries(count: int, seed: int) -> Iterator[Row]:
+    """Try so many outages of a server, then Ctrl-C while a server is waited for, and a tenth as many of PostgreSQL."""
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    with tempfile.TemporaryDirectory() as name, serving(Path(name)) as (uri, server):
+        threading.Thread(target=lambda: list(server.stderr or ()), daemon=True).start()  # or the pipe would be full
+        for number, (fault, moment, typed) in enumerate(cases(count, seed)):
+            folder = Path(name, f"try-{number}")
+            folder.mkdir()
+            with proxied(uri, seed + number) as proxy:
+                yield try_one(proxy, folder, fault, moment, typed)
+        for typed in ("run", "sweep")[: 1 + (count > 1)]:
+            folder = Path(name, f"ctrl-c {typed}")
+            folder.mkdir()
+            with proxied(uri) as proxy:
+                yield try_ctrl_c(proxy, folder, typed)
+    yield from postgresql.tries((count + 9) // 10)
+
+
+def try_one(proxy: Proxy, folder: Path, fault: str, moment: str, typed: str) -> Row:
+    """Run a command, of which the store is taken away, then `sync`, and count what is missing."""
+    lacks, experiment = Lacks(), folder.name
+    environment = {"MLFLOW_TRACKING_URI": proxy.uri}
+    arguments = (*COMMANDS[typed], f"tracking.experiment={experiment}")
+    if typed == "resumed sweep":
+        _interrupted(folder, experiment, environment)
+    if moment != "before the start":
+        # The first request of a job is the one after the last of the job before.
+        next_job = moment == "at a job's start" and "sweep" in typed
+        proxy.fail_at(FAULTS[fault], MOMENTS["at the end" if next_job else moment], answered=next_job)
+    else:
+        proxy.fail(FAULTS[fault])
+    began = time.time()
+    ended = watch(*arguments, cwd=folder, environment=environment)
+    in_time = proxy.began is not None
+    proxy.heal()
+    client = MlflowClient(proxy.uri)
+    refused = ended.code == 1 and moment == "before the start"
+    if refused:
+        lacks.add("wrong", f"before training: {ended.messages()}", len(ended.err) != 1 or _has_trained(folder, began))
+    else:
+        judge(ended, lacks)
+        unsaid = Lacks()
+        compare(folder, client, experiment, unsaid)
+        said = any(SYNC in line for _, line in (*ended.out, *ended.err))
+        lacks.add("wrong", f"nothing says that python -m {SYNC} uploads the rest", bool(unsaid.counts) and not said)
+        after(folder, client, experiment, lacks, typed, environment)
+    note = f"{fault} {moment}, {typed}: {'refused' if refused else f'exit {ended.code}'}{shown(ended)}"
+    lacks.add("wrong", "the fault never began", not in_time)
+    return lacks.row(f"outages: {fault}", f"{note}; {paces(folder, proxy.began or 0.0)}")
+
+
+def _interrupted(folder: Path, experiment: str, environment: dict[str, str]) -> None:
+    """Leave a sweep whose first job has ended."""
+    watch(
+        *SWEEP,
+        f"tracking.experiment={experiment}",
+        cwd=folder,
+        moment=lambda seen: any(line.startswith("1 of 4 done") for _, line in seen.out),
+        act=lambda seen: seen.process.send_signal(signal.SIGTERM),
+        environment=environment,
+    )
+
+
+def judge(ended: Watched, lacks: Lacks) -> None:
+    """Count what is wrong with how a command ended whose store was away."""
+    if ended.code is None:
+        lacks.add("wrong", f"had to be killed; {ended.messages()}")
+        return
+    lacks.add("wrong", f"exit {ended.code}: {ended.messages()}", ended.code != 0)
+    lacks.add("wrong", "a traceback", any("Traceback" in line for _, line in ended.err))
+    lacks.add("wrong", "no scores are shown", ended.scores() is None)
+    if (scored := ended.scores()) is not None:
+        lacks.add("wrong", f"waited {ended.end - scored:.0f} s at the end", ended.end - scored > LONGEST_WAIT)
+
+
+def after(
+    folder: Path, client: MlflowClient, experiment: str, lacks: Lacks, typed: str, environment: dict[str, str]
+) -> None:
+    """Upload the rest, twice, now that the store is back; count what is still missing, and use what there is."""
+    jobs = 0 if typed == "run" else 4
+    seen = []
+    for _ in range(2):
+        done = command(cwd=folder, module=SYNC, **environment)
+        if done.returncode != 0:
+            lacks.add("wrong", f"sync: exit {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
+            break
+        seen.append(contents(client, experiment))
+    lacks.add("wrong", "the second sync changed something", len(seen) == 2 and seen[0] != seen[1])
+    compare(folder, client, experiment, lacks, jobs)
+    done = command(f"tracking.experiment={experiment}", cwd=folder, module="mnist_exp.compare", **environment)
+    lacks.add("wrong", f"compare: {done.stderr.strip()[-300:]}", done.returncode != 0)
+    if typed == "run":
+        known = client.get_experiment_by_name(experiment)
+        runs = client.search_runs([known.experiment_id], order_by=["attributes.start_time"]) if known else []
+        done = command(runs[0].info.run_id if runs else "0", cwd=folder, module="mnist_exp.rerun", **environment)
+        lacks.add("wrong", f"rerun: {done.stdout[-300:]} {done.stderr.strip()[-300:]}", done.returncode != 0)
+    else:
+        lacks.add("lost", "report.html", not any(folder.glob("multirun/*/*/report.html")))
+
+
+def contents(client: MlflowClient, experiment: str) -> list[str]:
+    """Return all that a store has of an experiment's runs and models, without the files."""
+    known = client.get_experiment_by_name(experiment)
+    if known is None:
+        return []
+    runs = client.search_runs([known.experiment_id], max_results=1000)
+    models = client.search_logged_models([known.experiment_id])
+    points = [
+        sorted((point.step, point.timestamp, str(point.value)))
+        for run in runs
+        for name in sorted(run.data.metrics)
+        for point in client.get_metric_history(run.info.run_id, name)
+    ]
+    return [*(str(run.to_dictionary()) for run in runs), *(str(model.to_dictionary()) for model in models), str(points)]
+
+
+def try_ctrl_c(proxy: Proxy, folder: Path, typed: str) -> Row:
+    """Press Ctrl-C while a command that has shown its scores waits for its store."""
+    lacks, pressed = Lacks(), 0.0
+
+    def press(seen: Watched) -> None:
+        nonlocal pressed
+        pressed = time.time()
+        seen.process.send_signal(signal.SIGINT)
+
+    proxy.fail_at(FAULTS["hanging"], MOMENTS["in training"])
+    ended = watch(
+        *COMMANDS[typed],
+        "tracking.experiment=ctrl-c",
+        cwd=folder,
+        moment=lambda seen: (scored := seen.scores()) is not None and time.time() > scored + 2,
+        act=press,
+        environment={"MLFLOW_TRACKING_URI": proxy.uri},
+    )
+    proxy.heal()
+    lacks.add("wrong", "no scores are shown, or the store is not waited for", not pressed)
+    lacks.add("wrong", f"went on for {ended.end - pressed:.0f} s", bool(pressed) and ended.end - pressed > 3)
+    lacks.add("wrong", f"exit {ended.code}: {ended.messages()}", ended.code not in (0, 130))
+    return lacks.row("outages: Ctrl-C while a server is waited for", f"{typed}: exit {ended.code}")
+
+
+def shown(ended: Watched) -> str:
+    """Return how long a command waited after its last score."""
+    scored = ended.scores()
+    return "" if scored is None else f", {ended.end - scored:.0f} s after the scores"
+
+
+def _has_trained(folder: Path, since: float) -> bool:
+    return any(path.stat().st_mtime > since for path in folder.rglob("metrics.jsonl"))
+
+
+def paces(folder: Path, began: float) -> str:
+    """Return the longest time between the epochs of a run before an outage began, and from then on."""
+    longest = {"before": 0.0, "from then on": 0.0}
+    for place, _ in records(folder):
+        times = [line.time / 1000 for line in place.measured()[0] if line.step > 0]
+        for earlier, later in pairwise(times):
+            when = "before" if later < began else "from then on"
+            longest[when] = max(longest[when], later - earlier)
+    return "epochs took at most " + ", ".join(f"{seconds:.1f} s {when}" for when, seconds in longest.items())

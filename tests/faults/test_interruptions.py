@@ -1,0 +1,79 @@
+"""Some of `python -m tests.faults interruptions` and `namespaces`: nothing is lost, and nothing there twice."""
+
+import signal
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from mnist_exp.tracking.folder import Folder, Record
+
+from ..conftest import installed
+from . import interruptions, namespaces
+from .interruptions import exit_codes, fewer_lines, first_epochs, lines_in
+from .process import Fault, Process
+
+
+@pytest.mark.fast
+def test_wrong_exit_codes_tracebacks_and_processes_that_are_left_are_told(tmp_path: Path) -> None:
+    process = Process((), tmp_path / "folder", at=("sh", "-c", "echo Traceback >&2; sleep 1000 & exit 3"))
+    assert process.end() == 3
+    assert process.errors() == ["a traceback: Traceback"]
+    [line] = process.remains(0)  # named by what it runs, or by the shell it was forked from a moment ago
+    assert "sleep 1000" in line
+    assert process.remains() == []
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("code", "signals", "right"),
+    [
+        (143, [signal.SIGTERM], True),
+        (130, [signal.SIGTERM, signal.SIGINT], True),
+        (129, [], True),
+        (-signal.SIGTERM, [signal.SIGTERM], True),
+        (-signal.SIGKILL, [signal.SIGHUP, signal.SIGKILL], True),
+        (130, [signal.SIGTERM], False),
+        (1, [signal.SIGHUP], False),
+        (137, [signal.SIGKILL], False),
+        (0, [signal.SIGTERM], False),
+    ],
+)
+def test_an_exit_code_is_that_of_a_signal(
+    code: int, signals: list[signal.Signals], right: bool, tmp_path: Path
+) -> None:
+    Folder(tmp_path / "outputs" / "day" / "time").write(Record("a run that is not over", {}))
+    assert (exit_codes(code, Fault(tuple(signals)), tmp_path) == []) == right
+
+
+@pytest.mark.fast
+def test_lines_that_are_lost_and_epochs_that_are_trained_again_are_told(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "outputs" / "day" / "time")
+    folder.write(Record("a run", {}))
+    for epoch in (1, 2):
+        folder.measure(epoch, {"loss": 0.5})
+    before = lines_in(tmp_path)
+    assert fewer_lines(before) == []
+    (folder.path / "metrics.jsonl").write_text("")
+    assert fewer_lines(before) == [f"{folder.path / 'metrics.jsonl'} had 2 lines, now less"]
+    (folder.path / "run.log").write_text("DEBUG epoch 1 {}\nDEBUG epoch 11 {}\nDEBUG epoch 1 {}\n")
+    assert first_epochs(tmp_path) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "fault"), [("run", Fault((signal.SIGHUP, signal.SIGTERM))), ("joblib", Fault((signal.SIGKILL,)))], ids=str
+)
+def test_an_interrupted_command_that_is_resumed_has_each_result_once(name: str, fault: Fault, tmp_path: Path) -> None:
+    if not installed(needs := interruptions.COMMANDS[name].needs):
+        pytest.skip(f"needs {needs}")
+    reference = partial(interruptions.reference, tmp_path)
+    row = interruptions.one_try(name, fault, True, reference, tmp_path / "interrupted", Random(0))
+    assert row.bad() == 0, row.notes
+
+
+@pytest.mark.skipif(not namespaces.may(), reason="needs the right to make process namespaces")
+def test_a_sweep_in_another_process_namespace_is_closed_when_it_is_dead_and_not_before(tmp_path: Path) -> None:
+    found = namespaces.one_try("sweep", namespaces.OWN, namespaces.in_this_process, tmp_path)
+    assert not any(found.values()), found

@@ -1,0 +1,157 @@
+"""A store that is away for a while, or does what it does not say, has all in the end, once."""
+
+import shutil
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from ..conftest import QUICK, in_process, store
+from . import postgresql
+from .outages import MOMENTS, SYNC, cases
+from .proxy import Fault, proxied
+from .watched import epochs
+from .whole import Lacks, compare
+
+SWEEP = ("-m", *QUICK, "seed=0,1")
+
+
+def lacking(folder: Path, client: MlflowClient, experiment: str = "mnist_exp", jobs: int = 0) -> dict[str, int]:
+    """Return the counts that are not 0."""
+    lacks = Lacks()
+    compare(folder, client, experiment, lacks, jobs)
+    return dict(lacks.counts)
+
+
+def uploaded(folder: Path, client: MlflowClient, experiment: str, jobs: int = 0) -> dict[str, int]:
+    """Return the counts that are not 0 after `sync`, twice."""
+    for _ in range(2):
+        done = in_process(cwd=folder, module=SYNC, MLFLOW_TRACKING_URI=client.tracking_uri)
+        assert done.returncode == 0, done.stderr
+    return lacking(folder, client, experiment, jobs)
+
+
+@pytest.mark.parametrize(
+    ("moment", "fault"),
+    [
+        ("at a job's start", Fault("lost", share=0.2)),
+        ("in training", Fault("refused", 2)),
+        ("while a model is uploaded", Fault(500, share=0.3)),
+    ],
+)
+def test_a_run_loses_nothing_by_an_outage(tmp_path: Path, used_server: str, moment: str, fault: Fault) -> None:
+    experiment = f"a run {fault.kind}"
+    with proxied(used_server) as proxy:
+        proxy.fail_at(fault, MOMENTS[moment])
+        done = in_process(*QUICK, f"tracking.experiment='{experiment}'", cwd=tmp_path, MLFLOW_TRACKING_URI=proxy.uri)
+        assert proxy.began is not None
+        proxy.heal()
+        assert done.returncode == 0, done.stderr
+        assert "TEST accuracy: " in done.stdout
+        assert uploaded(tmp_path, MlflowClient(proxy.uri), experiment) == {}
+
+
+def test_a_sweep_loses_nothing_by_an_outage_at_a_jobs_start(tmp_path: Path, used_server: str) -> None:
+    experiment = "a sweep, away"
+    with proxied(used_server) as proxy:
+        proxy.fail_at(Fault("refused", 3), MOMENTS["at the end"], answered=True)
+        done = in_process(*SWEEP, f"tracking.experiment='{experiment}'", cwd=tmp_path, MLFLOW_TRACKING_URI=proxy.uri)
+        assert proxy.began is not None
+        proxy.heal()
+        assert done.returncode == 0, done.stderr
+        assert uploaded(tmp_path, MlflowClient(proxy.uri), experiment, jobs=2) == {}
+
+
+def test_a_server_that_is_away_from_the_start_ends_a_command_before_it_trains(tmp_path: Path, used_server: str) -> None:
+    with proxied(used_server) as proxy:
+        proxy.fail(Fault("refused"))
+        done = in_process(*QUICK, cwd=tmp_path, MLFLOW_TRACKING_URI=proxy.uri)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert epochs(tmp_path) == 0
+
+
+def test_a_database_that_is_put_back_has_all(tmp_path: Path) -> None:
+    """It is away from the first epoch until the fifteenth is measured, or the run has ended."""
+    ended = threading.Event()
+
+    def until(lines: int) -> None:
+        while epochs(tmp_path) < lines and not ended.is_set():
+            time.sleep(0.001)
+
+    def move() -> None:
+        until(1)
+        (tmp_path / "mlflow.db").rename(tmp_path / "away.db")
+        until(15)
+        (tmp_path / "away.db").replace(tmp_path / "mlflow.db")
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    done = in_process(*QUICK, "training.epochs=20", cwd=tmp_path)
+    ended.set()
+    mover.join()
+    assert done.returncode == 0, done.stderr
+    assert uploaded(tmp_path, store(tmp_path), "mnist_exp") == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(postgresql.missing() != "", reason=postgresql.missing())
+def test_postgresql_that_is_killed_and_started_again_has_all(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def crash() -> None:
+        while epochs(tmp_path) < 1 and not ended.is_set():
+            time.sleep(0.001)
+        server.kill()
+        server.begin()
+
+    with postgresql.database() as server:
+        postgresql.make_tables(server)
+        crashing = threading.Thread(target=crash)
+        crashing.start()
+        done = in_process(*QUICK, "training.epochs=20", cwd=tmp_path, MLFLOW_TRACKING_URI=server.uri)
+        ended.set()
+        crashing.join()
+        assert done.returncode == 0, done.stderr
+        assert uploaded(tmp_path, MlflowClient(server.uri), "mnist_exp") == {}
+
+
+def test_each_fault_is_tried_at_each_moment_and_of_each_command() -> None:
+    assert len({case[:2] for case in cases(42, 0)}) == 42
+    assert len(set(cases(168, 0))) == len(set(cases(168, 7))) == 168
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("SELECT 1", {}),
+        ("DELETE FROM metrics WHERE key = 'val_loss' AND step = 2", {"lost": 1}),
+        ("INSERT INTO metrics SELECT key, value, timestamp + 1, run_uuid, step, is_nan FROM metrics", {"twice": 12}),
+        ("UPDATE metrics SET value = value + 1 WHERE key = 'loss' AND step = 1", {"wrong": 1}),
+        ("DELETE FROM params WHERE key = 'seed'", {"lost": 1}),
+        ("DELETE FROM inputs", {"lost": 2}),  # the data, and the model, which is an output
+        ("UPDATE runs SET status = 'RUNNING'", {"running": 1}),
+        ("UPDATE runs SET status = 'FAILED'", {"wrong": 1}),
+        ("UPDATE logged_models SET status = 1", {"pending": 1}),
+        ("DELETE FROM tags WHERE key = 'mnist_exp.folder'", {"lost": 13, "twice": 1}),
+        ("DELETE FROM runs", {"lost": 13}),
+    ],
+)
+def test_what_a_store_lacks_is_counted(
+    quick_folder: Path, tmp_path: Path, statement: str, found: dict[str, int]
+) -> None:
+    shutil.copy(quick_folder / "mlflow.db", tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as connection:
+        connection.execute(statement)
+    assert lacking(quick_folder, store(tmp_path)) == found
+
+
+def test_a_file_that_a_store_lacks_is_counted(quick_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(quick_folder / "outputs", tmp_path / "outputs")
+    [log] = tmp_path.glob("outputs/*/*/run.log")
+    log.with_name("error.txt").touch()
+    assert lacking(tmp_path, store(quick_folder)) == {"lost": 1}
