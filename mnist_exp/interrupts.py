@@ -6,7 +6,6 @@ training defers the signal to the end of the batch. Whoever records how a run en
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from types import FrameType
 from typing import NoReturn
 
 _SECONDS_OF_ONE = 1.0  # kernel, shell and scheduler send several signals for one reason
-_SECONDS_BETWEEN_LOOKS = 0.05
 
 _HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
 _terminals: set[int] = set()
@@ -76,17 +74,15 @@ def raise_if_received() -> None:
         _raise(_received)
 
 
+def forget() -> None:
+    """Let a signal whose exception has done its work be as if it had not come."""
+    global _received
+    _received = None
+
+
 def hurried() -> bool:
     """Return whether a signal came in a block of `closing`."""
     return _hurried
-
-
-def wait(event: threading.Event, seconds: float) -> bool:
-    """Wait for an event, at most so many seconds, and no longer than to a signal; return whether it is set."""
-    end = time.monotonic() + seconds
-    while not event.is_set() and not _hurried and (left := end - time.monotonic()) > 0:
-        event.wait(min(left, _SECONDS_BETWEEN_LOOKS))
-    return event.is_set()
 
 
 def _has_terminal() -> bool:

@@ -12,6 +12,7 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError, printable
+from mnist_exp.sweeps.formats import counted
 from mnist_exp.tracking.folder import Folder, Record
 
 if TYPE_CHECKING:
@@ -72,17 +73,18 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
         if "tracking.experiment" not in keys:
             ids |= {name: store.connect(replace(settings, experiment=name))[1] for name in named}
     waiting = [(folder, ids[record.tracking.get("experiment", settings.experiment)]) for folder, record in folders]
-    left, reason = _send(client, waiting)
+    left, reason = _send(client, waiting, settings.register)
     sent = len({folder.path for folder, _ in waiting} - {folder.path for folder in left})
-    number, are, they = ("1 folder", "is", "it is") if sent == 1 else (f"{sent} folders", "are", "they are")
-    print(f"{number} {are} in {shown_address(settings.uri)} as {they} here")
+    print(f"{counted(sent, 'folder')} up to date in {shown_address(settings.uri)}")
     if left:
         names = ", ".join(str(folder.path) for folder in left[:3])
-        lacks = f"lacks some of {len(left)} folders, such as {names}"
+        lacks = f"has not all of {len(left)} folders, such as {names}"
         raise InputError(f"{shown_address(settings.uri)}: {lacks} ({reason}); type the command again")
 
 
-def _send(client: "MlflowClient", folders: Sequence[tuple[Folder, str]]) -> tuple[list[Folder], str]:
+def _send(
+    client: "MlflowClient", folders: Sequence[tuple[Folder, str]], register: str | None
+) -> tuple[list[Folder], str]:
     """Send folders, each to the MLflow experiment with an id, until all are there or 30 seconds bring no progress.
 
     Return those that are left, and why.
@@ -96,8 +98,11 @@ def _send(client: "MlflowClient", folders: Sequence[tuple[Folder, str]]) -> tupl
     while waiting and time.monotonic() - last < _SECONDS_WITHOUT_PROGRESS:
         now, waiting = waiting, []
         for folder, experiment_id in track(now, "Sending", transient=True, disable=not sys.stdout.isatty()):
+            if time.monotonic() - last > _SECONDS_WITHOUT_PROGRESS:
+                waiting.append((folder, experiment_id))
+                continue
             try:
-                registered = mirror(client, experiment_id, folder).registered
+                registered = mirror(client, experiment_id, folder, register=register).registered
             except Exception as error:  # a store raises anything
                 reason = failure_reason(error)
                 waiting.append((folder, experiment_id))

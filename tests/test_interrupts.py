@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 import mnist_exp
-from mnist_exp import interrupts
 from mnist_exp.tracking.folder import Folder
 
 pytestmark = pytest.mark.fast
@@ -92,7 +90,6 @@ def test_a_second_signal_does_not_interrupt_what_the_first_one_began(pairs: int,
 
 def test_another_signal_ends_what_does_not_come_to_the_end_of_a_batch() -> None:
     program = """
-import threading
 from mnist_exp import interrupts
 interrupts._SECONDS_OF_ONE = 0.0
 interrupts.install()
@@ -116,7 +113,6 @@ with interrupts.deferred():
 @pytest.mark.parametrize("after_one", [False, True], ids=["at the end of a run", "after a signal"])
 def test_a_signal_ends_a_wait_and_nothing_else_of_the_closing(after_one: bool) -> None:
     program = f"""
-import threading
 from mnist_exp import interrupts
 interrupts._SECONDS_OF_ONE = 0.0
 interrupts.install()
@@ -127,9 +123,9 @@ if {after_one}:
         pass
 with interrupts.closing():
     print("begun", flush=True)
-    assert not interrupts.wait(threading.Event(), 3600)
-    assert interrupts.hurried()
-    assert not interrupts.wait(threading.Event(), 3600)
+    assert not interrupts.hurried()
+    while not interrupts.hurried():
+        pass
     print("closed", flush=True)
 print("goes on")
 """
@@ -138,14 +134,6 @@ print("goes on")
     output, errors = process.communicate(timeout=60)
     assert (output, errors) == ("closed\ngoes on\n" if after_one else "closed\n", "")
     assert process.returncode == (0 if after_one else 143)
-
-
-def test_a_wait_ends_with_its_event_or_its_time() -> None:
-    event = threading.Event()
-    assert not interrupts.wait(event, 0.0)
-    assert not interrupts.wait(event, 0.01)
-    threading.Timer(0.01, event.set).start()
-    assert interrupts.wait(event, 3600.0)
 
 
 def test_what_nohup_starts_ignores_hangups_and_a_program_keeps_its_handlers() -> None:

@@ -53,14 +53,14 @@ def test_a_run_outlasts_its_store_and_sync_sends_the_rest_once(tmp_path: Path, m
     assert where.startswith("Run ")
     [output] = (path.parent for path in tmp_path.glob("outputs/*/*/run.json"))
     place = output.relative_to(tmp_path)
-    assert line.startswith(f"sqlite:///mlflow.db lacks some of {place} (")
-    assert line.endswith(f"; python -m mnist_exp.sync {place} uploads it")
+    assert line.startswith(f"Not all of {place} has reached sqlite:///mlflow.db (")
+    assert line.endswith(f"; python -m mnist_exp.sync {place} sends the rest")
     (tmp_path / "mlflow.db").rmdir()
     (tmp_path / "away.db").rename(tmp_path / "mlflow.db")
     [recorded] = runs_in(tmp_path)
     assert recorded.info.status == "RUNNING"
     for _ in range(2):
-        assert sync(cwd=tmp_path) == "1 folder is in sqlite:///mlflow.db as it is here\n"
+        assert sync(cwd=tmp_path) == "1 folder up to date in sqlite:///mlflow.db\n"
         [recorded] = runs_in(tmp_path)
         assert recorded.info.status == "FINISHED"
         lines = Folder(output).measured()[0]
@@ -85,7 +85,7 @@ def test_a_sweep_is_sent_to_another_store_with_its_jobs_below_it(tmp_path: Path)
     for _ in range(2):
         assert (
             sync("multirun", "tracking.uri=sqlite:///mlflow.db", cwd=elsewhere)
-            == "3 folders are in sqlite:///mlflow.db as they are here\n"
+            == "3 folders up to date in sqlite:///mlflow.db\n"
         )
         parent, below = sweep_in(elsewhere)
         assert parent.info.run_id != here.info.run_id

@@ -22,7 +22,9 @@ from mnist_exp.learning import checkpoints
 from mnist_exp.learning.engine import choose_backend, choose_engine, compute_with_one_thread, split, stackable
 from mnist_exp.runner import identify, run_together
 from mnist_exp.sweeps.pruning import Pruning
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import job_name
+from mnist_exp.tracking.job_folders import free_folder
 from mnist_exp.tracking.mlflow_tracker import join_sweep
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 
@@ -88,11 +90,9 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
     if parent.cwd.is_dir():
         os.chdir(parent.cwd)
     compute_with_one_thread()
-    record = join_sweep(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
-    if os.getpid() != parent.process:
-        if threading.current_thread() is threading.main_thread():
-            interrupts.install()
-        threading.Thread(target=_end_with_sweep, args=(record,), daemon=True).start()
+    if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
+        interrupts.install()
+    record = _joined(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
     prepared = [_prepare(record, composed, stage) for composed in jobs]
     objectives = [None if isinstance(one, Experiment) else one for one in prepared]
     experiments = {index: one for index, one in enumerate(prepared) if isinstance(one, Experiment)}
@@ -102,10 +102,23 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
         for stack in _stacks({index: experiments[index] for index in group}, size):
             if record.is_over():
                 return objectives
-            trained = _run_together(record, [experiments[index] for index in stack], stage)
+            trained = _run_together(record, [_as_wide(experiments[index], len(stack)) for index in stack], stage)
             for index, objective in zip(stack, trained, strict=True):
                 objectives[index] = objective
     return objectives
+
+
+_records: dict[str, SweepRecord] = {}  # by the sweep and its start
+
+
+def _joined(parent: Parent, own_uri: object) -> SweepRecord:
+    """Return the record of a sweep, one for all of its jobs in this process, which ends once the sweep's has gone."""
+    if (record := _records.get(repr(parent))) is None:
+        _records.clear()
+        record = _records[repr(parent)] = join_sweep(parent, own_uri)
+        if os.getpid() != parent.process:
+            threading.Thread(target=_end_with_sweep, args=(record,), daemon=True).start()
+    return record
 
 
 def _end_with_sweep(record: SweepRecord) -> None:
@@ -130,6 +143,18 @@ def _stacks(group: Mapping[int, Experiment], size: int) -> Iterator[Sequence[int
                 del left[index]
     if left:
         yield from split(list(left), size)
+
+
+def _as_wide(experiment: Experiment, width: int) -> Experiment:
+    """Return a job that goes on only if so many train together as before, since rounding depends on their number."""
+    if not experiment.resumes:
+        return experiment
+    before = Folder(experiment.output).read().tags.get("mnist_exp.trained_together", "1")
+    return (
+        experiment
+        if before == str(width)
+        else replace(experiment, output=free_folder(experiment.output), resumes=False)
+    )
 
 
 def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experiment | float | None:

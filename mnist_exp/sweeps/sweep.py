@@ -28,7 +28,7 @@ from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Folder, make_folder
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mlflow_tracker import tracker_of
-from mnist_exp.tracking.record import failure_reason
+from mnist_exp.tracking.record import TakenError, failure_reason
 from mnist_exp.tracking.sweep_record import SweepRecord
 
 if TYPE_CHECKING:
@@ -45,33 +45,42 @@ def run_planned(
     Raises:
         InputError: if the store cannot be reached or written.
     """
-    stage = Stage(jobs=kind.jobs)
     choose_backend(sweep.config.backend)
     same = signature([identity(sweep.config), sweep.swept, kind.signature()])
     tracker = tracker_of(sweep.config.tracking)
-    if sweep.config.resume:
-        sweep = find_interrupted(sweep, same, tracker.tracking)
-    make_folder(sweep.folder)
-    with tracker.open_sweep(sweep, same) as record:
+    while True:
+        found = find_interrupted(sweep, same, tracker.tracking) if sweep.config.resume else sweep
+        make_folder(found.folder)
         try:
-            tell(sweep, printable_lines(kind.opening()))
-            before = 0
-            if sweep.config.resume:
-                before, line = find_finished(sweep, kind, record, overrides, code, loader)
-                if line:
-                    tell(sweep, line)
-            task = Task(record.parent, stage, code, kind.driver(sweep, stage))
-            settings = _settings(sweep, kind, record)
-            try:
-                with Progress(record, sweep, kind, stage, before):
-                    launch_jobs([*overrides, *settings], loader, task)
-            except ValueError as error:
-                kind.excuse(error, record)
-            return _finish(sweep, kind, record, stage)
-        except BaseException as error:
-            with interrupts.closing():
-                _end_early(sweep, kind, record, error)
-            raise
+            with tracker.open_sweep(found, same) as record:
+                return _run_opened(found, kind, record, overrides, code, loader)
+        except TakenError:  # by the same command in another process, which is waited for
+            continue
+
+
+def _run_opened(
+    sweep: Sweep, kind: Kind, record: SweepRecord, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader
+) -> SweepResult:
+    stage = Stage(jobs=kind.jobs)
+    try:
+        tell(sweep, printable_lines(kind.opening()))
+        before = 0
+        if sweep.config.resume:
+            before, line = find_finished(sweep, kind, record, overrides, code, loader)
+            if line:
+                tell(sweep, line)
+        task = Task(record.parent, stage, code, kind.driver(sweep, stage))
+        settings = _settings(sweep, kind, record)
+        try:
+            with Progress(record, sweep, kind, stage, before):
+                launch_jobs([*overrides, *settings], loader, task)
+        except ValueError as error:
+            kind.excuse(error, record)
+        return _finish(sweep, kind, record, stage)
+    except BaseException as error:
+        with interrupts.closing():
+            _end_early(sweep, kind, record, error)
+        raise
 
 
 def _settings(sweep: Sweep, kind: Kind, record: SweepRecord) -> list[str]:

@@ -12,7 +12,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -38,8 +38,8 @@ class Record:
 
     By its `id`, the folder's run is found again in a store. `status` is RUNNING, FINISHED, FAILED or KILLED; `start`
     and `end` are in milliseconds since 1970. `parameters` is the configuration, its keys joined by dots, and `data` the
-    dataset as MLflow takes it. The `scores` are those of the weights of `kept_epoch`. `tracking` has the `uri`,
-    `experiment` and perhaps `register` of the store that mirrors the folder, and is empty without one. `best` is the
+    dataset as MLflow takes it. The `scores` are those of the weights of `kept_epoch`. `tracking` has the `uri`
+    and `experiment` of the store that mirrors the folder, and is empty without one. `best` is the
     path from here to the folder of a sweep's best job, and `lock` that to the lock of the process that works on it,
     taken under `boot`; `locks.py` knows them.
     """
@@ -93,8 +93,19 @@ class Folder:
         self._steps: dict[int, dict[str, float]] | None = None  # that were measured, once this process measures
 
     def read(self) -> Record:
-        """Return the record."""
-        return Record(**json.loads((self.path / "run.json").read_text()))
+        """Return the record.
+
+        Raises:
+            OSError: if there is none.
+            ValueError, TypeError: if it is damaged, or of another program.
+        """
+        path = self.path / "run.json"
+        if path.exists() and not path.is_file():  # such as a pipe, for which one would wait
+            raise TypeError(f"{path}: is no file")
+        record = Record(**json.loads(path.read_text()))
+        if not all(isinstance(one, dict) for one in (record.tags, record.tracking, record.parameters, record.scores)):
+            raise TypeError(f"{path}: is damaged")
+        return record
 
     def write(self, record: Record) -> None:
         """Replace `run.json` in one step."""
@@ -180,9 +191,15 @@ class Folder:
                     f"{differing[0]} of epoch {step}: was {old} before the interruption and is {new} now, so the run "
                     "cannot go on; without resume=true it starts anew"
                 )
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("a") as lines:
+                lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
+        except OSError:
+            with suppress(OSError):
+                os.truncate(path, size)  # of what a full disk took
+            raise
         self._steps[step] = dict(metrics)
-        with path.open("a") as lines:
-            lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
 
     def measured(self, start: int = 0) -> tuple[list[Measured], int]:
         """Return the lines of `metrics.jsonl` from byte `start` on, and the byte where they end."""
@@ -206,7 +223,9 @@ class Folder:
     def files(self) -> list[Path]:
         """Return the files that a store gets: texts, figures and the user's code."""
         texts = [path for name in TEXTS if (path := self.path / name).is_file()]
-        return [*texts, *sorted(self.path.glob("figures/*.png")), *sorted(self.path.glob("code/*.py"))]
+        found = [*texts, *sorted(self.path.glob("figures/*.png")), *sorted(self.path.glob("code/*.py"))]
+        here = self.path.resolve()
+        return [path for path in found if path.resolve().is_relative_to(here)]  # no link that leads elsewhere
 
 
 @contextmanager
@@ -240,7 +259,7 @@ def make_folder(output: Path) -> None:
 def log_file(output: Path) -> Iterator[None]:
     """Write the log of this package to `run.log` in the output folder."""
     make_folder(output)
-    handler = logging.FileHandler(output / "run.log", encoding="utf-8", errors="backslashreplace")
+    handler = _LogFile(output / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     # A message about one of the jobs that train together names its output folder; any other is for all.
     handler.addFilter(lambda record: getattr(record, "output", output) == output)
@@ -251,7 +270,15 @@ def log_file(output: Path) -> Iterator[None]:
         yield
     finally:
         package.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk cuts short, without a word: what matters is said elsewhere."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Do nothing."""
 
 
 def process_tag(pid: int) -> str:

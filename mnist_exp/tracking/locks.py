@@ -18,12 +18,15 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TypedDict
 
+from mnist_exp.errors import InputError
 from mnist_exp.tracking import leases
 from mnist_exp.tracking.folder import Folder, Record
 
 _SECONDS_FOR_A_TEST = 5.0
 _LOCKS, _TESTERS = ".locks", "testers"
 _PLACE = re.compile(r"(\.\./)*\.locks/[0-9a-f]{32}\.lock")  # what a record may name
+
+_NOT_ENDED = ("RUNNING", "KILLED")
 
 _held: dict[Path, tuple[Path, int]] = {}  # by the folder that it is below: a lock and its descriptor
 
@@ -82,22 +85,38 @@ def is_alive(folder: Folder, record: Record) -> bool:
     return leases.is_valid(folder.path)
 
 
+def check_unused(folder: Folder) -> None:
+    """Raise InputError if somebody works on the run of a folder, in which another one is to begin."""
+    with suppress(OSError, ValueError, TypeError):
+        if (record := folder.read()).status == "RUNNING" and is_alive(folder, record):
+            raise InputError(
+                f"{folder.path}: a run still writes here; hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m, is another"
+            )
+
+
 def is_interrupted(folder: Folder) -> bool:
-    """Return whether the run of a folder was KILLED, or has lost its process."""
+    """Return whether the run of a folder was KILLED, or has lost its process, and nobody works on it."""
+    return folder.read().status in _NOT_ENDED and is_left(folder)
+
+
+def is_left(folder: Folder) -> bool:
+    """Return whether nobody works on the run or sweep of a folder, or closes it."""
     record = folder.read()
-    return record.status == "KILLED" or (record.status == "RUNNING" and not is_alive(folder, record))
+    return record.status not in _NOT_ENDED or not is_alive(folder, record)
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Let one process at a time decide whether it goes on with an interrupted run; yield whether it is this one."""
+def claimed(folder: Path, name: str = ".claim") -> Iterator[bool]:
+    """Let one process at a time close or go on with the run of a folder, or do what else has a name.
+
+    Yield whether it is this one.
+    """
     from filelock import lock_descriptor
 
-    claim = folder / _LOCKS / "claim"
+    claim = folder / name
     is_mine = True  # where there can be no locks
     with ExitStack() as opened:
         with suppress(OSError):
-            claim.parent.mkdir(exist_ok=True)
             is_mine = lock_descriptor(opened.enter_context(_opened(claim, os.O_CREAT)), blocking=False)
         yield is_mine
 
@@ -106,7 +125,7 @@ def wait_for(folder: Folder, say: Callable[[], object]) -> None:
     """Wait until nobody works on the run of a folder, or it is gone; call `say` first if somebody does."""
     said = False
     with suppress(FileNotFoundError):
-        while (record := folder.read()).status == "RUNNING" and is_alive(folder, record):
+        while not is_left(folder):
             if not said:
                 say()
                 said = True
@@ -167,7 +186,9 @@ def _is_free(lock: Path) -> bool | None:
 
 @contextmanager
 def _opened(path: Path, flags: int = 0) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | flags, 0o666)  # which a process that this one starts does not inherit
+    descriptor = os.open(
+        path, os.O_RDWR | flags | getattr(os, "O_NOFOLLOW", 0), 0o666
+    )  # which a process that this one starts does not inherit
     try:
         yield descriptor
     finally:

@@ -3,16 +3,18 @@
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import package_version
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.metadata import write_metadata
-from mnist_exp.tracking import store
+from mnist_exp.tracking import locks, store
 from mnist_exp.tracking.folder import Folder, Mirrored, Record, now
 from mnist_exp.tracking.reading import PROFILE, model_of_run
 from mnist_exp.tracking.registry import registered
@@ -49,42 +51,67 @@ class Sent:
     registered: str = ""
 
 
-def mirror(client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sent | None = None) -> Sent:
+class BusyError(Exception):
+    """Another process sends the folder."""
+
+
+def mirror(
+    client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sent | None = None, *, register: str | None = None
+) -> Sent:
     """Send the tags, parameters, data and metrics that a run lacks; if it ended, its files, model and status too.
 
     `sent` is what an earlier call returned; without it, the folder's run is searched in the store, and created if it is
-    missing. A run that goes on is RUNNING again.
+    missing. A run that goes on is RUNNING again. `register` is the name for the model of a run, or of a sweep's best
+    job.
 
     Raises:
-        InputError: if the store keeps the run's artifacts where it may not.
+        InputError: if the store keeps the run's artifacts where it may not, or has a later state of the run.
+        BusyError: if another process sends the folder.
         OSError: if the folder is gone.
     """
-    record = folder.read()
-    address = store.recorded_address(client.tracking_uri)
-    before = folder.mirrored()
-    known = before.run_id if before is not None and before.store == address else ""
-    if sent is None or sent.folder != record.id:  # another run may have taken the folder
-        sent = _find_run(client, experiment_id, record, known) or _create_run(client, experiment_id, record)
-        has_all = before is not None and before.complete == _completion(record, sent.tags) != ""
-        if has_all and (sent.run_id, sent.status) == (known, record.status) and not (folder.path / "model").is_dir():
-            return sent
-    if sent.run_id != known:
-        folder.write_mirrored(Mirrored(address, sent.run_id))
-    if record.status == "RUNNING" and sent.status != "RUNNING":
-        client.update_run(sent.run_id, status="RUNNING")
-        sent.status = "RUNNING"
-    _send_values(client, folder, record, sent)
-    if record.status != "RUNNING":
-        artifacts = store.repository(client.tracking_uri, sent.artifacts)
-        for path in folder.files():
-            artifacts.log_artifact(str(path), None if path.parent == folder.path else path.parent.name)
-        if record.status == "FINISHED":
-            _send_model(client, experiment_id, folder, sent.run_id)
-        client.set_terminated(sent.run_id, record.status, record.end)
-        sent.status = record.status
-        sent.registered = registered(client, record, sent.run_id, sent.tags.get("mnist_exp.best_run"))
-        folder.write_mirrored(Mirrored(address, sent.run_id, _completion(record, sent.tags)))
-    return sent
+    with locks.claimed(folder.path, ".mlflow.lock") as is_mine:
+        if not is_mine:
+            raise BusyError(f"another process sends {folder.path}")
+        record = folder.read()
+        address, before = store.recorded_address(client.tracking_uri), folder.mirrored()
+        known = before.run_id if before is not None and before.store == address else ""
+        if sent is None or sent.folder != record.id:  # another run may have taken the folder
+            sent = _find_run(client, experiment_id, record, known) or _create_run(client, experiment_id, record)
+            has_all = before is not None and before.complete == _completion(record, sent.tags) != ""
+            if (
+                has_all
+                and (sent.run_id, sent.status) == (known, record.status)
+                and not (folder.path / "model").is_dir()
+            ):
+                return sent
+            if sent.status == "FINISHED" and record.status in {"KILLED", "FAILED"}:
+                raise InputError(f"{folder.path}: is an older copy; run {sent.run_id} has FINISHED since")
+        if sent.run_id != known:
+            _note(folder, Mirrored(address, sent.run_id))
+        if record.status == "RUNNING" and sent.status != "RUNNING":
+            client.update_run(sent.run_id, status="RUNNING")
+            sent.status = "RUNNING"
+        _send_values(client, folder, record, sent)
+        if record.status != "RUNNING":
+            _send_end(client, experiment_id, folder, record, sent)
+            sent.registered = registered(client, register, record, sent.run_id, sent.tags.get("mnist_exp.best_run"))
+            _note(folder, Mirrored(address, sent.run_id, _completion(record, sent.tags)))
+        return sent
+
+
+def _note(folder: Folder, mirrored: Mirrored) -> None:
+    with suppress(OSError):  # of a folder that may only be read; the run is found by its tag, too
+        folder.write_mirrored(mirrored)
+
+
+def _send_end(client: "MlflowClient", experiment_id: str, folder: Folder, record: Record, sent: Sent) -> None:
+    artifacts = store.repository(client.tracking_uri, sent.artifacts)
+    for path in folder.files():
+        artifacts.log_artifact(str(path), None if path.parent == folder.path else path.parent.name)
+    if record.status == "FINISHED":
+        _send_model(client, experiment_id, folder, sent.run_id)
+    client.set_terminated(sent.run_id, record.status, record.end)
+    sent.status = record.status
 
 
 def _completion(record: Record, tags: Mapping[str, str]) -> str:
@@ -110,7 +137,7 @@ def _create_run(client: "MlflowClient", experiment_id: str, record: Record) -> S
     Raises:
         InputError: if the store would keep the run's artifacts where it may not; the run has then FAILED.
     """
-    tags = record.tags | {"mnist_exp.folder": record.id}
+    tags = record.tags | {"mnist_exp.folder": record.id, LEASE: str(now())}
     run = client.create_run(experiment_id, record.start, tags, record.name[:_LONGEST_NAME])
     try:
         store.repository(client.tracking_uri, run.info.artifact_uri)
@@ -181,6 +208,7 @@ def _tags(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) ->
         tags["mnist_exp.best_run"] = best
     if record.status == "RUNNING" and now() - int(sent.tags.get(LEASE, "0")) > _LEASE_RENEWED:
         tags[LEASE] = str(now())
+        client.update_run(sent.run_id, status="RUNNING")  # others may have closed it in an outage
     ranking = folder.path / "ranking.md"
     if record.status != "RUNNING" and ranking.is_file():
         written = client.get_run(sent.run_id).data.tags.get(_DESCRIPTION, "")
@@ -232,7 +260,8 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
         description = Model.load(str(path))
         description.artifact_path, description.run_id = logged.artifact_location, run_id
         description.model_id = description.model_uuid = logged.model_id
-        description.save(str(path / "MLmodel"))
+        description.save(str(path / ".MLmodel.new"))
+        (path / ".MLmodel.new").replace(path / "MLmodel")  # whole, even on a full disk
         artifacts.log_artifacts(str(path))
         client.finalize_logged_model(logged.model_id, "READY")
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_exp import interrupts
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Experiment, Sweep
@@ -41,7 +43,10 @@ class MLflowSweep(SweepRecord):
     _left_out: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        self.uploads = Uploads(self.client, self.experiment_id, self._folders, self._look_elsewhere)
+        assert isinstance(self.parent.tracking, MLflowTracking)
+        self.uploads = Uploads(
+            self.client, self.experiment_id, self._folders, self._look_elsewhere, self.parent.tracking.register
+        )
 
     def begin(self) -> None:
         """Open the sweep in the store; raises what `Uploads.begin` does."""
@@ -55,8 +60,7 @@ class MLflowSweep(SweepRecord):
     def _look_elsewhere(self) -> None:
         """Read the jobs of other machines, which report to the store alone."""
         if str(self.sweep.launcher.get("_target_", "")).rpartition(".")[2] not in _LAUNCHERS_HERE:
-            query = f"tags.mlflow.parentRunId = '{self.parent.run_id}'"
-            found = map(reading.recorded_job, reading.search(self.client, self.experiment_id, query))
+            found = reading.jobs_of(self.client, self.experiment_id, self.parent.run_id)
             here = {job.run_id for job in super()._tries()}
             self._elsewhere = [job for job in found if job.run_id not in here]
 
@@ -77,7 +81,9 @@ class MLflowSweep(SweepRecord):
         return super().configuration(job)
 
     def why_none(self, data: set[str]) -> str:
-        return differences.why_none(self.client, self.experiment_id, self.folder.read(), data)
+        assert isinstance(self.parent.tracking, MLflowTracking)
+        with store.store_errors(self.parent.tracking.uri):
+            return differences.why_none(self.client, self.experiment_id, self.folder.read(), data)
 
     def _keep(self, folder: Folder, complete: Complete) -> None:
         save_model(*complete(folder.path), folder)
@@ -86,10 +92,12 @@ class MLflowSweep(SweepRecord):
         super().close_jobs(status)
         deadline = time.monotonic() + SECONDS_FOR_JOBS_TO_END
         while any(job.status == "RUNNING" for job in self._elsewhere) and time.monotonic() < deadline:
+            if interrupts.hurried():
+                return
             self.uploads.wait(1.0)  # which sends the sweep's status, and reads theirs
 
     def settle(self) -> None:
-        self.uploads.wait(_SECONDS_TO_SETTLE)
+        self.uploads.wait(_SECONDS_TO_SETTLE, at_most=3 * _SECONDS_TO_SETTLE)
 
     def end(self, status: str, ranking: Callable[[int], str]) -> None:
         self.settle()
@@ -116,16 +124,22 @@ class RemoteSweep(SweepRecord):
 
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
+        with self._mirrored() as folders, super().open_run(experiment, together) as run:
+            folders.append(run.folder)
+            yield run
+
+    @contextmanager
+    def _mirrored(self) -> Iterator[list[Folder]]:
+        """Mirror the folders that the block adds to a list."""
         folders: list[Folder] = []
-        uploads = Uploads(self.client, self.experiment_id, lambda: folders, self._look)
+        uploads = Uploads(self.client, self.experiment_id, lambda: list(folders), self._look)
+        uploads.start()
         try:
-            with super().open_run(experiment, together) as run:
-                folders.append(run.folder)
-                uploads.start()
-                yield run
+            yield folders
         finally:
-            uploads.wait()
-            uploads.close()
+            assert isinstance(self.parent.tracking, MLflowTracking)
+            if left_out := uploads.finish(self.parent.tracking):
+                log.warning("%s, on %s", left_out, socket.gethostname())
 
     def _look(self) -> None:
         self._is_over = self.client.get_run(self.parent.run_id).info.status != "RUNNING"
@@ -142,12 +156,10 @@ class RemoteSweep(SweepRecord):
     def curve(self, job: Job, metric: str) -> list[float]:
         return reading.curve(self.client, job.run_id, metric)
 
-    def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
-        super().log_refused(values, output, error)
-        uploads = Uploads(self.client, self.experiment_id, lambda: [Folder(output)])
-        uploads.start()
-        uploads.wait()
-        uploads.close()
+    def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> Folder:
+        with self._mirrored() as folders:
+            folders.append(super().log_refused(values, output, error))
+            return folders[0]
 
     def reuse(self, job: Job, values: Mapping[str, str], output: Path) -> None:  # noqa: ARG002
         self.client.set_tag(self.parent.run_id, f"{REUSED}{job.run_id}", json.dumps(dict(values)))

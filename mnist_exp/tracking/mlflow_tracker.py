@@ -55,7 +55,7 @@ class MLflowTracker(Tracker):
             run_record(experiment, together, self._settings.run_name, self._own_tags), tracking=self.tracking
         )
         run = MLflowRun(experiment, record, self._settings)
-        uploads = Uploads(client, experiment_id, lambda: [run.folder, *abandoned])
+        uploads = Uploads(client, experiment_id, lambda: [run.folder, *abandoned], register=self._settings.register)
         try:
             with ended(run):
                 with store.store_errors(self._settings.uri):
@@ -141,8 +141,7 @@ class MLflowRun(Run):
 
 def recorded_settings(settings: MLflowTracking) -> dict[str, str]:
     """Return what a folder records of the store that mirrors it; see `Record`."""
-    known = {"uri": store.recorded_address(settings.uri), "experiment": settings.experiment}
-    return known | ({"register": settings.register} if settings.register is not None else {})
+    return {"uri": store.recorded_address(settings.uri), "experiment": settings.experiment}
 
 
 def _patiently(ask: Callable[[], _Answer]) -> _Answer:

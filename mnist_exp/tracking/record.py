@@ -4,8 +4,8 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,23 @@ class TakenError(Exception):
     """Another process goes on with the run, or has ended it."""
 
 
+@contextmanager
+def claimed_to_begin(folder: Folder, may_go_on: Callable[[Folder], bool] | None) -> Iterator[None]:
+    """Let this process alone begin a run or a sweep in a folder, or go on with the one there if it may.
+
+    Raises:
+        TakenError: if another process goes on with it, or has ended it.
+        InputError: if another process works on another one there.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with locks.claimed(folder.path) as is_mine:
+        if may_go_on is None:
+            locks.check_unused(folder)
+        elif not (is_mine and may_go_on(folder)):
+            raise TakenError(folder.path)
+        yield
+
+
 class Run:
     """The record of an experiment.
 
@@ -43,7 +60,7 @@ class Run:
     def __init__(self, experiment: Experiment, record: Record, *, keeps_all: bool) -> None:
         self.keeps_all = keeps_all
         self.folder = Folder(experiment.output)
-        self.begun = False
+        self.begun, self.lock = False, ""
         self._experiment, self._record = experiment, record
         self._unwritten: list[tuple[int, Mapping[str, float]]] = []
 
@@ -55,10 +72,9 @@ class Run:
         """
         experiment, path = self._experiment, self.folder.path
         patch = code_patch() if experiment.child is None else ""  # a job's sweep has it
-        with locks.claimed(path) if experiment.resumes else nullcontext(True) as is_mine:
-            if experiment.resumes and not (is_mine and locks.is_interrupted(self.folder)):
-                raise TakenError(path)
+        with claimed_to_begin(self.folder, locks.is_interrupted if experiment.resumes else None):
             record = replace(self._record, **locks.hold(path))
+            self.lock = record.lock
             self.begun = True
             if experiment.resumes:
                 self.folder.reopen(record)
@@ -91,7 +107,8 @@ class Run:
     def log_pruned(self, epoch: int) -> None:
         """Mark the run as stopped as hopeless after an epoch, counted from 1."""
         log.debug("pruned after epoch %d", epoch, extra={"output": self.folder.path})
-        self.folder.change(tags={"mnist_exp.pruned": str(epoch)})
+        with suppress(OSError):  # a full disk is no reason to lose the others of a stack
+            self.folder.change(tags={"mnist_exp.pruned": str(epoch)})
 
     def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:
         """Record the scores of the weights of `kept_epoch`, counted from 1."""
@@ -140,7 +157,7 @@ def ended(run: Run) -> Iterator[Run]:
         if run.begun:
             with interrupts.closing():
                 with suppress(OSError):
-                    if folder.read().status == "RUNNING":
+                    if (record := folder.read()).status == "RUNNING" and record.lock == run.lock:
                         folder.end("KILLED")
                 locks.release(folder.path)
 
@@ -149,13 +166,15 @@ def _end_early(run: Run, error: BaseException) -> BaseException:
     """End a run after an exception; return the one to raise."""
     path = run.folder.path
     failure = _about_folder(error, path) if isinstance(error, OSError) else error
-    status = "FAILED" if isinstance(error, Exception) else "KILLED"
+    # What a full disk has interrupted goes on with `resume`.
+    status = "FAILED" if isinstance(error, Exception) and failure is error else "KILLED"
     log.error("%s", status, exc_info=error, extra={"output": path})
-    try:
-        if status == "FAILED":
+    if status == "FAILED":
+        with suppress(OSError):
             text = traceback_text(error)
             (path / "error.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
-        run.end(status, failure_reason(failure) if status == "FAILED" else "")
+    try:
+        run.end(status, failure_reason(failure) if isinstance(error, Exception) else "")
     except OSError as second:  # the first error is the one to show
         if failure is error:
             print(f"{status} could not be recorded: {_about_folder(second, path)}", file=sys.stderr)

@@ -11,10 +11,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-def registered(client: "MlflowClient", record: Record, run_id: str, best: str | None) -> str:
-    """Register the model of a run, or of a sweep's `best` job, if its record says so; return the outcome as a line."""
-    is_sweep, name = "mnist_exp.sweep" in record.tags, record.tracking.get("register")
-    chosen = best if is_sweep else run_id
+def registered(client: "MlflowClient", name: str | None, record: Record, run_id: str, best: str | None) -> str:
+    """Register the model of a run, or of a sweep's `best` job, if there is a name; return the outcome as a line."""
+    chosen = best if "mnist_exp.sweep" in record.tags else run_id
     if name is None or chosen is None or record.status != "FINISHED" or "mlflow.parentRunId" in record.tags:
         return ""
     try:
@@ -39,10 +38,14 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
             raise
     for known in client.search_model_versions(f"name = '{name}'"):
         if known.run_id == run_id:
-            return f"Registered before, as models:/{name}/{known.version}"
-    version = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id).version
-    text = f"Registered as models:/{name}/{version}"
+            version, text = known.version, f"Registered before, as models:/{name}/{known.version}"
+            break
+    else:
+        version = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id).version
+        text = f"Registered as models:/{name}/{version}"
     champion = client.get_registered_model(name).aliases.get("champion")
+    if text.startswith("Registered before") and champion is not None:
+        return text
     if champion is None:
         client.set_registered_model_alias(name, "champion", version)
         return f"{text}, which is now the champion"

@@ -21,7 +21,7 @@ from mnist_exp.tracking.environment import code_patch, refused_record, run_recor
 from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.job import REUSED, Job
 from mnist_exp.tracking.job_folders import free_folder, id_in_store, job_in, last_tries, place_of, reused_in
-from mnist_exp.tracking.record import Run, ended, failure_reason
+from mnist_exp.tracking.record import Run, claimed_to_begin, ended, failure_reason
 
 if TYPE_CHECKING:
     import keras
@@ -101,11 +101,13 @@ class SweepRecord:
             for path in self.folder.path.glob(f"*/{name}"):
                 try:
                     ids = path.with_name("mlflow.json")
-                    state = (path.stat().st_mtime_ns, ids.stat().st_mtime_ns if ids.exists() else 0)
+                    state = (path.stat().st_ino, path.stat().st_mtime_ns, ids.stat().st_ino if ids.exists() else 0)
                     if path not in self._read or self._read[path][0] != state:
                         self._read[path] = state, read(path) if self._is_ours(path) else None
-                except OSError:  # deleted meanwhile
+                except FileNotFoundError:  # deleted meanwhile
                     self._read.pop(path, None)
+                except (OSError, ValueError, TypeError):  # damaged, or of another program
+                    self._read[path] = state, None
         known = sorted(self._read.copy().items(), key=lambda item: place_of(item[0].parent.name))
         return [job for _, (_, job) in known if job is not None]
 
@@ -145,7 +147,9 @@ class SweepRecord:
         if Path(job.output).parent == self.folder.path:
             return
         output.mkdir(parents=True, exist_ok=True)
-        (output / "reused.json").write_text(json.dumps(asdict(replace(job, values=dict(values)))))
+        new = output / ".reused.json.new"
+        new.write_text(json.dumps(asdict(replace(job, values=dict(values)))))
+        new.replace(output / "reused.json")
 
     def place(self, experiment: Experiment, signature: str) -> Experiment:
         """Return a job in the folder of a try that was interrupted, with which it goes on, or in a free one."""
@@ -154,6 +158,8 @@ class SweepRecord:
             record = folder.read()
             now = {"mnist_exp.signature": signature, "mnist_exp.threads": threads()}
             same = all(record.tags.get(key, value) == value for key, value in now.items())
+            if "mnist_exp.pruned" in record.tags and experiment.config.prune is None:
+                same = False  # it has been stopped, which now it would not be
             if same and record.status in {"RUNNING", "KILLED"}:
                 return replace(experiment, output=folder.path, resumes=True)
         return replace(experiment, output=free_folder(experiment.output))
@@ -166,14 +172,14 @@ class SweepRecord:
     def _folders_of(self, values: Mapping[str, str]) -> list[Folder]:
         """Return the folders, in this sweep, of the tries of the job with these values."""
         found = [Path(job.output) for job in self._tries() if job.values == values]
-        return [Folder(path) for path in found if path.parent == self.folder.path]
+        return [Folder(path) for path in found if path.parent == self.folder.path and (path / "run.json").is_file()]
 
     def why_none(self, data: set[str]) -> str:  # noqa: ARG002
         """Return why no job of an earlier sweep counts as one of this; `data` has the digests of today's data."""
         return ""
 
-    def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> None:
-        """Record a job that failed before it had a run."""
+    def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> Folder:
+        """Record a job that failed before it had a run, and return its folder."""
         output = free_folder(output)
         folder = Folder(output)
         ids, reason = (self.parent.run_id, self.parent.id), failure_reason(error)
@@ -181,6 +187,7 @@ class SweepRecord:
         folder.begin(replace(record, tracking=dict(self.tracking)))
         (output / "error.txt").write_text(traceback_text(error), encoding="utf-8", errors="backslashreplace")
         folder.end("FAILED")
+        return folder
 
     def log_best(self, job: Job, complete: Complete) -> str:
         """Record the best job's configuration, figures and model; return a line about them, or "".
@@ -209,7 +216,7 @@ class SweepRecord:
         """Return whether the sweep has ended, or lost its process."""
         try:
             record = self.folder.read()
-        except OSError:  # deleted
+        except FileNotFoundError:  # deleted
             return True
         return record.status != "RUNNING" or self._is_left_by(record)
 
@@ -267,17 +274,18 @@ def begun_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
     """Begin a sweep's folder, or go on in that of an interrupted one, and hold its lock; yield the record."""
     folder = Folder(sweep.folder)
     tags = record.tags | {index.KEY: record.tags["mnist_exp.sweep"]}
-    record = replace(record, tags=tags, **locks.hold(folder.path))
     try:
-        if sweep.resumes:
-            record = folder.reopen(record)
-        else:
-            folder.begin(record, sweep.config.code, code_patch())
-            index.add(record.tags["mnist_exp.sweep"], folder.path)
+        with claimed_to_begin(folder, locks.is_left if sweep.resumes else None):
+            record = replace(record, tags=tags, **locks.hold(folder.path))
+            if sweep.resumes:
+                record = folder.reopen(record)
+            else:
+                folder.begin(record, sweep.config.code, code_patch())
+                index.add(record.tags["mnist_exp.sweep"], folder.path)
         yield record
     finally:  # also where a signal came before `closing`
         with interrupts.closing():
             with suppress(OSError):
-                if folder.read().status == "RUNNING":
+                if (now := folder.read()).status == "RUNNING" and now.lock == record.lock:
                     folder.end("KILLED")
             locks.release(folder.path)

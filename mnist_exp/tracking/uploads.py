@@ -1,6 +1,8 @@
 """A thread that mirrors folders into a store while they grow; nothing waits for it but the end of a command."""
 
 import logging
+import math
+import os
 import shlex
 import threading
 import time
@@ -34,7 +36,8 @@ log = logging.getLogger(__name__)
 class Uploads:
     """Mirrors those of the `folders` that changed, until it is closed.
 
-    `folders` is called again and again; `watch` after each pass without a failure, in this thread, too.
+    `folders` is called again and again; `watch` after each pass without a failure, in this thread, too. `register` is
+    as for `mirror`.
     """
 
     def __init__(
@@ -43,11 +46,13 @@ class Uploads:
         experiment_id: str,
         folders: Callable[[], Iterable[Folder]],
         watch: Callable[[], None] = lambda: None,
+        register: str | None = None,
     ) -> None:
         self.reason = ""  # why the last pass failed, "" if it did not
         self._client, self._experiment_id = client, experiment_id
-        self._folders, self._watch = folders, watch
+        self._folders, self._watch, self._register = folders, watch, register
         self._known: dict[Path, _Known] = {}
+        self._failing: set[Path] = set()  # which are tried last
         self._steps = self._passes = 0  # folders that were sent; passes without a failure
         self._wake = threading.Condition()
         self._hurried = self._closed = False
@@ -67,21 +72,25 @@ class Uploads:
         """Start the thread."""
         self._thread.start()
 
-    def wait(self, seconds: float = SECONDS_WITHOUT_PROGRESS) -> list[Folder]:
+    def wait(self, seconds: float, at_most: float = math.inf) -> list[Folder]:
         """Wait until all has been sent, or so many seconds brought no progress; return the folders that are left.
 
-        Ctrl-C ends the wait.
+        Ctrl-C ends the wait, as do `at_most` seconds.
         """
         with self._wake:
             wanted, self._hurried = self._passes + 2, True  # a pass may have begun before the last change
             self._wake.notify_all()
-            steps, since = self._steps, time.monotonic()
+            steps, start = self._steps, time.monotonic()
+            since = start
             try:
-                while self._passes < wanted and time.monotonic() - since < seconds and not interrupts.hurried():
+                while self._passes < wanted and self._thread.is_alive() and not interrupts.hurried():
+                    if (now := time.monotonic()) - since > seconds or now - start > at_most:
+                        break
                     self._wake.wait(0.2)
                     if self._steps > steps:
                         steps, since = self._steps, time.monotonic()
             except KeyboardInterrupt:
+                interrupts.forget()
                 log.warning("interrupted while the store was waited for")
             self._hurried = False
             return [] if self._passes >= wanted else [one for one in self._folders() if self._has_changed(one)]
@@ -97,10 +106,11 @@ class Uploads:
         if not left:
             return ""
         place = f" tracking.uri={shown_address(settings.uri)}" if not store.is_default(settings.uri) else ""
-        names = " ".join(shlex.quote(_from_here(folder.path)) for folder in left[:1])
+        place += f" tracking.register={settings.register}" if settings.register is not None else ""
+        name = shlex.quote(_from_here(Path(os.path.commonpath([folder.path for folder in left]))))
         return (
-            f"{shown_address(settings.uri)} lacks some of {names} ({self.reason or 'no answer'}); "
-            f"python -m mnist_exp.sync {names}{place} uploads it"
+            f"Not all of {name} has reached {shown_address(settings.uri)} ({self.reason or 'no answer'}); "
+            f"python -m mnist_exp.sync {name}{place} sends the rest"
         )
 
     def registered(self, folder: Folder) -> str:
@@ -109,7 +119,7 @@ class Uploads:
         return known.sent.registered if known is not None else ""
 
     def close(self) -> None:
-        """Let the thread end, though not wait for it."""
+        """Ask the thread to end, without waiting for it."""
         with self._wake:
             self._closed = True
             self._wake.notify_all()
@@ -126,21 +136,29 @@ class Uploads:
                 self._passes += not failed
                 self._wake.notify_all()
                 if failed:
-                    self._wake.wait(min(_FIRST_PAUSE * 2 ** min(failures - 1, 5), _LONGEST_PAUSE))
+                    longest = _FIRST_PAUSE if self._hurried else _LONGEST_PAUSE
+                    self._wake.wait(min(_FIRST_PAUSE * 2 ** min(failures - 1, 5), longest))
                 elif not (self._hurried or self._closed):
                     self._wake.wait(pause)
 
     def _pass(self) -> bool:
         """Send what has changed; return whether something failed. After two failures, the store is left alone."""
         failures: list[Exception] = []
-        for folder in self._folders():
+        folders = {path: Folder(path) for path in self._known}  # also those that somebody has deleted
+        try:
+            folders |= {folder.path: folder for folder in self._folders()}
+        except OSError as error:
+            failures.append(error)
+        for folder in sorted(folders.values(), key=lambda one: one.path in self._failing):
             if self._closed or len(failures) > 1:
                 break
             try:
                 if self._has_changed(folder):
                     self._send(folder)
+                self._failing.discard(folder.path)
             except Exception as error:  # a store raises anything, and its mirror never ends a training
                 failures.append(error)
+                self._failing.add(folder.path)
         if not failures:
             try:
                 self._watch()
@@ -148,14 +166,15 @@ class Uploads:
                 failures.append(error)
         reason = failure_reason(failures[0]) if failures else ""
         if reason and reason != self.reason:
-            log.warning("the store does not get all, which is tried again: %s", reason)
+            log.warning("the store did not take everything, which is tried again: %s", reason)
         self.reason = reason
         return bool(failures)
 
     def _send(self, folder: Folder) -> None:
         known, state, at = self._known.get(folder.path), _state(folder), time.monotonic()
         if state is not None:
-            sent = mirror(self._client, self._experiment_id, folder, None if known is None else known.sent)
+            before = None if known is None else known.sent
+            sent = mirror(self._client, self._experiment_id, folder, before, register=self._register)
             self._known[folder.path] = _Known(sent, state, at)
         elif known is not None:  # somebody deleted the folder
             if known.sent.status == "RUNNING":
@@ -170,7 +189,7 @@ class Uploads:
             return known is not None or state is not None
         if known.sent.status == "RUNNING":
             return time.monotonic() - known.at > _SECONDS_BETWEEN_LEASES
-        return (folder.path / "model").is_dir()
+        return known.sent.status == "FINISHED" and (folder.path / "model").is_dir()
 
 
 @dataclass(frozen=True)
@@ -178,7 +197,7 @@ class _Known:
     """What was sent of a folder, in which state it was then, and the time."""
 
     sent: Sent
-    state: tuple[int, int]
+    state: tuple[int, ...]
     at: float
 
 
@@ -186,11 +205,11 @@ def _from_here(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-def _state(folder: Folder) -> tuple[int, int] | None:
+def _state(folder: Folder) -> tuple[int, ...] | None:
     """Return what changes whenever there is something to send; None for a folder that is gone."""
     try:
         record = (folder.path / "run.json").stat()
     except FileNotFoundError:
         return None
     metrics = folder.path / "metrics.jsonl"
-    return record.st_mtime_ns, metrics.stat().st_size if metrics.exists() else 0
+    return record.st_ino, record.st_mtime_ns, metrics.stat().st_size if metrics.exists() else 0
