@@ -1,6 +1,7 @@
 """Close the runs that lost their process, by a kill -9 or a power cut."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,15 +19,13 @@ def close(records: Iterable[Path]) -> int:
     """Record as KILLED the runs, given by their `run.json`, whose process has gone; return how many still run."""
     running = 0
     for folder in (Folder(path.parent) for path in records):
-        try:
+        with suppress(OSError, ValueError, TypeError):  # deleted, damaged, or somebody else's
             record = folder.read()
-        except OSError:  # deleted meanwhile
-            continue
-        if record.status == "RUNNING":
-            if locks.is_alive(folder, record):
-                running += 1
-            else:
-                folder.end("KILLED")
+            if record.status == "RUNNING":
+                if locks.is_alive(folder, record):
+                    running += 1
+                else:
+                    folder.end("KILLED")
     return running
 
 

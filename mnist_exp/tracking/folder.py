@@ -12,7 +12,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -180,9 +180,15 @@ class Folder:
                     f"{differing[0]} of epoch {step}: was {old} before the interruption and is {new} now, so the run "
                     "cannot go on; without resume=true it starts anew"
                 )
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("a") as lines:
+                lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
+        except OSError:
+            with suppress(OSError):
+                os.truncate(path, size)  # of what a full disk took
+            raise
         self._steps[step] = dict(metrics)
-        with path.open("a") as lines:
-            lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
 
     def measured(self, start: int = 0) -> tuple[list[Measured], int]:
         """Return the lines of `metrics.jsonl` from byte `start` on, and the byte where they end."""

@@ -166,7 +166,7 @@ class SweepRecord:
     def _folders_of(self, values: Mapping[str, str]) -> list[Folder]:
         """Return the folders, in this sweep, of the tries of the job with these values."""
         found = [Path(job.output) for job in self._tries() if job.values == values]
-        return [Folder(path) for path in found if path.parent == self.folder.path]
+        return [Folder(path) for path in found if path.parent == self.folder.path and (path / "run.json").is_file()]
 
     def why_none(self, data: set[str]) -> str:  # noqa: ARG002
         """Return why no job of an earlier sweep counts as one of this; `data` has the digests of today's data."""

@@ -133,7 +133,12 @@ class Uploads:
     def _pass(self) -> bool:
         """Send what has changed; return whether something failed. After two failures, the store is left alone."""
         failures: list[Exception] = []
-        for folder in self._folders():
+        folders = {path: Folder(path) for path in self._known}  # also those that somebody has deleted
+        try:
+            folders |= {folder.path: folder for folder in self._folders()}
+        except OSError as error:
+            failures.append(error)
+        for folder in folders.values():
             if self._closed or len(failures) > 1:
                 break
             try:
