@@ -109,15 +109,19 @@ def is_left(folder: Folder) -> bool:
 def claimed(folder: Path, name: str = ".claim") -> Iterator[bool]:
     """Let one process at a time close or go on with the run of a folder, or do what else has a name.
 
-    Yield whether it is this one.
+    Yield whether it is this one; where there can be no locks, each is.
     """
     from filelock import lock_descriptor
 
-    claim = folder / name
-    is_mine = True  # where there can be no locks
+    claim, is_mine = folder / name, True
     with ExitStack() as opened:
         with suppress(OSError):
-            is_mine = lock_descriptor(opened.enter_context(_opened(claim, os.O_CREAT)), blocking=False)
+            descriptor = opened.enter_context(_opened(claim, os.O_CREAT))
+            is_mine = lock_descriptor(descriptor, blocking=False) and os.path.samestat(
+                os.fstat(descriptor), claim.stat()
+            )
+            if is_mine:
+                opened.callback(claim.unlink, missing_ok=True)  # while it is held, so that nobody takes it meanwhile
         yield is_mine
 
 

@@ -39,11 +39,12 @@ def claimed_to_begin(folder: Folder, may_go_on: Callable[[Folder], bool] | None)
         TakenError: if another process goes on with it, or has ended it.
         InputError: if another process works on another one there.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
+    if may_go_on is None:
+        locks.check_unused(folder)
+        yield
+        return
     with locks.claimed(folder.path) as is_mine:
-        if may_go_on is None:
-            locks.check_unused(folder)
-        elif not (is_mine and may_go_on(folder)):
+        if not (is_mine and may_go_on(folder)):
             raise TakenError(folder.path)
         yield
 
