@@ -91,7 +91,7 @@ class Uploads:
                         steps, since = self._steps, time.monotonic()
             except KeyboardInterrupt:
                 interrupts.forget()
-                log.warning("interrupted while the store was waited for")
+                log.info("interrupted while the store was waited for")
             self._hurried = False
             return [] if self._passes >= wanted else [one for one in self._folders() if self._has_changed(one)]
 
@@ -166,7 +166,7 @@ class Uploads:
                 failures.append(error)
         reason = failure_reason(failures[0]) if failures else ""
         if reason and reason != self.reason:
-            log.warning("the store did not take everything, which is tried again: %s", reason)
+            log.info("the store did not take everything, which is tried again: %s", reason)
         self.reason = reason
         return bool(failures)
 
