@@ -229,7 +229,7 @@ except KeyboardInterrupt:
         process.send_signal(second)
         _, errors = process.communicate(timeout=60)
         # While Python ends, a signal does what it does by default.
-        assert process.returncode in {128 + first, -second}, errors
+        assert process.returncode in {128 + first, 128 + second, -second}, errors
         path = tmp_path / str(index)
         if (path / "run.json").exists():
             assert Folder(path).read().status == "KILLED", errors
