@@ -136,7 +136,7 @@ class SweepRecord:
             try:
                 return self.look_up(signature)
             except InputError as error:  # an outage
-                log.warning("runs of other machines are not looked for: %s", error)
+                log.info("runs of other machines are not looked for: %s", error)
                 self.look_up = None
         return None
 

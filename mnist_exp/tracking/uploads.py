@@ -82,7 +82,7 @@ class Uploads:
                     if self._steps > steps:
                         steps, since = self._steps, time.monotonic()
             except KeyboardInterrupt:
-                log.warning("interrupted while the store was waited for")
+                log.info("interrupted while the store was waited for")
             self._hurried = False
             return [] if self._passes >= wanted else [one for one in self._folders() if self._has_changed(one)]
 
@@ -153,7 +153,7 @@ class Uploads:
                 failures.append(error)
         reason = failure_reason(failures[0]) if failures else ""
         if reason and reason != self.reason:
-            log.warning("the store does not get all, which is tried again: %s", reason)
+            log.info("the store does not get all, which is tried again: %s", reason)
         self.reason = reason
         return bool(failures)
 
