@@ -159,15 +159,14 @@ def test_a_server_that_goes_away_does_not_take_the_training_with_it(tmp_path: Pa
     wait_for_line(training, "Epoch 3/")
     os.killpg(process.pid, signal.SIGKILL)
     stdout, stderr = training.communicate(timeout=300)
-    assert training.returncode == 1
+    assert (training.returncode, stderr) == (0, "")
     assert "Epoch 60/60" in stdout
-    assert f"tracking.uri={uri}: " in stderr
-    assert "Traceback" not in stderr
     [model] = tmp_path.glob("outputs/*/*/model.keras")
-    assert f"Its files are in {model.parent}" in stderr
-    [log] = tmp_path.glob("outputs/*/*/run.log")
-    assert "the store does not answer" in log.read_text()
-    assert f"API request to {uri}/api" in (log.parent / "error.txt").read_text()
+    folder = model.parent.relative_to(tmp_path)
+    last = stdout.splitlines()[-1]
+    assert last.startswith(f"Not all of {folder} has reached {uri} (")
+    assert last.endswith(f"; python -m mnist_exp.sync {folder} tracking.uri={uri} sends the rest")
+    assert "the store did not take everything" in (model.parent / "run.log").read_text()
     assert_no_secret(tmp_path, stdout, stderr)
 
 
@@ -200,7 +199,8 @@ def test_an_outage_while_a_sweep_trains(tmp_path: Path, server: Server, launcher
     wait_for_line(training, "1 of 2 done")
     os.killpg(process.pid, signal.SIGKILL)
     stdout, stderr = training.communicate(timeout=300)
-    assert training.returncode == 1
+    assert (training.returncode, stderr) == (0, "")
+    assert "2 jobs, largest val_accuracy first" in stdout
     assert_no_secret(tmp_path, stdout, stderr)
 
 

@@ -21,6 +21,7 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.mlflow_tracker import join_sweep, tracker_of
 from mnist_exp.tracking.sweep_record import Parent
 
@@ -237,9 +238,10 @@ def test_kill_9_and_resume(tmp_path: Path) -> None:
     wait_for_line(process, "1 of 4 done")
     process.kill()
     process.communicate()
-    parent, jobs = sweep_in(tmp_path)
+    parent, _ = sweep_in(tmp_path)
     assert parent.info.status == "RUNNING"
-    finished = {job.info.run_id for job in jobs if job.info.status == "FINISHED"}
+    records = [Folder(path.parent).read() for path in last_sweep(tmp_path).glob("*/run.json")]
+    finished = {record.id for record in records if record.status == "FINISHED"}
     assert 1 <= len(finished) < 4
     done = in_process(*sweep, "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -250,7 +252,7 @@ def test_kill_9_and_resume(tmp_path: Path) -> None:
     by_status = [job.info.status for job in jobs]
     assert by_status.count("FINISHED") == 4
     assert "RUNNING" not in by_status
-    assert finished < {job.info.run_id for job in jobs if job.info.status == "FINISHED"}
+    assert finished < {job.data.tags["mnist_exp.folder"] for job in jobs if job.info.status == "FINISHED"}
     assert f"{len(finished)} of 4 finished before" in done.stdout
     lines = list(csv.DictReader((last_sweep(tmp_path) / "ranking.csv").read_text().splitlines()))
     assert [line["status"] for line in lines] == ["FINISHED"] * 4
