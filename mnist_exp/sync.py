@@ -31,10 +31,9 @@ _SECONDS_AFTER_A_FAILURE = 1.0
 
 def main() -> None:
     """Send folders to the store; exit with 1 if it does not get all, or after bad input."""
-    about = (
-        "Send to MLflow what it lacks of the folders of runs and sweeps, such as after an outage. What is there stays "
-        "as it is, however often this is typed, on another machine too."
-    )
+    about = """\
+Send to MLflow what it lacks of the folders of runs and sweeps, such as after an
+outage; each thing once, however often this is typed, on another machine too."""
     parser = commands.parser("sync", about, _EXAMPLES)
     parser.add_argument(
         "given",
