@@ -11,7 +11,7 @@ from mnist_exp.experiment import Experiment, Result
 from mnist_exp.learning import datasets
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.tracking import index, locks
-from mnist_exp.tracking.differences import facts, in_words
+from mnist_exp.tracking.differences import why_not_continued
 from mnist_exp.tracking.environment import run_record
 from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.job import Job
@@ -85,11 +85,7 @@ def resumed(experiment: Experiment) -> Experiment | Job:
             return replace(experiment, output=folder.path, resumes=True)
     if interrupted:
         folder, record = interrupted[0]
-        name = _name(folder)
-        _say(
-            experiment,
-            f"Not continued: {in_words(name, _facts(record), _facts(today)) or f'{name} is of another version'}",
-        )
+        _say(experiment, why_not_continued(_name(folder), record, today))
         return experiment
     with suppress(InputError):  # another run of the store is damaged
         if why := tracker.why_not(experiment, datasets.load(experiment.config.dataset).digest):
@@ -105,10 +101,6 @@ def _runs(key: str, tracking: Mapping[str, str]) -> Iterator[tuple[Folder, Recor
             yield folder, record
 
 
-def _facts(record: Record) -> dict[str, str]:
-    return facts(record.parameters, record.tags, "") | {"threads": _threads(record)}
-
-
 def _threads(record: Record) -> str:
     return record.tags.get("mnist_exp.threads", "")
 
@@ -120,8 +112,8 @@ def _name(folder: Folder) -> str:
 
 
 def _still_trains(folder: Folder, record: Record) -> str:
-    process = record.tags.get("mnist_exp.process", "").partition(" ")[0]
-    return f"{_name(folder)} still trains, in process {process} on {record.tags.get('mnist_exp.host')}; waiting for it"
+    process, host = (record.tags.get(f"mnist_exp.{key}") for key in ("process", "host"))
+    return f"{_name(folder)} still trains, in process {process} on {host}; waiting for it"
 
 
 def _say(experiment: Experiment, text: str) -> None:

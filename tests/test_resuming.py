@@ -91,7 +91,7 @@ def test_a_run_whose_process_was_killed_goes_on(tmp_path: Path) -> None:
     assert " was interrupted, and goes on\n" in output
     [after] = records()
     assert (after.id, after.status) == (before.id, "FINISHED")
-    assert after.tags["mnist_exp.process"].startswith(f"{waiting.pid} ")
+    assert after.tags["mnist_exp.process"] == str(waiting.pid)
 
 
 OTHER_CODE = json.dumps({**code_files(), "learning/models.py": "0"})

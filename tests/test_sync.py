@@ -97,7 +97,7 @@ def test_a_sweep_is_sent_to_another_store_with_its_jobs_below_it(tmp_path: Path)
         assert len(runs_in(elsewhere)) == 3
 
 
-def test_a_run_without_tracking_is_sent_if_its_folder_is_named(tmp_path: Path) -> None:
+def test_a_run_without_tracking_is_sent_if_its_folder_is_named_and_stays_deleted(tmp_path: Path) -> None:
     result = run(*QUICK, "tracking=none")
     done = in_process(cwd=tmp_path, module="mnist_exp.sync")
     assert (done.returncode, done.stdout) == (1, "")
@@ -106,6 +106,9 @@ def test_a_run_without_tracking_is_sent_if_its_folder_is_named(tmp_path: Path) -
     sync(str(result.output), "tracking.experiment=mine", cwd=tmp_path)
     [sent] = runs_in(tmp_path, "mine")
     assert sent.data.metrics["test_loss"] == result.scores["test_loss"]
+    store(tmp_path).delete_run(sent.info.run_id)
+    sync(str(result.output), "tracking.experiment=mine", cwd=tmp_path)
+    assert runs_in(tmp_path, "mine") == [], "what was deleted in MLflow came back"
 
 
 def test_what_still_runs_is_left_to_its_process_and_what_has_lost_it_is_killed(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
     if signature and (finished := record.find(key, signature)) is not None:
         record.reuse(finished, values, experiment.output)
         return finished.objective
-    return record.place(experiment, signature)
+    return record.place(experiment, signature, lambda why: stage.news.append(f"{name}: {why}"))
 
 
 def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage: Stage) -> list[float | None]:

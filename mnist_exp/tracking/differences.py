@@ -52,6 +52,14 @@ def in_words(earlier: str, then: Mapping[str, str], now: Mapping[str, str]) -> s
     return printable("; ".join(parts) + "; and more" * (len(values) > _MOST_SHOWN))
 
 
+def why_not_continued(earlier: str, then: "Record", now: "Record") -> str:
+    """Return what lets an interrupted run, called `earlier`, not go on as today's, with another number of threads."""
+    facts_then, facts_now = (
+        facts(one.parameters, one.tags, "") | {"threads": one.tags.get("mnist_exp.threads", "")} for one in (then, now)
+    )
+    return f"not continued: {in_words(earlier, facts_then, facts_now) or f'{earlier} is of another version'}"
+
+
 def why_not(client: "MlflowClient", experiment_id: str, record: "Record", data: str) -> str:
     """Return why no finished run counts as one with this record and the data of this digest."""
     typed = _without_resume(record.tags["mnist_exp.overrides"])

@@ -20,7 +20,7 @@ from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, objective_direction
 from mnist_exp.experiment import Experiment, Sweep, code_digest, code_files, of_the_result, package_versions
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking.folder import Record, process_tag
+from mnist_exp.tracking.folder import Record
 from mnist_exp.tracking.job import job_name
 from mnist_exp.version import __version__
 
@@ -114,7 +114,7 @@ def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile 
     packages = {**package_versions(backend), "mnist_exp": __version__, "python": platform.python_version()}
     return {
         "mnist_exp.host": socket.gethostname(),
-        "mnist_exp.process": process_tag(os.getpid()),
+        "mnist_exp.process": str(os.getpid()),
         "mnist_exp.packages": ", ".join(f"{name} {number}" for name, number in packages.items()),
         "mnist_exp.machine": f"{platform.system()} {platform.machine()}, {_processor()}",
         "mnist_exp.threads": threads(),

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -279,14 +278,3 @@ class _LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Do nothing."""
-
-
-def process_tag(pid: int) -> str:
-    """Return a process's number and start, since numbers are used again; without a start if it has gone."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        started = stat.read_text().rpartition(")")[2].split()[19] if stat.exists() else ""
-    else:
-        command = ["ps", "-o", "lstart=", "-p", str(pid)]
-        started = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return f"{pid} started {started}" if started else str(pid)

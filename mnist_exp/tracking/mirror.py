@@ -61,8 +61,8 @@ def mirror(
     """Send the tags, parameters, data and metrics that a run lacks; if it ended, its files, model and status too.
 
     `sent` is what an earlier call returned; without it, the folder's run is searched in the store, and created if it is
-    missing. A run that goes on is RUNNING again. `register` is the name for the model of a run, or of a sweep's best
-    job.
+    missing; one that had all and was deleted there stays deleted. A run that goes on is RUNNING again. `register` is
+    the name for the model of a run, or of a sweep's best job.
 
     Raises:
         InputError: if the store keeps the run's artifacts where it may not, or has a later state of the run.
@@ -76,7 +76,10 @@ def mirror(
         address, before = store.recorded_address(client.tracking_uri), folder.mirrored()
         known = before.run_id if before is not None and before.store == address else ""
         if sent is None or sent.folder != record.id:  # another run may have taken the folder
-            sent = _find_run(client, experiment_id, record, known) or _create_run(client, experiment_id, record)
+            found = _find_run(client, experiment_id, record, known)
+            if found is None and before is not None and before.complete and _was_deleted(client, known):
+                return Sent(record.id, known, None, record.status, {})
+            sent = found or _create_run(client, experiment_id, record)
             has_all = before is not None and before.complete == _completion(record, sent.tags) != ""
             if (
                 has_all
@@ -129,6 +132,17 @@ def _find_run(client: "MlflowClient", experiment_id: str, record: Record, known:
         if found and found[0].data.tags.get("mnist_exp.folder") == record.id:
             return _known_run(found[0])
     return None
+
+
+def _was_deleted(client: "MlflowClient", run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(run_id) and str(client.get_run(run_id).info.lifecycle_stage) == "deleted"
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False  # such as in a new store at the same address
 
 
 def _create_run(client: "MlflowClient", experiment_id: str, record: Record) -> Sent:
@@ -254,7 +268,8 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
     if not path.is_dir():
         return
     begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-    if not has_model(client.get_run(run_id)):
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or not outputs.model_outputs:
         logged = begun[0] if begun else client.create_logged_model(experiment_id, "model", run_id)
         artifacts = store.repository(client.tracking_uri, logged.artifact_location)
         description = Model.load(str(path))
@@ -271,8 +286,3 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
         if other.model_id != kept:
             client.delete_logged_model(other.model_id)
     shutil.rmtree(path)
-
-
-def has_model(run: "Run") -> bool:
-    """Return whether a run has a model, and so its figures, which are sent before."""
-    return run.outputs is not None and bool(run.outputs.model_outputs)

@@ -17,6 +17,7 @@ from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking import abandoned, index, locks
+from mnist_exp.tracking.differences import why_not_continued
 from mnist_exp.tracking.environment import code_patch, refused_record, run_record, threads
 from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.job import REUSED, Job
@@ -151,16 +152,20 @@ class SweepRecord:
         new.write_text(json.dumps(asdict(replace(job, values=dict(values)))))
         new.replace(output / "reused.json")
 
-    def place(self, experiment: Experiment, signature: str) -> Experiment:
-        """Return a job in the folder of a try that was interrupted, with which it goes on, or in a free one."""
+    def place(self, experiment: Experiment, signature: str, say: Callable[[str], object]) -> Experiment:
+        """Return a job in the folder of a try that was interrupted, with which it goes on, or in a free one.
+
+        `say` is called with the reason why a try does not go on.
+        """
         assert experiment.child is not None
         for folder in self._folders_of(experiment.child.values):
             record = folder.read()
+            if record.status not in {"RUNNING", "KILLED"}:
+                continue
             now = {"mnist_exp.signature": signature, "mnist_exp.threads": threads()}
-            same = all(record.tags.get(key, value) == value for key, value in now.items())
-            if "mnist_exp.pruned" in record.tags and experiment.config.prune is None:
-                same = False  # it has been stopped, which now it would not be
-            if same and record.status in {"RUNNING", "KILLED"}:
+            if any(record.tags.get(key, value) != value for key, value in now.items()):
+                say(why_not_continued(f"job {folder.path.name}", record, run_record(experiment, 1, None, {})))
+            elif "mnist_exp.pruned" not in record.tags or experiment.config.prune is not None:
                 return replace(experiment, output=folder.path, resumes=True)
         return replace(experiment, output=free_folder(experiment.output))
 
