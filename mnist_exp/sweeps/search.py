@@ -62,7 +62,10 @@ class Search(Kind):
         return [self.sweeper["_target_"], (self.sweeper.get("sampler") or {}).get("_target_")]
 
     def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
-        """Return Optuna's study, named after the run so that `resume` finds it, and how many trials are left."""
+        """Return Optuna's study, named after the run so that `resume` finds it, and how many trials are left.
+
+        Of these, the study gives those first whose jobs were interrupted.
+        """
         if "study_name" not in self.sweeper:
             return []
         import optuna
@@ -75,9 +78,12 @@ class Search(Kind):
         if storage is None or name not in optuna.get_all_study_names(storage):
             return settings
         study, states = optuna.load_study(study_name=name, storage=storage), optuna.trial.TrialState
-        objectives = {tuple(sorted(job.values.items())): job.objective for job in record.jobs()}
+        jobs = {tuple(sorted(job.values.items())): job for job in record.jobs()}
         for trial in study.get_trials(states=[states.RUNNING]):
-            objective = objectives.get(tuple(sorted((key, str(value)) for key, value in trial.params.items())))
+            job = jobs.get(tuple(sorted((key, str(value)) for key, value in trial.params.items())))
+            if job is None or job.status in {"RUNNING", "KILLED"}:
+                study.enqueue_trial(trial.params)
+            objective = None if job is None else job.objective
             study.tell(trial.number, objective, state=states.FAIL if objective is None else states.COMPLETE)
         finished = len(study.get_trials(states=[states.COMPLETE]))
         settings.append(f"hydra.sweeper.n_trials={max(self.jobs - finished, 0)}")
