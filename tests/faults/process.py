@@ -18,6 +18,7 @@ import mnist_exp
 ROOT = Path(mnist_exp.__file__).parents[1]
 SECONDS = 600  # for a command that takes some 20
 STEP = 0.01  # between two signals, and two looks at files
+OWN = {"KERAS_BACKEND", "MLFLOW_TRACKING_URI", "TF_NUM_INTRAOP_THREADS"}  # which a test sets for itself
 TRY = "MNIST_EXP_FAULTS_TRY"  # marks all that a process starts
 
 
@@ -35,7 +36,7 @@ class Fault:
 
 def environment(**more: str) -> dict[str, str]:
     """Return the variables of a command, which tests this checkout and keeps what XLA compiles."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("KERAS_BACKEND", "MLFLOW_TRACKING_URI")}
+    kept = {name: value for name, value in os.environ.items() if name not in OWN}
     compiled = {
         "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "mnist_exp-tests-jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

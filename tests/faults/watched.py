@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
-import mnist_exp
+from .process import environment as process_environment
 
 # Long enough in training for something to happen meanwhile, on few images; an epoch takes half a second or less.
 FEW = ("dataset.limit=2000", "training.batch_size=10", "training.epochs=20")
@@ -61,7 +61,7 @@ def watch(
     process = subprocess.Popen(
         [*prefix, sys.executable, "-m", "mnist_exp", *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1]), **environment},
+        env=process_environment(**environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
