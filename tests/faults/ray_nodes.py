@@ -67,7 +67,7 @@ class Cluster:
 
 
 def tries(count: int, seed: int) -> Iterator[Row]:
-    """Try `count` sweeps, of which every second one loses a node, the first if `seed` is odd; others are interrupted."""
+    """Try `count` sweeps: every second one is interrupted, the first if `seed` is even, and the others lose a node."""
     if not (namespaces.may() and installed("hydra-ray-launcher")):
         yield Row("ray (skipped: needs hydra-ray-launcher, and the right to make namespaces)", tries=0)
         return
