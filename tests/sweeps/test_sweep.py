@@ -348,11 +348,11 @@ def test_a_job_that_reaches_another_store_fails_loudly(tmp_path: Path) -> None:
     tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/elsewhere.db"]).config.tracking
     assert isinstance(tracking, MLflowTracking)
     with pytest.raises(InputError, match="jobs on several machines need a store that all can reach"):
-        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
+        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, ""), None)
     assert not (tmp_path / "elsewhere.db").exists()
     run(*QUICK, f"tracking.uri={tracking.uri}")
     with pytest.raises(InputError, match="finds no store with this sweep"):
-        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
+        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, ""), None)
 
 
 @pytest.mark.release
