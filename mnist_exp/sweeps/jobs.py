@@ -93,6 +93,7 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
     if not parent.is_this_process and threading.current_thread() is threading.main_thread():
         interrupts.install()
     record = _joined(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
+    record.look()
     prepared = [_prepare(record, composed, stage) for composed in jobs]
     objectives = [None if isinstance(one, Experiment) else one for one in prepared]
     experiments = {index: one for index, one in enumerate(prepared) if isinstance(one, Experiment)}

@@ -224,6 +224,9 @@ class SweepRecord:
         """Record the scores of the best row, unless an earlier start of the sweep has."""
         self.folder.measure(0, scores)
 
+    def look(self) -> None:
+        """Look, before a job begins, whether the sweep is over, where `is_over` only says what was last seen."""
+
     def is_over(self) -> bool:
         """Return whether the sweep has ended, or lost its process."""
         try:
