@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
 from signal import SIGINT
@@ -47,10 +47,12 @@ class Cluster:
     client: MlflowClient
     second: subprocess.Popen[bytes]
     variables: tuple[str, ...]
+    started: list[Process] = field(default_factory=list)
 
     def sweep(self, *more: str) -> Process:
         """Start the sweep, or go on with it."""
-        return Process((*SWEEP, *more), self.folder, at=("env", *self.variables))
+        self.started.append(Process((*SWEEP, *more), self.folder, at=("env", *self.variables)))
+        return self.started[-1]
 
     def train(self) -> bool:
         """Return whether a job trains on each node."""
@@ -150,7 +152,12 @@ def two_nodes(root: Path, uri: str) -> Iterator[Cluster]:
         a_node("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={root}/ray", log=root / "first"),
         a_node(f"--address={address}", "--node-ip-address=127.0.0.2", at=hide, log=root / "second") as second,
     ):
-        yield Cluster(folder, MlflowClient(uri), second, variables)
+        cluster = Cluster(folder, MlflowClient(uri), second, variables)
+        try:
+            yield cluster
+        finally:
+            for process in cluster.started:
+                process.remains(0)
 
 
 @contextmanager
