@@ -111,7 +111,7 @@ def without_a_node(cluster: Cluster) -> Row:
     cluster.second.kill()
     start = monotonic()
     code = sweep.end()
-    note = f"exit code {code} {monotonic() - start:.0f} s later: {sweep.last_line()}"
+    note = f"exit code {code} {monotonic() - start:.0f} s later{f': {sweep.last_line()}' if code else ''}"
     for run in cluster.client.search_runs(
         [experiment_id(cluster.client, "mnist_exp")], "attributes.status = 'RUNNING'"
     ):
