@@ -80,7 +80,7 @@ class Task:
             with _working:
                 return _run_jobs(self.parent, self.stage, jobs)
         except Exception as error:
-            if os.getpid() == self.parent.process:
+            if self.parent.is_this_process:
                 raise
             # The launcher writes this down, so neither it nor its cause may have a password.
             raise RuntimeError(traceback_text(error)) from None
@@ -90,9 +90,10 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
     if parent.cwd.is_dir():
         os.chdir(parent.cwd)
     compute_with_one_thread()
-    if os.getpid() != parent.process and threading.current_thread() is threading.main_thread():
+    if not parent.is_this_process and threading.current_thread() is threading.main_thread():
         interrupts.install()
     record = _joined(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
+    record.look()
     prepared = [_prepare(record, composed, stage) for composed in jobs]
     objectives = [None if isinstance(one, Experiment) else one for one in prepared]
     experiments = {index: one for index, one in enumerate(prepared) if isinstance(one, Experiment)}
@@ -116,7 +117,7 @@ def _joined(parent: Parent, own_uri: object) -> SweepRecord:
     if (record := _records.get(repr(parent))) is None:
         _records.clear()
         record = _records[repr(parent)] = join_sweep(parent, own_uri)
-        if os.getpid() != parent.process:
+        if not parent.is_this_process:
             threading.Thread(target=_end_with_sweep, args=(record,), daemon=True).start()
     return record
 
@@ -185,7 +186,7 @@ def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage:
     gc.collect()
     gc.freeze()
 
-    config, together, is_apart = experiments[0].config, len(experiments) > 1, os.getpid() != record.parent.process
+    config, together, is_apart = experiments[0].config, len(experiments) > 1, not record.parent.is_this_process
     pruning = Pruning(record, experiments, stage.curves) if config.prune is not None else None
 
     def on_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:

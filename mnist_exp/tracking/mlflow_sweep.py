@@ -5,7 +5,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,6 +140,10 @@ class RemoteSweep(SweepRecord):
             assert isinstance(self.parent.tracking, MLflowTracking)
             if left_out := uploads.finish(self.parent.tracking):
                 log.warning("%s, on %s", left_out, socket.gethostname())
+
+    def look(self) -> None:
+        with suppress(Exception):  # an outage, in which a job may begin
+            self._look()
 
     def _look(self) -> None:
         self._is_over = self.client.get_run(self.parent.run_id).info.status != "RUNNING"

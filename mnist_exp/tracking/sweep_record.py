@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -28,12 +29,18 @@ if TYPE_CHECKING:
     import keras
 
 SECONDS_FOR_JOBS_TO_END = 20.0
+_PROCESS = uuid.uuid4().hex  # of this one, and of those that it forks
 _LONGEST_RANKING = 6000  # characters; MLflow takes 8,000 with the user's own words
 
 log = logging.getLogger(__name__)
 
 # Makes the figures and predictions in a job's folder from its weights, and returns its model and data.
 Complete = Callable[[Path], "tuple[keras.Model, Data]"]
+
+
+def _this_process() -> str:
+    """Return what no other process has; its number alone may also be that of one in another container."""
+    return f"{os.getpid()} {_PROCESS}"
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,14 @@ class Parent:
     keys: tuple[str, ...]
     folder: Path
     cwd: Path = field(default_factory=Path.cwd)
-    process: int = field(default_factory=os.getpid)
+    process: str = field(default_factory=_this_process)
     started: float = field(default_factory=time.time)
     lock: str = ""
+
+    @property
+    def is_this_process(self) -> bool:
+        """Whether the sweep was started in this process."""
+        return self.process == _this_process()
 
     @property
     def is_here(self) -> bool:
@@ -216,6 +228,9 @@ class SweepRecord:
     def log_scores(self, scores: Mapping[str, float]) -> None:
         """Record the scores of the best row, unless an earlier start of the sweep has."""
         self.folder.measure(0, scores)
+
+    def look(self) -> None:
+        """Look, before a job begins, whether the sweep is over, where `is_over` only says what was last seen."""
 
     def is_over(self) -> bool:
         """Return whether the sweep has ended, or lost its process."""

@@ -49,7 +49,7 @@ def settings(*overrides: str) -> Config:
 
 def record_in(folder: Path) -> SweepRecord:
     """The record of a sweep without jobs."""
-    return SweepRecord(Parent("", "", NoTracking(kind="none"), (), folder, folder, 0), {}, {}, None)
+    return SweepRecord(Parent("", "", NoTracking(kind="none"), (), folder, folder, ""), {}, {}, None)
 
 
 def pruning(folder: Path, ended: Sequence[Sequence[float]], *overrides: str) -> Pruning:

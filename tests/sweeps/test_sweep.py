@@ -23,6 +23,7 @@ from mnist_exp.config.schema import MLflowTracking, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.mlflow_tracker import join_sweep, tracker_of
+from mnist_exp.tracking.store import connect
 from mnist_exp.tracking.sweep_record import Parent
 
 from ..conftest import (
@@ -348,11 +349,24 @@ def test_a_job_that_reaches_another_store_fails_loudly(tmp_path: Path) -> None:
     tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/elsewhere.db"]).config.tracking
     assert isinstance(tracking, MLflowTracking)
     with pytest.raises(InputError, match="jobs on several machines need a store that all can reach"):
-        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
+        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, ""), None)
     assert not (tmp_path / "elsewhere.db").exists()
     run(*QUICK, f"tracking.uri={tracking.uri}")
     with pytest.raises(InputError, match="finds no store with this sweep"):
-        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, 0), None)
+        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, ""), None)
+
+
+def test_a_job_that_has_the_store_alone_does_not_begin_once_its_sweep_is_over(tmp_path: Path) -> None:
+    tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/elsewhere.db"]).config.tracking
+    assert isinstance(tracking, MLflowTracking)
+    client, experiment_id = connect(tracking)
+    parent = Parent("0" * 32, client.create_run(experiment_id).info.run_id, tracking, (), tmp_path, tmp_path, "")
+    record = join_sweep(parent, None)
+    record.look()
+    assert not record.is_over()
+    client.set_terminated(parent.run_id, "KILLED")
+    record.look()
+    assert record.is_over()
 
 
 @pytest.mark.release

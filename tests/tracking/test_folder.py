@@ -98,7 +98,7 @@ def test_the_jobs_of_a_sweep_see_that_it_is_over(tmp_path: Path) -> None:
     composed = compose_values(["tracking=none", "seed=0,1"], RunMode.MULTIRUN)
     sweep, _ = plan(composed, ["tracking=none", "seed=0,1"], None, JobLoader.of_conf())
     with begun_sweep(replace(sweep, folder=tmp_path), Record("a sweep", {"mnist_exp.sweep": "0" * 64})) as made:
-        parent = Parent(made.id, "", NoTracking(kind="none"), (), tmp_path, tmp_path, os.getpid(), lock=made.lock)
+        parent = Parent(made.id, "", NoTracking(kind="none"), (), tmp_path, lock=made.lock)
         record, of_a_job = (SweepRecord(parent, {}, {}, None) for _ in range(2))
         assert not of_a_job.is_over()
         record.close_jobs("KILLED")
@@ -106,3 +106,10 @@ def test_the_jobs_of_a_sweep_see_that_it_is_over(tmp_path: Path) -> None:
         record.folder.change(status="RUNNING")
         assert not of_a_job.is_over()
     assert of_a_job.is_over()  # its process holds no lock any more
+
+
+def test_a_process_of_the_same_number_in_another_container_is_not_that_of_the_sweep() -> None:
+    parent = Parent("", "", NoTracking(kind="none"), (), Path())
+    assert parent.is_this_process
+    assert str(os.getpid()) in parent.process
+    assert not replace(parent, process=str(os.getpid())).is_this_process
