@@ -36,6 +36,9 @@ def finish(experiment: Experiment) -> Result | Job:
             return run_experiment(found)
         except TakenError:
             continue
+        except InputError:
+            _remove_unused(found.output)
+            raise
 
 
 def load(job: Job, experiment: Experiment) -> Result | None:
@@ -122,6 +125,6 @@ def _say(experiment: Experiment, text: str) -> None:
 
 
 def _remove_unused(output: Path) -> None:
-    """Remove a new output folder that another one takes the place of, unless something is in it."""
+    """Remove a new output folder that no run needs, unless something is in it."""
     with suppress(OSError):
         output.rmdir()

@@ -63,13 +63,15 @@ def run_together(
     choose_backend(config.backend)
     code_file.use(config.code)
     with package_logs(), ExitStack() as opened:
+        # Bad data leave no run; a sweep's job records that it failed.
+        data = datasets.load(config.dataset) if experiments[0].child is None else None
         ends = [opened.enter_context(ExitStack()) for _ in experiments]
         runs = []
         for experiment, end in zip(experiments, ends, strict=True):
             end.enter_context(log_file(experiment.output))
             opening = open_run or tracker_of(experiment.config.tracking).open_run
             runs.append(end.enter_context(opening(experiment, len(experiments))))
-        data = datasets.load(config.dataset)
+        data = data or datasets.load(config.dataset)
         for run in runs:
             run.log_data(data)
         log.debug("%s: %d training images, digest %s", data.name, len(data.x_train), data.digest)

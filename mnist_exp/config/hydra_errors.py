@@ -43,6 +43,18 @@ for _key in ("seeds", "max_jobs", "indifference", "of", "top"):
     _KEYS_OF_SWEEPS[f"hydra.sweeper.{_key}"] = "needs -m and sweep=race"
 
 
+# Words of other programs, in lower case, for keys of ours.
+_OTHER_WORDS = {
+    **dict.fromkeys(("lr", "learningrate", "rate", "eta"), "learning_rate"),
+    **dict.fromkeys(("epoch", "n_epochs", "num_epochs", "max_epochs"), "epochs"),
+    **dict.fromkeys(("batch", "bs", "batchsize", "batches"), "batch_size"),
+    **dict.fromkeys(("units", "hidden_units", "hidden_size", "neurons"), "hidden"),
+    **dict.fromkeys(("dropout_rate", "drop"), "dropout"),
+    **dict.fromkeys(("act", "nonlinearity"), "activation"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+}
+
+
 @contextmanager
 def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
     """Raise errors of Hydra and OmegaConf as InputError; the block composes `overrides`."""
@@ -80,7 +92,9 @@ def _explain_missing(error: MissingConfigException, overrides: Sequence[str]) ->
     if not group or not options:
         return str(error).splitlines()[0]
     hint = did_you_mean(choice, options) or ";"
-    return f"{group}={choice}: no such choice{hint} the choices are {', '.join(options)}"
+    has_code = any(override.key == "code" for override in map(Override.of, overrides))
+    own = "; one of your own needs code=FILE.py" if group in {"model", "dataset"} and not has_code else ""
+    return f"{group}={choice}: no such choice{hint} the choices are {', '.join(options)}{own}"
 
 
 def _explain_type(error: ValidationError, key: str, parent: DictConfig | ListConfig) -> str:
@@ -132,14 +146,18 @@ def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> 
     typed = next((text for text in overrides if Override.of(text).key.startswith(key)), key)
     if (instead := _KEYS_OF_SWEEPS.get(key)) is not None:
         return f"{typed}: {instead.format(Override.of(typed).value)}"
-    last = re.split("[./]", key)[-1]
+    word = re.split("[./]", key)[-1]
+    last = _OTHER_WORDS.get(word.lower(), word)
     siblings = [str(name) for name in parent if name not in ("hydra", "kind")]
     paths = [path for path, _ in leaves(OmegaConf.to_container(parent._get_root())) if last in path[1:]]
     elsewhere = [".".join(path[: path.index(last, 1) + 1]) for path in paths if path[0] != "hydra"]
-    near = f"; did you mean {elsewhere[0]}?" if elsewhere else did_you_mean(last, siblings)
+    value = f"={Override.of(typed).value}" if "=" in typed else ""
+    elsewhere = [f"{key.removesuffix(word)}{last}"] if last in siblings else elsewhere
+    near = f"; did you mean {elsewhere[0]}{value}?" if elsewhere else did_you_mean(last, siblings)
     group = key.rpartition(".")[0]
     files = sorted((CONF / group).glob("*.yaml")) if group else []
-    if choices := [f"{group}={path.stem}" for path in files if last in list(OmegaConf.load(path))]:
+    choices = [f"{group}={path.stem}" for path in files if last in list(OmegaConf.load(path))]
+    if choices and last not in siblings:
         near = f"; it is a key of {', '.join(choices)}"
     where = group or "the configuration"
     if "kind" in parent:

@@ -134,7 +134,12 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
         ("experiment=convnt", "did you mean convnet?"),
         ("modle=cnn", "modle=cnn: the configuration has no such key; did you mean model?"),
         ("model.hiden=3", "model.hiden=3: model (mlp) has no such key; did you mean hidden?"),
-        ("hidden=3", "did you mean model.hidden?"),
+        ("hidden=3", "did you mean model.hidden=3?"),
+        ("lr=0.1", "lr=0.1: the configuration has no such key; did you mean optimizer.learning_rate=0.1?"),
+        ("optimizer.lr=0.1", "optimizer (Adam) has no such key; did you mean optimizer.learning_rate=0.1?"),
+        ("batch=32", "did you mean training.batch_size=32?"),
+        ("random_state=1", "did you mean seed=1?"),
+        ("model=mine", "the choices are cnn, layers, linear, mlp; one of your own needs code=FILE.py"),
         ("model.hidden=[1", "model.hidden=[1: cannot be read; write KEY=VALUE"),
         ("64", "64: cannot be read; write KEY=VALUE"),
         ("training.callbacks=[EarlyStopping]", "training.callbacks=[EarlyStopping]: must be a map of keys to values"),
@@ -155,7 +160,7 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
             "dataset.path=a.npz",
             "dataset (mnist) has no such key; it is a key of dataset=folder, dataset=idx, dataset=npz",
         ),
-        ("model/hidden=16", "did you mean model.hidden?"),
+        ("model/hidden=16", "did you mean model.hidden=16?"),
         ("seed=range(3)", "seed=range(3): has several values; add -m"),
         ("+seed=3", "+seed=3: is there already; type it without the plus"),
         ("~sed", "~sed: there is no such key to delete"),
@@ -257,7 +262,7 @@ def test_no_message_lists_what_a_person_cannot_choose() -> None:
     for group in ("dataset", "model", "optimizer", "experiment"):
         with pytest.raises(InputError) as caught:
             compose([f"{group}=zzz"])
-        listed = str(caught.value).partition("the choices are ")[2].split(", ")
+        listed = str(caught.value).partition("the choices are ")[2].partition(";")[0].split(", ")
         assert sorted(listed) == sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 

@@ -163,13 +163,13 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     assert "loss became nan" in Path(path).read_text()
 
 
-def test_bad_data_fails_the_run(tmp_path: Path) -> None:
+def test_bad_data_leave_no_run(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"nothing")
     done = in_process("dataset=npz", "dataset.path=bad.npz", cwd=tmp_path)
     assert done.returncode == 1
     assert "dataset.path=bad.npz: is not a valid npz file" in done.stderr
-    [failed] = runs_in(tmp_path)
-    assert failed.info.status == "FAILED"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["bad.npz"]
+    assert not any(tmp_path.glob("outputs/*/*"))
 
 
 @pytest.mark.parametrize(
