@@ -48,7 +48,7 @@ class Watched:
 def watch(
     *arguments: str,
     cwd: Path,
-    limit: float = 240.0,
+    limit: float = 600.0,
     moment: Callable[[Watched], bool] | None = None,
     act: Callable[[Watched], object] = lambda _: None,
     prefix: tuple[str, ...] = (),
