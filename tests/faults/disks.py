@@ -18,13 +18,14 @@ from mlflow import MlflowClient
 
 from ..conftest import command, serving, store
 from .damages import BEFORE, FAULTS, OUTPUTS, TRAINING, Damage, cases, nothing
+from .left import left, open_in_store, runs_of_folders
 from .outages import LONGEST_WAIT, SYNC, shown
 from .proxy import Fault, proxied
-from .table import Row
+from .table import Lacks, Row
 from .watched import COMMANDS, Watched, epochs, watch
-from .whole import Lacks, compare, count_open, records
 
 NEXT = ("dataset.limit=500", "training.epochs=1")
+JOBS = {"run": None, "sweep": 4}  # as `left` counts them; another command runs in the same folder
 NAMES = ("100% b", "it's", 'say "hi"', "a; b", "#1", "two words", "Zürich 京都")
 
 
@@ -110,7 +111,7 @@ def judge(ended: Watched, folder: Path, lacks: Lacks, damage: Damage, moment: st
         return
     tracebacks = sum("Traceback" in line for _, line in ended.err)
     lacks.add("wrong", f"tracebacks: {messages[-1:]}", tracebacks)
-    failed = sum(record.status == "FAILED" for _, record in records(folder))
+    failed = sum(run.status == "FAILED" for run in runs_of_folders(folder))
     too_many = len(ended.err) - max(damage.failures, failed + 1)
     lacks.add("wrong", f"{len(ended.err)} lines on standard error: {messages}", not tracebacks and too_many > 0)
     if moment == BEFORE and ended.code == 1 and not epochs(folder):
@@ -120,7 +121,7 @@ def judge(ended: Watched, folder: Path, lacks: Lacks, damage: Damage, moment: st
     lacks.add("wrong", f"exit {ended.code}: {messages}", ended.code not in right)
     lacks.add("wrong", f"exit {ended.code} without a message", ended.code != 0 and not messages)
     last = any(line.startswith("Epoch 20/20") for _, line in ended.out)
-    finished = any(record.status == "FINISHED" for _, record in records(folder))
+    finished = any(run.status == "FINISHED" for run in runs_of_folders(folder))
     lacks.add("wrong", f"no scores are shown: {messages[-1:]}", (last or finished) and ended.scores() is None)
     if (scored := ended.scores()) is not None:
         lacks.add("wrong", f"waited {ended.end - scored:.0f} s at the end", ended.end - scored > LONGEST_WAIT)
@@ -135,9 +136,9 @@ def check_afterwards(folder: Path, path: Path, lacks: Lacks, whole: bool, typed:
     lacks.add("wrong", f"sync: {done.stderr.strip()[-200:]}", done.returncode != 0)
     client = MlflowClient(f"sqlite:///{path}")
     if whole:
-        compare(folder, client, "mnist_exp", lacks, 0 if typed == "run" else 4)
+        lacks.include(left(folder, JOBS[typed], client))
     else:
-        count_open(client, "mnist_exp", lacks)
+        lacks.include(open_in_store(client, "mnist_exp"))
 
 
 def try_name(folder: Path, typed: str) -> Row:
@@ -152,7 +153,7 @@ def try_name(folder: Path, typed: str) -> Row:
         with closing(sqlite3.connect(folder / "mlflow.db")) as connection:  # MLflow would read the name its own way
             copy = folder.parent / "mlflow.db"
             connection.execute("VACUUM INTO ?", (str(copy),))
-        compare(folder, store(copy.parent), "mnist_exp", lacks, 0 if typed == "run" else 4)
+        lacks.include(left(folder, JOBS[typed], store(copy.parent)))
     else:
         lacks.add("lost", "the store")
     return lacks.row("disks: names of folders", f"{folder.name}, {typed}: exit {ended.code}")
@@ -180,5 +181,5 @@ def _refused_artifacts(folder: Path, commands: tuple[str, ...]) -> Iterator[Row]
                 judge(ended, place, lacks, damage, TRAINING)
                 done = command(cwd=place, module=SYNC, MLFLOW_TRACKING_URI=proxy.uri)
                 lacks.add("wrong", f"sync: {done.stderr.strip()[-200:]}", done.returncode != 0)
-                compare(place, MlflowClient(proxy.uri), typed, lacks, 0 if typed == "run" else 4)
+                lacks.include(left(place, JOBS[typed], MlflowClient(proxy.uri), typed))
             yield lacks.row("disks: files are answered 500", f"{typed}: exit {ended.code}{shown(ended)}")

@@ -1,6 +1,5 @@
 """What a command left behind: whether its folders and its store have each run, and each metric, once."""
 
-import json
 import math
 import zipfile
 from collections import Counter, defaultdict
@@ -12,6 +11,10 @@ from pathlib import Path
 import h5py
 from mlflow import MlflowClient
 
+from mnist_exp.tracking.folder import Folder
+
+from ..conftest import artifacts
+
 Point = tuple[str, int]  # a metric and its step
 Found = dict[str, list[str]]  # lines about what is wrong, by the names of a Row's counts
 THE_SWEEP = "the sweep"
@@ -19,12 +22,16 @@ THE_SWEEP = "the sweep"
 
 @dataclass(frozen=True)
 class Run:
-    """A run as a folder or a store has it; `job` has the values that vary, "" for a single run, or is THE_SWEEP."""
+    """A run as a folder or a store has it; `job` has the values that vary, "" for a single run, or is THE_SWEEP.
+
+    `parts`: what else there is of it, which the store is to have too: parameters, data, the names of files, a model.
+    """
 
     id: str
     job: str
     status: str
     points: list[tuple[Point, float]]
+    parts: frozenset[str]
     files: Path
     start: int
     run_id: str = ""  # the store's
@@ -39,12 +46,19 @@ def outputs(folder: Path, name: str) -> list[Path]:
 
 def runs_of_folders(folder: Path) -> list[Run]:
     """Return what all run.json and metrics.jsonl below a folder say, the oldest first."""
+    places = [Folder(path.parent) for path in outputs(folder, "run.json")]
+    records = {place: place.read() for place in places}
+    best = {(place.path / record.best).resolve() for place, record in records.items() if record.best}
     found = []
-    for path in outputs(folder, "run.json"):
-        record, metrics = json.loads(path.read_text()), path.with_name("metrics.jsonl")
-        lines = map(json.loads, metrics.read_text().splitlines() if metrics.exists() else [])
-        points = [((name, line["step"]), value) for line in lines for name, value in line["metrics"].items()]
-        found.append(Run(record["id"], _job(record["tags"]), record["status"], points, path.parent, record["start"]))
+    for place, record in records.items():
+        job = _job(record.tags)
+        points = [((name, line.step), value) for line in place.measured()[0] for name, value in line.metrics.items()]
+        parts = {f"{key}={value}" for key, value in record.parameters.items()} | ({"data"} if record.data else set())
+        if record.status != "RUNNING":
+            parts |= {path.relative_to(place.path).as_posix() for path in place.files()} - {"code.patch"}
+        if record.status == "FINISHED" and (not job or place.path.resolve() in best):
+            parts.add("a model")
+        found.append(Run(record.id, job, record.status, points, frozenset(parts), place.path, record.start))
     return sorted(found, key=lambda run: (run.start, run.files))
 
 
@@ -55,15 +69,22 @@ def experiment_id(client: MlflowClient, experiment: str) -> str:
 
 
 def runs_of_store(client: MlflowClient, experiment: str = "mnist_exp") -> list[Run]:
-    """Return all runs of an experiment, the oldest first."""
+    """Return all runs of an experiment, the oldest first; none if there is no such experiment."""
     found = []
-    for run in client.search_runs([experiment_id(client, experiment)], order_by=["attributes.start_time"]):
+    if (known := client.get_experiment_by_name(experiment)) is None:
+        return []
+    for run in client.search_runs([known.experiment_id], max_results=1000, order_by=["attributes.start_time"]):
         tags, info = run.data.tags, run.info
         histories = {name: client.get_metric_history(info.run_id, name) for name in run.data.metrics}
         points = [((name, one.step), one.value) for name, history in histories.items() for one in history]
-        files = Path(info.artifact_uri.removeprefix("file://"))
-        folder_id = tags.get("mnist_exp.folder", "")
-        found.append(Run(folder_id, _job(tags), info.status, points, files, info.start_time, info.run_id))
+        parts = {f"{key}={value}" for key, value in run.data.params.items()} | artifacts(client, info.run_id)
+        if run.inputs is not None and run.inputs.dataset_inputs:
+            parts.add("data")
+        if run.outputs is not None and run.outputs.model_outputs:
+            parts.add("a model")
+        files, folder_id = Path(info.artifact_uri.removeprefix("file://")), tags.get("mnist_exp.folder", "")
+        status, start = info.status, info.start_time
+        found.append(Run(folder_id, _job(tags), status, points, frozenset(parts), files, start, info.run_id))
     return found
 
 
@@ -71,39 +92,48 @@ def _job(tags: Mapping[str, str]) -> str:
     return THE_SWEEP if "mnist_exp.sweep" in tags else tags.get("mnist_exp.swept", "")
 
 
-def left(folder: Path, jobs: int, client: MlflowClient | None, experiment: str = "mnist_exp") -> Found:
-    """Return what is wrong with what a command left below a folder, and in a store, if any, that nobody else used.
+def left(folder: Path, jobs: int | None, client: MlflowClient | None, experiment: str = "mnist_exp") -> Found:
+    """Return what is wrong with what commands left below a folder, and in a store, if any, that nobody else used.
 
-    `jobs` is how many jobs the command has if it is a sweep, or 0 for a single run. All must have FINISHED.
+    `jobs` is how many jobs the command has if it is a sweep, or 0 for a single run, all of which must have FINISHED;
+    None for commands of which some may have failed.
     """
     found: Found = defaultdict(list)
     folders = runs_of_folders(folder)
-    places = {"folders": folders}
-    if client is not None:
-        places["store"] = runs_of_store(client, experiment)
-    for place, runs in places.items():
-        _count_runs(place, runs, jobs, found)
+    if jobs is not None:
+        _count_runs("folders", folders, jobs, found)
     for run in folders:
+        if run.status == "RUNNING":
+            found["running"].append(f"{run.job or 'the run'} in {run.files}")
         if run.status == "FINISHED" and run.job != THE_SWEEP:
             _count_steps(run, found)
     if client is not None:
-        _compare_with_store(folders, places["store"], found)
-        models = client.search_logged_models([experiment_id(client, experiment)])
-        found["pending"] += [f"a logged model is {one.status}" for one in models if one.status != "READY"]
-        for run_id, count in Counter(one.source_run_id for one in models).items():
-            found["twice"] += [f"run {run_id} has {count} logged models"] * (count - 1)
+        stored = runs_of_store(client, experiment)
+        if jobs is not None:
+            _count_runs("store", stored, jobs, found)
+        _compare_with_store(folders, stored, found)
+        for count, lines in open_in_store(client, experiment).items():
+            found[count] += lines
     return dict(found)
 
 
+def open_in_store(client: MlflowClient, experiment: str) -> Found:
+    """Return what is RUNNING or PENDING in a store, and logged models that a run has twice."""
+    known = client.get_experiment_by_name(experiment)
+    models = client.search_logged_models([known.experiment_id]) if known else []
+    of_runs = Counter(one.source_run_id for one in models)
+    return {
+        "running": [f"store: {run.run_id}" for run in runs_of_store(client, experiment) if run.status == "RUNNING"],
+        "pending": [f"a logged model is {one.status}" for one in models if one.status != "READY"],
+        "twice": [f"run {run_id} has {count} logged models" for run_id, count in of_runs.items() if count > 1],
+    }
+
+
 def _count_runs(place: str, runs: Sequence[Run], jobs: int, found: Found) -> None:
-    """Count jobs that no run has finished, those that have several runs, and runs that are RUNNING."""
-    by_job: dict[str, dict[tuple[str, str], Run]] = defaultdict(dict)
-    for run in runs:
-        by_job[run.job][run.id, run.run_id] = (
-            run  # a sweep that was continued has several folders, the last of which counts
-        )
-        if run.status == "RUNNING":
-            found["running"].append(f"{place}: {run.job or 'the run'} in {run.files}")
+    """Count jobs that no run has finished, and those that have several runs."""
+    by_job: dict[str, dict[str, Run]] = defaultdict(dict)
+    for run in sorted(runs, key=lambda run: run.status == "FINISHED"):
+        by_job[run.job][run.id] = run
     sweeps = by_job.pop(THE_SWEEP, {})
     if jobs:
         by_job.pop("", None)
@@ -131,25 +161,31 @@ def _count_steps(run: Run, found: Found) -> None:
 
 
 def _compare_with_store(folders: Iterable[Run], stored: Iterable[Run], found: Found) -> None:
-    """Count what the store lacks of the last finished folder of each run, has twice, or has otherwise."""
-    in_store = {run.id: run for run in sorted(stored, key=lambda run: run.status == "FINISHED")}
-    for run in {run.id: run for run in folders if run.status == "FINISHED"}.values():
+    """Count what the store lacks of the last folder of each run, has twice, or has otherwise."""
+    mirrors: dict[str, list[Run]] = defaultdict(list)
+    for run in sorted(stored, key=lambda run: run.status != "FINISHED"):
+        mirrors[run.id].append(run)
+    for run in {run.id: run for run in folders}.values():
         name = run.job or "the run"
-        if (other := in_store.get(run.id)) is None:
+        if not (in_store := mirrors.pop(run.id, [])):
             found["lost"].append(f"store: {name} of {run.files}")
             continue
-        if other.status != "FINISHED":
-            found["wrong"].append(f"store: {name} is {other.status}, and FINISHED in {run.files}")
+        found["twice"] += [f"store: {name} is there again, as {other.run_id}" for other in in_store[1:]]
+        other = in_store[0]
+        if other.status != run.status:
+            found["wrong"].append(f"store: {name} is {other.status}, and {run.status} in {run.files}")
         there = Counter(point for point, _ in other.points)
         found["twice"] += [f"store: {name}, {point}" for point, count in there.items() for _ in range(count - 1)]
         here, values = dict(run.points), dict(other.points)
         found["lost"] += [f"store: {name}, {point}" for point in here.keys() - there.keys()]
+        found["lost"] += [f"store: {part} of {name}" for part in run.parts - other.parts]
         found["wrong"] += [f"store: {name}, {point}, which no folder has" for point in there.keys() - here.keys()]
         found["wrong"] += [
             f"store: {name}, {point} is {values[point]}, and {here[point]} in {run.files}"
             for point in here.keys() & values.keys()
             if not equal(here[point], values[point])
         ]
+    found["twice"] += [f"store: {one.run_id}, of which no folder is here" for runs in mirrors.values() for one in runs]
 
 
 def equal(one: float, other: float) -> bool:

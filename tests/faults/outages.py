@@ -14,12 +14,14 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from mnist_exp.tracking.folder import Folder
+
 from ..conftest import command, serving
 from . import postgresql
+from .left import left, runs_of_folders
 from .proxy import Fault, Proxy, proxied
-from .table import Row
+from .table import Lacks, Row
 from .watched import COMMANDS, SWEEP, Watched, watch
-from .whole import Lacks, compare, records
 
 FAULTS = {
     "away for 3 s": Fault("refused", 3),
@@ -78,9 +80,9 @@ def try_one(proxy: Proxy, folder: Path, fault: str, moment: str, typed: str) -> 
     if typed == "resumed sweep":
         _interrupted(folder, experiment, environment)
     if moment != "before the start":
-        # The first request of a job is the one after the last of the job before.
-        next_job = moment == "at a job's start" and "sweep" in typed
-        proxy.fail_at(FAULTS[fault], MOMENTS["at the end" if next_job else moment], answered=next_job)
+        # A job starts after the last request of the job before, or in a stack after the first of the sweep.
+        starts = moment == "at a job's start" and typed != "run"
+        proxy.fail_at(FAULTS[fault], MOMENTS["at the end" if starts and typed != "stack" else moment], answered=starts)
     else:
         proxy.fail(FAULTS[fault])
     began = time.time()
@@ -88,15 +90,15 @@ def try_one(proxy: Proxy, folder: Path, fault: str, moment: str, typed: str) -> 
     in_time = proxy.began is not None
     proxy.heal()
     client = MlflowClient(proxy.uri)
-    refused = ended.code == 1 and moment == "before the start"
+    first_contact = moment == "before the start" or (moment == "at a job's start" and typed == "run")
+    refused = ended.code == 1 and first_contact
     if refused:
         lacks.add("wrong", f"before training: {ended.messages()}", len(ended.err) != 1 or _has_trained(folder, began))
     else:
         judge(ended, lacks)
-        unsaid = Lacks()
-        compare(folder, client, experiment, unsaid)
         said = any(SYNC in line for _, line in (*ended.out, *ended.err))
-        lacks.add("wrong", f"nothing says that python -m {SYNC} uploads the rest", bool(unsaid.counts) and not said)
+        unsaid = not said and any(left(folder, None, client, experiment).values())
+        lacks.add("wrong", f"nothing says that python -m {SYNC} sends the rest", unsaid)
         after(folder, client, experiment, lacks, typed, environment)
     note = f"{fault} {moment}, {typed}: {'refused' if refused else f'exit {ended.code}'}{shown(ended)}"
     lacks.add("wrong", "the fault never began", not in_time)
@@ -140,7 +142,7 @@ def after(
             break
         seen.append(contents(client, experiment))
     lacks.add("wrong", "the second sync changed something", len(seen) == 2 and seen[0] != seen[1])
-    compare(folder, client, experiment, lacks, jobs)
+    lacks.include(left(folder, jobs, client, experiment))
     done = command(f"tracking.experiment={experiment}", cwd=folder, module="mnist_exp.compare", **environment)
     lacks.add("wrong", f"compare: {done.stderr.strip()[-300:]}", done.returncode != 0)
     if typed == "run":
@@ -205,8 +207,8 @@ def _has_trained(folder: Path, since: float) -> bool:
 def paces(folder: Path, began: float) -> str:
     """Return the longest time between the epochs of a run before an outage began, and from then on."""
     longest = {"before": 0.0, "from then on": 0.0}
-    for place, _ in records(folder):
-        times = [line.time / 1000 for line in place.measured()[0] if line.step > 0]
+    for run in runs_of_folders(folder):
+        times = [line.time / 1000 for line in Folder(run.files).measured()[0] if line.step > 0]
         for earlier, later in pairwise(times):
             when = "before" if later < began else "from then on"
             longest[when] = max(longest[when], later - earlier)

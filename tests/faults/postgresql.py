@@ -19,9 +19,8 @@ from typing import Any
 from mlflow import MlflowClient
 
 from . import outages
-from .table import Row
+from .table import Lacks, Row
 from .watched import COMMANDS, Watched, children, epochs, watch
-from .whole import Lacks, compare
 
 FAULTS = ("killed for 3 s", "killed for good", "stopped for 3 s", "stopped for good")
 MOMENTS = ("in training", "at the end")
@@ -161,7 +160,5 @@ def try_one(server: Database, experiment: str, fault: str, moment: str, typed: s
             back()
         outages.judge(ended, lacks)
         client = MlflowClient(server.uri)
-        before = Lacks()
-        compare(folder, client, experiment, before)
         outages.after(folder, client, experiment, lacks, typed, environment)
         return lacks.row(f"outages: PostgreSQL {fault}", f"{moment}, {typed}: exit {ended.code}{outages.shown(ended)}")

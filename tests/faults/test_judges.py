@@ -9,8 +9,8 @@ import pytest
 from mnist_exp.tracking.folder import Folder, Record
 
 from . import damages, disks, outages
+from .table import Lacks
 from .watched import Watched, watch
-from .whole import Lacks
 
 pytestmark = pytest.mark.fast
 

@@ -1,10 +1,7 @@
 """A store that is away for a while, or does what it does not say, has all in the end, once."""
 
-import shutil
-import sqlite3
 import threading
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,19 +9,17 @@ from mlflow import MlflowClient
 
 from ..conftest import QUICK, in_process, store
 from . import postgresql
+from .left import left
 from .outages import MOMENTS, SYNC, cases
 from .proxy import Fault, proxied
 from .watched import epochs
-from .whole import Lacks, compare
 
 SWEEP = ("-m", *QUICK, "seed=0,1")
 
 
-def lacking(folder: Path, client: MlflowClient, experiment: str = "mnist_exp", jobs: int = 0) -> dict[str, int]:
-    """Return the counts that are not 0."""
-    lacks = Lacks()
-    compare(folder, client, experiment, lacks, jobs)
-    return dict(lacks.counts)
+def lacking(folder: Path, client: MlflowClient, experiment: str = "mnist_exp", jobs: int | None = 0) -> dict[str, int]:
+    """Return the counts that are not 0; `jobs` as for `left`."""
+    return {count: len(lines) for count, lines in left(folder, jobs, client, experiment).items() if lines}
 
 
 def uploaded(folder: Path, client: MlflowClient, experiment: str, jobs: int = 0) -> dict[str, int]:
@@ -123,35 +118,3 @@ def test_postgresql_that_is_killed_and_started_again_has_all(tmp_path: Path) -> 
 def test_each_fault_is_tried_at_each_moment_and_of_each_command() -> None:
     assert len({case[:2] for case in cases(42, 0)}) == 42
     assert len(set(cases(168, 0))) == len(set(cases(168, 7))) == 168
-
-
-@pytest.mark.parametrize(
-    ("statement", "found"),
-    [
-        ("SELECT 1", {}),
-        ("DELETE FROM metrics WHERE key = 'val_loss' AND step = 2", {"lost": 1}),
-        ("INSERT INTO metrics SELECT key, value, timestamp + 1, run_uuid, step, is_nan FROM metrics", {"twice": 12}),
-        ("UPDATE metrics SET value = value + 1 WHERE key = 'loss' AND step = 1", {"wrong": 1}),
-        ("DELETE FROM params WHERE key = 'seed'", {"lost": 1}),
-        ("DELETE FROM inputs", {"lost": 2}),  # the data, and the model, which is an output
-        ("UPDATE runs SET status = 'RUNNING'", {"running": 1}),
-        ("UPDATE runs SET status = 'FAILED'", {"wrong": 1}),
-        ("UPDATE logged_models SET status = 1", {"pending": 1}),
-        ("DELETE FROM tags WHERE key = 'mnist_exp.folder'", {"lost": 13, "twice": 1}),
-        ("DELETE FROM runs", {"lost": 13}),
-    ],
-)
-def test_what_a_store_lacks_is_counted(
-    quick_folder: Path, tmp_path: Path, statement: str, found: dict[str, int]
-) -> None:
-    shutil.copy(quick_folder / "mlflow.db", tmp_path)
-    with closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as connection:
-        connection.execute(statement)
-    assert lacking(quick_folder, store(tmp_path)) == found
-
-
-def test_a_file_that_a_store_lacks_is_counted(quick_folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(quick_folder / "outputs", tmp_path / "outputs")
-    [log] = tmp_path.glob("outputs/*/*/run.log")
-    log.with_name("error.txt").touch()
-    assert lacking(tmp_path, store(quick_folder)) == {"lost": 1}
