@@ -132,7 +132,7 @@ class RemoteSweep(SweepRecord):
     def _mirrored(self) -> Iterator[list[Folder]]:
         """Mirror the folders that the block adds to a list."""
         folders: list[Folder] = []
-        uploads = Uploads(self.client, self.experiment_id, lambda: list(folders), self._look)
+        uploads = Uploads(self.client, self.experiment_id, lambda: list(folders), self.look)
         uploads.start()
         try:
             yield folders
@@ -143,10 +143,7 @@ class RemoteSweep(SweepRecord):
 
     def look(self) -> None:
         with suppress(Exception):  # an outage, in which a job may begin
-            self._look()
-
-    def _look(self) -> None:
-        self._is_over = self.client.get_run(self.parent.run_id).info.status != "RUNNING"
+            self._is_over = self.client.get_run(self.parent.run_id).info.status != "RUNNING"
 
     def is_over(self) -> bool:
         return self._is_over
