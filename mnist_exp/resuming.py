@@ -78,21 +78,21 @@ def resumed(experiment: Experiment) -> Experiment | Job:
         running = [one for one in same if one[1].status == "RUNNING" and locks.is_alive(*one)]
         if not running:
             break
-        locks.wait_for(running[0][0], partial(_say, experiment, _still_trains(*running[0])))
+        locks.wait_for(running[0][0], partial(_print, experiment, _still_trains(*running[0])))
     interrupted = [one for one in known if "mnist_exp.swept" not in one[1].tags and locks.is_interrupted(one[0])]
     interrupted.sort(key=lambda one: not (one[0].path / "checkpoint.npz").exists())
     today = run_record(experiment, 1, None, {})
     for folder, record in interrupted:
         if (folder, record) in same and _threads(record) == _threads(today):
-            _say(experiment, f"{_name(folder)} was interrupted, and goes on")
+            _print(experiment, f"{_name(folder)} was interrupted, and goes on")
             return replace(experiment, output=folder.path, resumes=True)
     if interrupted:
         folder, record = interrupted[0]
-        _say(experiment, why_not_continued(_name(folder), record, today))
+        _print(experiment, why_not_continued(_name(folder), record, today))
         return experiment
     with suppress(InputError):  # another run of the store is damaged
         if why := tracker.why_not(experiment, datasets.load(experiment.config.dataset).digest):
-            _say(experiment, f"Not finished before: {why}")
+            _print(experiment, f"Not finished before: {why}")
     return experiment
 
 
@@ -119,7 +119,7 @@ def _still_trains(folder: Folder, record: Record) -> str:
     return f"{_name(folder)} still trains, in process {process} on {host}; waiting for it"
 
 
-def _say(experiment: Experiment, text: str) -> None:
+def _print(experiment: Experiment, text: str) -> None:
     if experiment.prints:
         print(printable(f"{text[0].upper()}{text[1:]}"), flush=True)
 

@@ -25,7 +25,6 @@ _EXAMPLES = """\
 """
 
 _PLACES = ("outputs", "multirun")
-_SECONDS_WITHOUT_PROGRESS = 30.0
 _SECONDS_AFTER_A_FAILURE = 1.0
 
 
@@ -92,12 +91,13 @@ def _send(
 
     from mnist_exp.tracking.mirror import mirror
     from mnist_exp.tracking.record import failure_reason
+    from mnist_exp.tracking.uploads import SECONDS_WITHOUT_PROGRESS
 
     waiting, reason, last = list(folders), "", time.monotonic()
-    while waiting and time.monotonic() - last < _SECONDS_WITHOUT_PROGRESS:
+    while waiting and time.monotonic() - last < SECONDS_WITHOUT_PROGRESS:
         now, waiting = waiting, []
         for folder, experiment_id in track(now, "Sending", transient=True, disable=not sys.stdout.isatty()):
-            if time.monotonic() - last > _SECONDS_WITHOUT_PROGRESS:
+            if time.monotonic() - last > SECONDS_WITHOUT_PROGRESS:
                 waiting.append((folder, experiment_id))
                 continue
             try:

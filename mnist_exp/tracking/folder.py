@@ -28,7 +28,7 @@ def now() -> int:
     return int(time.time() * 1000)
 
 
-_OF_THE_PROCESS = ("mnist_exp.host", "mnist_exp.process", "mnist_exp.machine", "mnist_exp.output")
+_PROCESS_TAGS = ("mnist_exp.host", "mnist_exp.process", "mnist_exp.machine", "mnist_exp.output")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Folder:
     def reopen(self, today: Record) -> Record:
         """Let the run of this folder go on, in the process of the record that it would have today; return its own."""
         before = self.read()
-        tags = before.tags | {key: today.tags[key] for key in _OF_THE_PROCESS if key in today.tags}
+        tags = before.tags | {key: today.tags[key] for key in _PROCESS_TAGS if key in today.tags}
         again = replace(before, tags=tags, status="RUNNING", end=None, lock=today.lock, boot=today.boot)
         self.write(again)
         return again

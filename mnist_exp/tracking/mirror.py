@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 800, 100  # the most that MLflow takes, with tags 1,000 in all
 _LONGEST_NAME = 250  # that all of MLflow's databases take
-_DESCRIPTION = "mlflow.note.content"
+DESCRIPTION = "mlflow.note.content"
 _LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
 _RANKING = "### Ranking of the jobs"  # all below it in a description is ours
 LEASE = "mnist_exp.lease"  # the tag for the time, as in `Record`, at which a RUNNING run was last seen to live
@@ -225,10 +225,10 @@ def _tags(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) ->
         client.update_run(sent.run_id, status="RUNNING")  # others may have closed it in an outage
     ranking = folder.path / "ranking.md"
     if record.status != "RUNNING" and ranking.is_file():
-        written = client.get_run(sent.run_id).data.tags.get(_DESCRIPTION, "")
+        written = client.get_run(sent.run_id).data.tags.get(DESCRIPTION, "")
         begun = f"{written.partition(_RANKING)[0].rstrip()}\n\n{_RANKING}\n\n".lstrip()
         if len(text := begun + ranking.read_text()) <= _LONGEST_DESCRIPTION:
-            tags[_DESCRIPTION] = text
+            tags[DESCRIPTION] = text
     return tags
 
 

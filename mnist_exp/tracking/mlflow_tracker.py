@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking, NoTracking
@@ -19,16 +19,13 @@ from mnist_exp.tracking.abandoned import close_in_store
 from mnist_exp.tracking.environment import run_record, sweep_record
 from mnist_exp.tracking.folder import Record
 from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.mirror import DESCRIPTION
 from mnist_exp.tracking.mlflow_sweep import MLflowSweep, RemoteSweep
 from mnist_exp.tracking.record import Run, ended
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
 from mnist_exp.tracking.tracker import Tracker
 from mnist_exp.tracking.uploads import Uploads
 
-if TYPE_CHECKING:
-    pass
-
-_DESCRIPTION = "mlflow.note.content"
 _SECONDS_FOR_A_FIRST_ANSWER = 60.0  # of a job on another machine
 
 _Answer = TypeVar("_Answer")
@@ -43,7 +40,7 @@ class MLflowTracker(Tracker):
         self._settings = settings
         self._own_tags = {key: show(value) for key, value in (settings.tags or {}).items()}
         if settings.note is not None:
-            self._own_tags[_DESCRIPTION] = settings.note
+            self._own_tags[DESCRIPTION] = settings.note
         self.tracking: dict[str, str] = recorded_settings(settings)
 
     @contextmanager

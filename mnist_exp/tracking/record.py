@@ -182,13 +182,13 @@ def _end_early(run: Run, error: BaseException) -> BaseException:
     return failure
 
 
-_OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 
 
 def _about_folder(error: OSError, folder: Path) -> Exception:
     """Return an error about writing a run's folder as bad input, and any other as it is."""
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
-    if error.errno not in _OF_THE_DISK and not path.is_relative_to(folder):
+    if error.errno not in _DISK_ERRORS and not path.is_relative_to(folder):
         return error
     reason = "was deleted" if not folder.exists() else error.strerror or str(error)
     return InputError(f"{folder if not folder.exists() else path}: cannot be written ({reason})")
