@@ -124,13 +124,22 @@ def _completion(record: Record, tags: Mapping[str, str]) -> str:
 
 
 def _find_run(client: "MlflowClient", experiment_id: str, record: Record, known: str) -> Sent | None:
-    """Return the run of a folder, by the id that is `known`, or by the folder's own."""
-    of_folder = f"tags.mnist_exp.folder = '{record.id}'"
-    by_id = f"attributes.run_id = '{known}'" if re.fullmatch("[0-9a-f]{32}", known) else ""
-    for query in filter(None, [by_id, of_folder]):
-        found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"], max_results=1)
-        if found and found[0].data.tags.get("mnist_exp.folder") == record.id:
-            return _known_run(found[0])
+    """Return the run of a folder, which may be `known` by its id; delete the empty ones that a server has beside it.
+
+    It makes several where a request is repeated whose answer was lost.
+    """
+    queries = [f"tags.mnist_exp.folder = '{record.id}'"]
+    if store.sqlite_path(client.tracking_uri) is not None and re.fullmatch("[0-9a-f]{32}", known):
+        queries.insert(0, f"attributes.run_id = '{known}'")  # which is faster
+    for query in queries:
+        found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"])
+        same = [run for run in found if run.data.tags.get("mnist_exp.folder") == record.id]
+        if same:
+            chosen = max(same, key=lambda run: (run.info.run_id == known, len(run.data.metrics)))
+            for run in same:
+                if run is not chosen and not run.data.metrics:
+                    client.delete_run(run.info.run_id)
+            return _known_run(chosen)
     return None
 
 
@@ -158,13 +167,8 @@ def _create_run(client: "MlflowClient", experiment_id: str, record: Record) -> S
     except BaseException:
         client.set_terminated(run.info.run_id, "FAILED")
         raise
-    if store.sqlite_path(client.tracking_uri) is None:  # a request whose answer was lost is repeated
-        of_folder = f"tags.mnist_exp.folder = '{record.id}'"
-        first, *others = client.search_runs([experiment_id], of_folder, order_by=["attributes.start_time ASC"])
-        for other in others:
-            client.delete_run(other.info.run_id)
-        run = first
-    return _known_run(run)
+    is_server = store.sqlite_path(client.tracking_uri) is None
+    return (is_server and _find_run(client, experiment_id, record, "")) or _known_run(run)
 
 
 def _known_run(run: "Run") -> Sent:

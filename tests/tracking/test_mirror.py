@@ -56,6 +56,19 @@ def test_a_folder_that_is_sent_again_changes_nothing(tmp_path: Path, mnist: Data
     assert not (result.output / "model").exists()
 
 
+def test_a_run_that_a_server_made_again_is_deleted(tmp_path: Path, used_server: str) -> None:
+    client = MlflowClient(used_server)
+    experiment_id = client.create_experiment("made again")
+    record, folder = Record("a run", {}), Folder(tmp_path / "outputs" / "day" / "time")
+    folder.write(record)
+    folder.measure(1, {"loss": 0.5})
+    for _ in range(2):  # as requests whose answers were lost, which came before and after the run that was used
+        client.create_run(experiment_id, tags={"mnist_exp.folder": record.id})
+        sent = mirror(client, experiment_id, folder)
+    [made] = client.search_runs([experiment_id])
+    assert (made.info.run_id, made.data.metrics) == (sent.run_id, {"loss": 0.5})
+
+
 def test_a_model_that_was_half_sent_is_sent_once(tmp_path: Path, mnist: Data) -> None:
     result = run(*QUICK, "tracking=none")
     settings = stored(compose([f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]).config.tracking)
