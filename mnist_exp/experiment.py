@@ -34,7 +34,8 @@ class Experiment:
     """A configuration, the overrides that made it (without `tracking` and `hydra`), and the folder for its files.
 
     `child`: for a sweep's job. `repeats`: the id of the run that it repeats. `verbose`: whether it may print.
-    `resumes`: whether it goes on after the checkpoint in its folder, if there is one.
+    `resumes`: whether it goes on after the checkpoint in its folder, if there is one. `digest`: of its data, if they
+    were read before it is recorded.
     """
 
     config: Config
@@ -44,6 +45,7 @@ class Experiment:
     repeats: str | None = None
     verbose: bool = True
     resumes: bool = False
+    digest: str = ""
 
     @property
     def prints(self) -> bool:

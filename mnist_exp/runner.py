@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,10 @@ def run_together(
     choose_backend(config.backend)
     code_file.use(config.code)
     with package_logs(), ExitStack() as opened:
-        # Bad data leave no run; a sweep's job records that it failed.
-        data = datasets.load(config.dataset) if experiments[0].child is None else None
+        data = None
+        if experiments[0].child is None:  # bad data leave no run; a sweep's job records that it failed
+            data = datasets.load(config.dataset)
+            experiments = [replace(one, digest=data.digest) for one in experiments]
         ends = [opened.enter_context(ExitStack()) for _ in experiments]
         runs = []
         for experiment, end in zip(experiments, ends, strict=True):

@@ -14,6 +14,7 @@ import pytest
 from mnist_exp import Result, run
 from mnist_exp.config.composition import compose
 from mnist_exp.experiment import Experiment, code_files
+from mnist_exp.learning import datasets
 from mnist_exp.resuming import resumed
 from mnist_exp.runner import identify
 from mnist_exp.tracking import index, locks
@@ -177,6 +178,15 @@ def test_of_two_processes_one_goes_on() -> None:
     with pytest.raises(TakenError), ended(Run(experiment, record, keeps_all=True)):
         pass
     assert folder.read().status == "FINISHED"
+
+
+@pytest.mark.fast
+def test_a_run_that_was_interrupted_as_it_began_goes_on() -> None:
+    folder, digest = Folder(Path("outputs") / "a"), datasets.load(asked().config.dataset).digest
+    experiment = replace(asked(), output=folder.path, digest=digest)
+    with pytest.raises(KeyboardInterrupt), ended(Run(experiment, run_record(experiment, 1, None, {}), keeps_all=True)):
+        raise KeyboardInterrupt
+    assert goes_on(folder)
 
 
 @pytest.mark.parametrize("tries", [1, pytest.param(10, marks=pytest.mark.release)])

@@ -74,7 +74,8 @@ class Run:
         experiment, path = self._experiment, self.folder.path
         patch = code_patch() if experiment.child is None else ""  # a job's sweep has it
         with claimed_to_begin(self.folder, locks.is_interrupted if experiment.resumes else None):
-            record = replace(self._record, **locks.hold(path))
+            tags = self._record.tags | (self._note(experiment.digest) if experiment.digest else {})
+            record = replace(self._record, tags=tags, **locks.hold(path))
             self.lock = record.lock
             self.begun = True
             if experiment.resumes:
@@ -87,10 +88,13 @@ class Run:
 
     def log_data(self, data: Data) -> None:
         """Record the data, and the experiment's signature, which depends on it."""
-        config, path = self._experiment.config, self.folder.path
-        key, signature = experiment_key(config, data.digest), experiment_signature(config, data.digest)
-        self.folder.change(data=recorded_data(data), tags={"mnist_exp.signature": signature, index.KEY: key})
-        index.add(key, path)
+        self.folder.change(data=recorded_data(data), tags=self._note(data.digest))
+
+    def _note(self, digest: str) -> dict[str, str]:
+        """Note in the index which experiment this is, by the digest of its data; return the tags that say so."""
+        key, signature = (of(self._experiment.config, digest) for of in (experiment_key, experiment_signature))
+        index.add(key, self.folder.path)
+        return {"mnist_exp.signature": signature, index.KEY: key}
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch, counted from 1; what cannot be written now is tried again with the next."""

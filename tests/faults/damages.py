@@ -110,7 +110,7 @@ def nothing(*_: object) -> None:
 
 FAULTS: dict[str, Damage] = {
     "the disk is full": Damage(
-        fill, lambda folder: (folder / "ballast").unlink(), ((BEFORE, "run"), *BOTH), small=True, failures=2
+        fill, lambda folder: (folder / "ballast").unlink(), ((BEFORE, "run"), *BOTH), small=True, failures=3
     ),
     "the store's disk is full": Damage(
         lambda folder, _: fill(folder / "disk", None),
@@ -123,7 +123,7 @@ FAULTS: dict[str, Damage] = {
         limit_files,
         lambda _: resource.prlimit(0, resource.RLIMIT_FSIZE, (-1, -1)),
         ((BEFORE, "run"), *BOTH),
-        failures=2,
+        failures=3,
     ),
     "the output folder is read-only": Damage(close_outputs, open_outputs, ((BEFORE, "run"), (BEFORE, "sweep"), *BOTH)),
     "the output folder is deleted": Damage(lambda folder, _: shutil.rmtree(outputs(folder)[-1]), nothing, BOTH),
