@@ -8,15 +8,20 @@ from pathlib import Path
 import pytest
 from hydra.types import RunMode
 
-from mnist_exp.config.composition import compose_values
+from mnist_exp.config.composition import compose, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.schema import NoTracking
+from mnist_exp.config.values import MedianPruning
 from mnist_exp.errors import InputError
+from mnist_exp.experiment import Child
 from mnist_exp.sweeps.plan import plan
+from mnist_exp.tracking.environment import run_record
 from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
 
 pytestmark = pytest.mark.fast
+
+MEDIAN = MedianPruning(kind="median", n_warmup_steps=0, interval_steps=1, n_startup_trials=1, n_min_trials=1)
 
 
 def test_what_is_measured_is_read_from_where_one_left_off(tmp_path: Path) -> None:
@@ -106,6 +111,32 @@ def test_the_jobs_of_a_sweep_see_that_it_is_over(tmp_path: Path) -> None:
         record.folder.change(status="RUNNING")
         assert not of_a_job.is_over()
     assert of_a_job.is_over()  # its process holds no lock any more
+
+
+@pytest.mark.parametrize(
+    ("tags", "prune", "said"),
+    [
+        ({"mnist_exp.signature": "same"}, None, None),
+        ({}, None, None),  # interrupted before its data were known
+        ({"mnist_exp.signature": "other"}, None, "not continued: job 0 is of another version"),
+        ({"mnist_exp.signature": "same", "mnist_exp.threads": "77"}, None, "not continued: threads 77 in job 0, "),
+        ({"mnist_exp.pruned": "1"}, None, ""),
+        ({"mnist_exp.pruned": "1"}, MEDIAN, None),
+    ],
+)
+def test_a_job_that_was_interrupted_goes_on_if_it_is_the_same(
+    tmp_path: Path, tags: dict[str, str], prune: MedianPruning | None, said: str | None
+) -> None:
+    experiment, heard = compose(["tracking=none"]), list[str]()
+    config = replace(experiment.config, prune=prune)
+    experiment = replace(experiment, config=config, output=tmp_path / "0", child=Child("", {"seed": "0"}, "sweep"))
+    made = run_record(experiment, 1, None, {})
+    Folder(tmp_path / "0").write(replace(made, tags=made.tags | tags, status="KILLED"))
+    record = SweepRecord(Parent("sweep", "", NoTracking(kind="none"), (), tmp_path), {}, {}, None)
+    placed = record.place(experiment, "same", heard.append)
+    assert (placed.resumes, placed.output.name) == ((True, "0") if said is None else (False, "0-2"))
+    assert len(heard) == bool(said)
+    assert "".join(heard).startswith(said or "")
 
 
 def test_a_process_of_the_same_number_in_another_container_is_not_that_of_the_sweep() -> None:
