@@ -44,9 +44,10 @@ def points(folder: Path, run_id: str) -> dict[str, list[tuple[int, int, float]]]
 
 
 def test_a_run_outlasts_its_store_and_sync_sends_the_rest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mnist_exp.tracking.uploads.SECONDS_WITHOUT_PROGRESS", 1.0)
     (tmp_path / "away.py").write_text(HIDES_THE_STORE)
-    done = in_process(*QUICK, "code=away.py", "training.callbacks={Away:{}}", cwd=tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("mnist_exp.tracking.uploads.SECONDS_WITHOUT_PROGRESS", 1.0)
+        done = in_process(*QUICK, "code=away.py", "training.callbacks={Away:{}}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     *_, scores, _, where, line = done.stdout.splitlines()
     assert scores.startswith("TEST accuracy: 0.")

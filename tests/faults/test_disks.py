@@ -65,11 +65,12 @@ def test_files_that_a_store_does_not_take_are_sent_later(tmp_path: Path) -> None
 def test_a_server_that_takes_no_files_gets_them_later(
     tmp_path: Path, used_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_exp.tracking.uploads.SECONDS_WITHOUT_PROGRESS", 2.0)
     name = "no files"
     with proxied(used_server) as proxy:
         proxy.fail(Fault(500, of="^PUT .*mlflow-artifacts"))
-        done = in_process(*QUICK, f"tracking.experiment='{name}'", cwd=tmp_path, MLFLOW_TRACKING_URI=proxy.uri)
+        with monkeypatch.context() as patched:
+            patched.setattr("mnist_exp.tracking.uploads.SECONDS_WITHOUT_PROGRESS", 2.0)
+            done = in_process(*QUICK, f"tracking.experiment='{name}'", cwd=tmp_path, MLFLOW_TRACKING_URI=proxy.uri)
         proxy.heal()
         assert done.returncode == 0, done.stderr
         assert "TEST accuracy: " in done.stdout
