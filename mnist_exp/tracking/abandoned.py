@@ -5,9 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp.tracking import locks
+from mnist_exp.tracking import leases, locks
 from mnist_exp.tracking.folder import Folder, now
-from mnist_exp.tracking.leases import SECONDS_OF_A_LEASE
 from mnist_exp.tracking.mirror import LEASE
 from mnist_exp.tracking.reading import search
 
@@ -27,6 +26,7 @@ def close(records: Iterable[Path]) -> int:
                         running += 1
                     elif is_mine and record.status == "RUNNING":
                         folder.end("KILLED")
+                        leases.end(folder.path)
     return running
 
 
@@ -47,6 +47,6 @@ def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
         if is_here:
             if not close([folder.path / "run.json"]):
                 folders.append(folder)
-        elif renewed.isdecimal() and now() - int(renewed) > 1000 * SECONDS_OF_A_LEASE:
+        elif renewed.isdecimal() and now() - int(renewed) > 1000 * leases.SECONDS_OF_A_LEASE:
             client.set_terminated(run.info.run_id, "KILLED")
     return folders

@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
 import mnist_exp
-from mnist_exp.tracking import leases, locks
+from mnist_exp.tracking import abandoned, leases, locks
 from mnist_exp.tracking.folder import Folder, Record
 
 pytestmark = pytest.mark.fast
@@ -99,6 +100,18 @@ def test_a_run_is_dead_once_its_process_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stale")
+def test_a_run_that_was_closed_is_not_waited_for(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "sweep" / "0")
+    with working(tmp_path / "sweep", folder.path) as process:
+        assert line(process) == "works"
+        process.kill()
+        process.wait()
+    assert abandoned.close([folder.path / "run.json"]) == 0
+    assert folder.read().status == "KILLED"
+    rmtree(tmp_path / "sweep" / ".locks")  # as the next process does in the end
+    assert locks.is_left(folder)
+
+
 def test_children_that_outlive_a_process_do_not_keep_its_runs_alive(tmp_path: Path) -> None:
     with working(tmp_path, tmp_path, "with children") as process:
         lines = {line(process) for _ in range(3)}
