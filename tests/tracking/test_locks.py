@@ -102,6 +102,7 @@ def test_a_run_is_dead_once_its_process_is(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stale")
 def test_a_run_that_was_closed_is_not_waited_for(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "sweep" / "0")
+    folder.path.mkdir(parents=True)
     with working(tmp_path / "sweep", folder.path) as process:
         assert line(process) == "works"
         process.kill()
