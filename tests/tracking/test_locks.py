@@ -99,7 +99,6 @@ def test_a_run_is_dead_once_its_process_is(tmp_path: Path) -> None:
     assert not locks.is_alive(Folder(tmp_path), Record("had no process", {}))
 
 
-@pytest.mark.usefixtures("stale")
 def test_a_run_that_was_closed_is_not_waited_for(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "sweep" / "0")
     folder.path.mkdir(parents=True)
@@ -113,6 +112,7 @@ def test_a_run_that_was_closed_is_not_waited_for(tmp_path: Path) -> None:
     assert locks.is_left(folder)
 
 
+@pytest.mark.usefixtures("stale")
 def test_children_that_outlive_a_process_do_not_keep_its_runs_alive(tmp_path: Path) -> None:
     with working(tmp_path, tmp_path, "with children") as process:
         lines = {line(process) for _ in range(3)}
