@@ -80,9 +80,8 @@ def try_one(proxy: Proxy, folder: Path, fault: str, moment: str, typed: str) -> 
     if typed == "resumed sweep":
         _interrupted(folder, experiment, environment)
     if moment != "before the start":
-        # A job starts after the last request of the job before, or in a stack after the first of the sweep.
-        starts = moment == "at a job's start" and typed != "run"
-        proxy.fail_at(FAULTS[fault], MOMENTS["at the end" if starts and typed != "stack" else moment], answered=starts)
+        of_a_job = " .*parentRunId" if moment == "at a job's start" and typed != "run" else ""
+        proxy.fail_at(FAULTS[fault], MOMENTS[moment] + of_a_job)
     else:
         proxy.fail(FAULTS[fault])
     began = time.time()
