@@ -19,6 +19,8 @@ from mnist_exp.tracking.sweep_record import SweepRecord
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LINES = 10.0
 
+_ENDED = ("FINISHED", "FAILED")  # a job that was KILLED goes on, or its sweep ends, too
+
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +40,7 @@ class Progress:
 
     def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage, before: int) -> None:
         self._record, self._sweep, self._kind, self._stage, self._before = record, sweep, kind, stage, before
-        self._shown = {_name(job) for job in record.jobs() if job.status != "RUNNING"}
+        self._shown = {_name(job) for job in record.jobs() if job.status in _ENDED}
         self._ended = 0
         self._start = time.monotonic()
         self._stop = threading.Event()
@@ -78,11 +80,10 @@ class Progress:
             log.warning("no progress can be shown: %s", failure_reason(error))
             return
         self._running = [job_name(one.values, self._sweep.swept) for one in recent if one.status == "RUNNING"]
-        ended = [job for job in recent if job.status != "RUNNING" and _name(job) not in self._shown]
-        for job in ended:
-            self._shown.add(_name(job))
-            if job.status == "KILLED":  # the sweep ends, too
+        for job in recent:
+            if job.status not in _ENDED or _name(job) in self._shown:
                 continue
+            self._shown.add(_name(job))
             self._ended += 1
             name = job_name(job.values, self._sweep.swept) or "the job"
             if job.status != "FINISHED":
