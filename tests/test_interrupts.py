@@ -85,7 +85,8 @@ def test_a_second_signal_does_not_interrupt_what_the_first_one_began(pairs: int,
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(second)
         output, errors = process.communicate(timeout=60)
-        assert (output, errors, process.returncode) == ("closed\n", "", 128 + first), (first, second)
+        assert (output, errors) == ("closed\n", "")
+        assert process.returncode in {128 + first, 128 + second}  # a process that was not run meanwhile has both
 
 
 def test_another_signal_ends_what_does_not_come_to_the_end_of_a_batch() -> None:

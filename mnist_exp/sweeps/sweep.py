@@ -26,9 +26,8 @@ from mnist_exp.sweeps.progress import Progress, tell
 from mnist_exp.sweeps.resumed import find_finished, find_interrupted
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Folder, make_folder
-from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mlflow_tracker import tracker_of
-from mnist_exp.tracking.record import TakenError, failure_reason
+from mnist_exp.tracking.record import TakenError, about_folder, failure_reason
 from mnist_exp.tracking.sweep_record import SweepRecord
 
 if TYPE_CHECKING:
@@ -80,6 +79,9 @@ def _run_opened(
     except BaseException as error:
         with interrupts.closing():
             _end_early(sweep, kind, record, error)
+        failure = about_folder(error, sweep.folder) if isinstance(error, OSError) else error
+        if failure is not error:
+            raise failure from None
         raise
 
 
@@ -100,7 +102,7 @@ def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseExcepti
     status = "FAILED" if isinstance(error, Exception) else "KILLED"
     try:
         record.close_jobs(status)
-        outcome = _rank(sweep, kind, record, record.jobs())
+        outcome = rank_jobs(sweep, record, record.jobs(), kind)
         try:
             _draw(sweep, record, outcome)
         except Exception as second:
@@ -117,7 +119,7 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
     record.close_jobs()
     record.settle()
     jobs = [job for job in record.jobs() if kind.goes_back or job.status != "KILLED"]
-    outcome = _rank(sweep, kind, record, jobs)
+    outcome = rank_jobs(sweep, record, jobs, kind)
     _show(sweep, outcome)
     _draw(sweep, record, outcome)
     record.log_scores(outcome.scores())
@@ -131,13 +133,6 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
     return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
 
 
-def _rank(sweep: Sweep, kind: Kind, record: SweepRecord, jobs: Sequence[Job]) -> Table:
-    """Return the ranking, which `ranking.csv` gets, too."""
-    outcome = rank_jobs(sweep, record, jobs, kind)
-    (record.folder.path / "ranking.csv").write_text(as_csv(outcome.records))
-    return outcome
-
-
 def _show(sweep: Sweep, outcome: Table) -> None:
     """Print a ranking, and log its verdict."""
     if sweep.verbose:
@@ -147,9 +142,10 @@ def _show(sweep: Sweep, outcome: Table) -> None:
 
 
 def _draw(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
-    """Write `figures/` and `report.html`."""
+    """Write `ranking.csv`, `figures/` and `report.html`."""
     from mnist_exp.sweeps.page import write_report  # imports matplotlib
 
+    (sweep.folder / "ranking.csv").write_text(as_csv(outcome.records))
     write_report(sweep, record, outcome)
 
 

@@ -170,7 +170,7 @@ def ended(run: Run) -> Iterator[Run]:
 def _end_early(run: Run, error: BaseException) -> BaseException:
     """End a run after an exception; return the one to raise."""
     path = run.folder.path
-    failure = _about_folder(error, path) if isinstance(error, OSError) else error
+    failure = about_folder(error, path) if isinstance(error, OSError) else error
     # What a full disk has interrupted goes on with `resume`.
     status = "FAILED" if isinstance(error, Exception) and failure is error else "KILLED"
     log.error("%s", status, exc_info=error, extra={"output": path})
@@ -182,14 +182,14 @@ def _end_early(run: Run, error: BaseException) -> BaseException:
         run.end(status, failure_reason(failure) if isinstance(error, Exception) else "")
     except OSError as second:  # the first error is the one to show
         if failure is error:
-            print(f"{status} could not be recorded: {_about_folder(second, path)}", file=sys.stderr)
+            print(f"{status} could not be recorded: {about_folder(second, path)}", file=sys.stderr)
     return failure
 
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 
 
-def _about_folder(error: OSError, folder: Path) -> Exception:
+def about_folder(error: OSError, folder: Path) -> Exception:
     """Return an error about writing a run's folder as bad input, and any other as it is."""
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
     if error.errno not in _DISK_ERRORS and not path.is_relative_to(folder):
