@@ -190,9 +190,8 @@ def _is_free(lock: Path) -> bool | None:
 
 @contextmanager
 def _opened(path: Path, flags: int = 0) -> Iterator[int]:
-    descriptor = os.open(
-        path, os.O_RDWR | flags | getattr(os, "O_NOFOLLOW", 0), 0o666
-    )  # which a process that this one starts does not inherit
+    flags |= os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(path, flags, 0o666)  # which a process that this one starts does not inherit
     try:
         yield descriptor
     finally:

@@ -36,15 +36,13 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    for known in client.search_model_versions(f"name = '{name}'"):
-        if known.run_id == run_id:
-            version, text = known.version, f"Registered before, as models:/{name}/{known.version}"
-            break
-    else:
-        version = client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id).version
-        text = f"Registered as models:/{name}/{version}"
+    before = [one for one in client.search_model_versions(f"name = '{name}'") if one.run_id == run_id]
+    version = (
+        before[0] if before else client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+    ).version
+    text = f"Registered {'before, ' * bool(before)}as models:/{name}/{version}"
     champion = client.get_registered_model(name).aliases.get("champion")
-    if text.startswith("Registered before") and champion is not None:
+    if before and champion is not None:
         return text
     if champion is None:
         client.set_registered_model_alias(name, "champion", version)
