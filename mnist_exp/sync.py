@@ -77,7 +77,7 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     if left:
         names = ", ".join(str(folder.path) for folder in left[:3])
         lacks = f"has not all of {len(left)} folders, such as {names}"
-        raise InputError(f"{shown_address(settings.uri)}: {lacks} ({reason}); type the command again")
+        raise InputError(f"{shown_address(settings.uri)}: {lacks} ({reason})")
 
 
 def _send(
@@ -93,7 +93,7 @@ def _send(
     from mnist_exp.tracking.record import failure_reason
     from mnist_exp.tracking.uploads import SECONDS_WITHOUT_PROGRESS
 
-    waiting, reason, last = list(folders), "", time.monotonic()
+    waiting, refused, reason, last = list(folders), [], "", time.monotonic()
     while waiting and time.monotonic() - last < SECONDS_WITHOUT_PROGRESS:
         now, waiting = waiting, []
         for folder, experiment_id in track(now, "Sending", transient=True, disable=not sys.stdout.isatty()):
@@ -102,15 +102,18 @@ def _send(
                 continue
             try:
                 registered = mirror(client, experiment_id, folder, register=register).registered
+            except InputError as error:  # which no other try changes
+                reason = str(error)
+                refused.append(folder)
             except Exception as error:  # a store raises anything
-                reason = failure_reason(error)
+                reason = f"{failure_reason(error)}; type the command again"
                 waiting.append((folder, experiment_id))
                 time.sleep(_SECONDS_AFTER_A_FAILURE)
             else:
                 last = time.monotonic()
                 if registered:
                     print(printable(registered))
-    return [folder for folder, _ in waiting], reason
+    return [*refused, *(folder for folder, _ in waiting)], reason
 
 
 def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Record]]:

@@ -112,10 +112,10 @@ def test_a_run_without_tracking_is_sent_if_its_folder_is_named_and_stays_deleted
     assert runs_in(tmp_path, "mine") == [], "what was deleted in MLflow came back"
 
 
-def test_what_still_runs_is_left_to_its_process_and_what_has_lost_it_is_killed(tmp_path: Path) -> None:
-    result = run(*QUICK)
-    Folder(result.output).change(status="RUNNING", end=None)
-    sync(cwd=tmp_path)
+def test_what_has_lost_its_process_is_killed(tmp_path: Path) -> None:
+    folder = run(*QUICK, "tracking=none").output
+    Folder(folder).change(status="RUNNING", end=None)
+    sync(str(folder), cwd=tmp_path)
     assert [one.info.status for one in runs_in(tmp_path)] == ["KILLED"]
 
 
