@@ -133,9 +133,14 @@ def _prepared(path: Path, shape: tuple[int, ...], *, resized: bool) -> npt.NDArr
     try:
         if resized or channels in ([2], [4]):
             return pictures.pixels(picture, height, width, *channels or [1])
-        return (digits.resized if channels == [3] else digits.prepare)(picture, height, width)
+        if channels == [3]:
+            return digits.resized(picture, height, width)
+        image = digits.prepare(picture, height, width)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    if digits.holds_several(picture):
+        print(printable(f"{path}: seems to hold several digits, which are read as one"), file=sys.stderr)
+    return image
 
 
 if __name__ == "__main__":

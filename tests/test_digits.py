@@ -9,6 +9,7 @@ from PIL import Image
 
 from mnist_exp import digits
 from mnist_exp.errors import InputError
+from mnist_exp.learning.datasets import Data
 
 pytestmark = pytest.mark.fast
 
@@ -67,3 +68,10 @@ def test_any_float_is_a_pixel_or_refused_without_a_warning(value: float) -> None
                     if np.isfinite(value)
                     else "must have numbers as pixels; some are infinite or NaN"
                 )
+
+
+def test_two_digits_beside_each_other_are_several_and_one_is_not(mnist: Data) -> None:
+    framed = np.pad(mnist.x_test[:1000], ((0, 0), (4, 4), (4, 4)))
+    assert sum(digits.holds_several(Image.fromarray(one)) for one in framed) <= 2
+    pairs = zip(framed[0::2], framed[1::2], strict=True)
+    assert sum(digits.holds_several(Image.fromarray(np.hstack(pair))) for pair in pairs) >= 0.97 * 500

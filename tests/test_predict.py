@@ -43,7 +43,9 @@ def test_a_preset_learns_without_watching_the_test_set_and_reads_drawn_digits(
     assert sum(prediction.label == digit for digit, prediction in enumerate(found)) >= 9
 
 
-def test_a_line_a_picture_and_what_the_model_saw(tracked_folder: Path, tmp_path: Path) -> None:
+def test_a_line_a_picture_and_what_the_model_saw(
+    tracked_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     paths = draw_all(tmp_path)
     [recorded] = runs_in(tracked_folder)
     uri = f"tracking.uri=sqlite:///{tracked_folder}/mlflow.db"
@@ -59,6 +61,10 @@ def test_a_line_a_picture_and_what_the_model_saw(tracked_folder: Path, tmp_path:
     assert Image.open(tmp_path / "seen.png").size == (1440, 600)
     here = predict(str(kept_model(tracked_folder)), paths)
     assert [(str(p.label), f"{p.probability:.3f}") for p in here] == [(line[1], line[2]) for line in lines[:10]]
+    pair = tmp_path / "pair.png"
+    Image.fromarray(np.hstack([np.asarray(draw(digit, STYLES[0])) for digit in (4, 2)])).save(pair)
+    predict(str(kept_model(tracked_folder)), [pair])
+    assert capsys.readouterr().err == f"{pair}: seems to hold several digits, which are read as one\n"
 
 
 @pytest.mark.parametrize("change", ["as it is", "ink on paper, five times as large", "off centre, in colour"])
