@@ -1,7 +1,6 @@
 """A dataset must fit into half of the memory. Imports nothing heavy."""
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -31,7 +30,9 @@ class Header(NamedTuple):
 
 def memory() -> int:
     """Return, in bytes, the machine's memory or the container's share of it."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import psutil
+
+    machine = psutil.virtual_memory().total
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.is_file() else ""
     return min(machine, int(text)) if text.isdecimal() else machine

@@ -148,8 +148,8 @@ def _processor() -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return str(os.getuid())
+    except (ImportError, KeyError, OSError):  # a container's user without a name
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"  # Windows has none
 
 
 @cache  # this process does not import what changes later

@@ -1,6 +1,5 @@
 """Leave a store that does not answer, and let Ctrl-C end the wait for one."""
 
-import fcntl
 import sqlite3
 import threading
 import time
@@ -106,16 +105,14 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         OSError: if it cannot be made, or another process holds it for two minutes.
     """
+    from filelock import lock_descriptor
+
     with path.open("a+") as lock:  # which, unlike "w", does not wait for the other end of a pipe
         end = time.monotonic() + _SECONDS_FOR_A_LOCK
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise TimeoutError(f"another program holds {path}") from None
-                time.sleep(0.05)
+        while not lock_descriptor(lock.fileno(), blocking=False):
+            if time.monotonic() > end:
+                raise TimeoutError(f"another program holds {path}")
+            time.sleep(0.05)
         yield
 
 

@@ -100,7 +100,8 @@ class MLflowSweep(SweepRecord):
         self.uploads.wait(_SECONDS_TO_SETTLE, at_most=3 * _SECONDS_TO_SETTLE)
 
     def end(self, status: str, ranking: Callable[[int], str]) -> None:
-        self.settle()
+        if status != "KILLED":
+            self.settle()
         super().end(status, ranking)
         assert isinstance(self.parent.tracking, MLflowTracking)
         self._left_out = self.uploads.finish(self.parent.tracking, interrupted=status == "KILLED")

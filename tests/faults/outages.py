@@ -3,6 +3,7 @@
 A try takes a minute or two; one in which nothing is to come back half a minute more.
 """
 
+import math
 import os
 import signal
 import tempfile
@@ -177,12 +178,16 @@ def try_ctrl_c(proxy: Proxy, folder: Path, typed: str) -> Row:
         pressed = time.time()
         seen.process.send_signal(signal.SIGINT)
 
+    def is_waiting(seen: Watched) -> bool:
+        ended = [run for run in runs_of_folders(folder) if run.status == "FINISHED"]
+        return len(ended) == (1 if typed == "run" else 5) and time.time() > (seen.scores() or math.inf) + 2
+
     proxy.fail_at(FAULTS["hanging"], MOMENTS["in training"])
     ended = watch(
         *COMMANDS[typed],
         "tracking.experiment=ctrl-c",
         cwd=folder,
-        moment=lambda seen: (scored := seen.scores()) is not None and time.time() > scored + 2,
+        moment=is_waiting,
         act=press,
         environment={"MLFLOW_TRACKING_URI": proxy.uri},
     )

@@ -121,9 +121,9 @@ class Process:
         self.end()
 
     def errors(self) -> list[str]:
-        """Return the last line of a traceback on standard error."""
-        traceback = "Traceback" in self._errors.read_text(errors="replace")
-        return [f"a traceback: {self.last_line()}"] if traceback else []
+        """Return what standard error has from the first traceback on."""
+        _, found, rest = self._errors.read_text(errors="replace").partition("Traceback")
+        return [found + rest.rstrip()] if found else []
 
     def last_line(self) -> str:
         """Return the last line on standard error, or ""."""
