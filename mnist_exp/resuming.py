@@ -73,8 +73,10 @@ def resumed(experiment: Experiment) -> Experiment | Job:
         known = list(_runs(key, tracker.tracking))
         same = [(folder, record) for folder, record in known if record.tags["mnist_exp.signature"] == signature]
         for folder, record in same:
-            if record.status == "FINISHED" and (job := job_in(folder.path / "run.json")).is_whole:
-                return job
+            if record.status == "FINISHED" and job_in(folder.path / "run.json").is_whole:
+                if left_out := tracker.send_rest(folder):
+                    _print(experiment, left_out)
+                return job_in(folder.path / "run.json")
         running = [one for one in same if one[1].status == "RUNNING" and locks.is_alive(*one)]
         if not running:
             break

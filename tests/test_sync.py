@@ -43,11 +43,15 @@ def points(folder: Path, run_id: str) -> dict[str, list[tuple[int, int, float]]]
     }
 
 
-def test_a_run_outlasts_its_store_and_sync_sends_the_rest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sends", ["sync", "resume=true"])
+def test_a_run_outlasts_its_store_and_the_rest_is_sent_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sends: str
+) -> None:
     (tmp_path / "away.py").write_text(HIDES_THE_STORE)
+    typed = (*QUICK, "code=away.py", "training.callbacks={Away:{}}")
     with monkeypatch.context() as patched:
         patched.setattr("mnist_exp.tracking.uploads.SECONDS_WITHOUT_PROGRESS", 1.0)
-        done = in_process(*QUICK, "code=away.py", "training.callbacks={Away:{}}", cwd=tmp_path)
+        done = in_process(*typed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     *_, scores, _, where, line = done.stdout.splitlines()
     assert scores.startswith("TEST accuracy: 0.")
@@ -61,7 +65,10 @@ def test_a_run_outlasts_its_store_and_sync_sends_the_rest_once(tmp_path: Path, m
     [recorded] = runs_in(tmp_path)
     assert recorded.info.status == "RUNNING"
     for _ in range(2):
-        assert sync(cwd=tmp_path) == "1 folder up to date in sqlite:///mlflow.db\n"
+        if sends == "sync":
+            assert sync(cwd=tmp_path) == "1 folder up to date in sqlite:///mlflow.db\n"
+        else:
+            assert in_process(*typed, sends, cwd=tmp_path).returncode == 0
         [recorded] = runs_in(tmp_path)
         assert recorded.info.status == "FINISHED"
         lines = Folder(output).measured()[0]

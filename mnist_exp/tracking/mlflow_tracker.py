@@ -17,7 +17,7 @@ from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.tracking import differences, reading, store
 from mnist_exp.tracking.abandoned import close_in_store
 from mnist_exp.tracking.environment import run_record, sweep_record
-from mnist_exp.tracking.folder import Record
+from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mirror import DESCRIPTION
 from mnist_exp.tracking.mlflow_sweep import MLflowSweep, RemoteSweep
@@ -101,6 +101,12 @@ class MLflowTracker(Tracker):
         with store.store_errors(self._settings.uri):
             client, experiment_id = store.connect(self._settings)
             return reading.newest_finished(client, experiment_id, signature)
+
+    def send_rest(self, folder: Folder) -> str:
+        with store.store_errors(self._settings.uri):
+            uploads = Uploads(*store.connect(self._settings), lambda: [folder], register=self._settings.register)
+        uploads.start()
+        return uploads.finish(self._settings)
 
     def why_not(self, experiment: Experiment, data: str) -> str:
         with store.store_errors(self._settings.uri):

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.tracking.environment import run_record, sweep_record
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Run, ended
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
@@ -49,6 +50,10 @@ class Tracker:
     def finished(self, signature: str) -> Job | None:  # noqa: ARG002
         """Return the newest finished run with this signature, if any."""
         return None
+
+    def send_rest(self, folder: Folder) -> str:  # noqa: ARG002
+        """Send what the store lacks of a run that has finished; return a line about what it did not get, or ""."""
+        return ""
 
     def why_not(self, experiment: Experiment, data: str) -> str:  # noqa: ARG002
         """Return why no earlier run counts as this experiment, whose data have a digest."""
