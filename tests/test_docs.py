@@ -37,6 +37,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {
     "python3 -m venv": "test_the_first_commands_of_the_readme",
     "pip install": "test_the_first_commands_of_the_readme, .ci/run",
+    "uv ": "test_the_first_commands_of_the_readme",
     "python -m tests.benchmarks": "takes half an hour",
     "pytest": ".ci/run",
     ".ci/run": ".ci/run",

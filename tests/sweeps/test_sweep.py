@@ -85,7 +85,7 @@ def test_the_test_score_has_the_interval_that_its_images_allow(sweep_folder: Pat
     best = max(jobs, key=lambda job: float(job.data.metrics["objective"])).data.metrics["test_accuracy"]
     interval = scipy.stats.binomtest(round(best * 10_000), 10_000).proportion_ci(method="wilson")
     assert (
-        f"test_accuracy {best:.4f} of the first row is measured on 10000 images; on others like them it would be "
+        f"test_accuracy {best:.4f} of the first row is measured on 10,000 images; on others like them it would be "
         f"{interval.low:.4f} to {interval.high:.4f} (95 %, Wilson)."
     ) in (sweep_folder / "stdout").read_text().splitlines()
 
