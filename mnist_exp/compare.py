@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 _EXAMPLES = """\
   python -m mnist_exp.compare --last 10
   python -m mnist_exp.compare SWEEP_ID RUN_ID
-  python -m mnist_exp.compare --filter 'params.`model.hidden` = "64" AND metrics.test_accuracy > 0.9'
+  python -m mnist_exp.compare --filter 'params.`model.hidden` = "64"'
   python -m mnist_exp.compare --sort 'metrics.test_loss ASC' --plot losses.svg
   python -m mnist_exp.compare SWEEP_ID --format latex > table.tex
-  python -m mnist_exp.compare tracking.experiment=mine tracking.uri=sqlite:///other.db
+  python -m mnist_exp.compare tracking.uri=sqlite:///other.db
 """
 
 _CURVES = 200  # runs, after which no row is drawn
@@ -39,7 +39,7 @@ _NAMED = 6  # of the runs left out
 
 def main() -> None:
     """Print a ranking of runs and draw their curves; exit with 1 and one message after bad input."""
-    about = "Rank the runs of an experiment in MLflow by their objective, and draw their curves."
+    about = "Rank the runs of an MLflow experiment by their objective, and draw their curves."
     parser = commands.parser("compare", about, _EXAMPLES)
     parser.add_argument(
         "given",

@@ -32,7 +32,7 @@ _COMPARED = ("machine", "threads", "trained_together")  # beside what can change
 
 def main() -> None:
     """Repeat a run; exit with 1 if a metric differs though nothing was overridden, or after bad input."""
-    about = "Repeat a run with the configuration that MLflow recorded, and compare every metric of the two runs."
+    about = "Repeat a run as MLflow recorded it, and compare every metric of the two."
     parser = commands.parser("rerun", about, _EXAMPLES)
     parser.add_argument("run_id", help="id of the run to repeat; its first characters are enough")
     parser.add_argument(

@@ -31,7 +31,7 @@ _NAMED = 100  # at most so many classes' names are listed
 
 def main() -> None:
     """Print and draw the data of an experiment; exit with 1 and one message after bad input."""
-    about = "Print and draw the data of an experiment: its arrays, one image, and what the model gets for it."
+    about = "Print and draw the data: its arrays, one image, and what the model gets for it."
     parser = commands.parser("show", about, _EXAMPLES)
     parser.add_argument("overrides", nargs="*", help="what to change, as for a run: dataset=npz dataset.path=FILE")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="read presets of your own from this folder")

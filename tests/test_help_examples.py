@@ -16,19 +16,17 @@ PICTURE = Path(mnist_exp.__file__).parents[1] / "docs/seven.png"
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    """Somebody in a folder with what the examples name: runs, a sweep, a champion, another experiment, pictures."""
+    """Somebody in a folder with what the examples name: runs, a sweep, a champion, pictures."""
     folder = tmp_path_factory.mktemp("examples")
     done = in_process("-m", "model.hidden=64,32", "training.epochs=2", "optimizer.learning_rate=0.03", cwd=folder)
     assert done.returncode == 0, done.stderr
     with chdir(folder):
         result = mnist_exp.run(*QUICK, "tracking.register=digits")
-        mnist_exp.run(*QUICK, "tracking.experiment=mine")
-    named = folder / "outputs/2026-01-31/12-00-00-000000/model.keras"
+    named = folder / "outputs/2026-01-31/12-00-00/model.keras"
     named.parent.mkdir(parents=True)
     shutil.copy(result.output / "model.keras", named)
     shutil.copy(folder / "mlflow.db", folder / "other.db")
-    (folder / "scans").mkdir()
-    for name in ("three.png", "four.jpg", "scans/one.png", "scans/two.png"):
+    for name in ("three.png", "four.jpg", "one.png"):
         shutil.copy(PICTURE, folder / name)  # pictures are known by what they hold, whatever they are called
     return Reader(folder)
 

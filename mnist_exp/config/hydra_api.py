@@ -3,11 +3,13 @@
 Hydra's public `compose` leaves out `hydra`, with the output folder, and has no MULTIRUN mode.
 """
 
+import io
 import os
 import re
+import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Container, Iterator, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from copy import deepcopy
 from typing import Any, NoReturn, Self
 
@@ -62,7 +64,13 @@ def answer(arguments: Namespace) -> None:
     with _fresh_hydra():
         if _DEFAULTS:
             version.setbase(_DEFAULTS["version_base"])
-        _run_hydra(arguments, get_args_parser(), lambda _: None, str(CONF), "config")
+        help_text = io.StringIO()
+        try:
+            with redirect_stdout(help_text) if arguments.help else nullcontext():
+                _run_hydra(arguments, get_args_parser(), lambda _: None, str(CONF), "config")
+        finally:  # after help, Hydra exits
+            for line in help_text.getvalue().splitlines():  # of which Hydra lists a group's choices in one
+                print(textwrap.fill(line, 80, subsequent_indent="  ") if len(line) > 80 else line)
 
 
 def compose_conf(overrides: Sequence[str], mode: RunMode) -> DictConfig:

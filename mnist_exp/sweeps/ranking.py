@@ -214,8 +214,8 @@ def on_other_images(best: Row) -> str:
     mean = fmean(measured)
     low, high = wilson(mean, count)
     return (
-        f"test_accuracy {decimals(mean)} of the first row is measured on {count:,} images; on others like them it would "
-        f"be {decimals(low)} to {decimals(high)} (95 %, Wilson)."
+        f"test_accuracy {decimals(mean)} of the first row is measured on {count:,} images; on others like them it "
+        f"would be {decimals(low)} to {decimals(high)} (95 %, Wilson)."
     )
 
 

@@ -290,6 +290,7 @@ def test_version_is_this_projects(arguments: list[str]) -> None:
 @pytest.mark.fast
 def test_help_names_every_group_choice_and_key() -> None:
     text = in_fresh_process("--help").stdout
+    assert max(map(len, text.splitlines())) <= 80
     for path in CONF.glob("*/*.yaml"):
         group = path.parent.name
         assert f"{group}: " in text
