@@ -13,7 +13,7 @@ from mnist_exp.runner import identify, run_experiment
 from mnist_exp.tracking import index, locks
 from mnist_exp.tracking.differences import why_not_continued
 from mnist_exp.tracking.environment import run_record
-from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.folder import Folder, Record, from_here
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.job_folders import job_in
 from mnist_exp.tracking.mlflow_tracker import tracker_of
@@ -112,8 +112,8 @@ def _threads(record: Record) -> str:
 
 def _name(folder: Folder) -> str:
     """Return what a run is called: by its id in a store, or else by its folder."""
-    mirrored, path, here = folder.mirrored(), folder.path, Path.cwd()
-    return f"run {mirrored.run_id if mirrored else path.relative_to(here) if path.is_relative_to(here) else path}"
+    mirrored = folder.mirrored()
+    return f"run {mirrored.run_id if mirrored else from_here(folder.path)}"
 
 
 def _still_trains(folder: Folder, record: Record) -> str:

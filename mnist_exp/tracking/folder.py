@@ -28,6 +28,11 @@ def now() -> int:
     return int(time.time() * 1000)
 
 
+def from_here(path: Path) -> str:
+    """Return an absolute path as one would type it in the current folder."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 _PROCESS_TAGS = ("mnist_exp.host", "mnist_exp.process", "mnist_exp.machine", "mnist_exp.output")
 
 

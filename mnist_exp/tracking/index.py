@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.folder import Folder, from_here
 
 KEY = "mnist_exp.key"  # the tag of a run that can be found
 _FOLDER = Path(".mnist_exp")
@@ -20,8 +20,7 @@ def add(key: str, folder: Path) -> None:
 
     Several processes may do so at once.
     """
-    here, path = Path.cwd(), folder.resolve()
-    line = f"{json.dumps(str(path.relative_to(here) if path.is_relative_to(here) else path))}\n"
+    line = f"{json.dumps(from_here(folder.resolve()))}\n"
     with suppress(OSError):
         _FOLDER.mkdir(exist_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)

@@ -15,7 +15,7 @@ from mnist_exp import interrupts
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.tracking import store
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.folder import Folder, from_here
 from mnist_exp.tracking.mirror import Sent, mirror
 from mnist_exp.tracking.record import failure_reason
 
@@ -107,7 +107,7 @@ class Uploads:
             return ""
         place = f" tracking.uri={shown_address(settings.uri)}" if not store.is_default(settings.uri) else ""
         place += f" tracking.register={settings.register}" if settings.register is not None else ""
-        name = shlex.quote(_from_here(Path(os.path.commonpath([folder.path for folder in left]))))
+        name = shlex.quote(from_here(Path(os.path.commonpath([folder.path for folder in left]))))
         return (
             f"Not all of {name} has reached {shown_address(settings.uri)} ({self.reason or 'no answer'}); "
             f"python -m mnist_exp.sync {name}{place} sends the rest"
@@ -199,10 +199,6 @@ class _Known:
     sent: Sent
     state: tuple[int, ...]
     at: float
-
-
-def _from_here(path: Path) -> str:
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _state(folder: Folder) -> tuple[int, ...] | None:
