@@ -19,13 +19,14 @@ from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import REUSED, Job
 from mnist_exp.tracking.mirror import save_model
 from mnist_exp.tracking.record import Run
-from mnist_exp.tracking.sweep_record import SECONDS_FOR_JOBS_TO_END, Complete, SweepRecord
+from mnist_exp.tracking.sweep_record import Complete, SweepRecord
 from mnist_exp.tracking.uploads import Uploads
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SECONDS_TO_SETTLE = 3.0
+_SECONDS_FOR_JOBS_ELSEWHERE = 60.0  # which look after their sweep every 30 seconds or oftener
 _LAUNCHERS_HERE = ("BasicLauncher", "StackedLauncher", "JoblibLauncher")  # the jobs of others may run elsewhere
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class MLflowSweep(SweepRecord):
 
     def close_jobs(self, status: str | None = None) -> None:
         super().close_jobs(status)
-        deadline = time.monotonic() + SECONDS_FOR_JOBS_TO_END
+        deadline = time.monotonic() + _SECONDS_FOR_JOBS_ELSEWHERE
         while any(job.status == "RUNNING" for job in self._elsewhere) and time.monotonic() < deadline:
             if interrupts.hurried():
                 return

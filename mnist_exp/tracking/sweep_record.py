@@ -28,7 +28,7 @@ from mnist_exp.tracking.record import Run, claimed_to_begin, ended, failure_reas
 if TYPE_CHECKING:
     import keras
 
-SECONDS_FOR_JOBS_TO_END = 20.0
+_SECONDS_FOR_JOBS_TO_END = 20.0
 _PROCESS = uuid.uuid4().hex  # of this one, and of those that it forks
 _LONGEST_RANKING = 6000  # characters; MLflow takes 8,000 with the user's own words
 
@@ -258,7 +258,7 @@ class SweepRecord:
         """
         if status is not None:
             self.folder.change(status=status)
-        deadline = time.monotonic() + SECONDS_FOR_JOBS_TO_END
+        deadline = time.monotonic() + _SECONDS_FOR_JOBS_TO_END
         while abandoned.close(self.folder.path.glob("*/run.json")) and time.monotonic() < deadline:
             if interrupts.hurried():
                 return
