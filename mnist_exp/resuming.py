@@ -74,8 +74,8 @@ def resumed(experiment: Experiment) -> Experiment | Job:
         same = [(folder, record) for folder, record in known if record.tags["mnist_exp.signature"] == signature]
         for folder, record in same:
             if record.status == "FINISHED" and job_in(folder.path / "run.json").is_whole:
-                if left_out := tracker.send_rest(folder):
-                    _print(experiment, left_out)
+                if said := tracker.send_rest(folder):
+                    _print(experiment, said)
                 return job_in(folder.path / "run.json")
         running = [one for one in same if one[1].status == "RUNNING" and locks.is_alive(*one)]
         if not running:

@@ -71,21 +71,19 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
         if "tracking.experiment" not in keys:
             ids |= {name: store.connect(replace(settings, experiment=name))[1] for name in named}
     waiting = [(folder, ids[record.tracking.get("experiment", settings.experiment)]) for folder, record in folders]
-    left, reason = _send(client, waiting, settings.register)
-    sent = len({folder.path for folder, _ in waiting} - {folder.path for folder in left})
+    left = _send(client, waiting, settings.register)
+    sent = len({folder.path for folder, _ in waiting} - left.keys())
     print(f"{counted(sent, 'folder')} up to date in {shown_address(settings.uri)}")
     if left:
-        names = ", ".join(str(folder.path) for folder in left[:3])
-        lacks = f"has not all of {len(left)} folders, such as {names}"
+        path, reason = next(iter(left.items()))
+        lacks = f"has not all of {counted(len(left), 'folder')}, such as {path}"
         raise InputError(f"{shown_address(settings.uri)}: {lacks} ({reason})")
 
 
-def _send(
-    client: "MlflowClient", folders: Sequence[tuple[Folder, str]], register: str | None
-) -> tuple[list[Folder], str]:
+def _send(client: "MlflowClient", folders: Sequence[tuple[Folder, str]], register: str | None) -> dict[Path, str]:
     """Send folders, each to the MLflow experiment with an id, until all are there or 30 seconds bring no progress.
 
-    Return those that are left, and why.
+    Return why some are left, by their paths.
     """
     from rich.progress import track
 
@@ -93,7 +91,7 @@ def _send(
     from mnist_exp.tracking.record import failure_reason
     from mnist_exp.tracking.uploads import SECONDS_WITHOUT_PROGRESS
 
-    waiting, refused, reason, last = list(folders), [], "", time.monotonic()
+    waiting, left, last = list(folders), dict[Path, str](), time.monotonic()
     while waiting and time.monotonic() - last < SECONDS_WITHOUT_PROGRESS:
         now, waiting = waiting, []
         for folder, experiment_id in track(now, "Sending", transient=True, disable=not sys.stdout.isatty()):
@@ -103,17 +101,17 @@ def _send(
             try:
                 registered = mirror(client, experiment_id, folder, register=register).registered
             except InputError as error:  # which no other try changes
-                reason = str(error)
-                refused.append(folder)
+                left[folder.path] = str(error)
             except Exception as error:  # a store raises anything
-                reason = f"{failure_reason(error)}; type the command again"
+                left[folder.path] = f"{failure_reason(error)}; type the command again"
                 waiting.append((folder, experiment_id))
                 time.sleep(_SECONDS_AFTER_A_FAILURE)
             else:
+                left.pop(folder.path, None)
                 last = time.monotonic()
                 if registered:
                     print(printable(registered))
-    return [*refused, *(folder for folder, _ in waiting)], reason
+    return left
 
 
 def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Record]]:

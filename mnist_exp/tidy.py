@@ -1,9 +1,11 @@
 """Show what runs and sweeps take on disk, and remove old ones: `python -m mnist_exp.tidy`. Needs no Keras."""
 
+import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,65 +16,75 @@ from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.sweeps.formats import aligned, counted, cut
-from mnist_exp.tracking import abandoned
+from mnist_exp.tracking import abandoned, locks
 from mnist_exp.tracking.folder import Folder, Record, from_here, now
 from mnist_exp.tracking.job_folders import reused_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
-    from mlflow.entities.model_registry import ModelVersion
 
 _EXAMPLES = """\
   python -m mnist_exp.tidy
   python -m mnist_exp.tidy --older 30
   python -m mnist_exp.tidy multirun/2026-11-28 --yes
 """
-_PLACES = (Path("outputs"), Path("multirun"))
+_PLACES = ("outputs", "multirun")
 _DAY = 24 * 60 * 60 * 1000  # milliseconds
 _LONGEST = 22  # characters of a name, so that a line fits 80
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, or a sweep with its jobs; the first of its `runs` is the folder itself. `end` is as in `Record`."""
+    """A run, or a sweep and its jobs, with their records; its own is the first. `end` is as in `Record`."""
 
-    runs: list[tuple[Folder, Record]]
+    path: Path
+    runs: dict[Path, Record]
     end: int
     bytes: int
 
-    @property
-    def path(self) -> Path:
-        """The folder, absolute."""
-        return self.runs[0][0].path
-
 
 def main() -> None:
-    """Show what there is, and with folders or an age remove that; exit with 1 and one message after bad input."""
+    """Show what there is, or remove some of it; exit with 1 and one message after bad input, or if nothing goes."""
     about = """\
-Show what the folders of runs and sweeps take on disk. With folders or an age:
-after asking, remove those with their runs and artifacts in MLflow; but nothing
-that runs, is registered, is named by a sweep that stays, or is in another store."""
+Show what the runs and sweeps in outputs and multirun take on disk. With folders
+or an age, ask, then remove these with their runs and artifacts in MLflow; but
+nothing that runs, is registered, counts in a sweep, or is in another store."""
     parser = commands.parser("tidy", about, _EXAMPLES)
     parser.add_argument("given", nargs="*", metavar="FOLDER|OVERRIDE", help="what to remove; tracking.uri=ADDRESS")
-    parser.add_argument("--older", type=float, metavar="DAYS", help="remove only what ended so long ago")
+    parser.add_argument("--older", type=float, metavar="DAYS", help="remove what ended so long ago")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     given = parser.parse_intermixed_args()
     overrides = [text for text in given.given if is_of_tracking(text)]
-    folders = [Path(text).absolute() for text in given.given if text not in overrides]
+    folders = [Path(text) for text in given.given if text not in overrides]
     with commands.exit_on_errors():
         for folder in folders:
-            if not folder.is_dir():
-                raise InputError(f"{folder}: no such folder; type that of a run or a sweep, or one above")
-        everything = find(_PLACES + tuple(folders))
-        if not folders and given.older is None:
-            print(shown(everything))
+            if not any(folder.resolve().is_relative_to(place) for place in _places()):
+                raise InputError(f"{folder}: must be a folder in outputs or multirun, in the current folder")
+        if given.older is not None and not given.older >= 0:
+            raise InputError(f"--older {given.older:g}: must be a number of days, at least 0")
+        if folders or given.older is not None:
+            tidy(folders, given.older, overrides, asks=not given.yes)
+        else:
+            print(shown(find()))
             if Path("mlruns").is_dir():
                 print(f"{_size(_bytes(Path('mlruns')))} beside them, in mlruns, are what MLflow shows of them")
-            return
-        chosen = [entry for entry in everything if _is_chosen(entry, folders, given.older)]
-        settings = commands.stored(compose(overrides).config.tracking)
-        client = _client(settings, chosen)
+
+
+def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], *, asks: bool) -> None:
+    """Remove what lies in the folders, if any are given, and ended so many days ago, if that is.
+
+    Raises:
+        InputError: if nothing is removed, or not all, or the store cannot be reached.
+    """
+    from mnist_exp.tracking import store
+
+    settings = commands.stored(compose(overrides).config.tracking)
+    everything = find()
+    chosen = [entry for entry in everything if _is_chosen(entry, folders, days)]
+    with store.store_errors(settings.uri):
+        tracked = any(Folder(path).mirrored() is not None for entry in chosen for path in entry.runs)
+        client = store.connect_existing(settings.uri) if tracked else None
         kept = reasons_to_keep(everything, chosen, settings, client)
         for path, reason in kept.items():
             print(printable(f"{from_here(path)} stays: {reason}"), file=sys.stderr)
@@ -80,27 +92,28 @@ that runs, is registered, is named by a sweep that stays, or is in another store
         if not removed:
             raise InputError("nothing to remove: no other run or sweep is that old, or in the folders given")
         print(shown(removed))
-        if not given.yes and not _agrees():
+        if asks and not _agrees():
             raise InputError("nothing was removed")
+        if kept != reasons_to_keep(find(), chosen, settings, client):
+            raise InputError("nothing was removed, as something has changed meanwhile; type the command again")
         for entry in removed:
-            remove(entry, settings.uri, client)
-        print(f"Removed {counted(len(removed), 'folder')}, {_size(sum(entry.bytes for entry in removed))}")
+            _remove(entry, settings.uri, client)
+    print(f"Removed {counted(len(removed), 'folder')}, {_size(sum(entry.bytes for entry in removed))}")
 
 
-def find(places: Sequence[Path]) -> list[Entry]:
-    """Return the runs and sweeps below some folders, the largest first, each once, and each job with its sweep."""
-    paths = {path for place in places for path in place.absolute().rglob("run.json") if not path.is_symlink()}
-    abandoned.close(sorted(paths))
-    runs: dict[Path, tuple[Folder, Record]] = {}
-    for path in paths:
+def find() -> list[Entry]:
+    """Return the runs and sweeps in `outputs` and `multirun`, the largest first, each job with its sweep."""
+    records = [path for place in _places() for path in place.rglob("run.json")]
+    abandoned.close(records)
+    tops: dict[Path, dict[Path, Record]] = {}
+    for path in sorted(record.parent for record in records):  # a sweep before its jobs
         with suppress(OSError, ValueError, TypeError):  # of another program
-            runs[path.parent] = Folder(path.parent), Folder(path.parent).read()
-    tops: dict[Path, list[tuple[Folder, Record]]] = {}
-    for path in sorted(runs):  # a sweep before its jobs
-        sweep = next((one for one in path.parents if one in tops), path)
-        tops.setdefault(sweep, []).append(runs[path])
+            record = Folder(path).read()
+            top = next((one for one in path.parents if one in tops), path)
+            tops.setdefault(top, {})[path] = record
     entries = [
-        Entry(found, max(record.end or now() for _, record in found), _bytes(top)) for top, found in tops.items()
+        Entry(top, found, max(record.end or now() for record in found.values()), _bytes(top))
+        for top, found in tops.items()
     ]
     return sorted(entries, key=lambda entry: -entry.bytes)
 
@@ -109,41 +122,35 @@ def reasons_to_keep(
     everything: Sequence[Entry], chosen: Sequence[Entry], settings: MLflowTracking, client: "MlflowClient | None"
 ) -> dict[Path, str]:
     """Return why some of the chosen stay, by their folder; `everything` may count their runs as its own."""
-    registered = {version.run_id: version.name for version in _versions(client)} if client is not None else {}
-    reasons = {
-        entry.path: _place(entry.path)
-        or next(filter(None, (_reason(*run, settings, client, registered) for run in entry.runs)), "")
-        for entry in chosen
-    }
-    while True:  # what stays may name what would be removed
+    registered = dict(_registered(client)) if client is not None else {}
+    copies = Counter(record.id for entry in everything for record in entry.runs.values())
+    reasons = {}
+    for entry in chosen:
+        found = (_reason(path, record, settings, client, registered) for path, record in entry.runs.items())
+        doubled = "another folder is a copy" if any(copies[one.id] > 1 for one in entry.runs.values()) else ""
+        reasons[entry.path] = next(filter(None, found), doubled)
+    while True:  # what stays may count what would be removed
         before = dict(reasons)
         for sweep in everything:
             used = [] if reasons.get(sweep.path) == "" else _used(sweep)
             for path, reason in reasons.items():
-                if not reason and any(one.is_relative_to(path) for one in used):
-                    reasons[path] = f"{from_here(sweep.path)} counts its jobs"
+                if not reason and any(one[: len(_place(path))] == _place(path) for one in used):
+                    reasons[path] = f"it counts in {from_here(sweep.path)}"
         if reasons == before:
             return {path: reason for path, reason in reasons.items() if reason}
 
 
-def _place(path: Path) -> str:
-    """Return why a folder stays where it is, which may hold more than a run, or ""."""
-    if {"outputs", "multirun"} & set(path.parts[:-1]) and not Path.cwd().is_relative_to(path):
-        return ""
-    return "it is not below outputs or multirun, and may hold other files"
-
-
 def _reason(
-    folder: Folder,
+    path: Path,
     record: Record,
     settings: MLflowTracking,
     client: "MlflowClient | None",
-    registered: Mapping[str | None, str],
+    registered: Mapping[str, str],
 ) -> str:
     """Return why a run stays, or ""; `registered` has the names of models by the ids of their runs."""
     from mnist_exp.tracking import store
 
-    mirrored = folder.mirrored()
+    mirrored = Folder(path).mirrored()
     if record.status == "RUNNING":
         return "it runs"
     if mirrored is None or client is None:
@@ -158,20 +165,36 @@ def _reason(
     return ""
 
 
-def remove(entry: Entry, uri: str, client: "MlflowClient | None") -> None:
+def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> None:
     """Remove the runs of an entry from the store, with their artifacts and models, and then its folder.
 
+    What is left of it after an interruption is found and removed again.
+
     Raises:
-        InputError: if one of them goes on.
+        InputError: if it is in use, or a file cannot be removed, or the store keeps artifacts where it may not.
     """
-    for folder, _ in reversed(entry.runs):  # the jobs first: a sweep that is left can be removed again
-        if folder.read().status == "RUNNING":
-            raise InputError(f"{folder.path}: has been resumed")
-        if (mirrored := folder.mirrored()) is not None and client is not None:
-            _remove_run(client, uri, mirrored.run_id)
-    shutil.rmtree(entry.path)
-    with suppress(OSError):
-        entry.path.parent.rmdir()  # of that day, if it was the last
+    with ExitStack() as claims:
+        for path, record in entry.runs.items():
+            for name in (".claim", ".mlflow.lock"):  # nobody goes on with it, or sends it
+                if not claims.enter_context(locks.claimed(path, name)):
+                    raise InputError(f"{path}: is in use; type the command again")
+            if Folder(path).read() != record:
+                raise InputError(f"{path}: has changed meanwhile; type the command again")
+        try:
+            for path in reversed(entry.runs):  # the record of a sweep goes last
+                if (mirrored := Folder(path).mirrored()) is not None and client is not None:
+                    _remove_run(client, uri, mirrored.run_id)
+                for child in list(path.iterdir()):
+                    if child.is_dir() and not child.is_symlink():
+                        shutil.rmtree(child)
+                    elif child.name != "run.json":
+                        child.unlink()
+                shutil.rmtree(path)
+        except OSError as error:
+            raise InputError(f"{error.filename or entry.path}: cannot be removed ({error.strerror})") from error
+    if entry.path.parent not in _places():
+        with suppress(OSError):
+            entry.path.parent.rmdir()  # of that day, if this was the last
 
 
 def _remove_run(client: "MlflowClient", uri: str, run_id: str) -> None:
@@ -181,30 +204,21 @@ def _remove_run(client: "MlflowClient", uri: str, run_id: str) -> None:
     if run is None:
         return
     for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
-        if model.model_id in model.artifact_location.split("/"):
+        if model.artifact_location.endswith(f"/{model.model_id}/artifacts"):
             store.repository(uri, model.artifact_location).delete_artifacts()
         client.delete_logged_model(model.model_id)
-    if run_id in run.info.artifact_uri.split("/"):
+    if run.info.artifact_uri.endswith(f"/{run_id}/artifacts"):  # and not where other runs have theirs
         store.repository(uri, run.info.artifact_uri).delete_artifacts()
     if run.info.lifecycle_stage == "active":
         client.delete_run(run_id)
 
 
-def _client(settings: MLflowTracking, chosen: Sequence[Entry]) -> "MlflowClient | None":
-    """Return a client of the store, if any of the runs is in one."""
-    from mnist_exp.tracking import store
-
-    if all(folder.mirrored() is None for entry in chosen for folder, _ in entry.runs):
-        return None
-    with store.store_errors(settings.uri):
-        return store.connect_existing(settings.uri)
-
-
-def _versions(client: "MlflowClient") -> Iterator["ModelVersion"]:
+def _registered(client: "MlflowClient") -> Iterator[tuple[str, str]]:
+    """Yield the run and the name of each version of a registered model."""
     token = None
     while True:
         page = client.search_model_versions(page_token=token)
-        yield from page
+        yield from ((version.run_id or "", version.name) for version in page)
         token = page.token
         if not token:
             return
@@ -222,35 +236,53 @@ def _run(client: "MlflowClient", run_id: str) -> "Run | None":
         return None
 
 
+def _places() -> list[Path]:
+    """Return where runs and sweeps are, wherever a link leads."""
+    return [Path(name).resolve() for name in _PLACES]
+
+
 def _is_chosen(entry: Entry, folders: Sequence[Path], days: float | None) -> bool:
-    inside = not folders or any(entry.path.is_relative_to(folder) for folder in folders)
+    inside = not folders or any(entry.path.is_relative_to(folder.resolve()) for folder in folders)
     return inside and (days is None or now() - entry.end > days * _DAY)
 
 
-def _used(sweep: Entry) -> list[Path]:
-    """Return the folders of earlier runs that a sweep counts as its jobs."""
+def _used(sweep: Entry) -> list[tuple[str, ...]]:
+    """Return the places of the earlier runs that a sweep counts as its jobs."""
     found = []
     for path in sweep.path.rglob("reused.json"):
         with suppress(OSError, ValueError, TypeError):  # damaged
-            found.append(Path(reused_in(path).output).resolve())
+            found.append(_place(Path(reused_in(path).output)))
     return found
+
+
+def _place(path: Path) -> tuple[str, ...]:
+    """Return the last parts of a path, from outputs or multirun on, which stay when all is moved."""
+    start = max((place for place, part in enumerate(path.parts) if part in _PLACES), default=0)
+    return path.parts[start:]
 
 
 def _agrees() -> bool:
     if not sys.stdin.isatty():
         raise InputError("nothing was removed, as nobody can be asked; --yes removes it")
-    return input("Remove these, with their runs and artifacts in MLflow? [y/N] ").strip().lower() in ("y", "yes")
+    with suppress(EOFError):
+        return input("Remove these, with their runs and artifacts in MLflow? [y/N] ").strip().lower() in ("y", "yes")
+    return False
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # removed meanwhile
+                total += Path(place, name).lstat().st_size
+    return total
 
 
 def shown(entries: Sequence[Entry]) -> str:
     """Return a line for each, and their sum."""
     lines = [["size", "days", "runs", "folder", "name"]]
     for entry in entries:
-        days, name = (now() - entry.end) / _DAY, entry.runs[0][1].name
+        days, name = (now() - entry.end) / _DAY, entry.runs[entry.path].name
         lines.append(
             [_size(entry.bytes), f"{days:.0f}", str(len(entry.runs)), from_here(entry.path), cut(name, _LONGEST)]
         )

@@ -70,7 +70,7 @@ def answer(arguments: Namespace) -> None:
                 _run_hydra(arguments, get_args_parser(), lambda _: None, str(CONF), "config")
         finally:  # after help, Hydra exits
             for line in help_text.getvalue().splitlines():  # of which Hydra lists a group's choices in one
-                print(textwrap.fill(line, 80, subsequent_indent="  ") if len(line) > 80 else line)
+                print(textwrap.fill(line, 80, subsequent_indent="  ", break_on_hyphens=False) if line else "")
 
 
 def compose_conf(overrides: Sequence[str], mode: RunMode) -> DictConfig:

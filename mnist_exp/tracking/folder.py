@@ -107,7 +107,12 @@ class Folder:
         if path.exists() and not path.is_file():  # such as a pipe, for which one would wait
             raise TypeError(f"{path}: is no file")
         record = Record(**json.loads(path.read_text()))
-        if not all(isinstance(one, dict) for one in (record.tags, record.tracking, record.parameters, record.scores)):
+        maps, texts = (record.tags, record.tracking, record.parameters, record.scores), (record.id, record.name)
+        if not (
+            all(isinstance(one, dict) for one in maps)
+            and all(isinstance(one, str) for one in (*texts, record.status, record.best))
+            and isinstance(record.end, int | None)
+        ):
             raise TypeError(f"{path}: is damaged")
         return record
 

@@ -106,7 +106,8 @@ class MLflowTracker(Tracker):
         with store.store_errors(self._settings.uri):
             uploads = Uploads(*store.connect(self._settings), lambda: [folder], register=self._settings.register)
         uploads.start()
-        return uploads.finish(self._settings)
+        left_out = uploads.finish(self._settings)
+        return "\n".join(filter(None, [uploads.registered(folder), left_out]))
 
     def why_not(self, experiment: Experiment, data: str) -> str:
         with store.store_errors(self._settings.uri):

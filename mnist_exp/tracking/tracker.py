@@ -52,7 +52,7 @@ class Tracker:
         return None
 
     def send_rest(self, folder: Folder) -> str:  # noqa: ARG002
-        """Send what the store lacks of a run that has finished; return a line about what it did not get, or ""."""
+        """Send what the store lacks of a run that has finished; return what is to be said of that, or ""."""
         return ""
 
     def why_not(self, experiment: Experiment, data: str) -> str:  # noqa: ARG002
