@@ -18,7 +18,7 @@ from mnist_exp.learning import pictures
 
 _EXAMPLES = """\
   python -m mnist_exp.predict RUN_ID three.png four.jpg
-  python -m mnist_exp.predict models:/digits@champion *.png --plot seen.png
+  python -m mnist_exp.predict models:/digits@champion pics/*.png --plot seen.png
   python -m mnist_exp.predict outputs/2026-01-31/12-00-00/model.keras three.png
   python -m mnist_exp.predict SWEEP_ID three.png tracking.uri=sqlite:///other.db
 """

@@ -26,7 +26,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     named.parent.mkdir(parents=True)
     shutil.copy(result.output / "model.keras", named)
     shutil.copy(folder / "mlflow.db", folder / "other.db")
-    for name in ("three.png", "four.jpg", "one.png"):
+    (folder / "pics").mkdir()
+    for name in ("three.png", "four.jpg", "pics/one.png", "pics/two.png"):
         shutil.copy(PICTURE, folder / name)  # pictures are known by what they hold, whatever they are called
     return Reader(folder)
 
