@@ -173,14 +173,14 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> None:
     Raises:
         InputError: if it is in use, or a file cannot be removed, or the store keeps artifacts where it may not.
     """
-    with ExitStack() as claims:
-        for path, record in entry.runs.items():
+    try:
+        with ExitStack() as claims:
             for name in (".claim", ".mlflow.lock"):  # nobody goes on with it, or sends it
-                if not claims.enter_context(locks.claimed(path, name)):
-                    raise InputError(f"{path}: is in use; type the command again")
-            if Folder(path).read() != record:
-                raise InputError(f"{path}: has changed meanwhile; type the command again")
-        try:
+                if not claims.enter_context(locks.claimed(entry.path, name)):
+                    raise InputError(f"{entry.path}: is in use; type the command again")
+            for path, record in entry.runs.items():
+                if Folder(path).read() != record:
+                    raise InputError(f"{path}: has changed meanwhile; type the command again")
             for path in reversed(entry.runs):  # the record of a sweep goes last
                 if (mirrored := Folder(path).mirrored()) is not None and client is not None:
                     _remove_run(client, uri, mirrored.run_id)
@@ -190,8 +190,8 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> None:
                     elif child.name != "run.json":
                         child.unlink()
                 shutil.rmtree(path)
-        except OSError as error:
-            raise InputError(f"{error.filename or entry.path}: cannot be removed ({error.strerror})") from error
+    except OSError as error:
+        raise InputError(f"{error.filename or entry.path}: cannot be removed ({error.strerror})") from error
     if entry.path.parent not in _places():
         with suppress(OSError):
             entry.path.parent.rmdir()  # of that day, if this was the last
