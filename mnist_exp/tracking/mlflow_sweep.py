@@ -58,9 +58,14 @@ class MLflowSweep(SweepRecord):
         reused = [Folder(Path(job.output)) for job in self._reused() if Path(job.output, "run.json").is_file()]
         return [self.folder, *jobs, *self.abandoned, *reused]
 
+    @property
+    def _reaches_others(self) -> bool:
+        """Whether the launcher may start jobs on other machines."""
+        return str(self.sweep.launcher.get("_target_", "")).rpartition(".")[2] not in _LAUNCHERS_HERE
+
     def _look_elsewhere(self) -> None:
         """Read the jobs of other machines, which report to the store alone."""
-        if str(self.sweep.launcher.get("_target_", "")).rpartition(".")[2] not in _LAUNCHERS_HERE:
+        if self._reaches_others:
             found = reading.jobs_of(self.client, self.experiment_id, self.parent.run_id)
             here = {job.run_id for job in super()._tries()}
             self._elsewhere = [job for job in found if job.run_id not in here]
@@ -91,6 +96,8 @@ class MLflowSweep(SweepRecord):
 
     def close_jobs(self, status: str | None = None) -> None:
         super().close_jobs(status)
+        if self._reaches_others:
+            self.settle()  # so that it knows which run there
         deadline = time.monotonic() + _SECONDS_FOR_JOBS_ELSEWHERE
         while any(job.status == "RUNNING" for job in self._elsewhere) and time.monotonic() < deadline:
             if interrupts.hurried():
