@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SECONDS_TO_SETTLE = 3.0
-_SECONDS_FOR_JOBS_ELSEWHERE = 60.0  # which look after their sweep every 30 seconds or oftener
+_SECONDS_BETWEEN_LOOKS = 5.0  # of a job on another machine, after its sweep
+_SECONDS_FOR_JOBS_ELSEWHERE = 60.0
 _LAUNCHERS_HERE = ("BasicLauncher", "StackedLauncher", "JoblibLauncher")  # the jobs of others may run elsewhere
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class RemoteSweep(SweepRecord):
     def _mirrored(self) -> Iterator[list[Folder]]:
         """Mirror the folders that the block adds to a list."""
         folders: list[Folder] = []
-        uploads = Uploads(self.client, self.experiment_id, lambda: list(folders), self.look)
+        uploads = Uploads(self.client, self.experiment_id, lambda: list(folders), self.look, pause=_SECONDS_BETWEEN_LOOKS)
         uploads.start()
         try:
             yield folders

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SECONDS_WITHOUT_PROGRESS = 30.0  # after which a command ends, and `sync` does the rest
 _SECONDS_AFTER_AN_INTERRUPT = 5.0
 _SECONDS_BETWEEN_PASSES = 2.0  # several short epochs at a time
-_SECONDS_BETWEEN_PASSES_AT_MOST = 30.0
 _SECONDS_BETWEEN_LEASES = 30.0
 _SHARE = 0.1  # of the time, which the thread takes from a training in this process
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds after a failure, doubled each time
@@ -37,7 +36,7 @@ class Uploads:
     """Mirrors those of the `folders` that changed, until it is closed.
 
     `folders` is called again and again; `watch` after each pass without a failure, in this thread, too. `register` is
-    as for `mirror`.
+    as for `mirror`, and `pause` the longest time between two passes, in seconds.
     """
 
     def __init__(
@@ -47,10 +46,12 @@ class Uploads:
         folders: Callable[[], Iterable[Folder]],
         watch: Callable[[], None] = lambda: None,
         register: str | None = None,
+        pause: float = 30.0,
     ) -> None:
         self.reason = ""  # why the last pass failed, "" if it did not
         self._client, self._experiment_id = client, experiment_id
         self._folders, self._watch, self._register = folders, watch, register
+        self._longest_pause = pause
         self._known: dict[Path, _Known] = {}
         self._failing: set[Path] = set()  # which are tried last
         self._steps = self._passes = 0  # folders that were sent; passes without a failure
@@ -131,7 +132,7 @@ class Uploads:
             failed = self._pass()
             took = time.monotonic() - began
             failures = failures + 1 if failed else 0
-            pause = min(max(took / _SHARE, _SECONDS_BETWEEN_PASSES), _SECONDS_BETWEEN_PASSES_AT_MOST)
+            pause = min(max(took / _SHARE, _SECONDS_BETWEEN_PASSES), self._longest_pause)
             with self._wake:
                 self._passes += not failed
                 self._wake.notify_all()
