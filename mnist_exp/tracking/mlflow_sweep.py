@@ -142,7 +142,9 @@ class RemoteSweep(SweepRecord):
     def _mirrored(self) -> Iterator[list[Folder]]:
         """Mirror the folders that the block adds to a list."""
         folders: list[Folder] = []
-        uploads = Uploads(self.client, self.experiment_id, lambda: list(folders), self.look, pause=_SECONDS_BETWEEN_LOOKS)
+        uploads = Uploads(
+            self.client, self.experiment_id, lambda: list(folders), self.look, pause=_SECONDS_BETWEEN_LOOKS
+        )
         uploads.start()
         try:
             yield folders
