@@ -111,7 +111,7 @@ def _send(client: "MlflowClient", folders: Sequence[tuple[Folder, str]], registe
                 last = time.monotonic()
                 if registered:
                     print(printable(registered))
-    return left
+    return {folder.path: "no answer; type the command again" for folder, _ in waiting} | left
 
 
 def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Record]]:

@@ -107,7 +107,7 @@ class MLflowTracker(Tracker):
             uploads = Uploads(*store.connect(self._settings), lambda: [folder], register=self._settings.register)
         uploads.start()
         left_out = uploads.finish(self._settings)
-        return "\n".join(filter(None, [uploads.registered(folder), left_out]))
+        return "; ".join(filter(None, [uploads.registered(folder), left_out]))
 
     def why_not(self, experiment: Experiment, data: str) -> str:
         with store.store_errors(self._settings.uri):
