@@ -1,18 +1,23 @@
 """Turn Ctrl-C, SIGTERM and SIGHUP into exceptions, so that a run can still be recorded as KILLED.
 
 An exception inside one of TensorFlow's destructors is lost or aborts the process, as in one of 25 interrupted runs. So
-training defers the signal to the end of the batch. Whoever records how a run ended is not interrupted at all.
+training defers the signal to the end of the batch. Whoever records how a run ended is not interrupted at all. Where
+Python ignores exceptions (in finalizers and callbacks of weak references), the signal is raised again afterwards.
 """
 
+import _thread
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 _SECONDS_OF_ONE = 1.0  # kernel, shell and scheduler send several signals for one reason
+_SECONDS_UNTIL_AGAIN = 0.01
 
 _HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
 _terminals: set[int] = set()
@@ -23,6 +28,8 @@ _deferred = False
 _closing = 0  # blocks of `closing`, one in another
 _left = False  # a signal that a block of `closing` has kept from being raised
 _hurried = False
+_ignored = False  # the exception of a signal was raised where Python ignores it
+_report_ignored = sys.unraisablehook
 
 
 def install() -> None:
@@ -30,8 +37,10 @@ def install() -> None:
 
     What follows within a second is the same signal. A process that `nohup` started still ignores SIGHUP.
     """
-    global _received, _hurried
-    _received, _hurried = None, False
+    global _received, _hurried, _ignored, _report_ignored
+    _received, _hurried, _ignored = None, False, False
+    if sys.unraisablehook != _raise_again:
+        _report_ignored, sys.unraisablehook = sys.unraisablehook, _raise_again
     for number in (signal.SIGINT, signal.SIGTERM, _HANGUP):
         if number is not None and (number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN):
             signal.signal(number, _handle)
@@ -94,7 +103,12 @@ def _has_terminal() -> bool:
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
-    global _received, _when, _hurried, _left
+    global _received, _when, _hurried, _left, _ignored
+    if _ignored:
+        _ignored, _left = False, _left or bool(_closing)
+        if not _deferred:
+            raise_if_received()
+        return
     now = time.monotonic()
     first, same = _received is None, _received is not None and now - _when < _SECONDS_OF_ONE
     if number == _HANGUP:  # kernel and shell both send it, and the terminal is gone
@@ -108,6 +122,33 @@ def _handle(number: int, _frame: FrameType | None) -> None:
         _hurried, _left = True, _left or first
     elif not (_deferred and first):
         _raise(number)
+
+
+def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Interrupt the main thread once more, shortly after this hook has returned, for a signal that was lost."""
+    global _ignored
+    if _comes_from_here(unraisable.exc_traceback):
+        _ignored = True
+        again = threading.Timer(_SECONDS_UNTIL_AGAIN, _interrupt_main_thread)
+        again.daemon = True
+        again.start()
+    else:
+        _report_ignored(unraisable)
+
+
+def _interrupt_main_thread() -> None:
+    if signal.getsignal(signal.SIGINT) is not _handle:
+        return
+    if sys.platform == "win32":
+        _thread.interrupt_main()
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # which ends a wait for the system, too
+
+
+def _comes_from_here(traceback: TracebackType | None) -> bool:
+    while traceback and traceback.tb_next:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_code is _raise.__code__
 
 
 def _raise(number: int) -> NoReturn:

@@ -112,6 +112,31 @@ with interrupts.deferred():
     assert process.returncode == 143
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+def test_a_signal_that_python_ignores_in_a_finalizer_is_raised_after_it(sent: signal.Signals) -> None:
+    program = """
+import sys, threading
+from mnist_exp import interrupts
+interrupts.install()
+class Held:
+    def __del__(self):
+        print("begun", flush=True)
+        threading.Event().wait(60)
+held = Held()
+try:
+    del held
+    print("the finalizer ended", flush=True)
+    threading.Event().wait(60)
+    print("goes on")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    process = begin(program)
+    process.send_signal(sent)
+    assert process.communicate(timeout=60) == ("the finalizer ended\n", "")
+    assert process.returncode == 128 + sent
+
+
 @pytest.mark.parametrize("after_one", [False, True], ids=["at the end of a run", "after a signal"])
 def test_a_signal_ends_a_wait_and_nothing_else_of_the_closing(after_one: bool) -> None:
     program = f"""
