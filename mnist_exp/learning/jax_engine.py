@@ -15,13 +15,21 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_exp import interrupts
-from mnist_exp.config.schema import Training
+from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning.checkpoints import Checkpoints, Job
 from mnist_exp.learning.datasets import Data, Images, load
-from mnist_exp.learning.jax_program import epoch_program, evaluation_program, per_job, scalars_of, stacked, unstack
-from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
+from mnist_exp.learning.jax_program import (
+    convolves_on_cpu,
+    epoch_program,
+    evaluation_program,
+    per_job,
+    scalars_of,
+    stacked,
+    unstack,
+)
+from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason, without_values
 from mnist_exp.learning.memory import memory
 from mnist_exp.learning.models import build, check_size, output_shapes, servable, set_seed
 from mnist_exp.learning.preprocessing import fit_preprocessor
@@ -78,21 +86,34 @@ def stack_size(experiment: Experiment, wanted: int) -> int:
     A model with convolutions trains alone on a CPU, where the grouped convolutions of a stack take 2.4 times as long as
     one job after the other (8 filters, 2 cores).
     """
-    config = experiment.config
     try:
-        data = load(config.dataset)
-        shape = fit_preprocessor(config.preprocessing, data).shape
-        check_size(config.model, shape, data.classes)
-        model = build(config.model, shape, data.classes)
+        model = _outline(experiment.config, load(experiment.config.dataset))
     except Exception:  # each experiment will record it as its own failure
         return 1
-    device = jax.devices()[0]
-    if device.platform == "cpu" and any("Conv" in type(layer).__name__ for layer in model.layers):
+    if convolves_on_cpu(model):
         return 1
-    available = memory()
+    available, device = memory(), jax.devices()[0]
     if device.platform != "cpu":
         available = (device.memory_stats() or {}).get("bytes_limit", available)
-    return max(1, min(wanted, _MOST_JOBS, available // 2 // _bytes_a_job(model, config.training.batch_size)))
+    bytes_a_job = _bytes_a_job(model, experiment.config.training.batch_size)
+    return max(1, min(wanted, _MOST_JOBS, available // 2 // bytes_a_job))
+
+
+def advice(experiment: Experiment, data: Data) -> str:
+    """Do what `Engine.advice` says."""
+    try:
+        slow = convolves_on_cpu(_outline(experiment.config, data))
+    except Exception:  # training says it
+        return ""
+    return "Convolutions on a CPU: backend=tensorflow takes less than half of the time" if slow else ""
+
+
+def _outline(config: Config, data: Data) -> keras.Model:
+    """Return a model without values."""
+    shape = fit_preprocessor(config.preprocessing, data).shape
+    check_size(config.model, shape, data.classes)
+    with without_values():
+        return build(config.model, shape, data.classes)
 
 
 def fit(
@@ -182,7 +203,7 @@ class _Stack:
         for model in models:
             model.optimizer.build(model.trainable_variables)
         build_symbolically(models[0], *(array[:1] for array in self._data[1]))
-        self._run_epoch = jax.jit(epoch_program(models[0], training.batch_size), donate_argnums=0)
+        self._run_epoch = epoch_program(models[0], training.batch_size)
         self.running = list(range(len(models)))
         self._stack(self.running)
         for index in self.running:
@@ -197,7 +218,7 @@ class _Stack:
             self._callbacks[index].on_epoch_begin(epoch)
         if self._has_callbacks:  # they may have changed variables
             self._state = stacked([self.models[index] for index in self._in_program])
-        self._state, measured = self._run_epoch(self._state, self._scalars, jnp.asarray(order, jnp.int32), *self._data)
+        self._state, measured = self._run_epoch(self._state, self._scalars, order.astype(np.int32), *self._data)
         metrics = dict(zip(self._in_program, per_job(measured), strict=True))
         self.has_trained = True
         interrupts.raise_if_received()
@@ -251,9 +272,8 @@ class _Stack:
 def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str, float]]:
     """Return each compiled model's loss and metrics on raw images and prepared labels, by name."""
     with interrupts.deferred():
-        program = jax.jit(evaluation_program(models[0]))
-        measured = program(stacked(models), jnp.asarray(x), jnp.asarray(y))
-    return per_job(measured)
+        measured = evaluation_program(models[0])(stacked(models), jnp.asarray(x), jnp.asarray(y))
+    return [{"loss": one.pop("loss"), **one} for one in per_job(measured)]
 
 
 def _bytes_a_job(model: keras.Model, batch_size: int) -> int:

@@ -1,7 +1,8 @@
 """The JAX programs of a stack of models: an epoch with validation, and an evaluation.
 
 The variables of all models are stacked along a leading axis of jobs; `jax.vmap` vectorizes the training step over it.
-All jobs see the same batches in the same order.
+All jobs see the same batches in the same order. An epoch is one program; where models have convolutions and run on a
+CPU, which takes five to ten times as long for these in a compiled loop, a step is.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mnist_exp import interrupts
 from mnist_exp.config.keras_names import SCALARS
 from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.training import EVALUATION_BATCH
@@ -24,56 +26,81 @@ State = tuple[list[Any], list[Any], list[Any]]
 def epoch_program(
     model: keras.Model, batch_size: int
 ) -> Callable[[State, Any, Any, Any, Any], tuple[State, dict[str, Any]]]:
-    """Return a function (state, scalars, order, training set, validation set) -> (state, metrics of shape (jobs,))."""
+    """Return a function (state, scalars, order, training set, validation set) -> (state, metrics of shape (jobs,)).
+
+    It consumes the state that it is given.
+    """
     fresh = [variable.value for variable in model.metrics_variables]
-    evaluation = evaluation_program(model)
 
     def train_batch(state: Any, scalars: Mapping[str, Any], x: Any, y: Any) -> Any:
         with _attributes(model.optimizer, scalars):
             _, state = model.train_step(state, (x, y))
         return state
 
+    def step(state: Any, scalars: Mapping[str, Any], x: Any, y: Any, positions: Any) -> Any:
+        return jax.vmap(train_batch, in_axes=(0, 0, None, None))(state, scalars, x[positions], y[positions])
+
+    train, evaluation = _for_each_batch(model, step, batch_size, consumes=True), evaluation_program(model)
+
     def epoch(state: State, scalars: Mapping[str, Any], order: Any, training_set: Any, validation_set: Any) -> Any:
-        x, y = training_set
-
-        def step(state: Any, positions: Any) -> tuple[Any, None]:
-            return jax.vmap(train_batch, in_axes=(0, 0, None, None))(state, scalars, x[positions], y[positions]), None
-
-        *state, metrics = _scan(step, (*state, _for_all_jobs(fresh, state)), order, batch_size)
+        *state, metrics = train((*state, _for_all_jobs(fresh, state)), order, scalars, *training_set)
         measured = jax.vmap(partial(_results, model))(metrics)
         validation = evaluation(state, *validation_set)
         return tuple(state), measured | {f"val_{name}": values for name, values in validation.items()}
 
-    return epoch
+    return epoch if convolves_on_cpu(model) else jax.jit(epoch, donate_argnums=0)
 
 
 def evaluation_program(model: keras.Model) -> Callable[[State, Any, Any], dict[str, Any]]:
     """Return a function (state, raw images, prepared labels) -> loss and metrics, each of shape (jobs,)."""
     fresh = [variable.value for variable in model.metrics_variables]
 
+    def test_batch(state: Any, x: Any, y: Any) -> Any:
+        return model.test_step(state, (x, y))[1]
+
+    def step(state: Any, x: Any, y: Any, positions: Any) -> Any:
+        return jax.vmap(test_batch, in_axes=(0, None, None))(state, x[positions], y[positions])
+
+    test = _for_each_batch(model, step, EVALUATION_BATCH, consumes=False)
+
     def evaluation(state: State, x: Any, y: Any) -> dict[str, Any]:
-        def test_batch(state: Any, x: Any, y: Any) -> Any:
-            return model.test_step(state, (x, y))[1]
-
-        def step(state: Any, positions: Any) -> tuple[Any, None]:
-            return jax.vmap(test_batch, in_axes=(0, None, None))(state, x[positions], y[positions]), None
-
         tested = state[0], state[1], _for_all_jobs(fresh, state)
-        *_, metrics = _scan(step, tested, jnp.arange(len(x)), EVALUATION_BATCH)
+        *_, metrics = test(tested, np.arange(len(x), dtype=np.int32), x, y)
         return jax.vmap(partial(_results, model))(metrics)
 
-    return evaluation
+    return evaluation if convolves_on_cpu(model) else jax.jit(evaluation)
 
 
-def _scan(step: Callable[[Any, Any], Any], state: Any, order: Any, batch_size: int) -> Any:
-    """Return the state after a step for each batch of `order`; the last batch may be smaller."""
-    count = len(order)
-    whole = count - count % batch_size
-    if whole:
-        state, _ = jax.lax.scan(step, state, order[:whole].reshape(-1, batch_size))
-    if whole < count:
-        state, _ = step(state, order[whole:])
-    return state
+def convolves_on_cpu(model: keras.Model) -> bool:
+    """Return whether a model runs on a CPU and has convolutions, as the kernels among its weights tell."""
+    return jax.default_backend() == "cpu" and any(
+        len(variable.shape) > 3 or "conv" in variable.path for variable in model.variables
+    )
+
+
+def _for_each_batch(
+    model: keras.Model, step: Callable[..., Any], batch_size: int, *, consumes: bool
+) -> Callable[..., Any]:
+    """Return a function (state, order, *rest) -> the state after `step(state, *rest, positions)` for each batch.
+
+    The last batch may be smaller.
+    """
+    compiled = jax.jit(step, donate_argnums=0 if consumes else ())
+
+    def in_python(state: Any, order: Any, *rest: Any) -> Any:
+        for start in range(0, len(order), batch_size):
+            state = compiled(state, *rest, order[start : start + batch_size])
+            interrupts.raise_if_received()
+        return state
+
+    def in_program(state: Any, order: Any, *rest: Any) -> Any:
+        whole = len(order) - len(order) % batch_size
+        if whole:
+            batches = jnp.reshape(order[:whole], (-1, batch_size))
+            state, _ = jax.lax.scan(lambda state, positions: (step(state, *rest, positions), None), state, batches)
+        return step(state, *rest, order[whole:]) if whole < len(order) else state
+
+    return in_python if convolves_on_cpu(model) else in_program
 
 
 def _for_all_jobs(values: Sequence[Any], state: State) -> list[Any]:

@@ -64,6 +64,11 @@ def stack_size(experiment: Experiment, wanted: int) -> int:  # noqa: ARG001
     return 1
 
 
+def advice(experiment: Experiment, data: Data) -> str:  # noqa: ARG001
+    """Return "": for a single experiment, no other engine is much faster."""
+    return ""
+
+
 class Batches:
     """Batches of training images, augmented and prepared as they are needed.
 

@@ -40,13 +40,21 @@ class Stage:
     """How far a sweep has come, beside what its jobs record.
 
     `text`: says how far jobs are that train together in this process; empty while none do. `jobs`: the number known so
-    far. `news`: lines to show. `curves`: read for `prune`, of jobs that ended, by run.
+    far. `news`: lines to show. `advice`: the last line about a faster way. `curves`: read for `prune`, of jobs that
+    ended, by run.
     """
 
     text: str = ""
     jobs: int = 0
     news: list[str] = field(default_factory=list)
+    advice: str = ""
     curves: dict[str, list[float]] = field(default_factory=dict)
+
+    def advise(self, advice: str) -> None:
+        """Show a line about a faster way, unless the last one was the same."""
+        if advice != self.advice:
+            self.advice = advice
+            self.news.append(advice)
 
 
 @dataclass(frozen=True)
@@ -198,7 +206,7 @@ def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage:
 
     stage.text = f"{len(experiments)} jobs as one program: starting" if together else ""
     try:
-        outcomes = run_together(experiments, on_epoch, record.open_run)
+        outcomes = run_together(experiments, on_epoch, record.open_run, stage.advise)
     except Exception:  # recorded by each job that had begun
         return [None] * len(experiments)
     finally:
