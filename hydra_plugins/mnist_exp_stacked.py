@@ -19,9 +19,9 @@ if "stacked.yaml" not in ConfigStore.instance().list("hydra/launcher"):  # a lau
 
 
 class StackedLauncher(BasicLauncher):
-    """Composes each job as Hydra's basic launcher does, then runs all by `Task.run_jobs` of `sweeps/jobs.py`.
+    """Composes jobs that may train together, as Hydra's basic launcher does, and runs them before it composes others.
 
-    A task function without `run_jobs` is called for each job.
+    `Task` in `sweeps/jobs.py` does both; a task function that does not is called for each job.
     """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -29,23 +29,30 @@ class StackedLauncher(BasicLauncher):
         task: Any = self.task_function
         if not hasattr(task, "run_jobs"):
             return super().launch(job_overrides, initial_job_idx)
+        from mnist_exp.sweeps.jobs import parts
+
+        returned: dict[int, JobReturn] = {}
+        for places in parts(job_overrides):
+            part = {place: self._compose(job_overrides[place], initial_job_idx + place) for place in places}
+            objectives = task.run_jobs([composed.return_value for composed in part.values()])
+            for composed, objective in zip(part.values(), objectives, strict=True):
+                composed.return_value = objective
+            returned |= part
+        return [returned[place] for place in range(len(job_overrides))]
+
+    def _compose(self, overrides: Sequence[str], number: int) -> JobReturn:
+        """Return a job whose value is what `Task.compose` makes of it."""
         assert self.hydra_context is not None
         assert self.config is not None
-        jobs, returned = [], []
-        for index, overrides in enumerate(job_overrides, start=initial_job_idx):
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(config):
-                config.hydra.job.id, config.hydra.job.num = str(index), index
-            composed = run_job(
-                task_function=task.compose,
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-                hydra_context=self.hydra_context,
-                configure_logging=False,
-            )
-            jobs.append(composed.return_value)
-            returned.append(composed)
-        for composed, objective in zip(returned, task.run_jobs(jobs), strict=True):
-            composed.return_value = objective
-        return returned
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id, config.hydra.job.num = str(number), number
+        task: Any = self.task_function
+        return run_job(
+            task_function=task.compose,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+            hydra_context=self.hydra_context,
+            configure_logging=False,
+        )

@@ -49,9 +49,6 @@ from mnist_exp.learning.training import (
     verbosity,
 )
 
-# Each job keeps its log open, and macOS lets a process open 256 files.
-_MOST_JOBS = 200
-
 
 def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[Trained | InputError]:
     """Do what `Engine.train` says, as one program."""
@@ -96,7 +93,7 @@ def stack_size(experiment: Experiment, wanted: int) -> int:
     if device.platform != "cpu":
         available = (device.memory_stats() or {}).get("bytes_limit", available)
     bytes_a_job = _bytes_a_job(model, experiment.config.training.batch_size)
-    return max(1, min(wanted, _MOST_JOBS, available // 2 // bytes_a_job))
+    return max(1, min(wanted, available // 2 // bytes_a_job))
 
 
 def advice(experiment: Experiment, data: Data) -> str:

@@ -12,14 +12,21 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import interrupts
+from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import Composed
-from mnist_exp.config.overrides import values_of
+from mnist_exp.config.overrides import Override, values_of
 from mnist_exp.config.redaction import traceback_text
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
 from mnist_exp.learning import checkpoints
-from mnist_exp.learning.engine import choose_backend, choose_engine, compute_with_one_thread, split, stackable
+from mnist_exp.learning.engine import (
+    choose_backend,
+    choose_engine,
+    compute_with_one_thread,
+    split,
+    stackable,
+)
 from mnist_exp.runner import identify, run_together
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.folder import Folder
@@ -29,6 +36,7 @@ from mnist_exp.tracking.mlflow_tracker import join_sweep
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+_MOST_IN_A_STACK = 200  # each keeps its log open, and macOS lets a process open 256 files
 _working = threading.RLock()  # held while this process works on jobs
 
 # Runs jobs, given by their overrides; returns their objectives, None for a job that failed.
@@ -92,6 +100,20 @@ class Task:
                 raise
             # The launcher writes this down, so neither it nor its cause may have a password.
             raise RuntimeError(traceback_text(error)) from None
+
+
+def parts(jobs: Sequence[Sequence[str]]) -> list[Sequence[int]]:
+    """Group the places of jobs that differ in nothing but what `engine.stack_key` leaves out, not too many in a group.
+
+    >>> parts([["model.hidden=16", "seed=0"], ["model.hidden=32", "seed=0"], ["model.hidden=16", "seed=1"]])
+    [[0, 2], [1]]
+    """
+    numbers = {"seed", *(f"optimizer.{name}" for name in ("learning_rate", *keras_names.SCALARS))}
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, overrides in enumerate(jobs):
+        others = tuple(text for text in overrides if Override.of(text).key not in numbers)
+        groups.setdefault(others, []).append(place)
+    return [part for group in groups.values() for part in split(group, _MOST_IN_A_STACK)]
 
 
 def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[float | None]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SECONDS_TO_SETTLE = 3.0
+_SECONDS_OF_A_SHORT_JOB = 10.0
 _SECONDS_BETWEEN_LOOKS = 5.0  # of a job on another machine, after its sweep
 _SECONDS_FOR_JOBS_ELSEWHERE = 60.0
 _LAUNCHERS_HERE = ("BasicLauncher", "StackedLauncher", "JoblibLauncher")  # the jobs of others may run elsewhere
@@ -55,7 +56,8 @@ class MLflowSweep(SweepRecord):
         self.parent = replace(self.parent, run_id=self.uploads.begin(self.folder))
 
     def _folders(self) -> list[Folder]:
-        jobs = [Folder(path.parent) for path in sorted(self.folder.path.glob("*/run.json"))]
+        short = {Path(job.output) for job in super()._tries() if job.status == "RUNNING" and _has_just_begun(job)}
+        jobs = [Folder(path.parent) for path in sorted(self.folder.path.glob("*/run.json")) if path.parent not in short]
         reused = [Folder(Path(job.output)) for job in self._reused() if Path(job.output, "run.json").is_file()]
         return [self.folder, *jobs, *self.abandoned, *reused]
 
@@ -122,6 +124,13 @@ class MLflowSweep(SweepRecord):
         where = f"Sweep {self.parent.run_id} in experiment {settings.experiment}; {page}"
         registered = self.uploads.registered(self.folder)
         return "\n".join(map(printable, filter(None, [registered, where, self._left_out])))
+
+
+def _has_just_begun(job: Job) -> bool:
+    """Return whether a job that runs may end soon; a short one is sent once, at its end."""
+    with suppress(OSError):
+        return time.time() - Path(job.output, "run.json").stat().st_mtime < _SECONDS_OF_A_SHORT_JOB
+    return False
 
 
 @dataclass

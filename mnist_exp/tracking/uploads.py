@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SECONDS_WITHOUT_PROGRESS = 30.0  # after which a command ends, and `sync` does the rest
 _SECONDS_AFTER_AN_INTERRUPT = 5.0
 _SECONDS_BETWEEN_PASSES = 2.0  # several short epochs at a time
-_SECONDS_BETWEEN_LEASES = 30.0
+_SECONDS_BETWEEN_LEASES = 120.0  # which are valid for 300, and cost two requests a run
 _SHARE = 0.1  # of the time, which the thread takes from a training in this process
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds after a failure, doubled each time
 

@@ -34,17 +34,30 @@ class TestStackedLauncherIntegration(IntegrationTestSuite):
     """Hydra's own tests."""
 
 
-def test_each_job_has_the_objective_that_it_reached_in_the_stack(hydra_sweep_runner: TSweepRunner) -> None:
+def test_what_trains_together_is_composed_together_and_each_job_has_its_objective(
+    hydra_sweep_runner: TSweepRunner,
+) -> None:
     sweep: Any = hydra_sweep_runner(
         calling_file=None,
         calling_module="hydra.test_utils.a_module",
         task_function=None,
         config_path="configs",
         config_name="compose.yaml",
-        overrides=["hydra/launcher=stacked", "+x=1,2,3"],
+        overrides=["hydra/launcher=stacked", "+seed=1,2", "+x=1,2"],
     )
-    sweep.compose = lambda composed: composed.x
-    sweep.run_jobs = lambda jobs: [10 * x for x in jobs]
+    steps: list[Any] = []
+
+    def compose(composed: Any) -> int:
+        job: int = 10 * composed.x + composed.seed
+        steps.append(job)
+        return job
+
+    def run_jobs(jobs: list[int]) -> list[int]:
+        steps.append(jobs)
+        return [10 * job for job in jobs]
+
+    sweep.compose, sweep.run_jobs = compose, run_jobs
     with sweep:
         [returned] = sweep.returns
-    assert [job.return_value for job in returned] == [10, 20, 30]
+    assert [job.return_value for job in returned] == [110, 210, 120, 220]
+    assert steps == [11, 12, [11, 12], 21, 22, [21, 22]]
