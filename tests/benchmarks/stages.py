@@ -1,13 +1,14 @@
 """Where the time of one run goes: python -m tests.benchmarks.stages [OVERRIDE ...]
 
-Runs `python -m mnist_exp OVERRIDE ...` in this process and prints as JSON the seconds of each stage, without what
-other stages take within it.
+Runs `python -m mnist_exp OVERRIDE ...` in this process and prints as JSON the seconds of each stage of its main thread,
+without what other stages take within it.
 """
 
 import functools
 import importlib._bootstrap as bootstrap
 import json
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -28,11 +29,8 @@ _FUNCTIONS = {
     "mnist_exp.learning.tensorflow_engine": {"Batches": "tracing", "fit": "tracing", "evaluate": "evaluating"},
     "mnist_exp.learning.jax_engine": {"fit": "tracing and compiling", "evaluate": "evaluating"},
     "mnist_exp.tracking.store": {"connect": "tracking: store"},
-    "mnist_exp.tracking.mlflow_tracker": {
-        "create_run": "tracking: run",
-        "mirror": "tracking: run",
-        "save_model": "tracking: model",
-    },
+    "mnist_exp.tracking.uploads": {"Uploads.begin": "tracking: run", "Uploads.finish": "tracking: wait for the store"},
+    "mnist_exp.tracking.mirror": {"save_model": "tracking: model"},
     "mnist_exp.tracking.run_figures": {"write_results": "figures"},
 }
 # What is called first when the first step, or with JAX the first epoch, has ended.
@@ -52,13 +50,15 @@ class Clock:
 
     def enter(self, stage: str) -> None:
         """Count for `stage` from here on."""
-        self._count()
-        self._stages.append(stage)
+        if threading.current_thread() is threading.main_thread():
+            self._count()
+            self._stages.append(stage)
 
     def leave(self) -> None:
         """Count for the stage around this one again."""
-        self._count()
-        self._stages.pop()
+        if threading.current_thread() is threading.main_thread():
+            self._count()
+            self._stages.pop()
 
     def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The same function, counted."""
@@ -91,6 +91,13 @@ class Clock:
         self._since = now
 
 
+def replace(module: ModuleType, place: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replace a function, or a method `Class.name`, by what `make` makes of it."""
+    *owner, name = place.split(".")
+    holder = getattr(module, owner[0]) if owner else module
+    setattr(holder, name, make(getattr(holder, name)))
+
+
 def main() -> None:
     """Run, and print the table as JSON."""
     clock = Clock()
@@ -107,12 +114,10 @@ def main() -> None:
                 clock.leave()
         if name in _FUNCTIONS and name not in wrapped:
             wrapped.add(name)
-            for function, of_function in _FUNCTIONS[name].items():
-                setattr(module, function, clock.timed(of_function, getattr(module, function)))
+            for place, its_stage in _FUNCTIONS[name].items():
+                replace(module, place, functools.partial(clock.timed, its_stage))
             if name in _FIRST_ENDED:
-                *owner, function = _FIRST_ENDED[name].split(".")
-                holder = getattr(module, owner[0]) if owner else module
-                setattr(holder, function, clock.steps_begin(getattr(holder, function)))
+                replace(module, _FIRST_ENDED[name], clock.steps_begin)
         return module
 
     wrapped: set[str] = set()
