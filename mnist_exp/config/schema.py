@@ -268,17 +268,22 @@ def _check_backend(config: Config) -> None:
             f"backend={config.backend}: a preset says so, but code={config.code.path} was imported with {imported}; "
             f"type backend={config.backend}"
         )
-    if config.backend != "jax":
-        return
+    if config.backend == "jax" and (within := callbacks_within_epochs(config.training)):
+        raise InputError(
+            f"training.callbacks.{within[0]}: acts within an epoch, but backend=jax runs each epoch as one program; "
+            "type backend=tensorflow"
+        )
+
+
+def callbacks_within_epochs(training: Training) -> list[str]:
+    """Return the names of the callbacks that act between the batches of an epoch, or before its validation."""
     own = code_file.own_classes("callbacks")
-    for name, arguments in config.training.callbacks.items():
-        # SwapEMAWeights changes the weights between an epoch's training and its validation.
-        on_batches = own[name].on_batches if name in own else name in {"SwapEMAWeights", "TerminateOnNaN"}
-        if on_batches or (arguments or {}).get("save_freq", "epoch") != "epoch":
-            raise InputError(
-                f"training.callbacks.{name}: acts within an epoch, but backend=jax runs each epoch as one program; "
-                "type backend=tensorflow"
-            )
+    return [
+        name
+        for name, arguments in training.callbacks.items()
+        if (own[name].on_batches if name in own else name in {"SwapEMAWeights", "TerminateOnNaN"})
+        or (arguments or {}).get("save_freq", "epoch") != "epoch"
+    ]
 
 
 def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from mnist_exp import interrupts
+from mnist_exp.config.schema import Training, callbacks_within_epochs
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning import models
@@ -28,6 +29,9 @@ from mnist_exp.learning.training import (
     validation_is_test,
     verbosity,
 )
+
+# Keras starts several batches of a small network at once: numbers that they multiply, and batches.
+_PRODUCTS_AT_ONCE, _MOST_AT_ONCE = 10**9, 50
 
 
 def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[Trained | InputError]:
@@ -120,10 +124,15 @@ def fit(
     Raises:
         InputError: if the loss becomes NaN or infinite, or Keras refuses the arguments in the first epoch.
     """
+    import tensorflow
+
     start = time.perf_counter()
-    watch = None
+    training, watch = experiment.config.training, None
+    model.steps_per_execution = _batches_at_once(model, training)
+    # Given arrays, Keras would copy them in each epoch.
+    validation_set = tensorflow.data.Dataset.from_tensor_slices(validation).batch(evaluation_batch(model))
     try:
-        callbacks = [*make_callbacks(experiment.config.training, experiment.output), keras.callbacks.History()]
+        callbacks = [*make_callbacks(training, experiment.output), keras.callbacks.History()]
         # If `fit` has to create the variables of optimizer and metrics, it traces its step twice.
         image, label = (array[:1] for array in validation)
         model.optimizer.build(model.trainable_variables)
@@ -135,10 +144,9 @@ def fit(
         with interrupts.deferred():
             history = model.fit(
                 batches.dataset,
-                epochs=experiment.config.training.epochs,
+                epochs=training.epochs,
                 initial_epoch=checkpoints.epoch,
-                validation_data=validation,
-                validation_batch_size=evaluation_batch(model),
+                validation_data=validation_set,
                 callbacks=[*callbacks, watch],
                 shuffle=False,  # `batches` are in order
                 verbose=verbosity(experiment.prints),
@@ -151,6 +159,17 @@ def fit(
         raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
     metrics = {name: list(map(float, values)) for name, values in history.history.items()}
     return Fitted(metrics, checkpoints.seconds(), kept_epoch(callbacks, metrics))
+
+
+def _batches_at_once(model: keras.Model, training: Training) -> int:
+    """Return how many batches Keras trains before it looks for signals, so that a small network waits less for Python.
+
+    It is 1 with callbacks that act on batches, and for convolutions, whose batches take long.
+    """
+    if callbacks_within_epochs(training) or any(len(variable.shape) > 3 for variable in model.variables):
+        return 1
+    products: int = training.batch_size * model.count_params()
+    return min(_MOST_AT_ONCE, 1 + _PRODUCTS_AT_ONCE // products)
 
 
 def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
