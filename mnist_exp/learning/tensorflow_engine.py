@@ -52,13 +52,12 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         shuffle=config.training.shuffle,
         seed=config.dataset.seed,
     )
-    test = preprocessor.images(data.x_test), preprocessor.labels(data.y_test)
-    validation = test
+    test = validation = _in_order(data.x_test, data.y_test, preprocessor, evaluation_batch(model))
     if not data.watches_test_set:
-        validation = preprocessor.images(data.x_validation), preprocessor.labels(data.y_validation)
+        validation = _in_order(data.x_validation, data.y_validation, preprocessor, evaluation_batch(model))
     fitted = fit(model, batches, validation, experiment, on_epoch)
     start = time.perf_counter()
-    scores = validated_scores(fitted) if validation_is_test(config) else evaluate(model, *test)
+    scores = validated_scores(fitted) if validation_is_test(config) else evaluate(model, test)
     seconds = time.perf_counter() - start
     return [trained(models.servable(model, preprocessor, image_shape), fitted, scores, seconds)]
 
@@ -112,29 +111,39 @@ class Batches:
         self._order.assign(self._order_of(epoch))
 
 
+def _in_order(x: Images, y: Labels, preprocessor: Preprocessor, batch_size: int) -> Any:
+    """Return a dataset of batches, prepared as they are needed: of arrays, Keras would make copies in each epoch."""
+    import tensorflow
+
+    with tensorflow.device("CPU"):
+        images, labels = tensorflow.constant(x), tensorflow.constant(y)
+
+    def batch(start: Any) -> tuple[Any, Any]:
+        end = start + batch_size
+        return preprocessor.images(images[start:end]), preprocessor.labels(labels[start:end])
+
+    return tensorflow.data.Dataset.range(0, len(x), batch_size).map(batch)
+
+
 def fit(
     model: keras.Model,
     batches: Batches,
-    validation: tuple[Any, Any],
+    validation: Any,
     experiment: Experiment,
     on_epoch: OnEpoch = lambda _epoch, _metrics: (),
 ) -> Fitted:
-    """Train a compiled model; `validation` is prepared images and labels, measured after each epoch.
+    """Train a compiled model; `validation`, a dataset of prepared batches, is measured after each epoch.
 
     Raises:
         InputError: if the loss becomes NaN or infinite, or Keras refuses the arguments in the first epoch.
     """
-    import tensorflow
-
     start = time.perf_counter()
     training, watch = experiment.config.training, None
     model.steps_per_execution = _batches_at_once(model, training)
-    # Given arrays, Keras would copy them in each epoch.
-    validation_set = tensorflow.data.Dataset.from_tensor_slices(validation).batch(evaluation_batch(model))
     try:
         callbacks = [*make_callbacks(training, experiment.output), keras.callbacks.History()]
         # If `fit` has to create the variables of optimizer and metrics, it traces its step twice.
-        image, label = (array[:1] for array in validation)
+        image, label = (part[:1] for part in next(iter(validation)))
         model.optimizer.build(model.trainable_variables)
         model.compute_metrics(image, label, model(image))
         model.reset_metrics()
@@ -146,7 +155,7 @@ def fit(
                 batches.dataset,
                 epochs=training.epochs,
                 initial_epoch=checkpoints.epoch,
-                validation_data=validation_set,
+                validation_data=validation,
                 callbacks=[*callbacks, watch],
                 shuffle=False,  # `batches` are in order
                 verbose=verbosity(experiment.prints),
@@ -172,10 +181,10 @@ def _batches_at_once(model: keras.Model, training: Training) -> int:
     return min(_MOST_AT_ONCE, 1 + _PRODUCTS_AT_ONCE // products)
 
 
-def evaluate(model: keras.Model, x: Any, y: Any) -> dict[str, float]:
-    """Return a compiled model's loss and metrics on prepared images, by name."""
+def evaluate(model: keras.Model, batches: Any) -> dict[str, float]:
+    """Return a compiled model's loss and metrics on a dataset of prepared batches, by name."""
     with interrupts.deferred():
-        scores = model.evaluate(x, y, batch_size=evaluation_batch(model), verbose=0, return_dict=True)
+        scores = model.evaluate(batches, verbose=0, return_dict=True)
     return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
 
 

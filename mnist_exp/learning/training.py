@@ -21,9 +21,9 @@ from mnist_exp.learning.models import make, output_shapes
 OnEpoch = Callable[[int, Mapping[int, Mapping[str, float]]], Collection[int]]
 
 # Images in a validation batch, at least. Larger batches cost a large network much memory and save it little time; a
-# small network takes more, up to 32 MB in its largest layer.
+# small network takes more, up to 8 MB in its largest layer.
 EVALUATION_BATCH = 2000
-_NUMBERS_AT_ONCE = 2**23
+_NUMBERS_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True)
