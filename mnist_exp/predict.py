@@ -93,7 +93,7 @@ def predict(
     from mnist_exp.learning import saved_models
     from mnist_exp.learning.keras_backend import REFUSALS, keras_reason
     from mnist_exp.learning.metadata import read_metadata
-    from mnist_exp.tracking import reading, store
+    from mnist_exp.tracking import kept_models, store
 
     with tempfile.TemporaryDirectory() as folder:
         if model.endswith(".keras"):
@@ -101,7 +101,7 @@ def predict(
         else:
             uri = commands.stored(settings).uri
             with store.store_errors(uri):
-                path = reading.fetch_model(uri, model, Path(folder))
+                path = kept_models.model_file(uri, model) or kept_models.fetch_model(uri, model, Path(folder))
         loaded = saved_models.load(path, own)
         known = read_metadata(path)
         classes = known.class_names(loaded.output_shape[-1], path)

@@ -14,6 +14,7 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.saved_models import load
 from mnist_exp.predict import predict
+from mnist_exp.tracking.kept_models import model_file
 
 from .conftest import QUICK, in_process, runs_in, store, sweep_in
 from .drawing import STYLES, draw, draw_all
@@ -147,10 +148,24 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     printed = {in_process(name, "seven.png", cwd=tmp_path, module="mnist_exp.predict").stdout for name in names}
     assert len(printed) == 1
     assert printed.pop().startswith("seven.png  ")
-    refused = in_process(other.info.run_id, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
+    any_job = in_process(other.info.run_id, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
+    refused = in_process(other.info.run_id[:31], "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     assert "kept no model, as only a sweep's best job does" in refused.stderr
     file = refused.stderr.split("type its file instead, ")[1].split(" on ")[0]
-    assert in_process(file, "seven.png", cwd=tmp_path, module="mnist_exp.predict").returncode == 0
+    assert in_process(file, "seven.png", cwd=tmp_path, module="mnist_exp.predict").stdout == any_job.stdout
+
+
+def test_a_model_in_a_runs_folder_is_found_without_mlflow(tmp_path: Path) -> None:
+    taken = "hydra.run.dir=taken"
+    first, second = (run(*QUICK, taken, f"model.hidden={hidden}").run_id for hidden in (4, 8))
+    assert first is not None
+    assert second is not None
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert model_file(uri, second) == tmp_path / "taken" / "model.keras"
+    assert model_file(uri, first) is None  # the store has it still
+    store(tmp_path).delete_run(second)
+    assert model_file(uri, second) is None
+    assert model_file(uri, second[:8]) is None
 
 
 @pytest.mark.slow

@@ -102,7 +102,7 @@ def advice(experiment: Experiment, data: Data) -> str:
         slow = convolves_on_cpu(_outline(experiment.config, data))
     except Exception:  # training says it
         return ""
-    return "Convolutions on a CPU: backend=tensorflow takes less than half of the time" if slow else ""
+    return "Convolutions on a CPU: backend=tensorflow takes about half of the time" if slow else ""
 
 
 def _outline(config: Config, data: Data) -> keras.Model:

@@ -16,7 +16,8 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking import locks, store
 from mnist_exp.tracking.folder import Folder, Mirrored, Record, now
-from mnist_exp.tracking.reading import PROFILE, model_of_run
+from mnist_exp.tracking.kept_models import model_of_run
+from mnist_exp.tracking.reading import PROFILE
 from mnist_exp.tracking.registry import registered
 
 if TYPE_CHECKING:

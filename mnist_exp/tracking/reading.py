@@ -1,4 +1,4 @@
-"""Read runs and models from a store."""
+"""Read runs from a store."""
 
 import re
 import tempfile
@@ -165,7 +165,7 @@ def read_config(client: "MlflowClient", run: "Run") -> str:
         try:
             return read_text(Path(artifacts.download_artifacts("config.yaml", folder)))
         except Exception as error:  # each kind of storage raises its own
-            raise InputError(f"{run.info.run_id}: its config.yaml cannot be read ({_first_line(error)})") from None
+            raise InputError(f"{run.info.run_id}: its config.yaml cannot be read ({first_line(error)})") from None
 
 
 def data_digest(run: "Run") -> str:
@@ -173,65 +173,9 @@ def data_digest(run: "Run") -> str:
     return (recorded_job(run).data or {}).get("digest", "")
 
 
-def fetch_model(uri: str, name: str, folder: Path) -> Path:
-    """Download a model's Keras file into `folder`.
-
-    The `name` is an id as for `find_run`, a sweep's for its best job's model, or `models:/NAME@ALIAS` or
-    `models:/NAME/VERSION`.
-
-    Raises:
-        InputError: if the store has no such run or model, or the run kept none.
-    """
-    client = store.connect_existing(uri)
-    from mlflow.exceptions import MlflowException
-
-    run_id = None if name.startswith("models:/") else str(find_run(client, uri, name).info.run_id)
-    try:
-        if run_id is None:
-            location = client.get_model_version_download_uri(*_registered_version(client, name))
-        else:
-            location = client.get_logged_model(model_of_run(client, run_id)).artifact_location
-    except MlflowException as error:
-        raise InputError(f"{name}: no such model in {shown_address(uri)} ({_first_line(error)})") from None
-    artifacts = store.repository(client.tracking_uri, location)
-    try:
-        return Path(artifacts.download_artifacts("data/model.keras", str(folder)))
-    except Exception as error:  # each kind of storage raises its own
-        raise InputError(f"{name}: its model cannot be read ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its class."""
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def model_of_run(client: "MlflowClient", run_id: str) -> str:
-    """Return the id of the model that a run, or the best job of a sweep, kept.
-
-    Raises:
-        InputError: if it kept none.
-    """
-    run = client.get_run(run_id)
-    if "mnist_exp.sweep" in run.data.tags:
-        if "mnist_exp.best_run" not in run.data.tags:
-            raise InputError(f"{run_id}: is a sweep without a best job ({run.info.status}); type the id of a job")
-        run = client.get_run(run.data.tags["mnist_exp.best_run"])
-    if run.outputs is not None and run.outputs.model_outputs:
-        return str(run.outputs.model_outputs[-1].model_id)
-    if run.info.status != "FINISHED":
-        raise InputError(f"{run_id}: is {run.info.status} and kept no model")
-    file = Path(run.data.tags.get("mnist_exp.output", "")) / "model.keras"
-    raise InputError(
-        f"{run_id}: kept no model, as only a sweep's best job does (with tracking.keep=all, every job); type its file "
-        f"instead, {file} on {run.data.tags.get('mnist_exp.host')}"
-    )
-
-
-def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
-    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", name)
-    if found is None:
-        raise InputError(f"{name}: must be models:/NAME@ALIAS or models:/NAME/VERSION, such as models:/digits@champion")
-    model, alias, number = found.groups()
-    return model, number or str(client.get_model_version_by_alias(model, alias).version)
 
 
 def curve(client: "MlflowClient", run_id: str, metric: str) -> list[float]:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Record
-from mnist_exp.tracking.reading import data_digest, model_of_run
+from mnist_exp.tracking.kept_models import model_of_run
+from mnist_exp.tracking.reading import data_digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

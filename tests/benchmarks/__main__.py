@@ -64,6 +64,24 @@ def one_run(rounds: int) -> dict[str, list[Measured]]:
     return rows
 
 
+def convolutions(rounds: int) -> dict[str, list[Measured]]:
+    """Two epochs of a convolutional network, as scripts on arrays and as tracked runs."""
+    rows: dict[str, list[Measured]] = {}
+    network = ("mnist_exp", "experiment=convnet", "training.epochs=2")
+    with tempfile.TemporaryDirectory() as name:
+        measure(Path(name), "-m", "mnist_exp", "training.epochs=1")  # makes the store
+        for number in range(rounds):
+            say(f"convolutions, round {number + 1} of {rounds}")
+            for title, arguments in (
+                ("plain Keras script", ("tests.benchmarks.convnet", "2", "tensorflow")),
+                ("`experiment=convnet`", network),
+                ("plain Keras script on JAX", ("tests.benchmarks.convnet", "2", "jax")),
+                ("`experiment=convnet backend=jax`", (*network, *COMPILED)),
+            ):
+                rows.setdefault(title, []).append(measure(Path(name), "-m", *arguments))
+    return rows
+
+
 def before_training(rounds: int) -> dict[str, list[Measured]]:
     """What needs no Keras, against importing it."""
     rows: dict[str, list[Measured]] = {}
@@ -226,6 +244,9 @@ def main() -> None:
     single = one_run(arguments.rounds)
     keep(one_run=plain(single))
     print(against_reference(single), "\n", flush=True)
+    images = convolutions(min(arguments.rounds, 3))
+    keep(convolutions=plain(images))
+    print(against_reference(images), "\n", flush=True)
     first = before_training(arguments.rounds)
     keep(before_training=plain(first))
     print(against_reference(first), "\n", flush=True)

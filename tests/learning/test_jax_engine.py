@@ -438,7 +438,7 @@ def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path
     done = jax_command(*STACKED, *small, *swept, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "1 of 2 jobs did not finish; the same command with resume=true retries them\n"
-    assert done.stdout.count("Convolutions on a CPU: backend=tensorflow takes less than half of the time\n") == 1
+    assert done.stdout.count("Convolutions on a CPU: backend=tensorflow takes about half of the time\n") == 1
     _, jobs = sweep_in(tmp_path)
     assert sorted(job.info.status for job in jobs) == ["FAILED", "FINISHED"]
     assert not any("mnist_exp.trained_together" in job.data.tags for job in jobs)
