@@ -1,8 +1,9 @@
 """Turn Ctrl-C, SIGTERM and SIGHUP into exceptions, so that a run can still be recorded as KILLED.
 
 An exception inside one of TensorFlow's destructors is lost or aborts the process, as in one of 25 interrupted runs. So
-training defers the signal to the end of the batch. Whoever records how a run ended is not interrupted at all. Where
-Python ignores exceptions (in finalizers and callbacks of weak references), the signal is raised again afterwards.
+training defers the signal to the end of the batch, or of several short ones. Whoever records how a run ended is not
+interrupted at all. Where Python ignores exceptions (in finalizers and callbacks of weak references), the signal is
+raised again afterwards.
 """
 
 import _thread
@@ -11,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import NoReturn
@@ -29,7 +30,7 @@ _closing = 0  # blocks of `closing`, one in another
 _left = False  # a signal that a block of `closing` has kept from being raised
 _hurried = False
 _ignored = False  # the exception of a signal was raised where Python ignores it
-_report_ignored = sys.unraisablehook
+_report_ignored: Callable[["sys.UnraisableHookArgs"], object] | None = None
 
 
 def install() -> None:
@@ -39,7 +40,7 @@ def install() -> None:
     """
     global _received, _hurried, _ignored, _report_ignored
     _received, _hurried, _ignored = None, False, False
-    if sys.unraisablehook != _raise_again:
+    if _report_ignored is None:
         _report_ignored, sys.unraisablehook = sys.unraisablehook, _raise_again
     for number in (signal.SIGINT, signal.SIGTERM, _HANGUP):
         if number is not None and (number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN):
@@ -126,19 +127,19 @@ def _handle(number: int, _frame: FrameType | None) -> None:
 
 def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
     """Interrupt the main thread once more, shortly after this hook has returned, for a signal that was lost."""
-    global _ignored
-    if _comes_from_here(unraisable.exc_traceback):
-        _ignored = True
-        again = threading.Timer(_SECONDS_UNTIL_AGAIN, _interrupt_main_thread)
-        again.daemon = True
-        again.start()
-    else:
+    if "atexit" in (unraisable.err_msg or "") or not _comes_from_here(unraisable.exc_traceback):
+        assert _report_ignored is not None
         _report_ignored(unraisable)
+    else:
+        _thread.start_new_thread(_interrupt_main_thread, ())  # a Thread would take locks, and may be what is finalized
 
 
 def _interrupt_main_thread() -> None:
+    global _ignored
+    time.sleep(_SECONDS_UNTIL_AGAIN)
     if signal.getsignal(signal.SIGINT) is not _handle:
         return
+    _ignored = True
     if sys.platform == "win32":
         _thread.interrupt_main()
     else:

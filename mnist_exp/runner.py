@@ -34,7 +34,7 @@ def run_experiment(experiment: Experiment) -> Result:
     Raises:
         InputError: for bad data, layers that do not fit each other, a loss that becomes NaN, an unreachable store.
     """
-    [outcome] = run_together([experiment], say=print if experiment.prints else lambda _line: None)
+    [outcome] = run_together([experiment])
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -44,7 +44,6 @@ def run_together(
     experiments: Sequence[Experiment],
     on_epoch: "OnEpoch" = lambda _epoch, _metrics: (),
     open_run: OpenRun | None = None,
-    say: Callable[[str], object] = lambda _line: None,
 ) -> list[Result | Exception]:
     """Run one experiment, or several that `engine.stackable` finds alike.
 
@@ -54,7 +53,6 @@ def run_together(
         experiments: to run, as one program if several.
         on_epoch: called after each epoch; returns the places of those to stop, as pruned.
         open_run: opens the record of each, with their number; by default, in a store of its own.
-        say: called with a line about a faster way, if there is one.
 
     Returns:
         For each its result, or its error where the others may go on.
@@ -62,7 +60,7 @@ def run_together(
     Raises:
         InputError: as `run_experiment` does, for all of them.
     """
-    config = experiments[0].config
+    config, prints = experiments[0].config, experiments[0].prints
     choose_backend(config.backend)
     code_file.use(config.code)
     with package_logs(), ExitStack() as opened:
@@ -82,7 +80,9 @@ def run_together(
         log.debug("%s: %d training images, digest %s", data.name, len(data.x_train), data.digest)
         if len(runs) > 1:
             log.debug("trained as one program with %d others", len(runs) - 1)
-        _print_start(experiments[0], data)
+        if prints and sys.stdout.isatty():
+            started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
+            print(f"{printable(data.name)}: {len(data.x_train)} training images; starting {started}")
 
         def log_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
             for index, measured in metrics.items():
@@ -93,10 +93,7 @@ def run_together(
             return stopped
 
         # Only now, since Keras takes seconds to import.
-        engine = choose_engine(config.backend, config.code)
-        if advice := engine.advice(experiments[0], data):
-            say(advice)
-        trained = engine.train(experiments, data, log_epoch)
+        trained = choose_engine(config.backend, config.code).train(experiments, data, log_epoch)
         outcomes: list[Result | Exception] = []
         for experiment, run, end, one in zip(experiments, runs, ends, trained, strict=True):
             try:
@@ -156,12 +153,6 @@ def _remove_checkpoint(
     """Remove the checkpoint once each experiment is recorded, those that failed in training too."""
     if all(isinstance(outcome, Result) or outcome is one for one, outcome in zip(trained, outcomes, strict=True)):
         checkpoints.remove(folder)
-
-
-def _print_start(experiment: Experiment, data: datasets.Data) -> None:
-    if experiment.prints and sys.stdout.isatty():
-        backend = {"tensorflow": "TensorFlow", "jax": "JAX"}[experiment.config.backend]
-        print(f"{printable(data.name)}: {len(data.x_train)} training images; starting {backend}")
 
 
 def _print_scores(config: Config, trained: "Trained") -> None:

@@ -149,7 +149,10 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     assert len(printed) == 1
     assert printed.pop().startswith("seven.png  ")
     any_job = in_process(other.info.run_id, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
-    refused = in_process(other.info.run_id[:31], "seven.png", cwd=tmp_path, module="mnist_exp.predict")
+    begins = in_process(other.info.run_id[:31], "seven.png", cwd=tmp_path, module="mnist_exp.predict")
+    assert begins.stdout == any_job.stdout != ""
+    Path(other.data.tags["mnist_exp.output"], "run.json").unlink()  # as on another machine
+    refused = in_process(other.info.run_id, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     assert "kept no model, as only a sweep's best job does" in refused.stderr
     file = refused.stderr.split("type its file instead, ")[1].split(" on ")[0]
     assert in_process(file, "seven.png", cwd=tmp_path, module="mnist_exp.predict").stdout == any_job.stdout

@@ -35,9 +35,6 @@ class Engine(Protocol):
     def stack_size(self, experiment: Experiment, wanted: int) -> int:
         """Return how many experiments like this one train best together on this machine, up to `wanted`."""
 
-    def advice(self, experiment: Experiment, data: "Data") -> str:
-        """Return a line about another engine that is faster for this experiment on this machine, or ""."""
-
 
 def choose_backend(name: str) -> None:
     """Make Keras run with the backend `name`, `tensorflow` or `jax`, which it reads once, when it is imported.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_exp import interrupts
-from mnist_exp.config.schema import Config, Training
+from mnist_exp.config.schema import Training
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning.checkpoints import Checkpoints, Job
@@ -29,7 +29,7 @@ from mnist_exp.learning.jax_program import (
     stacked,
     unstack,
 )
-from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason, without_values
+from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
 from mnist_exp.learning.memory import memory
 from mnist_exp.learning.models import build, check_size, output_shapes, servable, set_seed
 from mnist_exp.learning.preprocessing import fit_preprocessor
@@ -62,6 +62,8 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         served.append(servable(model, preprocessor, image_shape))
         compiled.append(servable(model, preprocessor, image_shape, config.preprocessing.augment))
         compile_model(compiled[-1], experiment.config.optimizer, config.training, one_hot=preprocessor.one_hot)
+    if experiments[0].prints and config.code is None and convolves_on_cpu(compiled[0]):
+        print("Convolutions on a CPU: backend=tensorflow takes about half of the time", flush=True)
     training_set = data.x_train, np.asarray(preprocessor.labels(data.y_train))
     validation_set = data.x_validation, np.asarray(preprocessor.labels(data.y_validation))
     fitted = fit(compiled, experiments, training_set, validation_set, on_epoch)
@@ -83,8 +85,12 @@ def stack_size(experiment: Experiment, wanted: int) -> int:
     A model with convolutions trains alone on a CPU, where the grouped convolutions of a stack take 2.4 times as long as
     one job after the other (8 filters, 2 cores).
     """
+    config = experiment.config
     try:
-        model = _outline(experiment.config, load(experiment.config.dataset))
+        data = load(config.dataset)
+        shape = fit_preprocessor(config.preprocessing, data).shape
+        check_size(config.model, shape, data.classes)
+        model = build(config.model, shape, data.classes)
     except Exception:  # each experiment will record it as its own failure
         return 1
     if convolves_on_cpu(model):
@@ -92,25 +98,7 @@ def stack_size(experiment: Experiment, wanted: int) -> int:
     available, device = memory(), jax.devices()[0]
     if device.platform != "cpu":
         available = (device.memory_stats() or {}).get("bytes_limit", available)
-    bytes_a_job = _bytes_a_job(model, experiment.config.training.batch_size)
-    return max(1, min(wanted, available // 2 // bytes_a_job))
-
-
-def advice(experiment: Experiment, data: Data) -> str:
-    """Do what `Engine.advice` says."""
-    try:
-        slow = convolves_on_cpu(_outline(experiment.config, data))
-    except Exception:  # training says it
-        return ""
-    return "Convolutions on a CPU: backend=tensorflow takes about half of the time" if slow else ""
-
-
-def _outline(config: Config, data: Data) -> keras.Model:
-    """Return a model without values."""
-    shape = fit_preprocessor(config.preprocessing, data).shape
-    check_size(config.model, shape, data.classes)
-    with without_values():
-        return build(config.model, shape, data.classes)
+    return max(1, min(wanted, available // 2 // _bytes_a_job(model, config.training.batch_size)))
 
 
 def fit(

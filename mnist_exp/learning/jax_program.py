@@ -1,8 +1,8 @@
 """The JAX programs of a stack of models: an epoch with validation, and an evaluation.
 
 The variables of all models are stacked along a leading axis of jobs; `jax.vmap` vectorizes the training step over it.
-All jobs see the same batches in the same order. An epoch is one program; where models have convolutions and run on a
-CPU, which takes five to ten times as long for these in a compiled loop, a step is.
+All jobs see the same batches in the same order. An epoch is one program. On a CPU, where XLA runs convolutions five to
+ten times slower inside a loop, each step of a model with convolutions is a program, called from Python.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ def epoch_program(
 
     It consumes the state that it is given.
     """
-    fresh = [variable.value for variable in model.metrics_variables]
+    fresh, in_python = [variable.value for variable in model.metrics_variables], convolves_on_cpu(model)
 
     def train_batch(state: Any, scalars: Mapping[str, Any], x: Any, y: Any) -> Any:
         with _attributes(model.optimizer, scalars):
@@ -40,7 +40,8 @@ def epoch_program(
     def step(state: Any, scalars: Mapping[str, Any], x: Any, y: Any, positions: Any) -> Any:
         return jax.vmap(train_batch, in_axes=(0, 0, None, None))(state, scalars, x[positions], y[positions])
 
-    train, evaluation = _for_each_batch(model, step, batch_size, consumes=True), evaluation_program(model)
+    train = _for_each_batch(step, batch_size, in_python=in_python, consumes=True)
+    evaluation = evaluation_program(model)
 
     def epoch(state: State, scalars: Mapping[str, Any], order: Any, training_set: Any, validation_set: Any) -> Any:
         *state, metrics = train((*state, _for_all_jobs(fresh, state)), order, scalars, *training_set)
@@ -48,12 +49,12 @@ def epoch_program(
         validation = evaluation(state, *validation_set)
         return tuple(state), measured | {f"val_{name}": values for name, values in validation.items()}
 
-    return epoch if convolves_on_cpu(model) else jax.jit(epoch, donate_argnums=0)
+    return epoch if in_python else jax.jit(epoch, donate_argnums=0)
 
 
 def evaluation_program(model: keras.Model) -> Callable[[State, Any, Any], dict[str, Any]]:
     """Return a function (state, raw images, prepared labels) -> loss and metrics, each of shape (jobs,)."""
-    fresh = [variable.value for variable in model.metrics_variables]
+    fresh, in_python = [variable.value for variable in model.metrics_variables], convolves_on_cpu(model)
 
     def test_batch(state: Any, x: Any, y: Any) -> Any:
         return model.test_step(state, (x, y))[1]
@@ -61,14 +62,14 @@ def evaluation_program(model: keras.Model) -> Callable[[State, Any, Any], dict[s
     def step(state: Any, x: Any, y: Any, positions: Any) -> Any:
         return jax.vmap(test_batch, in_axes=(0, None, None))(state, x[positions], y[positions])
 
-    test = _for_each_batch(model, step, EVALUATION_BATCH, consumes=False)
+    test = _for_each_batch(step, EVALUATION_BATCH, in_python=in_python, consumes=False)
 
     def evaluation(state: State, x: Any, y: Any) -> dict[str, Any]:
         tested = state[0], state[1], _for_all_jobs(fresh, state)
         *_, metrics = test(tested, np.arange(len(x), dtype=np.int32), x, y)
         return jax.vmap(partial(_results, model))(metrics)
 
-    return evaluation if convolves_on_cpu(model) else jax.jit(evaluation)
+    return evaluation if in_python else jax.jit(evaluation)
 
 
 def convolves_on_cpu(model: keras.Model) -> bool:
@@ -79,28 +80,28 @@ def convolves_on_cpu(model: keras.Model) -> bool:
 
 
 def _for_each_batch(
-    model: keras.Model, step: Callable[..., Any], batch_size: int, *, consumes: bool
+    step: Callable[..., Any], batch_size: int, *, in_python: bool, consumes: bool
 ) -> Callable[..., Any]:
     """Return a function (state, order, *rest) -> the state after `step(state, *rest, positions)` for each batch.
 
-    The last batch may be smaller.
+    The last batch may be smaller. A loop in Python may consume the state that it is given.
     """
     compiled = jax.jit(step, donate_argnums=0 if consumes else ())
 
-    def in_python(state: Any, order: Any, *rest: Any) -> Any:
+    def loop_in_python(state: Any, order: Any, *rest: Any) -> Any:
         for start in range(0, len(order), batch_size):
             state = compiled(state, *rest, order[start : start + batch_size])
             interrupts.raise_if_received()
         return state
 
-    def in_program(state: Any, order: Any, *rest: Any) -> Any:
+    def loop_in_program(state: Any, order: Any, *rest: Any) -> Any:
         whole = len(order) - len(order) % batch_size
         if whole:
             batches = jnp.reshape(order[:whole], (-1, batch_size))
             state, _ = jax.lax.scan(lambda state, positions: (step(state, *rest, positions), None), state, batches)
         return step(state, *rest, order[whole:]) if whole < len(order) else state
 
-    return in_python if convolves_on_cpu(model) else in_program
+    return loop_in_python if in_python else loop_in_program
 
 
 def _for_all_jobs(values: Sequence[Any], state: State) -> list[Any]:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from mnist_exp import interrupts
-from mnist_exp.config.schema import Training, callbacks_within_epochs
+from mnist_exp.config.schema import callbacks_within_epochs
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning import models
@@ -30,7 +30,7 @@ from mnist_exp.learning.training import (
     verbosity,
 )
 
-# Keras starts several batches of a small network at once: numbers that they multiply, and batches.
+# Limits of the batches of a small network that Keras starts at once: multiplications, and their number.
 _PRODUCTS_AT_ONCE, _MOST_AT_ONCE = 10**9, 50
 
 
@@ -65,11 +65,6 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
 def stack_size(experiment: Experiment, wanted: int) -> int:  # noqa: ARG001
     """Return 1: `fit` trains one model."""
     return 1
-
-
-def advice(experiment: Experiment, data: Data) -> str:  # noqa: ARG001
-    """Return "": for a single experiment, no other engine is much faster."""
-    return ""
 
 
 class Batches:
@@ -139,11 +134,12 @@ def fit(
     """
     start = time.perf_counter()
     training, watch = experiment.config.training, None
-    model.steps_per_execution = _batches_at_once(model, training)
+    model.steps_per_execution = _batches_at_once(model, experiment, int(batches.dataset.cardinality()))
     try:
         callbacks = [*make_callbacks(training, experiment.output), keras.callbacks.History()]
         # If `fit` has to create the variables of optimizer and metrics, it traces its step twice.
-        image, label = (part[:1] for part in next(iter(validation)))
+        with interrupts.deferred():
+            image, label = (part[:1] for part in next(iter(validation)))
         model.optimizer.build(model.trainable_variables)
         model.compute_metrics(image, label, model(image))
         model.reset_metrics()
@@ -170,15 +166,18 @@ def fit(
     return Fitted(metrics, checkpoints.seconds(), kept_epoch(callbacks, metrics))
 
 
-def _batches_at_once(model: keras.Model, training: Training) -> int:
+def _batches_at_once(model: keras.Model, experiment: Experiment, batches: int) -> int:
     """Return how many batches Keras trains before it looks for signals, so that a small network waits less for Python.
 
-    It is 1 with callbacks that act on batches, and for convolutions, whose batches take long.
+    It divides the number of batches in an epoch. Networks with more than vectors in them take their batches one by one,
+    as do augmentation and callbacks that act on batches.
     """
-    if callbacks_within_epochs(training) or any(len(variable.shape) > 3 for variable in model.variables):
+    training = experiment.config.training
+    vectors = all(len(shape) == 1 for shape in (model.input_shape[1:], *models.output_shapes(model)))
+    if not vectors or experiment.config.preprocessing.augment or callbacks_within_epochs(training):
         return 1
-    products: int = training.batch_size * model.count_params()
-    return min(_MOST_AT_ONCE, 1 + _PRODUCTS_AT_ONCE // products)
+    most = min(_MOST_AT_ONCE, 1 + _PRODUCTS_AT_ONCE // (training.batch_size * max(1, model.count_params())))
+    return next(number for number in range(most, 0, -1) if batches % number == 0)
 
 
 def evaluate(model: keras.Model, batches: Any) -> dict[str, float]:

@@ -20,13 +20,7 @@ from mnist_exp.config.redaction import traceback_text
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
 from mnist_exp.learning import checkpoints
-from mnist_exp.learning.engine import (
-    choose_backend,
-    choose_engine,
-    compute_with_one_thread,
-    split,
-    stackable,
-)
+from mnist_exp.learning.engine import choose_backend, choose_engine, compute_with_one_thread, split, stackable
 from mnist_exp.runner import identify, run_together
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.folder import Folder
@@ -48,21 +42,13 @@ class Stage:
     """How far a sweep has come, beside what its jobs record.
 
     `text`: says how far jobs are that train together in this process; empty while none do. `jobs`: the number known so
-    far. `news`: lines to show. `advice`: the last line about a faster way. `curves`: read for `prune`, of jobs that
-    ended, by run.
+    far. `news`: lines to show. `curves`: read for `prune`, of jobs that ended, by run.
     """
 
     text: str = ""
     jobs: int = 0
     news: list[str] = field(default_factory=list)
-    advice: str = ""
     curves: dict[str, list[float]] = field(default_factory=dict)
-
-    def advise(self, advice: str) -> None:
-        """Show a line about a faster way, unless the last one was the same."""
-        if advice != self.advice:
-            self.advice = advice
-            self.news.append(advice)
 
 
 @dataclass(frozen=True)
@@ -228,7 +214,7 @@ def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage:
 
     stage.text = f"{len(experiments)} jobs as one program: starting" if together else ""
     try:
-        outcomes = run_together(experiments, on_epoch, record.open_run, stage.advise)
+        outcomes = run_together(experiments, on_epoch, record.open_run)
     except Exception:  # recorded by each job that had begun
         return [None] * len(experiments)
     finally:

@@ -30,6 +30,12 @@ def close(records: Iterable[Path]) -> int:
     return running
 
 
+def _is_running(path: Path) -> bool:
+    with suppress(OSError, ValueError, TypeError):
+        return Folder(path.parent).read().status == "RUNNING"
+    return False
+
+
 def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
     """Close the RUNNING runs of a store that nobody works on; return the folders of those that are to be mirrored.
 
@@ -45,8 +51,10 @@ def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
             is_here = False
         renewed = run.data.tags.get(LEASE, "")
         if is_here:
-            if not close([folder.path / "run.json"]):
-                folders.append(folder)
+            # The store may lack those of a sweep's jobs that had just begun.
+            records = [folder.path / "run.json", *filter(_is_running, folder.path.glob("*/run.json"))]
+            if not close(records):
+                folders += [Folder(path.parent) for path in records]
         elif renewed.isdecimal() and now() - int(renewed) > 1000 * leases.SECONDS_OF_A_LEASE:
             client.set_terminated(run.info.run_id, "KILLED")
     return folders

@@ -3,13 +3,14 @@
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import limits, store
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.folder import Folder, Mirrored
 from mnist_exp.tracking.reading import find_run, first_line
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 def model_file(uri: str, run_id: str) -> Path | None:
     """Return the Keras file of a run, or of a sweep's best job, given by its whole id, in the run's own folder.
 
-    It is None unless store and folder are on this machine. MLflow, which takes seconds to import, is not needed.
+    It is None unless the run has finished, and store and folder are on this machine. MLflow, which takes seconds to
+    import, is not needed.
     """
     database = store.sqlite_path(uri)
     if database is None or not database.is_file() or not re.fullmatch("[0-9a-f]{32}", run_id):
@@ -35,14 +37,20 @@ def model_file(uri: str, run_id: str) -> Path | None:
                 tags = dict(connection.execute(query, (run_id,)))
     except sqlite3.Error:
         return None
-    folder = Folder(Path(str(tags.get("mnist_exp.output"))))
-    mirrored = folder.mirrored()  # another run may have taken the folder
-    is_its = mirrored is not None and (mirrored.run_id, mirrored.store) == (run_id, store.recorded_address(uri))
-    return folder.path / "model.keras" if is_its and folder.has_weights() else None
+    folder = Folder(Path(str(tags.get("mnist_exp.output", ""))))
+    if not (folder.has_weights() and (folder.path / "mlflow.json").is_file()):
+        return None
+    try:
+        status, mirrored = folder.read().status, folder.mirrored()
+    except (OSError, ValueError, TypeError):
+        return None
+    known = Mirrored(store.recorded_address(uri), run_id)
+    is_its = mirrored is not None and replace(mirrored, complete="") == known  # or another run has taken the folder
+    return folder.path / "model.keras" if is_its and status == "FINISHED" else None
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:
-    """Download a model's Keras file into `folder`.
+    """Return a model's Keras file, which is downloaded into `folder` unless the run's own folder is here.
 
     The `name` is an id as for `find_run`, a sweep's for its best job's model, or `models:/NAME@ALIAS` or
     `models:/NAME/VERSION`.
@@ -54,6 +62,8 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
     from mlflow.exceptions import MlflowException
 
     run_id = None if name.startswith("models:/") else str(find_run(client, uri, name).info.run_id)
+    if run_id is not None and (path := model_file(uri, run_id)) is not None:
+        return path
     try:
         if run_id is None:
             location = client.get_model_version_download_uri(*_registered_version(client, name))

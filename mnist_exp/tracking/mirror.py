@@ -31,7 +31,7 @@ DESCRIPTION = "mlflow.note.content"
 _LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
 _RANKING = "### Ranking of the jobs"  # all below it in a description is ours
 LEASE = "mnist_exp.lease"  # the tag for the time, as in `Record`, at which a RUNNING run was last seen to live
-_LEASE_RENEWED = 120_000  # milliseconds
+_LEASE_RENEWED = 60_000  # milliseconds
 
 
 @dataclass

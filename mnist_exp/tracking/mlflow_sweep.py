@@ -127,9 +127,9 @@ class MLflowSweep(SweepRecord):
 
 
 def _has_just_begun(job: Job) -> bool:
-    """Return whether a job that runs may end soon; a short one is sent once, at its end."""
+    """Return whether a job began less than ten seconds ago; one that ends before is sent once."""
     with suppress(OSError):
-        return time.time() - Path(job.output, "run.json").stat().st_mtime < _SECONDS_OF_A_SHORT_JOB
+        return 0 <= time.time() - Path(job.output, "run.json").stat().st_mtime < _SECONDS_OF_A_SHORT_JOB
     return False
 
 

@@ -148,7 +148,7 @@ class Uploads:
         folders = {path: Folder(path) for path in self._known}  # also those that somebody has deleted
         try:
             folders |= {folder.path: folder for folder in self._folders()}
-        except OSError as error:
+        except Exception as error:
             failures.append(error)
         for folder in sorted(folders.values(), key=lambda one: one.path in self._failing):
             if self._closed or len(failures) > 1:
