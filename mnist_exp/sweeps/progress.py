@@ -5,6 +5,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
 from mnist_exp.errors import printable
@@ -41,8 +42,8 @@ class Progress:
     def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage, before: int) -> None:
         self._record, self._sweep, self._kind, self._stage, self._before = record, sweep, kind, stage, before
         self._shown = {_name(job) for job in record.jobs() if job.status in _ENDED}
-        self._ended = 0
-        self._start = time.monotonic()
+        self._ends: list[float] = []  # of this command's jobs, by the monotonic clock
+        self._at_once = 1
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._shown_stage, self._next_line = "", 0.0
@@ -80,11 +81,12 @@ class Progress:
             log.warning("no progress can be shown: %s", failure_reason(error))
             return
         self._running = [job_name(one.values, self._sweep.swept) for one in recent if one.status == "RUNNING"]
+        self._at_once = max(self._at_once, len(self._running))
         for job in recent:
             if job.status not in _ENDED or _name(job) in self._shown:
                 continue
             self._shown.add(_name(job))
-            self._ended += 1
+            self._ends.append(time.monotonic())
             name = job_name(job.values, self._sweep.swept) or "the job"
             if job.status != "FINISHED":
                 what = printable(f"{job.status} {job.reason}".strip())
@@ -99,15 +101,11 @@ class Progress:
             tell(self._sweep, printable(self._stage.news.pop(0)))
 
     def _counts(self) -> str:
-        done = self._before + self._ended
+        done = self._before + len(self._ends)
         text = f"{done} of {max(done, self._stage.jobs)} done"
-        left = self._stage.jobs - done
-        elapsed = time.monotonic() - self._start
-        # The first job also waits for TensorFlow, and jobs of a stack end together: their times say little.
-        too_early = not self._ended or (self._ended == 1 and elapsed < 60)
-        if left <= 0 or too_early or self._stacked or self._kind.is_open:
+        seconds = seconds_left(self._ends, self._at_once, self._stage.jobs - done)
+        if not seconds or self._stacked or self._kind.is_open:  # jobs of a stack end together
             return text
-        seconds = elapsed / self._ended * left
         return f"{text}, about {seconds:.0f} s left" if seconds < 120 else f"{text}, about {seconds / 60:.0f} min left"
 
     @property
@@ -123,3 +121,15 @@ class Progress:
 def _name(job: Job) -> tuple[str, str]:
     """Return what tells jobs apart, of other machines, too."""
     return job.host, job.output
+
+
+def seconds_left(ends: Sequence[float], at_once: int, left: int) -> float | None:
+    """Return about how long the jobs that are left take; None while that cannot be told.
+
+    `ends` are the times at which jobs ended, in order; the first `at_once` of them also waited for TensorFlow.
+
+    >>> seconds_left([30.0, 32.0, 34.0], 1, 5), seconds_left([30.0, 31.0], 2, 5)
+    (10.0, None)
+    """
+    later = ends[at_once:]
+    return (later[-1] - ends[at_once - 1]) / len(later) * max(left, 0) if later else None
