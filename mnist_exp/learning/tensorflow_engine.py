@@ -52,9 +52,9 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         shuffle=config.training.shuffle,
         seed=config.dataset.seed,
     )
-    test = validation = _in_order(data.x_test, data.y_test, preprocessor, evaluation_batch(model))
+    test = validation = in_order(data.x_test, data.y_test, preprocessor, evaluation_batch(model))
     if not data.watches_test_set:
-        validation = _in_order(data.x_validation, data.y_validation, preprocessor, evaluation_batch(model))
+        validation = in_order(data.x_validation, data.y_validation, preprocessor, evaluation_batch(model))
     fitted = fit(model, batches, validation, experiment, on_epoch)
     start = time.perf_counter()
     scores = validated_scores(fitted) if validation_is_test(config) else evaluate(model, test)
@@ -106,7 +106,7 @@ class Batches:
         self._order.assign(self._order_of(epoch))
 
 
-def _in_order(x: Images, y: Labels, preprocessor: Preprocessor, batch_size: int) -> Any:
+def in_order(x: Images, y: Labels, preprocessor: Preprocessor, batch_size: int) -> Any:
     """Return a dataset of batches, prepared as they are needed: of arrays, Keras would make copies in each epoch."""
     import tensorflow
 

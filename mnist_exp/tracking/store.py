@@ -41,7 +41,9 @@ def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
             path = sqlite_path(tracking.uri)
             # Beside the database; a server decides for itself.
             artifacts = (path.parent / "mlruns").as_uri() if path else None
-            return client, str(client.create_experiment(tracking.experiment, artifact_location=artifacts))
+            # Without this tag, MLflow's page asks what kind of experiment it is.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return client, str(client.create_experiment(tracking.experiment, artifacts, tags))
     if found.lifecycle_stage == "deleted":
         raise InputError(
             f"tracking.experiment={tracking.experiment}: was deleted in this store; choose another name, or restore it "
