@@ -41,9 +41,7 @@ def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
             path = sqlite_path(tracking.uri)
             # Beside the database; a server decides for itself.
             artifacts = (path.parent / "mlruns").as_uri() if path else None
-            # Without this tag, MLflow's page asks what kind of experiment it is.
-            tags = {"mlflow.experimentKind": "custom_model_development"}
-            return client, str(client.create_experiment(tracking.experiment, artifacts, tags))
+            return client, str(client.create_experiment(tracking.experiment, artifact_location=artifacts))
     if found.lifecycle_stage == "deleted":
         raise InputError(
             f"tracking.experiment={tracking.experiment}: was deleted in this store; choose another name, or restore it "
