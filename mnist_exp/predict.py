@@ -101,7 +101,7 @@ def predict(
         else:
             uri = commands.stored(settings).uri
             with store.store_errors(uri):
-                path = kept_models.model_file(uri, model) or kept_models.fetch_model(uri, model, Path(folder))
+                path = kept_models.fetch_model(uri, model, Path(folder))
         loaded = saved_models.load(path, own)
         known = read_metadata(path)
         classes = known.class_names(loaded.output_shape[-1], path)

@@ -3,14 +3,13 @@
 import re
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import limits, store
-from mnist_exp.tracking.folder import Folder, Mirrored
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.reading import find_run, first_line
 
 if TYPE_CHECKING:
@@ -44,9 +43,9 @@ def model_file(uri: str, run_id: str) -> Path | None:
         status, mirrored = folder.read().status, folder.mirrored()
     except (OSError, ValueError, TypeError):
         return None
-    known = Mirrored(store.recorded_address(uri), run_id)
-    is_its = mirrored is not None and replace(mirrored, complete="") == known  # or another run has taken the folder
-    return folder.path / "model.keras" if is_its and status == "FINISHED" else None
+    if mirrored is None or (mirrored.store, mirrored.run_id) != (store.recorded_address(uri), run_id):
+        return None  # another run has taken the folder
+    return folder.path / "model.keras" if status == "FINISHED" else None
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:
@@ -58,6 +57,8 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
     Raises:
         InputError: if the store has no such run or model, or the run kept none.
     """
+    if (path := model_file(uri, name)) is not None:
+        return path
     client = store.connect_existing(uri)
     from mlflow.exceptions import MlflowException
 
