@@ -7,6 +7,7 @@ raised again afterwards.
 """
 
 import _thread
+import atexit
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ _SECONDS_OF_ONE = 1.0  # kernel, shell and scheduler send several signals for on
 _SECONDS_UNTIL_AGAIN = 0.01
 
 _HANGUP = getattr(signal, "SIGHUP", None)  # not on Windows
+_NUMBERS = (signal.SIGINT, signal.SIGTERM, _HANGUP)
 _terminals: set[int] = set()
 _pipes: set[int] = set()  # of a process that has a terminal, which the programs that read them have too
 _received: int | None = None
@@ -33,6 +35,10 @@ _ignored = False  # the exception of a signal was raised where Python ignores it
 _report_ignored: Callable[["sys.UnraisableHookArgs"], object] | None = None
 
 
+class _Interrupt(KeyboardInterrupt):
+    """Once KeyboardInterrupt itself came through the exec of a string, `python -m` sends itself SIGINT at its end."""
+
+
 def install() -> None:
     """Make SIGINT raise KeyboardInterrupt, SIGTERM and SIGHUP SystemExit with 128 plus the signal's number.
 
@@ -42,7 +48,8 @@ def install() -> None:
     _received, _hurried, _ignored = None, False, False
     if _report_ignored is None:
         _report_ignored, sys.unraisablehook = sys.unraisablehook, _raise_again
-    for number in (signal.SIGINT, signal.SIGTERM, _HANGUP):
+        atexit.register(_ignore_signals)
+    for number in _NUMBERS:
         if number is not None and (number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN):
             signal.signal(number, _handle)
     _terminals.update(filter(os.isatty, (1, 2)))
@@ -125,6 +132,13 @@ def _handle(number: int, _frame: FrameType | None) -> None:
         _raise(number)
 
 
+def _ignore_signals() -> None:
+    """Let the process end with the exit status that it has, which a signal would change after Python's handlers."""
+    for number in _NUMBERS:
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
     """Interrupt the main thread once more, shortly after this hook has returned, for a signal that was lost."""
     if "atexit" in (unraisable.err_msg or "") or not _comes_from_here(unraisable.exc_traceback):
@@ -153,4 +167,4 @@ def _comes_from_here(traceback: TracebackType | None) -> bool:
 
 
 def _raise(number: int) -> NoReturn:
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+    raise _Interrupt if number == signal.SIGINT else SystemExit(128 + number)

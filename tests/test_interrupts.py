@@ -137,6 +137,26 @@ except KeyboardInterrupt:
     assert process.returncode == 128 + sent
 
 
+@pytest.mark.parametrize("last", ["pass", "os.kill(os.getpid(), signal.SIGINT)"], ids=["one", "another at the end"])
+def test_a_signal_that_comes_through_an_exec_or_after_the_handlers_changes_no_exit_status(
+    last: str, tmp_path: Path
+) -> None:
+    program = f"""
+import os, signal
+from mnist_exp.commands import exit_on_errors
+class Last:
+    def __del__(self, os=os, signal=signal):
+        {last}
+last_one = Last()
+with exit_on_errors():
+    exec("os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(9)]")
+"""
+    (tmp_path / "program.py").write_text(program)
+    module = [sys.executable, "-m", "program"]
+    done = subprocess.run(module, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize("after_one", [False, True], ids=["at the end of a run", "after a signal"])
 def test_a_signal_ends_a_wait_and_nothing_else_of_the_closing(after_one: bool) -> None:
     program = f"""

@@ -181,11 +181,12 @@ def test_of_two_processes_one_goes_on() -> None:
 
 
 @pytest.mark.fast
-def test_a_run_that_was_interrupted_as_it_began_goes_on() -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_that_was_interrupted_as_it_began_goes_on(error: type[BaseException]) -> None:
     folder, digest = Folder(Path("outputs") / "a"), datasets.load(asked().config.dataset).digest
     experiment = replace(asked(), output=folder.path, digest=digest)
     with pytest.raises(KeyboardInterrupt), ended(Run(experiment, run_record(experiment, 1, None, {}), keeps_all=True)):
-        raise KeyboardInterrupt
+        raise error from KeyboardInterrupt()
     assert goes_on(folder)
 
 

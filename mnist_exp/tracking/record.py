@@ -168,8 +168,11 @@ def ended(run: Run) -> Iterator[Run]:
 
 
 def _end_early(run: Run, error: BaseException) -> BaseException:
-    """End a run after an exception; return the one to raise."""
-    path = run.folder.path
+    """End a run after an exception; return the one to raise, which is a signal's if the exception came of it.
+
+    So does RuntimeError from `__set_name__`, in a class of which a signal has interrupted the definition (Python 3.11).
+    """
+    path, error = run.folder.path, _signal_behind(error) or error
     failure = about_folder(error, path) if isinstance(error, OSError) else error
     # What a full disk has interrupted goes on with `resume`.
     status = "FAILED" if isinstance(error, Exception) and failure is error else "KILLED"
@@ -184,6 +187,12 @@ def _end_early(run: Run, error: BaseException) -> BaseException:
         if failure is error:
             print(f"{status} could not be recorded: {about_folder(second, path)}", file=sys.stderr)
     return failure
+
+
+def _signal_behind(error: BaseException | None) -> BaseException | None:
+    while isinstance(error, Exception):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
