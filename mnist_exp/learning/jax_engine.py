@@ -126,7 +126,7 @@ def fit(
     try:
         callbacks = [
             keras.callbacks.CallbackList(
-                make_callbacks(training, experiment.output),
+                make_callbacks(experiment),
                 add_history=True,
                 add_progbar=progress,
                 model=model,

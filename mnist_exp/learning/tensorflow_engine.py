@@ -136,7 +136,7 @@ def fit(
     training, watch = experiment.config.training, None
     model.steps_per_execution = _batches_at_once(model, experiment, int(batches.dataset.cardinality()))
     try:
-        callbacks = [*make_callbacks(training, experiment.output), keras.callbacks.History()]
+        callbacks = [*make_callbacks(experiment), keras.callbacks.History()]
         # If `fit` has to create the variables of optimizer and metrics, it traces its step twice.
         with interrupts.deferred():
             image, label = (part[:1] for part in next(iter(validation)))

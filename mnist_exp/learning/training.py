@@ -1,10 +1,10 @@
 """What both engines share: compiled models, callbacks and results."""
 
 import math
+import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mnist_exp import interrupts
 from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError, show
+from mnist_exp.experiment import Experiment
 from mnist_exp.learning.keras_backend import REFUSALS, disable_all_reduce, keras, keras_reason, schedule_of
 from mnist_exp.learning.models import make, output_shapes
 
@@ -24,6 +25,8 @@ OnEpoch = Callable[[int, Mapping[int, Mapping[str, float]]], Collection[int]]
 # small network takes more, up to 8 MB in its largest layer.
 EVALUATION_BATCH = 2000
 _NUMBERS_AT_ONCE = 2**21
+
+_BAR = 45  # characters of Keras's bar before its metrics
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,11 @@ def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Tr
     )
 
 
-def make_callbacks(training: Training, output: Path) -> list[Any]:
+def make_callbacks(experiment: Experiment) -> list[Any]:
     """Make one model's callbacks, which write into `output`; the first logs a schedule's learning rate."""
-    configured = [make("callbacks", {name: arguments}, output) for name, arguments in training.callbacks.items()]
-    return [_ScheduledRate(), *configured]
+    callbacks = experiment.config.training.callbacks
+    configured = [make("callbacks", {name: arguments}, experiment.output) for name, arguments in callbacks.items()]
+    return [_ScheduledRate(), *configured, *([_Bar()] if experiment.prints else [])]
 
 
 class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
@@ -122,6 +126,23 @@ class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
             # With JAX the optimizer's own count may not be up to date here.
             step = self.params["steps"] * (epoch + 1) - 1
             logs["learning_rate"] = float(schedule(keras.ops.convert_to_tensor(step, optimizer.iterations.dtype)))
+
+
+class _Bar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
+    """Keras's progress bar; on a terminal that is too narrow for a line, validation has a second one."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        shown, below = logs or {}, ""
+        if self.verbose == 1 and len(_listed(shown)) + _BAR > shutil.get_terminal_size().columns:
+            below = _listed({name: value for name, value in shown.items() if name.startswith("val_")})
+            shown = {name: value for name, value in shown.items() if not name.startswith("val_")}
+        super().on_epoch_end(epoch, shown)
+        if below:
+            print(below)
+
+
+def _listed(metrics: Mapping[str, float]) -> str:
+    return " - ".join(f"{name}: {value:.4f}" for name, value in metrics.items())
 
 
 def kept_epoch(callbacks: Sequence[Any], history: Mapping[str, Sequence[float]]) -> int:

@@ -1,5 +1,6 @@
 """Fit and evaluate: the order of batches, the loss that fits the labels, callbacks, and runs that go wrong."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.models import augmentation, build, make
 from mnist_exp.learning.preprocessing import Preprocessor
 from mnist_exp.learning.tensorflow_engine import Batches
-from mnist_exp.learning.training import Trained, compile_model
+from mnist_exp.learning.training import Trained, compile_model, make_callbacks
 from mnist_exp.tracking.folder import Folder
 
 from ..conftest import QUICK
@@ -234,3 +235,27 @@ def test_an_argument_that_keras_refuses_in_any_way_is_bad_input() -> None:
 def test_keras_refusing_a_callback_is_bad_input() -> None:
     with pytest.raises(InputError, match="Keras cannot train with these arguments: "):
         quick("training.callbacks={ModelCheckpoint:{filepath:best.txt}}")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (120, "step - accuracy: 0.5000 - loss: 2.0000 - val_accuracy: 0.5000 - val_loss: 2.0000\n"),
+        (80, "step - accuracy: 0.5000 - loss: 2.0000\nval_accuracy: 0.5000 - val_loss: 2.0000\n"),
+    ],
+)
+def test_an_epoch_keeps_to_the_width_of_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int, shown: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    logs = {"accuracy": 0.5, "loss": 2.0}
+    bar = keras.callbacks.CallbackList(
+        make_callbacks(compose(["tracking=none"]))[-1:], add_progbar=True, epochs=2, steps=60, verbose=1
+    )
+    bar.on_epoch_begin(0)
+    bar.on_train_batch_end(58, logs)
+    bar.on_epoch_end(0, {**logs, "val_accuracy": 0.5, "val_loss": 2.0})
+    printed = re.sub(r"\x1b\[\d+m", "", capsys.readouterr().out)
+    assert printed.endswith(shown)
+    assert max(len(line.rpartition("\r")[2]) for line in printed.split("\n")) <= columns
