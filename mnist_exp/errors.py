@@ -1,5 +1,8 @@
-"""The exception for bad input, and the wording of its messages."""
+"""The exception for bad input, and the wording of messages."""
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -56,3 +59,12 @@ def show(value: Any) -> str:
         case Mapping():
             return "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
     return str(value)
+
+
+def wrapped(text: str) -> str:
+    """Return a text with lines that a terminal does not break within words; as it is where output is no terminal."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    wrap = textwrap.TextWrapper(width, replace_whitespace=False, break_long_words=False, break_on_hyphens=False).wrap
+    return "\n".join("\n".join(wrap(line)) for line in text.split("\n"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mnist_exp.config import code_file
 from mnist_exp.config.schema import Config
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError, printable, wrapped
 from mnist_exp.experiment import Experiment, Result, experiment_key, experiment_signature
 from mnist_exp.learning import checkpoints, datasets
 from mnist_exp.learning.engine import choose_backend, choose_engine
@@ -171,4 +171,4 @@ def _print_place(experiment: Experiment, result: Result, run: Run) -> None:
     if experiment.child is None:
         log.info("%s %.6g; %s", experiment.config.objective, result.objective, run.describe())
     if experiment.prints:
-        print(run.describe())
+        print(wrapped(run.describe()))

@@ -1,6 +1,7 @@
 """What both engines share: compiled models, callbacks and results."""
 
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -133,7 +134,7 @@ class _Bar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         shown, below = logs or {}, ""
-        if self.verbose == 1 and len(_listed(shown)) + _BAR > shutil.get_terminal_size().columns:
+        if sys.stdout.isatty() and len(_listed(shown)) + _BAR > shutil.get_terminal_size().columns:
             below = _listed({name: value for name, value in shown.items() if name.startswith("val_")})
             shown = {name: value for name, value in shown.items() if not name.startswith("val_")}
         super().on_epoch_end(epoch, shown)
@@ -156,8 +157,9 @@ def kept_epoch(callbacks: Sequence[Any], history: Mapping[str, Sequence[float]])
 
 
 def verbosity(progress: bool) -> int:
-    """Return Keras's `verbose`: a progress bar on a terminal or in a notebook, else a line per epoch."""
-    return 0 if not progress else 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
+    """Return Keras's `verbose`: a bar, which has colors, on a terminal or in a notebook, else a line per epoch."""
+    has_bar = (sys.stdout.isatty() and not os.environ.get("NO_COLOR")) or "ipykernel" in sys.modules
+    return 0 if not progress else 1 if has_bar else 2
 
 
 def predict(model: keras.Model, x: Any) -> npt.NDArray[np.float32]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-from mnist_exp.errors import printable
+from mnist_exp.errors import printable, wrapped
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import decimals
 from mnist_exp.sweeps.jobs import Stage
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 def tell(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
     """Print a text on standard output or `to`, unless the sweep is silent, and log it."""
     if sweep.verbose:
-        print(text, file=to, flush=True)
+        print(wrapped(text), file=to, flush=True)
     log.info("%s", text, extra={"output": sweep.folder})  # not in the log of a job
 
 

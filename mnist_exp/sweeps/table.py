@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
 
-from mnist_exp.errors import printable
+from mnist_exp.errors import printable, wrapped
 from mnist_exp.sweeps.columns import (
     Column,
     Line,
@@ -224,7 +224,7 @@ class Table:
         header, *shown = lines
         also = [f"\n   also {printable(text)}" * bool(text) for text in self.also]
         shown = [line + text for line, text in zip(shown, also, strict=True)]
-        title, *sentences = (cut(printable(text), _LONGEST) for text in (self.title, *self.sentences))
+        title, *sentences = (wrapped(cut(printable(text), _LONGEST)) for text in (self.title, *self.sentences))
         return "\n".join([title, header, *shown, *sentences])
 
     def markdown(self, most: int) -> str:

@@ -1,6 +1,7 @@
 """Fit and evaluate: the order of batches, the loss that fits the labels, callbacks, and runs that go wrong."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.models import augmentation, build, make
 from mnist_exp.learning.preprocessing import Preprocessor
 from mnist_exp.learning.tensorflow_engine import Batches
-from mnist_exp.learning.training import Trained, compile_model, make_callbacks
+from mnist_exp.learning.training import Trained, compile_model, make_callbacks, verbosity
 from mnist_exp.tracking.folder import Folder
 
 from ..conftest import QUICK
@@ -249,6 +250,8 @@ def test_an_epoch_keeps_to_the_width_of_the_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int, shown: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert verbosity(progress=True) == 1
     logs = {"accuracy": 0.5, "loss": 2.0}
     bar = keras.callbacks.CallbackList(
         make_callbacks(compose(["tracking=none"]))[-1:], add_progbar=True, epochs=2, steps=60, verbose=1
@@ -259,3 +262,5 @@ def test_an_epoch_keeps_to_the_width_of_the_terminal(
     printed = re.sub(r"\x1b\[\d+m", "", capsys.readouterr().out)
     assert printed.endswith(shown)
     assert max(len(line.rpartition("\r")[2]) for line in printed.split("\n")) <= columns
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert verbosity(progress=True) == 2

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -287,3 +288,16 @@ def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, 
         drawn.append(validation_curves([("1", "a", [[0.5, odd, 0.25], [odd, -odd]])], "val_loss"))
         with warnings.catch_warnings(action="error"):
             assert all(as_svg(figure, "one") for figure in drawn)
+
+
+def test_a_terminal_breaks_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    table = Table(
+        "value", "maximize", [], title="3 jobs", verdict="it is best", notes=["one " * 9 + "https://" + "x" * 40]
+    )
+    whole = table.text()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lines = table.text().split("\n")
+    assert [len(line) <= 30 or line.startswith("https://") for line in lines] == [True] * len(lines)
+    assert " ".join(lines).split() == whole.split()
+    assert len(lines) == len(whole.split("\n")) + 2
