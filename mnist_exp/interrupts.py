@@ -39,8 +39,12 @@ class _Interrupt(KeyboardInterrupt):
     """Once KeyboardInterrupt itself came through the exec of a string, `python -m` sends itself SIGINT at its end."""
 
 
+class Terminated(SystemExit):
+    """SIGTERM or SIGHUP; `code` is 128 plus the signal's number."""
+
+
 def install() -> None:
-    """Make SIGINT raise KeyboardInterrupt, SIGTERM and SIGHUP SystemExit with 128 plus the signal's number.
+    """Make SIGINT raise KeyboardInterrupt, SIGTERM and SIGHUP Terminated.
 
     What follows within a second is the same signal. A process that `nohup` started still ignores SIGHUP.
     """
@@ -167,4 +171,4 @@ def _comes_from_here(traceback: TracebackType | None) -> bool:
 
 
 def _raise(number: int) -> NoReturn:
-    raise _Interrupt if number == signal.SIGINT else SystemExit(128 + number)
+    raise _Interrupt if number == signal.SIGINT else Terminated(128 + number)

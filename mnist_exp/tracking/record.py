@@ -192,7 +192,7 @@ def _end_early(run: Run, error: BaseException) -> BaseException:
 def _signal_behind(error: BaseException | None) -> BaseException | None:
     while isinstance(error, Exception):
         error = error.__cause__ or error.__context__
-    return error
+    return error if isinstance(error, KeyboardInterrupt | interrupts.Terminated) else None
 
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
