@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mnist_exp import run
+from mnist_exp.tracking import uploads
 from mnist_exp.tracking.folder import Folder
 
 from .conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
@@ -124,6 +125,16 @@ def test_what_has_lost_its_process_is_killed(tmp_path: Path) -> None:
     Folder(folder).change(status="RUNNING", end=None)
     sync(str(folder), cwd=tmp_path)
     assert [one.info.status for one in runs_in(tmp_path)] == ["KILLED"]
+
+
+def test_a_folder_for_which_no_time_was_left_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run(*QUICK, "tracking=none").output
+    with monkeypatch.context() as patched:
+        patched.setattr(uploads, "SECONDS_WITHOUT_PROGRESS", -1.0)
+        done = in_process(str(folder), cwd=tmp_path, module="mnist_exp.sync")
+    left = f"has not all of 1 folder, such as {folder} (no answer; type the command again)"
+    assert (done.returncode, done.stderr.strip()) == (1, f"sqlite:///mlflow.db: {left}")
+    assert sync(str(folder), cwd=tmp_path).startswith("1 folder up to date ")
 
 
 @pytest.mark.fast
