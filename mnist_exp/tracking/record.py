@@ -170,7 +170,7 @@ def ended(run: Run) -> Iterator[Run]:
 def _end_early(run: Run, error: BaseException) -> BaseException:
     """End a run after an exception; return the one to raise, which is a signal's if the exception came of it.
 
-    So does RuntimeError from `__set_name__`, in a class of which a signal has interrupted the definition (Python 3.11).
+    Python 3.11 turns a signal within `__set_name__`, as in an import, into RuntimeError.
     """
     path, error = run.folder.path, _signal_behind(error) or error
     failure = about_folder(error, path) if isinstance(error, OSError) else error
