@@ -104,7 +104,7 @@ def test_a_program_that_logs_gets_a_line_a_run_and_a_job(
     with caplog.at_level(logging.INFO):
         result = run(*QUIET, "model.hidden=4", verbose=0)
         swept = sweep(*QUIET, *varied, verbose=0)
-    begun, ended, opened, first, second, last, unfinished = [
+    begun, ended, opened, first, second, report, last, unfinished = [
         (record.name.partition(".")[0], record.levelname, record.getMessage()) for record in caplog.records
     ]
     assert begun[2] == f"{' '.join((*QUICK, 'model.hidden=4'))} begins, in {result.output}"
@@ -112,6 +112,7 @@ def test_a_program_that_logs_gets_a_line_a_run_and_a_job(
     assert opened == ("mnist_exp", "INFO", "2 jobs: optimizer.learning_rate=0.01,1e38")
     assert first[2].startswith("1 of 2 done: learning_rate=0.01: val_accuracy 0.")
     assert second[2].startswith("2 of 2 done: learning_rate=1e+38: FAILED ")
+    assert report[2] == "Report: swept/report.html"
     assert last[2] == f"Files in {swept.output}"
     assert unfinished == ("mnist_exp", "WARNING", "1 of 2 jobs did not finish")
     assert "of 2 done" not in "".join(path.read_text() for path in swept.output.glob("*/run.log"))

@@ -25,7 +25,7 @@ from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.progress import Progress, tell
 from mnist_exp.sweeps.resumed import find_finished, find_interrupted
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.folder import Folder, make_folder
+from mnist_exp.tracking.folder import Folder, from_here, make_folder
 from mnist_exp.tracking.mlflow_tracker import tracker_of
 from mnist_exp.tracking.record import TakenError, about_folder, failure_reason
 from mnist_exp.tracking.sweep_record import SweepRecord
@@ -142,11 +142,12 @@ def _show(sweep: Sweep, outcome: Table) -> None:
 
 
 def _draw(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
-    """Write `ranking.csv`, `figures/` and `report.html`."""
+    """Write `ranking.csv`, `figures/` and `report.html`, and say where that is."""
     from mnist_exp.sweeps.page import write_report  # imports matplotlib
 
     (sweep.folder / "ranking.csv").write_text(as_csv(outcome.records))
     write_report(sweep, record, outcome)
+    tell(sweep, printable(f"Report: {from_here(sweep.folder / 'report.html')}"))
 
 
 def _complete(code: CodeFile | None, folder: Path) -> "tuple[keras.Model, datasets.Data]":
