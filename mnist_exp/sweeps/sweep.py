@@ -109,7 +109,7 @@ def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseExcepti
             tell(sweep, f"The report could not be written: {failure_reason(second)}", sys.stderr)
         record.end(status, outcome.markdown)
         _show(sweep, outcome)  # only now, as the terminal may be gone
-        tell(sweep, record.describe())
+        _tell_place(sweep, record)
     except Exception as second:  # the first error is the one to show
         tell(sweep, f"The sweep could not be closed as {status}: {failure_reason(second)}", sys.stderr)
     tell(sweep, f"The sweep is {status}; the same command with resume=true continues it", sys.stderr)
@@ -128,7 +128,7 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
         tell(sweep, printable(text))
     unfinished = kind.unfinished(jobs, stage.jobs)
     record.end("FAILED" if unfinished else "FINISHED", outcome.markdown)
-    tell(sweep, record.describe())
+    _tell_place(sweep, record)
     run_id = record.parent.run_id or None
     return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
 
@@ -142,12 +142,17 @@ def _show(sweep: Sweep, outcome: Table) -> None:
 
 
 def _draw(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
-    """Write `ranking.csv`, `figures/` and `report.html`, and say where that is."""
+    """Write `ranking.csv`, `figures/` and `report.html`."""
     from mnist_exp.sweeps.page import write_report  # imports matplotlib
 
     (sweep.folder / "ranking.csv").write_text(as_csv(outcome.records))
     write_report(sweep, record, outcome)
-    tell(sweep, printable(f"Report: {from_here(sweep.folder / 'report.html')}"))
+
+
+def _tell_place(sweep: Sweep, record: SweepRecord) -> None:
+    if (report := sweep.folder / "report.html").exists():
+        tell(sweep, printable(f"Report: {from_here(report)}"))
+    tell(sweep, record.describe())
 
 
 def _complete(code: CodeFile | None, folder: Path) -> "tuple[keras.Model, datasets.Data]":
