@@ -17,11 +17,11 @@ from .process import Fault, Process
 
 @pytest.mark.fast
 def test_wrong_exit_codes_tracebacks_and_processes_that_are_left_are_told(tmp_path: Path) -> None:
-    process = Process((), tmp_path / "folder", at=("sh", "-c", "echo Traceback >&2; sleep 1000 & exit 3"))
+    started = "sleep 1000 & until grep -q ^sleep /proc/$!/cmdline; do :; done"  # as it starts, it has no environment
+    process = Process((), tmp_path / "folder", at=("sh", "-c", f"echo Traceback >&2; {started}; exit 3"))
     assert process.end() == 3
     assert process.errors() == ["Traceback"]
-    [line] = process.remains(0)  # named by what it runs, or by the shell it was forked from a moment ago
-    assert "sleep 1000" in line
+    assert process.remains(0) == ["a process is left: sleep 1000 "]
     assert process.remains() == []
 
 
