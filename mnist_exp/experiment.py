@@ -31,11 +31,11 @@ class Child:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A configuration, the overrides that made it (without `tracking` and `hydra`), and the folder for its files.
+    """A configuration, the overrides that made it, and the folder for its files.
 
-    `child`: for a sweep's job. `repeats`: the id of the run that it repeats. `verbose`: whether it may print.
-    `resumes`: whether it goes on after the checkpoint in its folder, if there is one. `digest`: of its data, if they
-    were read before it is recorded.
+    `overrides`: without `tracking`, `hydra` and `resume`. `child`: for a sweep's job. `repeats`: the id of the run that
+    it repeats. `verbose`: whether it may print. `resumes`: whether it goes on after the checkpoint in its folder, if
+    there is one. `digest`: of its data, if they were read before it is recorded.
     """
 
     config: Config
@@ -112,10 +112,10 @@ class SweepResult(Runs):
 class Sweep:
     """A sweep as it was planned.
 
-    `overrides`: typed, without `tracking` and `hydra`. `swept`: the values of each key that varies. `configs`: the
-    first job's, then one for each other value. `folder`: for the sweep's files and its jobs' folders. `launcher`:
-    Hydra's settings. `verbose`: whether it may print. `first_jobs`: the overrides of those jobs that are known before,
-    200 at most. `resumes`: whether it goes on in its folder.
+    `overrides`: typed, without `tracking`, `hydra` and `resume`. `swept`: the values of each key that varies.
+    `configs`: the first job's, then one for each other value. `folder`: for the sweep's files and its jobs' folders.
+    `launcher`: Hydra's settings. `verbose`: whether it may print. `first_jobs`: the overrides of those jobs that are
+    known before, 200 at most. `resumes`: whether it goes on in its folder.
     """
 
     overrides: tuple[str, ...]

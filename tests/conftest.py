@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ import mnist_exp
 from mnist_exp.config import redaction
 from mnist_exp.learning.datasets import Data, load
 from mnist_exp.learning.sources import MnistDataset
+from mnist_exp.tracking import store as tracking_store
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SharedFolder = Callable[..., Path]
@@ -78,6 +79,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.DoctestItem) and "learning" not in item.path.parts:
             item.add_marker(pytest.mark.fast)
+
+
+make_tables = tracking_store.make_tables
+
+
+@cache
+def _new_store() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mlflow.db"
+        make_tables(f"sqlite:///{path}")
+        return path.read_bytes()
+
+
+def _copy_tables(uri: str) -> None:
+    Path(uri.removeprefix("sqlite:///")).write_bytes(_new_store())
+
+
+# MLflow's migrations, which take a second, make the first store of a worker; the others are copies.
+tracking_store.make_tables = _copy_tables
 
 
 @pytest.fixture(autouse=True)

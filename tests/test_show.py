@@ -101,6 +101,7 @@ def test_images_in_colour_are_numbers_of_each_channel(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["7"], "7: no KEY=VALUE; --index 7 shows"),
         (["--index", "60000"], "--index 60000: must be from 0 to 59999"),
         (["--index", "-1"], "--index -1: must be from 0"),
         (["--save", "old.npz"], "--save old.npz: must be a new file"),

@@ -86,8 +86,8 @@ def _literal(value: object, key: str) -> str:
 
 
 def of_the_experiment(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Return the overrides without those of `hydra` and of `tracking`, which may hold a password."""
-    return tuple(text for text in overrides if not Override.of(text).is_below("tracking", "hydra"))
+    """Return the overrides without those of `hydra`, `resume` and `tracking`, which may hold a password."""
+    return tuple(text for text in overrides if not Override.of(text).is_below("tracking", "hydra", "resume"))
 
 
 def is_of_tracking(argument: str) -> bool:

@@ -168,7 +168,7 @@ def _curves(record: SweepRecord, outcome: Table) -> list[Curves]:
 def _facts(sweep: Sweep, kept: Record, outcome: Table) -> dict[str, str]:
     data = (outcome.best and outcome.best.data) or {}
     return {
-        "typed, but for tracking and hydra": shlex.join(sweep.overrides),
+        "typed, but for tracking, hydra and resume": shlex.join(sweep.overrides),
         "objective": f"{outcome.objective}, {outcome.direction}d",
         "started": _date(kept.start),
         "ended": _date(now()),

@@ -10,7 +10,7 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import check_job, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.overrides import values_of
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.learning import datasets
 from mnist_exp.learning.engine import compute_with_one_thread
@@ -18,7 +18,7 @@ from mnist_exp.runner import identify
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.progress import tell
 from mnist_exp.tracking import index, locks
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.folder import Folder, from_here
 from mnist_exp.tracking.sweep_record import SweepRecord
 
 
@@ -64,6 +64,8 @@ def find_finished(
     if found:
         least = "at least " if 0 < len(sweep.first_jobs) < kind.jobs and not kind.is_open else ""
         return found, f"{least}{found} of {'its jobs' if kind.is_open else max(found, kind.jobs)} finished before"
+    if sweep.resumes and not any(job.status == "FINISHED" for job in record.jobs()):
+        return 0, printable(f"The sweep in {from_here(sweep.folder)} goes on, in which no job finished")
     if not data:  # they cannot be read, as the jobs say
         return 0, ""
     try:

@@ -132,6 +132,7 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
         ("model=5", "model=5: must be GROUP=CHOICE, such as model=cnn"),
         ("model=cn", "model=cn: no such choice; did you mean cnn?"),
         ("experiment=convnt", "did you mean convnet?"),
+        ("modle.hidden=64", "modle.hidden=64: the configuration has no such key; did you mean model.hidden=64?"),
         ("modle=cnn", "modle=cnn: the configuration has no such key; did you mean model?"),
         ("model.hiden=3", "model.hiden=3: model (mlp) has no such key; did you mean hidden?"),
         ("hidden=3", "did you mean model.hidden=3?"),

@@ -18,9 +18,9 @@ import mnist_exp
 from mnist_exp.config.composition import compose
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.tracking.store import connect, make_tables, tables
+from mnist_exp.tracking.store import connect, tables
 
-from ..conftest import QUICK, in_process, runs_in, start
+from ..conftest import QUICK, in_process, make_tables, runs_in, start
 
 NEW = ".mlflow.db.new"
 WHOLE = 950_000  # bytes of a new store

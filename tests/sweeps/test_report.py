@@ -60,7 +60,7 @@ def test_the_command_beside_a_row_repeats_it(sweep_folder: Path, tmp_path: Path)
 
 
 def test_seeds_are_in_the_command_of_their_row(tmp_path: Path) -> None:
-    small = ("dataset.limit=500", "training.epochs=1", "tracking=none")
+    small = ("dataset.limit=500", "training.epochs=1", "tracking=none", "resume=true")
     done = in_process("-m", "model.hidden=4,[8,4]", "seed=0,1", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     page = page_in(tmp_path)

@@ -59,6 +59,14 @@ def test_a_sweep_of_other_data_does_not_count_its_own_jobs(tmp_path: Path, small
     assert said(*typed, cwd=tmp_path) == "2 of 2 finished before"
 
 
+def test_a_sweep_of_which_no_job_finished_says_where_it_goes_on(tmp_path: Path) -> None:
+    typed = ("-m", "optimizer=sgd", "optimizer.learning_rate=1e38,2e38", *SHORT, "tracking=none", "resume=true")
+    first, again = (in_process(*typed, cwd=tmp_path) for _ in range(2))
+    assert first.returncode == again.returncode == 1
+    folder = first.stdout.split("Report: ")[1].split("/report.html")[0]
+    assert f"\nThe sweep in {folder} goes on, in which no job finished\n" in again.stdout
+
+
 def test_a_run_says_why_it_runs_again(tmp_path: Path) -> None:
     typed = ("model.hidden=8", "dataset.seed=1")
     nothing = "Not finished before: no run with these overrides has finished"
