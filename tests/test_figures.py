@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mnist_exp.figures import curves, epoch_ticks, image, pictures, predictions, samples, seen
+from mnist_exp.figures import Sheet, curves, epoch_ticks, image, pictures, predictions, samples, seen
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.run_figures import classes, confusion_matrix, draw_run, mistakes
 
@@ -18,10 +18,6 @@ HISTORY = {
     "val_accuracy": [0.6, 0.75, 0.82],
     "val_loss": [1.7, 1.4, 1.1],
 }
-
-
-def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_curves_show_loss_and_accuracy_for_training_and_validation() -> None:
@@ -79,25 +75,20 @@ def test_predictions_mark_the_mistakes(mnist: Data) -> None:
     labels = mnist.y_test[:200]
     predicted = labels.copy()
     predicted[[3, 50, 150]] = (predicted[[3, 50, 150]] + 1) % 10  # the last is not among the 96 shown
-    figure = predictions(mnist.x_test[:200], labels, predicted, mnist.names)
-    assert len(texts(figure)) == 96
-    wrong = [text for text in figure.axes[0].texts if text.get_color() == "crimson"]
-    assert [text.get_text() for text in wrong] == [f"{predicted[i]} ({labels[i]})" for i in (3, 50)]
-    assert len(figure.axes[0].get_lines()) == 2
-    assert "2 wrong" in figure.axes[0].get_title()
+    sheet = predictions(mnist.x_test[:200], labels, predicted, mnist.names)
+    assert len(sheet.captions) == len(sheet.images) == 96
+    assert np.flatnonzero(sheet.framed).tolist() == [3, 50]
+    assert [sheet.captions[i] for i in (0, 3, 50)] == ["7", *(f"{predicted[i]} ({labels[i]})" for i in (3, 50))]
+    assert "2 wrong" in sheet.title
 
 
 def test_the_surest_mistakes_come_first(mnist: Data) -> None:
     labels, names = np.array([0, 1, 1, 0, 1]), ["cat", "$dog$"]
     sure_of_cat = np.array([0.9, 0.6, 0.3, 0.2, 0.99], np.float32)
-    figure = mistakes(mnist.x_test[:5], labels, np.stack([sure_of_cat, 1 - sure_of_cat], axis=1), names)
-    dog = r"\$dog\$"
-    assert texts(figure) == [f"cat 0.990\n({dog})", f"{dog} 0.800\n(cat)", f"cat 0.600\n({dog})"]
-    assert figure.axes[0].get_title().startswith("All mistakes on 5 test images")
-    [sheet] = figure.axes[0].get_images()
-    drawn = np.asarray(sheet.get_array())
-    np.testing.assert_array_equal(drawn[:28, :28], 255 - mnist.x_test[4])
-    np.testing.assert_array_equal(drawn[:28, 32:60], 255 - mnist.x_test[3])
+    sheet = mistakes(mnist.x_test[:5], labels, np.stack([sure_of_cat, 1 - sure_of_cat], axis=1), names)
+    assert sheet.captions == ["cat 0.990\n($dog$)", "$dog$ 0.800\n(cat)", "cat 0.600\n($dog$)"]
+    assert sheet.title.startswith("All mistakes on 5 test images")
+    np.testing.assert_array_equal(sheet.images, mnist.x_test[[4, 3, 1]])
 
 
 def test_of_many_mistakes_forty_are_drawn_and_of_none_no_picture(mnist: Data) -> None:
@@ -105,8 +96,10 @@ def test_of_many_mistakes_forty_are_drawn_and_of_none_no_picture(mnist: Data) ->
     drawn = draw_run(HISTORY, mnist, right)
     assert set(drawn) == {"curves", "predictions", "confusion_matrix", "classes"}
     drawn = draw_run(HISTORY, mnist, np.roll(right, 1, axis=1))
-    assert len(texts(drawn["mistakes"])) == 40
-    assert drawn["mistakes"].axes[0].get_title().startswith("The 40 surest of 10000 mistakes")
+    sheet = drawn["mistakes"]
+    assert isinstance(sheet, Sheet)
+    assert len(sheet.captions) == len(sheet.images) == 40
+    assert sheet.title.startswith("The 40 surest of 10000 mistakes")
 
 
 def test_classes_are_drawn_with_their_accuracy_the_worst_first() -> None:
@@ -122,12 +115,26 @@ def test_classes_are_drawn_with_their_accuracy_the_worst_first() -> None:
     assert axes.get_title().endswith("the worst 20 of 500 classes")
 
 
+def test_a_sheet_has_each_image_enlarged_above_its_caption_and_a_frame_where_it_is_wrong(mnist: Data) -> None:
+    drawn = np.asarray(
+        Sheet(mnist.x_test[:3], ["7", "2", "1\n(0)"], "Three", columns=2, framed=(False, True, False)).draw()
+    )
+    assert drawn.shape == (42 + 2 * (470 + 36), 1080, 3)
+    white, crimson = [255, 255, 255], [220, 20, 60]
+    assert (drawn[:42] != white).any()
+    for index, (left, top) in enumerate([(35, 42), (575, 42), (35, 548)]):
+        pixels = drawn[top + 8 : top + 470 : 17, left + 8 : left + 470 : 17].mean(axis=2)  # one of each, nearly
+        np.testing.assert_array_equal(pixels, 255 - mnist.x_test[index])
+        assert (drawn[top + 471 : top + 506, left : left + 470] != white).any()
+        assert (drawn[top, left] == (crimson if index == 1 else white)).all()
+    assert (drawn[548:, 540:] == white).all()
+
+
 def test_few_images_and_colour_images(mnist: Data) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), np.uint8)
-    figure = predictions(colour, mnist.y_test[:5], mnist.y_test[:5], mnist.names)
-    [sheet] = figure.axes[0].get_images()
-    drawn = np.asarray(sheet.get_array())
-    np.testing.assert_array_equal(drawn[:8, :6], colour[0])
+    drawn = np.asarray(predictions(colour, mnist.y_test[:5], mnist.y_test[:5], mnist.names).draw())
+    assert drawn.shape == (42 + 104 + 36, 1080, 3)
+    np.testing.assert_array_equal(drawn[42 + 6 : 42 + 104 : 13, 6 + 6 : 6 + 78 : 13], colour[0])
 
 
 def test_the_confusion_matrix_counts() -> None:
@@ -146,8 +153,8 @@ def test_names_of_classes_stand_where_their_numbers_would(mnist: Data) -> None:
     short = ["cat", "a dog with a ve…", r"\$x_1\$"]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == short
     assert [tick.get_text() for tick in axes.get_yticklabels()] == short
-    figure = predictions(mnist.x_test[:4], labels, predicted, names)
-    assert texts(figure) == ["cat", "a dog with …", r"\$x_1\$", "a dog with …\n(" + r"\$x_1\$)"]
+    sheet = predictions(mnist.x_test[:4], labels, predicted, names)
+    assert sheet.captions == ["cat", "a dog with …", "$x_1$", "a dog with …\n($x_1$)"]
     rows = samples(mnist.x_test[:4], labels, names).axes[0]
     assert [tick.get_text() for tick in rows.get_yticklabels()] == short
     [label] = image(mnist.x_train[0], "cat").axes[0].texts

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mnist_exp.figures import MARGINS, VALIDATION, curves, pictures, predictions, save, sheet, short
+from mnist_exp.figures import MARGINS, VALIDATION, Sheet, curves, cut, pictures, predictions, save, short
 from mnist_exp.learning.datasets import Data, Labels
 from mnist_exp.tracking.job import no_formula
 
@@ -57,13 +57,13 @@ def predictions_csv(
 
 def draw_run(
     history: Mapping[str, Sequence[float]], data: Data, probabilities: npt.NDArray[np.float32]
-) -> dict[str, Figure]:
+) -> dict[str, Figure | Sheet]:
     """Return a run's figures by name; `mistakes` is there only if its model makes some.
 
     `history` is as for `curves`, and `probabilities` are (N, classes) for the test images.
     """
     images, labels, predicted = pictures(data.x_test, data.maximum), data.y_test, probabilities.argmax(axis=1)
-    drawn = {
+    drawn: dict[str, Figure | Sheet] = {
         "curves": curves(history, "test (watched)" if data.watches_test_set else "validation"),
         "predictions": predictions(images, labels, predicted, data.names),
         "confusion_matrix": confusion_matrix(labels, predicted, data.names),
@@ -80,8 +80,8 @@ def mistakes(
     probabilities: npt.NDArray[np.float32],
     names: Sequence[str],
     files: Sequence[str] = (),
-) -> Figure:
-    """Draw the 40 surest mistakes, the surest first, with their probability, the true class and the end of their name.
+) -> Sheet:
+    """Return the 40 surest mistakes, the surest first, with probability, true class and the end of the file's name.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
@@ -94,19 +94,19 @@ def mistakes(
     wrong = np.flatnonzero(predicted != labels)
     shown = wrong[np.argsort(-surest[wrong], kind="stable")][:_MISTAKES]
     captions = [
-        f"{short(names[predicted[index]], 10)} {surest[index]:.3f}\n({short(names[labels[index]], 10)})"
+        f"{cut(names[predicted[index]], 10)} {surest[index]:.3f}\n({cut(names[labels[index]], 10)})"
         + "".join(f"\n{_end(file)}" for file in files[index : index + 1])
         for index in shown
     ]
     which = f"The {len(shown)} surest of {len(wrong)} mistakes" if len(shown) < len(wrong) else "All mistakes"
     title = f"{which} on {len(labels)} test images, with their probability (true label in brackets)"
-    return sheet(images[shown], captions, title, columns=10)
+    return Sheet(images[shown], captions, title, columns=10)
 
 
 def _end(file: str) -> str:
     """Return the end of a file's name, in which files that are numbered differ; the folder is the class."""
     name = file.rpartition("/")[2]
-    return short(name if len(name) <= _NAME else f"…{name[1 - _NAME :]}", _NAME)
+    return cut(name if len(name) <= _NAME else f"…{name[1 - _NAME :]}", _NAME)
 
 
 def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:

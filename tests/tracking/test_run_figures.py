@@ -25,10 +25,9 @@ def test_pictures_are_named_by_their_files_whatever_those_are_called() -> None:
     assert list(lines[0]) == ["index", "label", "predicted", "probability", "file"]
     assert [line["file"] for line in lines[:2]] == ["'=cat/$x$_01.png", "dog/a??[2J?.png"]
     assert lines[2]["file"] == files[2]
-    [axes] = mistakes(np.zeros((3, 28, 28), np.uint8), labels, probabilities, ["=cat", "dog"], files).axes
-    captions = [text.get_text() for text in axes.texts]
-    assert captions == [
-        "dog 0.900\n(=cat)\n\\$x\\$_01.png",
+    sheet = mistakes(np.zeros((3, 28, 28), np.uint8), labels, probabilities, ["=cat", "dog"], files)
+    assert sheet.captions == [
+        "dog 0.900\n(=cat)\n$x$_01.png",
         "=cat 0.800\n(dog)\na??[2J?.png",
         "=cat 0.700\n(dog)\n…ng 0017.png",
     ]
