@@ -6,18 +6,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from .inputs import KINDS
 from .outcome import outcome, without_training
 
-# How many of each kind take some five seconds; `python -m tests.faults inputs` tries 10,000.
+# How many of each kind take a few seconds; `python -m tests.faults inputs` tries 10,000.
 COUNTS = {
-    "configurations": 20,
+    "configurations": 15,
     "command lines": 60,
-    "presets": 60,
+    "presets": 25,
     "npz files": 300,
     "IDX files": 300,
     "folders": 150,
-    "pictures": 100,
+    "pictures": 40,
     "models": 40,
-    "stores": 15,
-    "recorded configurations": 60,
+    "stores": 6,
+    "recorded configurations": 25,
 }
 WAIT = 50  # seconds of the processor, which may be a slow one
 
