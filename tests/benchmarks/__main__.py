@@ -1,7 +1,7 @@
 """This project against a plain Keras script and KerasTuner, in turn on one machine: python -m tests.benchmarks
 
-Prints the tables of the README and writes every single measurement to benchmarks.json; takes about half an hour, in
-which nothing else should run. Needs pip install -e '.[test]' and -r tests/benchmarks/requirements.txt.
+Prints the tables of the README and writes every single measurement to benchmarks.json; takes an hour or two, in
+which nothing else should run. Needs pip install -e '.[test,joblib]' and -r tests/benchmarks/requirements.txt.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,23 @@ def convolutions(rounds: int) -> dict[str, list[Measured]]:
                 ("`experiment=convnet backend=jax`", (*network, *COMPILED)),
             ):
                 rows.setdefault(title, []).append(measure(Path(name), "-m", *arguments))
+    return rows
+
+
+def convolutional_sweep(jobs: int = 8) -> dict[str, list[Measured]]:
+    """Two epochs of as many convolutional networks, two at a time: as scripts on arrays, and as a sweep."""
+    rows: dict[str, list[Measured]] = {}
+    say(f"{jobs} convolutional networks, two at a time")
+    with tempfile.TemporaryDirectory() as name:
+        with ThreadPoolExecutor(2) as pool:
+            start = time.perf_counter()
+            script = ("-m", "tests.benchmarks.convnet", "2", "tensorflow")
+            scripts = list(pool.map(lambda _: measure(Path(name), *script), range(jobs)))
+            seconds = time.perf_counter() - start
+        rows["plain Keras scripts, two at a time"] = [Measured(seconds, max(one.megabytes for one in scripts))]
+        network = ("experiment=convnet", "training.epochs=2", f"seed=range({jobs})")
+        joblib = ("-m", "mnist_exp", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *network)
+        rows["`hydra/launcher=joblib hydra.launcher.n_jobs=2`"] = [measure(Path(name), *joblib)]
     return rows
 
 
@@ -247,6 +265,9 @@ def main() -> None:
     images = convolutions(min(arguments.rounds, 3))
     keep(convolutions=plain(images))
     print(against_reference(images), "\n", flush=True)
+    side_by_side = convolutional_sweep()
+    keep(convolutional_sweep=plain(side_by_side))
+    print(against_reference(side_by_side), "\n", flush=True)
     first = before_training(arguments.rounds)
     keep(before_training=plain(first))
     print(against_reference(first), "\n", flush=True)
