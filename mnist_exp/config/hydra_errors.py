@@ -165,4 +165,7 @@ def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> 
     where = group or "the configuration"
     if "kind" in parent:
         where += f" ({parent['kind']})"
+    of_map = next((text for text in overrides if key.startswith(f"{Override.of(text).key}.")), None)
+    if of_map and "." in group and not near:  # of arguments, which may be any of Keras's
+        near = f"; +{of_map} adds it"
     return f"{typed}: {where} has no such key" + (near or (f"; its keys are {', '.join(siblings)}" if siblings else ""))

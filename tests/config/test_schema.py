@@ -135,6 +135,7 @@ IMAGES = "model=layers"
         (f"{IMAGES} model.layers=[{{Bidirectional:{{layer:{{Residual:[Flatten]}}}}}}]", "must be a name"),
         (f"{IMAGES} model.layers=[[1]]", "model.layers[0]=[1]: must be a name"),
         (f"{IMAGES} model.layers=Flatten", "model.layers=Flatten: must be a list"),
+        ("experiment=convnet optimizer.learning_rate={CosineDecay:{alpha:0.1}}", "learning_rate.CosineDecay has no such key; +optimizer.learning_rate={CosineDecay:{alpha:0.1}} adds it"),
         ("experiment=convnet model=mlp", "model (mlp) has no such key; its keys are hidden, activation, dropout"),
         ("experiment=convnet training.callbacks={ReduceLROnPlateau:{}}", "cannot change the schedule"),
         ("objective=f1", "objective=f1: this run logs no such metric; it logs loss, accuracy, val_loss"),
