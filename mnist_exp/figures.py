@@ -39,7 +39,7 @@ def save(drawn: Mapping[str, "Figure | Sheet"], folder: Path) -> None:
 def write(figure: Figure, to: Path | IO[str], **options: Any) -> None:
     """Write a figure; letters that matplotlib's fonts lack become boxes, without a warning.
 
-    Letters are not fitted to pixels, which takes a sixth of the time.
+    Letters are not fitted to pixels, which would take a sixth of the time.
     """
     with warnings.catch_warnings(), matplotlib.rc_context({"text.hinting": "none"}):
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
@@ -224,7 +224,7 @@ class Sheet:
 
     def draw(self) -> Image.Image:
         """Return a picture 1,080 pixels wide, in a fifth of the time that matplotlib takes for as many texts."""
-        papers, cell = _on_paper(self.images), 1080 // self.columns
+        papers, cell = _on_paper(self.images).astype(np.uint8, copy=False), 1080 // self.columns
         width = round(cell / 1.15)
         height = max(1, round(width * papers.shape[1] / papers.shape[2]))
         below = 18 * max(2, *(text.count("\n") + 1 for text in self.captions))
@@ -239,7 +239,8 @@ class Sheet:
             shown = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
             picture.paste(shown, (left, top))
             colour = _WRONG if marked else "black"
-            font = _font(min(15, 1.48 * cell / max(map(len, text.split("\n")))), bold=marked)  # as wide as an image
+            longest = max(1, *map(len, text.split("\n")))
+            font = _font(min(15, int(1.48 * cell / longest)), bold=marked)  # as wide as an image
             middle = (left + width / 2, top + height + below / 2)
             pen.text(middle, text, colour, font, "mm", align="center")
             if marked:
@@ -248,7 +249,7 @@ class Sheet:
 
 
 @cache
-def _font(pixels: float, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+def _font(pixels: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """Return matplotlib's font, in which letters that it lacks are boxes."""
     path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
-    return ImageFont.truetype(path, pixels, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(str(path), pixels, layout_engine=ImageFont.Layout.BASIC)

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _show(given: argparse.Namespace) -> None:
-    for number in filter(str.isdecimal, given.overrides):
+    if number := next(filter(str.isdecimal, given.overrides), ""):
         raise InputError(f"{number}: no KEY=VALUE; --index {number} shows the image of that number")
     config = compose(given.overrides, given.config_dir, import_own).config
     choose_backend(config.backend)

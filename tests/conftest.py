@@ -205,8 +205,6 @@ def on_jax() -> Iterator[OnJax]:
 def _in_folder(folder: Path, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     os.chdir(folder)
     os.environ["KERAS_BACKEND"] = "jax"
-    # Most of the time goes into compiling programs that then run for a moment.
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
     return function(*arguments, **named)
 
 

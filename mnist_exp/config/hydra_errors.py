@@ -143,7 +143,8 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
 
 def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> str:
     """Return the message for a key that `parent` has not."""
-    typed = next((text for text in overrides if Override.of(text).key.startswith(key)), key)
+    keys = {Override.of(text).key: text for text in overrides}
+    typed = next((text for name, text in keys.items() if re.match(rf"{re.escape(key)}(?![\w-])", name)), key)
     if (instead := _KEYS_OF_SWEEPS.get(key)) is not None:
         return f"{typed}: {instead.format(Override.of(typed).value)}"
     word = re.split("[./]", key)[-1]
@@ -165,7 +166,8 @@ def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> 
     where = group or "the configuration"
     if "kind" in parent:
         where += f" ({parent['kind']})"
-    of_map = next((text for text in overrides if key.startswith(f"{Override.of(text).key}.")), None)
-    if of_map and "." in group and not near:  # of arguments, which may be any of Keras's
-        near = f"; +{of_map} adds it"
+    parts = group.split(".")
+    if len(parts) > 2 and parts[0] != "hydra" and not near:  # an argument of a class, which may have more of them
+        maps = [text for name, text in keys.items() if name in (key, group, ".".join(parts[:-1]))]
+        near = f"; +{maps[-1]} adds it" * bool(maps)
     return f"{typed}: {where} has no such key" + (near or (f"; its keys are {', '.join(siblings)}" if siblings else ""))

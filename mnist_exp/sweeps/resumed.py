@@ -65,7 +65,7 @@ def find_finished(
         least = "at least " if 0 < len(sweep.first_jobs) < kind.jobs and not kind.is_open else ""
         return found, f"{least}{found} of {'its jobs' if kind.is_open else max(found, kind.jobs)} finished before"
     if sweep.resumes and not any(job.status == "FINISHED" for job in record.jobs()):
-        return 0, printable(f"The sweep in {from_here(sweep.folder)} goes on, in which no job finished")
+        return 0, printable(f"The sweep in {from_here(sweep.folder)} goes on; none of its jobs finished before")
     if not data:  # they cannot be read, as the jobs say
         return 0, ""
     try:

@@ -62,18 +62,22 @@ def why_not_continued(earlier: str, then: "Record", now: "Record") -> str:
 
 def why_not(client: "MlflowClient", experiment_id: str, record: "Record", data: str) -> str:
     """Return why no finished run counts as one with this record and the data of this digest."""
-    typed = sorted(record.tags["mnist_exp.overrides"].split())
+    typed = _typed(record.tags["mnist_exp.overrides"])
     longest = max((one for one in typed if re.fullmatch(r"[\w.=,/-]+", one)), key=len, default="")
     query = f"attributes.status = 'FINISHED' AND tags.mnist_exp.overrides LIKE '%{longest}%'"
     found = search(client, experiment_id, query, *_NEWEST_FIRST)
     for run in islice(found, _LOOKED_AT):
         tags = run.data.tags
         is_run = "mnist_exp.sweep" not in tags and recorded_job(run).is_whole
-        if is_run and sorted(tags.get("mnist_exp.overrides", "?").split()) == typed:
+        if is_run and _typed(tags.get("mnist_exp.overrides", "?")) == typed:
             earlier, then = f"run {run.info.run_id[:8]}", facts(run.data.params, tags, data_digest(run))
             said = in_words(earlier, then, facts(record.parameters, record.tags, data))
             return said or f"{earlier} is of another version"
     return "no run with these overrides has finished"
+
+
+def _typed(overrides: str) -> list[str]:
+    return sorted(one for one in overrides.split() if not one.startswith("resume="))  # as older runs have it
 
 
 def why_none(client: "MlflowClient", experiment_id: str, record: "Record", data: set[str]) -> str:

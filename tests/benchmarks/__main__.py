@@ -88,6 +88,7 @@ def convolutional_sweep(jobs: int = 8) -> dict[str, list[Measured]]:
     rows: dict[str, list[Measured]] = {}
     say(f"{jobs} convolutional networks, two at a time")
     with tempfile.TemporaryDirectory() as name:
+        measure(Path(name), "-m", "mnist_exp", "training.epochs=1")  # makes the store
         with ThreadPoolExecutor(2) as pool:
             start = time.perf_counter()
             script = ("-m", "tests.benchmarks.convnet", "2", "tensorflow")

@@ -64,7 +64,7 @@ def test_a_sweep_of_which_no_job_finished_says_where_it_goes_on(tmp_path: Path) 
     first, again = (in_process(*typed, cwd=tmp_path) for _ in range(2))
     assert first.returncode == again.returncode == 1
     folder = first.stdout.split("Report: ")[1].split("/report.html")[0]
-    assert f"\nThe sweep in {folder} goes on, in which no job finished\n" in again.stdout
+    assert f"\nThe sweep in {folder} goes on; none of its jobs finished before\n" in again.stdout
 
 
 def test_a_run_says_why_it_runs_again(tmp_path: Path) -> None:
