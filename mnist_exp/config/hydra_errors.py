@@ -169,5 +169,7 @@ def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> 
     parts = group.split(".")
     if len(parts) > 2 and parts[0] != "hydra" and not near:  # an argument of a class, which may have more of them
         maps = [text for name, text in keys.items() if name in (key, group, ".".join(parts[:-1]))]
-        near = f"; +{maps[-1]} adds it" * bool(maps)
+        near = f"; +{maps[-1]} adds it" if maps else ""
+    if group and siblings and all(name[:1].isupper() for name in (word, *siblings)):  # Hydra merges maps
+        near = f"; {group}=null, typed before it, takes {', '.join(siblings)} away"
     return f"{typed}: {where} has no such key" + (near or (f"; its keys are {', '.join(siblings)}" if siblings else ""))

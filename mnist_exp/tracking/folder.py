@@ -65,7 +65,7 @@ class Record:
 
     def is_in(self, tracking: Mapping[str, str]) -> bool:
         """Return whether this is in the same store and MLflow experiment as what has that `tracking`, if in any."""
-        return all(self.tracking.get(key) == tracking[key] for key in ("uri", "experiment") if tracking)
+        return tracking.items() <= self.tracking.items()
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def make_folder(output: Path) -> None:
 
 @contextmanager
 def log_file(output: Path) -> Iterator[None]:
-    """Write the log of this package to `run.log` in the output folder."""
+    """Write the log of this package to `run.log` in the output folder; without a word, neither of them stays."""
     make_folder(output)
     handler = _LogFile(output / "run.log", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -281,6 +281,9 @@ def log_file(output: Path) -> Iterator[None]:
         package.removeHandler(handler)
         with suppress(OSError):
             handler.close()
+            if not (written := output / "run.log").stat().st_size:  # of a run that its store refused
+                written.unlink()
+                output.rmdir()
 
 
 class _LogFile(logging.FileHandler):

@@ -303,6 +303,7 @@ def test_a_store_that_cannot_be_used_is_one_message(tmp_path: Path, uri: str, me
     assert "tracking=none trains without" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "secret" not in done.stderr
+    assert not [*tmp_path.glob("outputs/*/*")]
 
 
 def test_a_password_in_an_address_is_not_recorded() -> None:
