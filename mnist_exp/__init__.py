@@ -114,7 +114,7 @@ def model(function: _Function) -> _Function:
     """Let `model=NAME code=FILE` choose this function of FILE.
 
     It gets the prepared images as a Keras tensor, (N, height, width, channels) or with `preprocessing=flatten` (N,
-    pixels), and returns the input of the output layer, which has one softmax unit a class. Its other arguments are
+    pixels), and returns the input of the output layer, which has one softmax unit per class. Its other arguments are
     keys: `width: int = 16` is set by `model.width=8`.
     """
     FUNCTIONS["model"][function.__name__] = function

@@ -6,17 +6,15 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose, recompose
 from mnist_exp.config.overrides import Override, flatten, is_of_tracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, of_the_result
+from mnist_exp.tracking import store
 from mnist_exp.tracking.differences import changed, facts
-
-if TYPE_CHECKING:
-    from mnist_exp.tracking.reading import Recorded
+from mnist_exp.tracking.reading import Recorded, fetch_run, read_here
 
 _EXAMPLES = """\
   python -m mnist_exp.rerun RUN_ID
@@ -41,8 +39,8 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     with commands.exit_on_errors():
         identical = rerun(given.run_id, given.overrides)
-    changed = any(not is_of_tracking(text) and not Override.of(text).is_below("code") for text in given.overrides)
-    sys.exit(0 if identical or changed else 1)
+    overridden = any(not is_of_tracking(text) and not Override.of(text).is_below("code") for text in given.overrides)
+    sys.exit(0 if identical or overridden else 1)
 
 
 def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
@@ -59,10 +57,8 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
         InputError: if there is no such run, or its configuration or an override cannot be used.
     """
     settings = commands.stored(compose([text for text in overrides if is_of_tracking(text)]).config.tracking)
-    from mnist_exp.tracking import reading, store
-
     with store.store_errors(settings.uri):
-        before = reading.fetch_run(settings.uri, run_id)
+        before = fetch_run(settings.uri, run_id)
     run_id = before.run_id
     _check_code(before, overrides)
     _use_threads(before.tags.get("mnist_exp.threads", ""))
@@ -75,7 +71,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     from mnist_exp.runner import run_experiment  # imports Keras
 
     result = run_experiment(experiment)
-    after = reading.read_here(result.output)
+    after = read_here(result.output)
     then, now = _values(before), _values(after)
     if (stopped := before.tags.get("mnist_exp.pruned")) is not None:
         print(
@@ -94,7 +90,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     return not differing
 
 
-def _check_code(before: "Recorded", overrides: Sequence[str]) -> None:
+def _check_code(before: Recorded, overrides: Sequence[str]) -> None:
     """Raise InputError if the run used own code and no `code=FILE` is typed: a record never chooses what runs."""
     label = before.tags.get("mnist_exp.own_code")
     if label is not None and not any(Override.of(text).key == "code" for text in overrides):
@@ -112,7 +108,7 @@ def _use_threads(recorded: str) -> None:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", recorded)
 
 
-def _as_before(experiment: Experiment, run_id: str, before: "Recorded", overrides: Sequence[str]) -> Experiment:
+def _as_before(experiment: Experiment, run_id: str, before: Recorded, overrides: Sequence[str]) -> Experiment:
     """Return the experiment, named as the run was, in the same MLflow experiment unless one is typed."""
     settings = commands.stored(experiment.config.tracking)
     typed = [
@@ -128,7 +124,7 @@ def _as_before(experiment: Experiment, run_id: str, before: "Recorded", override
     return replace(experiment, config=config, overrides=tuple(filter(None, [recorded, *typed])), repeats=run_id)
 
 
-def _values(run: "Recorded") -> _Values:
+def _values(run: Recorded) -> _Values:
     """Return the metrics of a run, without its time."""
     return {(name, step): value for (name, step), value in run.metrics.items() if name != "fit_seconds"}
 
@@ -152,7 +148,7 @@ def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:
     return "\n".join(lines)
 
 
-def _causes(before: "Recorded", after: "Recorded") -> list[str]:
+def _causes(before: Recorded, after: Recorded) -> list[str]:
     then, now = (
         facts(flatten(of_the_result(run.config)), run.tags, run.digest)
         | {name: run.tags.get(f"mnist_exp.{name}", "not recorded") for name in _COMPARED}

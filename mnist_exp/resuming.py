@@ -15,7 +15,7 @@ from mnist_exp.tracking.differences import why_not_continued
 from mnist_exp.tracking.environment import run_record
 from mnist_exp.tracking.folder import Folder, Record, from_here
 from mnist_exp.tracking.job import Job
-from mnist_exp.tracking.job_folders import job_in
+from mnist_exp.tracking.job_folders import id_in_store, job_in
 from mnist_exp.tracking.mlflow_tracker import tracker_of
 from mnist_exp.tracking.record import TakenError
 
@@ -85,7 +85,7 @@ def resumed(experiment: Experiment) -> Experiment | Job:
     interrupted.sort(key=lambda one: not (one[0].path / "checkpoint.npz").exists())
     today = run_record(experiment, 1, None, {})
     for folder, record in interrupted:
-        if (folder, record) in same and _threads(record) == _threads(today):
+        if (folder, record) in same and record.tags.get("mnist_exp.threads") == today.tags["mnist_exp.threads"]:
             _print(experiment, f"{_name(folder)} was interrupted, and goes on")
             return replace(experiment, output=folder.path, resumes=True)
     if interrupted:
@@ -106,14 +106,9 @@ def _runs(key: str, tracking: Mapping[str, str]) -> Iterator[tuple[Folder, Recor
             yield folder, record
 
 
-def _threads(record: Record) -> str:
-    return record.tags.get("mnist_exp.threads", "")
-
-
 def _name(folder: Folder) -> str:
     """Return what a run is called: by its id in a store, or else by its folder."""
-    mirrored = folder.mirrored()
-    return f"run {mirrored.run_id if mirrored else from_here(folder.path)}"
+    return f"run {id_in_store(folder.path) or from_here(folder.path)}"
 
 
 def _still_trains(folder: Folder, record: Record) -> str:

@@ -16,13 +16,13 @@ from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.sweeps.formats import aligned, counted, cut
-from mnist_exp.tracking import abandoned, locks
+from mnist_exp.tracking import abandoned, locks, store
 from mnist_exp.tracking.folder import Folder, Record, from_here, now
 from mnist_exp.tracking.job_folders import reused_in
+from mnist_exp.tracking.reading import stored_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 _EXAMPLES = """\
   python -m mnist_exp.tidy
@@ -77,8 +77,6 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
     Raises:
         InputError: if nothing is removed, or not all, or the store cannot be reached.
     """
-    from mnist_exp.tracking import store
-
     settings = commands.stored(compose(overrides).config.tracking)
     everything = find()
     chosen = [entry for entry in everything if _is_chosen(entry, folders, days)]
@@ -148,8 +146,6 @@ def _reason(
     registered: Mapping[str, str],
 ) -> str:
     """Return why a run stays, or ""; `registered` has the names of models by the ids of their runs."""
-    from mnist_exp.tracking import store
-
     mirrored = Folder(path).mirrored()
     if record.status == "RUNNING":
         return "it runs"
@@ -159,7 +155,7 @@ def _reason(
         return f"it is in another store; type tracking.uri={mirrored.store}"
     if mirrored.run_id in registered:
         return f"its model is registered as {registered[mirrored.run_id]}"
-    run = _run(client, mirrored.run_id)
+    run = stored_run(client, mirrored.run_id)
     if run is not None and run.data.tags.get("mnist_exp.folder") != record.id:
         return f"run {mirrored.run_id} is that of another folder"
     return ""
@@ -198,9 +194,7 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> None:
 
 
 def _remove_run(client: "MlflowClient", uri: str, run_id: str) -> None:
-    from mnist_exp.tracking import store
-
-    run = _run(client, run_id)
+    run = stored_run(client, run_id)
     if run is None:
         return
     for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
@@ -222,18 +216,6 @@ def _registered(client: "MlflowClient") -> Iterator[tuple[str, str]]:
         token = page.token
         if not token:
             return
-
-
-def _run(client: "MlflowClient", run_id: str) -> "Run | None":
-    """Return a run that is in the store, deleted or not."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
 
 
 def _places() -> list[Path]:

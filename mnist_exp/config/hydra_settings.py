@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_exp.config.conversion import Rule, convert
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.redaction import shown_address, without_secrets
-from mnist_exp.config.values import Count, Text, WholeNumber
+from mnist_exp.config.values import Count, NotNegative, Text, WholeNumber
 from mnist_exp.errors import InputError, did_you_mean, show
 
 MOST_JOBS = 100_000  # of a sweep
@@ -24,7 +24,6 @@ _WITHOUT_EFFECT = {
 }
 
 _AtLeast2 = Annotated[int, Rule(lambda n: 2 <= n < 2**31, "a whole number, at least 2")]
-_AtLeast0 = Annotated[float, Rule(lambda x: 0 <= x < math.inf, "a number, at least 0")]
 _Above0 = Annotated[float, Rule(lambda x: 0 < x < math.inf, "a number above 0")]
 _Rate = Annotated[float, Rule(lambda x: 0 <= x <= 1, "a number from 0 to 1")]
 _Jobs = Annotated[int, Rule(lambda n: 1 <= n <= MOST_JOBS, f"a whole number from 1 to {MOST_JOBS:,}")]
@@ -44,8 +43,8 @@ _BY_TYPE: list[tuple[Any, str]] = [
     (_Jobs | None, "sweeper.max_jobs"),
     (_Rate, "sweeper.max_failure_rate sweeper.sampler.crossover_prob sweeper.sampler.swapping_prob"),
     (_Rate | None, "sweeper.sampler.mutation_prob"),
-    (_AtLeast0, "sweeper.indifference"),
-    (_AtLeast0 | None, "launcher.ray.remote.num_cpus launcher.ray.remote.num_gpus"),
+    (NotNegative, "sweeper.indifference"),
+    (NotNegative | None, "launcher.ray.remote.num_cpus launcher.ray.remote.num_gpus"),
     (_Above0 | None, "sweeper.sampler.prior_weight sweeper.sampler.sigma0 launcher.timeout"),
     (_AtLeast2, "sweeper.seeds sweeper.top sweeper.sampler.population_size"),
     (_AtLeast2 | None, "sweeper.sampler.popsize"),

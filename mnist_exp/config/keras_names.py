@@ -89,6 +89,7 @@ _WORDS = {
 _AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
 _NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
 _POSITIVE = (lambda v: v > 0, "greater than 0")
+_BELOW_1 = (lambda v: 0 <= v < 1, "from 0 up to, not including, 1")
 _RANGES = {
     name: rule
     for rule, names in (
@@ -99,8 +100,7 @@ _RANGES = {
         (_NOT_NEGATIVE, "l1_regularization_strength l2_regularization_strength padding_value"),
         (_POSITIVE, "learning_rate initial_learning_rate decay_rate clipnorm clipvalue global_clipnorm"),
         (_POSITIVE, "loss_scale_factor clip_threshold"),
-        ((lambda v: 0 <= v < 1, "from 0 up to, not including, 1"), "rate beta_1 beta_2 adam_beta_1 adam_beta_2 rho"),
-        ((lambda v: 0 <= v < 1, "from 0 up to, not including, 1"), "dropout recurrent_dropout"),
+        (_BELOW_1, "rate beta_1 beta_2 adam_beta_1 adam_beta_2 rho dropout recurrent_dropout"),
         ((lambda v: 0 <= v <= 1, "from 0 to 1"), "momentum ema_momentum renorm_momentum label_smoothing"),
         ((lambda v: 0 < v < 1, "between 0 and 1"), "factor"),
         ((lambda v: v >= 2, "at least 2"), "gradient_accumulation_steps"),
@@ -276,13 +276,9 @@ def _check_number(kind: str, argument: str, value: float, key: str) -> None:
         raise InputError(f"{key}{shown}: must be a finite number, at most {most:g} above or below 0")
     # A callback's factor lowers the learning rate; a random layer's is an amount.
     ranged = argument in _RANGES and (argument != "factor" or kind == "callbacks")
-    wanted = None
-    if argument in _WHOLE.split() and not isinstance(value, int):
-        wanted = f"a whole number{_range_text(argument)}"
-    elif ranged and not _RANGES[argument][0](value):
-        wanted = f"a number{_range_text(argument)}"
-    if wanted is not None:
-        raise InputError(f"{key}={show(value)}: must be {wanted}")
+    is_fraction = argument in _WHOLE.split() and not isinstance(value, int)
+    if is_fraction or (ranged and not _RANGES[argument][0](value)):
+        raise InputError(f"{key}={show(value)}: must be a {'whole ' * is_fraction}number{_range_text(argument)}")
 
 
 def _range_text(argument: str) -> str:

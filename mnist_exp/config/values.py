@@ -19,6 +19,7 @@ def _exists(path: str) -> bool:
 
 Count = Annotated[int, Rule(lambda n: 1 <= n < 2**31, "a whole number, at least 1")]
 WholeNumber = Annotated[int, Rule(lambda n: 0 <= n < 2**31, "a whole number, at least 0")]
+NotNegative = Annotated[float, Rule(lambda x: 0 <= x < math.inf, "a number, at least 0")]
 Seed = Annotated[int, Rule(lambda n: 0 <= n < 2**32, "a whole number from 0 to 4294967295")]
 Seconds = Annotated[float, Rule(lambda x: 0 < x < math.inf, "a number greater than 0, such as 30")]
 Share = Annotated[float, Rule(lambda x: 0 < x < 1, "a fraction between 0 and 1")]
@@ -88,7 +89,7 @@ class PatientPruning:
 
     kind: Literal["patient"]
     patience: WholeNumber
-    min_delta: Annotated[float, Rule(lambda x: 0 <= x < math.inf, "a number, at least 0")]
+    min_delta: NotNegative
     wrapped_pruner: Annotated[PercentilePruning | None, OneOf(lambda: (None, PercentilePruning))]
 
 

@@ -30,7 +30,7 @@ def read_npz(path: Path, config: memory.Limits) -> dict[str, Any]:
         InputError: if it is damaged, lacks an array, or `memory.check` refuses what it has.
     """
     key = f"dataset.path={path}"
-    check_file(path, key, if_folder="; dataset=folder reads pictures in one, a folder a class")
+    check_file(path, key, if_folder="; dataset=folder reads pictures in one, one folder per class")
     try:
         with zipfile.ZipFile(path) as file, warnings.catch_warnings(action="ignore"):  # of headers' syntax
             names = [name.removesuffix(".npy") for name in file.namelist()]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import memory
-from mnist_exp.learning.metadata import is_class_name, numbers
+from mnist_exp.learning.metadata import check_class_name, numbers
 from mnist_exp.learning.sources import Arrays, Dataset
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
@@ -228,10 +228,8 @@ def _numbered(arrays: Arrays) -> tuple[Labels, Labels, tuple[str, ...]]:
         names = arrays.class_names(int(labels.max()) + 1, source)
     if len(names) > MOST_CLASSES:
         raise InputError(f"{source}: has {len(names)} different labels; must be at most {MOST_CLASSES}")
-    if bad := [printable(name)[:40] for name in names if not is_class_name(name)]:
-        raise InputError(
-            f"{source}: a class is named {bad[0]!r}; must be some printable text of at most 255 characters"
-        )
+    for name in names:
+        check_class_name(name, source)
     train, test = np.split(labels.astype(np.int64), [len(y_train)])
     _check_classes(set(train.tolist()), set(test.tolist()), names, source)
     return train, test, names

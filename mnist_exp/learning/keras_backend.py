@@ -1,4 +1,5 @@
-"""Import Keras without its banners; all use of private APIs of Keras 3.15 and TensorFlow 2.21 is here.
+"""Import Keras without its banners; private APIs of Keras 3.15 and TensorFlow 2.21 are used here,
+and in `checkpoints.STATES`.
 
 Keras reads its backend from KERAS_BACKEND once per process. If a newer version lacks what is used here, the import
 raises.
@@ -88,15 +89,15 @@ def _imports_deferred() -> Iterator[None]:
     finder = _DeferringFinder()
     sys.meta_path.insert(0, finder)
     # TensorFlow Lite imports JAX (0.3 seconds), and so does Keras, to patch an old version.
-    hidden = [name for name in ({"jax"} - {os.environ["KERAS_BACKEND"]}) if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment] # an import fails as if it were not installed
+    hides_jax = os.environ["KERAS_BACKEND"] != "jax" and "jax" not in sys.modules
+    if hides_jax:
+        sys.modules["jax"] = None  # type: ignore[assignment] # an import fails as if it were not installed
     try:
         yield
     finally:
         sys.meta_path.remove(finder)
-        for name in hidden:
-            del sys.modules[name]
+        if hides_jax:
+            del sys.modules["jax"]
 
 
 with _banners_held_back(), _imports_deferred():

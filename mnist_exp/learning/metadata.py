@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_exp.errors import InputError
+from mnist_exp.errors import InputError, printable
 
 # A damaged zip file makes zipfile, NumPy and Keras raise these.
 DAMAGED = (
@@ -53,6 +53,13 @@ def numbers(classes: int) -> tuple[str, ...]:
 def is_class_name(name: object) -> bool:
     """Return whether a class may have this name, which must be text on one line."""
     return isinstance(name, str) and bool(name.strip()) and name.isprintable() and len(name) <= 255
+
+
+def check_class_name(name: str, where: str) -> None:
+    """Raise InputError, which begins with `where`, unless a class may have this name."""
+    if not is_class_name(name):
+        shown = printable(name)[:40]
+        raise InputError(f"{where}: a class is named {shown!r}; must be some printable text of at most 255 characters")
 
 
 def write_metadata(path: Path, values: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from mnist_exp.config.files import check_file
-from mnist_exp.errors import InputError, printable
-from mnist_exp.learning.metadata import is_class_name
+from mnist_exp.errors import InputError
+from mnist_exp.learning.metadata import check_class_name
 
 # Pillow knows more formats; some of them are programs, such as PostScript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
@@ -146,11 +146,7 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
     """Return the pictures of each class."""
     found = {}
     for name in _subfolders(folder):
-        if not is_class_name(name):
-            shown = printable(name)[:40]
-            raise InputError(
-                f"{key}: a class is named {shown!r}; must be some printable text of at most 255 characters"
-            )
+        check_class_name(name, key)
         files = _names(folder / name, os.DirEntry.is_file)
         found[name] = [folder / name / file for file in sorted(files) if file.lower().endswith(_SUFFIXES)]
         if not found[name]:

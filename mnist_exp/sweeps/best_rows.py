@@ -78,7 +78,7 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
 def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[str]) -> None:
     """Raise InputError if the rows of a store set a key that is typed too, or that a preset may not vary."""
     name = f"hydra.sweeper.of={sweep}"
-    for key, value in ((key, value) for row in rows for key, value in row.items()):
+    for key, value in (item for row in rows for item in row.items()):
         if key in typed:
             raise InputError(f"{key}: varies among the best rows of {name}; leave it out")
         own = Override.of(f"{key}={value}")

@@ -53,7 +53,7 @@ def beyond_the_lists(rows: Sequence[Row], jobs: Sequence[Job], sweep: Sweep) -> 
 
 
 def _further(numbers: Sequence[float]) -> list[float]:
-    """Return two numbers that go on, in equal steps or ratios, or in a series that people type; none of other lists.
+    """Return two numbers that go on, in equal steps or ratios, or in a series that people type; none for other lists.
 
     >>> _further([0.003, 0.01, 0.03]), _further([64, 32, 16]), _further([5, 10, 15]), _further([4, 5, 20])
     ([0.1, 0.3], [8.0, 4.0], [20, 25], [])

@@ -157,12 +157,12 @@ def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, acros
     axes.set_yticks(range(len(rows)), _tick_labels(rows), fontsize=8)
     axes.set(xlabel=plain(across), ylabel=plain(down), title=title)
     middle = (means.min() + means.max()) / 2
-    for place in np.ndindex(*means.shape):
-        values = cells[rows[place[0]], columns[place[1]]]
+    for (y, x), value in np.ndenumerate(means):
+        values = cells[rows[y], columns[x]]
         spread = f"± {stdev(values):.4f}, " if len(values) > 1 else ""
-        colour = "black" if means[place] > middle else "white"
-        for text, side, size in ((f"{means[place]:.4f}", "bottom", 9), (f"{spread}n={len(values)}", "top", 7)):
-            axes.text(place[1], place[0], text, ha="center", va=side, color=colour, fontsize=size)
+        colour = "black" if value > middle else "white"
+        for text, side, size in ((f"{value:.4f}", "bottom", 9), (f"{spread}n={len(values)}", "top", 7)):
+            axes.text(x, y, text, ha="center", va=side, color=colour, fontsize=size)
     return figure
 
 

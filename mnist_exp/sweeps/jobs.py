@@ -166,12 +166,9 @@ def _as_wide(experiment: Experiment, width: int) -> Experiment:
     """Return a job that goes on only if so many train together as before, since rounding depends on their number."""
     if not experiment.resumes:
         return experiment
-    before = Folder(experiment.output).read().tags.get("mnist_exp.trained_together", "1")
-    return (
-        experiment
-        if before == str(width)
-        else replace(experiment, output=free_folder(experiment.output), resumes=False)
-    )
+    if Folder(experiment.output).read().tags.get("mnist_exp.trained_together", "1") == str(width):
+        return experiment
+    return replace(experiment, output=free_folder(experiment.output), resumes=False)
 
 
 def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experiment | float | None:

@@ -44,7 +44,7 @@ def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None, *,
         sweep, kind = plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, loader)
         from mnist_exp.sweeps.sweep import run_planned  # only now, since it imports NumPy
 
-        return run_planned(replace(sweep, verbose=verbose), kind, overrides, code, loader)
+        return run_planned(replace(sweep, verbose=verbose), kind, overrides, loader)
 
 
 def kind_of(target: str) -> type[Kind]:

@@ -36,7 +36,7 @@ class Progress:
     """Prints a line for each job that ends, with the time left; on a terminal also what is running.
 
     It looks into the jobs' folders, in a thread of its own, since launchers block.
-    Of the jobs, `before` had finished before.
+    `before`: how many jobs had finished before this command.
     """
 
     def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage, before: int) -> None:

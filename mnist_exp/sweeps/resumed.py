@@ -6,7 +6,6 @@ from functools import partial
 
 from hydra.types import RunMode
 
-from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import check_job, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.overrides import values_of
@@ -36,7 +35,7 @@ def find_interrupted(sweep: Sweep, signature: str, tracking: Mapping[str, str]) 
 
 
 def find_finished(
-    sweep: Sweep, kind: Kind, record: SweepRecord, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader
+    sweep: Sweep, kind: Kind, record: SweepRecord, overrides: Sequence[str], loader: JobLoader
 ) -> tuple[int, str]:
     """Return how many jobs have finished before, and a line that says so, or why none has.
 
@@ -48,7 +47,7 @@ def find_finished(
     for job in sweep.first_jobs:
         values = values_of(record.parent.keys, job)
         try:
-            config = check_job(loader, composed, job, code)
+            config = check_job(loader, composed, job, sweep.config.code)
         except InputError:  # the job itself says why
             continue
         looked_up.append(values)

@@ -36,10 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run_planned(
-    sweep: Sweep, kind: Kind, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader
-) -> SweepResult:
-    """Run what `plan` returned for `overrides` and `code`, and rank the jobs, however the sweep ends.
+def run_planned(sweep: Sweep, kind: Kind, overrides: Sequence[str], loader: JobLoader) -> SweepResult:
+    """Run what `plan` returned for `overrides`, and rank the jobs, however the sweep ends.
 
     Raises:
         InputError: if the store cannot be reached or written.
@@ -52,23 +50,21 @@ def run_planned(
         make_folder(found.folder)
         try:
             with tracker.open_sweep(found, same) as record:
-                return _run_opened(found, kind, record, overrides, code, loader)
+                return _run_opened(found, kind, record, overrides, loader)
         except TakenError:  # by the same command in another process, which is waited for
             continue
 
 
 def _run_opened(
-    sweep: Sweep, kind: Kind, record: SweepRecord, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader
+    sweep: Sweep, kind: Kind, record: SweepRecord, overrides: Sequence[str], loader: JobLoader
 ) -> SweepResult:
     stage = Stage(jobs=kind.jobs)
     try:
         tell(sweep, printable_lines(kind.opening()))
-        before = 0
-        if sweep.config.resume:
-            before, line = find_finished(sweep, kind, record, overrides, code, loader)
-            if line:
-                tell(sweep, line)
-        task = Task(record.parent, stage, code, kind.driver(sweep, stage))
+        before, line = find_finished(sweep, kind, record, overrides, loader) if sweep.config.resume else (0, "")
+        if line:
+            tell(sweep, line)
+        task = Task(record.parent, stage, sweep.config.code, kind.driver(sweep, stage))
         settings = _settings(sweep, kind, record)
         try:
             with Progress(record, sweep, kind, stage, before):

@@ -168,12 +168,7 @@ class Table:
             Column("shared_seeds", None, attribute("row.comparison.seeds")),
             Column("dropped" if self.raced else None, None, attribute("row.dropped")),
             Column("against" if self.raced else None, None, partial(against, shown.names)),
-            Column(
-                None,
-                "dropped" if self.raced else None,
-                attrgetter("row"),
-                partial(dropped, first, shown.names),
-            ),
+            Column(None, "dropped" if self.raced else None, attrgetter("row"), partial(dropped, first, shown.names)),
             Column(None, "pruned" if any(row.pruned for row in rows) else None, attrgetter("row"), pruned),
             *(score(name) for name in tests if name != objective),
             Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), "{:.1f}".format, spare=2),

@@ -44,11 +44,9 @@ def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
     folders = []
     for run in search(client, experiment_id, "attributes.status = 'RUNNING'"):
         folder = Folder(Path(run.data.tags.get("mnist_exp.output", "")))
-        try:
-            record = folder.read()
-            is_here = record.id == run.data.tags.get("mnist_exp.folder")
-        except (OSError, ValueError, TypeError):
-            is_here = False
+        is_here = False
+        with suppress(OSError, ValueError, TypeError):
+            is_here = folder.read().id == run.data.tags.get("mnist_exp.folder")
         renewed = run.data.tags.get(LEASE, "")
         if is_here:
             # The store may lack those of a sweep's jobs that had just begun.

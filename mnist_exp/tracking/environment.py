@@ -165,11 +165,9 @@ def code_patch() -> str:
         return ""
     patch = _git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
     size = len(patch.encode(errors="replace"))
-    return (
-        without_secrets(patch)
-        if size <= _LARGEST_PATCH
-        else f"The changes are not kept: they have {size} bytes, more than 1 MB.\n"
-    )
+    if size > _LARGEST_PATCH:
+        return f"The changes are not kept: they have {size} bytes, more than 1 MB.\n"
+    return without_secrets(patch)
 
 
 def _git(*arguments: str) -> str:

@@ -88,7 +88,7 @@ def mean(numbers: Sequence[float]) -> float:
 
 
 def swept_values(tag: str) -> dict[str, str]:
-    """Return the values that vary."""
+    """Return the map of texts in a tag, such as the values that vary; empty for any other text."""
     return {str(key): str(value) for key, value in _json_map(tag).items()}
 
 

@@ -17,7 +17,7 @@ from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking import locks, store
 from mnist_exp.tracking.folder import Folder, Mirrored, Record, now
 from mnist_exp.tracking.kept_models import model_of_run
-from mnist_exp.tracking.reading import PROFILE
+from mnist_exp.tracking.reading import PROFILE, stored_run
 from mnist_exp.tracking.registry import registered
 
 if TYPE_CHECKING:
@@ -145,14 +145,8 @@ def _find_run(client: "MlflowClient", experiment_id: str, record: Record, known:
 
 
 def _was_deleted(client: "MlflowClient", run_id: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return bool(run_id) and str(client.get_run(run_id).info.lifecycle_stage) == "deleted"
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False  # such as in a new store at the same address
+    run = stored_run(client, run_id) if run_id else None  # None also in a new store at the same address
+    return run is not None and str(run.info.lifecycle_stage) == "deleted"
 
 
 def _create_run(client: "MlflowClient", experiment_id: str, record: Record) -> Sent:

@@ -46,10 +46,14 @@ class MLflowSweep(SweepRecord):
     _left_out: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        assert isinstance(self.parent.tracking, MLflowTracking)
         self.uploads = Uploads(
-            self.client, self.experiment_id, self._folders, self._look_elsewhere, self.parent.tracking.register
+            self.client, self.experiment_id, self._folders, self._look_elsewhere, self._settings.register
         )
+
+    @property
+    def _settings(self) -> MLflowTracking:
+        assert isinstance(self.parent.tracking, MLflowTracking)
+        return self.parent.tracking
 
     def begin(self) -> None:
         """Open the sweep in the store; raises what `Uploads.begin` does."""
@@ -90,8 +94,7 @@ class MLflowSweep(SweepRecord):
         return super().configuration(job)
 
     def why_none(self, data: set[str]) -> str:
-        assert isinstance(self.parent.tracking, MLflowTracking)
-        with store.store_errors(self.parent.tracking.uri):
+        with store.store_errors(self._settings.uri):
             return differences.why_none(self.client, self.experiment_id, self.folder.read(), data)
 
     def _keep(self, folder: Folder, complete: Complete) -> None:
@@ -114,14 +117,11 @@ class MLflowSweep(SweepRecord):
         if status != "KILLED":
             self.settle()
         super().end(status, ranking)
-        assert isinstance(self.parent.tracking, MLflowTracking)
-        self._left_out = self.uploads.finish(self.parent.tracking, interrupted=status == "KILLED")
+        self._left_out = self.uploads.finish(self._settings, interrupted=status == "KILLED")
 
     def describe(self) -> str:
-        settings = self.parent.tracking
-        assert isinstance(settings, MLflowTracking)
-        page = store.page(settings, self.experiment_id, self.parent.run_id)
-        where = f"Sweep {self.parent.run_id} in experiment {settings.experiment}; {page}"
+        page = store.page(self._settings, self.experiment_id, self.parent.run_id)
+        where = f"Sweep {self.parent.run_id} in experiment {self._settings.experiment}; {page}"
         registered = self.uploads.registered(self.folder)
         return "\n".join(map(printable, filter(None, [registered, where, self._left_out])))
 

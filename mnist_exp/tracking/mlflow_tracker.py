@@ -17,7 +17,7 @@ from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.tracking import differences, reading, store
 from mnist_exp.tracking.abandoned import close_in_store
 from mnist_exp.tracking.environment import run_record, sweep_record
-from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mirror import DESCRIPTION
 from mnist_exp.tracking.mlflow_sweep import MLflowSweep, RemoteSweep
@@ -41,7 +41,7 @@ class MLflowTracker(Tracker):
         self._own_tags = {key: show(value) for key, value in (settings.tags or {}).items()}
         if settings.note is not None:
             self._own_tags[DESCRIPTION] = settings.note
-        self.tracking: dict[str, str] = recorded_settings(settings)
+        self.tracking = {"uri": store.recorded_address(settings.uri), "experiment": settings.experiment}
 
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
@@ -51,7 +51,7 @@ class MLflowTracker(Tracker):
         record = replace(
             run_record(experiment, together, self._settings.run_name, self._own_tags), tracking=self.tracking
         )
-        run = MLflowRun(experiment, record, self._settings)
+        run = MLflowRun(experiment, record, keeps_all=True)
         uploads = Uploads(client, experiment_id, lambda: [run.folder, *abandoned], register=self._settings.register)
         try:
             with ended(run):
@@ -73,7 +73,8 @@ class MLflowTracker(Tracker):
             abandoned = close_in_store(client, experiment_id)
         made = sweep_record(sweep, signature, self._settings.run_name, self._own_tags)
         with begun_sweep(sweep, replace(made, tracking=self.tracking)) as record:
-            parent = Parent(record.id, "", self._for_jobs(), tuple(sweep.swept), sweep.folder, lock=record.lock)
+            settings = replace(self._settings, uri=self.tracking["uri"])  # absolute, without its password
+            parent = Parent(record.id, "", settings, tuple(sweep.swept), sweep.folder, lock=record.lock)
             opened = MLflowSweep(
                 parent, self._own_tags, self.tracking, self.finished, client, experiment_id, sweep, abandoned
             )
@@ -114,19 +115,11 @@ class MLflowTracker(Tracker):
             client, experiment_id = store.connect(self._settings)
             return differences.why_not(client, experiment_id, run_record(experiment, 1, None, {}), data)
 
-    def _for_jobs(self) -> MLflowTracking:
-        """Return the settings with an absolute address without its password."""
-        return replace(self._settings, uri=store.recorded_address(self._settings.uri))
-
 
 class MLflowRun(Run):
     """A single run; `page`, `left_out` and `registered` are lines about it in the store."""
 
     page = left_out = registered = ""
-
-    def __init__(self, experiment: Experiment, record: Record, settings: MLflowTracking) -> None:
-        super().__init__(experiment, record, keeps_all=True)
-        self._settings = settings
 
     def end(self, status: str, reason: str = "") -> None:
         super().end(status, reason)
@@ -139,13 +132,8 @@ class MLflowRun(Run):
     def describe(self) -> str:
         if self.id is None:
             return super().describe()
-        where = f"Run {self.id} in experiment {self._settings.experiment}; {self.page}"
+        where = f"Run {self.id} in experiment {self._record.tracking['experiment']}; {self.page}"
         return "\n".join(map(printable, filter(None, [self.registered, where, self.left_out])))
-
-
-def recorded_settings(settings: MLflowTracking) -> dict[str, str]:
-    """Return what a folder records of the store that mirrors it; see `Record`."""
-    return {"uri": store.recorded_address(settings.uri), "experiment": settings.experiment}
 
 
 def _patiently(ask: Callable[[], _Answer]) -> _Answer:

@@ -13,6 +13,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import REUSED, Job, make_job, short_ids, swept_values
+from mnist_exp.tracking.job_folders import id_in_store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -124,13 +125,25 @@ def fetch_run(uri: str, run_id: str) -> Recorded:
     )
 
 
+def stored_run(client: "MlflowClient", run_id: str) -> "Run | None":
+    """Return a run that is in the store, deleted or not."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
 def read_here(output: Path) -> Recorded:
     """Return a run as its folder has it, which no outage of a store delays."""
     folder = Folder(output)
-    record, mirrored = folder.read(), folder.mirrored()
+    record = folder.read()
     path = output / "config.yaml"
     return Recorded(
-        run_id=mirrored.run_id if mirrored is not None else "",
+        run_id=id_in_store(output),
         experiment=record.tracking.get("experiment", ""),
         name=record.name,
         status=record.status,

@@ -204,7 +204,6 @@ def _make(path: Path, uri: str) -> None:
     MLflow makes its tables one by one, and never uses a database that lacks some, as Ctrl-C or a full disk could leave.
     """
     new = path.with_name(f".{path.name}.new")
-    import_mlflow()
     try:
         _remove_database(new)  # of a killed process
         make_tables(f"sqlite:///{new}")
@@ -225,7 +224,6 @@ def _check_tables(path: Path, uri: str) -> None:
     incomplete = store_error(uri, "holds a database that is not a complete MLflow store")
     if found is None:
         raise incomplete
-    import_mlflow()
     from mlflow.store.db import base_sql_model, utils
 
     if found[0] != utils._get_latest_schema_revision():

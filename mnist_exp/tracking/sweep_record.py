@@ -48,8 +48,8 @@ class Parent:
     """A sweep as its jobs, in other processes or on other machines, know it.
 
     `id` is its record's, `lock` too, and `run_id` MLflow's, empty without tracking. `tracking` has no password, since a
-    launcher may write it down. `keys` vary. The sweep was `started`, in seconds since 1970, in `process` and in `cwd`,
-    from which relative paths in the configuration start.
+    launcher may write it down. `keys` vary. The sweep was started in `process` and in `cwd`, from which relative
+    paths in the configuration start; `started`, in seconds since 1970, tells one start from another.
     """
 
     id: str
@@ -69,7 +69,7 @@ class Parent:
 
     @property
     def is_here(self) -> bool:
-        """Whether this process reaches the sweep's folder, as the process of the sweep then does a job's."""
+        """Whether this process reaches the sweep's folder; the sweep's process then reaches those of its jobs, too."""
         try:
             return Folder(self.folder).read().id == self.id
         except (OSError, ValueError):

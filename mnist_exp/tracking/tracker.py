@@ -38,10 +38,8 @@ class Tracker:
             InputError: if the store cannot be reached or written.
         """
         with begun_sweep(sweep, sweep_record(sweep, signature, None, {})) as record:
-            keys, folder = tuple(sweep.swept), sweep.folder
-            yield SweepRecord(
-                Parent(record.id, "", sweep.config.tracking, keys, folder, lock=record.lock), {}, {}, None
-            )
+            parent = Parent(record.id, "", sweep.config.tracking, tuple(sweep.swept), sweep.folder, lock=record.lock)
+            yield self.join_sweep(parent)
 
     def join_sweep(self, parent: Parent) -> SweepRecord:
         """Return the record of a sweep whose `parent` has the store's password; see the function `join_sweep`."""
