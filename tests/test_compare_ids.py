@@ -23,6 +23,8 @@ from mnist_exp.tracking.reading import fetch_run, find_run
 
 from .conftest import QUICK, in_process, runs_in, store
 
+pytestmark = pytest.mark.slow
+
 SEVEN = Path(__file__).parents[1] / "docs/seven.png"
 
 

@@ -15,6 +15,8 @@ from mnist_exp.learning.saved_models import load
 
 from .conftest import Command, artifacts, in_process, runs_in, store, sweep_in
 
+pytestmark = pytest.mark.slow
+
 GUIDE = Path(__file__).parents[1] / "docs" / "own-code.md"
 QUICK = ("dataset.limit=1000", "dataset.validation=200", "training.epochs=2", "training.batch_size=100")
 EXAMPLE = ("code=mine.py", "dataset=noisy", "model=layers", "model.layers=[Flatten,Gain]", "training.loss=Forgiving")
@@ -31,7 +33,6 @@ def example(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.slow
 def test_it_is_trained_swept_resumed_predicted_with_and_repeated(tmp_path: Path, example: Path) -> None:
     sweep = ("-m", *EXAMPLE, *QUICK, "dataset.amount=0.1,0.3", "resume=true")
     first = in_process(*sweep, cwd=tmp_path)

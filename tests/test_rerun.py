@@ -20,13 +20,14 @@ from mnist_exp.tracking.store import repository
 from .conftest import QUICK, command, in_process, runs_in, store, sweep_in
 from .drawing import STYLES, draw
 
+pytestmark = pytest.mark.slow
+
 
 def recorded(*overrides: str) -> dict[str, Any]:
     """A configuration as config.yaml holds it."""
     return recorded_config(compose(overrides).config)
 
 
-@pytest.mark.slow
 def test_a_baseline_run_repeated_is_identical_in_every_metric(tracked_folder: Path, tmp_path: Path) -> None:
     [first] = runs_in(tracked_folder)
     elsewhere = (f"tracking.uri=sqlite:///{tracked_folder}/mlflow.db", "tracking.experiment=again")
@@ -65,7 +66,6 @@ def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "  loss, epoch 3: none then, " in said
 
 
-@pytest.mark.slow
 def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path) -> None:
     convolutions = ("model=cnn", "model.filters=4", "dataset.limit=1000", "training.epochs=2", "training.batch_size=50")
     assert command("-m", "seed=0,1", *convolutions, "dataset.validation=100", cwd=tmp_path).returncode == 0

@@ -25,6 +25,8 @@ from mnist_exp.tracking.record import Run, TakenError, ended
 
 from .conftest import QUICK, in_process, start, wait_for_line
 
+pytestmark = pytest.mark.slow
+
 ALONE = ("tracking=none", *QUICK)
 LONG = ("tracking=none", "dataset.limit=2000", "training.epochs=60", "training.batch_size=20", "resume=true")
 

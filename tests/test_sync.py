@@ -13,6 +13,8 @@ from mnist_exp.tracking.folder import Folder
 
 from .conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
 
+pytestmark = pytest.mark.slow
+
 HIDES_THE_STORE = """
 import pathlib
 import keras

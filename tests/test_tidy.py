@@ -11,6 +11,8 @@ from mnist_exp.tracking.folder import Folder, Mirrored, from_here
 
 from .conftest import QUICK, Terminal, in_process, runs_in, store
 
+pytestmark = pytest.mark.slow
+
 NOTHING = "nothing to remove: no other run or sweep is that old, or in the folders given"
 
 

@@ -22,6 +22,8 @@ from mnist_exp.tracking.folder import log_file, package_logs
 
 from ..conftest import QUICK, Server, in_process, installed, start, wait_for_line
 
+pytestmark = pytest.mark.slow
+
 SECRETS = ("hunter2", "t0ken-of-mine", "qu3ry-secret", "somebody")
 
 
@@ -151,7 +153,6 @@ def test_a_message_about_bad_input_has_none(override: str) -> None:
         assert not any(secret in str(caught.value) for secret in SECRETS)
 
 
-@pytest.mark.slow
 def test_a_server_that_goes_away_does_not_take_the_training_with_it(tmp_path: Path, server: Server) -> None:
     uri, process = server
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_URI": with_login(uri)}
@@ -189,7 +190,6 @@ LAUNCHERS = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_an_outage_while_a_sweep_trains(tmp_path: Path, server: Server, launcher: str) -> None:
     uri, process = server

@@ -18,6 +18,8 @@ from .proxy import Fault, proxied
 from .test_outages import lacking
 from .watched import epochs
 
+pytestmark = pytest.mark.slow
+
 LONG = (*QUICK, "training.epochs=10")
 
 
@@ -50,7 +52,6 @@ def test_an_output_folder_that_is_deleted_is_one_message(tmp_path: Path, jobs: i
     assert [run for run in runs_in(tmp_path) if run.info.status == "RUNNING"] == []
 
 
-@pytest.mark.slow  # it waits for its store
 def test_files_that_a_store_does_not_take_are_sent_later(tmp_path: Path) -> None:
     code, stdout, stderr = during_training(tmp_path, lambda: replace_artifacts(tmp_path, None), *LONG)
     assert code == 0, stderr

@@ -6,6 +6,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from .inputs import KINDS
 from .outcome import outcome, without_training
 
+pytestmark = pytest.mark.slow
+
 # How many of each kind take a few seconds; `python -m tests.faults inputs` tries 10,000.
 COUNTS = {
     "configurations": 15,

@@ -14,6 +14,8 @@ from . import interruptions, namespaces
 from .interruptions import exit_codes, fewer_lines, first_epochs, lines_in
 from .process import Fault, Process
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.fast
 def test_wrong_exit_codes_tracebacks_and_processes_that_are_left_are_told(tmp_path: Path) -> None:
@@ -61,7 +63,6 @@ def test_lines_that_are_lost_and_epochs_that_are_trained_again_are_told(tmp_path
     assert first_epochs(tmp_path) == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fault"), [("run", Fault((signal.SIGHUP, signal.SIGTERM))), ("joblib", Fault((signal.SIGKILL,)))], ids=str
 )

@@ -13,6 +13,8 @@ from ..conftest import runs_in, store
 from .left import differences, left, outputs
 from .table import Row, add, markdown, row
 
+pytestmark = pytest.mark.slow
+
 
 def in_store(statement: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:

@@ -14,6 +14,8 @@ from .outages import MOMENTS, SYNC, cases
 from .proxy import Fault, proxied
 from .watched import epochs
 
+pytestmark = pytest.mark.slow
+
 SWEEP = ("-m", *QUICK, "seed=0,1")
 
 
@@ -93,7 +95,6 @@ def test_a_database_that_is_put_back_has_all(tmp_path: Path) -> None:
     assert uploaded(tmp_path, store(tmp_path), "mnist_exp") == {}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(postgresql.missing() != "", reason=postgresql.missing())
 def test_postgresql_that_is_killed_and_started_again_has_all(tmp_path: Path) -> None:
     ended = threading.Event()

@@ -22,6 +22,8 @@ from mnist_exp.tracking.store import connect, tables
 
 from ..conftest import QUICK, in_process, make_tables, runs_in, start
 
+pytestmark = pytest.mark.slow
+
 NEW = ".mlflow.db.new"
 WHOLE = 950_000  # bytes of a new store
 # How often a store is interrupted, each time at another place: once to land, and as often as README says to release.

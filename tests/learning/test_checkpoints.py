@@ -22,6 +22,8 @@ from mnist_exp.tracking.folder import Folder
 
 from ..conftest import OnJax, installed
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from mnist_exp.learning.training import Trained
 

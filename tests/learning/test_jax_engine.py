@@ -31,7 +31,7 @@ from ..conftest import (
     wait_for_line,
 )
 
-pytestmark = pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")]
 
 JAX = ("backend=jax",)
 STACKED = ("-m", "hydra/launcher=stacked", *JAX)
@@ -463,7 +463,6 @@ def test_the_launcher_says_which_engine_it_needs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_an_interrupted_stack_is_killed_whole(tmp_path: Path) -> None:
     process = start(*STACKED, "seed=0,1", "training.epochs=100000", "dataset.limit=2000", cwd=tmp_path)
     wait_for_line(process, "2 jobs as one program: epoch")

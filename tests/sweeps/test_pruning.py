@@ -29,7 +29,7 @@ from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 
 from ..conftest import Command, OnJax, alone_with_ray, command, in_process, installed, runs_in, store, sweep_in
 
-pytestmark = pytest.mark.skipif(not installed("optuna"), reason="needs pip install -e '.[prune]'")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not installed("optuna"), reason="needs pip install -e '.[prune]'")]
 
 # Of two learning rates, the second is far behind after the first of four epochs, with any seed.
 TWO = (

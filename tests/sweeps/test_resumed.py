@@ -14,6 +14,8 @@ from mnist_exp.sweeps.plan import plan
 
 from ..conftest import Arrays, in_process, runs_in, store, sweep_in
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("dataset.limit=500", "dataset.validation=100", "training.epochs=1")
 
 

@@ -22,6 +22,8 @@ from mnist_exp.tracking.store import connect
 
 from ..conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
 
+pytestmark = pytest.mark.slow
+
 
 def contents(client: MlflowClient, run_id: str) -> dict[str, Any]:
     """All that a store has of a run."""
