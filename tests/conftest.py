@@ -63,8 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
     MLflow's servers start six processes each for jobs, which no test has. A file that is named runs whole, but for what
     is for a release.
     """
-    typed, is_worker = config.invocation_params.args, hasattr(config, "workerinput")
-    if any(".py" in text for text in typed) and not any(text.startswith("-m") for text in typed) and not is_worker:
+    typed = config.invocation_params.args
+    if any(".py" in text for text in typed) and not any(text.startswith("-m") for text in typed):
         config.option.markexpr = "not release"
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     if (cache := getattr(config, "cache", None)) is not None:
