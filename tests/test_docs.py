@@ -38,7 +38,7 @@ ELSEWHERE = {
     "python3 -m venv": "test_the_first_commands_of_the_readme",
     "pip install": "test_the_first_commands_of_the_readme, .ci/run",
     "uv ": "test_the_first_commands_of_the_readme",
-    "python -m tests.benchmarks": "takes an hour or two",
+    "python -m tests.benchmarks": "takes an hour and a half",
     "pytest": ".ci/run",
     ".ci/run": ".ci/run",
 }

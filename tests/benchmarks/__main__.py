@@ -1,7 +1,8 @@
 """This project against a plain Keras script and KerasTuner, in turn on one machine: python -m tests.benchmarks
 
-Prints the tables of the README and writes every single measurement to benchmarks.json; takes an hour or two, in
-which nothing else should run. Needs pip install -e '.[test,joblib]' and -r tests/benchmarks/requirements.txt.
+Prints the tables of docs/speed.md and writes every single measurement to benchmarks.json; takes an hour and a half, in
+which nothing else should run. Names of parts choose among them. Needs pip install -e '.[test,joblib]' and
+-r tests/benchmarks/requirements.txt.
 """
 
 import argparse
@@ -11,41 +12,31 @@ import platform
 import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 
-PYTHON = sys.executable
-COMPILED = ("backend=jax",)
-SEEDS, RATES = 8, "0.001,0.003,0.01,0.03"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TF_CPP_MIN_LOG_LEVEL": "2"}
+from tests.benchmarks.measuring import (
+    COMPILED,
+    ENVIRONMENT,
+    PYTHON,
+    RATES,
+    Measured,
+    against_reference,
+    measure,
+    median,
+    plain,
+    say,
+    table,
+)
+from tests.benchmarks.scale import large_store, thousand_jobs
 
-
-@dataclass(frozen=True)
-class Measured:
-    """Wall time in seconds, and the largest resident memory in MB."""
-
-    seconds: float
-    megabytes: float
-
-
-def measure(folder: Path, *arguments: str, fails: bool = False) -> Measured:
-    """Run Python with `arguments` in `folder`, with its output thrown away."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [PYTHON, *arguments], cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    assert (os.waitstatus_to_exitcode(status) != 0) == fails, arguments
-    return Measured(seconds, usage.ru_maxrss / (1024 if platform.system() == "Linux" else 1024**2))
+SEEDS = 8
 
 
 def one_run(rounds: int) -> dict[str, list[Measured]]:
@@ -115,8 +106,14 @@ def before_training(rounds: int) -> dict[str, list[Measured]]:
     return rows
 
 
+def show(rows: dict[str, list[Measured]]) -> dict[str, Any]:
+    """Print a table, and return every measurement for JSON."""
+    print(against_reference(rows), "\n", flush=True)
+    return plain(rows)
+
+
 def stages(rounds: int) -> dict[str, dict[str, float]]:
-    """Where the time of a run goes, in seconds: medians."""
+    """Print where the time of a run goes, in seconds: medians."""
     tables = {}
     for title, arguments in (("fit", ()), ("compiled", COMPILED)):
         with tempfile.TemporaryDirectory() as name:
@@ -128,12 +125,15 @@ def stages(rounds: int) -> dict[str, dict[str, float]]:
                 done = subprocess.run(command, cwd=name, env=ENVIRONMENT, capture_output=True, text=True, check=True)
                 found.append(json.loads(done.stdout.splitlines()[-1]))
         names = dict.fromkeys(stage for seconds in found for stage in seconds)
-        tables[title] = {stage: statistics.median(seconds.get(stage, 0.0) for seconds in found) for stage in names}
+        medians = {stage: statistics.median(seconds.get(stage, 0.0) for seconds in found) for stage in names}
+        lines = [[stage, f"{value:.2f}"] for stage, value in sorted(medians.items(), key=lambda item: -item[1])]
+        print(table([f"stage, {title}", "seconds"], lines), "\n", flush=True)
+        tables[title] = medians
     return tables
 
 
-def jobs_of_a_sweep(jobs: int) -> dict[str, float]:
-    """A sweep one by one in one process: what a job costs beyond `fit`, and memory as jobs go by."""
+def jobs_of_a_sweep(jobs: int = 50) -> dict[str, float]:
+    """A sweep one by one in one process: print what a job costs beyond `fit`, and memory as jobs go by."""
     say(f"a sweep of {jobs} jobs with the basic launcher")
     resident: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -151,12 +151,14 @@ def jobs_of_a_sweep(jobs: int) -> dict[str, float]:
         after - before - run.data.metrics["fit_seconds"]
         for before, after, run in zip(starts[1:], starts[2:], runs[1:], strict=False)
     ]
-    return {
+    measured = {
         "beyond_fit": statistics.median(beyond),
         "fit": statistics.median(run.data.metrics["fit_seconds"] for run in runs[1:]),
         "megabytes_after_10": resident[10],
         f"megabytes_after_{jobs}": resident[jobs],
     }
+    print(f"a job one by one: {measured}\n", flush=True)
+    return measured
 
 
 def children(folder: Path) -> list[Any]:
@@ -168,8 +170,8 @@ def children(folder: Path) -> list[Any]:
     return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
 
 
-def sweeps(rounds: int) -> tuple[dict[str, list[Measured]], dict[int, list[float]]]:
-    """32 jobs, 8 seeds by 4 learning rates, each way; and stacks of other sizes, with the seconds of their training."""
+def sweeps(rounds: int) -> dict[str, Any]:
+    """32 jobs, 8 seeds by 4 learning rates, each way; and stacks of other sizes: print what a job takes."""
     rows: dict[str, list[Measured]] = {}
     training: dict[int, list[float]] = {}
     swept = (f"seed=range({SEEDS})", f"optimizer.learning_rate={RATES}")
@@ -195,34 +197,21 @@ def sweeps(rounds: int) -> tuple[dict[str, list[Measured]], dict[int, list[float
                 rows.setdefault(stacked_title(jobs), []).append(measure(Path(name), "-m", *stacked))
                 seconds = sum(run.data.metrics["fit_seconds"] for run in children(Path(name)))
                 training.setdefault(jobs, []).append(seconds)
-    return rows, training
+    marginal = [
+        (a.seconds - b.seconds - (of_128 - of_32)) / 96
+        for a, b, of_128, of_32 in zip(
+            rows[stacked_title(128)], rows[stacked_title(32)], training[128], training[32], strict=True
+        )
+    ]
+    print(of_sweeps(rows), "\n")
+    print("training alone:", {jobs: round(statistics.median(seconds), 2) for jobs, seconds in training.items()})
+    print(f"composing and recording a stacked job: {statistics.median(marginal):.3f} s\n", flush=True)
+    return {"rows": plain(rows), "training": training, "composing_and_recording": marginal}
 
 
 def stacked_title(jobs: int) -> str:
     """The name of a row."""
     return f"`hydra/launcher=stacked`, {jobs} job{'s' if jobs > 1 else ''}"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
-
-
-def median(measured: Sequence[Measured]) -> float:
-    """Of the seconds."""
-    return statistics.median(one.seconds for one in measured)
-
-
-def against_reference(rows: dict[str, list[Measured]]) -> str:
-    """Medians, and the medians of each round's ratios to the first row's."""
-    reference = next(iter(rows.values()))
-    lines = []
-    for title, measured in rows.items():
-        memory = statistics.median(one.megabytes for one in measured)
-        times = statistics.median(a.seconds / b.seconds for a, b in zip(measured, reference, strict=True))
-        sizes = statistics.median(a.megabytes / b.megabytes for a, b in zip(measured, reference, strict=True))
-        lines.append([title, f"{median(measured):.2f}", f"{times:.2f}", f"{memory:.0f}", f"{sizes:.2f}"])
-    return table(["", "seconds", "ratio", "peak MB", "ratio"], lines)
 
 
 def of_sweeps(rows: dict[str, list[Measured]]) -> str:
@@ -237,67 +226,38 @@ def of_sweeps(rows: dict[str, list[Measured]]) -> str:
     return table(["", "seconds", "seconds a job", "times 32 stacked"], lines)
 
 
-def say(text: str) -> None:
-    """Show progress, apart from the tables."""
-    print(text, file=sys.stderr, flush=True)
+# What can be asked for, in the order of all of it; each prints its tables and returns what JSON keeps.
+PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "run": lambda rounds: show(one_run(rounds)),
+    "convolutions": lambda rounds: show(convolutions(min(rounds, 3))),
+    "convolutional-sweep": lambda _: show(convolutional_sweep()),
+    "start": lambda rounds: show(before_training(rounds)),
+    "stages": lambda rounds: stages(min(rounds, 3)),
+    "memory": lambda _: jobs_of_a_sweep(),
+    "sweeps": lambda rounds: sweeps(min(rounds, 3)),
+    "thousand": lambda rounds: show(thousand_jobs(min(rounds, 3))),
+    "store": lambda rounds: show(large_store(min(rounds, 3))),
+}
 
 
 def main() -> None:
-    """Measure all of it, or what is asked for."""
+    """Measure all of it, or the parts that are asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="of single runs; of sweeps three at most (default: 5)")
-    parser.add_argument("--jobs", type=int, default=50, help="of the sweep whose memory is watched (default: 50)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="of the shortest; others three at most (default: 5)")
     parser.add_argument("--output", type=Path, default=Path("benchmarks.json"), help="(default: benchmarks.json)")
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(PARTS)}")
     processor = next(
         (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
     )
     machine = f"{os.cpu_count()} cores, {processor}, {platform.system()}, Python {platform.python_version()}"
     results: dict[str, Any] = {"machine": machine}
-
-    def keep(**found: Any) -> None:
-        results.update(found)
-        arguments.output.write_text(json.dumps(results, indent=1))
-
     print(machine, "\n")
-    single = one_run(arguments.rounds)
-    keep(one_run=plain(single))
-    print(against_reference(single), "\n", flush=True)
-    images = convolutions(min(arguments.rounds, 3))
-    keep(convolutions=plain(images))
-    print(against_reference(images), "\n", flush=True)
-    side_by_side = convolutional_sweep()
-    keep(convolutional_sweep=plain(side_by_side))
-    print(against_reference(side_by_side), "\n", flush=True)
-    first = before_training(arguments.rounds)
-    keep(before_training=plain(first))
-    print(against_reference(first), "\n", flush=True)
-    where = stages(3)
-    keep(stages=where)
-    for title, seconds in where.items():
-        rows = sorted(seconds.items(), key=lambda item: -item[1])
-        print(
-            table([f"stage, {title}", "seconds"], [[stage, f"{value:.2f}"] for stage, value in rows]), "\n", flush=True
-        )
-    basic = jobs_of_a_sweep(arguments.jobs)
-    keep(one_by_one=basic)
-    print(f"a job one by one: {basic}\n", flush=True)
-    many, training = sweeps(min(arguments.rounds, 3))
-    marginal = [
-        (a.seconds - b.seconds - (of_128 - of_32)) / 96
-        for a, b, of_128, of_32 in zip(
-            many[stacked_title(128)], many[stacked_title(32)], training[128], training[32], strict=True
-        )
-    ]
-    keep(sweeps=plain(many), stacked_training=training, stacked_composing_and_recording=marginal)
-    print(of_sweeps(many), "\n")
-    print("training alone:", {jobs: round(statistics.median(seconds), 2) for jobs, seconds in training.items()})
-    print(f"composing and recording a stacked job: {statistics.median(marginal):.3f} s")
-
-
-def plain(rows: dict[str, list[Measured]]) -> dict[str, list[dict[str, float]]]:
-    """For JSON."""
-    return {title: [vars(one) for one in measured] for title, measured in rows.items()}
+    for name in arguments.parts or PARTS:
+        results[name] = PARTS[name](arguments.rounds)
+        arguments.output.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
