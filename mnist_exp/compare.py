@@ -168,9 +168,10 @@ def _find_runs(
     from mnist_exp.tracking.reading import search
 
     parents: dict[str, str] = {}
+    at_once = 1000 if ids or sort or last is None else min(last + 10, 1000)  # some of them are sweeps
 
     def runs(experiment_id: str, query: str, sweep: str = "") -> Iterator["Run"]:
-        for run in search(client, experiment_id, query, sort or "attributes.start_time DESC"):
+        for run in search(client, experiment_id, query, sort or "attributes.start_time DESC", at_once):
             if "mnist_exp.sweep" not in run.data.tags:
                 parents[run.info.run_id] = sweep or run.data.tags.get("mlflow.parentRunId", "")
                 yield run
