@@ -129,7 +129,13 @@ def _untuned(dataset: Any) -> Any:
     return dataset.with_options(options)
 
 
-def fit(model: keras.Model, batches: Batches, validation: Any, experiment: Experiment, on_epoch: OnEpoch) -> Fitted:
+def fit(
+    model: keras.Model,
+    batches: Batches,
+    validation: Any,
+    experiment: Experiment,
+    on_epoch: OnEpoch = lambda _epoch, _metrics: (),
+) -> Fitted:
     """Train a compiled model; `validation`, a dataset of prepared batches, is measured after each epoch.
 
     Raises:

@@ -207,6 +207,7 @@ def test_an_outage_while_a_sweep_trains(tmp_path: Path, server: Server, launcher
 def test_a_server_that_is_none(tmp_path: Path, used_server: str) -> None:
     """It answers, but with no MLflow behind the address that the query makes of it."""
     uri = used_server
+    (tmp_path / "a.png").write_bytes(b"")
     secret = f"{with_login(uri)}/?token=qu3ry-secret"
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_TRACKING_TOKEN": "t0ken-of-mine"}
     for arguments in ((f"tracking.uri='{secret}'",), (f"tracking.uri='{secret}'", "resume=true")):
@@ -216,7 +217,6 @@ def test_a_server_that_is_none(tmp_path: Path, used_server: str) -> None:
         assert_no_secret(tmp_path, done.stdout, done.stderr)
     for module in ("compare", "rerun", "predict"):
         names = {"compare": (), "rerun": ("0" * 32,), "predict": ("0" * 32, "a.png")}[module]
-        (tmp_path / "a.png").write_bytes(b"")
         done = in_process(*names, f"tracking.uri='{secret}'", cwd=tmp_path, module=f"mnist_exp.{module}", **environment)
         assert done.returncode == 1
         assert module == "predict" or f"{uri}/" in done.stderr
