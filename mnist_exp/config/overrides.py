@@ -103,7 +103,8 @@ def refuse_split(arguments: Sequence[str]) -> None:
     """Raise InputError for a key that is typed twice in a row: a shell's `hidden={16,32}` is `hidden=16 hidden=32`."""
     for one, other in pairwise(arguments):
         key, _, value = one.partition("=")
-        if value and other.startswith(f"{key}=") and one != other:
+        is_replaced = value == "null" and other.startswith(f"{key}={{")  # Hydra would merge the two maps
+        if value and other.startswith(f"{key}=") and one != other and not is_replaced:
             raise InputError(
                 f"{key}: is given twice in a row, as a shell does with braces; type them in single quotes: "
                 f"'{key}={{...}}'; for a sweep, type -m {key}=A,B"

@@ -241,6 +241,14 @@ def test_braces_that_a_shell_split_are_recognised(tmp_path: Path, unquoted: str)
 
 
 @pytest.mark.fast
+def test_a_map_takes_the_place_of_another_after_null(tmp_path: Path) -> None:
+    typed = (
+        "experiment=convnet optimizer.learning_rate=null 'optimizer.learning_rate={ExponentialDecay:{decay_rate: 0.9}}'"
+    )
+    assert in_bash(f"{typed} --cfg job", tmp_path) == ""
+
+
+@pytest.mark.fast
 def test_a_key_that_is_typed_again_later_has_the_last_value(tmp_path: Path) -> None:
     assert in_bash("seed=1 model.hidden=8 seed=2 --cfg job", tmp_path) == ""
 
