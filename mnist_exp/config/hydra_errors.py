@@ -171,5 +171,5 @@ def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> 
         maps = [text for name, text in keys.items() if name in (key, group, ".".join(parts[:-1]))]
         near = f"; +{maps[-1]} adds it" if maps else ""
     if group and siblings and all(name[:1].isupper() for name in (word, *siblings)):  # Hydra merges maps
-        near = f"; {group}=null, typed before it, takes {', '.join(siblings)} away"
+        near = f"; {group}=null '{group}={{{word}: {{...}}}}' puts it in the place of {', '.join(siblings)}"
     return f"{typed}: {where} has no such key" + (near or (f"; its keys are {', '.join(siblings)}" if siblings else ""))

@@ -1,6 +1,6 @@
-"""Import Keras without its banners; private APIs of Keras 3.15 and TensorFlow 2.21 are used here,
-and in `checkpoints.STATES`.
+"""Import Keras without its banners.
 
+Private APIs of Keras 3.15 and TensorFlow 2.21 are used here, and in `checkpoints.STATES`.
 Keras reads its backend from KERAS_BACKEND once per process. If a newer version lacks what is used here, the import
 raises.
 """

@@ -137,7 +137,7 @@ IMAGES = "model=layers"
         (f"{IMAGES} model.layers=Flatten", "model.layers=Flatten: must be a list"),
         ("experiment=convnet optimizer.learning_rate={CosineDecay:{alpha:0.1}}", "learning_rate.CosineDecay has no such key; +optimizer.learning_rate={CosineDecay:{alpha:0.1}} adds it"),
         ("experiment=convnet optimizer.learning_rate.CosineDecay.nope.x=1", "optimizer.learning_rate.CosineDecay.nope.x=1: optimizer.learning_rate.CosineDecay has no such key"),
-        ("experiment=convnet optimizer.learning_rate={ExponentialDecay:{decay_rate:0.9}}", "optimizer.learning_rate has no such key; optimizer.learning_rate=null, typed before it, takes CosineDecay away"),
+        ("experiment=convnet optimizer.learning_rate={ExponentialDecay:{decay_rate:0.9}}", "optimizer.learning_rate has no such key; optimizer.learning_rate=null 'optimizer.learning_rate={ExponentialDecay: {...}}' puts it in the place of CosineDecay"),
         ("experiment=convnet optimizer=adam optimizer.learning_rate.CosineDecay.alpha=0.1", "has no such key; +optimizer.learning_rate.CosineDecay.alpha=0.1 adds it"),
         ("training.epochs=3 train.batch_size=5", "train.batch_size=5: the configuration has no such key; did you mean training.batch_size=5?"),
         ("experiment=convnet model=mlp", "model (mlp) has no such key; its keys are hidden, activation, dropout"),
