@@ -74,6 +74,6 @@ def as_text(found: Sequence[Table], form: str) -> str:
         records = [{"objective": table.objective, **record} for table in found for record in table.records]
         return as_json(records) if form == "json" else as_csv(records).rstrip("\n")
     if form == "table":
-        return "\n\n".join(table.text() for table in found)
+        return "\n\n".join(table.text("--format csv prints all") for table in found)
     as_form = as_markdown if form == "markdown" else as_latex
     return "\n\n".join(as_form(table.title, *table.cells, table.sentences) for table in found)

@@ -1,12 +1,16 @@
 """A sweep's lines on the terminal while its jobs run."""
 
 import logging
-import shutil
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Column
 
 from mnist_exp.errors import printable, wrapped
 from mnist_exp.experiment import Sweep
@@ -33,8 +37,9 @@ def tell(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
 
 
 class Progress:
-    """Prints a line for each job that ends, with the time left; on a terminal also what is running.
+    """Prints a line for each job that ends, of a stack only for those that fail, and how many have ended.
 
+    On a terminal, a bar below the lines says that, and what is running. Each says what time is left.
     It looks into the jobs' folders, in a thread of its own, since launchers block.
     `before`: how many jobs had finished before this command.
     """
@@ -47,26 +52,39 @@ class Progress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._shown_stage, self._next_line = "", 0.0
-        self._stacked = False
+        # Its jobs end together, so there is no time left to tell.
+        self._stacked = str(sweep.launcher.get("_target_")).endswith(".StackedLauncher")
         self._running: list[str] = []
+        doing = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
+        self._bar = Bar(
+            BarColumn(10),
+            doing,
+            console=Console(),  # the one that programs share may draw something of theirs
+            auto_refresh=False,
+            expand=True,
+            transient=True,
+            disable=not (sweep.verbose and sys.stdout.isatty()),
+        )
+        self._task = self._bar.add_task("")
 
     def __enter__(self) -> None:
+        self._bar.start()
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         self._look()
-        self._erase()
+        self._bar.stop()
 
     def _watch(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
             self._look()
-            if self._draws:
+            if not self._bar.disable:
                 doing = self._stage.text or (self._running and f"running: {', '.join(self._running)}")
-                running = f"; {doing}" if doing else ""
-                self._erase()
-                print(f"{self._counts()}{running}"[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+                text = f"{self._counts()}{self._left()}{f'; {doing}' if doing else ''}"
+                total, done = self._stage.jobs, self._done
+                self._bar.update(self._task, total=total, completed=done, description=text, refresh=True)
             elif (stage := self._stage.text) not in ("", self._shown_stage) and time.monotonic() >= self._next_line:
                 if self._sweep.verbose:
                     print(stage, flush=True)
@@ -74,7 +92,6 @@ class Progress:
 
     def _look(self) -> None:
         """Print a line for each job that ended since the last look."""
-        self._stacked |= bool(self._stage.text)
         try:
             recent = self._record.jobs()
         except Exception as error:  # a job that meets an outage of the store shows it
@@ -82,11 +99,15 @@ class Progress:
             return
         self._running = [job_name(one.values, self._sweep.swept) for one in recent if one.status == "RUNNING"]
         self._at_once = max(self._at_once, len(self._running))
+        before = self._done
         for job in recent:
             if job.status not in _ENDED or _name(job) in self._shown:
                 continue
             self._shown.add(_name(job))
             self._ends.append(time.monotonic())
+            if self._stacked and job.status == "FINISHED":
+                continue
+            left = self._left() if self._bar.disable else ""
             name = job_name(job.values, self._sweep.swept) or "the job"
             if job.status != "FINISHED":
                 what = printable(f"{job.status} {job.reason}".strip())
@@ -94,28 +115,25 @@ class Progress:
                 value = "none" if job.objective is None else decimals(job.objective)
                 what = f"{self._sweep.config.objective} {value}, {job.seconds or 0.0:.1f} s"
                 what = f"pruned after epoch {job.pruned}, {what}" if job.pruned is not None else what
-            self._erase()
-            tell(self._sweep, f"{self._counts()}: {name}: {what}")
+            tell(self._sweep, f"{self._counts()}{left}: {name}: {what}")
+        if self._stacked and self._done > before and self._bar.disable:
+            tell(self._sweep, self._counts())
         while self._stage.news:
-            self._erase()
             tell(self._sweep, printable(self._stage.news.pop(0)))
 
-    def _counts(self) -> str:
-        done = self._before + len(self._ends)
-        text = f"{done} of {max(done, self._stage.jobs)} done"
-        seconds = seconds_left(self._ends, self._at_once, self._stage.jobs - done)
-        if not seconds or self._stacked or self._kind.is_open:  # jobs of a stack end together
-            return text
-        return f"{text}, about {seconds:.0f} s left" if seconds < 120 else f"{text}, about {seconds / 60:.0f} min left"
-
     @property
-    def _draws(self) -> bool:
-        """Whether the last line is drawn again and again."""
-        return self._sweep.verbose and sys.stdout.isatty()
+    def _done(self) -> int:
+        return self._before + len(self._ends)
 
-    def _erase(self) -> None:
-        if self._draws:
-            print("\r\033[K", end="", flush=True)
+    def _counts(self) -> str:
+        return f"{self._done} of {max(self._done, self._stage.jobs)} done"
+
+    def _left(self) -> str:
+        """Return how long the jobs that are left take, if that can be told."""
+        seconds = seconds_left(self._ends, self._at_once, self._stage.jobs - self._done)
+        if not seconds or self._stacked or self._kind.is_open:
+            return ""
+        return f", about {seconds:.0f} s left" if seconds < 120 else f", about {seconds / 60:.0f} min left"
 
 
 def _name(job: Job) -> tuple[str, str]:

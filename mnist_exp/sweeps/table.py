@@ -1,6 +1,7 @@
 """A ranking as a table: lines of rows and of the jobs that no row holds, the sentences below them, and records."""
 
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination, is_missing
 from mnist_exp.tracking.job import Job
 
-_ROWS_SHOWN = 20  # on a page of MLflow
+_ROWS_SHOWN = 20  # on a page of MLflow, and of each part of a table on a terminal
 _LONGEST = 2000  # characters of a text, but for CSV and JSON
 _AT_BEST = "At best: by how much a row may be better than the first{}; below 0, it is beaten."
 _OR_LEADER = ", or than the one that dropped it"
@@ -85,9 +86,9 @@ class Table:
         return self.differences or every_key([job.values for job in self.jobs])
 
     @cached_property
-    def also(self) -> list[str]:
-        """The values of each line that have no column."""
-        return [cut(self.varied.also(line.values), _LONGEST) for line in self.lines]
+    def has_also(self) -> bool:
+        """Whether a line has values that have no column."""
+        return any(self.varied.also(line.values) for line in self.lines)
 
     @cached_property
     def lines(self) -> list[Line]:
@@ -177,18 +178,18 @@ class Table:
             Column("status", None, lambda line: line.jobs[0].status),
             Column("reason", None, lambda line: "" if line.row else reason(line.jobs[0])),
             Column("run_id", None, lambda line: line.jobs[0].run_id),
-            Column(None, "also" if any(self.also) else None, lambda line: shown.also(line.values), is_text=True),
+            Column(None, "also" if self.has_also else None, lambda line: shown.also(line.values), is_text=True),
         ]
 
     @cached_property
     def cells(self) -> tuple[list[list[str]], list[int]]:
         """The lines as text, the header first, and the places of the columns that are aligned to the left."""
-        return self._cells(self.columns)
+        return self._cells(self.columns, self.lines)
 
-    def _cells(self, columns: Sequence[Column]) -> tuple[list[list[str]], list[int]]:
+    def _cells(self, columns: Sequence[Column], of: Sequence[Line]) -> tuple[list[list[str]], list[int]]:
         shown = [column for column in columns if column.header is not None]
         lines = [[column.header or "" for column in shown]]
-        lines += [[column.cell(line) for column in shown] for line in self.lines]
+        lines += [[column.cell(line) for column in shown] for line in of]
         lines = [[cut(text, _LONGEST) for text in line] for line in lines]
         return lines, [place for place, column in enumerate(shown) if column.is_text]
 
@@ -208,19 +209,26 @@ class Table:
             scores |= {**tests, self.objective: self.rows[0].mean, "objective": self.rows[0].mean}
         return scores
 
-    def text(self) -> str:
-        """Return the table for a terminal, of its width if possible; below a line are its values without a column."""
-        columns = self.columns[: len(self.columns) - any(self.also)]
+    def text(self, whole: str = "ranking.csv has all") -> str:
+        """Return the table for people; below a line are its values without a column.
+
+        A terminal shows the first rows, and the first of the jobs that no row holds, in its width, if possible; `whole`
+        says where all are.
+        """
+        most = _ROWS_SHOWN if sys.stdout.isatty() else len(self.lines)
+        rows, others = self.lines[: len(self.rows)][:most], self.lines[len(self.rows) :][:most]
+        columns = self.columns[: len(self.columns) - self.has_also]
         for spare in (1, 2, 3, 4):
-            lines = aligned(*self._cells(columns)).split("\n")
-            if max(map(len, lines[: 1 + len(self.rows)])) <= shutil.get_terminal_size().columns:
+            header, *lines = aligned(*self._cells(columns, [*rows, *others])).split("\n")
+            if max(map(len, [header, *lines[: len(rows)]])) <= shutil.get_terminal_size().columns:
                 break
             columns = [column for column in columns if column.spare != spare]
-        header, *shown = lines
-        also = [f"\n   also {printable(text)}" * bool(text) for text in self.also]
-        shown = [line + text for line, text in zip(shown, also, strict=True)]
+        also = [printable(cut(self.varied.also(line.values), _LONGEST)) for line in (*rows, *others)]
+        lines = [f"{line}\n   also {text}" if text else line for line, text in zip(lines, also, strict=True)]
+        left = len(self.lines) - len(lines)
+        more = [f"... and {left} more; {whole}"] if left else []
         title, *sentences = (wrapped(cut(printable(text), _LONGEST)) for text in (self.title, *self.sentences))
-        return "\n".join([title, header, *shown, *sentences])
+        return "\n".join([title, header, *lines, *more, *sentences])
 
     def markdown(self, most: int) -> str:
         """Return the verdict and as many rows as fit into `most` characters; nothing if not even one does."""

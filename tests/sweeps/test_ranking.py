@@ -295,6 +295,18 @@ def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, 
             assert all(as_svg(figure, "one") for figure in drawn)
 
 
+def test_a_terminal_shows_the_first_rows_and_the_first_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job(1 - place / 100, a=f"{place}") for place in range(25)]
+    jobs += [job(None, "FAILED", "loss became nan", a=f"{place}" * 40) for place in range(100, 123)]
+    table = Table("val_accuracy", "maximize", rank(jobs, "maximize"), unranked(jobs))
+    assert len(table.text().splitlines()) == 2 + 25 + 23
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    _, _, *lines, more = table.text("--format csv prints all").splitlines()
+    assert [line.split()[1] for line in lines[:20]] == [f"{place}" for place in range(20)]
+    assert [line.split()[0] for line in lines[20:]] == ["-"] * 20
+    assert more == "... and 8 more; --format csv prints all"
+
+
 def test_a_terminal_breaks_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     table = Table(

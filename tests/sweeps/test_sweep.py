@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,14 @@ def test_the_terminal_shows_progress_and_the_ranking(sweep_folder: Path) -> None
     assert "on these 10,000 images, but a single run may be better or worse by chance" in lines[16]
     assert not any("explains" in line for line in lines)  # six jobs are too few
     assert lines[-1].startswith(f"Sweep {parent.info.run_id} in experiment mnist_exp; mlflow ui, then http")
+
+
+def test_a_terminal_has_a_bar_below_the_lines_of_the_jobs(tmp_path: Path) -> None:
+    done = in_process("-m", *FAST, "model.hidden=8,32", "tracking=none", cwd=tmp_path, COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    ended = re.findall(r"(?:^|\x1b\[2K)(\d of \d done: .*?) 0\.", done.stdout, re.MULTILINE)
+    assert ended == ["1 of 2 done: hidden=8: val_accuracy", "2 of 2 done: hidden=32: val_accuracy"]
+    assert "━" * 10 in done.stdout
 
 
 def test_seeds_are_one_row(tmp_path: Path) -> None:
