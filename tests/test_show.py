@@ -106,7 +106,7 @@ def test_images_in_colour_are_numbers_of_each_channel(tmp_path: Path) -> None:
         (["--index", "-1"], "--index -1: must be from 0"),
         (["--save", "old.npz"], "--save old.npz: must be a new file"),
         (["--save", "new.txt"], "--save new.txt: must be a new file that ends with .npz"),
-        (["modle=cnn"], "did you mean model?"),
+        (["modle=cnn"], "did you mean model=cnn?"),
         (["preprocessing.augment=[RandomRotatoin]"], "did you mean RandomRotation?"),
     ],
 )

@@ -154,10 +154,9 @@ def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> 
     elsewhere = [".".join(path[: path.index(last, 1) + 1]) for path in paths if path[0] != "hydra"]
     value = f"={Override.of(typed).value}" if "=" in typed else ""
     elsewhere = [f"{key.removesuffix(word)}{last}"] if last in siblings else elsewhere
-    near = f"; did you mean {elsewhere[0]}{value}?" if elsewhere else did_you_mean(last, siblings)
-    below = Override.of(typed).key.removeprefix(key)  # .epochs of trainig.epochs=3, where `key` is trainig
-    if below and near and not elsewhere:
-        near = f"{near.removesuffix('?')}{below}{value}?"
+    above, below = key.removesuffix(word), Override.of(typed).key.removeprefix(key)  # trainig and .epochs=3 below it
+    similar = did_you_mean(last, siblings).replace("mean ", f"mean {above}").replace("?", f"{below}{value}?")
+    near = f"; did you mean {elsewhere[0]}{value}?" if elsewhere else similar
     group = key.rpartition(".")[0]
     files = sorted((CONF / group).glob("*.yaml")) if group else []
     choices = [f"{group}={path.stem}" for path in files if last in list(OmegaConf.load(path))]
