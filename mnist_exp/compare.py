@@ -12,7 +12,7 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.schema import MLflowTracking
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError, printable, wrapped
 from mnist_exp.experiment import Runs
 from mnist_exp.tracking.job import short_ids
 
@@ -105,7 +105,7 @@ def compare(
         left_out = f", of the first {len(curves)} rows" * (len(curves) < sum(len(table.rows) for table in tables))
         beside.append(f"Curves in {plot}{left_out}")
     for text in beside:
-        print(printable(text), file=sys.stdout if form == "table" else sys.stderr)
+        print(wrapped(printable(text)), file=sys.stdout if form == "table" else sys.stderr)
 
 
 def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Runs:

@@ -90,8 +90,6 @@ def predict(
             pictures.open_picture(path).close()
     settings = compose(overrides).config.tracking
     own = read_code(code) if code is not None else None
-    from mnist_exp.learning import saved_models
-    from mnist_exp.learning.keras_backend import REFUSALS, keras_reason
     from mnist_exp.learning.metadata import read_metadata
     from mnist_exp.tracking import kept_models, store
 
@@ -102,6 +100,9 @@ def predict(
             uri = commands.stored(settings).uri
             with store.store_errors(uri):
                 path = kept_models.fetch_model(uri, model, Path(folder))
+        from mnist_exp.learning import saved_models  # Keras, once there is a model
+        from mnist_exp.learning.keras_backend import REFUSALS, keras_reason
+
         loaded = saved_models.load(path, own)
         known = read_metadata(path)
         classes = known.class_names(loaded.output_shape[-1], path)

@@ -34,7 +34,7 @@ def main() -> None:
     parser = commands.parser("rerun", about, _EXAMPLES)
     parser.add_argument("run_id", help="id of the run to repeat; its first characters are enough")
     parser.add_argument(
-        "overrides", nargs="*", help="what to change, as for a run; tracking.uri=ADDRESS for another store"
+        "overrides", nargs="*", default=[], help="what to change, as for a run; tracking.uri=ADDRESS for another store"
     )
     given = parser.parse_intermixed_args()
     with commands.exit_on_errors():

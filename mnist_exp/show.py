@@ -1,8 +1,9 @@
 """Look at the data of an experiment: `python -m mnist_exp.show`."""
 
 import argparse
+import shutil
+import sys
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError, printable, wrapped
 from mnist_exp.learning import datasets
 from mnist_exp.learning.array_files import PARTS
 from mnist_exp.learning.engine import choose_backend, import_own
@@ -72,7 +73,7 @@ def _show(given: argparse.Namespace) -> None:
     pixels, label = data.x_train[index], int(data.y_train[index])
     name = "" if data.names[label] == str(label) else f" ({printable(data.names[label])})"
     print(f"\nTraining image {index}, label {label}{name}:")
-    print(_numbers(pixels))
+    print(_numbers(pixels, shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000))
     from mnist_exp import figures
     from mnist_exp.learning import models  # imports TensorFlow, after the data is printed
     from mnist_exp.learning.preprocessing import fit_preprocessor
@@ -99,10 +100,10 @@ def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], lab
     image = np.asarray(preprocessor.images(pixels[None]))[0]
     height, width = pixels.shape[:2]
     middle = image.reshape(height, width, -1)[height // 2, :, 0]
-    values = fill(" ".join(f"{value:.2f}".rstrip("0").rstrip(".") for value in middle), width=100)
+    values = wrapped(" ".join(f"{value:.2f}".rstrip("0").rstrip(".") for value in middle))
     channel = " in the first channel" if pixels.shape[2:] not in ((), (1,)) else ""
     return (
-        f"\nThe model gets {image.dtype} values of shape {image.shape}, from {image.min():.4g} to {image.max():.4g}. "
+        f"\nThe model gets {image.dtype} values of shape {image.shape}, from {image.min():.4g} to {image.max():.4g}.\n"
         f"Row {height // 2} of the image{channel} becomes:\n{values}\n"
         f"The label becomes: {np.asarray(preprocessor.labels(np.array([label])))[0]}"
     )
@@ -125,23 +126,35 @@ def _arrays(data: datasets.Data) -> str:
     lines.append("")
     for first in range(0, data.classes, _COLUMNS):
         for name, row in {"label": np.arange(data.classes), **counts}.items():
-            lines.append(f"{name:14}" + "".join(f"{count:>7}" for count in row[first : first + _COLUMNS]))
+            lines.append(f"{name:13}" + "".join(f" {count:>5}" for count in row[first : first + _COLUMNS]))
     return "\n".join(lines)
 
 
-def _numbers(pixels: npt.NDArray[np.generic]) -> str:
-    """Return an image as numbers, in columns only as wide as they need, so that MNIST's fits a terminal.
+def _numbers(pixels: npt.NDArray[np.generic], most: int) -> str:
+    """Return an image as numbers, in columns as wide as they need.
 
-    >>> print(_numbers(np.array([[0, 7, 255], [0, 12, 3]], np.uint8)))
+    Where these have more than `most` characters, those of 0 at the left and the right are left out.
+
+    >>> print(_numbers(np.array([[0, 7, 255], [0, 12, 3]], np.uint8), 8))
     0  7 255
     0 12   3
+    >>> print(_numbers(np.array([[0, 7, 255], [0, 12, 3]], np.uint8), 7))
+     7 255
+    12   3
+    (columns 1 to 2 of 0 to 2; in the others, all is 0)
     """
     channels = np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), 2, 0)
     blocks = []
     for number, channel in enumerate(channels):
-        texts = [[f"{value:g}" for value in row] for row in channel.tolist()]
-        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        last = channel.shape[1] - 1
+        inked = np.flatnonzero(channel.any(axis=0)).tolist() or [0, last]
+        for first, end in ((0, last), (inked[0], inked[-1])):
+            texts = [[f"{value:g}" for value in row] for row in channel[:, first : end + 1].tolist()]
+            widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+            if sum(widths) + len(widths) - 1 <= most:
+                break
         lines = [" ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in texts]
+        lines += [f"(columns {first} to {end} of 0 to {last}; in the others, all is 0)"] * (end - first < last)
         blocks += [f"channel {number}:", *lines] if len(channels) > 1 else lines
     return "\n".join(blocks)
 

@@ -89,7 +89,7 @@ def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: 
     done = compare(cwd=tmp_path, store=tmp_path)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("2 runs")
-    assert lines[2].endswith("FINISHED")
+    assert lines[2].startswith("1  ")
     assert "FAILED: loss became" in lines[3]
     assert in_process(*QUICK, "objective=val_loss", cwd=tmp_path).returncode == 0
     mixed = compare(cwd=tmp_path, store=tmp_path).stdout

@@ -35,10 +35,18 @@ def test_the_arrays_an_image_and_what_the_model_gets(tmp_path: Path, mnist: Data
     assert f"Training image 7, label {mnist.y_train[7]}:" in lines
     assert numbers(done.stdout) == mnist.x_train[7].tolist()
     assert max(map(len, lines)) <= 112  # all of it on one screen
-    assert "The model gets float32 values of shape (784,), from 0 to 1. Row 14 of the image becomes:" in done.stdout
-    middle = lines[lines.index(next(line for line in lines if line.startswith("The model gets"))) + 1]
+    assert "The model gets float32 values of shape (784,), from 0 to 1.\nRow 14 of the image becomes:" in done.stdout
+    middle = lines[lines.index("Row 14 of the image becomes:") + 1]
     np.testing.assert_allclose(list(map(float, middle.split())), mnist.x_train[7][14] / 255, atol=0.005)
     assert lines[-2] == "The label becomes: [0. 0. 0. 1. 0. 0. 0. 0. 0. 0.]"
+
+
+def test_an_image_and_its_counts_fit_a_terminal(tmp_path: Path, mnist: Data) -> None:
+    done = in_process("--index", "7", cwd=tmp_path, module="mnist_exp.show", COLUMNS="80")
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    note = lines.index("(columns 5 to 22 of 0 to 27; in the others, all is 0)")
+    assert [list(map(int, line.split())) for line in lines[note - 28 : note]] == mnist.x_train[7][:, 5:23].tolist()
 
 
 def test_the_image_enlarged_and_samples_of_each_class(tmp_path: Path) -> None:

@@ -130,13 +130,14 @@ class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class _Bar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
-    """Keras's progress bar; on a terminal that is too narrow for a line, validation has a second one."""
+    """Keras's progress bar; on a terminal too narrow for a line, what it shows only after an epoch has a second one."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         shown, below = logs or {}, ""
         if sys.stdout.isatty() and len(_listed(shown)) + _BAR > shutil.get_terminal_size().columns:
-            below = _listed({name: value for name, value in shown.items() if name.startswith("val_")})
-            shown = {name: value for name, value in shown.items() if not name.startswith("val_")}
+            during = {name: value for name, value in shown.items() if not name.startswith(("val_", "learning_rate"))}
+            below = _listed({name: value for name, value in shown.items() if name not in during})
+            shown = during
         super().on_epoch_end(epoch, shown)
         if below:
             print(below)

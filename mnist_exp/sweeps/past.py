@@ -67,7 +67,7 @@ def tables_of(found: Found, sort: str | None) -> list[Table]:
     known = [*dict.fromkeys(filter(None, map(_objective, found.runs)))] or [("objective", "maximize")]
     if sort is not None:
         return [_table(found, found.runs, (), known[0] if len(known) == 1 else ("value", "maximize"), {}, sort)]
-    tables = []
+    tables, keys = [], differing_keys(list(_configured(found.runs).values()))  # each value of them is in the records
     for objective in known:
         shown = [run for run in found.runs if (_objective(run) or known[0]) == objective]
         hidden = [run for run in found.others if _objective(run) == objective]
@@ -75,7 +75,7 @@ def tables_of(found: Found, sort: str | None) -> list[Table]:
         differ = varying(map(dict, groups))
         for measure, (members, others) in groups.items():
             apart = {key: value[:_DIGITS] if key in _DIGESTS else value for key, value in measure if key in differ}
-            tables.append(_table(found, members, others, objective, apart))
+            tables.append(_table(found, members, others, objective, apart, keys=keys))
     return tables
 
 
@@ -110,11 +110,15 @@ def _table(
     objective: tuple[str, str],
     apart: dict[str, str],
     sort: str | None = None,
+    keys: Sequence[str] | None = None,
 ) -> Table:
-    """Return a table of runs that measure the same, or are sorted; `others` are hidden, `apart` tells tables apart."""
+    """Return a table of runs that measure the same, or are sorted.
+
+    `others` are hidden, `apart` tells tables apart, and the records have `keys`, by default those in which runs differ.
+    """
     name, direction = objective
     known = _configured(runs)
-    jobs = [replace(job, values=apart | job.values) for job in _jobs(runs, known)]
+    jobs = [replace(job, values=apart | job.values) for job in _jobs(runs, known, keys)]
     rows = rank(jobs, direction) if sort is None else [row for job in jobs for row in rank([job], direction)]
     differences = find_differences(list(known.values()), _WIDTH)
     sweeps = {found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs}
@@ -150,9 +154,11 @@ def _table(
     )
 
 
-def _jobs(runs: Sequence["Run"], known: Mapping[str, Mapping[str, str]]) -> list[Job]:
-    """Return the jobs of runs, each with the values of its configuration in which the runs differ."""
-    keys = differing_keys(list(known.values()))
+def _jobs(
+    runs: Sequence["Run"], known: Mapping[str, Mapping[str, str]], keys: Sequence[str] | None = None
+) -> list[Job]:
+    """Return the jobs of runs, each with the values of `keys`, by default those in which the runs differ."""
+    keys = differing_keys(list(known.values())) if keys is None else keys
     varied = {run_id: {key: values[key] for key in keys if key in values} for run_id, values in known.items()}
     return [replace(job, values=varied.get(job.run_id, job.values)) for job in map(recorded_job, runs)]
 

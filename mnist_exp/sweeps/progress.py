@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
@@ -41,10 +41,12 @@ class Progress:
 
     On a terminal, a bar below the lines says that, and what is running. Each says what time is left.
     It looks into the jobs' folders, in a thread of its own, since launchers block.
-    `before`: how many jobs had finished before this command.
+    `before`: the values of the jobs that had finished before this command.
     """
 
-    def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage, before: int) -> None:
+    def __init__(
+        self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage, before: Sequence[Mapping[str, str]]
+    ) -> None:
         self._record, self._sweep, self._kind, self._stage, self._before = record, sweep, kind, stage, before
         self._shown = {_name(job) for job in record.jobs() if job.status in _ENDED}
         self._ends: list[float] = []  # of this command's jobs, by the monotonic clock
@@ -81,7 +83,7 @@ class Progress:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
             self._look()
             if not self._bar.disable:
-                doing = self._stage.text or (self._running and f"running: {', '.join(self._running)}")
+                doing = self._stage.text or ", ".join(self._running)
                 text = f"{self._counts()}{self._left()}{f'; {doing}' if doing else ''}"
                 total, done = self._stage.jobs, self._done
                 self._bar.update(self._task, total=total, completed=done, description=text, refresh=True)
@@ -99,11 +101,13 @@ class Progress:
             return
         self._running = [job_name(one.values, self._sweep.swept) for one in recent if one.status == "RUNNING"]
         self._at_once = max(self._at_once, len(self._running))
-        before = self._done
+        ended = len(self._ends)
         for job in recent:
             if job.status not in _ENDED or _name(job) in self._shown:
                 continue
             self._shown.add(_name(job))
+            if job.values in self._before:  # a run of another sweep, which counts as a job of this one
+                continue
             self._ends.append(time.monotonic())
             if self._stacked and job.status == "FINISHED":
                 continue
@@ -116,14 +120,14 @@ class Progress:
                 what = f"{self._sweep.config.objective} {value}, {job.seconds or 0.0:.1f} s"
                 what = f"pruned after epoch {job.pruned}, {what}" if job.pruned is not None else what
             tell(self._sweep, f"{self._counts()}{left}: {name}: {what}")
-        if self._stacked and self._done > before and self._bar.disable:
+        if self._stacked and len(self._ends) > ended and self._bar.disable:
             tell(self._sweep, self._counts())
         while self._stage.news:
             tell(self._sweep, printable(self._stage.news.pop(0)))
 
     @property
     def _done(self) -> int:
-        return self._before + len(self._ends)
+        return len(self._before) + len(self._ends)
 
     def _counts(self) -> str:
         return f"{self._done} of {max(self._done, self._stage.jobs)} done"

@@ -144,7 +144,7 @@ def verdict(
     where = f" on these {images:,} images" if images else ""
     others = [(row, row.comparison) for row in rows[1:] if row.comparison is not None]
     uncompared = [row for row in rows[1:] if row.comparison is None]
-    leads = f"{first} leads{f' {family}' * bool(family)} with {decimals(rows[0].mean)}{where}"
+    leads = f"{f'Of {family}, ' * bool(family)}{first} leads with {decimals(rows[0].mean)}{where}"
     if not others and rounds:
         return f"{first} is left, since jobs failed of all others, or of those that dropped them."
     if not others:

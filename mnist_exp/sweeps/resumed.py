@@ -36,14 +36,14 @@ def find_interrupted(sweep: Sweep, signature: str, tracking: Mapping[str, str]) 
 
 def find_finished(
     sweep: Sweep, kind: Kind, record: SweepRecord, overrides: Sequence[str], loader: JobLoader
-) -> tuple[int, str]:
-    """Return how many jobs have finished before, and a line that says so, or why none has.
+) -> tuple[list[dict[str, str]], str]:
+    """Return the values of the jobs that have finished before, and a line that says how many, or why none has.
 
     Runs of other sweeps, and single ones, are recorded as jobs of this one.
     """
     compute_with_one_thread()  # before a dataset imports TensorFlow
     composed = compose_values(overrides, RunMode.MULTIRUN)
-    looked_up, found = [], 0
+    looked_up, found = [], []
     for job in sweep.first_jobs:
         values = values_of(record.parent.keys, job)
         try:
@@ -52,25 +52,27 @@ def find_finished(
             continue
         looked_up.append(values)
         key, signature = identify(config, record.parent)
-        found += bool(signature) and record.find(key, signature) is not None
+        if signature and record.find(key, signature) is not None:
+            found.append(values)
     others = [
         job
         for job in record.jobs()
         if (job.is_whole or (job.status == "FINISHED" and not kind.goes_back)) and job.values not in looked_up
     ]
     data = _digests(sweep) if others or not found else set()
-    found += sum(not (data and kind.goes_back) or (job.data or {}).get("digest") in data for job in others)
+    found += [job.values for job in others if not (data and kind.goes_back) or (job.data or {}).get("digest") in data]
     if found:
         least = "at least " if 0 < len(sweep.first_jobs) < kind.jobs and not kind.is_open else ""
-        return found, f"{least}{found} of {'its jobs' if kind.is_open else max(found, kind.jobs)} finished before"
+        number = len(found)
+        return found, f"{least}{number} of {'its jobs' if kind.is_open else max(number, kind.jobs)} finished before"
     if sweep.resumes and not any(job.status == "FINISHED" for job in record.jobs()):
-        return 0, printable(f"The sweep in {from_here(sweep.folder)} goes on; none of its jobs finished before")
+        return [], printable(f"The sweep in {from_here(sweep.folder)} goes on; none of its jobs finished before")
     if not data:  # they cannot be read, as the jobs say
-        return 0, ""
+        return [], ""
     try:
-        return 0, f"none finished before: {record.why_none(data)}"
+        return [], f"none finished before: {record.why_none(data)}"
     except InputError:  # another run of the store is damaged
-        return 0, "none finished before"
+        return [], "none finished before"
 
 
 def _digests(sweep: Sweep) -> set[str]:

@@ -61,7 +61,7 @@ def _run_opened(
     stage = Stage(jobs=kind.jobs)
     try:
         tell(sweep, printable_lines(kind.opening()))
-        before, line = find_finished(sweep, kind, record, overrides, loader) if sweep.config.resume else (0, "")
+        before, line = find_finished(sweep, kind, record, overrides, loader) if sweep.config.resume else ([], "")
         if line:
             tell(sweep, line)
         task = Task(record.parent, stage, sweep.config.code, kind.driver(sweep, stage))

@@ -146,8 +146,9 @@ class Table:
                 name, name, lambda line: line.mean(lambda job: (job.scores or {}).get(name)), decimals, spare=spare
             )
 
-        def of_comparison(key: str, header: str) -> Column:
-            return Column(key, header if self.is_compared else None, attribute(f"row.comparison.{key}"), signed)
+        def of_comparison(key: str, header: str, spare: int = 0) -> Column:
+            shown = header if self.is_compared else None
+            return Column(key, shown, attribute(f"row.comparison.{key}"), signed, spare=spare)
 
         ahead = partial(note, 1 if self.direction == "maximize" else -1)
         return [
@@ -161,7 +162,7 @@ class Table:
             Column("std", "std" if self.has_seeds else None, attribute("row.deviation"), decimals, spare=3),
             Column("n", None, lambda line: line.row and len(line.row.jobs)),
             Column(None, "n" if self.has_seeds else None, attrgetter("row"), partial(seeds, self.planned)),
-            of_comparison("difference", "difference"),
+            of_comparison("difference", "difference", spare=4),
             of_comparison("at_best", "at best"),
             Column("low", None, attribute("row.comparison.low")),
             Column("high", None, attribute("row.comparison.high")),
@@ -217,14 +218,15 @@ class Table:
         """
         most = _ROWS_SHOWN if sys.stdout.isatty() else len(self.lines)
         rows, others = self.lines[: len(self.rows)][:most], self.lines[len(self.rows) :][:most]
-        columns = self.columns[: len(self.columns) - self.has_also]
-        for spare in (1, 2, 3, 4):
+        columns = [column for column in self.columns if column.header not in {"status", "also"}]
+        for spare in (1, 2, 3, 4, 5):
             header, *lines = aligned(*self._cells(columns, [*rows, *others])).split("\n")
             if max(map(len, [header, *lines[: len(rows)]])) <= shutil.get_terminal_size().columns:
                 break
             columns = [column for column in columns if column.spare != spare]
-        also = [printable(cut(self.varied.also(line.values), _LONGEST)) for line in (*rows, *others)]
-        lines = [f"{line}\n   also {text}" if text else line for line, text in zip(lines, also, strict=True)]
+        for place, line in enumerate((*rows, *others)):
+            status, also = (printable(cut(text, _LONGEST)) for text in (line.status, self.varied.also(line.values)))
+            lines[place] += f"  {status}" * (line.row is None) + f"\n   also {also}" * bool(also)
         left = len(self.lines) - len(lines)
         more = [f"... and {left} more; {whole}"] if left else []
         title, *sentences = (wrapped(cut(printable(text), _LONGEST)) for text in (self.title, *self.sentences))

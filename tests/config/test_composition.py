@@ -142,6 +142,7 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
         ("random_state=1", "did you mean seed=1?"),
         ("model=mine", "the choices are cnn, layers, linear, mlp; one of your own needs code=FILE.py"),
         ("model.hidden=[1", "model.hidden=[1: cannot be read; write KEY=VALUE"),
+        ("model.hidden=16,", "model.hidden=16,: cannot be read; write KEY=VALUE, with no space after a comma: "),
         ("64", "64: cannot be read; write KEY=VALUE"),
         ("training.callbacks=[EarlyStopping]", "training.callbacks=[EarlyStopping]: must be a map of keys to values"),
         (
@@ -234,7 +235,7 @@ def test_braces_that_a_shell_split_are_recognised(tmp_path: Path, unquoted: str)
     said = in_bash(f"{unquoted} training.epochs=3", tmp_path)
     [key] = re.findall(r"([\w.]+)=\S*\{", unquoted)
     assert said.startswith(
-        f"{key}: is given twice in a row, as a shell does with braces; type them in single quotes: '{key}="
+        f"{key}: is given twice in a row; keep one. A shell does that with braces: type them in single quotes, '{key}="
     )
     assert len(said.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

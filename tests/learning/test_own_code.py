@@ -60,7 +60,7 @@ def test_the_arguments_of_a_function_are_keys(header: str, typed: tuple[str, ...
     [
         ("model=own", "model.width: is not set; it must be a whole number"),
         ("model=own model.width=1.5", "model.width=1.5: must be a whole number"),
-        ("model=own model.width=1 model.rte=1", "model.rte=1: model (own) has no such key; did you mean rate?"),
+        ("model=own model.width=1 model.rte=1", "model.rte=1: model (own) has no such key; did you mean model.rate=1?"),
         ("model=own model.width=1 model.kind_of=c", "model.kind_of=c: must be one of a, b"),
         ("model=onw", "model=onw: no such choice; did you mean own?"),
         (

@@ -371,7 +371,10 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
         (["hydra.sweeper.max_jobs=5"], "hydra.sweeper.max_jobs=5: must be at least 6: 3 seeds of each of 2"),
         (["hydra.sweeper.indifference=-1"], "hydra.sweeper.indifference=-1: must be a number, at least 0"),
         (["hydra.sweeper.of=abc"], "model.hidden=16,32: the combinations are those of hydra.sweeper.of; leave out one"),
-        (["hydra.sweeper.sedes=3"], "hydra.sweeper.sedes=3: hydra.sweeper has no such key; did you mean seeds?"),
+        (
+            ["hydra.sweeper.sedes=3"],
+            "hydra.sweeper.sedes=3: hydra.sweeper has no such key; did you mean hydra.sweeper.se",
+        ),
         (["max_jobs=9"], "max_jobs=9: is written hydra.sweeper.max_jobs=9; it needs -m and sweep=race"),
         (["optimizer.rho=interval(0.1,0.5)"], "optimizer.rho=interval(0.1,0.5): is a range to draw from"),
         (["model.hidden=0,16"], "model.hidden=0: must be"),

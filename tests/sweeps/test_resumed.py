@@ -36,7 +36,9 @@ def test_a_sweep_counts_what_any_run_has_finished_and_says_why_nothing_counts(tm
         "none finished before: there is no such sweep with a finished job"
     )
     assert said("-m", "model.hidden=8,16", cwd=tmp_path) == "2 of 2 finished before"
-    assert said("-m", "model.hidden=8,16,4", cwd=tmp_path) == "2 of 3 finished before"
+    more = in_process("-m", "model.hidden=8,16,4", *SHORT, "resume=true", cwd=tmp_path).stdout
+    assert "\n2 of 3 finished before\n3 of 3 done: hidden=4: " in more
+    assert more.count(" done") == 1
     first, wider = sweeps(tmp_path)
     assert said("-m", "model.hidden=32,2", cwd=tmp_path) == (
         f"none finished before: model.hidden 8,16,4 in sweep {wider}, 32,2 now"
