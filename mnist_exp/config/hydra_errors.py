@@ -150,6 +150,7 @@ def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> 
     word = re.split("[./]", key)[-1]
     last = _OTHER_WORDS.get(word.lower(), word)
     siblings = [str(name) for name in parent if name not in ("hydra", "kind")]
+    siblings += ["experiment", "sweep"] * ("seed" in siblings)  # which the root has, as files and not as keys
     paths = [path for path, _ in leaves(OmegaConf.to_container(parent._get_root())) if last in path[1:]]
     elsewhere = [".".join(path[: path.index(last, 1) + 1]) for path in paths if path[0] != "hydra"]
     value = f"={Override.of(typed).value}" if "=" in typed else ""

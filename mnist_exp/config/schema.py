@@ -99,6 +99,9 @@ def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
     _check_backend(config)
     _check_objective(config)
     _check_pruning(config)
+    limit, held_out = config.dataset.limit, config.dataset.validation
+    if isinstance(limit, int) and isinstance(held_out, int) and held_out >= limit:
+        raise InputError(f"dataset.validation={held_out}: dataset.limit={limit} leaves none to train with")
     if (fits := config.model.preprocessing) not in {None, config.preprocessing.kind}:
         needs = {"flatten": "vectors", "image": "images"}[fits]
         raise InputError(

@@ -127,8 +127,8 @@ class Kind:
         """Return ranked rows in this kind's order, compared with the first, and notes."""
         return compared(rows, direction), []
 
-    def verdict(self, rows: Sequence[Row], images: int, run_id: str) -> str:
-        """Return the sentence below the ranking of arranged rows, measured on so many images; `run_id`: the sweep's."""
+    def verdict(self, rows: Sequence[Row], images: str, run_id: str) -> str:
+        """Return the sentence below the ranking of arranged rows, measured on `images`; `run_id`: the sweep's."""
         single = "one seed may be better or worse by chance" if self.planned > 1 else SINGLE
         of = self.jobs // self.planned if self.planned else len(rows)
         family = f"the {len(rows)} of {of} rows that have finished jobs" if len(rows) < of else ""

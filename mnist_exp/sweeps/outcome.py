@@ -9,9 +9,9 @@ from mnist_exp.sweeps.comparable import part_measured, why_not_compared
 from mnist_exp.sweeps.formats import as_csv, as_json, as_latex, as_markdown, counted
 from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.kind import Kind
-from mnist_exp.sweeps.ranking import on_other_images, rank, unranked
+from mnist_exp.sweeps.ranking import measured_on, on_other_images, rank, unranked
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, advised_validation, count_images
+from mnist_exp.tracking.job import Job, advised_validation
 from mnist_exp.tracking.sweep_record import SweepRecord
 
 
@@ -30,7 +30,7 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
     decided = ""
     if rows and not apart:
         part = part_measured(objective, {"dataset.validation": str(sweep.config.dataset.validation)})
-        decided = kind.verdict(rows, count_images(rows[0].jobs[0].data, part), record.parent.run_id)
+        decided = kind.verdict(rows, measured_on(rows[0], part), record.parent.run_id)
     if rows:
         notes.append(on_other_images(rows[0]))
     ended = sum(job.status in {"FINISHED", "FAILED"} for job in jobs)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from mnist_exp.sweeps.comparable import measured, part_measured, varying
 from mnist_exp.sweeps.formats import counted, cut, differing_keys, find_differences
 from mnist_exp.sweeps.outcome import order
-from mnist_exp.sweeps.ranking import SINGLE, Row, combination, compared, rank, unranked, verdict
+from mnist_exp.sweeps.ranking import SINGLE, Row, combination, compared, measured_on, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, count_images, digest_of_test_set, short_ids
+from mnist_exp.tracking.job import Job, digest_of_test_set, short_ids
 from mnist_exp.tracking.reading import data_digest, recorded_job
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _table(
     elif rows and sort is None:
         hidden, seeds = _hidden(runs, others, direction)
         rows = compared(rows, direction, hidden)
-        images = count_images(rows[0].jobs[0].data, min(parts, default=""))
+        images = measured_on(rows[0], *parts) if len(parts) == 1 else ""
         single = "one seed may be better or worse by chance, and the sweep has more" if seeds else SINGLE
         family = _family(rows, len(hidden), found)
         decided = verdict(rows, differences.label, images=images, family=family, single=single)

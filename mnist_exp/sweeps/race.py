@@ -232,7 +232,7 @@ class Race(Kind):
 
         return [arranged[place] for place in sorted(arranged, key=order)], [self._ending()]
 
-    def verdict(self, rows: Sequence[Row], images: int, run_id: str) -> str:
+    def verdict(self, rows: Sequence[Row], images: str, run_id: str) -> str:
         rounds, indifference = len(self.rounds), self.indifference if self.rounds else 0.0
         single = "the race was not over"
         return verdict(rows, self.label, images=images, rounds=rounds, indifference=indifference, single=single)

@@ -117,7 +117,7 @@ def verdict(
     rows: Sequence[Row],
     label: Callable[[Mapping[str, str]], str],
     *,
-    images: int = 0,
+    images: str = "",
     family: str = "",
     rounds: int = 0,
     indifference: float = 0.0,
@@ -128,7 +128,7 @@ def verdict(
     Args:
         rows: as `compared` returns them.
         label: returns the name of a row, given its values.
-        images: how many the objective is measured on; 0 if that is not known.
+        images: on which the objective is measured, as `measured_on` returns them.
         family: what the rows are, if they are a part, such as `these 3 of the 16 rows of sweep 3f2a1c22`.
         rounds: of a race.
         indifference: a difference that does not matter.
@@ -141,7 +141,7 @@ def verdict(
         return label({key: value for key, value in row.values.items() if key != "seed"})
 
     first = name(rows[0]) or "The first row"
-    where = f" on these {images:,} images" if images else ""
+    where = f" on these {images}" if images else ""
     others = [(row, row.comparison) for row in rows[1:] if row.comparison is not None]
     uncompared = [row for row in rows[1:] if row.comparison is None]
     leads = f"{f'Of {family}, ' * bool(family)}{first} leads with {decimals(rows[0].mean)}{where}"
@@ -203,6 +203,12 @@ def _more_seeds(may_be_better: Sequence[Comparison], seeds: int) -> str:
         return f"More than 200 seeds of {these} would be needed to decide."
     more = max(1, max(filter(None, needed)) - seeds)
     return f"About {counted(more, 'more seed')} of {these} would decide."
+
+
+def measured_on(best: Row, part: str) -> str:
+    """Return the images of a part of a row's data, such as `10,000 test images`; "" if their number is not known."""
+    count = count_images(best.jobs[0].data, part)
+    return f"{count:,} {'test ' * (part == 'test')}images" if count else ""
 
 
 def on_other_images(best: Row) -> str:

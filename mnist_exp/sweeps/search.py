@@ -100,7 +100,7 @@ class Search(Kind):
         if not statuses:
             raise InputError(f"the search cannot start: {error}") from error
 
-    def verdict(self, rows: Sequence[Row], images: int, run_id: str) -> str:
+    def verdict(self, rows: Sequence[Row], images: str, run_id: str) -> str:
         single = (
             "each row of a search is a single run, and the best of many is lucky too; with other seeds: "
             f"-m sweep=race hydra.sweeper.of={run_id or 'SWEEP_ID'}"

@@ -31,7 +31,7 @@ from mnist_exp.tracking.job import Job
 
 _ROWS_SHOWN = 20  # on a page of MLflow, and of each part of a table on a terminal
 _LONGEST = 2000  # characters of a text, but for CSV and JSON
-_AT_BEST = "At best: by how much a row may be better than the first{}; below 0, it is beaten."
+_AT_BEST = "At best: by how much a row{} may be better than the first{}; below 0, it is beaten."
 _OR_LEADER = ", or than the one that dropped it"
 
 
@@ -126,7 +126,8 @@ class Table:
 
     @property
     def _at_best(self) -> str:
-        return _AT_BEST.format(_OR_LEADER * any(row.against for row in self.rows)) if self.is_compared else ""
+        marked = ", marked =," * any(row.is_open for row in self.rows)
+        return _AT_BEST.format(marked, _OR_LEADER * any(row.against for row in self.rows)) if self.is_compared else ""
 
     @cached_property
     def columns(self) -> list[Column]:

@@ -133,7 +133,7 @@ def ranked(race: Race, scores: Sequence[Sequence[float | None]], direction: str 
 
     race.rounds.extend(race.play(direction, launch))
     rows, _ = race.arrange(rank(jobs, direction), direction)
-    return Table("val_accuracy", direction, rows, unranked(jobs), raced=True), race.verdict(rows, 0, "")
+    return Table("val_accuracy", direction, rows, unranked(jobs), raced=True), race.verdict(rows, "", "")
 
 
 @pytest.mark.fast
@@ -176,7 +176,7 @@ def test_a_round_that_was_not_over_does_not_count() -> None:
     rows, [ending] = race.arrange(rank(jobs, "maximize"), "maximize")
     assert [row.mean for row in rows] == [pytest.approx(0.91), pytest.approx(0.905)]
     assert [(len(row.jobs), row.missing) for row in rows] == [(3, 1)] * 2
-    assert race.verdict(rows, 0, "").startswith("a=0 leads with 0.9100; the other may be better, by 0.")
+    assert race.verdict(rows, "", "").startswith("a=0 leads with 0.9100; the other may be better, by 0.")
     assert ending.endswith("It was not over; the same command with resume=true goes on.")
 
 

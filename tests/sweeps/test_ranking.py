@@ -87,7 +87,7 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
     [
         (
             rows_of(0.9, 0.8, 0.7),
-            {"images": 10_000},
+            {"images": "10,000 images"},
             "a=0 is best of 3 on these 10,000 images: none of the others is better (95 %, paired over 5 seeds); "
             "the next is 0.1000 behind.",
         ),
@@ -109,7 +109,7 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
         ),
         (
             scored((0.9, 0.91, 0.92, 0.93), (0.905, 0.9, 0.925, 0.915), (0.7, 0.71, 0.72, 0.73)),
-            {"images": 200},
+            {"images": "200 images"},
             "a=0 leads with 0.9150 on these 200 images; 1 of the 2 others may be better, by 0.0155 at most (a=1). "
             "About 65 more seeds of both would decide.",
         ),
@@ -126,7 +126,7 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
         ),
         (
             rows_of(0.9, 0.8, seeds=1),
-            {"images": 10_000},
+            {"images": "10,000 images"},
             "a=0 leads with 0.9000 on these 10,000 images, but a single run may be better or worse by chance; "
             "seed=0,1,2,3,4 runs each row with five seeds.",
         ),
@@ -174,7 +174,7 @@ def test_a_row_that_may_be_better_is_marked() -> None:
     assert lines[0].split() == ["a", "val_accuracy", "std", "n", "difference", "at", "best", "test_accuracy", "seconds"]
     assert [line.split()[0] for line in lines[1:]] == ["1", "2=", "3"]
     assert " -0.1999   -0.1998 " in lines[3]
-    assert sentence == "At best: by how much a row may be better than the first; below 0, it is beaten."
+    assert sentence == "At best: by how much a row, marked =, may be better than the first; below 0, it is beaten."
     assert max(map(len, shown.splitlines())) <= 80  # of a terminal
 
 

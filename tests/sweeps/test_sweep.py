@@ -116,7 +116,7 @@ def test_the_terminal_shows_progress_and_the_ranking(sweep_folder: Path) -> None
     assert rows[0].split()[:3] == ["1", "64", "relu"]
     assert rows[5].split()[:3] == ["6", "16", "sigmoid"]
     assert lines[16].startswith("hidden=64 activation=relu leads with 0.8")
-    assert "on these 10,000 images, but a single run may be better or worse by chance" in lines[16]
+    assert "on these 10,000 test images, but a single run may be better or worse by chance" in lines[16]
     assert not any("explains" in line for line in lines)  # six jobs are too few
     assert lines[-1].startswith(f"Sweep {parent.info.run_id} in experiment mnist_exp; mlflow ui, then http")
 
