@@ -175,7 +175,7 @@ def test_a_row_that_may_be_better_is_marked() -> None:
     assert [line.split()[0] for line in lines[1:]] == ["1", "2=", "3"]
     assert " -0.1999   -0.1998 " in lines[3]
     assert sentence == "At best: by how much a row, marked =, may be better than the first; below 0, it is beaten."
-    assert max(map(len, shown.splitlines())) <= 80  # of a terminal
+    assert max(map(len, lines)) <= 80  # of a terminal
 
 
 def test_a_row_that_is_ahead_on_the_shared_seeds_says_so() -> None:
