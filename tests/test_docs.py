@@ -202,6 +202,7 @@ class Reader:
 
 def as_read(printed: str) -> str:
     """Return what is to be read at the end of what was printed on a terminal."""
+    printed = re.sub(r"[^\n]*\n\x1b\[\?25h\r\x1b\[1A\x1b\[2K", "", printed)  # rich goes back and takes its bar away
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x08", "", printed).replace("\r\n", "\n").split("\n")
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 

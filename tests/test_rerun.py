@@ -113,7 +113,7 @@ def test_overrides_come_on_top_of_what_was_recorded() -> None:
     chosen = recompose(recorded("model.hidden=64"), ["model=cnn", "preprocessing=image", "model.filters=4"]).config
     assert isinstance(chosen.model, CNN)
     assert (chosen.model.filters, chosen.preprocessing.kind) == (4, "image")
-    with pytest.raises(InputError, match="did you mean model.hidden=3"):
+    with pytest.raises(InputError, match=r"did you mean model\.hidden=3"):
         recompose(recorded(), ["model.hiden=3"])
     with pytest.raises(InputError, match="experiment: cannot be changed in a rerun"):
         recompose(recorded(), ["experiment=convnet"])
