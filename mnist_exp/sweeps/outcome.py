@@ -36,8 +36,7 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
     ended = sum(job.status in {"FINISHED", "FAILED"} for job in jobs)
     is_partial = kind.planned > 0 and ended < kind.jobs
     if is_partial:
-        resume = "; the same command with resume=true goes on" * bool(record.parent.run_id)
-        notes.append(f"{counted(kind.jobs - ended, 'job')} did not run to the end{resume}.")
+        notes.append(f"{counted(kind.jobs - ended, 'job')} did not run to the end.")
     notes.append(beyond_the_lists(rows, jobs, sweep) if kind.has_lists and not apart and not is_partial else "")
     pruned = sum(job.pruned is not None for job in jobs)
     if not rows and pruned:

@@ -10,11 +10,10 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
-from rich.table import Column
 
 from mnist_exp.errors import printable, wrapped
 from mnist_exp.experiment import Sweep
-from mnist_exp.sweeps.formats import decimals
+from mnist_exp.sweeps.formats import cut, decimals
 from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.tracking.job import Job, job_name
@@ -57,13 +56,11 @@ class Progress:
         # Its jobs end together, so there is no time left to tell.
         self._stacked = str(sweep.launcher.get("_target_")).endswith(".StackedLauncher")
         self._running: list[str] = []
-        doing = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
         self._bar = Bar(
             BarColumn(10),
-            doing,
+            TextColumn("{task.description}", markup=False),
             console=Console(),  # the one that programs share may draw something of theirs
             auto_refresh=False,
-            expand=True,
             transient=True,
             disable=not (sweep.verbose and sys.stdout.isatty()),
         )
@@ -85,8 +82,9 @@ class Progress:
             if not self._bar.disable:
                 doing = self._stage.text or ", ".join(self._running)
                 text = f"{self._counts()}{self._left()}{f'; {doing}' if doing else ''}"
+                shown = cut(text, self._bar.console.width - 14)  # beside the bar, and ^C, which a terminal echoes
                 total, done = self._stage.jobs, self._done
-                self._bar.update(self._task, total=total, completed=done, description=text, refresh=True)
+                self._bar.update(self._task, total=total, completed=done, description=shown, refresh=True)
             elif (stage := self._stage.text) not in ("", self._shown_stage) and time.monotonic() >= self._next_line:
                 if self._sweep.verbose:
                     print(stage, flush=True)
