@@ -73,7 +73,7 @@ def _show(given: argparse.Namespace) -> None:
     pixels, label = data.x_train[index], int(data.y_train[index])
     name = "" if data.names[label] == str(label) else f" ({printable(data.names[label])})"
     print(f"\nTraining image {index}, label {label}{name}:")
-    print(_numbers(pixels, shutil.get_terminal_size().columns if sys.stdout.isatty() else 1_000))
+    print(_numbers(pixels, shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize))
     from mnist_exp import figures
     from mnist_exp.learning import models  # imports TensorFlow, after the data is printed
     from mnist_exp.learning.preprocessing import fit_preprocessor
@@ -133,7 +133,8 @@ def _arrays(data: datasets.Data) -> str:
 def _numbers(pixels: npt.NDArray[np.generic], most: int) -> str:
     """Return an image as numbers, in columns as wide as they need.
 
-    Where these have more than `most` characters, those of 0 at the left and the right are left out.
+    Where a line would have more than `most` characters, the columns at the left and the right that are all 0 are left
+    out.
 
     >>> print(_numbers(np.array([[0, 7, 255], [0, 12, 3]], np.uint8), 8))
     0  7 255
@@ -141,7 +142,7 @@ def _numbers(pixels: npt.NDArray[np.generic], most: int) -> str:
     >>> print(_numbers(np.array([[0, 7, 255], [0, 12, 3]], np.uint8), 7))
      7 255
     12   3
-    (columns 1 to 2 of 0 to 2; in the others, all is 0)
+    (columns 1 to 2 of 0 to 2; the others are all 0)
     """
     channels = np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), 2, 0)
     blocks = []
@@ -154,7 +155,7 @@ def _numbers(pixels: npt.NDArray[np.generic], most: int) -> str:
             if sum(widths) + len(widths) - 1 <= most:
                 break
         lines = [" ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in texts]
-        lines += [f"(columns {first} to {end} of 0 to {last}; in the others, all is 0)"] * (end - first < last)
+        lines += [f"(columns {first} to {end} of 0 to {last}; the others are all 0)"] * (end - first < last)
         blocks += [f"channel {number}:", *lines] if len(channels) > 1 else lines
     return "\n".join(blocks)
 

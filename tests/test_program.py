@@ -205,7 +205,7 @@ def test_a_map_is_what_is_typed() -> None:
         (64, "64: must be a text"),
         ({"seed": 10**5000}, r"^seed=0x\w+\.\.\.: must be a number of at most 300 digits$"),
         ({"model.hidden": {4}}, r"model.hidden=\{4\}: must be a number, a text, true, false, None, or lists and maps"),
-        ({"model.hiden": 4}, "model.hiden=4: model .mlp. has no such key; did you mean hidden"),
+        ({"model.hiden": 4}, "model.hiden=4: model .mlp. has no such key; did you mean model.hidden"),
     ],
 )
 @pytest.mark.fast

@@ -45,7 +45,7 @@ def test_an_image_and_its_counts_fit_a_terminal(tmp_path: Path, mnist: Data) -> 
     done = in_process("--index", "7", cwd=tmp_path, module="mnist_exp.show", COLUMNS="80")
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    note = lines.index("(columns 5 to 22 of 0 to 27; in the others, all is 0)")
+    note = lines.index("(columns 5 to 22 of 0 to 27; the others are all 0)")
     assert [list(map(int, line.split())) for line in lines[note - 28 : note]] == mnist.x_train[7][:, 5:23].tolist()
 
 

@@ -150,12 +150,13 @@ def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> 
     word = re.split("[./]", key)[-1]
     last = _OTHER_WORDS.get(word.lower(), word)
     siblings = [str(name) for name in parent if name not in ("hydra", "kind")]
-    siblings += ["experiment", "sweep"] * ("seed" in siblings)  # which the root has, as files and not as keys
+    if "." not in key:  # the root has these as files, and not as keys
+        siblings += [name for name in ("experiment", "sweep") if name != word]
     paths = [path for path, _ in leaves(OmegaConf.to_container(parent._get_root())) if last in path[1:]]
     elsewhere = [".".join(path[: path.index(last, 1) + 1]) for path in paths if path[0] != "hydra"]
     value = f"={Override.of(typed).value}" if "=" in typed else ""
-    elsewhere = [f"{key.removesuffix(word)}{last}"] if last in siblings else elsewhere
-    above, below = key.removesuffix(word), Override.of(typed).key.removeprefix(key)  # trainig and .epochs=3 below it
+    above, below = key.removesuffix(word), Override.of(typed).key.removeprefix(key)  # "", .epochs of trainig.epochs=3
+    elsewhere = [f"{above}{last}"] if last in siblings else elsewhere
     similar = did_you_mean(last, siblings).replace("mean ", f"mean {above}").replace("?", f"{below}{value}?")
     near = f"; did you mean {elsewhere[0]}{value}?" if elsewhere else similar
     group = key.rpartition(".")[0]

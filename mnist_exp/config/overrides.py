@@ -106,8 +106,8 @@ def refuse_split(arguments: Sequence[str]) -> None:
         is_replaced = value == "null" and other.startswith(f"{key}={{")  # Hydra would merge the two maps
         if value and other.startswith(f"{key}=") and one != other and not is_replaced:
             raise InputError(
-                f"{key}: is given twice in a row; keep one. A shell does that with braces: type them in single quotes, "
-                f"'{key}={{...}}', or for a sweep -m {key}=A,B"
+                f"{key}: is given twice in a row; keep one. If a shell made two of braces, type '{key}={{...}}' in "
+                f"single quotes, or for a sweep -m {key}=A,B"
             )
 
 

@@ -48,7 +48,7 @@ def _parsed(text: str) -> Override:
         if "=" not in text:
             how = "without spaces, such as training.epochs=3; a text with spaces needs quotes: tracking.note='my run'"
         elif text.endswith(","):  # a shell split it at a space
-            how = "with no space after a comma: model.hidden=16,32 or 'model.hidden=[128,64]'"
+            how = "with no space after a comma: -m model.hidden=16,32 or 'model.hidden=[128,64]'"
         else:
             how = """such as 'model.hidden=[128,64]'; other texts need two quotes: 'tracking.note="1st (of 3)"'"""
         raise InputError(f"{text or repr(text)}: cannot be read; write KEY=VALUE, {how}") from error

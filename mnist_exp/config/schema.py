@@ -100,8 +100,10 @@ def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
     _check_objective(config)
     _check_pruning(config)
     limit, held_out = config.dataset.limit, config.dataset.validation
-    if isinstance(limit, int) and isinstance(held_out, int) and held_out >= limit:
-        raise InputError(f"dataset.validation={held_out}: dataset.limit={limit} leaves none to train with")
+    if isinstance(held_out, int) and limit is not None and held_out >= limit:
+        raise InputError(
+            f"dataset.validation={held_out}: must be less than dataset.limit={limit}, or a share such as 0.2"
+        )
     if (fits := config.model.preprocessing) not in {None, config.preprocessing.kind}:
         needs = {"flatten": "vectors", "image": "images"}[fits]
         raise InputError(

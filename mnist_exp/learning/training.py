@@ -130,7 +130,7 @@ class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class _Bar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
-    """Keras's progress bar; on a terminal too narrow for a line, what it shows only after an epoch has a second one."""
+    """Keras's progress bar; on a terminal too narrow for one line, what is known after an epoch is on a second."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         shown, below = logs or {}, ""

@@ -31,7 +31,8 @@ class Column:
     """A column: under `key` in records, below `header` in the table, and not there where that is None.
 
     `value` returns a line's value, None for none, and `show` its text. If `is_text`, the column is aligned to the left,
-    and lines without a row have a text, too. `spare`: a narrow terminal lacks it, 1 first; 0 for never.
+    and lines without a row have a text, too. `spare`: a narrow terminal lacks it, 1 first; 0 for never, and -1
+    for a table that is text.
     """
 
     key: str | None

@@ -41,11 +41,13 @@ Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]
 class Stage:
     """How far a sweep has come, beside what its jobs record.
 
-    `text`: says how far jobs are that train together in this process; empty while none do. `jobs`: the number known so
-    far. `news`: lines to show. `curves`: read for `prune`, of jobs that ended, by run.
+    `text`: says how far jobs are that train together in this process; empty while none do. `together`: whether any did,
+    which end together, too. `jobs`: the number known so far. `news`: lines to show. `curves`: read for `prune`, of jobs
+    that ended, by run.
     """
 
     text: str = ""
+    together: bool = False
     jobs: int = 0
     news: list[str] = field(default_factory=list)
     curves: dict[str, list[float]] = field(default_factory=dict)
@@ -210,6 +212,7 @@ def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage:
         return pruning.hopeless(epoch, metrics) if pruning is not None else ()
 
     stage.text = f"{len(experiments)} jobs as one program: starting" if together else ""
+    stage.together |= together
     try:
         outcomes = run_together(experiments, on_epoch, record.open_run)
     except Exception:  # recorded by each job that had begun

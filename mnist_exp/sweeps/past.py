@@ -65,9 +65,10 @@ def tables_of(found: Found, sort: str | None) -> list[Table]:
         sort: the words for the order that the runs are in, to keep it in one table; None to rank them.
     """
     known = [*dict.fromkeys(filter(None, map(_objective, found.runs)))] or [("objective", "maximize")]
+    keys = differing_keys(list(_configured(found.runs).values()))  # whose values all records have
     if sort is not None:
-        return [_table(found, found.runs, (), known[0] if len(known) == 1 else ("value", "maximize"), {}, sort)]
-    tables, keys = [], differing_keys(list(_configured(found.runs).values()))  # each value of them is in the records
+        return [_table(found, found.runs, (), known[0] if len(known) == 1 else ("value", "maximize"), {}, keys, sort)]
+    tables = []
     for objective in known:
         shown = [run for run in found.runs if (_objective(run) or known[0]) == objective]
         hidden = [run for run in found.others if _objective(run) == objective]
@@ -75,7 +76,7 @@ def tables_of(found: Found, sort: str | None) -> list[Table]:
         differ = varying(map(dict, groups))
         for measure, (members, others) in groups.items():
             apart = {key: value[:_DIGITS] if key in _DIGESTS else value for key, value in measure if key in differ}
-            tables.append(_table(found, members, others, objective, apart, keys=keys))
+            tables.append(_table(found, members, others, objective, apart, keys))
     return tables
 
 
@@ -109,12 +110,12 @@ def _table(
     others: Sequence["Run"],
     objective: tuple[str, str],
     apart: dict[str, str],
+    keys: Sequence[str],
     sort: str | None = None,
-    keys: Sequence[str] | None = None,
 ) -> Table:
     """Return a table of runs that measure the same, or are sorted.
 
-    `others` are hidden, `apart` tells tables apart, and the records have `keys`, by default those in which runs differ.
+    `others` are hidden, `apart` tells tables apart, and the records have `keys`.
     """
     name, direction = objective
     known = _configured(runs)

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
@@ -36,10 +37,11 @@ def tell(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
 
 
 class Progress:
-    """Prints a line for each job that ends, of a stack only for those that fail, and how many have ended.
+    """Prints a line for each job that ends, with how many have ended, and what time is left.
 
-    On a terminal, a bar below the lines says that, and what is running. Each says what time is left.
-    It looks into the jobs' folders, in a thread of its own, since launchers block.
+    Jobs that train together have one line, beside those of failures. On a terminal, a bar below the lines says how many
+    have ended, what runs, and what time is left. It looks into the jobs' folders, in a thread of its own, since
+    launchers block.
     `before`: the values of the jobs that had finished before this command.
     """
 
@@ -53,28 +55,31 @@ class Progress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._shown_stage, self._next_line = "", 0.0
-        # Its jobs end together, so there is no time left to tell.
-        self._stacked = str(sweep.launcher.get("_target_")).endswith(".StackedLauncher")
         self._running: list[str] = []
+        console = Console()  # not rich's own, on which the program that calls `sweep` may draw
         self._bar = Bar(
             BarColumn(10),
             TextColumn("{task.description}", markup=False),
-            console=Console(),  # the one that programs share may draw something of theirs
+            console=console,
             auto_refresh=False,
             transient=True,
-            disable=not (sweep.verbose and sys.stdout.isatty()),
+            redirect_stderr=sys.stderr.isatty(),
+            disable=not (sweep.verbose and sys.stdout.isatty() and console.is_interactive),
         )
-        self._task = self._bar.add_task("")
+        self._task = self._bar.add_task(self._counts(), total=stage.jobs, completed=len(before))
 
     def __enter__(self) -> None:
         self._bar.start()
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._look()
-        self._bar.stop()
+        try:
+            self._stop.set()
+            self._thread.join()
+            self._look()
+        finally:
+            if not self._bar.disable:  # rich 13.7 would print an empty line
+                self._bar.stop()
 
     def _watch(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
@@ -99,15 +104,16 @@ class Progress:
             return
         self._running = [job_name(one.values, self._sweep.swept) for one in recent if one.status == "RUNNING"]
         self._at_once = max(self._at_once, len(self._running))
-        ended = len(self._ends)
+        is_told = True
         for job in recent:
             if job.status not in _ENDED or _name(job) in self._shown:
                 continue
             self._shown.add(_name(job))
-            if job.values in self._before:  # a run of another sweep, which counts as a job of this one
-                continue
+            if job.values in self._before and Path(job.output).parent != self._sweep.folder:
+                continue  # a run of another sweep, which counts as a job of this one
             self._ends.append(time.monotonic())
-            if self._stacked and job.status == "FINISHED":
+            if self._stage.together and job.status == "FINISHED":
+                is_told = False
                 continue
             left = self._left() if self._bar.disable else ""
             name = job_name(job.values, self._sweep.swept) or "the job"
@@ -118,7 +124,7 @@ class Progress:
                 what = f"{self._sweep.config.objective} {value}, {job.seconds or 0.0:.1f} s"
                 what = f"pruned after epoch {job.pruned}, {what}" if job.pruned is not None else what
             tell(self._sweep, f"{self._counts()}{left}: {name}: {what}")
-        if self._stacked and len(self._ends) > ended and self._bar.disable:
+        if self._bar.disable and not is_told:
             tell(self._sweep, self._counts())
         while self._stage.news:
             tell(self._sweep, printable(self._stage.news.pop(0)))
@@ -133,7 +139,7 @@ class Progress:
     def _left(self) -> str:
         """Return how long the jobs that are left take, if that can be told."""
         seconds = seconds_left(self._ends, self._at_once, self._stage.jobs - self._done)
-        if not seconds or self._stacked or self._kind.is_open:
+        if not seconds or self._stage.together or self._kind.is_open:
             return ""
         return f", about {seconds:.0f} s left" if seconds < 120 else f", about {seconds / 60:.0f} min left"
 

@@ -252,7 +252,7 @@ class Race(Kind):
             "spent": f" hydra.sweeper.max_jobs={self.max_jobs} is spent; a larger one with resume=true goes on.",
             "rounds": f" A race has {ROUNDS} rounds at most.",
             "failed": " All combinations failed.",
-            None: " It was not over; the same command with resume=true goes on.",
+            None: " It was not over.",
         }[last.end]
         grid = f"{last.seeds} seeds of all {rows} combinations would take {last.seeds * rows}"
         return f"{last.jobs} jobs in {counted(last.number, 'round')}; {grid}.{why}"

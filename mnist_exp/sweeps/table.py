@@ -31,7 +31,7 @@ from mnist_exp.tracking.job import Job
 
 _ROWS_SHOWN = 20  # on a page of MLflow, and of each part of a table on a terminal
 _LONGEST = 2000  # characters of a text, but for CSV and JSON
-_AT_BEST = "At best: by how much a row{} may be better than the first{}; below 0, it is beaten."
+_AT_BEST = "At best: by how much a row may be better than the first{}; below 0, it is beaten{}."
 _OR_LEADER = ", or than the one that dropped it"
 
 
@@ -126,8 +126,8 @@ class Table:
 
     @property
     def _at_best(self) -> str:
-        marked = ", marked =," * any(row.is_open for row in self.rows)
-        return _AT_BEST.format(marked, _OR_LEADER * any(row.against for row in self.rows)) if self.is_compared else ""
+        leader, marked = (any(row.against for row in self.rows), any(row.is_open for row in self.rows))
+        return _AT_BEST.format(_OR_LEADER * leader, ", else marked =" * marked) if self.is_compared else ""
 
     @cached_property
     def columns(self) -> list[Column]:
@@ -176,11 +176,13 @@ class Table:
             *(score(name) for name in tests if name != objective),
             Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), "{:.1f}".format, spare=2),
             Column(None, "note" if any(map(ahead, rows)) else None, attrgetter("row"), ahead),
-            Column(None, "status" if others else None, attrgetter("status"), is_text=True),
+            Column(None, "status" if others else None, attrgetter("status"), is_text=True, spare=-1),
             Column("status", None, lambda line: line.jobs[0].status),
             Column("reason", None, lambda line: "" if line.row else reason(line.jobs[0])),
             Column("run_id", None, lambda line: line.jobs[0].run_id),
-            Column(None, "also" if self.has_also else None, lambda line: shown.also(line.values), is_text=True),
+            Column(
+                None, "also" if self.has_also else None, lambda line: shown.also(line.values), is_text=True, spare=-1
+            ),
         ]
 
     @cached_property
@@ -219,7 +221,7 @@ class Table:
         """
         most = _ROWS_SHOWN if sys.stdout.isatty() else len(self.lines)
         rows, others = self.lines[: len(self.rows)][:most], self.lines[len(self.rows) :][:most]
-        columns = [column for column in self.columns if column.header not in {"status", "also"}]
+        columns = [column for column in self.columns if column.spare >= 0]
         for spare in (1, 2, 3, 4, 5):
             header, *lines = aligned(*self._cells(columns, [*rows, *others])).split("\n")
             if max(map(len, [header, *lines[: len(rows)]])) <= shutil.get_terminal_size().columns:
@@ -229,7 +231,7 @@ class Table:
             status, also = (printable(cut(text, _LONGEST)) for text in (line.status, self.varied.also(line.values)))
             lines[place] += f"  {status}" * (line.row is None) + f"\n   also {also}" * bool(also)
         left = len(self.lines) - len(lines)
-        more = [f"... and {left} more; {whole}"] if left else []
+        more = [f"... and {left} more rows and jobs; {whole}"] if left else []
         title, *sentences = (wrapped(cut(printable(text), _LONGEST)) for text in (self.title, *self.sentences))
         return "\n".join([title, header, *lines, *more, *sentences])
 

@@ -133,6 +133,8 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
         ("model=cn", "model=cn: no such choice; did you mean cnn?"),
         ("experiment=convnt", "did you mean convnet?"),
         ("modle.hidden=64", "modle.hidden=64: the configuration has no such key; did you mean model.hidden=64?"),
+        ("experimnt=convnet", "experimnt=convnet: the configuration has no such key; did you mean experiment=convnet?"),
+        ("dataset.swep=1", "dataset.swep=1: dataset (mnist) has no such key; its keys are validation, limit, seed"),
         ("modle=cnn", "modle=cnn: the configuration has no such key; did you mean model=cnn?"),
         ("model.hiden=3", "model.hiden=3: model (mlp) has no such key; did you mean model.hidden=3?"),
         ("hidden=3", "did you mean model.hidden=3?"),
@@ -142,7 +144,7 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
         ("random_state=1", "did you mean seed=1?"),
         ("model=mine", "the choices are cnn, layers, linear, mlp; one of your own needs code=FILE.py"),
         ("model.hidden=[1", "model.hidden=[1: cannot be read; write KEY=VALUE"),
-        ("model.hidden=16,", "model.hidden=16,: cannot be read; write KEY=VALUE, with no space after a comma: "),
+        ("model.hidden=16,", "model.hidden=16,: cannot be read; write KEY=VALUE, with no space after a comma: -m "),
         ("64", "64: cannot be read; write KEY=VALUE"),
         ("training.callbacks=[EarlyStopping]", "training.callbacks=[EarlyStopping]: must be a map of keys to values"),
         (
@@ -235,7 +237,7 @@ def test_braces_that_a_shell_split_are_recognised(tmp_path: Path, unquoted: str)
     said = in_bash(f"{unquoted} training.epochs=3", tmp_path)
     [key] = re.findall(r"([\w.]+)=\S*\{", unquoted)
     assert said.startswith(
-        f"{key}: is given twice in a row; keep one. A shell does that with braces: type them in single quotes, '{key}="
+        f"{key}: is given twice in a row; keep one. If a shell made two of braces, type '{key}={{...}}' in single"
     )
     assert len(said.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -63,6 +63,7 @@ IMAGES = "model=layers"
         ("dataset.validation=1.0", "dataset.validation=1.0: must be test"),
         ("dataset.validation=tset", "dataset.validation=tset: must be test"),
         ("dataset.limit=0", "dataset.limit=0: must be a whole number, at least 1, or null"),
+        ("dataset.limit=9 dataset.validation=9", "dataset.validation=9: must be less than dataset.limit=9, or a share"),
         ("dataset=npz dataset.path=nowhere.npz", "dataset.path=nowhere.npz: must be an existing file or folder"),
         ("dataset=keras dataset.name=mnst", "dataset.name=mnst: must be one of mnist, fashion_mnist, cifar10, cifar100; did you mean mnist?"),
         ("dataset.kind=csv", "dataset.kind=csv: must be one of mnist, npz, idx, keras"),

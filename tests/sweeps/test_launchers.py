@@ -216,8 +216,8 @@ def test_a_search_that_was_stopped_goes_on_to_its_total(tmp_path: Path) -> None:
 
 @needs("hydra-optuna-sweeper", "optuna")
 def test_a_random_search_whose_jobs_all_fail_says_why(tmp_path: Path) -> None:
-    all_images = ("dataset.limit=200", "hydra.sweeper.n_trials=2", "dataset.validation=0.999")
-    done = in_process("-m", "sweep=random", *FAST, *all_images, cwd=tmp_path)
+    few = ("dataset.limit=200", "hydra.sweeper.n_trials=2", "dataset.validation=0.999")
+    done = in_process("-m", "sweep=random", *FAST, *few, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "2 of 2 jobs did not finish; the same command with resume=true retries them\n"
     assert done.stdout.count("FAILED: dataset.validation=0.999: holds out 200 of 200 training images") == 2

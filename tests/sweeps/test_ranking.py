@@ -174,7 +174,7 @@ def test_a_row_that_may_be_better_is_marked() -> None:
     assert lines[0].split() == ["a", "val_accuracy", "std", "n", "difference", "at", "best", "test_accuracy", "seconds"]
     assert [line.split()[0] for line in lines[1:]] == ["1", "2=", "3"]
     assert " -0.1999   -0.1998 " in lines[3]
-    assert sentence == "At best: by how much a row, marked =, may be better than the first; below 0, it is beaten."
+    assert sentence == "At best: by how much a row may be better than the first; below 0, it is beaten, else marked =."
     assert max(map(len, lines)) <= 80  # of a terminal
 
 
@@ -301,7 +301,7 @@ def test_a_terminal_shows_the_first_rows_and_the_first_of_the_others(monkeypatch
     _, _, *lines, more = table.text("--format csv prints all").splitlines()
     assert [line.split()[1] for line in lines[:20]] == [f"{place}" for place in range(20)]
     assert [line.split()[0] for line in lines[20:]] == ["-"] * 20
-    assert more == "... and 8 more; --format csv prints all"
+    assert more == "... and 8 more rows and jobs; --format csv prints all"
 
 
 def test_a_terminal_breaks_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
