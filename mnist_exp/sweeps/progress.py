@@ -78,8 +78,7 @@ class Progress:
             self._thread.join()
             self._look()
         finally:
-            if not self._bar.disable:  # rich 13.7 would print an empty line
-                self._bar.stop()
+            self._bar.stop()
 
     def _watch(self) -> None:
         while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
