@@ -26,17 +26,21 @@ class InputError(ValueError):
         super().__init__(line if len(line) <= _LONGEST else f"{line[:500]} ... {line[-490:]}")
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
+def did_you_mean(name: str, choices: Iterable[str], above: str = "", after: str = "") -> str:
     """Return the end of a sentence that names the nearest choice, case and hyphens aside, or "" if none is near.
+
+    `above` and `after` are what to type around it.
 
     >>> did_you_mean("early_stoping", ["EarlyStopping", "ReduceLROnPlateau"])
     '; did you mean EarlyStopping?'
+    >>> did_you_mean("hiden", ["hidden"], "model.", "=64")
+    '; did you mean model.hidden=64?'
     >>> did_you_mean("zebra", ["EarlyStopping"])
     ''
     """
     plain = {choice.lower().replace("_", "").replace("-", ""): choice for choice in choices}
     near = get_close_matches(name.lower().replace("_", "").replace("-", ""), plain, n=1)
-    return f"; did you mean {plain[near[0]]}?" if near else ""
+    return f"; did you mean {above}{plain[near[0]]}{after}?" if near else ""
 
 
 def show(value: Any) -> str:

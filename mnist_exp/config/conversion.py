@@ -147,8 +147,7 @@ def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
         if name not in names:
             where = f"{key} ({value['kind']})" if "kind" in value else key or "the configuration"
             keys = ", ".join(n for n in names if n != "kind")
-            near = did_you_mean(str(name), names).replace("mean ", f"mean {prefix}")
-            hint = near or (f"; its keys are {keys}" if keys else "; it has no keys")
+            hint = did_you_mean(str(name), names, prefix) or (f"; its keys are {keys}" if keys else "; it has no keys")
             shown = shorten(without_secrets(show(value[name])), 60)
             raise InputError(f"{prefix}{name}={shown}: {where} has no such key{hint}")
     for name in names:

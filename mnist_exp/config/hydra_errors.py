@@ -157,7 +157,7 @@ def _explain_unknown(key: str, parent: DictConfig, overrides: Sequence[str]) -> 
     value = f"={Override.of(typed).value}" if "=" in typed else ""
     above, below = key.removesuffix(word), Override.of(typed).key.removeprefix(key)  # "", .epochs of trainig.epochs=3
     elsewhere = [f"{above}{last}"] if last in siblings else elsewhere
-    similar = did_you_mean(last, siblings).replace("mean ", f"mean {above}").replace("?", f"{below}{value}?")
+    similar = did_you_mean(last, siblings, above, f"{below}{value}")
     near = f"; did you mean {elsewhere[0]}{value}?" if elsewhere else similar
     group = key.rpartition(".")[0]
     files = sorted((CONF / group).glob("*.yaml")) if group else []

@@ -222,7 +222,7 @@ class Table:
         most = _ROWS_SHOWN if sys.stdout.isatty() else len(self.lines)
         rows, others = self.lines[: len(self.rows)][:most], self.lines[len(self.rows) :][:most]
         columns = [column for column in self.columns if column.spare >= 0]
-        for spare in (1, 2, 3, 4, 5):
+        for spare in (1, 2, 3, 4, None):  # what is left after 4 stays, however wide
             header, *lines = aligned(*self._cells(columns, [*rows, *others])).split("\n")
             if max(map(len, [header, *lines[: len(rows)]])) <= shutil.get_terminal_size().columns:
                 break
