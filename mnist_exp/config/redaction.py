@@ -16,6 +16,9 @@ _SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATAB
 _USER_AND_PASSWORD = re.compile(r"://(?:[^\s/?#]{0,1000}@|[^\s:/@]{0,1000}:[^\s@'\"]{0,1000}@)")
 _QUERY_VALUE = re.compile(r"([?&;][\w.%-]+=)[^\s&;'\")>]*[^\s&;'\")>\]:]")
 _ADDRESS = re.compile(r"(?=((?<!\w)[A-Za-z][\w+.-]*://.*))", re.DOTALL)
+# An override with an address that could not be read, up to where its secret may begin; a path has one slash of it.
+_UNREAD = re.compile(r"(\W*[A-Za-z_][\w./@]*\s*[=:](?!//).*?(?<!sqlite)(?<!file)(?<!models):/+).*@")
+_WORDS = re.compile(r"\W*tracking\.(note|tags|run_name)\b")
 _SHORTEST, _SHORTEST_WORD = 4, 8  # characters, and letters alone, of a secret that is looked for by itself
 _SHORTEST_TOKEN = 16  # of a login without a password
 _LONGEST = 500  # characters of one that is looked for in other spellings
@@ -41,12 +44,11 @@ def printable_lines(text: str) -> str:
 def remember(typed: Iterable[str]) -> None:
     """Let `without_secrets` know the addresses in arguments.
 
-    One that a value begins with goes on to the argument's end, any other to a space.
+    One goes on to the argument's end, as its password may have spaces; in words of the user's, to a space.
     """
     for text in typed:
         for found in islice(_ADDRESS.finditer(text), _MOST):
-            is_value = re.search(r"(^|=)['\"]?$", text[: found.start()])
-            _known.add((found[1] if is_value else found[1].split()[0]).rstrip("'\")]}"))
+            _known.add((found[1].split()[0] if _WORDS.match(text) else found[1]).rstrip("'\")]}"))
 
 
 def shown_address(address: str) -> str:
@@ -57,6 +59,11 @@ def shown_address(address: str) -> str:
     """
     _known.add(address)
     return _parts(address)[0]
+
+
+def without_unread_address(line: str) -> str:
+    """Return a message without what may be a password in the override that it begins with."""
+    return line if _WORDS.match(line) else _UNREAD.sub(r"\1", line, count=1)
 
 
 def without_secrets(text: str) -> str:

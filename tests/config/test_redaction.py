@@ -100,6 +100,27 @@ def test_words_that_a_user_or_a_password_is_stay(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("module", ["mnist_exp", "mnist_exp.sync", "mnist_exp.tidy"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "tracking.uri=[http://somebody:my hunter2@h/]",
+        "tracking.uri={a: http://somebody:my hunter2@h/}",
+        "+tracking.uri=[a,http://somebody:my,hunter2@h/]",
+        "tracking.uri:http://somebody:my hunter2@h/",
+        "tracking.uri = http://somebody:my hunter2@h/",
+        f"tracking.uri=http://somebody:hunter2{'x' * 4100}@h/",
+        f"tracking.uri=[http://somebody:{'my hunter2 ' * 500}@h/]",
+    ],
+)
+def test_an_address_that_cannot_be_read_is_not_repeated(tmp_path: Path, module: str, typed: str) -> None:
+    done = in_process(typed, *["outputs"] * (module == "mnist_exp.tidy"), cwd=tmp_path, module=module)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert not any(secret in done.stderr for secret in SECRETS)
+
+
+@pytest.mark.fast
 def test_a_token_of_the_environment_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken-of-mine")
     assert without_secrets("403: bearer t0ken-of-mine is not known") == "403: bearer ... is not known"
