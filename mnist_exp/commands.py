@@ -2,18 +2,22 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 from mnist_exp import interrupts
 from mnist_exp.config import code_file
+from mnist_exp.config.files import LARGEST_TEXT, NoFileError, open_file
 from mnist_exp.config.overrides import refuse_split
 from mnist_exp.config.redaction import printable_lines, remember, traceback_in, traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError
+
+_DRAWN = re.compile(rb"Creator\W{1,3}mnist_exp|<dc:creator>.{0,99}mnist_exp", re.DOTALL)  # in .png and .pdf, in .svg
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,10 +60,18 @@ def exit_on_errors() -> Iterator[None]:
 
 
 def check_plot(path: Path) -> None:
-    """Raise InputError unless a figure can be written to `path`."""
-    folder, is_other = path.absolute().parent, path.exists() and not path.is_file()  # writing to a pipe would wait
-    if path.suffix.lower() not in {".png", ".pdf", ".svg"} or is_other or not os.access(folder, os.W_OK | os.X_OK):
+    """Raise InputError unless `path` names a new figure, or one that this program drew, in a folder to write to."""
+    can_be_written = os.access(path.absolute().parent, os.W_OK | os.X_OK)
+    if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not can_be_written:
         raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that can be written")
+    check_drawn(path, f"--plot {path}")
+
+
+def check_drawn(path: Path, where: str) -> None:
+    """Raise InputError, which begins with `where`, for a file that this program did not draw."""
+    with suppress(NoFileError), open_file(path, where, most=LARGEST_TEXT) as file:
+        if not _DRAWN.search(file.read()):
+            raise InputError(f"{where}: was not drawn by this program; choose another name")
 
 
 def stored(settings: MLflowTracking | NoTracking) -> MLflowTracking:

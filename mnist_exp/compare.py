@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
+from mnist_exp.config.files import replaced
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable, wrapped
@@ -101,7 +102,8 @@ def compare(
         from mnist_exp.figures import write
         from mnist_exp.sweeps.charts import validation_curves
 
-        write(validation_curves(curves, _metric(tables)), plot)
+        with replaced(plot) as new:
+            write(validation_curves(curves, _metric(tables)), new)
         left_out = f", of the first {len(curves)} rows" * (len(curves) < sum(len(table.rows) for table in tables))
         beside.append(f"Curves in {plot}{left_out}")
     for text in beside:

@@ -15,7 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+from mnist_exp.config.files import replaced
 from mnist_exp.errors import printable
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # announces its cache once
@@ -23,17 +25,20 @@ logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # announce
 # Each run draws its figures with these; a constrained layout, which finds its own, draws twice.
 MARGINS = {"right": 0.98, "bottom": 0.12, "top": 0.91, "wspace": 0.18}
 _TRAINING, VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
+_CREATOR = ("Creator", "mnist_exp")  # metadata, by which `check_plot` knows a file that may be replaced
 
 
 def save(drawn: Mapping[str, "Figure | Sheet"], folder: Path) -> None:
     """Write each figure as NAME.png into `folder`, which need not exist, packed quickly for a tenth more bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
-        path = folder / f"{name}.png"
-        if isinstance(figure, Sheet):
-            figure.draw().save(path, compress_level=1)
-        else:
-            write(figure, path, pil_kwargs={"compress_level": 1})
+        with replaced(folder / f"{name}.png") as new:
+            if isinstance(figure, Sheet):
+                text = PngInfo()
+                text.add_text(*_CREATOR)
+                figure.draw().save(new, compress_level=1, pnginfo=text)
+            else:
+                write(figure, new, pil_kwargs={"compress_level": 1})
 
 
 def write(figure: Figure, to: Path | IO[str], **options: Any) -> None:
@@ -41,6 +46,7 @@ def write(figure: Figure, to: Path | IO[str], **options: Any) -> None:
 
     Letters are not fitted to pixels, which would take a sixth of the time.
     """
+    options = {"metadata": dict([_CREATOR])} | options
     with warnings.catch_warnings(), matplotlib.rc_context({"text.hinting": "none"}):
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
         figure.savefig(to, dpi=120, **options)

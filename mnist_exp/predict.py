@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mnist_exp import commands
 from mnist_exp.config.code_file import read_code
 from mnist_exp.config.composition import compose
+from mnist_exp.config.files import replaced
 from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import pictures
@@ -61,7 +62,8 @@ def main() -> None:
 
             shown = figures.pictures(np.stack([prediction.seen for prediction in found]))
             titles = [f"{text} ({one.probability:.0%})" for text, one in zip(classes, found, strict=True)]
-            figures.write(figures.seen(shown, titles, [prediction.path.name for prediction in found]), given.plot)
+            with replaced(given.plot) as new:
+                figures.write(figures.seen(shown, titles, [prediction.path.name for prediction in found]), new)
             print(printable(f"What the model saw: {given.plot}"))
 
 

@@ -53,7 +53,7 @@ def load(job: Job, experiment: Experiment) -> Result | None:
             if record.status == "FINISHED" and record.tags.get("mnist_exp.signature") == signature:
                 scores = dict(record.scores)
                 objective = scores.pop("objective")
-                model = saved_models.load(folder.path / "model.keras", config.code)
+                model = saved_models.load(folder.path / "model.keras", config.code, folder.path)
                 return Result(folder.history(), scores, objective, model, job.run_id or None, config, folder.path)
     return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config import code_file
+from mnist_exp.config.files import replaced
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError, printable, wrapped
 from mnist_exp.experiment import Experiment, Result, experiment_key, experiment_signature
@@ -137,8 +138,9 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Tra
     kept = f"{config.objective} {objective} of epoch {trained.kept_epoch}"
     log.debug("scores %s, %s", trained.scores, kept, extra={"output": output})
     run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
-    trained.model.save(output / "model.keras")
-    write_metadata(output / "model.keras", data.metadata())
+    with replaced(output / "model.keras") as new:
+        trained.model.save(new)
+        write_metadata(new, data.metadata())
     if run.keeps_all:
         from mnist_exp.tracking.run_figures import write_results  # imports matplotlib
 

@@ -1,6 +1,7 @@
 """Look at the data of an experiment: `python -m mnist_exp.show`."""
 
 import argparse
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
+from mnist_exp.config.files import replaced
 from mnist_exp.errors import InputError, printable, wrapped
 from mnist_exp.learning import datasets
 from mnist_exp.learning.array_files import PARTS
@@ -66,6 +68,9 @@ def _show(given: argparse.Namespace) -> None:
     index, save = given.index, given.save
     if not 0 <= index < len(data.x_train):
         raise InputError(f"--index {index}: must be from 0 to {len(data.x_train) - 1}, the last training image")
+    drawn = [given.output / f"{name}.png" for name in (f"image-{index}", "samples")]
+    for path in drawn:
+        commands.check_drawn(path, f"--output {given.output}: {path.name}")
     if save is not None:
         _save(data, save)
     print(printable(f"{data.name} from {data.source}, digest {data.digest}"))
@@ -82,15 +87,13 @@ def _show(given: argparse.Namespace) -> None:
     print(_prepared(preprocessor, pixels, label))
     models.set_seed(config.seed)
     augment = models.augmentation(config.preprocessing.augment, pixels.shape, preprocessor.raw)
-    pictures = {
-        f"image-{index}": figures.image(figures.pictures(pixels[None], data.maximum)[0], data.names[label]),
-        "samples": figures.samples(data.x_train, data.y_train, data.names, augment, data.maximum),
-    }
+    image = figures.image(figures.pictures(pixels[None], data.maximum)[0], data.names[label])
+    samples = figures.samples(data.x_train, data.y_train, data.names, augment, data.maximum)
     try:
-        figures.save(pictures, given.output)
+        figures.save({drawn[0].stem: image, drawn[1].stem: samples}, given.output)
     except OSError as error:
         raise InputError(f"--output {given.output}: cannot be written ({error})") from error
-    print(printable(f"Pictures: {', '.join(str(given.output / f'{name}.png') for name in pictures)}"))
+    print(printable(f"Pictures: {', '.join(map(str, drawn))}"))
     if save is not None:
         print(printable(f"Arrays in {save}; read them with dataset=npz dataset.path={save}"))
 
@@ -161,19 +164,17 @@ def _numbers(pixels: npt.NDArray[np.generic], most: int) -> str:
 
 
 def _save(data: datasets.Data, path: Path) -> None:
-    if path.suffix != ".npz" or path.exists() or not path.absolute().parent.is_dir():
+    if path.suffix != ".npz" or os.path.lexists(path) or not os.path.isdir(path.absolute().parent):  # noqa: PTH112
         raise InputError(f"--save {path}: must be a new file that ends with .npz, in a folder that exists")
     arrays: dict[str, Any] = {part: getattr(data, part) for part in PARTS}
     for part, names in zip(("train", "test"), data.file_names or (), strict=False):
         arrays[f"files_{part}"] = np.array(names)
     try:
-        np.savez_compressed(path, **arrays)
-        write_metadata(path, data.metadata())
-    except BaseException as error:
-        path.unlink(missing_ok=True)  # half a file
-        if isinstance(error, OSError):
-            raise InputError(f"--save {path}: cannot be written ({error})") from error
-        raise
+        with replaced(path) as new:
+            np.savez_compressed(new, **arrays)
+            write_metadata(new, data.metadata())
+    except OSError as error:
+        raise InputError(f"--save {path}: cannot be written ({error.strerror or error})") from error
 
 
 if __name__ == "__main__":

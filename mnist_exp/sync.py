@@ -1,5 +1,6 @@
 """Put into MLflow what an outage kept back: `python -m mnist_exp.sync`. Needs neither Keras nor TensorFlow."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -41,8 +42,8 @@ outage; each thing once, however often this is typed, on another machine too."""
         help="folders with runs or sweeps in them; by default outputs and multirun. Where to: tracking.uri=ADDRESS",
     )
     given = parser.parse_intermixed_args().given
-    overrides = [text for text in given if "=" in text and not Path(text).exists()]
     with commands.exit_on_errors():
+        overrides = [text for text in given if "=" in text and not os.path.exists(text)]  # noqa: PTH110, of any length
         sync([Path(text) for text in given if text not in overrides], overrides)
 
 
@@ -123,14 +124,14 @@ def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Rec
 
     found: dict[Path, Record] = {}
     for place in places:
-        if not place.is_dir():
+        if not os.path.isdir(place):  # noqa: PTH112, a name of any length
             raise InputError(f"{place}: no such folder; type the folder of a run or a sweep, or one above")
         for path in sorted(place.absolute().rglob("run.json"), key=lambda path: path.parent):
             abandoned.close([path])
             try:
                 record = Folder(path.parent).read()
-            except (OSError, ValueError, TypeError):
-                print(printable(f"{path}: is damaged, or of another program"), file=sys.stderr)
+            except InputError as error:
+                print(error, file=sys.stderr)
                 continue
             if record.status == "RUNNING":
                 print(printable(f"{path.parent}: still runs; its process sends it"), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What cannot be read to its end is refused before it is opened."""
+"""Files are opened, replaced and removed without a link that is followed, a pipe that is waited for, or a rest."""
 
 import os
 import re
@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from mnist_exp import commands
 from mnist_exp.config.code_file import read_code
-from mnist_exp.config.files import LARGEST_CODE, check_file
+from mnist_exp.config.files import LARGEST_TEXT, append, open_file, remove_files, replaced, write_text
 from mnist_exp.errors import InputError
+from mnist_exp.figures import Sheet, save, write
 from mnist_exp.learning.pictures import open_picture
 from mnist_exp.learning.sources import IdxDataset, NpzDataset
 
@@ -76,9 +79,97 @@ def test_a_pipe_is_none_of_the_idx_files_and_no_plot(tmp_path: Path) -> None:
 
 def test_a_file_of_code_is_no_larger_than_code_is(tmp_path: Path) -> None:
     with (tmp_path / "large.py").open("wb") as file:
-        file.truncate(LARGEST_CODE + 1)
+        file.truncate(LARGEST_TEXT + 1)
     with pytest.raises(InputError, match=r"large.py: has 10000001 bytes; must have at most 10000000"):
         read_code(str(tmp_path / "large.py"))
-    check_file(tmp_path / "large.py")
+    open_file(tmp_path / "large.py").close()
     with pytest.raises(InputError, match=r"code=~nobody-here/mine.py: cannot be read"):
         read_code("~nobody-here/mine.py")
+
+
+@pytest.mark.parametrize("linked", ["run.json", "figures", "."])
+def test_no_link_in_a_runs_folder_is_opened(tmp_path: Path, linked: str) -> None:
+    (tmp_path / "mine/figures").mkdir(parents=True)
+    for name in ("run.json", "figures/curves.png"):
+        (tmp_path / "mine" / name).write_text("{}")
+    folder = tmp_path / "there"
+    if linked == ".":
+        folder.symlink_to("mine")
+    else:
+        folder.mkdir()
+        (folder / linked).symlink_to(tmp_path / "mine" / linked)
+    name = "figures/curves.png" if linked == "figures" else "run.json"
+    with pytest.raises(InputError, match="is a link; must be a file"):
+        open_file(folder / name, folder=folder)
+    open_file(folder / name).close()
+    (tmp_path / "link").symlink_to("mine")  # above a run's folder there may be one
+    open_file(tmp_path / "link/figures/curves.png", folder=tmp_path / "link/figures").close()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path, victim = tmp_path / "run.json", tmp_path / "victim"
+    victim.write_text("mine")
+    path.symlink_to("victim")
+    write_text(path, "first \ud800")
+    assert (path.is_symlink(), path.read_text(), victim.read_text()) == (False, "first \\ud800", "mine")
+    with pytest.raises(NotADirectoryError), replaced(path) as new:
+        new.rmdir()
+    assert path.read_text() == "first \\ud800"
+    assert {one.name for one in tmp_path.iterdir()} == {"run.json", "victim"}
+    assert path.stat().st_mode == victim.stat().st_mode
+    victim.unlink()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_text(tmp_path / "folder", "text")
+    assert caught.value.filename == str(tmp_path / "folder")
+
+
+def test_what_is_added_to_is_no_link_and_no_pipe(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("victim")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(OSError, match=name):
+            append(tmp_path / name, os.O_WRONLY | os.O_CREAT)
+    assert not (tmp_path / "victim").exists()
+
+
+def test_files_are_removed_by_name_and_folders_if_empty(tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim/run.json").write_text("mine")
+    folder = tmp_path / "there"
+    names = ("run.json", "figures/a.png", ".hydra/deep/x.yaml", f".new-{'a' * 32}.png", ".new-model/data/x")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "mine").mkdir()
+    (folder / "run.log").symlink_to("../victim/run.json")
+    (folder / "model").symlink_to("../victim")
+    chosen = {"run.json", "run.log", "figures/a.png", "model/run.json", ".hydra/"}
+    assert remove_files(folder, chosen) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["mine", "model"]
+    (folder / "mine/note").touch()
+    assert remove_files(folder, chosen) == [folder / "mine/note"]
+    assert remove_files(folder / "model", chosen) == []  # it is a link
+    assert (tmp_path / "victim/run.json").read_text() == "mine"
+    assert remove_files(tmp_path / "victim", chosen) == []
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+def test_a_plot_replaces_what_was_drawn_here_alone(tmp_path: Path, suffix: str) -> None:
+    figure = Figure()
+    figure.subplots()
+    ours, theirs = (tmp_path / f"{name}{suffix}" for name in ("ours", "theirs"))
+    commands.check_plot(ours)
+    write(figure, ours)
+    commands.check_plot(ours)
+    figure.savefig(theirs)
+    with pytest.raises(InputError, match=rf"--plot .*theirs{suffix}: was not drawn by this program; choose another"):
+        commands.check_plot(theirs)
+    with pytest.raises(InputError, match="File name too long"):
+        commands.check_plot(tmp_path / f"{'x' * 300}{suffix}")
+
+
+def test_a_sheet_of_images_is_known_as_drawn_here(tmp_path: Path) -> None:
+    save({"seen": Sheet(np.zeros((1, 28, 28)), ["0"], "seen", 2)}, tmp_path)
+    commands.check_drawn(tmp_path / "seen.png", "--output")

@@ -114,14 +114,19 @@ def test_images_in_colour_are_numbers_of_each_channel(tmp_path: Path) -> None:
         (["--index", "-1"], "--index -1: must be from 0"),
         (["--save", "old.npz"], "--save old.npz: must be a new file"),
         (["--save", "new.txt"], "--save new.txt: must be a new file that ends with .npz"),
+        (["--save", f"{'x' * 300}.npz"], "x.npz: cannot be written (File name too long)"),
+        (["--output", "drawn"], "--output drawn: samples.png: was not drawn by this program; choose another name"),
+        (["--output", "x" * 300], "cannot be read (File name too long)"),
         (["modle=cnn"], "did you mean model=cnn?"),
         (["preprocessing.augment=[RandomRotatoin]"], "did you mean RandomRotation?"),
     ],
 )
 def test_bad_input_is_one_message(tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "old.npz").write_text("")
+    (tmp_path / "drawn").mkdir()
+    Image.new("L", (9, 9)).save(tmp_path / "drawn/samples.png")
     done = in_process(*arguments, cwd=tmp_path, module="mnist_exp.show")
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["old.npz"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["drawn", "old.npz", "samples.png"]

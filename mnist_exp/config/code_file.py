@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mnist_exp.config.files import LARGEST_CODE, check_file
+from mnist_exp.config.files import read_text
 from mnist_exp.errors import InputError
 
 PACKAGE = "mnist_exp_code"  # the package of the modules that such files become
@@ -85,10 +85,9 @@ def read_code(path: str) -> CodeFile:
         raise InputError(f"code={path}: must be a Python file, such as code=mine.py")
     try:
         file = Path(path).expanduser()
-        check_file(file, f"code={path}", LARGEST_CODE)
-        return CodeFile(path, file.read_text(encoding="utf-8-sig"))
-    except (OSError, RuntimeError, UnicodeError) as error:  # an unknown home is a RuntimeError
+    except RuntimeError as error:  # an unknown home
         raise InputError(f"code={path}: cannot be read ({error})") from error
+    return CodeFile(path, read_text(file, f"code={path}", encoding="utf-8-sig", may_be_empty=False))
 
 
 # One at a time, as Keras has one registry in a process.

@@ -1,14 +1,26 @@
-"""Which files may be read, and which a run writes itself. Imports nothing heavy."""
+"""Files that may come from others are opened, replaced and removed here. Imports nothing heavy."""
 
+import errno
+import json
 import os
+import re
+import shutil
 import stat
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
 
 from mnist_exp.errors import InputError
 
-LARGEST_CODE = 10_000_000  # bytes
+LARGEST_TEXT = 10_000_000  # bytes
+_LARGEST_SENT = 2_000_000_000  # bytes
+NEW_MODEL = ".new-model"
+_IS_NEW = re.compile(r"\.new-([0-9a-f]{32}|model)(\.\w+)?")  # a file or a folder that was not finished
 
-# Of the output folder of a run or a sweep, a store gets these, `*.png` in `figures` and `*.py` in `code`.
+# Of the output folder of a run or a sweep, a store gets these, the figures, and the user's file in `code/`.
 TEXTS = (
     "config.yaml",
     "error.txt",
@@ -20,39 +32,201 @@ TEXTS = (
     "code.patch",
     "report.html",
 )
-CHECKPOINT_FILES = ("checkpoint.npz", ".checkpoint.npz.new")  # the second while it is written
-FOLDERS = ("model", "code", "figures")
-# No callback may write to one of them, and a run that begins in the folder of another removes them.
+_FIGURES = ("classes", "confusion_matrix", "curves", "importance", "mistakes", "objective", "predictions")
+FIGURES = tuple(f"figures/{name}.png" for name in _FIGURES)
+CHECKPOINT = "checkpoint.npz"
+# MLflow writes these into a folder of its own.
+MODEL_FILES = (
+    *("MLmodel", "conda.yaml", "input_example.json", "python_env.yaml", "requirements.txt"),
+    *("serving_input_example.json", "data/keras_module.txt", "data/model.keras", "data/save_format.txt"),
+)
 _RECORDS = ("run.json", "metrics.jsonl", "mlflow.json", "reused.json", "ranking.md", "model.keras")
-OWN_FILES = frozenset({*TEXTS, *FOLDERS, *_RECORDS, *CHECKPOINT_FILES})
+# No callback may write to one of these.
+OWN_FILES = frozenset({*TEXTS, *_RECORDS, CHECKPOINT, "model", "code", "figures"})
+# A folder may have these before it has a record. A name that ends with a slash stands for all that is below it.
+BEFORE_A_RECORD = frozenset(
+    {"run.log", "run.lock", "multirun.yaml", ".claim", ".lease", ".mlflow.lock"}
+    | {".hydra/", ".locks/", ".ray/", ".submitit/"}
+)
+# What else a run or a sweep writes, but for what callbacks write.
+RUN_FILES = frozenset(
+    {*_RECORDS, CHECKPOINT, *(f"model/{name}" for name in MODEL_FILES)}
+    | {"optimization_results.yaml"}  # of Hydra's Optuna sweeper
+)
 
 
-def check_file(path: Path, where: str | None = None, most: int | None = None, if_folder: str = "") -> None:
-    """Check that a path leads to a file that can be read to its end without waiting, of at most `most` bytes.
+_NO_FILE = "must be a file; is a pipe, a socket or a device"
 
-    The message begins with `where`, or the path, and for a folder ends with `if_folder`.
+
+class NoFileError(InputError):
+    """There is no such file."""
+
+
+def open_file(
+    path: Path,
+    where: str | None = None,
+    *,
+    most: int | None = None,
+    folder: Path | None = None,
+    if_folder: str = "",
+    may_be_empty: bool = False,
+) -> BinaryIO:
+    """Open a file that can be read to its end without waiting.
+
+    Args:
+        path: of the file.
+        where: begins the message; by default, the path.
+        most: the largest size, in bytes.
+        folder: of a run. Neither it nor anything below it may be a link.
+        if_folder: ends the message about a path that leads to a folder.
+        may_be_empty: whether the file may have no bytes, as files of /proc claim.
 
     Raises:
-        InputError: for what is missing, closed, empty as the files of /proc are, or no file but a folder, a pipe, a
-            socket or a device.
+        NoFileError: if it is missing.
+        InputError: for a link in a run's folder, a folder, a pipe, a socket, a device, or a file that is closed to the
+            user, empty or too large.
     """
-    reason = ""
+    where = where or str(path)
+    inside = [] if folder is None else [one for one in (path, *path.parents) if one.is_relative_to(folder)]
+    if links := [one for one in inside if os.path.islink(one)]:  # noqa: PTH114, a name of any length
+        raise InputError(f"{where}: {'' if links[0] == path else f'{links[0]} '}is a link; must be a file")
     try:
-        found = path.stat()
+        flags = getattr(os, "O_NONBLOCK", 0) | (getattr(os, "O_NOFOLLOW", 0) if inside else 0)
+        descriptor = os.open(path, os.O_RDONLY | flags)
     except (FileNotFoundError, NotADirectoryError):
-        reason = "no such file"
-    except (OSError, ValueError) as error:  # a name that is too long, or has a null byte
-        reason = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise NoFileError(f"{where}: no such file") from None
+    except (OSError, ValueError) as error:  # a socket, a name that is too long or has a null byte
+        is_socket = isinstance(error, OSError) and error.errno == errno.ENXIO
+        reason = _NO_FILE if is_socket else f"cannot be read ({getattr(error, 'strerror', error)})"
+        raise InputError(f"{where}: {reason}") from None
+    found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):
+        reason = "must be a file; is a folder" + if_folder
+    elif not stat.S_ISREG(found.st_mode):
+        reason = _NO_FILE
+    elif not (found.st_size or may_be_empty):
+        reason = "is empty"
+    elif most is not None and found.st_size > most:
+        reason = f"has {found.st_size} bytes; must have at most {most}"
     else:
-        if stat.S_ISDIR(found.st_mode):
-            reason = "must be a file; is a folder" + if_folder
-        elif not stat.S_ISREG(found.st_mode):
-            reason = "must be a file; is a pipe, a socket or a device"
-        elif not os.access(path, os.R_OK):
-            reason = "cannot be read (Permission denied)"
-        elif not found.st_size:
-            reason = "is empty"
-        elif most is not None and found.st_size > most:
-            reason = f"has {found.st_size} bytes; must have at most {most}"
-    if reason:
-        raise InputError(f"{where or path}: {reason}")
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise InputError(f"{where}: {reason}")
+
+
+def is_file(path: Path, folder: Path) -> bool:
+    """Return whether a run's folder has a file that `open_file` opens."""
+    try:
+        open_file(path, folder=folder, may_be_empty=True).close()
+    except InputError:
+        return False
+    return True
+
+
+def read_text(path: Path, where: str | None = None, *, encoding: str = "utf-8", **options: Any) -> str:
+    """Return the text of a file of at most 10 MB, or `most`; arguments are those of `open_file`.
+
+    Raises:
+        InputError: as `open_file` does, and for text that is not in UTF-8.
+    """
+    with open_file(path, where, **{"most": LARGEST_TEXT, "may_be_empty": True} | options) as file:
+        try:
+            return TextIOWrapper(file, encoding).read()
+        except (OSError, UnicodeError) as error:
+            raise InputError(f"{where or path}: cannot be read ({error})") from None
+
+
+def read_json(path: Path, folder: Path) -> dict[str, Any]:
+    """Return the map in a JSON file of a run's folder; raise InputError if it is damaged."""
+    try:
+        values = json.loads(read_text(path, folder=folder))
+    except InputError:
+        raise
+    except (ValueError, RecursionError):  # nesting without an end
+        values = None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: is damaged, or of another program")
+    return values
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file, which the block writes; then sync it to disk and put it in place in one step.
+
+    After an exception, the new file is removed, and `path` is as it was. A link at `path` is replaced, not followed.
+    """
+    new = path.with_name(f".new-{uuid4().hex}{path.suffix}")
+    with open(new, "xb"):
+        pass
+    try:
+        yield new
+        with open(new, "rb+") as file:
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk names no file
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by a text in UTF-8, in which what cannot be encoded is escaped."""
+    with replaced(path) as new:
+        new.write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
+def append(path: str | Path, flags: int) -> int:
+    """Open a file to add to it, as an `opener` for `open`; refuse a link, and do not wait for a pipe."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
+def copy_files(folder: Path, names: Iterable[str], to: Path) -> None:
+    """Copy those files of a run's folder that are there into another one; the names are relative, with slashes.
+
+    Raises:
+        InputError: as `open_file` does.
+    """
+    for name in names:
+        path = folder / name
+        with suppress(NoFileError), open_file(path, most=_LARGEST_SENT, folder=folder, may_be_empty=True) as file:
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            with open(to / name, "wb") as copy:
+                shutil.copyfileobj(file, copy)
+
+
+def remove_files(folder: Path, names: Collection[str]) -> list[Path]:
+    """Remove files of a folder by their names, and those that were not finished; return what stays.
+
+    Then the folders of these names are removed, and the folder itself, where they are empty. No link is followed.
+
+    Args:
+        folder: to remove from.
+        names: relative to it, with slashes; one that ends with a slash stands for all below it.
+    """
+    trees = tuple(name for name in names if name.endswith("/"))
+    parents = {Path(name).parent.as_posix() for name in names} | {name.rstrip("/") for name in trees}
+
+    def is_chosen(path: Path, among: Collection[str]) -> bool:
+        name = path.as_posix()
+        return name in among or name.startswith(trees) or any(map(_IS_NEW.fullmatch, path.parts))
+
+    stays: list[Path] = []
+    if folder.is_symlink():
+        return stays
+    for place, folders, files in os.walk(folder, topdown=False):
+        for path in sorted(
+            (Path(place, name) for name in files), key=lambda path: path.name == "run.json"
+        ):  # it is last
+            if is_chosen(path.relative_to(folder), names):
+                path.unlink()
+            else:
+                stays.append(path)
+        for path in (Path(place, name) for name in folders):
+            if is_chosen(path.relative_to(folder), parents):
+                with suppress(OSError):  # it is a link, or has what stays
+                    path.rmdir()
+    with suppress(OSError):
+        folder.rmdir()
+    return stays

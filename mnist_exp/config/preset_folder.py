@@ -16,13 +16,15 @@ from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from mnist_exp.config.presets import GLOBAL_GROUPS, GROUPS, NAME, Preset, parse_preset, read_text
+from mnist_exp.config.files import read_text
+from mnist_exp.config.presets import GLOBAL_GROUPS, GROUPS, NAME, Preset, parse_preset
 from mnist_exp.errors import InputError
 
 ALL_GROUPS = (*GROUPS, *GLOBAL_GROUPS)  # in the order in which Hydra composes them
 _MOST_FILES = 100
 _MOST_VALUES = 3_000
 _MOST_KB = 100
+_MOST_BYTES = 1_000_000  # of a file that is read at all
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class PresetFolder:
             raise InputError(f"{path}: includes itself: {shorten(circle, 200)}")
         if (group, name) in self._shares:
             return self._shares[group, name]
-        text = read_text(path)
+        text = read_text(path, most=_MOST_BYTES)
         preset = parse_preset(text, path, group)
         share = max(1 / _MOST_FILES, _count(preset.values) / _MOST_VALUES, len(text) / (1000 * _MOST_KB))
         for entry in preset.values.get("defaults", []):

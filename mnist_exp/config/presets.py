@@ -35,7 +35,6 @@ _SWEEP_CHOICES = {
     "prune": ("median", "percentile", "patient", "threshold"),
 }
 NAME = re.compile(r"[\w-]+")
-_MOST_BYTES = 1_000_000
 _MOST_LEVELS = 50
 _MOST_VALUES = 5_000
 _MOST_DIGITS = 300
@@ -65,18 +64,6 @@ def parse_preset(text: str, path: Path, group: str) -> Preset:
     _check_defaults(values.get("defaults", []), path, group)
     check_values(own if group in GLOBAL_GROUPS else {group: own}, str(path), group)
     return Preset(group, path.stem, values)
-
-
-def read_text(path: Path) -> str:
-    """Read a file; raise InputError if it is none, not in UTF-8, or larger than 1 MB."""
-    if not path.is_file():  # reading a pipe would wait
-        raise InputError(f"{path}: must be a file")
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path}: has more than {_MOST_BYTES // 1_000_000} MB")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
 
 
 def parse_values(text: str, where: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp.config.files import check_file
+from mnist_exp.config.files import open_file
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning import memory
 from mnist_exp.learning.metadata import DAMAGED
@@ -30,9 +30,9 @@ def read_npz(path: Path, config: memory.Limits) -> dict[str, Any]:
         InputError: if it is damaged, lacks an array, or `memory.check` refuses what it has.
     """
     key = f"dataset.path={path}"
-    check_file(path, key, if_folder="; dataset=folder reads pictures in one, one folder per class")
+    opened = open_file(path, key, if_folder="; dataset=folder reads pictures in one, one folder per class")
     try:
-        with zipfile.ZipFile(path) as file, warnings.catch_warnings(action="ignore"):  # of headers' syntax
+        with opened, zipfile.ZipFile(opened) as file, warnings.catch_warnings(action="ignore"):  # of headers' syntax
             names = [name.removesuffix(".npy") for name in file.namelist()]
             if missing := set(PARTS).difference(names):
                 raise InputError(
@@ -99,12 +99,11 @@ def read_idx(folder: Path, config: memory.Limits) -> dict[str, Any]:
 
 @contextmanager
 def _unpacked(path: Path) -> Iterator[gzip.GzipFile | BinaryIO]:
-    check_file(path)
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield file
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: is not a valid gzip file ({error})") from error
+    with open_file(path) as opened:
+        try:
+            yield gzip.GzipFile(fileobj=opened) if path.suffix == ".gz" else opened
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{path}: is not a valid gzip file ({error})") from error
 
 
 def _idx_shape(path: Path, axes: int) -> tuple[int, ...]:

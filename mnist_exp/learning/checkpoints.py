@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_exp.config import code_file
-from mnist_exp.config.files import CHECKPOINT_FILES
+from mnist_exp.config.files import CHECKPOINT, open_file, replaced
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Experiment, identity, of_the_result, signature
 from mnist_exp.learning.metadata import DAMAGED
@@ -64,7 +64,7 @@ class Checkpoints:
     def __init__(self, experiments: Sequence[Experiment], jobs: Sequence[Job], start: float) -> None:
         """Read the checkpoint if the experiments resume; `start` is the value of `perf_counter` when training began."""
         self._first, self._jobs = experiments[0], jobs
-        self._path, self._new = (self._first.output / name for name in CHECKPOINT_FILES)
+        self._path = self._first.output / CHECKPOINT
         self._interval = self._first.config.training.checkpoint_seconds
         self._start = self._written = start
         self._folders = [Path(os.path.relpath(one.output, self._first.output)).as_posix() for one in experiments]
@@ -115,11 +115,10 @@ class Checkpoints:
         }
         try:
             _check_keys([states[name] for states in content["callbacks"] for name in states.keys() - STATES.keys()])
-            _save(content, self._new)
-            self._new.replace(self._path)
+            with replaced(self._path) as new:
+                _save(content, new)
         except OSError as error:
             log.warning("no checkpoint after epoch %d: %s", epoch, error)
-            self._new.unlink(missing_ok=True)
         except (TypeError, ValueError) as error:
             self._give_up(f"callback: get_state must return JSON values and arrays ({error})")
         else:
@@ -171,7 +170,7 @@ class Checkpoints:
 def stack_of(folder: Path) -> list[str]:
     """Return the folders, relative to this one, of the jobs whose checkpoint lies in it; none if it has none."""
     try:
-        jobs = _load(folder / CHECKPOINT_FILES[0], arrays=False)["jobs"]
+        jobs = _load(folder / CHECKPOINT, arrays=False)["jobs"]
     except _UNREADABLE:
         return []
     return jobs if isinstance(jobs, list) and all(isinstance(job, str) for job in jobs) else []
@@ -179,8 +178,7 @@ def stack_of(folder: Path) -> list[str]:
 
 def remove(folder: Path) -> None:
     """Remove the checkpoint in a folder, if there is one."""
-    for name in CHECKPOINT_FILES:
-        (folder / name).unlink(missing_ok=True)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _is_own(callback: Any) -> bool:
@@ -243,19 +241,16 @@ def _save(content: Mapping[str, Any], path: Path) -> None:
         return {_ARRAY: [str(len(arrays) - 1), arrays[-1].dtype.name]}
 
     text = np.frombuffer(json.dumps(content, default=place).encode(), "uint8")
-    with path.open("wb") as file:
-        with zipfile.ZipFile(file, "w") as members:
-            for name, array in [("state", text), *((str(index), array) for index, array in enumerate(arrays))]:
-                with members.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
+    with zipfile.ZipFile(path, "w") as members:
+        for name, array in [("state", text), *((str(index), array) for index, array in enumerate(arrays))]:
+            with members.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _load(path: Path, *, arrays: bool = True) -> dict[str, Any]:
     import numpy as np
 
-    with np.load(path, allow_pickle=False) as file:
+    with open_file(path, folder=path.parent) as opened, np.load(opened, allow_pickle=False) as file:
 
         def placed(value: dict[str, Any]) -> Any:
             if not arrays or value.keys() != {_ARRAY}:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from mnist_exp.config.files import check_file
+from mnist_exp.config.files import open_file
 from mnist_exp.errors import InputError
 from mnist_exp.learning.metadata import check_class_name
 
@@ -45,9 +45,9 @@ def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     Raises:
         InputError: if it is no such picture.
     """
-    check_file(path)
+    file = open_file(path)
     try:
-        with Image.open(path, formats=formats) as picture:
+        with file, Image.open(file, formats=formats) as picture:
             picture.load()
             with suppress(Exception):  # Pillow raises anything for damaged metadata
                 ImageOps.exif_transpose(picture, in_place=True)

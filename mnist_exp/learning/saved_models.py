@@ -14,20 +14,22 @@ import numpy as np
 
 from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import PACKAGE, CodeFile
-from mnist_exp.config.files import check_file
+from mnist_exp.config.files import open_file
 from mnist_exp.errors import InputError, printable
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, without_values
 from mnist_exp.learning.metadata import DAMAGED
 from mnist_exp.learning.own_code import SAVED_KINDS, saved_classes
 
 
-def load(path: Path, code: CodeFile | None = None) -> keras.Model:
-    """Load a model that `servable` made, from a file that may come from others; it may have classes of `code`.
+def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -> keras.Model:
+    """Load a model that `servable` made, from a file that may come from others, or that is in a run's `folder`.
+
+    It may have classes of `code`.
 
     Raises:
         InputError: if it is no such file, or names a class that a configuration could not.
     """
-    saved = _saved(path)
+    saved = _saved(path, folder)
     needed = _needed_code(saved)
     if needed and code is None:
         raise InputError(
@@ -69,11 +71,11 @@ def _refusal(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: must be a file model.keras that a run wrote ({printable(keras_reason(error))[:300]})")
 
 
-def _saved(path: Path) -> Any:
+def _saved(path: Path, folder: Path | None = None) -> Any:
     """Return the configuration of a saved model, if its weights are plain numbers in the file itself."""
-    check_file(path)
+    opened = open_file(path, folder=folder)
     try:
-        with zipfile.ZipFile(path) as file:
+        with opened, zipfile.ZipFile(opened) as file:
             names = [member.filename for member in file.infolist()]
             if others := sorted(set(names) - _MEMBERS):
                 raise ValueError(f"it also has {others[0]}")

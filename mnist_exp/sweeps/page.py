@@ -21,6 +21,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mnist_exp import figures
+from mnist_exp.config.files import is_file, read_text, write_text
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import printable
@@ -93,7 +94,6 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
         drawn["curves"] = validation_curves(rows, outcome.metric)
     figures.save(drawn, folder / "figures")
     lines, texts = outcome.cells
-    patch = folder / "code.patch"
     report = Report(
         title=f"Sweep {record.parent.run_id[:8] or sweep.folder.name}: {outcome.title}",
         verdict=[sentence for sentence in (outcome.verdict, *outcome.notes) if sentence],
@@ -102,9 +102,9 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
         commands=[_command(sweep, row) for row in outcome.rows],
         pictures=pictures,
         tables={"What varies": sweep.swept, "What is fixed": kept.parameters, "Record": _facts(sweep, kept, outcome)},
-        patch=patch.read_text("utf-8", "replace") if patch.is_file() else "",
+        patch=read_text(patch, folder=folder) if is_file(patch := folder / "code.patch", folder) else "",
     )
-    (folder / "report.html").write_text(page(report, draw), encoding="utf-8")
+    write_text(folder / "report.html", page(report, draw))
 
 
 def page(report: Report, draw: Callable[[int], Markup]) -> str:

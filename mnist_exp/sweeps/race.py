@@ -11,6 +11,7 @@ from itertools import count, islice, product
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from mnist_exp.config.files import write_text
 from mnist_exp.config.hydra_settings import MOST_JOBS
 from mnist_exp.config.overrides import Override, values_of
 from mnist_exp.config.schema import Config, objective_direction
@@ -162,7 +163,7 @@ class Race(Kind):
         for one in self.play(objective_direction(sweep.config), launch_jobs):
             self.rounds.append(one)
             lines = [line for done in self.rounds for line in self._lines(done)]
-            (sweep.folder / "race.csv").write_text(as_csv(lines))
+            write_text(sweep.folder / "race.csv", as_csv(lines))
             stage.news.append(self._news(one))
 
     def play(

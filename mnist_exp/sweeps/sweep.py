@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnist_exp import interrupts
 from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.files import read_text, write_text
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
 from mnist_exp.config.overrides import quoted
 from mnist_exp.config.presets import parse_values
@@ -75,7 +76,7 @@ def _run_opened(
     except BaseException as error:
         with interrupts.closing():
             _end_early(sweep, kind, record, error)
-        failure = about_folder(error, sweep.folder) if isinstance(error, OSError) else error
+        failure = about_folder(error, sweep.folder)
         if failure is not error:
             raise failure from None
         raise
@@ -141,7 +142,7 @@ def _draw(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
     """Write `ranking.csv`, `figures/` and `report.html`."""
     from mnist_exp.sweeps.page import write_report  # imports matplotlib
 
-    (sweep.folder / "ranking.csv").write_text(as_csv(outcome.records))
+    write_text(sweep.folder / "ranking.csv", as_csv(outcome.records))
     write_report(sweep, record, outcome)
 
 
@@ -157,7 +158,7 @@ def _complete(code: CodeFile | None, folder: Path) -> "tuple[keras.Model, datase
     from mnist_exp.tracking.run_figures import write_results
 
     path = folder / "config.yaml"
-    data = datasets.load(check(parse_values(path.read_text("utf-8"), str(path)), code).dataset)
-    model = saved_models.load(folder / "model.keras", code)
+    data = datasets.load(check(parse_values(read_text(path, folder=folder), str(path)), code).dataset)
+    model = saved_models.load(folder / "model.keras", code, folder)
     write_results(Folder(folder).history(), data, model, folder)
     return model, data

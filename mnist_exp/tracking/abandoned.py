@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_exp.errors import InputError
 from mnist_exp.tracking import leases, locks
 from mnist_exp.tracking.folder import Folder, now
 from mnist_exp.tracking.mirror import LEASE
@@ -18,7 +19,7 @@ def close(records: Iterable[Path]) -> int:
     """Record as KILLED the runs, given by their `run.json`, whose process has gone; return how many still run."""
     running = 0
     for folder in (Folder(path.parent) for path in records):
-        with suppress(OSError, ValueError, TypeError):  # deleted, damaged, or somebody else's
+        with suppress(OSError, InputError):  # deleted, damaged, or of another program
             if folder.read().status == "RUNNING":
                 with locks.claimed(folder.path) as is_mine:  # or else somebody else closes it, or goes on
                     record = folder.read()
@@ -31,7 +32,7 @@ def close(records: Iterable[Path]) -> int:
 
 
 def _is_running(path: Path) -> bool:
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(InputError):
         return Folder(path.parent).read().status == "RUNNING"
     return False
 
@@ -45,7 +46,7 @@ def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
     for run in search(client, experiment_id, "attributes.status = 'RUNNING'"):
         folder = Folder(Path(run.data.tags.get("mnist_exp.output", "")))
         is_here = False
-        with suppress(OSError, ValueError, TypeError):
+        with suppress(InputError):
             is_here = folder.read().id == run.data.tags.get("mnist_exp.folder")
         renewed = run.data.tags.get(LEASE, "")
         if is_here:

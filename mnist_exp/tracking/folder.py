@@ -7,7 +7,7 @@ it again, and `run.log` is the log of this package.
 import json
 import logging
 import os
-import shutil
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,12 +15,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
+from mnist_exp.config import files
 from mnist_exp.config.code_file import CodeFile
-from mnist_exp.config.files import OWN_FILES, TEXTS
 from mnist_exp.config.redaction import SecretsFilter
 from mnist_exp.errors import InputError
+
+_LARGEST_METRICS = 100_000_000  # bytes; an epoch has 200 or so
 
 
 def now() -> int:
@@ -63,6 +65,16 @@ class Record:
     lock: str = ""
     boot: str = ""
 
+    def own_files(self) -> frozenset[str]:
+        """Return the names, relative to the folder, of all files that this run may have written."""
+        callbacks = [value for key, value in self.parameters.items() if key.startswith("training.callbacks.")]
+        return files.RUN_FILES.union(callbacks, self.sent_files())
+
+    def sent_files(self) -> list[str]:
+        """Return the names, relative to the folder, of the files that a store gets: texts, figures and own code."""
+        code = self.tags.get("mnist_exp.own_code", "").rpartition(" ")[0]
+        return [*files.TEXTS, *files.FIGURES, *([f"code/{code}"] if code else [])]
+
     def is_in(self, tracking: Mapping[str, str]) -> bool:
         """Return whether this is in the same store and MLflow experiment as what has that `tracking`, if in any."""
         return tracking.items() <= self.tracking.items()
@@ -100,20 +112,16 @@ class Folder:
         """Return the record.
 
         Raises:
-            OSError: if there is none.
-            ValueError, TypeError: if it is damaged, or of another program.
+            NoFileError: if there is none.
+            InputError: if it is damaged, or of another program.
         """
         path = self.path / "run.json"
-        if path.exists() and not path.is_file():  # such as a pipe, for which one would wait
-            raise TypeError(f"{path}: is no file")
-        record = Record(**json.loads(path.read_text()))
-        maps, texts = (record.tags, record.tracking, record.parameters, record.scores), (record.id, record.name)
-        if not (
-            all(isinstance(one, dict) for one in maps)
-            and all(isinstance(one, str) for one in (*texts, record.status, record.best))
-            and isinstance(record.end, int | None)
-        ):
-            raise TypeError(f"{path}: is damaged")
+        try:
+            record = Record(**files.read_json(path, self.path))
+        except TypeError:  # other fields
+            record = None
+        if record is None or not _is_valid(record):
+            raise InputError(f"{path}: is damaged, or of another program")
         return record
 
     def write(self, record: Record) -> None:
@@ -122,30 +130,25 @@ class Folder:
         self._replace("run.json", record)
 
     def _replace(self, name: str, content: Record | Mirrored) -> None:
-        new = self.path / f".{name}.new"
-        new.write_text(json.dumps(asdict(content), indent=1))
-        new.replace(self.path / name)
+        files.write_text(self.path / name, json.dumps(asdict(content), indent=1))
 
     def begin(self, record: Record, code: CodeFile | None = None, patch: str = "") -> None:
         """Remove another run's files, and write the record, the user's code and the changes since the commit."""
-        for name in OWN_FILES - {"run.log"}:  # this run's log is open already
-            path = self.path / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        with suppress(InputError):
+            files.remove_files(self.path, self.read().own_files() - {"run.log"})  # this run's log is open already
         self.write(record)
         if patch:
-            (self.path / "code.patch").write_text(patch, encoding="utf-8")
+            files.write_text(self.path / "code.patch", patch)
         if code is not None:
-            (self.path / "code").mkdir()
-            (self.path / "code" / Path(code.path).name).write_text(code.text, encoding="utf-8")
+            (self.path / "code").mkdir(exist_ok=True)
+            files.write_text(self.path / "code" / Path(code.path).name, code.text)
 
     def reopen(self, today: Record) -> Record:
         """Let the run of this folder go on, in the process of the record that it would have today; return its own."""
         before = self.read()
         tags = before.tags | {key: today.tags[key] for key in _PROCESS_TAGS if key in today.tags}
         again = replace(before, tags=tags, status="RUNNING", end=None, lock=today.lock, boot=today.boot)
+        files.remove_files(self.path, ())  # what was not finished
         self.write(again)
         return again
 
@@ -163,17 +166,26 @@ class Folder:
     def mirrored(self) -> Mirrored | None:
         """Return which run of a store mirrors the folder, if one does."""
         try:
-            return Mirrored(**json.loads((self.path / "mlflow.json").read_text()))
-        except (OSError, ValueError, TypeError):  # missing, or not ours
+            mirrored = Mirrored(**files.read_json(self.path / "mlflow.json", self.path))
+        except (InputError, TypeError):  # missing, damaged, or of another program
             return None
+        return mirrored if all(isinstance(value, str) for value in asdict(mirrored).values()) else None
 
     def write_mirrored(self, mirrored: Mirrored) -> None:
         """Replace `mlflow.json` in one step."""
         self._replace("mlflow.json", mirrored)
 
+    def has_model(self) -> bool:
+        """Return whether a model in MLflow's format waits to be sent."""
+        return files.is_file(self.path / "model" / "MLmodel", self.path)
+
+    def is_there(self) -> bool:
+        """Return whether there is a record."""
+        return files.is_file(self.path / "run.json", self.path)
+
     def has_weights(self) -> bool:
         """Return whether a run and its model can be read here."""
-        return all((self.path / name).is_file() for name in ("run.json", "model.keras"))
+        return self.is_there() and files.is_file(self.path / "model.keras", self.path)
 
     def measure(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a line to `metrics.jsonl`; `step` is as in `Measured`, and one that is there keeps its line.
@@ -188,7 +200,7 @@ class Folder:
             before, end = self.measured()
             self._steps = {one.step: one.metrics for one in before}
             if path.exists():
-                os.truncate(path, end)  # of a line that was not written to its end
+                os.truncate(path, end)  # remove a line that was not written to its end
         if (then := self._steps.get(step)) is not None:
             pairs = {name: (then.get(name), metrics.get(name)) for name in sorted({*then, *metrics} - {"fit_seconds"})}
             differing = [name for name, (old, new) in pairs.items() if old != new and (old == old or new == new)]  # NaN
@@ -202,23 +214,34 @@ class Folder:
                 )
         size = path.stat().st_size if path.exists() else 0
         try:
-            with path.open("a") as lines:
+            with open(path, "a", opener=files.append) as lines:
                 lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
         except OSError:
             with suppress(OSError):
-                os.truncate(path, size)  # of what a full disk took
+                os.truncate(path, size)  # remove what a full disk took
             raise
         self._steps[step] = dict(metrics)
 
     def measured(self, start: int = 0) -> tuple[list[Measured], int]:
-        """Return the lines of `metrics.jsonl` from byte `start` on, and the byte where they end."""
+        """Return the lines of `metrics.jsonl` from byte `start` on, and the byte where they end.
+
+        Raises:
+            InputError: if it is damaged.
+        """
         path = self.path / "metrics.jsonl"
-        if not path.exists():
+        try:
+            with files.open_file(path, folder=self.path, most=_LARGEST_METRICS, may_be_empty=True) as file:
+                file.seek(start)
+                whole = file.read().rpartition(b"\n")[0]  # the last line may be incomplete
+        except files.NoFileError:
             return [], start
-        with path.open("rb") as file:
-            file.seek(start)
-            whole = file.read().rpartition(b"\n")[0]  # the last line may be incomplete
-        return [Measured(**json.loads(line)) for line in whole.splitlines()], start + len(whole) + bool(whole)
+        try:
+            lines = [Measured(**json.loads(line)) for line in whole.splitlines()]
+        except (ValueError, TypeError, RecursionError):
+            lines = [Measured(-1, 0, {})]
+        if not all(map(_is_valid_line, lines)):
+            raise InputError(f"{path}: is damaged")
+        return lines, start + len(whole) + bool(whole)
 
     def history(self) -> dict[str, list[float]]:
         """Return each metric's values, one an epoch."""
@@ -229,12 +252,31 @@ class Folder:
                     history.setdefault(name, []).append(value)
         return history
 
-    def files(self) -> list[Path]:
-        """Return the files that a store gets: texts, figures and the user's code."""
-        texts = [path for name in TEXTS if (path := self.path / name).is_file()]
-        found = [*texts, *sorted(self.path.glob("figures/*.png")), *sorted(self.path.glob("code/*.py"))]
-        here = self.path.resolve()
-        return [path for path in found if path.resolve().is_relative_to(here)]  # no link that leads elsewhere
+
+def _is_valid(record: Record) -> bool:
+    """Return whether a record has values of the right types."""
+    maps = [record.tags, record.tracking, record.parameters, *([] if record.data is None else [record.data])]
+    return (
+        all(isinstance(one, dict) and all(isinstance(value, str) for value in one.values()) for one in maps)
+        and all(isinstance(one, str) for one in (record.name, record.best, record.lock, record.boot))
+        and re.fullmatch("[0-9a-f]{32}", str(record.id)) is not None
+        and record.status in ("RUNNING", "FINISHED", "FAILED", "KILLED")
+        and _is_count(record.start)
+        and all(one is None or _is_count(one) for one in (record.end, record.kept_epoch))
+        and _are_numbers(record.scores)
+    )
+
+
+def _is_valid_line(line: Measured) -> bool:
+    return _is_count(line.step) and _is_count(line.time) and _are_numbers(line.metrics)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, dict) and all(type(value) in (int, float) for value in values.values())
 
 
 @contextmanager
@@ -251,17 +293,45 @@ def package_logs() -> Iterator[None]:
         package.propagate = propagate
 
 
-def make_folder(output: Path) -> None:
-    """Make the output folder of a run or a sweep; raise InputError if it cannot be made or written."""
+def foreign(output: Path) -> str:
+    """Return why no run may write to a folder; "" if it is new, is empty, or has a run.
+
+    What comes before a record does not count. A folder with a link is nobody's, since a run could write through it.
+    """
+    if os.path.islink(output):  # noqa: PTH114, a name of any length
+        return "is a link"
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=output).close()
-    except (OSError, ValueError) as error:  # ValueError: a name with a null character
-        reason = error.strerror if isinstance(error, OSError) else error
+        is_link = {entry.name: entry.is_symlink() for entry in os.scandir(output)}
+    except (OSError, ValueError):  # it is new, or cannot be read, which comes up when it is written
+        return ""
+    if others := is_link.keys() - {name.rstrip("/") for name in files.BEFORE_A_RECORD}:
+        try:
+            Folder(output).read()
+        except files.NoFileError:
+            return f"has files that no run wrote, such as {min(others)}"
+        except InputError as error:
+            return f"has a record that cannot be used ({error})"
+    links = sorted(name for name in is_link if is_link[name])
+    return f"has a link, {links[0]}" if links else ""
+
+
+def make_folder(output: Path) -> None:
+    """Make the output folder of a run or a sweep.
+
+    Raises:
+        InputError: if it is not one's own, or cannot be made or written.
+    """
+    reason = foreign(output)
+    if not reason:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=output).close()
+        except (OSError, ValueError) as error:  # ValueError: a name with a null character
+            reason = f"cannot be written ({error.strerror if isinstance(error, OSError) else error})"
+    if reason:
         raise InputError(
-            f"{output}: cannot be written ({reason}); hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m, is another "
-            "output folder"
-        ) from error
+            f"{output}: {reason}; choose another folder with hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m"
+        )
 
 
 @contextmanager
@@ -287,7 +357,10 @@ def log_file(output: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that a full disk cuts short, without a word: what matters is said elsewhere."""
+    """A log that follows no link, and that a full disk cuts short without a word: what matters is said elsewhere."""
+
+    def _open(self) -> IO[str]:  # type: ignore[override]
+        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=files.append)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Do nothing."""

@@ -8,6 +8,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from mnist_exp.config.files import append, open_file
+from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder, from_here
 
 KEY = "mnist_exp.key"  # the tag of a run that can be found
@@ -23,24 +25,17 @@ def add(key: str, folder: Path) -> None:
     line = f"{json.dumps(from_here(folder.resolve()))}\n"
     with suppress(OSError):
         _FOLDER.mkdir(exist_ok=True)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        descriptor = os.open(_FOLDER / key, flags, 0o666)
-        try:
-            os.write(descriptor, line.encode())  # at once, so that no two lines mix
-        finally:
-            os.close(descriptor)
+        with open(_FOLDER / key, "ab", buffering=0, opener=append) as file:
+            file.write(line.encode())  # at once, so that no two lines mix
 
 
 def find(key: str) -> list[Path]:
     """Return the absolute folders that still have a run with this key, the one that was added last first."""
-    path = _FOLDER / key
     try:
-        if not path.is_file():
-            return []
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _LONGEST))
+        with open_file(_FOLDER / key, folder=_FOLDER) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST))
             lines = file.read(_LONGEST).splitlines()
-    except OSError:
+    except InputError:
         return []
     return list(dict.fromkeys(folder for line in reversed(lines) if (folder := _folder(line, key)) is not None))
 
@@ -50,5 +45,5 @@ def _folder(line: bytes, key: str) -> Path | None:
     try:
         folder = Path.cwd() / json.loads(line)
         return folder if Folder(folder).read().tags.get(KEY) == key else None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):  # anybody may have written both files
+    except (ValueError, TypeError, RecursionError):  # anybody may have written both files
         return None

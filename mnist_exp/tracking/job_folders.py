@@ -5,14 +5,15 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.config.files import read_json
+from mnist_exp.tracking.folder import Folder, foreign
 from mnist_exp.tracking.job import Job, make_job
 
 
 def free_folder(output: Path) -> Path:
     """Return a job's folder, or one beside it if that is another's, as in a sweep that goes on."""
     number, first = 1, output.name
-    while any((output / name).exists() for name in ("run.json", "reused.json")):
+    while foreign(output) or any((output / name).exists() for name in ("run.json", "reused.json")):
         number += 1
         output = output.with_name(f"{first}-{number}")
     return output
@@ -47,4 +48,7 @@ def job_in(path: Path) -> Job:
 
 def reused_in(path: Path) -> Job:
     """Return the run that a `reused.json` counts as a job."""
-    return Job(**json.loads(path.read_text()))
+    job = Job(**read_json(path, path.parent))
+    if not (isinstance(job.output, str) and isinstance(job.values, dict)):
+        raise TypeError(path)
+    return job

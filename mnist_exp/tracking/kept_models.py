@@ -37,11 +37,11 @@ def model_file(uri: str, run_id: str) -> Path | None:
     except sqlite3.Error:
         return None
     folder = Folder(Path(str(tags.get("mnist_exp.output", ""))))
-    if not (folder.has_weights() and (folder.path / "mlflow.json").is_file()):
+    if not folder.has_weights():
         return None
     try:
         status, mirrored = folder.read().status, folder.mirrored()
-    except (OSError, ValueError, TypeError):
+    except InputError:
         return None
     if mirrored is None or (mirrored.store, mirrored.run_id) != (store.recorded_address(uri), run_id):
         return None  # another run has taken the folder

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from mnist_exp.config.files import append
+
 SECONDS_BETWEEN_RENEWALS = 30.0
 SECONDS_OF_A_LEASE = 300.0
 _LEASE = ".lease"
@@ -72,5 +74,6 @@ def _renew() -> None:
 
 
 def _touch(folder: Path) -> None:
-    with suppress(OSError):  # it was removed, or the disk is full
-        (folder / _LEASE).touch()
+    # The folder was removed, or the disk is full.
+    with suppress(OSError), open(folder / _LEASE, "a", opener=append) as file:
+        os.utime(file.fileno())

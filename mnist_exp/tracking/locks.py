@@ -18,6 +18,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TypedDict
 
+from mnist_exp.config.files import NoFileError
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import leases
 from mnist_exp.tracking.folder import Folder, Record
@@ -87,7 +88,7 @@ def is_alive(folder: Folder, record: Record) -> bool:
 
 def check_unused(folder: Folder) -> None:
     """Raise InputError if somebody works on the run of a folder, in which another one is to begin."""
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(InputError):
         if (record := folder.read()).status == "RUNNING" and is_alive(folder, record):
             raise InputError(
                 f"{folder.path}: a run still writes here; hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m, is another"
@@ -128,7 +129,7 @@ def claimed(folder: Path, name: str = ".claim") -> Iterator[bool]:
 def wait_for(folder: Folder, say: Callable[[], object]) -> None:
     """Wait until nobody works on the run of a folder, or it is gone; call `say` first if somebody does."""
     said = False
-    with suppress(FileNotFoundError):
+    with suppress(NoFileError):
         while not is_left(folder):
             if not said:
                 say()

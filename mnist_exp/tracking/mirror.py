@@ -1,15 +1,16 @@
 """Mirror a folder as a run of MLflow, idempotently."""
 
 import re
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mnist_exp.config.files import MODEL_FILES, NEW_MODEL, copy_files, is_file, read_text, remove_files
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import package_version
 from mnist_exp.learning.datasets import Data
@@ -82,11 +83,7 @@ def mirror(
                 return Sent(record.id, known, None, record.status, {})
             sent = found or _create_run(client, experiment_id, record)
             has_all = before is not None and before.complete == _completion(record, sent.tags) != ""
-            if (
-                has_all
-                and (sent.run_id, sent.status) == (known, record.status)
-                and not (folder.path / "model").is_dir()
-            ):
+            if has_all and (sent.run_id, sent.status) == (known, record.status) and not folder.has_model():
                 return sent
             if sent.status == "FINISHED" and record.status in {"KILLED", "FAILED"}:
                 raise InputError(f"{folder.path}: is an older copy; run {sent.run_id} has FINISHED since")
@@ -109,9 +106,9 @@ def _note(folder: Folder, mirrored: Mirrored) -> None:
 
 
 def _send_end(client: "MlflowClient", experiment_id: str, folder: Folder, record: Record, sent: Sent) -> None:
-    artifacts = store.repository(client.tracking_uri, sent.artifacts)
-    for path in folder.files():
-        artifacts.log_artifact(str(path), None if path.parent == folder.path else path.parent.name)
+    with TemporaryDirectory() as copies:
+        copy_files(folder.path, record.sent_files(), Path(copies))
+        store.repository(client.tracking_uri, sent.artifacts).log_artifacts(copies)
     if record.status == "FINISHED":
         _send_model(client, experiment_id, folder, sent.run_id)
     client.set_terminated(sent.run_id, record.status, record.end)
@@ -223,10 +220,10 @@ def _tags(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) ->
         tags[LEASE] = str(now())
         client.update_run(sent.run_id, status="RUNNING")  # others may have closed it in an outage
     ranking = folder.path / "ranking.md"
-    if record.status != "RUNNING" and ranking.is_file():
+    if record.status != "RUNNING" and is_file(ranking, folder.path):
         written = client.get_run(sent.run_id).data.tags.get(DESCRIPTION, "")
         begun = f"{written.partition(_RANKING)[0].rstrip()}\n\n{_RANKING}\n\n".lstrip()
-        if len(text := begun + ranking.read_text()) <= _LONGEST_DESCRIPTION:
+        if len(text := begun + read_text(ranking, folder=folder.path)) <= _LONGEST_DESCRIPTION:
             tags[DESCRIPTION] = text
     return tags
 
@@ -242,9 +239,9 @@ def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
         inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
     )
-    path, new = folder.path / "model", folder.path / ".model.new"
+    path, new = folder.path / "model", folder.path / NEW_MODEL
     for left in (path, new):
-        shutil.rmtree(left, ignore_errors=True)
+        remove_files(left, MODEL_FILES)
     new.mkdir()  # MLflow 3.17.2 makes it only after it writes the example
     mlflow.keras.save_model(
         model,
@@ -263,20 +260,20 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    path = folder.path / "model"
-    if not path.is_dir():
+    if not folder.has_model():
         return
     begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
     outputs = client.get_run(run_id).outputs
     if outputs is None or not outputs.model_outputs:
         logged = begun[0] if begun else client.create_logged_model(experiment_id, "model", run_id)
         artifacts = store.repository(client.tracking_uri, logged.artifact_location)
-        description = Model.load(str(path))
-        description.artifact_path, description.run_id = logged.artifact_location, run_id
-        description.model_id = description.model_uuid = logged.model_id
-        description.save(str(path / ".MLmodel.new"))
-        (path / ".MLmodel.new").replace(path / "MLmodel")  # whole, even on a full disk
-        artifacts.log_artifacts(str(path))
+        with TemporaryDirectory() as copies:
+            copy_files(folder.path / "model", MODEL_FILES, Path(copies))
+            description = Model.load(copies)
+            description.artifact_path, description.run_id = logged.artifact_location, run_id
+            description.model_id = description.model_uuid = logged.model_id
+            description.save(str(Path(copies, "MLmodel")))
+            artifacts.log_artifacts(copies)
         client.finalize_logged_model(logged.model_id, "READY")
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
@@ -284,4 +281,4 @@ def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_
     for other in begun:  # of a request whose answer was lost
         if other.model_id != kept:
             client.delete_logged_model(other.model_id)
-    shutil.rmtree(path)
+    remove_files(folder.path / "model", MODEL_FILES)

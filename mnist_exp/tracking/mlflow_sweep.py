@@ -62,7 +62,7 @@ class MLflowSweep(SweepRecord):
     def _folders(self) -> list[Folder]:
         short = {Path(job.output) for job in super()._tries() if job.status == "RUNNING" and _has_just_begun(job)}
         jobs = [Folder(path.parent) for path in sorted(self.folder.path.glob("*/run.json")) if path.parent not in short]
-        reused = [Folder(Path(job.output)) for job in self._reused() if Path(job.output, "run.json").is_file()]
+        reused = [Folder(Path(job.output)) for job in self._reused() if Folder(Path(job.output)).is_there()]
         return [self.folder, *jobs, *self.abandoned, *reused]
 
     @property
@@ -83,7 +83,7 @@ class MLflowSweep(SweepRecord):
         return [*here, *(job for job in self._elsewhere if job.run_id not in ids)]
 
     def _is_elsewhere(self, job: Job) -> bool:
-        return any(job.run_id == one.run_id for one in self._elsewhere) or not Path(job.output, "run.json").is_file()
+        return any(job.run_id == one.run_id for one in self._elsewhere) or not Folder(Path(job.output)).is_there()
 
     def curve(self, job: Job, metric: str) -> list[float]:
         return reading.curve(self.client, job.run_id, metric) if self._is_elsewhere(job) else super().curve(job, metric)

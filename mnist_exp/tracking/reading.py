@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_exp.config.presets import parse_values, read_text
+from mnist_exp.config.files import read_text
+from mnist_exp.config.presets import parse_values
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import store
@@ -147,7 +148,7 @@ def read_here(output: Path) -> Recorded:
         experiment=record.tracking.get("experiment", ""),
         name=record.name,
         status=record.status,
-        config=parse_values(path.read_text("utf-8"), str(path)),
+        config=parse_values(read_text(path, folder=output), str(path)),
         metrics={(name, line.step): value for line in folder.measured()[0] for name, value in line.metrics.items()},
         tags=record.tags,
         digest=(record.data or {}).get("digest", ""),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from mnist_exp import interrupts
+from mnist_exp.config.files import NoFileError, write_text
 from mnist_exp.config.redaction import traceback_text, without_secrets
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, experiment_key, experiment_signature
@@ -84,7 +85,7 @@ class Run:
                 self.folder.begin(record, experiment.config.code, patch)
         if experiment.child is None:
             log.info("%s %s, in %s", record.name, "goes on" if experiment.resumes else "begins", path)
-        OmegaConf.save(OmegaConf.create(recorded_config(experiment.config)), path / "config.yaml")
+        write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recorded_config(experiment.config))))
 
     def log_data(self, data: Data) -> None:
         """Record the data, and the experiment's signature, which depends on it."""
@@ -161,7 +162,7 @@ def ended(run: Run) -> Iterator[Run]:
     finally:  # also where a signal came before `closing`
         if run.begun:
             with interrupts.closing():
-                with suppress(OSError):
+                with suppress(OSError, InputError):
                     if (record := folder.read()).status == "RUNNING" and record.lock == run.lock:
                         folder.end("KILLED")
                 locks.release(folder.path)
@@ -173,17 +174,16 @@ def _end_early(run: Run, error: BaseException) -> BaseException:
     Python 3.11 turns a signal within `__set_name__`, as in an import, into RuntimeError.
     """
     path, error = run.folder.path, _signal_behind(error) or error
-    failure = about_folder(error, path) if isinstance(error, OSError) else error
+    failure = about_folder(error, path)
     # What a full disk has interrupted goes on with `resume`.
     status = "FAILED" if isinstance(error, Exception) and failure is error else "KILLED"
     log.error("%s", status, exc_info=error, extra={"output": path})
     if status == "FAILED":
         with suppress(OSError):
-            text = traceback_text(error)
-            (path / "error.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
+            write_text(path / "error.txt", traceback_text(error))
     try:
         run.end(status, failure_reason(failure) if isinstance(error, Exception) else "")
-    except OSError as second:  # the first error is the one to show
+    except (OSError, InputError) as second:  # the first error is the one to show
         if failure is error:
             print(f"{status} could not be recorded: {about_folder(second, path)}", file=sys.stderr)
     return failure
@@ -198,13 +198,16 @@ def _signal_behind(error: BaseException | None) -> BaseException | None:
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 
 
-def about_folder(error: OSError, folder: Path) -> Exception:
+def about_folder(error: BaseException, folder: Path) -> BaseException:
     """Return an error about writing a run's folder as bad input, and any other as it is."""
+    if not folder.exists() and isinstance(error, OSError | NoFileError):
+        return InputError(f"{folder}: cannot be written (was deleted)")
+    if not isinstance(error, OSError):
+        return error
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
     if error.errno not in _DISK_ERRORS and not path.is_relative_to(folder):
         return error
-    reason = "was deleted" if not folder.exists() else error.strerror or str(error)
-    return InputError(f"{folder if not folder.exists() else path}: cannot be written ({reason})")
+    return InputError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def failure_reason(error: BaseException) -> str:

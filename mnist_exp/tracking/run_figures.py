@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mnist_exp.config.files import write_text
 from mnist_exp.figures import MARGINS, VALIDATION, Sheet, curves, cut, pictures, predictions, save, short
 from mnist_exp.learning.datasets import Data, Labels
 from mnist_exp.tracking.job import no_formula
@@ -28,7 +29,7 @@ def write_results(history: Mapping[str, Sequence[float]], data: Data, model: "ke
 
     probabilities = predict(model, data.x_test)
     text = predictions_csv(data.y_test, probabilities, data.names, data.test_files)
-    (folder / "predictions.csv").write_text(text, encoding="utf-8")
+    write_text(folder / "predictions.csv", text)
     save(draw_run(history, data, probabilities), folder / "figures")
 
 

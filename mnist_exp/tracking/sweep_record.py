@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp import interrupts
+from mnist_exp.config.files import NoFileError, read_text, write_text
 from mnist_exp.config.redaction import traceback_text
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError, printable
@@ -72,7 +73,7 @@ class Parent:
         """Whether this process reaches the sweep's folder; the sweep's process then reaches those of its jobs, too."""
         try:
             return Folder(self.folder).read().id == self.id
-        except (OSError, ValueError):
+        except InputError:
             return False
 
 
@@ -137,7 +138,7 @@ class SweepRecord:
 
     def configuration(self, job: Job) -> str:
         """Return a job's config.yaml."""
-        return (Path(job.output) / "config.yaml").read_text()
+        return read_text(Path(job.output) / "config.yaml", folder=Path(job.output))
 
     def find(self, key: str, signature: str) -> Job | None:
         """Return the newest whole run with this signature, if any; `key` is for the index."""
@@ -160,9 +161,7 @@ class SweepRecord:
         if Path(job.output).parent == self.folder.path:
             return
         output.mkdir(parents=True, exist_ok=True)
-        new = output / ".reused.json.new"
-        new.write_text(json.dumps(asdict(replace(job, values=dict(values)))))
-        new.replace(output / "reused.json")
+        write_text(output / "reused.json", json.dumps(asdict(replace(job, values=dict(values)))))
 
     def place(self, experiment: Experiment, signature: str, say: Callable[[str], object]) -> Experiment:
         """Return a job in the folder of a try that was interrupted, with which it goes on, or in a free one.
@@ -189,7 +188,7 @@ class SweepRecord:
     def _folders_of(self, values: Mapping[str, str]) -> list[Folder]:
         """Return the folders, in this sweep, of the tries of the job with these values."""
         found = [Path(job.output) for job in self._tries() if job.values == values]
-        return [Folder(path) for path in found if path.parent == self.folder.path and (path / "run.json").is_file()]
+        return [Folder(path) for path in found if path.parent == self.folder.path and Folder(path).is_there()]
 
     def why_none(self, data: set[str]) -> str:  # noqa: ARG002
         """Return why no job of an earlier sweep counts as one of this; `data` has the digests of today's data."""
@@ -202,7 +201,7 @@ class SweepRecord:
         ids, reason = (self.parent.run_id, self.parent.id), failure_reason(error)
         record = refused_record(values, *ids, output, reason, self.own_tags)
         folder.begin(replace(record, tracking=dict(self.tracking)))
-        (output / "error.txt").write_text(traceback_text(error), encoding="utf-8", errors="backslashreplace")
+        write_text(output / "error.txt", traceback_text(error))
         folder.end("FAILED")
         return folder
 
@@ -211,7 +210,7 @@ class SweepRecord:
 
         `complete` is called with the job's folder if the figures, or the store's model, are missing.
         """
-        (self.folder.path / "best.yaml").write_text(self.configuration(job))
+        write_text(self.folder.path / "best.yaml", self.configuration(job))
         folder = Folder(Path(job.output))
         self.folder.change(best=os.path.relpath(job.output, self.folder.path))
         if (folder.path / "figures").is_dir():
@@ -236,7 +235,7 @@ class SweepRecord:
         """Return whether the sweep has ended, or lost its process."""
         try:
             record = self.folder.read()
-        except FileNotFoundError:  # deleted
+        except NoFileError:  # deleted
             return True
         return record.status != "RUNNING" or self._is_left_by(record)
 
@@ -244,7 +243,7 @@ class SweepRecord:
         """Return whether the sweep has lost its process, by a kill -9, or goes on in another since."""
         try:
             record = self.folder.read()
-        except OSError:
+        except InputError:
             return False
         return record.status == "RUNNING" and self._is_left_by(record)
 
@@ -272,7 +271,7 @@ class SweepRecord:
 
         `ranking` returns the ranking as Markdown of at most so many characters, for the sweep's page in a store.
         """
-        (self.folder.path / "ranking.md").write_text(ranking(_LONGEST_RANKING))
+        write_text(self.folder.path / "ranking.md", ranking(_LONGEST_RANKING))
         ids = {job.run_id or id_in_store(Path(job.output)): job.values for job in self._reused()}
         self.folder.end(status, tags={f"{REUSED}{one}": json.dumps(values) for one, values in ids.items() if one})
 
@@ -305,7 +304,7 @@ def begun_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
         yield record
     finally:  # also where a signal came before `closing`
         with interrupts.closing():
-            with suppress(OSError):
+            with suppress(OSError, InputError):
                 if (now := folder.read()).status == "RUNNING" and now.lock == record.lock:
                     folder.end("KILLED")
             locks.release(folder.path)

@@ -190,7 +190,7 @@ class Uploads:
             return known is not None or state is not None
         if known.sent.status == "RUNNING":
             return time.monotonic() - known.at > _SECONDS_BETWEEN_LEASES
-        return known.sent.status == "FINISHED" and (folder.path / "model").is_dir()
+        return known.sent.status == "FINISHED" and folder.has_model()
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ HOSTILE: dict[str, tuple[str, dict[str, str]]] = {
     "billion laughs": ("alias", {"experiment/evil.yaml": "seed: [&a [x, x], &b [*a, *a], [*b, *b]]"}),
     "endless": ("line 2 has more than 50 levels", {"experiment/evil.yaml": f"seed: {'[' * 100_000}"}),
     "long": ("has more than 5,000 values", {"experiment/evil.yaml": f"seed: [{'1,' * 5_000}]"}),
-    "large": ("has more than 1 MB", {"experiment/evil.yaml": "#" * 1_000_000}),
+    "large": ("must have at most 1000000", {"experiment/evil.yaml": "#" * 1_000_000}),
     "digits": (
         "line 2 has a number of more than 300 digits; a text needs quotes",
         {"experiment/evil.yaml": f"seed: -0x{'F' * 5000}"},

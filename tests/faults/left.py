@@ -55,7 +55,7 @@ def runs_of_folders(folder: Path) -> list[Run]:
         points = [((name, line.step), value) for line in place.measured()[0] for name, value in line.metrics.items()]
         parts = {f"{key}={value}" for key, value in record.parameters.items()} | ({"data"} if record.data else set())
         if record.status != "RUNNING":
-            parts |= {path.relative_to(place.path).as_posix() for path in place.files()} - {"code.patch"}
+            parts |= {name for name in record.sent_files() if (place.path / name).is_file()} - {"code.patch"}
         if record.status == "FINISHED" and (not job or place.path.resolve() in best):
             parts.add("a model")
         found.append(Run(record.id, job, record.status, points, frozenset(parts), place.path, record.start))

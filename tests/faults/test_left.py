@@ -38,7 +38,7 @@ def in_file(name: str, before: str, after: str) -> Callable[[Path], None]:
 def copied(folder: Path) -> None:
     [path] = outputs(folder, "run.json")
     shutil.copytree(path.parent, path.parent.with_name("again"))
-    record = json.loads(path.read_text()) | {"id": "another"}
+    record = json.loads(path.read_text()) | {"id": "f" * 32}
     path.with_name("run.json").write_text(json.dumps(record))
 
 

@@ -1,8 +1,11 @@
 """The record in a folder: written whole, read while it grows."""
 
+import json
 import math
 import os
-from dataclasses import replace
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.tracking.environment import run_record
-from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.folder import Folder, Record, log_file, make_folder
+from mnist_exp.tracking.job_folders import free_folder
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
 
 pytestmark = pytest.mark.fast
@@ -75,14 +79,109 @@ def test_an_epoch_that_gives_another_value_is_an_error(tmp_path: Path, metrics: 
         Folder(tmp_path).measure(1, metrics)
 
 
-def test_what_another_run_left_in_the_folder_is_not_taken_for_its_own(tmp_path: Path) -> None:
-    folder, left = Folder(tmp_path), ("config.yaml", "predictions.csv", "report.html", "figures/mistakes.png")
-    (tmp_path / "figures").mkdir()
-    for name in left:
+def test_a_run_takes_over_a_folder_of_a_run_by_the_names_of_its_files(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    parameters = {"training.callbacks.CSVLogger.filename": "epochs.csv"}
+    folder.write(Record("theirs", {"mnist_exp.own_code": "mine.py 0123456789ab"}, parameters))
+    written = ("config.yaml", "epochs.csv", "figures/mistakes.png", "code/mine.py", "model/data/model.keras")
+    unfinished = f".new-{'0' * 32}.npz"
+    own = ("notes.txt", "figures/drawn.png", "code/other.py", "model/weights", "data/config.yaml")
+    for name in (*written, unfinished, *own):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert folder.files() == [tmp_path / name for name in left]
     folder.begin(Record("mine", {}))
-    assert folder.files() == []
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"run.json", *own}
+
+
+FOREIGN: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a file of one's own": ("has files that no run wrote, such as code", lambda path: (path / "code").mkdir()),
+    "a damaged record": ("has a record that cannot be used (", lambda path: (path / "run.json").write_text("[]")),
+    "a link": ("has a link, run.log", lambda path: (path / "run.log").symlink_to("../victim")),
+    "a link beside a record": ("has a link, figures", lambda path: _with_record(path, "figures")),
+}
+
+
+def _with_record(path: Path, *links: str) -> None:
+    Folder(path).write(Record("mine", {}))
+    for name in links:
+        (path / name).symlink_to("../victim")
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_folder_that_is_not_a_runs_is_refused_untouched(tmp_path: Path, case: str) -> None:
+    said, make = FOREIGN[case]
+    (tmp_path / "victim").write_text("mine")
+    (folder := tmp_path / "there").mkdir()
+    make(folder)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError, match=re.escape(f"there: {said}")) as caught, log_file(folder):
+        pass
+    assert str(caught.value).endswith("; choose another folder with hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m")
+    assert sorted(folder.rglob("*")) == before
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert free_folder(folder).name == "there-2"
+    (tmp_path / "link").symlink_to("there-2")
+    with pytest.raises(InputError, match="link: is a link"):
+        make_folder(tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("run.log", "multirun.yaml"), (".hydra/x.yaml", ".submitit/1/x"), ("run.json", "a")]
+)
+def test_a_folder_that_is_new_or_a_runs_is_taken(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    if "run.json" in names:
+        _with_record(tmp_path)
+    make_folder(tmp_path)
+    assert free_folder(tmp_path) == (tmp_path if "run.json" not in names else tmp_path.with_name(f"{tmp_path.name}-2"))
+
+
+DAMAGED: dict[str, object] = {
+    "end": 10**400,
+    "start": -1,
+    "kept_epoch": 1.5,
+    "status": ["FINISHED"],
+    "id": "' OR 1 = 1",
+    "tags": {"mnist_exp.parent": 1},
+    "parameters": [],
+    "scores": {"loss": "0.1"},
+    "data": "mnist",
+    "best": None,
+    "other": "field",
+}
+
+
+@pytest.mark.parametrize("key", DAMAGED)
+def test_a_record_with_a_wrong_value_is_damaged(tmp_path: Path, key: str) -> None:
+    record = asdict(Record("mine", {}))
+    (tmp_path / "run.json").write_text(json.dumps(record | {key: DAMAGED[key]}))
+    with pytest.raises(InputError, match=r"run.json: is damaged, or of another program$"):
+        Folder(tmp_path).read()
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert asdict(Folder(tmp_path).read()) == record
+
+
+@pytest.mark.parametrize(
+    ("lines", "read"),
+    [(b'{"step": 1, "time": 2, "metrics": {"loss": NaN}}\n', 1), (b"\xff\n", None), (b"[" * 100_000 + b"\n", None)]
+    + [(b'{"step": %b, "time": 2, "metrics": {}}\n' % step, None) for step in (b"-1", b"[]", b"1" * 5000)],
+)
+def test_damaged_lines_of_metrics_are_one_error(tmp_path: Path, lines: bytes, read: int | None) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(lines)
+    if read is None:
+        with pytest.raises(InputError, match=r"metrics.jsonl: is damaged$"):
+            Folder(tmp_path).measured()
+    else:
+        assert len(Folder(tmp_path).measured()[0]) == read
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"store": "a", "run_id": ["b"]}', '{"store": "a"}', "[" * 200_000, "\x00"])
+def test_damaged_notes_of_a_store_are_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mlflow.json").write_text(text)
+    assert Folder(tmp_path).mirrored() is None
 
 
 def test_tags_are_added_and_other_fields_replaced(tmp_path: Path) -> None:
