@@ -1,7 +1,6 @@
 """Show what runs and sweeps take on disk, and remove old ones: `python -m mnist_exp.tidy`. Needs no Keras."""
 
 import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
+from mnist_exp.config.files import BEFORE_A_RECORD, is_file, remove_files
 from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable
@@ -95,7 +95,10 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
         if kept != reasons_to_keep(find(), chosen, settings, client):
             raise InputError("nothing was removed, as something has changed meanwhile; type the command again")
         for entry in removed:
-            _remove(entry, settings.uri, client)
+            stays = _remove(entry, settings.uri, client)
+            if stays:
+                named = f"{from_here(stays[0])} stays" + f", and {len(stays) - 1} more" * (len(stays) > 1)
+                print(printable(f"{named}: no run writes a file of that name"), file=sys.stderr)
     print(f"Removed {counted(len(removed), 'folder')}, {_size(sum(entry.bytes for entry in removed))}")
 
 
@@ -103,12 +106,14 @@ def find() -> list[Entry]:
     """Return the runs and sweeps in `outputs` and `multirun`, the largest first, each job with its sweep."""
     records = [path for place in _places() for path in place.rglob("run.json")]
     abandoned.close(records)
+    known: dict[Path, Record] = {}
     tops: dict[Path, dict[Path, Record]] = {}
     for path in sorted(record.parent for record in records):  # a sweep before its jobs
-        with suppress(OSError, ValueError, TypeError):  # of another program
-            record = Folder(path).read()
-            top = next((one for one in path.parents if one in tops), path)
-            tops.setdefault(top, {})[path] = record
+        with suppress(InputError):  # of another program
+            record = known[path] = Folder(path).read()
+            sweep = known.get(path.parent)
+            is_job = sweep is not None and record.tags.get("mnist_exp.parent") == sweep.id
+            tops.setdefault(path.parent if is_job else path, {})[path] = record
     entries = [
         Entry(top, found, max(record.end or now() for record in found.values()), _bytes(top))
         for top, found in tops.items()
@@ -125,8 +130,11 @@ def reasons_to_keep(
     reasons = {}
     for entry in chosen:
         found = (_reason(path, record, settings, client, registered) for path, record in entry.runs.items())
-        doubled = "another folder is a copy" if any(copies[one.id] > 1 for one in entry.runs.values()) else ""
-        reasons[entry.path] = next(filter(None, found), doubled)
+        others = {
+            "another folder is a copy": any(copies[one.id] > 1 for one in entry.runs.values()),
+            "other runs lie in it": any(entry.path in other.path.parents for other in everything),
+        }
+        reasons[entry.path] = next(filter(None, found), next((reason for reason, holds in others.items() if holds), ""))
     while True:  # what stays may count what would be removed
         before = dict(reasons)
         for sweep in everything:
@@ -161,10 +169,10 @@ def _reason(
     return ""
 
 
-def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> None:
-    """Remove the runs of an entry from the store, with their artifacts and models, and then its folder.
+def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]:
+    """Remove the runs of an entry from the store, with their artifacts and models, and then their own files.
 
-    What is left of it after an interruption is found and removed again.
+    Return the files that stay, which no run wrote. After an interruption, the rest is found and removed again.
 
     Raises:
         InputError: if it is in use, or a file cannot be removed, or the store keeps artifacts where it may not.
@@ -175,22 +183,22 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> None:
                 if not claims.enter_context(locks.claimed(entry.path, name)):
                     raise InputError(f"{entry.path}: is in use; type the command again")
             for path, record in entry.runs.items():
-                if Folder(path).read() != record:
+                if path.resolve() != path or Folder(path).read() != record:
                     raise InputError(f"{path}: has changed meanwhile; type the command again")
-            for path in reversed(entry.runs):  # the record of a sweep goes last
+            stays: list[Path] = []
+            for path in list(entry.path.iterdir()):  # jobs without a record: an earlier run counts, or they never began
+                if path not in entry.runs and (path.name.isdecimal() or is_file(path / "reused.json", path)):
+                    stays += remove_files(path, BEFORE_A_RECORD | {"reused.json"})
+            for path, record in reversed(entry.runs.items()):  # the record of a sweep goes last
                 if (mirrored := Folder(path).mirrored()) is not None and client is not None:
                     _remove_run(client, uri, mirrored.run_id)
-                for child in list(path.iterdir()):
-                    if child.is_dir() and not child.is_symlink():
-                        shutil.rmtree(child)
-                    elif child.name != "run.json":
-                        child.unlink()
-                shutil.rmtree(path)
+                stays += remove_files(path, record.own_files() | BEFORE_A_RECORD)
     except OSError as error:
         raise InputError(f"{error.filename or entry.path}: cannot be removed ({error.strerror})") from error
     if entry.path.parent not in _places():
         with suppress(OSError):
             entry.path.parent.rmdir()  # of that day, if this was the last
+    return list(dict.fromkeys(stays))
 
 
 def _remove_run(client: "MlflowClient", uri: str, run_id: str) -> None:
@@ -232,7 +240,7 @@ def _used(sweep: Entry) -> list[tuple[str, ...]]:
     """Return the places of the earlier runs that a sweep counts as its jobs."""
     found = []
     for path in sweep.path.rglob("reused.json"):
-        with suppress(OSError, ValueError, TypeError):  # damaged
+        with suppress(InputError, TypeError):  # damaged
             found.append(_place(Path(reused_in(path).output)))
     return found
 
