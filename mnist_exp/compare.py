@@ -1,5 +1,6 @@
 """Rank the runs of an experiment: `python -m mnist_exp.compare`. Nothing heavy is imported before the store is read."""
 
+import json
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -7,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
@@ -36,6 +38,7 @@ _EXAMPLES = """\
 
 _CURVES = 200  # runs, after which no row is drawn
 _NAMED = 6  # of the runs left out
+_LINKED = 20  # runs, which a link still has room for
 
 
 def main() -> None:
@@ -88,7 +91,7 @@ def compare(
         raise InputError(f"--last {last}: must be a whole number, at least 1")
     if plot is not None:
         commands.check_plot(plot)
-    tables, repeated, curves = _read(ids, overrides, condition, sort, last, draw=plot is not None)
+    tables, repeated, curves, link = _read(ids, overrides, condition, sort, last, draw=plot is not None)
     from mnist_exp.sweeps.outcome import as_text
 
     print(as_text(tables, form))
@@ -106,6 +109,8 @@ def compare(
             write(validation_curves(curves, _metric(tables)), new)
         left_out = f", of the first {len(curves)} rows" * (len(curves) < sum(len(table.rows) for table in tables))
         beside.append(f"Curves in {plot}{left_out}")
+    if form == "table":
+        beside += link
     for text in beside:
         print(wrapped(printable(text)), file=sys.stdout if form == "table" else sys.stderr)
 
@@ -114,15 +119,15 @@ def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Run
     """Return the runs of an experiment as `compare` ranks them; the arguments and errors are the same."""
     if last is not None and last < 1:
         raise InputError(f"last={last}: must be a whole number, at least 1")
-    tables, _, _ = _read((), overrides, condition, None, last, draw=False)
+    tables, *_ = _read((), overrides, condition, None, last, draw=False)
     records = [{"objective": table.objective, **record} for table in tables for record in table.records]
     return Runs(records, "\n".join(table.verdict for table in tables if table.verdict))
 
 
 def _read(
     ids: Sequence[str], overrides: Sequence[str], condition: str, sort: str | None, last: int | None, *, draw: bool
-) -> tuple[list["Table"], list[str], list["Curves"]]:
-    """Return the tables of runs, the ids of those that a newer run repeats, and the curves of the first rows."""
+) -> tuple[list["Table"], list[str], list["Curves"], list[str]]:
+    """Return the tables of runs, the ids of those that a newer run repeats, the first rows' curves, and a link."""
     tracking = _where_runs_are(ids, overrides)
     from mlflow.exceptions import MlflowException
 
@@ -142,7 +147,26 @@ def _read(
         tables = tables_of(replace(found, runs=newest, others=newest_of_each(found.others)), sort)
         kept = {run.info.run_id for run in newest}
         repeated = [run.info.run_id for run in found.runs if run.info.run_id not in kept]
-        return tables, repeated, _curves(client, tables) if draw else []
+        return tables, repeated, _curves(client, tables) if draw else [], _link(tracking, tables, newest)
+
+
+def _link(tracking: MLflowTracking, tables: Sequence["Table"], runs: Sequence["Run"]) -> list[str]:
+    """Return lines with a link to the runs of the tables, or to the first of them, in MLflow's page."""
+    from mnist_exp.tracking.store import linked
+
+    ids = [job.run_id for table in tables for job in table.jobs]
+    shown = ids[:_LINKED]
+    text = f"The first {_LINKED} of these runs, side by side" if len(ids) > _LINKED else "These runs, side by side"
+    experiments = sorted({run.info.experiment_id for run in runs if run.info.run_id in shown})
+    query = {"workflowType": "machine_learning"}
+    if len(experiments) == 1:
+        page = f"#/experiments/{experiments[0]}/runs"
+        query |= {"compareRunsMode": "CHART", "startTime": "ALL", "orderByKey": "metrics.`objective`"}
+        query["searchFilter"] = f"attributes.run_id IN ({','.join(map(repr, shown))})"
+    else:
+        page = "#/compare-runs"
+        query |= {"runs": json.dumps(shown), "experiments": json.dumps(experiments)}
+    return linked(text, tracking, f"{page}?{urlencode(query)}")
 
 
 def _where_runs_are(ids: Sequence[str], overrides: Sequence[str]) -> MLflowTracking:

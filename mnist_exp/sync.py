@@ -73,6 +73,10 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
             ids |= {name: store.connect(replace(settings, experiment=name))[1] for name in named}
     waiting = [(folder, ids[record.tracking.get("experiment", settings.experiment)]) for folder, record in folders]
     left = _send(client, waiting, settings.register)
+    from mnist_exp.tracking.mirror import show_all
+
+    for experiment_id in {experiment_id for _, experiment_id in waiting}:
+        show_all(client, experiment_id)
     sent = len({folder.path for folder, _ in waiting} - left.keys())
     print(f"{counted(sent, 'folder')} up to date in {shown_address(settings.uri)}")
     if left:

@@ -16,7 +16,7 @@ from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.sweeps.formats import aligned, counted, cut
-from mnist_exp.tracking import abandoned, locks, store
+from mnist_exp.tracking import abandoned, locks, store, views
 from mnist_exp.tracking.folder import Folder, Record, from_here, now
 from mnist_exp.tracking.job_folders import reused_in
 from mnist_exp.tracking.reading import stored_run
@@ -211,6 +211,8 @@ def _remove_run(client: "MlflowClient", uri: str, run_id: str) -> None:
         client.delete_logged_model(model.model_id)
     if run.info.artifact_uri.endswith(f"/{run_id}/artifacts"):  # and not where other runs have theirs
         store.repository(uri, run.info.artifact_uri).delete_artifacts()
+    if "mnist_exp.sweep" in run.data.tags:
+        views.remove(client, run.info.experiment_id, run_id)
     if run.info.lifecycle_stage == "active":
         client.delete_run(run_id)
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import installed, sweep_in
+from mnist_exp.tracking import views
+
+from .conftest import in_process, installed, store, sweep_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -52,32 +54,49 @@ def page() -> Iterator["Page"]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1500, "height": 900})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(20_000)
         yield page
         browser.close()
 
 
-def open_runs(page: "Page", address: str) -> None:
-    """Open the runs by the link of README, since MLflow's first page shows none of them; the sweep unfolded."""
-    [link] = re.findall(r"http://127.0.0.1:5000(/#/experiments/1/runs\?[^)\s]*)", README.read_text())
+LINKS = re.compile(r"http://127.0.0.1:5000(/#/[^)\s]*)")
+ALL_RUNS = r"http://127.0.0.1:5000(/#/[^)\s]*mnist_exp-all[^)\s]*)"
+
+
+def open_link(page: "Page", address: str, link: str) -> None:
+    """Open a link with nothing clicked, and wait for its charts."""
     page.goto(f"{address}{link}")
-    page.get_by_role("heading", name="Runs").wait_for()
+    page.locator(".js-plotly-plot").first.wait_for()
+
+
+def wait_for_curves(page: "Page", count: int) -> None:
+    """Wait until so many curves are drawn, of which plotly draws each twice."""
+    page.wait_for_function(
+        """count => {
+            const lines = document.querySelectorAll(".scatterlayer .trace path.js-line")
+            return new Set([...lines].map(line => line.getAttribute("d"))).size == count
+        }""",
+        arg=count,
+    )
+
+
+def test_readme_opens_the_curves_of_all_runs(page: "Page", address: str) -> None:
+    [link] = re.findall(ALL_RUNS, README.read_text())
+    open_link(page, address, link)
+    wait_for_curves(page, 12)  # accuracy and loss of six jobs, and none of their parent
+
+
+def test_compare_prints_a_link_to_the_curves_of_its_runs(page: "Page", address: str, sweep_folder: Path) -> None:
+    _, jobs = sweep_in(sweep_folder)
+    chosen = [jobs[0], jobs[-1]]
+    ids = [job.info.run_id for job in chosen]
+    done = in_process(*ids, cwd=sweep_folder, module="mnist_exp.compare")
+    [link] = LINKS.findall(done.stdout)
+    open_link(page, address, link)
+    wait_for_curves(page, 4)  # accuracy and loss; the page draws what is in sight
     page.get_by_role("button", name="Close").click()  # the assistant, which covers a third of the page
-    page.locator("[data-component-id*='runnamecellrenderer']").first.click()
-
-
-def test_the_runs_page_lists_the_parent_and_its_jobs(page: "Page", address: str, sweep_folder: Path) -> None:
-    parent, jobs = sweep_in(sweep_folder)
-    open_runs(page, address)
-    for run in [parent, *jobs]:
-        page.get_by_role("row").filter(has=page.get_by_text(str(run.info.run_name), exact=True)).first.wait_for()
-
-
-def test_two_jobs_compared_show_parameters_and_curves(page: "Page", address: str) -> None:
-    chosen = ("hidden=16 activation=sigmoid", "hidden=64 activation=relu")
-    open_runs(page, address)
-    for name in chosen:
-        row = page.get_by_role("row").filter(has=page.get_by_text(name, exact=True)).first
+    for job in chosen:
+        row = page.get_by_role("row").filter(has=page.get_by_text(str(job.info.run_name), exact=True)).first
         row.get_by_role("checkbox").first.click()
     page.get_by_role("button", name="Compare").click()
     page.get_by_role("heading", name="Comparing 2 Runs").wait_for()
@@ -85,33 +104,49 @@ def test_two_jobs_compared_show_parameters_and_curves(page: "Page", address: str
         row = page.get_by_role("row").filter(has=page.get_by_text(parameter, exact=True)).first
         for value in values:
             row.get_by_text(value, exact=True).first.wait_for()
-    page.get_by_role("link", name="loss", exact=True).click()
-    for name in chosen:
-        page.get_by_text(f"{name} (loss)").first.wait_for()
-    page.wait_for_function(_TWO_CURVES)
 
 
-# Plotly leaves points out that lie on a straight line, so not all ten epochs are in a path.
-_TWO_CURVES = """() => {
-    const lines = document.querySelectorAll(".scatterlayer .trace path.js-line")
-    const paths = [...lines].map(line => line.getAttribute("d")).filter(path => path && path.split(",").length > 5)
-    return new Set(paths).size >= 2
-}"""
+def test_link_of_a_sweep_opens_curves_axes_and_rows(page: "Page", address: str, sweep_folder: Path) -> None:
+    _, jobs = sweep_in(sweep_folder)
+    [link] = LINKS.findall((sweep_folder / "stdout").read_text())
+    open_link(page, address, link)
+    page.get_by_text("hidden=64 activation=relu leads, 6 rows").first.wait_for()
+    wait_for_curves(page, 12)
+    page.wait_for_function("document.querySelectorAll('.parcoords .dimension').length == 3")
+    page.goto("about:blank")
+    page.goto(f"{address}{link.replace('CHART', 'TABLE')}")
+    names = [page.get_by_text(str(job.info.run_name), exact=True).first for job in jobs]
+    for name in names:
+        name.wait_for()
+    places = [name.evaluate("element => element.getBoundingClientRect().top") for name in names]
+    best = max(jobs, key=lambda job: job.data.metrics["objective"])
+    assert min(places) == places[jobs.index(best)]
+    assert page.locator("[data-component-id*='runnamecellrenderer']").count() <= len(jobs)
 
 
-def test_the_link_that_a_sweep_prints_opens_it(page: "Page", address: str, sweep_folder: Path) -> None:
+def test_view_that_was_deleted_by_hand_stays_deleted(page: "Page", address: str, sweep_folder: Path) -> None:
     parent, _ = sweep_in(sweep_folder)
-    [link] = re.findall(r"http://127.0.0.1:5000(/#/\S+)", (sweep_folder / "stdout").read_text())
-    page.goto(f"{address}{link}")
-    page.get_by_role("heading", name=str(parent.info.run_name)).first.wait_for()
-    page.get_by_text(parent.info.run_id).first.wait_for()
+    client, experiment_id = store(sweep_folder), parent.info.experiment_id
+    key = views.key_of(parent.info.run_id)
+    tag = f"mlflow.sharedViewState.{key}"
+    before = client.get_experiment(experiment_id).tags[tag]
+    [link] = LINKS.findall((sweep_folder / "stdout").read_text())
+    open_link(page, address, link)
+    page.get_by_test_id("saved-views-trigger").click()
+    with page.expect_response(lambda response: "delete-experiment-tag" in response.url):
+        page.get_by_test_id(f"saved-views-delete-{key}").click(force=True)
+    try:
+        assert not views.save(client, experiment_id, key, views.View("again", "", []))
+        assert tag not in client.get_experiment(experiment_id).tags
+    finally:
+        client.set_experiment_tag(experiment_id, tag, before)
 
 
 def test_the_page_of_a_sweep_shows_what_its_ranking_decides(sweep_folder: Path, address: str, page: "Page") -> None:
     parent, _ = sweep_in(sweep_folder)
     page.goto(f"{address}/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}")
     page.get_by_role("heading", name="Ranking of the jobs").wait_for()
-    assert page.get_by_text("A single run may be better or worse by chance").first.is_visible()
+    assert page.get_by_text("a single run may be better or worse by chance").first.is_visible()
     assert page.get_by_text("model.kind", exact=True).first.is_visible()
     page.get_by_text("Show more").first.click()
     page.get_by_role("cell", name="sigmoid").first.wait_for()

@@ -295,7 +295,7 @@ def test_what_a_store_says_of_a_run_neither_steers_the_terminal_nor_the_environm
         database.commit()
     done = in_process(first.info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert done.returncode == 0, done.stderr
-    assert "in experiment mine?[2J?]0;owned?; mlflow ui" in done.stdout
+    assert "in experiment mine?[2J?]0;owned?, files in outputs/" in done.stdout
     assert "\x1b[2J" not in done.stdout + done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("Identical")] == [
         f"Identical to {first.info.run_id}: all 11 values of 7 metrics"

@@ -1,7 +1,9 @@
 """Mirror a folder as a run of MLflow, idempotently."""
 
+import csv
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,9 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import package_version
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.metadata import write_metadata
-from mnist_exp.tracking import locks, store
+from mnist_exp.tracking import locks, store, views
 from mnist_exp.tracking.folder import Folder, Mirrored, Record, now
+from mnist_exp.tracking.job import REUSED, job_name, typed_value
 from mnist_exp.tracking.kept_models import model_of_run
 from mnist_exp.tracking.reading import PROFILE, stored_run
 from mnist_exp.tracking.registry import registered
@@ -30,7 +33,9 @@ _METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 800, 100  # the most that MLflow t
 _LONGEST_NAME = 250  # that all of MLflow's databases take
 DESCRIPTION = "mlflow.note.content"
 _LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
-_RANKING = "### Ranking of the jobs"  # all below it in a description is ours
+_RANKING = "### Ranking of the jobs"
+_OURS = re.compile(rf"^(?:\*\*Result:\*\*|{_RANKING}).*", re.MULTILINE | re.DOTALL)  # the end of a description
+_MOST_NAMED = 60  # runs, for which a tag has room
 LEASE = "mnist_exp.lease"  # the tag for the time, as in `Record`, at which a RUNNING run was last seen to live
 _LEASE_RENEWED = 60_000  # milliseconds
 
@@ -95,6 +100,8 @@ def mirror(
         _send_values(client, folder, record, sent)
         if record.status != "RUNNING":
             _send_end(client, experiment_id, folder, record, sent)
+            if "mnist_exp.sweep" in record.tags:
+                show_sweep(client, experiment_id, folder, record, sent.run_id)
             sent.registered = registered(client, register, record, sent.run_id, sent.tags.get("mnist_exp.best_run"))
             _note(folder, Mirrored(address, sent.run_id, _completion(record, sent.tags)))
         return sent
@@ -222,10 +229,78 @@ def _tags(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) ->
     ranking = folder.path / "ranking.md"
     if record.status != "RUNNING" and is_file(ranking, folder.path):
         written = client.get_run(sent.run_id).data.tags.get(DESCRIPTION, "")
-        begun = f"{written.partition(_RANKING)[0].rstrip()}\n\n{_RANKING}\n\n".lstrip()
-        if len(text := begun + read_text(ranking, folder=folder.path)) <= _LONGEST_DESCRIPTION:
+        verdict, _, table = read_text(ranking, folder=folder.path).partition("\n\n")
+        begun = f"{_OURS.sub('', written).rstrip()}\n\n**Result:** {verdict}\n\n{_RANKING}\n\n".lstrip()
+        if table and len(text := begun + table) <= _LONGEST_DESCRIPTION:
             tags[DESCRIPTION] = text
     return tags
+
+
+def show_all(client: "MlflowClient", experiment_id: str) -> None:
+    """Bring the saved view of all runs up to date; after an outage, the next command does."""
+    with suppress(Exception):  # a store raises anything
+        if store.opens_views(client.tracking_uri):
+            views.save_all(client, experiment_id)
+
+
+def show_sweep(client: "MlflowClient", experiment_id: str, folder: Folder, record: Record, run_id: str) -> bool:
+    """Write the saved view of a sweep that has jobs; return whether the store has it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        view = _view_of(client, folder, record, run_id) if store.opens_views(client.tracking_uri) else None
+        if view is None or not views.save(client, experiment_id, views.key_of(run_id), view):
+            return False
+    except MlflowException as error:
+        if error.get_http_status_code() >= 500:
+            raise
+        return False  # this user may not change the experiment
+    except (OSError, ValueError, TypeError):  # a damaged folder
+        return False
+    show_all(client, experiment_id)
+    return True
+
+
+def _view_of(client: "MlflowClient", folder: Folder, record: Record, run_id: str) -> views.View | None:
+    """Return the view of a sweep, or None before it has jobs."""
+    jobs: dict[Path, Record] = {}
+    for path in folder.path.glob("*/run.json"):
+        with suppress(InputError):  # damaged
+            job = Folder(path.parent).read()
+            if job.parameters and job.tags.get("mnist_exp.parent") == record.id:
+                jobs[path.parent] = job
+    if not jobs:
+        return None
+    typed = list(json.loads(record.tags.get("mnist_exp.varied", "{}")))
+    recorded = {key for job in jobs.values() for key in job.parameters}
+    keys = [name for key in typed for name in (key, f"{key}.kind") if name in recorded]  # a group is known by its kind
+    rows = [key for key in keys if key != "seed"]
+    values = {key: [typed_value(job.parameters.get(key, "")) for job in jobs.values()] for key in rows}
+    ids = [tag.removeprefix(REUSED) for tag in record.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
+    ids += [found for path in jobs if ids and (found := _run_in(client, path))]
+    query = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    if 0 < len(ids) <= _MOST_NAMED:
+        query = f"attributes.run_id IN ({', '.join(map(repr, ids))})"
+    metric = record.parameters.get("objective", "val_accuracy").replace("test_", "val_", 1)
+    return views.View(
+        f"{_leader(folder, typed) or f'{len(jobs)} jobs'} ({run_id[:8]})",
+        query,
+        keys,
+        [key for key in rows if {type(value) for value in values[key]} <= {int, float} and len(set(values[key])) > 1],
+        rows if "seed" in keys else [],
+        [*dict.fromkeys([metric, "val_loss", "loss"])][:2],
+        ascending=record.parameters.get("direction") == "minimize",
+    )
+
+
+def _leader(folder: Folder, keys: Sequence[str]) -> str:
+    """Return which row of a sweep leads, and of how many; nothing before the sweep is ranked."""
+    path = folder.path / "ranking.csv"
+    lines = read_text(path, folder=folder.path).splitlines() if is_file(path, folder.path) else []
+    ranked = [row for row in csv.DictReader(lines) if row.get("rank")]
+    values = {key: value for key in keys if key != "seed" and ranked and (value := ranked[0].get(key))}
+    rows = len({row["rank"] for row in ranked})
+    return f"{job_name(values, values)} leads, {rows} rows" if values and rows > 1 else ""
 
 
 def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:

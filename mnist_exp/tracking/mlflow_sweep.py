@@ -14,10 +14,10 @@ from mnist_exp import interrupts
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Experiment, Sweep
-from mnist_exp.tracking import differences, reading, store
+from mnist_exp.tracking import differences, reading, store, views
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import REUSED, Job
-from mnist_exp.tracking.mirror import save_model
+from mnist_exp.tracking.mirror import save_model, show_sweep
 from mnist_exp.tracking.record import Run
 from mnist_exp.tracking.sweep_record import Complete, SweepRecord
 from mnist_exp.tracking.uploads import Uploads
@@ -44,11 +44,10 @@ class MLflowSweep(SweepRecord):
     abandoned: Sequence[Folder]
     _elsewhere: list[Job] = field(default_factory=list, init=False)
     _left_out: str = field(default="", init=False)
+    _has_view: bool | None = field(default=None, init=False)  # None before there are jobs
 
     def __post_init__(self) -> None:
-        self.uploads = Uploads(
-            self.client, self.experiment_id, self._folders, self._look_elsewhere, self._settings.register
-        )
+        self.uploads = Uploads(self.client, self.experiment_id, self._folders, self._look, self._settings.register)
 
     @property
     def _settings(self) -> MLflowTracking:
@@ -69,6 +68,12 @@ class MLflowSweep(SweepRecord):
     def _reaches_others(self) -> bool:
         """Whether the launcher may start jobs on other machines."""
         return str(self.sweep.launcher.get("_target_", "")).rpartition(".")[2] not in _LAUNCHERS_HERE
+
+    def _look(self) -> None:
+        self._look_elsewhere()
+        if self._has_view is None and any(job.run_id for job in self._tries()):
+            args = self.client, self.experiment_id, self.folder, self.folder.read(), self.parent.run_id
+            self._has_view = show_sweep(*args)
 
     def _look_elsewhere(self) -> None:
         """Read the jobs of other machines, which report to the store alone."""
@@ -120,10 +125,12 @@ class MLflowSweep(SweepRecord):
         self._left_out = self.uploads.finish(self._settings, interrupted=status == "KILLED")
 
     def describe(self) -> str:
-        page = store.page(self._settings, self.experiment_id, self.parent.run_id)
-        where = f"Sweep {self.parent.run_id} in experiment {self._settings.experiment}; {page}"
-        registered = self.uploads.registered(self.folder)
-        return "\n".join(map(printable, filter(None, [registered, where, self._left_out])))
+        run_id, registered = self.parent.run_id, self.uploads.registered(self.folder)
+        page = f"#/experiments/{self.experiment_id}/runs/{run_id}"
+        if self._has_view:
+            page = views.path_of(self.experiment_id, views.key_of(run_id))
+        where = store.linked(f"Sweep {run_id} in experiment {self._settings.experiment}", self._settings, page)
+        return "\n".join(map(printable, filter(None, [registered, *where, self._left_out])))
 
 
 def _has_just_begun(job: Job) -> bool:

@@ -5,9 +5,10 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from typing import TypeVar
 
 from mnist_exp.config.redaction import shown_address
@@ -17,9 +18,9 @@ from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.tracking import differences, reading, store
 from mnist_exp.tracking.abandoned import close_in_store
 from mnist_exp.tracking.environment import run_record, sweep_record
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.folder import Folder, from_here
 from mnist_exp.tracking.job import Job
-from mnist_exp.tracking.mirror import DESCRIPTION
+from mnist_exp.tracking.mirror import DESCRIPTION, show_all
 from mnist_exp.tracking.mlflow_sweep import MLflowSweep, RemoteSweep
 from mnist_exp.tracking.record import Run, ended
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
@@ -52,12 +53,15 @@ class MLflowTracker(Tracker):
             run_record(experiment, together, self._settings.run_name, self._own_tags), tracking=self.tracking
         )
         run = MLflowRun(experiment, record, keeps_all=True)
-        uploads = Uploads(client, experiment_id, lambda: [run.folder, *abandoned], register=self._settings.register)
+        watch = cache(partial(show_all, client, experiment_id))
+        uploads = Uploads(client, experiment_id, lambda: [run.folder, *abandoned], watch, self._settings.register)
         try:
             with ended(run):
                 with store.store_errors(self._settings.uri):
                     run.id = uploads.begin(run.folder)
-                run.page = store.page(self._settings, experiment_id, run.id)
+                text = f"Run {run.id} in experiment {self._settings.experiment}, files in {from_here(run.folder.path)}"
+                page = f"#/experiments/{experiment_id}/runs/{run.id}/model-metrics?workflowType=machine_learning"
+                run.place = store.linked(text, self._settings, page)
                 yield run
         finally:
             error = sys.exc_info()[1]
@@ -117,9 +121,10 @@ class MLflowTracker(Tracker):
 
 
 class MLflowRun(Run):
-    """A single run; `page`, `left_out` and `registered` are lines about it in the store."""
+    """A single run; `place`, `left_out` and `registered` are lines about it in the store."""
 
-    page = left_out = registered = ""
+    place: Sequence[str] = ()
+    left_out = registered = ""
 
     def end(self, status: str, reason: str = "") -> None:
         super().end(status, reason)
@@ -132,8 +137,7 @@ class MLflowRun(Run):
     def describe(self) -> str:
         if self.id is None:
             return super().describe()
-        where = f"Run {self.id} in experiment {self._record.tracking['experiment']}; {self.page}"
-        return "\n".join(map(printable, filter(None, [self.registered, where, self.left_out])))
+        return "\n".join(map(printable, filter(None, [self.registered, *self.place, self.left_out])))
 
 
 def _patiently(ask: Callable[[], _Answer]) -> _Answer:

@@ -1,6 +1,6 @@
 """Reach an MLflow store, or make one; its database is complete or absent.
 
-All uses of what MLflow 3.14 to 3.17 keeps private are here. A name that a newer version lacks raises when it is used,
+All uses of what MLflow 3.15 to 3.17 keeps private are here. A name that a newer version lacks raises when it is used,
 before anything is written.
 """
 
@@ -14,6 +14,7 @@ import urllib.request
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -94,18 +95,28 @@ def store_errors(uri: str) -> Iterator[None]:
         raise store_error(uri, limits.explained(error)) from None
 
 
-def page(tracking: MLflowTracking, experiment_id: str, run_id: str) -> str:
-    """Return how to open a run's page, on its server or on the local one that `mlflow ui` starts.
-
-    MLflow 3.17 opens an experiment on a page that does not list training runs, so the link is the run's.
-    """
-    path = f"#/experiments/{experiment_id}/runs/{run_id}"
+def linked(text: str, tracking: MLflowTracking, path: str) -> list[str]:
+    """Return a text and, below it, a link to a page of the server, or of the local one that `mlflow ui` starts."""
     if tracking.uri.startswith(("http://", "https://")):
-        return f"{shown_address(tracking.uri).rstrip('/')}/{path}"
+        return [f"{text}:", f"{shown_address(tracking.uri).rstrip('/')}/{path}"]
     command = (
         "mlflow ui" if is_default(tracking.uri) else f"mlflow ui --backend-store-uri {shown_address(tracking.uri)}"
     )
-    return f"{command}, then http://127.0.0.1:5000/{path}"
+    return [f"{text}; {command}, then", f"http://127.0.0.1:5000/{path}"]
+
+
+@cache
+def opens_views(uri: str) -> bool:
+    """Return whether the page of a server, or of `mlflow ui` here, opens saved views, as it does from 3.15.2 on."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+    from mlflow.version import VERSION
+
+    version = VERSION
+    if uri.startswith(("http://", "https://")):
+        version = http_request(get_default_host_creds(uri), "/version", "GET").text
+    numbers = re.match(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version)
+    return numbers is not None and tuple(map(int, numbers.groups())) >= (3, 15, 2)
 
 
 def repository(uri: str, location: str | None) -> "ArtifactRepository":

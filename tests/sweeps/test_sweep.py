@@ -118,7 +118,7 @@ def test_the_terminal_shows_progress_and_the_ranking(sweep_folder: Path) -> None
     assert lines[16].startswith("hidden=64 activation=relu leads with 0.8")
     assert "on these 10,000 test images, but a single run may be better or worse by chance" in lines[16]
     assert not any("explains" in line for line in lines)  # six jobs are too few
-    assert lines[-1].startswith(f"Sweep {parent.info.run_id} in experiment mnist_exp; mlflow ui, then http")
+    assert lines[-2] == f"Sweep {parent.info.run_id} in experiment mnist_exp; mlflow ui, then"
 
 
 def test_a_terminal_has_a_bar_below_the_lines_of_the_jobs(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def test_the_page_of_a_sweep_shows_its_ranking_below_the_users_words(tmp_path: P
     assert in_process(*typed, cwd=tmp_path).returncode == 0
     parent, _ = sweep_in(tmp_path)
     shown = parent.data.tags["mlflow.note.content"].splitlines()
-    assert shown[:2] == ["### Ranking of the jobs", ""]
+    assert shown[0].startswith("**Result:** 2 jobs")
+    assert shown[2] == "### Ranking of the jobs"
     store(tmp_path).set_tag(parent.info.run_id, "mlflow.note.content", f"Mine, written *meanwhile*.\n\n{shown[0]}\nold")
     done = in_process(*typed, "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

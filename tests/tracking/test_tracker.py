@@ -124,12 +124,15 @@ def test_the_terminal_shows_progress_scores_and_a_link_and_nothing_else(tracked_
     lines = (tracked_folder / "stdout").read_text().splitlines()
     assert (tracked_folder / "stderr").read_text() == ""
     assert [line for line in lines if line.startswith("Epoch ")] == [f"Epoch {n}/10" for n in range(1, 11)]
-    assert lines[-4] == f"TEST loss: {recorded.data.metrics['test_loss']:.4f}"
-    assert lines[-3] == f"TEST accuracy: {recorded.data.metrics['test_accuracy']:.4f}"
-    assert lines[-2].startswith("Computation time: ")
-    link = f"http://127.0.0.1:5000/#/experiments/{recorded.info.experiment_id}/runs/{recorded.info.run_id}"
-    assert lines[-1] == f"Run {recorded.info.run_id} in experiment mnist_exp; mlflow ui, then {link}"
-    assert len(lines) == 24
+    assert lines[-5] == f"TEST loss: {recorded.data.metrics['test_loss']:.4f}"
+    assert lines[-4] == f"TEST accuracy: {recorded.data.metrics['test_accuracy']:.4f}"
+    assert lines[-3].startswith("Computation time: ")
+    [folder] = tracked_folder.glob("outputs/*/*")
+    place = f"in experiment mnist_exp, files in {folder.relative_to(tracked_folder)}"
+    assert lines[-2] == f"Run {recorded.info.run_id} {place}; mlflow ui, then"
+    page = f"#/experiments/{recorded.info.experiment_id}/runs/{recorded.info.run_id}/model-metrics"
+    assert lines[-1] == f"http://127.0.0.1:5000/{page}?workflowType=machine_learning"
+    assert len(lines) == 25
 
 
 def test_the_signature_is_that_of_the_experiment() -> None:
