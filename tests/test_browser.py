@@ -133,8 +133,9 @@ def test_view_that_was_deleted_by_hand_stays_deleted(page: "Page", address: str,
     [link] = LINKS.findall((sweep_folder / "stdout").read_text())
     open_link(page, address, link)
     page.get_by_test_id("saved-views-trigger").click()
+    page.get_by_test_id(f"saved-views-delete-{key}").click(force=True)
     with page.expect_response(lambda response: "delete-experiment-tag" in response.url):
-        page.get_by_test_id(f"saved-views-delete-{key}").click(force=True)
+        page.get_by_role("button", name="Delete", exact=True).click()
     try:
         assert not views.save(client, experiment_id, key, views.View("again", "", []))
         assert tag not in client.get_experiment(experiment_id).tags
