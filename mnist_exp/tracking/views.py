@@ -99,7 +99,7 @@ def _packed(view: View) -> str:
     """Return the state in which MLflow's page shows a view."""
     score = {"key": "objective", "type": "METRIC"}
     charts = [_chart("LINE", name, xAxisKey="step", lineSmoothness=0, range={}) for name in view.curves]
-    if axes := [key for key in view.keys if key != "seed"]:
+    if axes := [key for key in view.keys if key != "seed"][:5]:
         lines = {"selectedParams": axes, "selectedMetrics": ["objective"], "showAllRuns": not view.groups}
         charts.append(_chart("PARALLEL", "objective", **lines))
     if len(view.numbers) > 1:
