@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mnist_exp.config.files import BEFORE_A_RECORD, MODEL_FILES
 from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.locks import boot_id
 
 from .conftest import Terminal, in_process
 
@@ -61,6 +62,14 @@ def test_no_file_that_a_link_leads_to_is_sent(tmp_path: Path, name: str) -> None
     said = check(tmp_path, "outputs", module="sync")
     assert f"outputs/theirs/{name}: is a link; must be a file" in said
     assert len(said.splitlines()) == 1
+
+
+def test_no_lock_is_asked_for_through_a_link(tmp_path: Path) -> None:
+    theirs, lock = Folder(tmp_path / "outputs/theirs"), f".locks/{'0' * 32}.lock"
+    (mine(tmp_path) / Path(lock).name).touch()
+    theirs.write(replace(ENDED, status="RUNNING", end=None, lock=lock, boot=boot_id()))
+    (theirs.path / ".locks").symlink_to(tmp_path / "mine")
+    assert check(tmp_path, module="tidy") == ""
 
 
 @pytest.mark.parametrize("typed", [("hydra.run.dir=.",), ("-m", "hydra.sweep.dir=.", "seed=0,1")])

@@ -1,4 +1,4 @@
-"""MLflow's saved views: a link opens the curves of a sweep's rows, or of all runs, with nothing to click.
+"""MLflow's saved views: a link opens the curves of a sweep's rows, or of all runs.
 
 A view is an experiment's tag with a name and a state of MLflow's page (3.15.2 to 3.17.2).
 """
