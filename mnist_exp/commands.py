@@ -17,7 +17,10 @@ from mnist_exp.config.redaction import printable_lines, remember, traceback_in, 
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError
 
-_DRAWN = re.compile(rb"Creator\W{1,3}mnist_exp|<dc:creator>.{0,99}mnist_exp", re.DOTALL)  # in .png and .pdf, in .svg
+# The metadata that `figures.write` gives a .png, a .pdf and a .svg.
+_DRAWN = re.compile(
+    rb"\x89PNG.*tEXtCreator\0mnist_exp|%PDF.*/Creator \(mnist_exp\)|<\?xml.*<dc:creator>.{0,99}mnist_exp", re.DOTALL
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,7 +73,7 @@ def check_plot(path: Path) -> None:
 def check_drawn(path: Path, where: str) -> None:
     """Raise InputError, which begins with `where`, for a file that this program did not draw."""
     with suppress(NoFileError), open_file(path, where, most=LARGEST_TEXT) as file:
-        if not _DRAWN.search(file.read()):
+        if not _DRAWN.match(file.read()):
             raise InputError(f"{where}: was not drawn by this program; choose another name")
 
 

@@ -59,7 +59,7 @@ nothing that runs, is registered, counts in a sweep, or is in another store."""
     folders = [Path(text) for text in given.given if text not in overrides]
     with commands.exit_on_errors():
         for folder in folders:
-            if not any(folder.resolve().is_relative_to(place) for place in _places()):
+            if not any(_real(folder).is_relative_to(place) for place in _places()):
                 raise InputError(f"{folder}: must be a folder in outputs or multirun, in the current folder")
         if given.older is not None and not given.older >= 0:
             raise InputError(f"--older {given.older:g}: must be a number of days, at least 0")
@@ -186,8 +186,11 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]
                 if path.resolve() != path or Folder(path).read() != record:
                     raise InputError(f"{path}: has changed meanwhile; type the command again")
             stays: list[Path] = []
-            for path in list(entry.path.iterdir()):  # jobs without a record: an earlier run counts, or they never began
-                if path not in entry.runs and (path.name.isdecimal() or is_file(path / "reused.json", path)):
+            is_sweep = "mnist_exp.sweep" in entry.runs[entry.path].tags
+            for path in list(entry.path.iterdir()) if is_sweep else ():
+                # Such a job has no record: an earlier run counts, or it never began.
+                is_job = path.name.isdecimal() or is_file(path / "reused.json", path)
+                if is_job and not os.path.lexists(path / "run.json"):
                     stays += remove_files(path, BEFORE_A_RECORD | {"reused.json"})
             for path, record in reversed(entry.runs.items()):  # the record of a sweep goes last
                 if (mirrored := Folder(path).mirrored()) is not None and client is not None:
@@ -233,8 +236,12 @@ def _places() -> list[Path]:
     return [Path(name).resolve() for name in _PLACES]
 
 
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))  # unlike Path.resolve, without an error for a link to itself
+
+
 def _is_chosen(entry: Entry, folders: Sequence[Path], days: float | None) -> bool:
-    inside = not folders or any(entry.path.is_relative_to(folder.resolve()) for folder in folders)
+    inside = not folders or any(entry.path.is_relative_to(_real(folder)) for folder in folders)
     return inside and (days is None or now() - entry.end > days * _DAY)
 
 

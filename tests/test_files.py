@@ -144,7 +144,7 @@ def test_files_are_removed_by_name_and_folders_if_empty(tmp_path: Path) -> None:
     (folder / "mine").mkdir()
     (folder / "run.log").symlink_to("../victim/run.json")
     (folder / "model").symlink_to("../victim")
-    chosen = {"run.json", "run.log", "figures/a.png", "model/run.json", ".hydra/"}
+    chosen = {"run.json", "run.log", "figures/a.png", "model/run.json", ".hydra/", ".new-model/data/x"}
     assert remove_files(folder, chosen) == []
     assert sorted(path.name for path in folder.iterdir()) == ["mine", "model"]
     (folder / "mine/note").touch()

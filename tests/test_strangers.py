@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_exp.config.files import BEFORE_A_RECORD, MODEL_FILES
+from mnist_exp.config.files import BEFORE_A_RECORD, MODEL_FILES, copy_files
+from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.locks import boot_id
 
@@ -72,6 +73,17 @@ def test_no_lock_is_asked_for_through_a_link(tmp_path: Path) -> None:
     assert check(tmp_path, module="tidy") == ""
 
 
+def test_no_name_in_a_record_leads_out_of_the_folder(tmp_path: Path) -> None:
+    victim = mine(tmp_path)
+    code = {"mnist_exp.own_code": f"../../..{victim}/mine.py 0123456789ab"}
+    Folder(tmp_path / "outputs/theirs").write(replace(ENDED, tags=code))
+    (tmp_path / f"outputs/theirs/code{victim}").mkdir(parents=True)
+    (tmp_path / f"outputs/theirs/code{victim}/mine.py").write_text("theirs")
+    assert check(tmp_path, "outputs", module="sync") == ""
+    with pytest.raises(InputError, match="is outside"):
+        copy_files(tmp_path / "outputs", ["../mine/key"], tmp_path / "copies")
+
+
 @pytest.mark.parametrize("typed", [("hydra.run.dir=.",), ("-m", "hydra.sweep.dir=.", "seed=0,1")])
 def test_a_project_is_no_output_folder(tmp_path: Path, typed: tuple[str, ...]) -> None:
     mine(tmp_path)
@@ -88,8 +100,12 @@ def test_a_run_above_others_is_not_removed_with_them(tmp_path: Path) -> None:
     mine(tmp_path)
     for place in ("outputs", "outputs/day/run"):
         Folder(tmp_path / place).write(replace(ENDED, id=("b" if place == "outputs" else "a") * 32))
+    (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "outputs/paper.tex").write_text("mine")
     (tmp_path / "outputs/day/run/notes.txt").write_text("mine")
+    assert check(tmp_path, "loop", module="tidy").endswith(
+        "loop: must be a folder in outputs or multirun, in the current folder\n"
+    )
     said = check(tmp_path, "--older", "30", "--yes", module="tidy")
     assert said.splitlines() == [
         "outputs stays: other runs lie in it",

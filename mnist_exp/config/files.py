@@ -18,7 +18,7 @@ from mnist_exp.errors import InputError
 LARGEST_TEXT = 10_000_000  # bytes
 _LARGEST_SENT = 2_000_000_000  # bytes
 NEW_MODEL = ".new-model"
-_IS_NEW = re.compile(r"\.new-([0-9a-f]{32}|model)(\.\w+)?")  # a file or a folder that was not finished
+_IS_NEW = re.compile(r"\.new-[0-9a-f]{32}(\.\w+)?")  # a file that was not finished
 
 # Of the output folder of a run or a sweep, a store gets these, the figures, and the user's file in `code/`.
 TEXTS = (
@@ -50,7 +50,7 @@ BEFORE_A_RECORD = frozenset(
 )
 # What else a run or a sweep writes, but for what callbacks write.
 RUN_FILES = frozenset(
-    {*_RECORDS, CHECKPOINT, *(f"model/{name}" for name in MODEL_FILES)}
+    {*_RECORDS, CHECKPOINT, *(f"{folder}/{name}" for folder in ("model", NEW_MODEL) for name in MODEL_FILES)}
     | {"optimization_results.yaml"}  # of Hydra's Optuna sweeper
 )
 
@@ -90,6 +90,8 @@ def open_file(
     inside = [] if folder is None else [one for one in (path, *path.parents) if one.is_relative_to(folder)]
     if links := [one for one in inside if os.path.islink(one)]:  # noqa: PTH114, a name of any length
         raise InputError(f"{where}: {'' if links[0] == path else f'{links[0]} '}is a link; must be a file")
+    if folder is not None and ".." in path.relative_to(folder).parts:
+        raise InputError(f"{where}: is outside {folder}")
     try:
         flags = getattr(os, "O_NONBLOCK", 0) | (getattr(os, "O_NOFOLLOW", 0) if inside else 0)
         descriptor = os.open(path, os.O_RDONLY | flags)
@@ -203,14 +205,21 @@ def remove_files(folder: Path, names: Collection[str]) -> list[Path]:
 
     Args:
         folder: to remove from.
-        names: relative to it, with slashes; one that ends with a slash stands for all below it.
+        names: relative to it, with slashes. One that ends with a slash stands for all below it, and a part of one in
+            braces for a number.
     """
     trees = tuple(name for name in names if name.endswith("/"))
-    parents = {Path(name).parent.as_posix() for name in names} | {name.rstrip("/") for name in trees}
+    parents = {".", *(Path(name).parent.as_posix() for name in names), *(name.rstrip("/") for name in trees)}
+    parents |= {above.as_posix() for name in parents for above in Path(name).parents}
+    escaped = [re.sub(r"\\\{.*?\\\}", r"[-+\\w.]*\\d", re.escape(name)) for name in names if "{" in name]
+    numbered = re.compile("|".join(escaped) or "(?!)")
 
     def is_chosen(path: Path, among: Collection[str]) -> bool:
-        name = path.as_posix()
-        return name in among or name.startswith(trees) or any(map(_IS_NEW.fullmatch, path.parts))
+        return path.as_posix() in among or path.as_posix().startswith(trees)
+
+    def is_own(path: Path) -> bool:
+        is_new = path.parent.as_posix() in parents and _IS_NEW.fullmatch(path.name)
+        return is_chosen(path, names) or bool(is_new or numbered.fullmatch(path.as_posix()))
 
     stays: list[Path] = []
     if folder.is_symlink():
@@ -219,7 +228,7 @@ def remove_files(folder: Path, names: Collection[str]) -> list[Path]:
         for path in sorted(
             (Path(place, name) for name in files), key=lambda path: path.name == "run.json"
         ):  # it is last
-            if is_chosen(path.relative_to(folder), names):
+            if is_own(path.relative_to(folder)):
                 path.unlink()
             else:
                 stays.append(path)

@@ -22,6 +22,7 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.redaction import SecretsFilter
 from mnist_exp.errors import InputError
 
+_DATA = ("name", "digest", "source_type", "source", "schema", "profile")  # MLflow's, of which the last two may lack
 _LARGEST_METRICS = 100_000_000  # bytes; an epoch has 200 or so
 
 
@@ -67,13 +68,14 @@ class Record:
 
     def own_files(self) -> frozenset[str]:
         """Return the names, relative to the folder, of all files that this run may have written."""
-        callbacks = [value for key, value in self.parameters.items() if key.startswith("training.callbacks.")]
+        paths = re.compile(r"training\.callbacks\.(CSVLogger\.filename|ModelCheckpoint\.filepath)")
+        callbacks = [value for key, value in self.parameters.items() if paths.fullmatch(key) and "/" not in value]
         return files.RUN_FILES.union(callbacks, self.sent_files())
 
     def sent_files(self) -> list[str]:
         """Return the names, relative to the folder, of the files that a store gets: texts, figures and own code."""
         code = self.tags.get("mnist_exp.own_code", "").rpartition(" ")[0]
-        return [*files.TEXTS, *files.FIGURES, *([f"code/{code}"] if code else [])]
+        return [*files.TEXTS, *files.FIGURES, *([f"code/{code}"] if re.fullmatch(r"[\w-][\w. -]*\.py", code) else [])]
 
     def is_in(self, tracking: Mapping[str, str]) -> bool:
         """Return whether this is in the same store and MLflow experiment as what has that `tracking`, if in any."""
@@ -255,9 +257,11 @@ class Folder:
 
 def _is_valid(record: Record) -> bool:
     """Return whether a record has values of the right types."""
-    maps = [record.tags, record.tracking, record.parameters, *([] if record.data is None else [record.data])]
+    data = dict.fromkeys(_DATA, "") if record.data is None else record.data
+    maps = [record.tags, record.tracking, record.parameters, data]
     return (
         all(isinstance(one, dict) and all(isinstance(value, str) for value in one.values()) for one in maps)
+        and set(_DATA[:4]) <= data.keys() <= set(_DATA)
         and all(isinstance(one, str) for one in (record.name, record.best, record.lock, record.boot))
         and re.fullmatch("[0-9a-f]{32}", str(record.id)) is not None
         and record.status in ("RUNNING", "FINISHED", "FAILED", "KILLED")
@@ -301,18 +305,18 @@ def foreign(output: Path) -> str:
     if os.path.islink(output):  # noqa: PTH114, a name of any length
         return "is a link"
     try:
-        is_link = {entry.name: entry.is_symlink() for entry in os.scandir(output)}
+        entries = list(os.scandir(output))
     except (OSError, ValueError):  # it is new, or cannot be read, which comes up when it is written
         return ""
-    if others := is_link.keys() - {name.rstrip("/") for name in files.BEFORE_A_RECORD}:
+    if others := {entry.name for entry in entries} - {name.rstrip("/") for name in files.BEFORE_A_RECORD}:
         try:
             Folder(output).read()
         except files.NoFileError:
             return f"has files that no run wrote, such as {min(others)}"
         except InputError as error:
             return f"has a record that cannot be used ({error})"
-    links = sorted(name for name in is_link if is_link[name])
-    return f"has a link, {links[0]}" if links else ""
+    odd = (one.name for one in entries if not (one.is_file(follow_symlinks=False) or one.is_dir(follow_symlinks=False)))
+    return next((f"has a link or a pipe, {name}" for name in odd), "")
 
 
 def make_folder(output: Path) -> None:
@@ -338,7 +342,10 @@ def make_folder(output: Path) -> None:
 def log_file(output: Path) -> Iterator[None]:
     """Write the log of this package to `run.log` in the output folder; without a word, neither of them stays."""
     make_folder(output)
-    handler = _LogFile(output / "run.log", encoding="utf-8", errors="backslashreplace")
+    try:
+        handler = _LogFile(output / "run.log", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise InputError(f"{output / 'run.log'}: cannot be written ({error.strerror})") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     # A message about one of the jobs that train together names its output folder; any other is for all.
     handler.addFilter(lambda record: getattr(record, "output", output) == output)

@@ -193,9 +193,9 @@ def test_a_folder_may_be_named_after_a_jobs_values() -> None:
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("folder", ["/proc/x", "/dev/null", "x" * 300])
+@pytest.mark.parametrize("folder", ["/proc/x", "/dev/null"])
 def test_an_output_folder_that_cannot_be_made_is_one_message(tmp_path: Path, folder: str) -> None:
     done = in_process(f"hydra.run.dir={folder}", "tracking=none", cwd=tmp_path)
     assert done.returncode == 1
-    assert f"{folder}: cannot be written (" in done.stderr
+    assert done.stderr.startswith(f"{folder}: cannot be written (")
     assert len(done.stderr.splitlines()) == 1

@@ -157,7 +157,7 @@ def test_what_is_measured_on_other_images_has_a_table_of_its_own(experiment: Exp
         (300, "b10bb10b"),
     }
     assert len(records) == 16
-    assert shown(sort="metrics.objective ASC").count(" runs, ") == 1
+    assert shown(sort="metrics.objective ASC").count(" runs, metrics") == 1
 
 
 def test_the_test_set_is_one_measure_whatever_is_held_out(experiment: Experiment, shown: Shown) -> None:

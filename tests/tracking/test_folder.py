@@ -81,11 +81,28 @@ def test_an_epoch_that_gives_another_value_is_an_error(tmp_path: Path, metrics: 
 
 def test_a_run_takes_over_a_folder_of_a_run_by_the_names_of_its_files(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    parameters = {"training.callbacks.CSVLogger.filename": "epochs.csv"}
+    callbacks = {"CSVLogger.filename": "epochs.csv", "ModelCheckpoint.filepath": "best-{epoch:02d}.keras"}
+    callbacks |= {"EarlyStopping.monitor": "notes.txt", "X.filename": "data/"}  # of a stranger
+    parameters = {f"training.callbacks.{key}": value for key, value in callbacks.items()}
     folder.write(Record("theirs", {"mnist_exp.own_code": "mine.py 0123456789ab"}, parameters))
-    written = ("config.yaml", "epochs.csv", "figures/mistakes.png", "code/mine.py", "model/data/model.keras")
+    written = (
+        "config.yaml",
+        "epochs.csv",
+        "best-01.keras",
+        "figures/mistakes.png",
+        "code/mine.py",
+        "model/data/model.keras",
+    )
     unfinished = f".new-{'0' * 32}.npz"
-    own = ("notes.txt", "figures/drawn.png", "code/other.py", "model/weights", "data/config.yaml")
+    own = (
+        "notes.txt",
+        "best-one.keras",
+        "data/.new-model/MLmodel",
+        "figures/drawn.png",
+        "code/other.py",
+        "model/weights",
+        "data/config.yaml",
+    )
     for name in (*written, unfinished, *own):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -97,15 +114,17 @@ def test_a_run_takes_over_a_folder_of_a_run_by_the_names_of_its_files(tmp_path: 
 FOREIGN: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a file of one's own": ("has files that no run wrote, such as code", lambda path: (path / "code").mkdir()),
     "a damaged record": ("has a record that cannot be used (", lambda path: (path / "run.json").write_text("[]")),
-    "a link": ("has a link, run.log", lambda path: (path / "run.log").symlink_to("../victim")),
-    "a link beside a record": ("has a link, figures", lambda path: _with_record(path, "figures")),
+    "a link": ("has a link or a pipe, run.log", lambda path: (path / "run.log").symlink_to("../victim")),
+    "a pipe": ("has a link or a pipe, log.csv", lambda path: os.mkfifo(_with_record(path) / "log.csv")),
+    "a link beside a record": ("has a link or a pipe, figures", lambda path: _with_record(path, "figures")),
 }
 
 
-def _with_record(path: Path, *links: str) -> None:
+def _with_record(path: Path, *links: str) -> Path:
     Folder(path).write(Record("mine", {}))
     for name in links:
         (path / name).symlink_to("../victim")
+    return path
 
 
 @pytest.mark.parametrize("case", FOREIGN)
@@ -148,7 +167,7 @@ DAMAGED: dict[str, object] = {
     "tags": {"mnist_exp.parent": 1},
     "parameters": [],
     "scores": {"loss": "0.1"},
-    "data": "mnist",
+    "data": {"name": "mnist", "other": "field"},
     "best": None,
     "other": "field",
 }
