@@ -56,7 +56,7 @@ def test_a_run_outlasts_its_store_and_the_rest_is_sent_once(
         patched.setattr("mnist_exp.tracking.uploads.SECONDS_WITHOUT_PROGRESS", 1.0)
         done = in_process(*typed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    *_, scores, _, where, line = done.stdout.splitlines()
+    *_, scores, _, where, _, line = done.stdout.splitlines()
     assert scores.startswith("TEST accuracy: 0.")
     assert where.startswith("Run ")
     [output] = (path.parent for path in tmp_path.glob("outputs/*/*/run.json"))
