@@ -109,7 +109,7 @@ def find() -> list[Entry]:
     known: dict[Path, Record] = {}
     tops: dict[Path, dict[Path, Record]] = {}
     for path in sorted(record.parent for record in records):  # a sweep before its jobs
-        with suppress(InputError):  # of another program
+        with suppress(InputError):  # another program wrote it
             record = known[path] = Folder(path).read()
             sweep = known.get(path.parent)
             is_job = sweep is not None and record.tags.get("mnist_exp.parent") == sweep.id

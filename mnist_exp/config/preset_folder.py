@@ -24,7 +24,7 @@ ALL_GROUPS = (*GROUPS, *GLOBAL_GROUPS)  # in the order in which Hydra composes t
 _MOST_FILES = 100
 _MOST_VALUES = 3_000
 _MOST_KB = 100
-_MOST_BYTES = 1_000_000  # of a file that is read at all
+_MOST_BYTES = 1_000_000  # a larger file is not read
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,11 @@ def read_npz(path: Path, config: memory.Limits) -> dict[str, Any]:
     key = f"dataset.path={path}"
     opened = open_file(path, key, if_folder="; dataset=folder reads pictures in one, one folder per class")
     try:
-        with opened, zipfile.ZipFile(opened) as file, warnings.catch_warnings(action="ignore"):  # of headers' syntax
+        with (
+            opened,
+            zipfile.ZipFile(opened) as file,
+            warnings.catch_warnings(action="ignore"),
+        ):  # headers warn of their syntax
             names = [name.removesuffix(".npy") for name in file.namelist()]
             if missing := set(PARTS).difference(names):
                 raise InputError(

@@ -178,7 +178,7 @@ def _is_free(lock: Path) -> bool | None:
     from filelock import lock_descriptor
 
     deadline = time.monotonic() + _SECONDS_FOR_A_TEST
-    if lock.parent.is_symlink():  # in a folder from somebody else
+    if lock.parent.is_symlink():  # a folder from somebody else has it
         return None
     try:
         with _opened(lock.with_name(_TESTERS), os.O_CREAT) as turn, _opened(lock) as tested:

@@ -18,7 +18,7 @@ ALL = "mnist_exp-all"
 MAX_SWEEPS = 30  # beside 40 views, MLflow's page saves no other
 _TAG = "mlflow.sharedViewState."
 _MADE = f"{_TAG}mnist_exp-made"  # keys of the last 200 views: one that was deleted is not made again
-_DIGEST = ', "digest": '  # which MLflow's page leaves out of a view that a person changes
+_DIGEST = ', "digest": '  # MLflow's page drops it from a changed view
 _NO_PARENTS = "tags.`mnist_exp.sweep` IS NULL"
 _SCORES = ("objective", "test_accuracy", "fit_seconds")
 
