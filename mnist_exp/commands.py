@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config import code_file
 from mnist_exp.config.files import LARGEST_TEXT, NoFileError, open_file
 from mnist_exp.config.overrides import refuse_split
@@ -46,7 +46,7 @@ def exit_on_errors() -> Iterator[None]:
 
     An error in the user's own code shows the traceback from there.
     """
-    interrupts.install()
+    signals.install()
     try:
         remember(sys.argv)
         refuse_split(sys.argv[1:])

@@ -173,7 +173,7 @@ def signature(content: Any) -> str:
 
 
 # The code that trains, and what it imports of this package. A signature holds the configuration itself, so the modules
-# that check it (`values.py`, `conversion.py`, `schema.py` and this one) are left out; `errors.py` and `interrupts.py`
+# that check it (`values.py`, `conversion.py`, `schema.py` and this one) are left out; `errors.py` and `signals.py`
 # cannot change a result. A test compares this with the imports.
 CODE_OF_THE_RESULT = (
     "runner.py",

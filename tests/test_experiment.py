@@ -113,7 +113,7 @@ def test_after_an_edit_nothing_has_finished_before_and_a_sweep_has_a_new_parent(
 
 # What `learning/` imports of this project that cannot change a result; `experiment.py` says why.
 STATED = {"config/conversion.py", "config/schema.py", "config/values.py", "experiment.py"}
-ENDED = {"config/files.py", "errors.py", "interrupts.py"}
+ENDED = {"config/files.py", "errors.py", "signals.py"}
 
 
 def imports(path: Path, package: Path) -> set[str]:

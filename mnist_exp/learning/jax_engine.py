@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config.schema import Training
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
@@ -136,7 +136,7 @@ def fit(
             )
             for model, experiment in zip(models, experiments, strict=True)
         ]
-        with interrupts.deferred():
+        with signals.deferred():
             stack = _Stack(models, callbacks, training, training_set, validation_set)
             jobs = [
                 Job([*model.variables, *model.optimizer.variables], one.callbacks)
@@ -206,7 +206,7 @@ class _Stack:
         self._state, measured = self._run_epoch(self._state, self._scalars, order.astype(np.int32), *self._data)
         metrics = dict(zip(self._in_program, per_job(measured), strict=True))
         self.has_trained = True
-        interrupts.raise_if_received()
+        signals.raise_if_received()
         if self._has_callbacks:
             self._unstack(self.running)
         logged = {}
@@ -256,7 +256,7 @@ class _Stack:
 
 def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str, float]]:
     """Return each compiled model's loss and metrics on raw images and prepared labels, by name."""
-    with interrupts.deferred():
+    with signals.deferred():
         measured = evaluation_program(models[0])(stacked(models), jnp.asarray(x), jnp.asarray(y))
     return [{"loss": one.pop("loss"), **one} for one in per_job(measured)]
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config.keras_names import SCALARS
 from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.training import EVALUATION_BATCH
@@ -91,7 +91,7 @@ def _for_each_batch(
     def loop_in_python(state: Any, order: Any, *rest: Any) -> Any:
         for start in range(0, len(order), batch_size):
             state = compiled(state, *rest, order[start : start + batch_size])
-            interrupts.raise_if_received()
+            signals.raise_if_received()
         return state
 
     def loop_in_program(state: Any, order: Any, *rest: Any) -> Any:

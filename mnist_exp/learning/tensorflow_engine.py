@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config.schema import callbacks_within_epochs
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
@@ -147,7 +147,7 @@ def fit(
     try:
         callbacks = [*make_callbacks(experiment), keras.callbacks.History()]
         # If `fit` has to create the variables of optimizer and metrics, it traces its step twice.
-        with interrupts.deferred():
+        with signals.deferred():
             image, label = (part[:1] for part in next(iter(validation)))
         model.optimizer.build(model.trainable_variables)
         model.compute_metrics(image, label, model(image))
@@ -155,7 +155,7 @@ def fit(
         variables = [*model.variables, *model.optimizer.variables, *batches.variables, unseeded_state()]
         checkpoints = Checkpoints([experiment], [Job(variables, callbacks)], start)
         watch = _Watch(batches, on_epoch, checkpoints)
-        with interrupts.deferred():
+        with signals.deferred():
             history = model.fit(
                 batches.dataset,
                 epochs=training.epochs,
@@ -191,7 +191,7 @@ def _batches_at_once(model: keras.Model, experiment: Experiment, batches: int) -
 
 def evaluate(model: keras.Model, batches: Any) -> dict[str, float]:
     """Return a compiled model's loss and metrics on a dataset of prepared batches, by name."""
-    with interrupts.deferred():
+    with signals.deferred():
         scores = model.evaluate(batches, verbose=0, return_dict=True)
     return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
 
@@ -215,10 +215,10 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
         self._batches.set_epoch(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
-        interrupts.raise_if_received()
+        signals.raise_if_received()
 
     def on_test_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:  # noqa: ARG002
-        interrupts.raise_if_received()
+        signals.raise_if_received()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         metrics = {name: float(value) for name, value in (logs or {}).items()}

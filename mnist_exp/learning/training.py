@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError, show
 from mnist_exp.experiment import Experiment
@@ -165,7 +165,7 @@ def verbosity(progress: bool) -> int:
 
 def predict(model: keras.Model, x: Any) -> npt.NDArray[np.float32]:
     """Return the probability of each class for each image, shape (N, classes)."""
-    with interrupts.deferred():
+    with signals.deferred():
         return np.asarray(model.predict(x, batch_size=evaluation_batch(model), verbose=0))
 
 

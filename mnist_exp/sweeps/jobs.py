@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import Composed
@@ -109,7 +109,7 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
         os.chdir(parent.cwd)
     compute_with_one_thread()
     if not parent.is_this_process and threading.current_thread() is threading.main_thread():
-        interrupts.install()
+        signals.install()
     record = _joined(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
     record.look()
     prepared = [_prepare(record, composed, stage) for composed in jobs]

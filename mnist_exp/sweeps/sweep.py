@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.files import read_text, write_text
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
@@ -74,7 +74,7 @@ def _run_opened(
             kind.excuse(error, record)
         return _finish(sweep, kind, record, stage)
     except BaseException as error:
-        with interrupts.closing():
+        with signals.closing():
             _end_early(sweep, kind, record, error)
         failure = about_folder(error, sweep.folder)
         if failure is not error:

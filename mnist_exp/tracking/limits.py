@@ -9,7 +9,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 
 SECONDS = 30.0  # for a statement of a database
 SECONDS_OF_A_SERVER = 10.0  # for its first answer
@@ -94,7 +94,7 @@ def explained(error: Exception) -> str:
     if _late:
         _late.clear()
         return f"did not answer for {SECONDS:.0f} seconds"
-    interrupts.raise_if_received()
+    signals.raise_if_received()
     raise KeyboardInterrupt  # in a program that has its own handlers
 
 

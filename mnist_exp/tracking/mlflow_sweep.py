@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Experiment, Sweep
@@ -111,7 +111,7 @@ class MLflowSweep(SweepRecord):
             self.settle()  # so that it knows which run there
         deadline = time.monotonic() + _SECONDS_FOR_JOBS_ELSEWHERE
         while any(job.status == "RUNNING" for job in self._elsewhere) and time.monotonic() < deadline:
-            if interrupts.hurried():
+            if signals.hurried():
                 return
             self.uploads.wait(1.0)  # which sends the sweep's status, and reads theirs
 

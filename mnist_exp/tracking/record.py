@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config.files import NoFileError, write_text
 from mnist_exp.config.redaction import traceback_text, without_secrets
 from mnist_exp.errors import InputError, printable
@@ -154,14 +154,14 @@ def ended(run: Run) -> Iterator[Run]:
     except BaseException as error:
         if not run.begun:
             raise
-        with interrupts.closing():
+        with signals.closing():
             failure = _end_early(run, error)
         if failure is not error:
             raise failure from None
         raise
     finally:  # also where a signal came before `closing`
         if run.begun:
-            with interrupts.closing():
+            with signals.closing():
                 with suppress(OSError, InputError):
                     if (record := folder.read()).status == "RUNNING" and record.lock == run.lock:
                         folder.end("KILLED")
@@ -192,7 +192,7 @@ def _end_early(run: Run, error: BaseException) -> BaseException:
 def _signal_behind(error: BaseException | None) -> BaseException | None:
     while isinstance(error, Exception):
         error = error.__cause__ or error.__context__
-    return error if isinstance(error, KeyboardInterrupt | interrupts.Terminated) else None
+    return error if isinstance(error, KeyboardInterrupt | signals.Terminated) else None
 
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}

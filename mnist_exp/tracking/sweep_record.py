@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config.files import NoFileError, read_text, write_text
 from mnist_exp.config.redaction import traceback_text
 from mnist_exp.config.schema import MLflowTracking, NoTracking
@@ -259,7 +259,7 @@ class SweepRecord:
             self.folder.change(status=status)
         deadline = time.monotonic() + _SECONDS_FOR_JOBS_TO_END
         while abandoned.close(self.folder.path.glob("*/run.json")) and time.monotonic() < deadline:
-            if interrupts.hurried():
+            if signals.hurried():
                 return
             time.sleep(0.2)
 
@@ -303,7 +303,7 @@ def begun_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
                 index.add(record.tags["mnist_exp.sweep"], folder.path)
         yield record
     finally:  # also where a signal came before `closing`
-        with interrupts.closing():
+        with signals.closing():
             with suppress(OSError, InputError):
                 if (now := folder.read()).status == "RUNNING" and now.lock == record.lock:
                     folder.end("KILLED")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.tracking import store
@@ -84,14 +84,14 @@ class Uploads:
             steps, start = self._steps, time.monotonic()
             since = start
             try:
-                while self._passes < wanted and self._thread.is_alive() and not interrupts.hurried():
+                while self._passes < wanted and self._thread.is_alive() and not signals.hurried():
                     if (now := time.monotonic()) - since > seconds or now - start > at_most:
                         break
                     self._wake.wait(0.2)
                     if self._steps > steps:
                         steps, since = self._steps, time.monotonic()
             except KeyboardInterrupt:
-                interrupts.forget()
+                signals.forget()
                 log.info("interrupted while the store was waited for")
             self._hurried = False
             return [] if self._passes >= wanted else [one for one in self._folders() if self._has_changed(one)]

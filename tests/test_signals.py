@@ -20,9 +20,9 @@ pytestmark = pytest.mark.fast
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1])}
 PROGRAM = """
 import sys, time
-from mnist_exp import interrupts
+from mnist_exp import signals
 
-interrupts.install()
+signals.install()
 def close():
     for part in range(400):  # about 40 ms
         time.sleep(0.0001)
@@ -31,10 +31,10 @@ def close():
 def work():
     for _ in range(10_000):
         if "trains" in sys.argv:
-            with interrupts.deferred():
+            with signals.deferred():
                 for batch in range(10):
                     time.sleep(0.001)
-                    interrupts.raise_if_received()
+                    signals.raise_if_received()
         else:
             time.sleep(0.001)
 
@@ -44,12 +44,12 @@ try:
         print("begun", flush=True)
         work()
     except BaseException:
-        with interrupts.closing():
+        with signals.closing():
             close()
             done = True
         raise
     finally:
-        with interrupts.closing():
+        with signals.closing():
             if not done:
                 close()
 except KeyboardInterrupt:
@@ -92,13 +92,13 @@ def test_a_second_signal_does_not_interrupt_what_the_first_one_began(pairs: int,
 def test_another_signal_ends_what_does_not_come_to_the_end_of_a_batch() -> None:
     program = """
 import threading
-from mnist_exp import interrupts
-interrupts._SECONDS_OF_ONE = 0.0
-interrupts.install()
-with interrupts.deferred():
+from mnist_exp import signals
+signals._SECONDS_OF_ONE = 0.0
+signals.install()
+with signals.deferred():
     print("begun", flush=True)
     batch = threading.Event()
-    while interrupts._received is None:
+    while signals._received is None:
         batch.wait(0.01)
     print("deferred", flush=True)
     batch.wait()
@@ -116,8 +116,8 @@ with interrupts.deferred():
 def test_a_signal_that_python_ignores_in_a_finalizer_is_raised_after_it(sent: signal.Signals) -> None:
     program = """
 import sys, threading
-from mnist_exp import interrupts
-interrupts.install()
+from mnist_exp import signals
+signals.install()
 class Held:
     def __del__(self):
         print("begun", flush=True)
@@ -160,17 +160,17 @@ with exit_on_errors():
 @pytest.mark.parametrize("after_one", [False, True], ids=["at the end of a run", "after a signal"])
 def test_a_signal_ends_a_wait_and_nothing_else_of_the_closing(after_one: bool) -> None:
     program = f"""
-from mnist_exp import interrupts
-interrupts._SECONDS_OF_ONE = 0.0
-interrupts.install()
+from mnist_exp import signals
+signals._SECONDS_OF_ONE = 0.0
+signals.install()
 if {after_one}:
     try:
-        interrupts._handle(15, None)
+        signals._handle(15, None)
     except SystemExit:
         pass
-with interrupts.closing():
+with signals.closing():
     print("begun", flush=True)
-    while not interrupts.hurried():
+    while not signals.hurried():
         pass
     print("closed", flush=True)
 print("goes on")
@@ -185,12 +185,12 @@ print("goes on")
 def test_what_nohup_starts_ignores_hangups_and_a_program_keeps_its_handlers() -> None:
     program = """
 import signal
-from mnist_exp import interrupts
-interrupts.install()
+from mnist_exp import signals
+signals.install()
 signal.raise_signal(signal.SIGHUP)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
-    with interrupts.closing():
+    with signals.closing():
         signal.raise_signal(signal.SIGINT)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
@@ -204,15 +204,15 @@ def test_what_reads_the_output_may_end_with_the_terminal(tmp_path: Path) -> None
     program = """
 import os, select, time
 from pathlib import Path
-from mnist_exp import interrupts
-interrupts.install()
+from mnist_exp import signals
+signals.install()
 reader = select.poll()
 reader.register(os.dup(1), 0)
 try:
     print("begun", flush=True)
     time.sleep(3600)
 except SystemExit as signal:
-    with interrupts.closing():
+    with signals.closing():
         reader.poll()  # until it has gone
         print("closing", flush=True)
         Path("new").write_text(str(signal.code))
@@ -237,7 +237,7 @@ def test_no_run_stays_running_wherever_two_signals_meet_it(tmp_path: Path, pairs
 import sys, time
 from dataclasses import replace
 from pathlib import Path
-from mnist_exp import interrupts
+from mnist_exp import signals
 from mnist_exp.config.composition import compose
 from mnist_exp.tracking.environment import run_record
 from mnist_exp.tracking.record import Run, ended
@@ -245,7 +245,7 @@ from mnist_exp.tracking.record import Run, ended
 experiment = replace(compose(["tracking=none"]), output=Path(sys.argv[1]))
 record = run_record(experiment, 1, None, {})
 try:
-    interrupts.install()
+    signals.install()
     print("begun", flush=True)
     with ended(Run(experiment, record, keeps_all=True)) as run:
         for epoch in range(1, 100_000):
