@@ -25,10 +25,7 @@ from mnist_exp.tracking.folder import make_folder
 
 
 def main() -> None:
-    """Run what was typed.
-
-    Exit with 1 and one message after bad input or a failed job, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
-    """
+    """Run what was typed, and exit as `ends.py` says."""
     # Keras and MLflow make a million objects that stay; to look for garbage among them takes two seconds of a run.
     gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)

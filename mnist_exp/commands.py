@@ -15,6 +15,7 @@ from mnist_exp.config.files import LARGEST_TEXT, NoFileError, open_file
 from mnist_exp.config.overrides import refuse_split
 from mnist_exp.config.redaction import printable_lines, remember, traceback_in, traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking, NoTracking
+from mnist_exp.ends import CTRL_C
 from mnist_exp.errors import InputError
 
 # The metadata that `figures.write` gives a .png, a .pdf and a .svg.
@@ -42,7 +43,7 @@ def parser(module: str, description: str, examples: str) -> argparse.ArgumentPar
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
-    """Exit with 1 and one message after bad input, 130 after Ctrl-C, 141 after a closed pipe; show a bug's traceback.
+    """Exit as `ends.py` says, with one message after bad input, a bug's traceback, and 141 after a closed pipe.
 
     An error in the user's own code shows the traceback from there.
     """
@@ -54,7 +55,7 @@ def exit_on_errors() -> Iterator[None]:
     except InputError as error:
         sys.exit(traceback_in(code_file.PACKAGE, error) + str(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(CTRL_C.exit_code)
     except BrokenPipeError:  # from | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python still flushes its output at exit
         sys.exit(141)

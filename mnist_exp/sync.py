@@ -12,6 +12,7 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.redaction import shown_address
+from mnist_exp.ends import FINISHED
 from mnist_exp.errors import InputError, printable
 from mnist_exp.sweeps.formats import counted
 from mnist_exp.tracking.folder import Folder, Record
@@ -94,13 +95,12 @@ def _send(client: "MlflowClient", folders: Sequence[tuple[Folder, str]], registe
 
     from mnist_exp.tracking.mirror import mirror
     from mnist_exp.tracking.record import failure_reason
-    from mnist_exp.tracking.uploads import SECONDS_WITHOUT_PROGRESS
 
     waiting, left, last = list(folders), dict[Path, str](), time.monotonic()
-    while waiting and time.monotonic() - last < SECONDS_WITHOUT_PROGRESS:
+    while waiting and time.monotonic() - last < FINISHED.seconds:
         now, waiting = waiting, []
         for folder, experiment_id in track(now, "Sending", transient=True, disable=not sys.stdout.isatty()):
-            if time.monotonic() - last > SECONDS_WITHOUT_PROGRESS:
+            if time.monotonic() - last > FINISHED.seconds:
                 waiting.append((folder, experiment_id))
                 continue
             try:

@@ -18,11 +18,12 @@ from mnist_exp.tracking.folder import Folder
 pytestmark = pytest.mark.fast
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1])}
-PROGRAM = """
-import sys, time
+HEAD = """
+import sys, threading, time
 from mnist_exp import signals
-
 signals.install()
+"""
+PROGRAM = """
 def close():
     for part in range(400):  # about 40 ms
         time.sleep(0.0001)
@@ -58,7 +59,7 @@ except KeyboardInterrupt:
 
 
 def begin(text: str, *arguments: str) -> subprocess.Popen[str]:
-    program = [sys.executable, "-c", text, *arguments]
+    program = [sys.executable, "-c", HEAD + text, *arguments]
     process = subprocess.Popen(program, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
@@ -91,14 +92,11 @@ def test_a_second_signal_does_not_interrupt_what_the_first_one_began(pairs: int,
 
 def test_another_signal_ends_what_does_not_come_to_the_end_of_a_batch() -> None:
     program = """
-import threading
-from mnist_exp import signals
 signals._SECONDS_OF_ONE = 0.0
-signals.install()
 with signals.deferred():
     print("begun", flush=True)
     batch = threading.Event()
-    while signals._received is None:
+    while not signals._State.received:
         batch.wait(0.01)
     print("deferred", flush=True)
     batch.wait()
@@ -115,9 +113,6 @@ with signals.deferred():
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
 def test_a_signal_that_python_ignores_in_a_finalizer_is_raised_after_it(sent: signal.Signals) -> None:
     program = """
-import sys, threading
-from mnist_exp import signals
-signals.install()
 class Held:
     def __del__(self):
         print("begun", flush=True)
@@ -160,9 +155,7 @@ with exit_on_errors():
 @pytest.mark.parametrize("after_one", [False, True], ids=["at the end of a run", "after a signal"])
 def test_a_signal_ends_a_wait_and_nothing_else_of_the_closing(after_one: bool) -> None:
     program = f"""
-from mnist_exp import signals
 signals._SECONDS_OF_ONE = 0.0
-signals.install()
 if {after_one}:
     try:
         signals._handle(15, None)
@@ -185,8 +178,6 @@ print("goes on")
 def test_what_nohup_starts_ignores_hangups_and_a_program_keeps_its_handlers() -> None:
     program = """
 import signal
-from mnist_exp import signals
-signals.install()
 signal.raise_signal(signal.SIGHUP)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
@@ -196,16 +187,16 @@ except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD + program], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def test_what_reads_the_output_may_end_with_the_terminal(tmp_path: Path) -> None:
     program = """
-import os, select, time
+import os, select
 from pathlib import Path
-from mnist_exp import signals
-signals.install()
 reader = select.poll()
 reader.register(os.dup(1), 0)
 try:
@@ -218,7 +209,7 @@ except SystemExit as signal:
         Path("new").write_text(str(signal.code))
         Path("new").rename("closed")
 """
-    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "program.py").write_text(HEAD + program)
     pid, terminal = pty.fork()
     if not pid:
         os.execve("/bin/sh", ["sh", "-c", f"{sys.executable} program.py 2>&1 | cat"], ENVIRONMENT)
@@ -234,10 +225,8 @@ except SystemExit as signal:
 @pytest.mark.parametrize("pairs", [4, pytest.param(50, marks=pytest.mark.release)])
 def test_no_run_stays_running_wherever_two_signals_meet_it(tmp_path: Path, pairs: int) -> None:
     program = """
-import sys, time
 from dataclasses import replace
 from pathlib import Path
-from mnist_exp import signals
 from mnist_exp.config.composition import compose
 from mnist_exp.tracking.environment import run_record
 from mnist_exp.tracking.record import Run, ended
@@ -245,7 +234,6 @@ from mnist_exp.tracking.record import Run, ended
 experiment = replace(compose(["tracking=none"]), output=Path(sys.argv[1]))
 record = run_record(experiment, 1, None, {})
 try:
-    signals.install()
     print("begun", flush=True)
     with ended(Run(experiment, record, keeps_all=True)) as run:
         for epoch in range(1, 100_000):

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp import run
-from mnist_exp.tracking import uploads
+from mnist_exp import ends, run
 from mnist_exp.tracking.folder import Folder
 
 from .conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
@@ -53,7 +52,7 @@ def test_a_run_outlasts_its_store_and_the_rest_is_sent_once(
     (tmp_path / "away.py").write_text(HIDES_THE_STORE)
     typed = (*QUICK, "code=away.py", "training.callbacks={Away:{}}")
     with monkeypatch.context() as patched:
-        patched.setattr("mnist_exp.tracking.uploads.SECONDS_WITHOUT_PROGRESS", 1.0)
+        patched.setitem(vars(ends.FINISHED), "seconds", 1.0)
         done = in_process(*typed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     *_, scores, _, where, _, line = done.stdout.splitlines()
@@ -132,7 +131,7 @@ def test_what_has_lost_its_process_is_killed(tmp_path: Path) -> None:
 def test_a_folder_for_which_no_time_was_left_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run(*QUICK, "tracking=none").output
     with monkeypatch.context() as patched:
-        patched.setattr(uploads, "SECONDS_WITHOUT_PROGRESS", -1.0)
+        patched.setitem(vars(ends.FINISHED), "seconds", -1.0)
         done = in_process(str(folder), cwd=tmp_path, module="mnist_exp.sync")
     left = f"has not all of 1 folder, such as {folder} (no answer; type the command again)"
     assert (done.returncode, done.stderr.strip()) == (1, f"sqlite:///mlflow.db: {left}")

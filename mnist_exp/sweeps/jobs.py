@@ -17,6 +17,7 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import Composed
 from mnist_exp.config.overrides import Override, values_of
 from mnist_exp.config.redaction import traceback_text
+from mnist_exp.ends import TERMINATION, Terminated
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
 from mnist_exp.learning import checkpoints
@@ -147,7 +148,7 @@ def _end_with_sweep(record: SweepRecord) -> None:
             return
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     with _working:  # until the job that trains has seen it, too
-        os._exit(143)
+        os._exit(TERMINATION.exit_code)
 
 
 def _stacks(group: Mapping[int, Experiment], size: int) -> Iterator[Sequence[int]]:
@@ -206,7 +207,7 @@ def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage:
 
     def on_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
         if is_apart and record.is_over():  # a signal reached the sweep but not this process
-            raise SystemExit(143)
+            raise Terminated(TERMINATION.exit_code)
         if together:
             stage.text = f"{len(metrics)} jobs as one program: epoch {epoch} of {config.training.epochs}"
         return pruning.hopeless(epoch, metrics) if pruning is not None else ()

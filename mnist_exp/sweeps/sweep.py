@@ -15,6 +15,7 @@ from mnist_exp.config.overrides import quoted
 from mnist_exp.config.presets import parse_values
 from mnist_exp.config.redaction import printable_lines
 from mnist_exp.config.schema import check
+from mnist_exp.ends import about_folder, end_of
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.learning import datasets
@@ -28,7 +29,7 @@ from mnist_exp.sweeps.resumed import find_finished, find_interrupted
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.folder import Folder, from_here, make_folder
 from mnist_exp.tracking.mlflow_tracker import tracker_of
-from mnist_exp.tracking.record import TakenError, about_folder, failure_reason
+from mnist_exp.tracking.record import TakenError, failure_reason
 from mnist_exp.tracking.sweep_record import SweepRecord
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _settings(sweep: Sweep, kind: Kind, record: SweepRecord) -> list[str]:
 
 def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseException) -> None:
     """Close a sweep after a signal, or an error of a launcher."""
-    status = "FAILED" if isinstance(error, Exception) else "KILLED"
+    status = end_of(error).status
     try:
         record.close_jobs(status)
         outcome = rank_jobs(sweep, record, record.jobs(), kind)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mnist_exp import signals
 from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.ends import CTRL_C, FINISHED
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.tracking import differences, reading, store, views
@@ -122,7 +123,7 @@ class MLflowSweep(SweepRecord):
         if status != "KILLED":
             self.settle()
         super().end(status, ranking)
-        self._left_out = self.uploads.finish(self._settings, interrupted=status == "KILLED")
+        self._left_out = self.uploads.finish(self._settings, CTRL_C if status == CTRL_C.status else FINISHED)
 
     def describe(self) -> str:
         run_id, registered = self.parent.run_id, self.uploads.registered(self.folder)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking, NoTracking
+from mnist_exp.ends import end_of
 from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.tracking import differences, reading, store
@@ -65,7 +66,7 @@ class MLflowTracker(Tracker):
                 yield run
         finally:
             error = sys.exc_info()[1]
-            run.left_out = uploads.finish(self._settings, interrupted=not isinstance(error, Exception | None))
+            run.left_out = uploads.finish(self._settings, end_of(error))
             run.registered = uploads.registered(run.folder)
             if error is not None and run.left_out and experiment.prints:
                 print(run.left_out, file=sys.stderr)

@@ -1,20 +1,18 @@
 """Record a run in its folder, which a store mirrors."""
 
-import errno
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from mnist_exp import signals
-from mnist_exp.config.files import NoFileError, write_text
+from mnist_exp.config.files import write_text
 from mnist_exp.config.redaction import traceback_text, without_secrets
+from mnist_exp.ends import FAILED, FULL_DISK, about_folder, end_of, signal_behind
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, experiment_key, experiment_signature
 from mnist_exp.learning.datasets import Data
@@ -169,45 +167,20 @@ def ended(run: Run) -> Iterator[Run]:
 
 
 def _end_early(run: Run, error: BaseException) -> BaseException:
-    """End a run after an exception; return the one to raise, which is a signal's if the exception came of it.
-
-    Python 3.11 turns a signal within `__set_name__`, as in an import, into RuntimeError.
-    """
-    path, error = run.folder.path, _signal_behind(error) or error
+    """End a run after an exception; return the one to raise, which is a signal's if the exception came of it."""
+    path, error = run.folder.path, signal_behind(error) or error
     failure = about_folder(error, path)
-    # What a full disk has interrupted goes on with `resume`.
-    status = "FAILED" if isinstance(error, Exception) and failure is error else "KILLED"
-    log.error("%s", status, exc_info=error, extra={"output": path})
-    if status == "FAILED":
+    end = end_of(failure)
+    log.error("%s", end.status, exc_info=error, extra={"output": path})
+    if end is FAILED:
         with suppress(OSError):
             write_text(path / "error.txt", traceback_text(error))
     try:
-        run.end(status, failure_reason(failure) if isinstance(error, Exception) else "")
+        run.end(end.status, failure_reason(failure) if isinstance(error, Exception) else "")
     except (OSError, InputError) as second:  # the first error is the one to show
-        if failure is error:
-            print(f"{status} could not be recorded: {about_folder(second, path)}", file=sys.stderr)
+        if end is not FULL_DISK:
+            print(f"{end.status} could not be recorded: {about_folder(second, path)}", file=sys.stderr)
     return failure
-
-
-def _signal_behind(error: BaseException | None) -> BaseException | None:
-    while isinstance(error, Exception):
-        error = error.__cause__ or error.__context__
-    return error if isinstance(error, KeyboardInterrupt | signals.Terminated) else None
-
-
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
-
-
-def about_folder(error: BaseException, folder: Path) -> BaseException:
-    """Return an error about writing a run's folder as bad input, and any other as it is."""
-    if not folder.exists() and isinstance(error, OSError | NoFileError):
-        return InputError(f"{folder}: cannot be written (was deleted)")
-    if not isinstance(error, OSError):
-        return error
-    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
-    if error.errno not in _DISK_ERRORS and not path.is_relative_to(folder):
-        return error
-    return InputError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def failure_reason(error: BaseException) -> str:

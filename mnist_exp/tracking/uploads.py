@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mnist_exp import signals
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.ends import FINISHED, End
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder, from_here
 from mnist_exp.tracking.mirror import Sent, mirror
@@ -22,8 +23,6 @@ from mnist_exp.tracking.record import failure_reason
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SECONDS_WITHOUT_PROGRESS = 30.0  # after which a command ends, and `sync` does the rest
-_SECONDS_AFTER_AN_INTERRUPT = 5.0
 _SECONDS_BETWEEN_PASSES = 2.0  # several short epochs at a time
 _SECONDS_BETWEEN_LEASES = 120.0  # which are valid for 300, and cost two requests a run
 _SHARE = 0.1  # of the time, which the thread takes from a training in this process
@@ -96,13 +95,9 @@ class Uploads:
             self._hurried = False
             return [] if self._passes >= wanted else [one for one in self._folders() if self._has_changed(one)]
 
-    def finish(self, settings: MLflowTracking, *, interrupted: bool = False) -> str:
-        """Wait for the store, let the thread end, and return a line about what the store did not get, or "".
-
-        A command that was `interrupted` does not wait long.
-        """
-        seconds = _SECONDS_AFTER_AN_INTERRUPT if interrupted else SECONDS_WITHOUT_PROGRESS
-        left = self.wait(seconds) if self._thread.is_alive() else []
+    def finish(self, settings: MLflowTracking, end: End = FINISHED) -> str:
+        """Wait for the store as an end does, end the thread, and return a line about what the store lacks, or ""."""
+        left = self.wait(end.seconds) if self._thread.is_alive() else []
         self.close()
         if not left:
             return ""

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from mnist_exp import ends
+
 from ..conftest import QUICK, in_process, runs_in, store
 from .damages import allow, fill, limit_files, outputs, replace_artifacts
 from .disks import NEXT
@@ -70,7 +72,7 @@ def test_a_server_that_takes_no_files_gets_them_later(
     with proxied(used_server) as proxy:
         proxy.fail(Fault(500, of="^PUT .*mlflow-artifacts"))
         with monkeypatch.context() as patched:
-            patched.setattr("mnist_exp.tracking.uploads.SECONDS_WITHOUT_PROGRESS", 2.0)
+            patched.setitem(vars(ends.FINISHED), "seconds", 2.0)
             done = in_process(*QUICK, f"tracking.experiment='{name}'", cwd=tmp_path, MLFLOW_TRACKING_URI=proxy.uri)
         proxy.heal()
         assert done.returncode == 0, done.stderr
