@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mnist_exp import signals
 from mnist_exp.config import code_file
 from mnist_exp.config.files import replaced
 from mnist_exp.config.schema import Config
@@ -138,7 +139,7 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Tra
     kept = f"{config.objective} {objective} of epoch {trained.kept_epoch}"
     log.debug("scores %s, %s", trained.scores, kept, extra={"output": output})
     run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
-    with replaced(output / "model.keras") as new:
+    with replaced(output / "model.keras") as new, signals.deferred():
         trained.model.save(new)
         write_metadata(new, data.metadata())
     if run.keeps_all:

@@ -14,9 +14,10 @@ from mnist_exp import run
 from mnist_exp.errors import InputError
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.keras_backend import keras
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.record import Run
 
-from .conftest import QUICK, Arrays, in_process
+from .conftest import QUICK, Arrays, command, in_process
 from .learning.test_datasets import write_idx
 
 
@@ -155,3 +156,28 @@ def test_an_input_error_is_a_value_error() -> None:
         run("model.hidden=0")
     assert issubclass(InputError, ValueError)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a library call leaves signals alone
+
+
+INTERRUPTS_ITS_SAVING = """
+import os, signal
+from pathlib import Path
+import keras
+
+@keras.saving.register_keras_serializable()
+class Interrupting(keras.layers.Flatten):
+    def save_own_variables(self, store):
+        os.kill(os.getpid(), signal.SIGINT)
+        super().save_own_variables(store)
+        Path("saved").touch()
+"""
+
+
+def test_ctrl_c_waits_until_a_model_is_saved(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(INTERRUPTS_ITS_SAVING)
+    layers = ("code=mine.py", "model=layers", "model.layers=[Interrupting]")
+    done = command(*layers, *QUICK, "training.checkpoint_seconds=null", "tracking=none", cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (130, False)
+    assert (tmp_path / "saved").exists()
+    [output] = (path.parent for path in tmp_path.glob("outputs/*/*/run.json"))
+    assert Folder(output).read().status == "KILLED"
+    assert not list(output.glob("*.keras*"))
