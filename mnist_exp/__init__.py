@@ -56,7 +56,7 @@ def run(
     from mnist_exp.config.composition import compose
     from mnist_exp.learning.engine import import_own
     from mnist_exp.program_log import logs_to_program
-    from mnist_exp.resuming import finish, load
+    from mnist_exp.resume import finish, load
     from mnist_exp.runner import run_experiment
 
     with _one_at_a_time, _left_as_it_was(), logs_to_program():

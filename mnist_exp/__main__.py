@@ -86,7 +86,7 @@ def _check_flags(arguments: Namespace, unknown: Sequence[str]) -> None:
 
 
 def _run(experiment: Experiment) -> None:
-    from mnist_exp.resuming import finish
+    from mnist_exp.resume import finish
 
     found = finish(experiment)
     if not isinstance(found, Result):

@@ -177,6 +177,7 @@ def signature(content: Any) -> str:
 # cannot change a result. A test compares this with the imports.
 CODE_OF_THE_RESULT = (
     "runner.py",
+    "stack.py",
     "learning/*.py",
     "config/code_file.py",
     "config/keras_names.py",

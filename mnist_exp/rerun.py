@@ -13,7 +13,7 @@ from mnist_exp.config.overrides import Override, flatten, is_of_tracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, of_the_result
 from mnist_exp.tracking import store
-from mnist_exp.tracking.differences import changed, facts
+from mnist_exp.tracking.job import swept_values
 from mnist_exp.tracking.reading import Recorded, fetch_run, read_here
 
 _EXAMPLES = """\
@@ -149,13 +149,23 @@ def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:
 
 
 def _causes(before: Recorded, after: Recorded) -> list[str]:
-    then, now = (
-        facts(flatten(of_the_result(run.config)), run.tags, run.digest)
-        | {name: run.tags.get(f"mnist_exp.{name}", "not recorded") for name in _COMPARED}
-        for run in (before, after)
-    )
-    keys = changed(then, now)
+    """Return a line for each value that can change a result and differs; first those with a value then and now."""
+    then, now = _facts(before), _facts(after)
+    files = [swept_values(run.tags.get("mnist_exp.code_files", "{}")) for run in (before, after)]
+    if all(files):  # a job of a sweep has none
+        then, now = then | files[0], now | files[1]
+    keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+    keys.sort(key=lambda key: not (key in then and key in now))
     return [printable(f"  {key}: {then.get(key, 'none')} then, {now.get(key, 'none')} now") for key in keys]
+
+
+def _facts(run: Recorded) -> dict[str, str]:
+    """Return a run's configuration, packages, code, data and machine."""
+    packages = [one.rpartition(" ")[::2] for one in run.tags.get("mnist_exp.packages", "").split(", ") if one]
+    tags = {name: run.tags[key] for name in ("code", "own_code") if (key := f"mnist_exp.{name}") in run.tags}
+    machine = {name: run.tags.get(f"mnist_exp.{name}", "not recorded") for name in _COMPARED}
+    data = {"data": run.digest[:12]} if run.digest else {}
+    return {**flatten(of_the_result(run.config)), **dict(packages), **tags, **data, **machine}
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mnist_exp import signals
 from mnist_exp.config import code_file
@@ -17,11 +16,13 @@ from mnist_exp.experiment import Experiment, Result, experiment_key, experiment_
 from mnist_exp.learning import checkpoints, datasets
 from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.learning.metadata import write_metadata
-from mnist_exp.tracking.folder import log_file, package_logs
+from mnist_exp.tracking.folder import Folder, log_file, package_logs, working
 from mnist_exp.tracking.mlflow_tracker import tracker_of
 from mnist_exp.tracking.record import Run
 
 if TYPE_CHECKING:
+    import keras
+
     from mnist_exp.learning.training import OnEpoch, Trained
 
 # As `Tracker.open_run`.
@@ -30,91 +31,78 @@ OpenRun = Callable[[Experiment, int], AbstractContextManager[Run]]
 log = logging.getLogger(__name__)
 
 
-def run_experiment(experiment: Experiment) -> Result:
+def go_on(_epoch: int, _metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
+    """Stop no experiment after an epoch."""
+    return ()
+
+
+def run_experiment(experiment: Experiment, open_run: OpenRun | None = None, on_epoch: "OnEpoch" = go_on) -> Result:
     """Load the data, prepare it, build the model, fit it, evaluate it on the test set, and record all of it.
+
+    An experiment that resumes goes on at its stage. A sweep's job prints nothing, and leaves figures, and the model for
+    a store, to its sweep unless its record keeps all.
+
+    Args:
+        experiment: to run.
+        open_run: opens its record; by default, in a store of its own.
+        on_epoch: called after each epoch; returns [0] to stop, as pruned.
 
     Raises:
         InputError: for bad data, layers that do not fit each other, a loss that becomes NaN, an unreachable store.
     """
-    [outcome] = run_together([experiment])
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
-
-
-def run_together(
-    experiments: Sequence[Experiment],
-    on_epoch: "OnEpoch" = lambda _epoch, _metrics: (),
-    open_run: OpenRun | None = None,
-) -> list[Result | Exception]:
-    """Run one experiment, or several that `engine.stackable` finds alike.
-
-    A sweep's job prints nothing, and leaves figures and the logged model to its sweep unless its record keeps all.
-
-    Args:
-        experiments: to run, as one program if several.
-        on_epoch: called after each epoch; returns the places of those to stop, as pruned.
-        open_run: opens the record of each, with their number; by default, in a store of its own.
-
-    Returns:
-        For each its result, or its error where the others may go on.
-
-    Raises:
-        InputError: as `run_experiment` does, for all of them.
-    """
-    config, prints = experiments[0].config, experiments[0].prints
+    config = experiment.config
     choose_backend(config.backend)
     code_file.use(config.code)
-    with package_logs(), ExitStack() as opened:
+    open_run = open_run or tracker_of(config.tracking).open_run
+    with package_logs():
         data = None
-        if experiments[0].child is None:  # bad data leave no run; a sweep's job records that it failed
+        if experiment.child is None:  # bad data leave no run; a sweep's job records that it failed
             data = datasets.load(config.dataset)
-            experiments = [replace(one, digest=data.digest) for one in experiments]
-        ends = [opened.enter_context(ExitStack()) for _ in experiments]
-        runs = []
-        for experiment, end in zip(experiments, ends, strict=True):
-            end.enter_context(log_file(experiment.output))
-            opening = open_run or tracker_of(experiment.config.tracking).open_run
-            runs.append(end.enter_context(opening(experiment, len(experiments))))
-        data = data or datasets.load(config.dataset)
-        for run in runs:
-            run.log_data(data)
-        log.debug("%s: %d training images, digest %s", data.name, len(data.x_train), data.digest)
-        if len(runs) > 1:
-            log.debug("trained as one program with %d others", len(runs) - 1)
-        if prints and sys.stdout.isatty():
-            started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
-            print(f"{printable(data.name)}: {len(data.x_train)} training images; starting {started}")
+            experiment = replace(experiment, digest=data.digest)
+        with working(experiment.output), log_file(experiment.output):
+            with open_run(experiment, 1) as run:
+                data = data or datasets.load(config.dataset)
+                run.log_data(data)
+                if experiment.prints and sys.stdout.isatty():
+                    started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
+                    print(f"{printable(data.name)}: {len(data.x_train)} training images; starting {started}")
+                if run.folder.read().stage == "begun":
+                    # Only now, since Keras takes seconds to import.
+                    engine = choose_engine(config.backend, config.code)
+                    [trained] = engine.train([experiment], data, recorded([run], on_epoch))
+                else:
+                    trained = _read(experiment)
+                result = record(experiment, run, data, trained)
+            _print_place(experiment, result, run)
+    return result
 
-        def log_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
-            for index, measured in metrics.items():
-                log.debug("epoch %d %s", epoch, dict(measured), extra={"output": experiments[index].output})
-                runs[index].log_epoch(epoch, measured)
-            for index in (stopped := on_epoch(epoch, metrics)):
-                runs[index].log_pruned(epoch)
-            return stopped
 
-        # Only now, since Keras takes seconds to import.
-        trained = choose_engine(config.backend, config.code).train(experiments, data, log_epoch)
-        outcomes: list[Result | Exception] = []
-        for experiment, run, end, one in zip(experiments, runs, ends, trained, strict=True):
-            try:
-                with end:
-                    result = _record(experiment, run, data, one)
-            except Exception as error:
-                outcomes.append(error)
-            else:
-                outcomes.append(result)
-                _print_place(experiment, result, run)
-        _remove_checkpoint(experiments[0].output, trained, outcomes)
-    return outcomes
+def recorded(runs: Sequence[Run], on_epoch: "OnEpoch") -> "OnEpoch":
+    """Return a function for an engine that records the epochs of runs, and those that `on_epoch` stops as pruned."""
+
+    def record_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
+        for index, measured in metrics.items():
+            runs[index].log_epoch(epoch, measured)
+        for index in (stopped := on_epoch(epoch, metrics)):
+            runs[index].log_pruned(epoch)
+        return stopped
+
+    return record_epoch
 
 
 _digests: dict[str, str] = {}  # of the datasets of sweeps, each of which is read once
 
 
-def identify(config: Config, sweep: object = None) -> tuple[str, str]:
-    """Return the key of an experiment in the index, and its signature; empty if its data cannot be read.
+class Identity(NamedTuple):
+    """An experiment's key in the index, its signature, and the digest of its data."""
+
+    key: str
+    signature: str
+    data: str
+
+
+def identify(config: Config, sweep: object = None) -> Identity | None:
+    """Return what identifies an experiment, or None if its data cannot be read.
 
     The data of jobs for which `sweep` is the same are read once.
     """
@@ -123,14 +111,44 @@ def identify(config: Config, sweep: object = None) -> tuple[str, str]:
     try:
         if sweep is None or named not in _digests:
             _digests[named] = datasets.load(config.dataset).digest
-        return experiment_key(config, _digests[named]), experiment_signature(config, _digests[named])
+        digest = _digests[named]
+        return Identity(experiment_key(config, digest), experiment_signature(config, digest), digest)
     except Exception:
-        return "", ""
+        return None
 
 
-def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Trained | InputError") -> Result:
-    """Write and record what an experiment gave."""
+def _read(experiment: Experiment) -> "Trained":
+    """Return what an experiment gave before it was interrupted."""
+    from mnist_exp.learning import saved_models
+    from mnist_exp.learning.training import Trained
+
+    folder = Folder(experiment.output)
+    record = folder.read()
+    scores = {name: value for name, value in record.scores.items() if name != "objective"}
+    model = saved_models.load(folder.path / "model.keras", experiment.config.code, folder.path)
+    return Trained(model, folder.history(), record.kept_epoch or 1, scores, scores["fit_seconds"])
+
+
+def complete(folder: Folder, data: datasets.Data, model: "keras.Model") -> None:
+    """Make the figures of a run that is scored, and the model for its store; after an interruption, make them anew."""
+    from mnist_exp.tracking.run_figures import write_results  # imports matplotlib
+
+    write_results(folder.history(), data, model, folder.path)
+    if folder.read().tracking:
+        from mnist_exp.tracking.mirror import save_model
+
+        save_model(model, data, folder)
+    folder.change(stage="completed")
+
+
+def record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Trained | InputError") -> Result:
+    """Write what an experiment gave, each stage after what it stands for.
+
+    Raises:
+        InputError: that training ended with.
+    """
     if isinstance(trained, InputError):
+        checkpoints.remove(experiment.output)
         raise trained
     config, output = experiment.config, experiment.output
     if experiment.prints:
@@ -138,24 +156,15 @@ def _record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Tra
     objective = trained.value(config.objective)
     kept = f"{config.objective} {objective} of epoch {trained.kept_epoch}"
     log.debug("scores %s, %s", trained.scores, kept, extra={"output": output})
-    run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
-    with replaced(output / "model.keras") as new, signals.deferred():
-        trained.model.save(new)
-        write_metadata(new, data.metadata())
+    if run.folder.read().stage == "begun":
+        with replaced(output / "model.keras") as new, signals.deferred():
+            trained.model.save(new)
+            write_metadata(new, data.metadata())
+        run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
+    checkpoints.remove(output)
     if run.keeps_all:
-        from mnist_exp.tracking.run_figures import write_results  # imports matplotlib
-
-        write_results(trained.history, data, trained.model, output)
-        run.log_model(trained.model, data)
+        complete(run.folder, data, trained.model)
     return Result(trained.history, trained.scores, objective, trained.model, run.id, config, output)
-
-
-def _remove_checkpoint(
-    folder: Path, trained: "Sequence[Trained | InputError]", outcomes: Sequence[Result | Exception]
-) -> None:
-    """Remove the checkpoint once each experiment is recorded, those that failed in training too."""
-    if all(isinstance(outcome, Result) or outcome is one for one, outcome in zip(trained, outcomes, strict=True)):
-        checkpoints.remove(folder)
 
 
 def _print_scores(config: Config, trained: "Trained") -> None:

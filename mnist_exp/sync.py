@@ -16,6 +16,7 @@ from mnist_exp.ends import FINISHED
 from mnist_exp.errors import InputError, printable
 from mnist_exp.sweeps.formats import counted
 from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.index import PLACES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +27,6 @@ _EXAMPLES = """\
   python -m mnist_exp.sync multirun tracking.uri=http://127.0.0.1:5000
 """
 
-_PLACES = ("outputs", "multirun")
 _SECONDS_AFTER_A_FAILURE = 1.0
 
 
@@ -59,7 +59,7 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     """
     settings = commands.stored(compose(overrides).config.tracking)
     keys = {Override.of(text).key for text in overrides}
-    folders = _found(places or [Path(name) for name in _PLACES if Path(name).is_dir()], untracked=bool(places))
+    folders = _found(places or [Path(name) for name in PLACES if Path(name).is_dir()], untracked=bool(places))
     from mnist_exp.tracking import store
 
     here = store.recorded_address(settings.uri)
@@ -143,7 +143,7 @@ def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Rec
                 found[path.parent] = record
     if not found:
         raise InputError("nothing to send: no run or sweep that ended lies in outputs, multirun or the folders given")
-    sweeps = [(Folder(path), record) for path, record in found.items() if "mnist_exp.sweep" in record.tags]
+    sweeps = [(Folder(path), record) for path, record in found.items() if record.is_sweep]
     return [*((Folder(path), record) for path, record in found.items()), *sweeps]
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from mnist_exp.errors import InputError, printable
 from mnist_exp.sweeps.formats import aligned, counted, cut
 from mnist_exp.tracking import abandoned, locks, store, views
 from mnist_exp.tracking.folder import Folder, Record, from_here, now
+from mnist_exp.tracking.index import PLACES
 from mnist_exp.tracking.job_folders import reused_in
 from mnist_exp.tracking.reading import stored_run
 
@@ -29,7 +30,6 @@ _EXAMPLES = """\
   python -m mnist_exp.tidy --older 30
   python -m mnist_exp.tidy multirun/2026-11-28 --yes
 """
-_PLACES = ("outputs", "multirun")
 _DAY = 24 * 60 * 60 * 1000  # milliseconds
 _LONGEST = 22  # characters of a name, so that a line fits 80
 
@@ -178,10 +178,11 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]
         InputError: if it is in use, or a file cannot be removed, or the store keeps artifacts where it may not.
     """
     try:
-        with ExitStack() as claims:
-            for name in (".claim", ".mlflow.lock"):  # nobody goes on with it, or sends it
-                if not claims.enter_context(locks.claimed(entry.path, name)):
-                    raise InputError(f"{entry.path}: is in use; type the command again")
+        if entry.path.resolve() != entry.path:  # a link, through which nothing is locked
+            raise InputError(f"{entry.path}: has changed meanwhile; type the command again")
+        with locks.held(entry.path) as found:
+            if found is False:
+                raise InputError(f"{entry.path}: is in use; type the command again")
             for path, record in entry.runs.items():
                 if path.resolve() != path or Folder(path).read() != record:
                     raise InputError(f"{path}: has changed meanwhile; type the command again")
@@ -233,7 +234,7 @@ def _registered(client: "MlflowClient") -> Iterator[tuple[str, str]]:
 
 def _places() -> list[Path]:
     """Return where runs and sweeps are, wherever a link leads."""
-    return [Path(name).resolve() for name in _PLACES]
+    return [Path(name).resolve() for name in PLACES]
 
 
 def _real(folder: Path) -> Path:
@@ -256,7 +257,7 @@ def _used(sweep: Entry) -> list[tuple[str, ...]]:
 
 def _place(path: Path) -> tuple[str, ...]:
     """Return the last parts of a path, from outputs or multirun on, which stay when all is moved."""
-    start = max((place for place, part in enumerate(path.parts) if part in _PLACES), default=0)
+    start = max((place for place, part in enumerate(path.parts) if part in PLACES), default=0)
     return path.parts[start:]
 
 

@@ -55,7 +55,7 @@ def test_what_a_notebook_gets_back(mnist: Data) -> None:
     assert (probabilities.argmax(1) == mnist.y_test).mean() == pytest.approx(result.scores["test_accuracy"], abs=2e-4)
     files = {str(path.relative_to(result.output)) for path in result.output.rglob("*") if path.is_file()}
     names = ("classes", "confusion_matrix", "curves", "mistakes", "predictions")
-    texts = {"config.yaml", "run.log", "run.json", "metrics.jsonl", "predictions.csv"}
+    texts = {"config.yaml", "run.lock", "run.log", "run.json", "metrics.jsonl", "predictions.csv"}
     assert files == texts | {"model.keras"} | {f"figures/{name}.png" for name in names}
     with (result.output / "predictions.csv").open() as file:
         lines = list(csv.DictReader(file))

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from mnist_exp.config.files import BEFORE_A_RECORD, MODEL_FILES, copy_files
 from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder, Record
-from mnist_exp.tracking.locks import boot_id
 
 from .conftest import Terminal, in_process
 
@@ -66,11 +65,11 @@ def test_no_file_that_a_link_leads_to_is_sent(tmp_path: Path, name: str) -> None
 
 
 def test_no_lock_is_asked_for_through_a_link(tmp_path: Path) -> None:
-    theirs, lock = Folder(tmp_path / "outputs/theirs"), f".locks/{'0' * 32}.lock"
-    (mine(tmp_path) / Path(lock).name).touch()
-    theirs.write(replace(ENDED, status="RUNNING", end=None, lock=lock, boot=boot_id()))
-    (theirs.path / ".locks").symlink_to(tmp_path / "mine")
+    theirs = Folder(tmp_path / "outputs/theirs")
+    theirs.write(replace(ENDED, status="RUNNING", end=None))
+    (theirs.path / "run.lock").symlink_to(mine(tmp_path) / "new")
     assert check(tmp_path, module="tidy") == ""
+    assert theirs.read().status == "RUNNING"
 
 
 def test_no_name_in_a_record_leads_out_of_the_folder(tmp_path: Path) -> None:

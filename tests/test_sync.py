@@ -73,7 +73,7 @@ def test_a_run_outlasts_its_store_and_the_rest_is_sent_once(
             assert in_process(*typed, sends, cwd=tmp_path).returncode == 0
         [recorded] = runs_in(tmp_path)
         assert recorded.info.status == "FINISHED"
-        lines = Folder(output).measured()[0]
+        lines = Folder(output).measured()
         for name, found in points(tmp_path, recorded.info.run_id).items():
             assert found == [(one.step, one.time, one.metrics[name]) for one in lines if name in one.metrics]
         assert "figures/curves.png" in artifacts(store(tmp_path), recorded.info.run_id)

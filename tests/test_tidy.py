@@ -62,7 +62,8 @@ def test_what_others_need_stays_and_the_rest_goes_with_its_runs_and_artifacts(
 def test_what_runs_or_is_not_the_folders_own_stays(tmp_path: Path) -> None:
     runs, stranger, shown = (run(*QUICK, f"seed={seed}", verbose=0) for seed in (1, 2, 3))
     shutil.copytree(shown.output, tmp_path / "outputs" / "copy")
-    Folder(runs.output).change(status="RUNNING", **locks.hold(runs.output))
+    Folder(runs.output).change(status="RUNNING")
+    locks.hold(runs.output)
     mirrored = Folder(stranger.output).mirrored()
     assert mirrored is not None
     Folder(stranger.output).write_mirrored(Mirrored(mirrored.store, str(shown.run_id)))

@@ -35,18 +35,19 @@ TEXTS = (
 _FIGURES = ("classes", "confusion_matrix", "curves", "importance", "mistakes", "objective", "predictions")
 FIGURES = tuple(f"figures/{name}.png" for name in _FIGURES)
 CHECKPOINT = "checkpoint.npz"
+METRICS = "metrics.jsonl"
 # MLflow writes these into a folder of its own.
 MODEL_FILES = (
     *("MLmodel", "conda.yaml", "input_example.json", "python_env.yaml", "requirements.txt"),
     *("serving_input_example.json", "data/keras_module.txt", "data/model.keras", "data/save_format.txt"),
 )
-_RECORDS = ("run.json", "metrics.jsonl", "mlflow.json", "reused.json", "ranking.md", "model.keras")
+_RECORDS = ("run.json", METRICS, "mlflow.json", "reused.json", "ranking.md", "model.keras")
 # No callback may write to one of these.
-OWN_FILES = frozenset({*TEXTS, *_RECORDS, CHECKPOINT, "model", "code", "figures"})
+OWN_FILES = frozenset({"run.lock", *TEXTS, *_RECORDS, CHECKPOINT, "model", "code", "figures"})
 # A folder may have these before it has a record. A name that ends with a slash stands for all that is below it.
 BEFORE_A_RECORD = frozenset(
-    {"run.log", "run.lock", "multirun.yaml", ".claim", ".lease", ".mlflow.lock"}
-    | {".hydra/", ".locks/", ".ray/", ".submitit/"}
+    {"run.log", "run.lock", "multirun.yaml", ".hydra/", ".ray/", ".submitit/"}
+    | {".claim", ".lease", ".mlflow.lock", ".locks/"}  # version 0.2.0
 )
 # What else a run or a sweep writes, but for what callbacks write.
 RUN_FILES = frozenset(
@@ -55,6 +56,7 @@ RUN_FILES = frozenset(
 )
 
 
+_LAST = ("run.json", "run.lock")  # are removed in this order
 _NO_FILE = "must be a file; is a pipe, a socket or a device"
 
 
@@ -225,9 +227,7 @@ def remove_files(folder: Path, names: Collection[str]) -> list[Path]:
     if folder.is_symlink():
         return stays
     for place, folders, files in os.walk(folder, topdown=False):
-        for path in sorted(
-            (Path(place, name) for name in files), key=lambda path: path.name == "run.json"
-        ):  # it is last
+        for path in sorted((Path(place, name) for name in files), key=lambda path: (path.name in _LAST, path.name)):
             if is_own(path.relative_to(folder)):
                 path.unlink()
             else:

@@ -1,22 +1,20 @@
-"""A checkpoint lets training go on after an epoch as if nothing had stopped it. Imports nothing heavy.
+"""A checkpoint lets one experiment go on after an epoch as if nothing had stopped it. Imports nothing heavy.
 
 It is one file, read without pickle: arrays, and plain values as JSON text, in which an array is named by its place.
 """
 
 import json
 import logging
-import os
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_exp.config import code_file
-from mnist_exp.config.files import CHECKPOINT, open_file, replaced
-from mnist_exp.errors import printable
-from mnist_exp.experiment import Experiment, identity, of_the_result, signature
+from mnist_exp.config.files import CHECKPOINT, METRICS, open_file, read_text, replaced, write_text
+from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Experiment, identity, signature
 from mnist_exp.learning.metadata import DAMAGED
 
 if TYPE_CHECKING:
@@ -38,86 +36,78 @@ _ARRAY = "mnist_exp.array"
 _UNREADABLE = (ValueError, AttributeError, IndexError, *DAMAGED)
 
 
-@dataclass(frozen=True)
-class Job:
-    """What changes while a model trains: its variables, in an order that stays, and its callbacks."""
-
-    variables: Sequence[Any]
-    callbacks: Sequence[Any]
-
-    def states(self) -> dict[str, Any]:
-        """Return the states of the callbacks that have one."""
-        return {name: _state(callback) for name, callback in self.with_state().items()}
-
-    def with_state(self) -> dict[str, Any]:
-        """Return the callbacks whose state is kept, by name."""
-        named = {type(callback).__name__: callback for callback in self.callbacks}
-        return {name: callback for name, callback in named.items() if name in STATES or _is_own(callback)}
-
-
 class Checkpoints:
-    """The checkpoints of experiments that train together, in the output folder of the first.
+    """The checkpoints of an experiment that trains alone, in its output folder.
 
-    `epoch`: how many epochs had ended at the checkpoint that training goes on after; 0 without one.
+    `epoch`: how many epochs had ended at the checkpoint after which training goes on; 0 without one.
     """
 
-    def __init__(self, experiments: Sequence[Experiment], jobs: Sequence[Job], start: float) -> None:
-        """Read the checkpoint if the experiments resume; `start` is the value of `perf_counter` when training began."""
-        self._first, self._jobs = experiments[0], jobs
-        self._path = self._first.output / CHECKPOINT
-        self._interval = self._first.config.training.checkpoint_seconds
+    def __init__(
+        self, experiment: Experiment, variables: Sequence[Any], callbacks: Sequence[Any], start: float
+    ) -> None:
+        """Read the checkpoint if the experiment resumes, and restore `metrics.jsonl` up to its epoch.
+
+        Args:
+            experiment: that trains.
+            variables: what changes while it trains, in an order that stays.
+            callbacks: of Keras, and the user's own.
+            start: the value of `perf_counter` when training began.
+        """
+        self._experiment, self._variables = experiment, variables
+        named = {type(callback).__name__: callback for callback in callbacks}
+        self._callbacks = {name: one for name, one in named.items() if name in STATES or _is_own(one)}
+        self._path = experiment.output / CHECKPOINT
+        self._interval = experiment.config.training.checkpoint_seconds
         self._start = self._written = start
-        self._folders = [Path(os.path.relpath(one.output, self._first.output)).as_posix() for one in experiments]
-        self._configs = [one.config for one in experiments]
-        self._found = self._read() if self._first.resumes else {}
+        self._found = self._read() if experiment.resumes else {}
         self.epoch: int = self._found.get("epoch", 0)
         self._start -= self._found.get("seconds", 0.0)
-        if lacking := [name for name, one in jobs[0].with_state().items() if _is_own(one) and not _has_methods(one)]:
+        if experiment.resumes:
+            write_text(experiment.output / METRICS, self._found.get("metrics", ""))
+        if lacking := [name for name, one in self._callbacks.items() if _is_own(one) and not _has_methods(one)]:
             self._give_up(f"callback {' and '.join(lacking)}: must have the methods get_state and set_state")
 
     def seconds(self) -> float:
         """Return the wall time of training, of what was before the checkpoint too."""
         return time.perf_counter() - self._start
 
-    def restore(self) -> Any:
-        """Give variables and callbacks what the checkpoint has, and return the engine's part.
+    def restore(self) -> None:
+        """Give variables and callbacks what the checkpoint has.
 
         It is called once Keras has told the callbacks that training begins, at which they forget their state.
         """
         found, self._found = self._found, {}
-        for place, (job, states) in enumerate(zip(self._jobs, found["callbacks"], strict=True)):
-            for variable, values in zip(job.variables, found["variables"], strict=True):
-                variable.assign(values[place])
-            for name, callback in job.with_state().items():
-                _set_state(callback, states[name])
-        return found["engine"]
+        for variable, value in zip(self._variables, found["variables"], strict=True):
+            variable.assign(value)
+        for name, callback in self._callbacks.items():
+            _set_state(callback, found["callbacks"][name])
 
     def are_due(self, epoch: int) -> bool:
         """Return whether it is time for a checkpoint after an epoch, counted from 1; after the last it never is."""
-        if self._interval is None or epoch >= self._first.config.training.epochs:
+        if self._interval is None or epoch >= self._experiment.config.training.epochs:
             return False
         return time.perf_counter() - self._written >= self._interval
 
-    def write(self, epoch: int, engine: Any = None) -> None:
-        """Write a checkpoint after an epoch; `engine` are plain values, such as the jobs that have ended."""
+    def write(self, epoch: int) -> None:
+        """Write a checkpoint after an epoch whose metrics are recorded."""
         import numpy as np
 
         start = time.perf_counter()
-        stacks = zip(*(job.variables for job in self._jobs), strict=True)
         content: dict[str, Any] = {
             "key": self._key(),
-            "jobs": self._folders,
             "epoch": epoch,
             "seconds": self.seconds(),
-            "engine": engine,
-            "callbacks": [job.states() for job in self._jobs],
-            "variables": [np.stack([np.asarray(variable) for variable in same]) for same in stacks],
+            "callbacks": {name: _state(callback) for name, callback in self._callbacks.items()},
+            "variables": [np.asarray(variable) for variable in self._variables],
         }
         try:
-            _check_keys([states[name] for states in content["callbacks"] for name in states.keys() - STATES.keys()])
+            _check_keys([state for name, state in content["callbacks"].items() if name not in STATES])
+            content["metrics"] = read_text(self._path.with_name(METRICS), folder=self._path.parent, most=None)
+            if content["metrics"].count("\n") != epoch:
+                raise OSError(f"{METRICS} lacks what a full disk kept back")
             with replaced(self._path) as new:
                 _save(content, new)
-        except OSError as error:
+        except (OSError, InputError) as error:
             log.warning("no checkpoint after epoch %d: %s", epoch, error)
         except (TypeError, ValueError) as error:
             self._give_up(f"callback: get_state must return JSON values and arrays ({error})")
@@ -129,15 +119,15 @@ class Checkpoints:
     def _give_up(self, reason: str) -> None:
         if self._interval is None:
             return
-        self._interval, code = None, self._first.config.code
+        self._interval, code = None, self._experiment.config.code
         message = f"No checkpoints: {code.path if code is not None else 'Keras'}, {reason}"
         log.warning("%s", message)
-        if self._first.prints:
+        if self._experiment.prints:
             print(printable(message))
 
     def _key(self) -> str:
-        """Return a text that differs from that of any other experiments."""
-        return signature([identity(self._configs[0]), *(of_the_result(asdict(one)) for one in self._configs[1:])])
+        """Return a text that differs from that of any other experiment."""
+        return signature(identity(self._experiment.config))
 
     def _read(self) -> dict[str, Any]:
         """Return what the checkpoint has, nothing if there is none that can be used."""
@@ -148,32 +138,22 @@ class Checkpoints:
             if self._fits(found):
                 log.info("goes on after epoch %d", found["epoch"])
                 return found
-            reason = "is not of these jobs with this code and these packages"
+            reason = "is not of this experiment with this code and these packages"
         except _UNREADABLE as error:
             reason = f"cannot be read ({printable(str(error))[:200]})"
         log.warning("%s: %s; training begins with epoch 1", self._path, reason)
         return {}
 
     def _fits(self, found: Mapping[str, Any]) -> bool:
-        if found["key"] != self._key() or found["jobs"] != self._folders:
-            return False
-        stacks = list(zip(*(job.variables for job in self._jobs), strict=True))
         return (
-            0 < found["epoch"] < self._first.config.training.epochs
+            found["key"] == self._key()
+            and 0 < found["epoch"] < self._experiment.config.training.epochs
             and found["seconds"] >= 0
+            and found["metrics"].count("\n") == found["epoch"]
             and [(one.shape, str(one.dtype)) for one in found["variables"]]
-            == [((len(same), *same[0].shape), str(same[0].dtype)) for same in stacks]
-            and [states.keys() for states in found["callbacks"]] == [job.with_state().keys() for job in self._jobs]
+            == [(tuple(one.shape), str(one.dtype)) for one in self._variables]
+            and found["callbacks"].keys() == self._callbacks.keys()
         )
-
-
-def stack_of(folder: Path) -> list[str]:
-    """Return the folders, relative to this one, of the jobs whose checkpoint lies in it; none if it has none."""
-    try:
-        jobs = _load(folder / CHECKPOINT, arrays=False)["jobs"]
-    except _UNREADABLE:
-        return []
-    return jobs if isinstance(jobs, list) and all(isinstance(job, str) for job in jobs) else []
 
 
 def remove(folder: Path) -> None:
@@ -247,13 +227,13 @@ def _save(content: Mapping[str, Any], path: Path) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _load(path: Path, *, arrays: bool = True) -> dict[str, Any]:
+def _load(path: Path) -> dict[str, Any]:
     import numpy as np
 
     with open_file(path, folder=path.parent) as opened, np.load(opened, allow_pickle=False) as file:
 
         def placed(value: dict[str, Any]) -> Any:
-            if not arrays or value.keys() != {_ARRAY}:
+            if value.keys() != {_ARRAY}:
                 return value
             name, kind = value[_ARRAY]
             array = file[name]

@@ -18,7 +18,7 @@ from mnist_exp import signals
 from mnist_exp.config.schema import Training
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
-from mnist_exp.learning.checkpoints import Checkpoints, Job
+from mnist_exp.learning.checkpoints import Checkpoints
 from mnist_exp.learning.datasets import Data, Images, load
 from mnist_exp.learning.jax_program import (
     convolves_on_cpu,
@@ -138,20 +138,18 @@ def fit(
         ]
         with signals.deferred():
             stack = _Stack(models, callbacks, training, training_set, validation_set)
-            jobs = [
-                Job([*model.variables, *model.optimizer.variables], one.callbacks)
-                for model, one in zip(models, callbacks, strict=True)
-            ]
-            checkpoints = Checkpoints(experiments, jobs, start)
+            variables = [*models[0].variables, *models[0].optimizer.variables]
+            checkpoints = Checkpoints(experiments[0], variables, callbacks[0].callbacks, start)
             if checkpoints.epoch:
-                stack.has_trained = True
-                stack.go_on(**checkpoints.restore())
+                checkpoints.restore()
+                stack.go_on()
             for epoch in range(checkpoints.epoch, training.epochs):
                 stack.train(epoch, order(epoch), on_epoch)
                 if not stack.running:
                     break
-                if checkpoints.are_due(epoch + 1):
-                    checkpoints.write(epoch + 1, stack.pause())
+                if len(models) == 1 and checkpoints.are_due(epoch + 1):
+                    stack.pause()
+                    checkpoints.write(epoch + 1)
             stack.end()
     except InputError:
         raise
@@ -225,17 +223,15 @@ class _Stack:
         if len(self.running) < len(before) and not self._has_callbacks:
             self._unstack(before)
 
-    def pause(self) -> dict[str, Any]:
-        """Give the models what they have learned, and return the rest of the state as `go_on` takes it."""
+    def pause(self) -> None:
+        """Give the models what they have learned."""
         if not self._has_callbacks:  # else they have it
             self._unstack(self.running)
-        failed = {str(index): str(error) for index, error in self.failed.items()}
-        return {"running": self.running, "in_program": self._in_program, "failed": failed}
 
-    def go_on(self, running: list[int], in_program: list[int], failed: dict[str, str]) -> None:
-        """Go on with models that have learned, in a program of the same width, as how it rounds depends on that."""
-        self.running, self.failed = running, {int(index): InputError(text) for index, text in failed.items()}
-        self._stack(in_program)
+    def go_on(self) -> None:
+        """Go on with models that have learned."""
+        self.has_trained = True
+        self._stack(self.running)
 
     def end(self) -> None:
         """Give the models what they have learned."""

@@ -10,7 +10,7 @@ from mnist_exp.config.schema import callbacks_within_epochs
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.learning import models
-from mnist_exp.learning.checkpoints import Checkpoints, Job
+from mnist_exp.learning.checkpoints import Checkpoints
 from mnist_exp.learning.datasets import Data, Images, Labels
 from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, unseeded_state
 from mnist_exp.learning.preprocessing import Preprocessor, fit_preprocessor
@@ -153,7 +153,7 @@ def fit(
         model.compute_metrics(image, label, model(image))
         model.reset_metrics()
         variables = [*model.variables, *model.optimizer.variables, *batches.variables, unseeded_state()]
-        checkpoints = Checkpoints([experiment], [Job(variables, callbacks)], start)
+        checkpoints = Checkpoints(experiment, variables, callbacks, start)
         watch = _Watch(batches, on_epoch, checkpoints)
         with signals.deferred():
             history = model.fit(

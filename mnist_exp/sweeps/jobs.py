@@ -4,12 +4,13 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mnist_exp import signals
 from mnist_exp.config import keras_names
@@ -20,13 +21,14 @@ from mnist_exp.config.redaction import traceback_text
 from mnist_exp.ends import TERMINATION, Terminated
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
-from mnist_exp.learning import checkpoints
 from mnist_exp.learning.engine import choose_backend, choose_engine, compute_with_one_thread, split, stackable
-from mnist_exp.runner import identify, run_together
+from mnist_exp.resume import earlier, resume, wait_for, wanted_record
+from mnist_exp.runner import identify, run_experiment
+from mnist_exp.stack import run_stack
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job import job_name
-from mnist_exp.tracking.job_folders import free_folder
+from mnist_exp.tracking.job_folders import free_folder, job_in
 from mnist_exp.tracking.mlflow_tracker import join_sweep
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 
@@ -111,18 +113,19 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
     compute_with_one_thread()
     if not parent.is_this_process and threading.current_thread() is threading.main_thread():
         signals.install()
-    record = _joined(parent, OmegaConf.select(jobs[0].values, "tracking.uri"))
-    record.look()
+    record = _joined(parent)
     prepared = [_prepare(record, composed, stage) for composed in jobs]
     objectives = [None if isinstance(one, Experiment) else one for one in prepared]
     experiments = {index: one for index, one in enumerate(prepared) if isinstance(one, Experiment)}
-    for group in stackable(experiments):
+    scored = [index for index, one in experiments.items() if one.resumes and Folder(one.output).read().stage != "begun"]
+    rest = {index: one for index, one in experiments.items() if index not in scored}
+    for group in [*([index] for index in scored), *stackable(rest)]:
         first = experiments[group[0]]
         size = choose_engine(first.config.backend).stack_size(first, len(group)) if len(group) > 1 else 1
-        for stack in _stacks({index: experiments[index] for index in group}, size):
+        for stack in split(group, size):
             if record.is_over():
                 return objectives
-            trained = _run_together(record, [_as_wide(experiments[index], len(stack)) for index in stack], stage)
+            trained = _run_together(record, [_placed(experiments[index], len(stack)) for index in stack], stage)
             for index, objective in zip(stack, trained, strict=True):
                 objectives[index] = objective
     return objectives
@@ -131,11 +134,11 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
 _records: dict[str, SweepRecord] = {}  # by the sweep and its start
 
 
-def _joined(parent: Parent, own_uri: object) -> SweepRecord:
+def _joined(parent: Parent) -> SweepRecord:
     """Return the record of a sweep, one for all of its jobs in this process, which ends once the sweep's has gone."""
     if (record := _records.get(repr(parent))) is None:
         _records.clear()
-        record = _records[repr(parent)] = join_sweep(parent, own_uri)
+        record = _records[repr(parent)] = join_sweep(parent)
         if not parent.is_this_process:
             threading.Thread(target=_end_with_sweep, args=(record,), daemon=True).start()
     return record
@@ -151,27 +154,13 @@ def _end_with_sweep(record: SweepRecord) -> None:
         os._exit(TERMINATION.exit_code)
 
 
-def _stacks(group: Mapping[int, Experiment], size: int) -> Iterator[Sequence[int]]:
-    """Yield the stacks of a group: first those that were interrupted, as they were, then the rest in equal parts."""
-    places = {experiment.output.resolve(): index for index, experiment in group.items() if experiment.resumes}
-    left = dict.fromkeys(group)
-    for folder in places:
-        stack = [places.get((folder / name).resolve(), -1) for name in checkpoints.stack_of(folder)]
-        if stack and all(index in left for index in stack):
-            yield stack
-            for index in stack:
-                del left[index]
-    if left:
-        yield from split(list(left), size)
-
-
-def _as_wide(experiment: Experiment, width: int) -> Experiment:
-    """Return a job that goes on only if so many train together as before, since rounding depends on their number."""
-    if not experiment.resumes:
+def _placed(experiment: Experiment, width: int) -> Experiment:
+    """Return a job that goes on only if it trained alone and does so again, as a stack has no checkpoint."""
+    if not experiment.resumes or (before := Folder(experiment.output).read()).stage != "begun":
         return experiment
-    if Folder(experiment.output).read().tags.get("mnist_exp.trained_together", "1") == str(width):
-        return experiment
-    return replace(experiment, output=free_folder(experiment.output), resumes=False)
+    if width > 1 or "mnist_exp.trained_together" in before.tags:
+        return replace(experiment, output=free_folder(experiment.output), resumes=False)
+    return experiment
 
 
 def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experiment | float | None:
@@ -186,14 +175,38 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
         return None
     experiment = replace(experiment, config=config, child=Child(record.parent.run_id, values, record.parent.id))
     if not config.resume:
+        if _has_begun(experiment.output, record.parent):  # on a machine that has gone; the launcher tries it again
+            return replace(experiment, output=free_folder(experiment.output))
         return experiment
-    name = job_name(values, record.parent.keys)
-    record.wait_for(values, lambda: stage.news.append(f"{name} still trains, from before; waiting for it"))
-    key, signature = identify(config, record.parent)
-    if signature and (finished := record.find(key, signature)) is not None:
-        record.reuse(finished, values, experiment.output)
-        return finished.objective
-    return record.place(experiment, signature, lambda why: stage.news.append(f"{name}: {why}"))
+    identity = identify(config, record.parent)
+    if identity is None:  # the data cannot be read, as the job says
+        return replace(experiment, output=free_folder(experiment.output))
+    name, wanted = job_name(values, record.parent.keys), wanted_record(experiment, identity, record.tracking)
+    while True:
+        before = earlier(identity.key, wanted, prunes=config.prune is not None)
+        if (first := Folder(experiment.output)).is_there() and not first.read().signature:
+            before.append(first)
+        answer = resume(before, wanted)
+        if answer.state != "runs" or answer.folder is None:
+            break
+        stage.news.append(f"{name}: {answer.line}")
+        wait_for(answer.folder, record.parent.id)
+    if answer.folder is None:
+        if any(folder.path.parent == record.folder.path for folder in before):
+            stage.news.append(f"{name} starts anew: {answer.line}")
+        return replace(experiment, output=free_folder(experiment.output))
+    if answer.state == "resumes":
+        return replace(experiment, output=answer.folder.path, resumes=True)
+    finished = job_in(answer.folder.path / "run.json")
+    record.reuse(finished, values, experiment.output)
+    return finished.objective
+
+
+def _has_begun(output: Path, parent: Parent) -> bool:
+    """Return whether a folder has a job of this sweep."""
+    with suppress(InputError):
+        return Folder(output).read().tags.get("mnist_exp.parent") == parent.id
+    return False
 
 
 def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage: Stage) -> list[float | None]:
@@ -215,7 +228,10 @@ def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage:
     stage.text = f"{len(experiments)} jobs as one program: starting" if together else ""
     stage.together |= together
     try:
-        outcomes = run_together(experiments, on_epoch, record.open_run)
+        if together:
+            outcomes = run_stack(experiments, record.open_run, on_epoch)
+        else:
+            outcomes = [run_experiment(experiments[0], record.open_run, on_epoch)]
     except Exception:  # recorded by each job that had begun
         return [None] * len(experiments)
     finally:

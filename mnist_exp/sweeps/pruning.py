@@ -5,11 +5,13 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.config.values import PruneSettings
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.record import failure_reason
@@ -30,7 +32,7 @@ class Pruning:
     def __init__(self, record: SweepRecord, experiments: Sequence[Experiment], ended: dict[str, list[float]]) -> None:
         """Compare by the objective; `ended` keeps the curves of jobs that ended, by run.
 
-        If the experiments resume, what was decided before the interruption is decided again.
+        If an experiment resumes, what was decided before the interruption is decided again.
         """
         from optuna.study import StudyDirection
 
@@ -45,22 +47,21 @@ class Pruning:
         rule = getattr(config.prune, "wrapped_pruner", config.prune)
         is_comparing = rule is not None and rule.kind != "threshold"
         self._next_look = 0.0 if is_comparing else math.inf
-        self._before: dict[int, list[float]] = {}  # curves of this process's jobs before an interruption
-        self._decided: dict[int, int] = {}  # the last epochs of those that were stopped then
-        for place, experiment in enumerate(experiments):
-            if experiment.resumes:
-                folder = Folder(experiment.output)
-                self._before[place] = folder.history().get(self._objective, [])
-                if pruned := folder.read().tags.get("mnist_exp.pruned"):
-                    self._decided[place] = int(pruned)
+        self._folder = Folder(experiments[0].output)
+        # Before a job that trains alone was interrupted, so many epochs were judged, and this one was its last.
+        self._judged = self._pruned = 0
+        if experiments[0].resumes:
+            self._pruned = int(self._folder.read().tags.get("mnist_exp.pruned") or 0)
+            with suppress(InputError):  # damaged
+                self._judged = len(self._folder.history().get(self._objective, ()))
 
     def hopeless(self, epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> list[int]:
         """Return the places of the jobs to stop; none after the last epoch.
 
         `epoch`, from 1, has ended with these `metrics`, by the place of each job that trained in it.
         """
-        if not self._beside:
-            self._begin_after(epoch - 1)
+        if not self._beside and epoch > 1:  # goes on after a checkpoint
+            self._beside[0] = self._folder.history()[self._objective][: epoch - 1]
         for place, measured in metrics.items():
             self._beside.setdefault(place, []).append(measured[self._objective])
         for place in self._stopped:
@@ -73,20 +74,11 @@ class Pruning:
         found = []
         for place in [place for place in metrics if math.isfinite(self._beside[place][-1])]:
             others = [*ended, *(trial for other, trial in beside.items() if other != place)]
-            was_judged = epoch <= len(self._before.get(place, ()))
-            study = _Study(self._direction, others)
-            if self._decided.get(place) == epoch if was_judged else self._pruner.prune(study, beside[place]):
+            study, was_judged = _Study(self._direction, others), epoch <= max(self._judged, self._pruned)
+            if epoch == self._pruned if was_judged else self._pruner.prune(study, beside[place]):
                 found.append(place)
         self._stopped.update(found)
         return found
-
-    def _begin_after(self, epoch: int) -> None:
-        """Take the curves up to an epoch from before the interruption."""
-        self._stopped = {place for place, last in self._decided.items() if last <= epoch}
-        for place, curve in self._before.items():
-            self._beside[place] = curve[:epoch]
-            if place in self._stopped:
-                self._beside[place] += curve[-1:] * (epoch - len(curve))
 
     def _read_what_ended(self) -> None:
         if time.monotonic() < self._next_look:

@@ -1,8 +1,6 @@
 """What a sweep with `resume=true` need not run again."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
 
 from hydra.types import RunMode
 
@@ -10,28 +8,14 @@ from mnist_exp.config.composition import check_job, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.overrides import values_of
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import Sweep
+from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.learning import datasets
 from mnist_exp.learning.engine import compute_with_one_thread
+from mnist_exp.resume import earlier, resume, wanted_record
 from mnist_exp.runner import identify
 from mnist_exp.sweeps.kind import Kind
-from mnist_exp.sweeps.progress import tell
-from mnist_exp.tracking import index, locks
-from mnist_exp.tracking.folder import Folder, from_here
+from mnist_exp.tracking.folder import from_here
 from mnist_exp.tracking.sweep_record import SweepRecord
-
-
-def find_interrupted(sweep: Sweep, signature: str, tracking: Mapping[str, str]) -> Sweep:
-    """Return the sweep in the folder of its last start, if there was one; wait for it if it still runs.
-
-    `tracking` is as in `Record`.
-    """
-    for folder in map(Folder, index.find(signature)):
-        record = folder.read()
-        if record.tags.get("mnist_exp.sweep") == signature and record.tracking == tracking:
-            locks.wait_for(folder, partial(tell, sweep, f"The sweep in {folder.path} still runs; waiting for it"))
-            return replace(sweep, folder=folder.path, resumes=True)
-    return sweep
 
 
 def find_finished(
@@ -43,7 +27,7 @@ def find_finished(
     """
     compute_with_one_thread()  # before a dataset imports TensorFlow
     composed = compose_values(overrides, RunMode.MULTIRUN)
-    looked_up, found = [], []
+    looked_up, found, reasons = [], [], list[str]()
     for job in sweep.first_jobs:
         values = values_of(record.parent.keys, job)
         try:
@@ -51,9 +35,13 @@ def find_finished(
         except InputError:  # the job itself says why
             continue
         looked_up.append(values)
-        key, signature = identify(config, record.parent)
-        if signature and record.find(key, signature) is not None:
-            found.append(values)
+        if (identity := identify(config, record.parent)) is not None:
+            experiment = Experiment(config, sweep.overrides, sweep.folder)
+            wanted = wanted_record(experiment, identity, record.tracking)
+            answer = resume(earlier(identity.key, wanted, or_newest=not reasons), wanted)
+            if answer.state == "finished":
+                found.append(values)
+            reasons.append(answer.line)
     others = [
         job
         for job in record.jobs()
@@ -67,12 +55,8 @@ def find_finished(
         return found, f"{least}{number} of {'its jobs' if kind.is_open else max(number, kind.jobs)} finished before"
     if sweep.resumes and not any(job.status == "FINISHED" for job in record.jobs()):
         return [], printable(f"The sweep in {from_here(sweep.folder)} goes on; none of its jobs finished before")
-    if not data:  # they cannot be read, as the jobs say
-        return [], ""
-    try:
-        return [], f"none finished before: {record.why_none(data)}"
-    except InputError:  # another run of the store is damaged
-        return [], "none finished before"
+    reason = next(filter(None, reasons), "")
+    return [], f"none finished before: {reason}" if reason else ""
 
 
 def _digests(sweep: Sweep) -> set[str]:

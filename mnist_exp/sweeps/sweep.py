@@ -3,9 +3,9 @@
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_exp import signals
 from mnist_exp.config.code_file import CodeFile
@@ -20,20 +20,20 @@ from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.learning import datasets
 from mnist_exp.learning.engine import choose_backend
+from mnist_exp.resume import claimed
+from mnist_exp.runner import complete
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.jobs import Stage, Task
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.progress import Progress, tell
-from mnist_exp.sweeps.resumed import find_finished, find_interrupted
+from mnist_exp.sweeps.resumed import find_finished
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.folder import Folder, from_here, make_folder
+from mnist_exp.tracking.environment import sweep_record
+from mnist_exp.tracking.folder import Folder, from_here, working
 from mnist_exp.tracking.mlflow_tracker import tracker_of
-from mnist_exp.tracking.record import TakenError, failure_reason
+from mnist_exp.tracking.record import failure_reason
 from mnist_exp.tracking.sweep_record import SweepRecord
-
-if TYPE_CHECKING:
-    import keras
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +47,16 @@ def run_planned(sweep: Sweep, kind: Kind, overrides: Sequence[str], loader: JobL
     choose_backend(sweep.config.backend)
     same = signature([identity(sweep.config), sweep.swept, kind.signature()])
     tracker = tracker_of(sweep.config.tracking)
-    while True:
-        found = find_interrupted(sweep, same, tracker.tracking) if sweep.config.resume else sweep
-        make_folder(found.folder)
-        try:
-            with tracker.open_sweep(found, same) as record:
-                return _run_opened(found, kind, record, overrides, loader)
-        except TakenError:  # by the same command in another process, which is waited for
-            continue
+    with ExitStack() as opened:
+        if sweep.config.resume:
+            wanted = replace(sweep_record(sweep, same, None, {}), tracking=tracker.tracking)
+            answer = opened.enter_context(claimed(same, wanted, sweep.folder, partial(tell, sweep)))
+            if answer.folder is not None:
+                sweep = replace(sweep, folder=answer.folder.path, resumes=True)
+        else:
+            opened.enter_context(working(sweep.folder))
+        record = opened.enter_context(tracker.open_sweep(sweep, same))
+        return _run_opened(sweep, kind, record, overrides, loader)
 
 
 def _run_opened(
@@ -121,9 +123,9 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
     _show(sweep, outcome)
     _draw(sweep, record, outcome)
     record.log_scores(outcome.scores())
-    complete = partial(_complete, sweep.config.code)
-    if (best := outcome.best) is not None and (text := record.log_best(best, complete)):
-        tell(sweep, printable(text))
+    complete_best = partial(_complete, sweep.config.code)
+    if (best := outcome.best) is not None:
+        record.log_best(best, complete_best)
     unfinished = kind.unfinished(jobs, stage.jobs)
     record.end("FAILED" if unfinished else "FINISHED", outcome.markdown)
     _tell_place(sweep, record)
@@ -153,13 +155,10 @@ def _tell_place(sweep: Sweep, record: SweepRecord) -> None:
     tell(sweep, record.describe())
 
 
-def _complete(code: CodeFile | None, folder: Path) -> "tuple[keras.Model, datasets.Data]":
-    """Make the figures and predictions of a job in its folder, and return its model and data."""
+def _complete(code: CodeFile | None, folder: Folder) -> None:
+    """Make the figures, the predictions and the model for the store of a job in its folder."""
     from mnist_exp.learning import saved_models
-    from mnist_exp.tracking.run_figures import write_results
 
-    path = folder / "config.yaml"
-    data = datasets.load(check(parse_values(read_text(path, folder=folder), str(path)), code).dataset)
-    model = saved_models.load(folder / "model.keras", code, folder)
-    write_results(Folder(folder).history(), data, model, folder)
-    return model, data
+    path = folder.path / "config.yaml"
+    data = datasets.load(check(parse_values(read_text(path, folder=folder.path), str(path)), code).dataset)
+    complete(folder, data, saved_models.load(folder.path / "model.keras", code, folder.path))

@@ -1,14 +1,14 @@
 """Close the runs that lost their process, by a kill -9 or a power cut."""
 
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.errors import InputError
-from mnist_exp.tracking import leases, locks
-from mnist_exp.tracking.folder import Folder, now
-from mnist_exp.tracking.mirror import LEASE
+from mnist_exp.tracking import locks
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.reading import search
 
 if TYPE_CHECKING:
@@ -21,13 +21,14 @@ def close(records: Iterable[Path]) -> int:
     for folder in (Folder(path.parent) for path in records):
         with suppress(OSError, InputError):  # deleted, damaged, or of another program
             if folder.read().status == "RUNNING":
-                with locks.claimed(folder.path) as is_mine:  # or else somebody else closes it, or goes on
-                    record = folder.read()
-                    if locks.is_alive(folder, record):
+                if locks.is_held_here(folder.path):
+                    running += 1
+                    continue
+                with locks.held(folder.top) as has_sweep, locks.held(folder.path) as has_run:
+                    if not (has_sweep and has_run):
                         running += 1
-                    elif is_mine and record.status == "RUNNING":
+                    elif folder.read().status == "RUNNING":
                         folder.end("KILLED")
-                        leases.end(folder.path)
     return running
 
 
@@ -40,7 +41,7 @@ def _is_running(path: Path) -> bool:
 def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
     """Close the RUNNING runs of a store that nobody works on; return the folders of those that are to be mirrored.
 
-    Where its folder is reached, that decides; else the lease, a tag that whoever mirrors it renews.
+    The lock of its folder decides. A run on this host whose folder is gone has nobody; one on another host is left.
     """
     folders = []
     for run in search(client, experiment_id, "attributes.status = 'RUNNING'"):
@@ -48,12 +49,11 @@ def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
         is_here = False
         with suppress(InputError):
             is_here = folder.read().id == run.data.tags.get("mnist_exp.folder")
-        renewed = run.data.tags.get(LEASE, "")
         if is_here:
             # The store may lack those of a sweep's jobs that had just begun.
             records = [folder.path / "run.json", *filter(_is_running, folder.path.glob("*/run.json"))]
             if not close(records):
                 folders += [Folder(path.parent) for path in records]
-        elif renewed.isdecimal() and now() - int(renewed) > 1000 * leases.SECONDS_OF_A_LEASE:
+        elif run.data.tags.get("mnist_exp.host") == socket.gethostname():
             client.set_terminated(run.info.run_id, "KILLED")
     return folders

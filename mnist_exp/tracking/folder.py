@@ -21,8 +21,10 @@ from mnist_exp.config import files
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.redaction import SecretsFilter
 from mnist_exp.errors import InputError
+from mnist_exp.tracking import locks
 
 _DATA = ("name", "digest", "source_type", "source", "schema", "profile")  # MLflow's, of which the last two may lack
+_SECONDS_FOR_OTHERS = 1.0  # who asks whether a folder is free holds its lock for a moment
 _LARGEST_METRICS = 100_000_000  # bytes; an epoch has 200 or so
 
 
@@ -37,6 +39,7 @@ def from_here(path: Path) -> str:
 
 
 _PROCESS_TAGS = ("mnist_exp.host", "mnist_exp.process", "mnist_exp.machine", "mnist_exp.output")
+_STAGES = ("begun", "scored", "completed")
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,11 @@ class Record:
     By its `id`, the folder's run is found again in a store. `status` is RUNNING, FINISHED, FAILED or KILLED; `start`
     and `end` are in milliseconds since 1970. `parameters` is the configuration, its keys joined by dots, and `data` the
     dataset as MLflow takes it. The `scores` are those of the weights of `kept_epoch`. `tracking` has the `uri`
-    and `experiment` of the store that mirrors the folder, and is empty without one. `best` is the
-    path from here to the folder of a sweep's best job, and `lock` that to the lock of the process that works on it,
-    taken under `boot`; `locks.py` knows them.
+    and `experiment` of the store that mirrors the folder, and is empty without one. `best` is the path from here to the
+    folder of a sweep's best job. `attempt` is the id of the last start of a sweep.
+
+    `stage` says what is whole on disk, and is written after it: "begun" (the record), "scored" (model, curves and
+    scores), or "completed" (figures too, and the model in MLflow's format if a store gets it).
     """
 
     name: str
@@ -56,6 +61,7 @@ class Record:
     parameters: dict[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     status: str = "RUNNING"
+    stage: str = "begun"
     start: int = field(default_factory=now)
     end: int | None = None
     data: dict[str, str] | None = None
@@ -63,8 +69,22 @@ class Record:
     kept_epoch: int | None = None
     tracking: dict[str, str] = field(default_factory=dict)
     best: str = ""
-    lock: str = ""
-    boot: str = ""
+    attempt: str = ""
+
+    @property
+    def signature(self) -> str:
+        """What two runs, or two sweeps, share if they are the same; "" before the data of a run are known."""
+        return self.tags.get("mnist_exp.sweep") or self.tags.get("mnist_exp.signature", "")
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it is a sweep's, whose jobs have records of their own."""
+        return "mnist_exp.sweep" in self.tags
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the run finished, and was not stopped as hopeless."""
+        return self.status == "FINISHED" and not self.tags.get("mnist_exp.pruned")
 
     def own_files(self) -> frozenset[str]:
         """Return the names, relative to the folder, of all files that this run may have written."""
@@ -86,7 +106,7 @@ class Record:
 class Mirrored:
     """The content of `mlflow.json`, which only the mirror writes: the run in a store, given by its address.
 
-    `complete` is the status and end with which all of the folder has been sent, or "".
+    `complete` is the status, stage and end with which all of the folder has been sent, or "".
     """
 
     store: str
@@ -103,12 +123,11 @@ class Measured:
     metrics: dict[str, float]
 
 
+@dataclass(frozen=True)
 class Folder:
     """The files of a run or sweep; one process writes them, and others may read."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._steps: dict[int, dict[str, float]] | None = None  # that were measured, once this process measures
+    path: Path
 
     def read(self) -> Record:
         """Return the record.
@@ -118,8 +137,12 @@ class Folder:
             InputError: if it is damaged, or of another program.
         """
         path = self.path / "run.json"
+        content = files.read_json(path, self.path)
+        if content.keys() >= {"lock", "boot"}:  # version 0.2.0, in which what is missing after an end is not made
+            del content["lock"], content["boot"]
+            content["stage"] = "completed" if content.get("status") == "FINISHED" else "begun"
         try:
-            record = Record(**files.read_json(path, self.path))
+            record = Record(**content)
         except TypeError:  # other fields
             record = None
         if record is None or not _is_valid(record):
@@ -149,8 +172,12 @@ class Folder:
         """Let the run of this folder go on, in the process of the record that it would have today; return its own."""
         before = self.read()
         tags = before.tags | {key: today.tags[key] for key in _PROCESS_TAGS if key in today.tags}
-        again = replace(before, tags=tags, status="RUNNING", end=None, lock=today.lock, boot=today.boot)
+        again = replace(before, tags=tags, status="RUNNING", end=None, attempt=today.attempt)
         files.remove_files(self.path, ())  # what was not finished
+        try:
+            self.measured()
+        except InputError:  # a checkpoint has the lines
+            files.write_text(self.path / files.METRICS, "")
         self.write(again)
         return again
 
@@ -181,6 +208,25 @@ class Folder:
         """Return whether a model in MLflow's format waits to be sent."""
         return files.is_file(self.path / "model" / "MLmodel", self.path)
 
+    @property
+    def top(self) -> Path:
+        """The folder whose lock lets one mirror or close the run: for a job, that of its sweep."""
+        with suppress(InputError):
+            if Folder(self.path.parent).read().id == self.read().tags.get("mnist_exp.parent"):
+                return self.path.parent
+        return self.path
+
+    def is_left(self, sweep: str | None = None) -> bool:
+        """Return whether nobody works on the run, or whether this process may as it works on its sweep.
+
+        `sweep` is the id of the sweep of which this process is to run a job, if it is; another process has its lock.
+        """
+        if not locks.is_free(self.path):
+            return False
+        above = self.top
+        is_mine = above == self.path or locks.is_held_here(above) or Folder(above).read().id == sweep
+        return is_mine or locks.is_free(above)
+
     def is_there(self) -> bool:
         """Return whether there is a record."""
         return files.is_file(self.path / "run.json", self.path)
@@ -190,65 +236,50 @@ class Folder:
         return self.is_there() and files.is_file(self.path / "model.keras", self.path)
 
     def measure(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a line to `metrics.jsonl`; `step` is as in `Measured`, and one that is there keeps its line.
+        """Add a line to `metrics.jsonl`; `step` is as in `Measured`.
 
-        The end gets another line if its scores changed, as those of a sweep do that goes on; `fit_seconds` always does.
-
-        Raises:
-            InputError: if the line of an epoch has another value.
+        The end has another line only if its scores changed, as those of a sweep do that goes on; `fit_seconds` always
+        does.
         """
-        path = self.path / "metrics.jsonl"
-        if self._steps is None:
-            before, end = self.measured()
-            self._steps = {one.step: one.metrics for one in before}
-            if path.exists():
-                os.truncate(path, end)  # remove a line that was not written to its end
-        if (then := self._steps.get(step)) is not None:
-            pairs = {name: (then.get(name), metrics.get(name)) for name in sorted({*then, *metrics} - {"fit_seconds"})}
-            differing = [name for name, (old, new) in pairs.items() if old != new and (old == old or new == new)]  # NaN
-            if not differing:
-                return
-            if step:
-                old, new = pairs[differing[0]]
-                raise InputError(
-                    f"{differing[0]} of epoch {step}: was {old} before the interruption and is {new} now, so the run "
-                    "cannot go on; without resume=true it starts anew"
-                )
+        path, line = self.path / files.METRICS, Measured(step, now(), dict(metrics))
+        if step == 0:
+            lines = self.measured()
+            if not (lines and _scores(lines[-1]) == _scores(line)):
+                files.write_text(path, "".join(map(_text, [*lines, line])))
+            return
         size = path.stat().st_size if path.exists() else 0
         try:
-            with open(path, "a", opener=files.append) as lines:
-                lines.write(json.dumps(asdict(Measured(step, now(), dict(metrics)))) + "\n")
+            with open(path, "a", opener=files.append) as file:
+                file.write(_text(line))
         except OSError:
             with suppress(OSError):
                 os.truncate(path, size)  # remove what a full disk took
             raise
-        self._steps[step] = dict(metrics)
 
-    def measured(self, start: int = 0) -> tuple[list[Measured], int]:
-        """Return the lines of `metrics.jsonl` from byte `start` on, and the byte where they end.
+    def measured(self) -> list[Measured]:
+        """Return the lines of `metrics.jsonl`.
 
         Raises:
             InputError: if it is damaged.
         """
-        path = self.path / "metrics.jsonl"
+        path = self.path / files.METRICS
         try:
             with files.open_file(path, folder=self.path, most=_LARGEST_METRICS, may_be_empty=True) as file:
-                file.seek(start)
                 whole = file.read().rpartition(b"\n")[0]  # the last line may be incomplete
         except files.NoFileError:
-            return [], start
+            return []
         try:
             lines = [Measured(**json.loads(line)) for line in whole.splitlines()]
         except (ValueError, TypeError, RecursionError):
             lines = [Measured(-1, 0, {})]
         if not all(map(_is_valid_line, lines)):
             raise InputError(f"{path}: is damaged")
-        return lines, start + len(whole) + bool(whole)
+        return lines
 
     def history(self) -> dict[str, list[float]]:
         """Return each metric's values, one an epoch."""
         history: dict[str, list[float]] = {}
-        for one in self.measured()[0]:
+        for one in self.measured():
             if one.step > 0:
                 for name, value in one.metrics.items():
                     history.setdefault(name, []).append(value)
@@ -262,13 +293,22 @@ def _is_valid(record: Record) -> bool:
     return (
         all(isinstance(one, dict) and all(isinstance(value, str) for value in one.values()) for one in maps)
         and set(_DATA[:4]) <= data.keys() <= set(_DATA)
-        and all(isinstance(one, str) for one in (record.name, record.best, record.lock, record.boot))
+        and all(isinstance(one, str) for one in (record.name, record.best, record.attempt))
         and re.fullmatch("[0-9a-f]{32}", str(record.id)) is not None
         and record.status in ("RUNNING", "FINISHED", "FAILED", "KILLED")
+        and record.stage in _STAGES
         and _is_count(record.start)
         and all(one is None or _is_count(one) for one in (record.end, record.kept_epoch))
         and _are_numbers(record.scores)
     )
+
+
+def _text(line: Measured) -> str:
+    return json.dumps(asdict(line)) + "\n"
+
+
+def _scores(line: Measured) -> str:
+    return json.dumps([line.step, line.metrics | {"fit_seconds": 0.0}], sort_keys=True)  # text, as NaN differs from NaN
 
 
 def _is_valid_line(line: Measured) -> bool:
@@ -338,10 +378,45 @@ def make_folder(output: Path) -> None:
         )
 
 
+def no_locks(folder: Folder) -> str:
+    """Return the message on a run that may still run, in a folder whose lock cannot be asked."""
+    host = folder.read().tags.get("mnist_exp.host")
+    return f"{folder.path}: cannot be locked here, and its run may go on, on {host}; once that has ended, remove it"
+
+
+@contextmanager
+def working(output: Path) -> Iterator[None]:
+    """Make the output folder of a run or a sweep, and hold its lock; it does not stay without a record.
+
+    A job in its sweep's process needs no lock of its own.
+
+    Raises:
+        InputError: as `make_folder` does, or if somebody works there, or may on a file system without locks.
+    """
+    make_folder(output)
+    if locks.is_held_here(output.parent):
+        yield
+        return
+    folder = Folder(output)
+    with locks.held(output, _SECONDS_FOR_OTHERS) as found:
+        if found is False:
+            raise InputError(
+                f"{output}: a run still writes here; hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m, is another"
+            )
+        if found is None and folder.is_there() and folder.read().status == "RUNNING":
+            raise InputError(no_locks(folder))
+        try:
+            yield
+        finally:
+            if not folder.is_there():
+                with suppress(OSError):
+                    (output / locks.LOCK).unlink(missing_ok=True)
+                    output.rmdir()
+
+
 @contextmanager
 def log_file(output: Path) -> Iterator[None]:
-    """Write the log of this package to `run.log` in the output folder; without a word, neither of them stays."""
-    make_folder(output)
+    """Write the log of this package to `run.log` in the output folder; it does not stay without a word."""
     try:
         handler = _LogFile(output / "run.log", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
@@ -360,7 +435,6 @@ def log_file(output: Path) -> Iterator[None]:
             handler.close()
             if not (written := output / "run.log").stat().st_size:  # of a run that its store refused
                 written.unlink()
-                output.rmdir()
 
 
 class _LogFile(logging.FileHandler):

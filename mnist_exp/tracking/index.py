@@ -1,20 +1,27 @@
 """Find the folders of earlier runs of an experiment, with or without a store. Imports nothing heavy.
 
-In `.mnist_exp/`, in the folder that a command starts in, a small file for each experiment has a line for each run.
+In `.mnist_exp/`, in the folder that a command starts in, a small file for each experiment has a line for each run. It
+is a cache: where it is gone, it is made again of the folders.
 """
 
 import json
 import os
-from contextlib import suppress
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mnist_exp.config.files import append, open_file
 from mnist_exp.errors import InputError
+from mnist_exp.tracking import locks
 from mnist_exp.tracking.folder import Folder, from_here
 
 KEY = "mnist_exp.key"  # the tag of a run that can be found
 _FOLDER = Path(".mnist_exp")
 _LONGEST = 1_000_000  # bytes of a file, of which the end is read
+_NEWEST = 20  # keys
+_SECONDS_OF_ANOTHER = 60.0
+PLACES = ("outputs", "multirun")
 
 
 def add(key: str, folder: Path) -> None:
@@ -22,28 +29,74 @@ def add(key: str, folder: Path) -> None:
 
     Several processes may do so at once.
     """
+    _make()
+    _append(key, folder)
+
+
+def _append(key: str, folder: Path) -> None:
     line = f"{json.dumps(from_here(folder.resolve()))}\n"
+    with suppress(OSError), open(_FOLDER / key, "ab", buffering=0, opener=append) as file:
+        file.write(line.encode())  # at once, so that no two lines mix
+
+
+def _make() -> None:
+    """Make the index, of the runs in `outputs` and `multirun`, if there is none."""
+    if _FOLDER.is_dir():
+        return
     with suppress(OSError):
-        _FOLDER.mkdir(exist_ok=True)
-        with open(_FOLDER / key, "ab", buffering=0, opener=append) as file:
-            file.write(line.encode())  # at once, so that no two lines mix
+        _FOLDER.mkdir()
+    for path in sorted(path for place in PLACES for path in Path(place).rglob("run.json")):
+        with suppress(InputError):  # another program wrote it
+            key = Folder(path.parent).read().tags.get(KEY, "")
+            if re.fullmatch("[0-9a-f]{64}", key):
+                _append(key, path.parent)
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """Let one process at a time look for a run and begin it."""
+    _make()
+    with locks.held(_FOLDER, _SECONDS_OF_ANOTHER):
+        yield
 
 
 def find(key: str) -> list[Path]:
     """Return the absolute folders that still have a run with this key, the one that was added last first."""
+    return [path for path in _folders(key) if _key_of(path) == key]
+
+
+def find_beginning(key: str) -> list[Path]:
+    """Return the absolute folders in which another process is about to begin a run with this key."""
+    return [path for path in _folders(key) if not Folder(path).is_there() and not locks.is_free(path)]
+
+
+def newest() -> list[Path]:
+    """Return the absolute folder of the last run of each key, for some that were used last."""
+    try:
+        names = sorted(_FOLDER.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
+    except OSError:
+        return []
+    return [found[0] for path in names[:_NEWEST] if (found := find(path.name))]
+
+
+def _folders(key: str) -> list[Path]:
+    """Return the folders that were added, the last one first."""
+    _make()
     try:
         with open_file(_FOLDER / key, folder=_FOLDER) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST))
             lines = file.read(_LONGEST).splitlines()
     except InputError:
         return []
-    return list(dict.fromkeys(folder for line in reversed(lines) if (folder := _folder(line, key)) is not None))
+    found = []
+    for line in reversed(lines):
+        with suppress(ValueError, TypeError, RecursionError):  # anybody may have written the file
+            found.append(Path.cwd() / json.loads(line))
+    return list(dict.fromkeys(found))
 
 
-def _folder(line: bytes, key: str) -> Path | None:
-    """Return the folder that a line names, or None where it has no run of that experiment."""
+def _key_of(folder: Path) -> str | None:
     try:
-        folder = Path.cwd() / json.loads(line)
-        return folder if Folder(folder).read().tags.get(KEY) == key else None
-    except (ValueError, TypeError, RecursionError):  # anybody may have written both files
+        return Folder(folder).read().tags.get(KEY)
+    except ValueError:  # there is no record, or anybody wrote it
         return None

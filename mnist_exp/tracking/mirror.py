@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from mnist_exp.experiment import package_version
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking import locks, store, views
-from mnist_exp.tracking.folder import Folder, Mirrored, Record, now
+from mnist_exp.tracking.folder import Folder, Measured, Mirrored, Record
 from mnist_exp.tracking.job import REUSED, job_name, typed_value
 from mnist_exp.tracking.kept_models import model_of_run
 from mnist_exp.tracking.reading import PROFILE, stored_run
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 800, 100  # the most that MLflow takes, with tags 1,000 in all
+_IN_EACH_LINE = {"loss", "objective"}  # the one in epochs, the other at the end; sent last, when the line is complete
 _LONGEST_NAME = 250  # that all of MLflow's databases take
 DESCRIPTION = "mlflow.note.content"
 _LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
 _RANKING = "### Ranking of the jobs"
 _OURS = re.compile(rf"^(?:\*\*Result:\*\*|{_RANKING}).*", re.MULTILINE | re.DOTALL)  # the end of a description
 _MOST_NAMED = 60  # runs, for which a tag has room
-LEASE = "mnist_exp.lease"  # the tag for the time, as in `Record`, at which a RUNNING run was last seen to live
-_LEASE_RENEWED = 60_000  # milliseconds
 
 
 @dataclass
 class Sent:
     """What the store is known to have of a folder, given by the id of its record.
 
-    `metrics` counts bytes of `metrics.jsonl`. `registered` says how the model was registered, if it was to be.
+    `lines` has those of `metrics.jsonl`, by step and loss or objective. `registered` says how the model was registered,
+    if it was to be.
     """
 
     folder: str
@@ -54,12 +54,12 @@ class Sent:
     tags: dict[str, str]
     parameters: bool = False
     data: bool = False
-    metrics: int = 0
+    lines: set[tuple[int, float | None]] = field(default_factory=set)
     registered: str = ""
 
 
 class BusyError(Exception):
-    """Another process sends the folder."""
+    """Another process works in the folder."""
 
 
 def mirror(
@@ -73,13 +73,13 @@ def mirror(
 
     Raises:
         InputError: if the store keeps the run's artifacts where it may not, or has a later state of the run.
-        BusyError: if another process sends the folder.
+        BusyError: if another process works in the folder.
         OSError: if the folder is gone.
     """
-    with locks.claimed(folder.path, ".mlflow.lock") as is_mine:
-        if not is_mine:
-            raise BusyError(f"another process sends {folder.path}")
+    with locks.held(folder.top) as is_mine:
         record = folder.read()
+        if is_mine is False or (is_mine is None and record.status == "RUNNING"):
+            raise BusyError(f"another process works in {folder.path}")
         address, before = store.recorded_address(client.tracking_uri), folder.mirrored()
         known = before.run_id if before is not None and before.store == address else ""
         if sent is None or sent.folder != record.id:  # another run may have taken the folder
@@ -100,7 +100,7 @@ def mirror(
         _send_values(client, folder, record, sent)
         if record.status != "RUNNING":
             _send_end(client, experiment_id, folder, record, sent)
-            if "mnist_exp.sweep" in record.tags:
+            if record.is_sweep:
                 show_sweep(client, experiment_id, folder, record, sent.run_id)
             sent.registered = registered(client, register, record, sent.run_id, sent.tags.get("mnist_exp.best_run"))
             _note(folder, Mirrored(address, sent.run_id, _completion(record, sent.tags)))
@@ -125,7 +125,7 @@ def _send_end(client: "MlflowClient", experiment_id: str, folder: Folder, record
 def _completion(record: Record, tags: Mapping[str, str]) -> str:
     """Return the text by which `mlflow.json` says that the store has all of a record, its best job's id included."""
     has_all = record.status != "RUNNING" and (not record.best or "mnist_exp.best_run" in tags)
-    return f"{record.status} {record.end}" if has_all else ""
+    return f"{record.status} {record.stage} {record.end}" if has_all else ""
 
 
 def _find_run(client: "MlflowClient", experiment_id: str, record: Record, known: str) -> Sent | None:
@@ -144,7 +144,7 @@ def _find_run(client: "MlflowClient", experiment_id: str, record: Record, known:
             for run in same:
                 if run is not chosen and not run.data.metrics:
                     client.delete_run(run.info.run_id)
-            return _known_run(chosen)
+            return _known_run(client, chosen)
     return None
 
 
@@ -159,7 +159,7 @@ def _create_run(client: "MlflowClient", experiment_id: str, record: Record) -> S
     Raises:
         InputError: if the store would keep the run's artifacts where it may not; the run has then FAILED.
     """
-    tags = record.tags | {"mnist_exp.folder": record.id, LEASE: str(now())}
+    tags = record.tags | {"mnist_exp.folder": record.id}
     run = client.create_run(experiment_id, record.start, tags, record.name[:_LONGEST_NAME])
     try:
         store.repository(client.tracking_uri, run.info.artifact_uri)
@@ -167,13 +167,19 @@ def _create_run(client: "MlflowClient", experiment_id: str, record: Record) -> S
         client.set_terminated(run.info.run_id, "FAILED")
         raise
     is_server = store.sqlite_path(client.tracking_uri) is None
-    return (is_server and _find_run(client, experiment_id, record, "")) or _known_run(run)
+    return (is_server and _find_run(client, experiment_id, record, "")) or _known_run(client, run)
 
 
-def _known_run(run: "Run") -> Sent:
-    return Sent(
-        run.data.tags["mnist_exp.folder"], run.info.run_id, run.info.artifact_uri, run.info.status, dict(run.data.tags)
-    )
+def _known_run(client: "MlflowClient", run: "Run") -> Sent:
+    tags, info, names = dict(run.data.tags), run.info, _IN_EACH_LINE & run.data.metrics.keys()
+    # An epoch that is trained again has another time, and MLflow would take its values for others.
+    points = [point for name in names for point in client.get_metric_history(info.run_id, name)]
+    lines: set[tuple[int, float | None]] = {(point.step, point.value) for point in points}
+    return Sent(tags["mnist_exp.folder"], info.run_id, info.artifact_uri, info.status, tags, lines=lines)
+
+
+def _line(line: Measured) -> tuple[int, float | None]:
+    return line.step, line.metrics.get("loss" if line.step else "objective")
 
 
 def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) -> None:
@@ -196,8 +202,13 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
     wanted = _tags(client, folder, record, sent)
     tags = [RunTag(key, value) for key, value in wanted.items() if sent.tags.get(key) != value]
     parameters = [] if sent.parameters else [Param(key, value) for key, value in record.parameters.items()]
-    lines, sent_until = folder.measured(sent.metrics)
-    metrics: list[Metric] = [Metric(key, v, line.time, line.step) for line in lines for key, v in line.metrics.items()]
+    is_sweep = record.is_sweep  # whose scores may be again what they were before others
+    lines = [line for line in folder.measured() if is_sweep or _line(line) not in sent.lines]
+    metrics: list[Metric] = [
+        Metric(key, value, line.time, line.step)
+        for line in lines
+        for key, value in sorted(line.metrics.items(), key=lambda item: item[0] in _IN_EACH_LINE)
+    ]
     while tags or parameters or metrics:
         client.log_batch(
             sent.run_id,
@@ -207,7 +218,8 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
         )
         del metrics[:_METRICS_IN_A_BATCH], parameters[:_PARAMETERS_IN_A_BATCH], tags[:_PARAMETERS_IN_A_BATCH]
     sent.tags.update(wanted)
-    sent.parameters, sent.metrics = True, sent_until
+    sent.parameters = True
+    sent.lines.update(map(_line, lines))
 
 
 def _run_in(client: "MlflowClient", folder: Path) -> str:
@@ -223,9 +235,6 @@ def _tags(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) ->
         tags["mlflow.parentRunId"] = parent  # in another store, it has another id
     if record.best and (best := _run_in(client, folder.path / record.best)):
         tags["mnist_exp.best_run"] = best
-    if record.status == "RUNNING" and now() - int(sent.tags.get(LEASE, "0")) > _LEASE_RENEWED:
-        tags[LEASE] = str(now())
-        client.update_run(sent.run_id, status="RUNNING")  # others may have closed it in an outage
     ranking = folder.path / "ranking.md"
     if record.status != "RUNNING" and is_file(ranking, folder.path):
         written = client.get_run(sent.run_id).data.tags.get(DESCRIPTION, "")

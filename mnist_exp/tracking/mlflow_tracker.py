@@ -4,33 +4,25 @@ import logging
 import os
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
-from typing import TypeVar
 
-from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.ends import end_of
 from mnist_exp.errors import InputError, printable, show
 from mnist_exp.experiment import Experiment, Sweep
-from mnist_exp.tracking import differences, reading, store
+from mnist_exp.tracking import store
 from mnist_exp.tracking.abandoned import close_in_store
 from mnist_exp.tracking.environment import run_record, sweep_record
 from mnist_exp.tracking.folder import Folder, from_here
-from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mirror import DESCRIPTION, show_all
-from mnist_exp.tracking.mlflow_sweep import MLflowSweep, RemoteSweep
+from mnist_exp.tracking.mlflow_sweep import MLflowSweep
 from mnist_exp.tracking.record import Run, ended
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
 from mnist_exp.tracking.tracker import Tracker
 from mnist_exp.tracking.uploads import Uploads
-
-_SECONDS_FOR_A_FIRST_ANSWER = 60.0  # of a job on another machine
-
-_Answer = TypeVar("_Answer")
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +71,8 @@ class MLflowTracker(Tracker):
         made = sweep_record(sweep, signature, self._settings.run_name, self._own_tags)
         with begun_sweep(sweep, replace(made, tracking=self.tracking)) as record:
             settings = replace(self._settings, uri=self.tracking["uri"])  # absolute, without its password
-            parent = Parent(record.id, "", settings, tuple(sweep.swept), sweep.folder, lock=record.lock)
-            opened = MLflowSweep(
-                parent, self._own_tags, self.tracking, self.finished, client, experiment_id, sweep, abandoned
-            )
+            parent = Parent(record.id, "", settings, tuple(sweep.swept), sweep.folder, record.attempt)
+            opened = MLflowSweep(parent, self._own_tags, self.tracking, client, experiment_id, abandoned)
             try:
                 with store.store_errors(self._settings.uri):
                     opened.begin()
@@ -91,22 +81,7 @@ class MLflowTracker(Tracker):
                 opened.uploads.close()
 
     def join_sweep(self, parent: Parent) -> SweepRecord:
-        if parent.is_here:
-            return SweepRecord(parent, self._own_tags, self.tracking, self.finished)
-        path = store.sqlite_path(self._settings.uri)
-        if path is None or path.exists():
-            client, experiment_id = _patiently(lambda: store.connect(self._settings))
-            if client.search_runs([experiment_id], f"attributes.run_id = '{parent.run_id}'"):
-                return RemoteSweep(parent, self._own_tags, self.tracking, self.finished, client, experiment_id)
-        raise InputError(
-            f"tracking.uri={shown_address(self._settings.uri)}: {socket.gethostname()} finds no store "
-            "with this sweep; jobs on several machines need a store that all can reach, such as tracking=server"
-        )
-
-    def finished(self, signature: str) -> Job | None:
-        with store.store_errors(self._settings.uri):
-            client, experiment_id = store.connect(self._settings)
-            return reading.newest_finished(client, experiment_id, signature)
+        return SweepRecord(parent, self._own_tags, self.tracking)
 
     def send_rest(self, folder: Folder) -> str:
         with store.store_errors(self._settings.uri):
@@ -114,11 +89,6 @@ class MLflowTracker(Tracker):
         uploads.start()
         left_out = uploads.finish(self._settings)
         return "; ".join(filter(None, [uploads.registered(folder), left_out]))
-
-    def why_not(self, experiment: Experiment, data: str) -> str:
-        with store.store_errors(self._settings.uri):
-            client, experiment_id = store.connect(self._settings)
-            return differences.why_not(client, experiment_id, run_record(experiment, 1, None, {}), data)
 
 
 class MLflowRun(Run):
@@ -141,33 +111,21 @@ class MLflowRun(Run):
         return "\n".join(map(printable, filter(None, [self.registered, *self.place, self.left_out])))
 
 
-def _patiently(ask: Callable[[], _Answer]) -> _Answer:
-    """Return the answer of a store that may be away for a moment."""
-    deadline, pause = time.monotonic() + _SECONDS_FOR_A_FIRST_ANSWER, 1.0
-    while True:
-        try:
-            return ask()
-        except InputError:
-            if time.monotonic() + pause > deadline:
-                raise
-            time.sleep(pause)
-            pause *= 2
-
-
 def tracker_of(settings: MLflowTracking | NoTracking) -> Tracker:
     """Return the tracker that the configuration chooses."""
     return MLflowTracker(settings) if isinstance(settings, MLflowTracking) else Tracker()
 
 
-def join_sweep(parent: Parent, own_uri: object) -> SweepRecord:
+def join_sweep(parent: Parent) -> SweepRecord:
     """Return a sweep's record in the process of one of its jobs.
 
-    The password, which `parent` lacks, comes from `own_uri`, the store's address in this process's configuration.
-
     Raises:
-        InputError: if this process reaches neither the sweep's folder nor its store.
+        InputError: if this process does not see the sweep's folder.
     """
-    settings = parent.tracking
-    if isinstance(settings, MLflowTracking) and shown_address(str(own_uri)) == settings.uri:
-        parent = replace(parent, tracking=replace(settings, uri=str(own_uri)))
-    return tracker_of(parent.tracking).join_sweep(parent)
+    with suppress(InputError):
+        if Folder(parent.folder).read().id == parent.id:
+            return tracker_of(parent.tracking).join_sweep(parent)
+    raise InputError(
+        f"hydra.sweep.dir={parent.folder}: {socket.gethostname()} does not see this sweep's folder; jobs on several "
+        "machines need a folder on a disk that all of them share"
+    )

@@ -149,7 +149,7 @@ def read_here(output: Path) -> Recorded:
         name=record.name,
         status=record.status,
         config=parse_values(read_text(path, folder=output), str(path)),
-        metrics={(name, line.step): value for line in folder.measured()[0] for name, value in line.metrics.items()},
+        metrics={(name, line.step): value for line in folder.measured() for name, value in line.metrics.items()},
         tags=record.tags,
         digest=(record.data or {}).get("digest", ""),
     )
@@ -233,10 +233,3 @@ def jobs_of(client: "MlflowClient", experiment_id: str, sweep_id: str) -> list[J
         replace(job, values=swept_values(tags[name])) if (name := f"{REUSED}{job.run_id}") in tags else job
         for job in found
     ]
-
-
-def newest_finished(client: "MlflowClient", experiment_id: str, signature: str) -> Job | None:
-    """Return the newest run with this signature that has finished without being pruned, if any."""
-    query = f"tags.mnist_exp.signature = '{signature}' AND attributes.status = 'FINISHED'"
-    found = map(recorded_job, search(client, experiment_id, query, "attributes.start_time DESC"))
-    return next((job for job in found if job.is_whole), None)

@@ -2,10 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
@@ -16,40 +15,15 @@ from mnist_exp.ends import FAILED, FULL_DISK, about_folder, end_of, signal_behin
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, experiment_key, experiment_signature
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking import index, locks
+from mnist_exp.tracking import index
 from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data
 from mnist_exp.tracking.folder import Folder, Record
-
-if TYPE_CHECKING:
-    import keras
 
 log = logging.getLogger(__name__)
 
 
-class TakenError(Exception):
-    """Another process goes on with the run, or has ended it."""
-
-
-@contextmanager
-def claimed_to_begin(folder: Folder, may_go_on: Callable[[Folder], bool] | None) -> Iterator[None]:
-    """Let this process alone begin a run or a sweep in a folder, or go on with the one there if it may.
-
-    Raises:
-        TakenError: if another process goes on with it, or has ended it.
-        InputError: if another process works on another one there.
-    """
-    if may_go_on is None:
-        locks.check_unused(folder)
-        yield
-        return
-    with locks.claimed(folder.path) as is_mine:
-        if not (is_mine and may_go_on(folder)):
-            raise TakenError(folder.path)
-        yield
-
-
 class Run:
-    """The record of an experiment.
+    """The record of an experiment, in a folder whose lock is held.
 
     `id` is MLflow's, once the run is there too. Unless `keeps_all`, the run is a sweep's job, whose figures and logged
     model are made only if it is the best.
@@ -60,33 +34,31 @@ class Run:
     def __init__(self, experiment: Experiment, record: Record, *, keeps_all: bool) -> None:
         self.keeps_all = keeps_all
         self.folder = Folder(experiment.output)
-        self.begun, self.lock = False, ""
+        self.begun = False
         self._experiment, self._record = experiment, record
         self._unwritten: list[tuple[int, Mapping[str, float]]] = []
 
     def begin(self) -> None:
-        """Begin the folder, or go on in that of an interrupted run.
-
-        Raises:
-            TakenError: if another process did so first.
-        """
+        """Begin the folder, or go on in that of an interrupted run."""
         experiment, path = self._experiment, self.folder.path
         patch = code_patch() if experiment.child is None else ""  # a job's sweep has it
-        with claimed_to_begin(self.folder, locks.is_interrupted if experiment.resumes else None):
-            tags = self._record.tags | (self._note(experiment.digest) if experiment.digest else {})
-            record = replace(self._record, tags=tags, **locks.hold(path))
-            self.lock = record.lock
-            self.begun = True
-            if experiment.resumes:
-                self.folder.reopen(record)
-            else:
-                self.folder.begin(record, experiment.config.code, patch)
+        tags = self._record.tags | (self._note(experiment.digest) if experiment.digest else {})
+        record = replace(self._record, tags=tags)
+        self.begun = True
+        if experiment.resumes:
+            self.folder.reopen(record)
+        else:
+            self.folder.begin(record, experiment.config.code, patch)
         if experiment.child is None:
             log.info("%s %s, in %s", record.name, "goes on" if experiment.resumes else "begins", path)
         write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recorded_config(experiment.config))))
 
     def log_data(self, data: Data) -> None:
         """Record the data, and the experiment's signature, which depends on it."""
+        log.debug(
+            "%s: %d training images, digest %s", data.name, len(data.x_train), data.digest,
+            extra={"output": self.folder.path},
+        )  # fmt: skip
         self.folder.change(data=recorded_data(data), tags=self._note(data.digest))
 
     def _note(self, digest: str) -> dict[str, str]:
@@ -97,6 +69,7 @@ class Run:
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch, counted from 1; what cannot be written now is tried again with the next."""
+        log.debug("epoch %d %s", epoch, dict(metrics), extra={"output": self.folder.path})
         self._unwritten.append((epoch, metrics))
         try:
             self._write_epochs()
@@ -115,17 +88,10 @@ class Run:
             self.folder.change(tags={"mnist_exp.pruned": str(epoch)})
 
     def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:
-        """Record the scores of the weights of `kept_epoch`, counted from 1."""
+        """Record the scores of the weights of `kept_epoch`, counted from 1, which are in the folder already."""
         self._write_epochs()
         self.folder.measure(0, scores)
-        self.folder.change(scores=dict(scores), kept_epoch=kept_epoch)
-
-    def log_model(self, model: "keras.Model", data: Data) -> None:
-        """Record the model, which takes raw images, for a store; its weights are in the folder already."""
-        if self.folder.read().tracking:
-            from mnist_exp.tracking.mirror import save_model
-
-            save_model(model, data, self.folder)
+        self.folder.change(scores=dict(scores), kept_epoch=kept_epoch, stage="scored")
 
     def end(self, status: str, reason: str = "") -> None:
         """End the run as FINISHED, FAILED for a reason, or KILLED."""
@@ -142,7 +108,6 @@ def ended(run: Run) -> Iterator[Run]:
 
     Raises:
         InputError: if its folder cannot be written, as on a full disk.
-        TakenError: as `Run.begin` does.
     """
     folder = run.folder
     try:
@@ -159,11 +124,9 @@ def ended(run: Run) -> Iterator[Run]:
         raise
     finally:  # also where a signal came before `closing`
         if run.begun:
-            with signals.closing():
-                with suppress(OSError, InputError):
-                    if (record := folder.read()).status == "RUNNING" and record.lock == run.lock:
-                        folder.end("KILLED")
-                locks.release(folder.path)
+            with signals.closing(), suppress(OSError, InputError):
+                if folder.read().status == "RUNNING":
+                    folder.end("KILLED")
 
 
 def _end_early(run: Run, error: BaseException) -> BaseException:

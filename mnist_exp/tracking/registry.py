@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def registered(client: "MlflowClient", name: str | None, record: Record, run_id: str, best: str | None) -> str:
     """Register the model of a run, or of a sweep's `best` job, if there is a name; return the outcome as a line."""
-    chosen = best if "mnist_exp.sweep" in record.tags else run_id
+    chosen = best if record.is_sweep else run_id
     if name is None or chosen is None or record.status != "FINISHED" or "mlflow.parentRunId" in record.tags:
         return ""
     try:

@@ -17,40 +17,28 @@ from mnist_exp.config.redaction import traceback_text
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Sweep
-from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking import abandoned, index, locks
-from mnist_exp.tracking.differences import why_not_continued
-from mnist_exp.tracking.environment import code_patch, refused_record, run_record, threads
+from mnist_exp.tracking.environment import code_patch, refused_record, run_record
 from mnist_exp.tracking.folder import Folder, Record
 from mnist_exp.tracking.job import REUSED, Job
 from mnist_exp.tracking.job_folders import free_folder, id_in_store, job_in, last_tries, place_of, reused_in
-from mnist_exp.tracking.record import Run, claimed_to_begin, ended, failure_reason
+from mnist_exp.tracking.record import Run, ended, failure_reason
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 _SECONDS_FOR_JOBS_TO_END = 20.0
-_PROCESS = uuid.uuid4().hex  # of this one, and of those that it forks
 _LONGEST_RANKING = 6000  # characters; MLflow takes 8,000 with the user's own words
 
 log = logging.getLogger(__name__)
-
-# Makes the figures and predictions in a job's folder from its weights, and returns its model and data.
-Complete = Callable[[Path], "tuple[keras.Model, Data]"]
-
-
-def _this_process() -> str:
-    """Return what no other process has; its number alone may also be that of one in another container."""
-    return f"{os.getpid()} {_PROCESS}"
 
 
 @dataclass(frozen=True)
 class Parent:
     """A sweep as its jobs, in other processes or on other machines, know it.
 
-    `id` is its record's, `lock` too, and `run_id` MLflow's, empty without tracking. `tracking` has no password, since a
-    launcher may write it down. `keys` vary. The sweep was started in `process` and in `cwd`, from which relative
-    paths in the configuration start; `started`, in seconds since 1970, tells one start from another.
+    `id` and `attempt` are its record's, and `run_id` is MLflow's, empty without tracking. `tracking` has no password,
+    since a launcher may write it down. `keys` vary. Relative paths in the configuration start from `cwd`.
     """
 
     id: str
@@ -58,37 +46,25 @@ class Parent:
     tracking: MLflowTracking | NoTracking
     keys: tuple[str, ...]
     folder: Path
+    attempt: str = ""
     cwd: Path = field(default_factory=Path.cwd)
-    process: str = field(default_factory=_this_process)
-    started: float = field(default_factory=time.time)
-    lock: str = ""
 
     @property
     def is_this_process(self) -> bool:
         """Whether the sweep was started in this process."""
-        return self.process == _this_process()
-
-    @property
-    def is_here(self) -> bool:
-        """Whether this process reaches the sweep's folder; the sweep's process then reaches those of its jobs, too."""
-        try:
-            return Folder(self.folder).read().id == self.id
-        except InputError:
-            return False
+        return locks.is_held_here(self.folder)
 
 
 @dataclass
 class SweepRecord:
     """The record of a sweep: a folder, in which each job has its own.
 
-    Its jobs get the user's `own_tags`. `tracking` is as in `Record`. `look_up` finds a run with a signature in a store
-    that other machines write to.
+    Its jobs get the user's `own_tags`. `tracking` is as in `Record`.
     """
 
     parent: Parent
     own_tags: Mapping[str, str]
     tracking: Mapping[str, str]
-    look_up: Callable[[str], Job | None] | None
     _read: dict[Path, tuple[tuple[int, ...], Job | None]] = field(default_factory=dict, init=False)
 
     @property
@@ -140,59 +116,12 @@ class SweepRecord:
         """Return a job's config.yaml."""
         return read_text(Path(job.output) / "config.yaml", folder=Path(job.output))
 
-    def find(self, key: str, signature: str) -> Job | None:
-        """Return the newest whole run with this signature, if any; `key` is for the index."""
-        for folder in map(Folder, index.find(key)):
-            record = folder.read()
-            if record.tags.get("mnist_exp.signature") == signature and record.is_in(self.tracking):
-                job = job_in(folder.path / "run.json")
-                if job.is_whole:
-                    return job
-        if self.look_up is not None:
-            try:
-                return self.look_up(signature)
-            except InputError as error:  # an outage
-                log.info("runs of other machines are not looked for: %s", error)
-                self.look_up = None
-        return None
-
     def reuse(self, job: Job, values: Mapping[str, str], output: Path) -> None:
         """Count a run as the job with these values and this output folder, unless it is this sweep's anyway."""
         if Path(job.output).parent == self.folder.path:
             return
         output.mkdir(parents=True, exist_ok=True)
         write_text(output / "reused.json", json.dumps(asdict(replace(job, values=dict(values)))))
-
-    def place(self, experiment: Experiment, signature: str, say: Callable[[str], object]) -> Experiment:
-        """Return a job in the folder of a try that was interrupted, with which it goes on, or in a free one.
-
-        `say` is called with the reason why a try does not go on.
-        """
-        assert experiment.child is not None
-        for folder in self._folders_of(experiment.child.values):
-            record = folder.read()
-            if record.status not in {"RUNNING", "KILLED"}:
-                continue
-            now = {"mnist_exp.signature": signature, "mnist_exp.threads": threads()}
-            if any(record.tags.get(key, value) != value for key, value in now.items()):
-                say(why_not_continued(f"job {folder.path.name}", record, run_record(experiment, 1, None, {})))
-            elif "mnist_exp.pruned" not in record.tags or experiment.config.prune is not None:
-                return replace(experiment, output=folder.path, resumes=True)
-        return replace(experiment, output=free_folder(experiment.output))
-
-    def wait_for(self, values: Mapping[str, str], say: Callable[[], object]) -> None:
-        """Wait until no try of the job with these values runs any more; call `say` first if one does."""
-        for folder in self._folders_of(values):
-            locks.wait_for(folder, say)
-
-    def _folders_of(self, values: Mapping[str, str]) -> list[Folder]:
-        """Return the folders, in this sweep, of the tries of the job with these values."""
-        found = [Path(job.output) for job in self._tries() if job.values == values]
-        return [Folder(path) for path in found if path.parent == self.folder.path and Folder(path).is_there()]
-
-    def why_none(self, data: set[str]) -> str:  # noqa: ARG002
-        """Return why no job of an earlier sweep counts as one of this; `data` has the digests of today's data."""
-        return ""
 
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> Folder:
         """Record a job that failed before it had a run, and return its folder."""
@@ -205,34 +134,20 @@ class SweepRecord:
         folder.end("FAILED")
         return folder
 
-    def log_best(self, job: Job, complete: Complete) -> str:
-        """Record the best job's configuration, figures and model; return a line about them, or "".
-
-        `complete` is called with the job's folder if the figures, or the store's model, are missing.
-        """
+    def log_best(self, job: Job, complete: Callable[[Folder], None]) -> None:
+        """Record the best job's configuration; call `complete` with its folder if its figures are missing."""
         write_text(self.folder.path / "best.yaml", self.configuration(job))
         folder = Folder(Path(job.output))
         self.folder.change(best=os.path.relpath(job.output, self.folder.path))
-        if (folder.path / "figures").is_dir():
-            return ""
-        if not folder.has_weights():
-            return no_weights(job)
-        self._keep(folder, complete)
-        return ""
-
-    def _keep(self, folder: Folder, complete: Complete) -> None:
-        """Make what only the best job has."""
-        complete(folder.path)
+        if folder.read().stage != "completed":
+            complete(folder)
 
     def log_scores(self, scores: Mapping[str, float]) -> None:
         """Record the scores of the best row, unless an earlier start of the sweep has."""
         self.folder.measure(0, scores)
 
-    def look(self) -> None:
-        """Look, before a job begins, whether the sweep is over, where `is_over` only says what was last seen."""
-
     def is_over(self) -> bool:
-        """Return whether the sweep has ended, or lost its process."""
+        """Return whether the sweep has ended, has lost its process, or was started again."""
         try:
             record = self.folder.read()
         except NoFileError:  # deleted
@@ -248,7 +163,7 @@ class SweepRecord:
         return record.status == "RUNNING" and self._is_left_by(record)
 
     def _is_left_by(self, record: Record) -> bool:
-        return record.lock != self.parent.lock or not locks.is_alive(self.folder, record)
+        return record.attempt != self.parent.attempt or locks.is_free(self.folder.path)
 
     def close_jobs(self, status: str | None = None) -> None:
         """Give jobs a moment to end; then record as KILLED those whose process has gone.
@@ -280,31 +195,21 @@ class SweepRecord:
         return printable(f"Files in {self.folder.path}")
 
 
-def no_weights(job: Job) -> str:
-    """Return the line about a best job whose weights cannot be read here."""
-    return (
-        f"The best job's weights are on {job.host} in {job.output}, which cannot be read here, so its figures and "
-        "model are missing; tracking.keep=all lets each job make its own"
-    )
-
-
 @contextmanager
 def begun_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
-    """Begin a sweep's folder, or go on in that of an interrupted one, and hold its lock; yield the record."""
+    """Begin a sweep's folder, whose lock is held, or go on in that of an interrupted one; yield the record."""
     folder = Folder(sweep.folder)
     tags = record.tags | {index.KEY: record.tags["mnist_exp.sweep"]}
+    record = replace(record, tags=tags, attempt=uuid.uuid4().hex)
     try:
-        with claimed_to_begin(folder, locks.is_left if sweep.resumes else None):
-            record = replace(record, tags=tags, **locks.hold(folder.path))
-            if sweep.resumes:
-                record = folder.reopen(record)
-            else:
-                folder.begin(record, sweep.config.code, code_patch())
-                index.add(record.tags["mnist_exp.sweep"], folder.path)
+        if sweep.resumes:
+            record = folder.reopen(record)
+            abandoned.close(folder.path.glob("*/run.json"))
+        else:
+            folder.begin(record, sweep.config.code, code_patch())
+            index.add(record.tags["mnist_exp.sweep"], folder.path)
         yield record
     finally:  # also where a signal came before `closing`
-        with signals.closing():
-            with suppress(OSError, InputError):
-                if (now := folder.read()).status == "RUNNING" and now.lock == record.lock:
-                    folder.end("KILLED")
-            locks.release(folder.path)
+        with signals.closing(), suppress(OSError, InputError):
+            if folder.read().status == "RUNNING":
+                folder.end("KILLED")

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.tracking.environment import run_record, sweep_record
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.record import Run, ended
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
 
@@ -38,21 +37,13 @@ class Tracker:
             InputError: if the store cannot be reached or written.
         """
         with begun_sweep(sweep, sweep_record(sweep, signature, None, {})) as record:
-            parent = Parent(record.id, "", sweep.config.tracking, tuple(sweep.swept), sweep.folder, lock=record.lock)
-            yield self.join_sweep(parent)
+            keys = tuple(sweep.swept)
+            yield self.join_sweep(Parent(record.id, "", sweep.config.tracking, keys, sweep.folder, record.attempt))
 
     def join_sweep(self, parent: Parent) -> SweepRecord:
-        """Return the record of a sweep whose `parent` has the store's password; see the function `join_sweep`."""
-        return SweepRecord(parent, {}, {}, None)
-
-    def finished(self, signature: str) -> Job | None:  # noqa: ARG002
-        """Return the newest finished run with this signature, if any."""
-        return None
+        """Return the record of a sweep, in the process of one of its jobs."""
+        return SweepRecord(parent, {}, {})
 
     def send_rest(self, folder: Folder) -> str:  # noqa: ARG002
         """Send what the store lacks of a run that has finished; return what is to be said of that, or ""."""
-        return ""
-
-    def why_not(self, experiment: Experiment, data: str) -> str:  # noqa: ARG002
-        """Return why no earlier run counts as this experiment, whose data have a digest."""
         return ""

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SECONDS_BETWEEN_PASSES = 2.0  # several short epochs at a time
-_SECONDS_BETWEEN_LEASES = 120.0  # which are valid for 300, and cost two requests a run
 _SHARE = 0.1  # of the time, which the thread takes from a training in this process
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds after a failure, doubled each time
 
@@ -167,11 +166,11 @@ class Uploads:
         return bool(failures)
 
     def _send(self, folder: Folder) -> None:
-        known, state, at = self._known.get(folder.path), _state(folder), time.monotonic()
+        known, state = self._known.get(folder.path), _state(folder)
         if state is not None:
             before = None if known is None else known.sent
             sent = mirror(self._client, self._experiment_id, folder, before, register=self._register)
-            self._known[folder.path] = _Known(sent, state, at)
+            self._known[folder.path] = _Known(sent, state)
         elif known is not None:  # somebody deleted the folder
             if known.sent.status == "RUNNING":
                 self._client.set_terminated(known.sent.run_id, "FAILED")
@@ -183,18 +182,15 @@ class Uploads:
         known, state = self._known.get(folder.path), _state(folder)
         if known is None or state != known.state:
             return known is not None or state is not None
-        if known.sent.status == "RUNNING":
-            return time.monotonic() - known.at > _SECONDS_BETWEEN_LEASES
         return known.sent.status == "FINISHED" and folder.has_model()
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What was sent of a folder, in which state it was then, and the time."""
+    """What was sent of a folder, and in which state it was then."""
 
     sent: Sent
     state: tuple[int, ...]
-    at: float
 
 
 def _state(folder: Folder) -> tuple[int, ...] | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 from mlflow import MlflowClient
 
+from mnist_exp.config.files import CHECKPOINT
 from mnist_exp.tracking.folder import Folder
 
 from ..conftest import artifacts
@@ -18,6 +19,7 @@ from ..conftest import artifacts
 Point = tuple[str, int]  # a metric and its step
 Found = dict[str, list[str]]  # lines about what is wrong, by the names of a Row's counts
 THE_SWEEP = "the sweep"
+FIGURES = ("classes", "confusion_matrix", "curves", "mistakes", "predictions")  # of a run that is not perfect
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ def runs_of_folders(folder: Path) -> list[Run]:
     found = []
     for place, record in records.items():
         job = _job(record.tags)
-        points = [((name, line.step), value) for line in place.measured()[0] for name, value in line.metrics.items()]
+        points = [((name, line.step), value) for line in place.measured() for name, value in line.metrics.items()]
         parts = {f"{key}={value}" for key, value in record.parameters.items()} | ({"data"} if record.data else set())
         if record.status != "RUNNING":
             parts |= {name for name in record.sent_files() if (place.path / name).is_file()} - {"code.patch"}
         if record.status == "FINISHED" and (not job or place.path.resolve() in best):
-            parts.add("a model")
+            parts |= {"a model", *(f"figures/{name}.png" for name in FIGURES)}
         found.append(Run(record.id, job, record.status, points, frozenset(parts), place.path, record.start))
     return sorted(found, key=lambda run: (run.start, run.files))
 
@@ -107,6 +109,7 @@ def left(folder: Path, jobs: int | None, client: MlflowClient | None, experiment
             found["running"].append(f"{run.job or 'the run'} in {run.files}")
         if run.status == "FINISHED" and run.job != THE_SWEEP:
             _count_steps(run, found)
+            found["wrong"] += [f"{path} is left" for path in run.files.glob(CHECKPOINT)]
     if client is not None:
         stored = runs_of_store(client, experiment)
         if jobs is not None:
@@ -147,6 +150,14 @@ def _count_runs(place: str, runs: Sequence[Run], jobs: int, found: Found) -> Non
         found["twice"] += [f"{place}: {job or 'the run'} is {' and '.join(statuses)}"] * (len(statuses) - 1)
     finished = len({run.job for run in runs if run.status == "FINISHED"} - {THE_SWEEP, ""})
     found["twice"] += [f"{place}: {finished} jobs instead of {jobs}"] * (finished - jobs)
+
+
+def finished_once(folder: Path, jobs: int) -> Found:
+    """Return which of so many jobs have not FINISHED, or several times; tries that were KILLED do not count."""
+    runs = [run for run in runs_of_folders(folder) if run.status == "FINISHED"]
+    times = Counter(run.job for run in runs if run.job != THE_SWEEP)
+    lost = [f"{jobs - len(times)} of {jobs} jobs"] if len(times) < jobs else []
+    return {"lost": lost, "twice": [f"{job} has finished {count} times" for job, count in times.items() if count > 1]}
 
 
 def _count_steps(run: Run, found: Found) -> None:

@@ -123,7 +123,7 @@ def files(folder: Path) -> set[str]:
 @contextmanager
 def without_training() -> Iterator[None]:
     """Let a run do all but train, on few images, and a sweep do all before its first job."""
-    from mnist_exp import resuming
+    from mnist_exp import resume
     from mnist_exp.experiment import Result, SweepResult
     from mnist_exp.learning import datasets, tensorflow_engine
     from mnist_exp.learning.keras_backend import keras
@@ -149,7 +149,7 @@ def without_training() -> Iterator[None]:
         return SweepResult([], "", None, planned.folder, 0, 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resuming, "run_experiment", prepare)
+        patch.setattr(resume, "run_experiment", prepare)
         patch.setattr(sweep, "run_planned", run_planned)
         patch.setattr(keras.Model, "fit", fit)
         yield

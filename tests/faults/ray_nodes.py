@@ -1,6 +1,6 @@
-"""Press Ctrl-C in a sweep on two nodes of Ray, or kill one of them; each has its own processes, and one its own files.
+"""Press Ctrl-C in a sweep on two nodes of Ray, or kill one of them; they share files, and no process sees the other's.
 
-The second node does not reach the sweep's folder, so that its jobs have the store alone. A try takes minutes.
+A try takes minutes.
 """
 
 import socket
@@ -8,10 +8,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from signal import SIGINT
@@ -19,15 +19,16 @@ from time import monotonic, sleep
 
 from mlflow import MlflowClient
 
-from mnist_exp.tracking.mirror import LEASE
+from mnist_exp.tracking.folder import Folder
 
 from ..conftest import alone_with_ray, installed, serving
 from . import namespaces
-from .left import THE_SWEEP, Found, experiment_id, runs_of_folders, runs_of_store
+from .left import THE_SWEEP, Found, finished_once, left, runs_of_folders
 from .process import Fault, Process, environment
 from .table import Row, row
 
-OWN = (*namespaces.OWN, "--mount", "--kill-child")
+OWN = (*namespaces.OWN, "--mount", "--uts", "--kill-child")
+SECOND = "second"  # the host name of the second node
 RAY = str(Path(sys.executable).with_name("ray"))
 NODE = ("--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", "--block")
 JOBS, EPOCHS = 4, 60
@@ -36,7 +37,7 @@ SWEEP = (
     *("hydra/launcher=ray", "hydra.launcher.ray.init.address=auto", "tracking=server"),
 )
 STARTS = 3  # of a node, since Ray gives its helpers 15 seconds, which a busy machine may need
-SECONDS_TO_SEE = 60  # that the sweep has ended, for a job that has the store alone
+SECONDS_TO_SEE = 10  # that the sweep has ended, for a job on another node
 
 
 @dataclass(frozen=True)
@@ -56,24 +57,30 @@ class Cluster:
 
     def train(self) -> bool:
         """Return whether a job trains on each node."""
-        known = self.client.get_experiment_by_name("mnist_exp")
-        here = {run.id for run in runs_of_folders(self.folder)}
-        running = self.client.search_runs([known.experiment_id], "attributes.status = 'RUNNING'") if known else []
-        places = {run.data.tags["mnist_exp.folder"] in here for run in running if "loss" in run.data.metrics}
-        return places == {True, False}
+        return self.nodes("RUNNING") == {True, False}
+
+    def nodes(self, status: str) -> set[bool]:
+        """Return whether jobs with a status and an epoch were on the second node."""
+        runs = [run for run in runs_of_folders(self.folder) if run.job != THE_SWEEP and run.points]
+        hosts = {Folder(run.files).read().tags["mnist_exp.host"] for run in runs if run.status == status}
+        return {host == SECOND for host in hosts}
 
     def running(self) -> list[str]:
         """Return the runs of folders and store that are RUNNING."""
-        runs = {"folders": runs_of_folders(self.folder), "store": runs_of_store(self.client)}
-        return [f"{place}: {one.job}" for place, found in runs.items() for one in found if one.status == "RUNNING"]
+        return left(self.folder, None, self.client).get("running", [])
 
 
 def tries(count: int, seed: int) -> Iterator[Row]:
-    """Try `count` sweeps: every second one is interrupted, the first if `seed` is even, and the others lose a node."""
+    """Try `count` sweeps, beginning with kind `seed`: one is interrupted, two lose a node."""
     if not (namespaces.may() and installed("hydra-ray-launcher")):
         yield Row("ray (skipped: needs hydra-ray-launcher, and the right to make namespaces)", tries=0)
         return
-    for one_try in islice(cycle((interrupted, without_a_node)), seed % 2, seed % 2 + count):
+    kinds: tuple[Callable[[Cluster], Row], ...] = (
+        interrupted,
+        without_a_node,
+        partial(without_a_node, typed=("resume=true",)),
+    )
+    for one_try in islice(cycle(kinds), seed, seed + count):
         with tempfile.TemporaryDirectory(prefix="faults-") as name, serving(Path(name)) as (uri, server):
             threading.Thread(target=list, args=(server.stderr,), daemon=True).start()  # or the pipe would be full
             with alone_with_ray(), two_nodes(Path(name), uri) as cluster:
@@ -92,31 +99,26 @@ def interrupted(cluster: Cluster) -> Row:
     ended = monotonic()
     while (running := cluster.running()) and monotonic() < ended + SECONDS_TO_SEE:
         sleep(1)
-    here = {run.id for run in runs_of_folders(cluster.folder)}
-    killed = {
-        run.id in here for run in runs_of_store(cluster.client) if run.status == "KILLED" and run.job != THE_SWEEP
-    }
-    if killed != {True, False}:
-        found["wrong"].append(f"no job is KILLED {'elsewhere' if True in killed else 'here'}")
+    if cluster.nodes("KILLED") != {True, False}:
+        found["wrong"].append("no job is KILLED on one of the nodes")
     note = f"ended after {ended - start:.0f} s, its jobs {monotonic() - ended:.0f} s later"
     found["running"] = [f"{line}, after Ctrl-C" for line in running]
     return _resumed("Ctrl-C in a sweep on two nodes", note, cluster, sweep, found)
 
 
-def without_a_node(cluster: Cluster) -> Row:
-    """Kill the second node while a job trains on each; then go on with the first alone."""
-    sweep = cluster.sweep()
+def without_a_node(cluster: Cluster, typed: tuple[str, ...] = ()) -> Row:
+    """Kill the second node while a job trains on each; then go on with the first alone.
+
+    Ray runs the job of the node again, on the other.
+    """
+    sweep = cluster.sweep(*typed)
     sweep.wait_until(cluster.train)
     found: Found = {"wrong": [] if sweep.lives() else ["the sweep ended before the node"]}
     cluster.second.kill()
     start = monotonic()
     code = sweep.end()
     note = f"exit code {code} {monotonic() - start:.0f} s later{f': {sweep.last_line()}' if code else ''}"
-    for run in cluster.client.search_runs(
-        [experiment_id(cluster.client, "mnist_exp")], "attributes.status = 'RUNNING'"
-    ):
-        cluster.client.set_tag(run.info.run_id, LEASE, "1")  # rather than wait for five minutes
-    return _resumed("a node of two is killed", note, cluster, sweep, found)
+    return _resumed(", ".join(("a node of two is killed", *typed)), note, cluster, sweep, found)
 
 
 def _resumed(what: str, note: str, cluster: Cluster, sweep: Process, found: Found) -> Row:
@@ -125,32 +127,24 @@ def _resumed(what: str, note: str, cluster: Cluster, sweep: Process, found: Foun
     if (code := again.end()) != 0:
         found["wrong"].append(f"exit code {code} of resume=true: {again.last_line()}")
     found["wrong"] += [line for one in (sweep, again) for line in (*one.errors(), *one.remains())]
-    finished = [run for run in runs_of_store(cluster.client) if run.status == "FINISHED" and run.job != THE_SWEEP]
-    jobs = Counter(run.job for run in finished)
-    found["lost"] = [f"{JOBS - len(jobs)} of {JOBS} jobs"] if len(jobs) < JOBS else []
-    found["twice"] = [f"{job} has finished {count} times" for job, count in jobs.items() if count > 1]
-    for run in finished:
-        points = Counter(point for point, _ in run.points)
-        found["lost"] += [f"{run.job}: loss of step {n}" for n in range(1, EPOCHS + 1) if ("loss", n) not in points]
-        found["twice"] += [f"{run.job}: {point}" for point, times in points.items() if times > 1]
-    found["running"] = [*found.get("running", []), *cluster.running()]
-    models = cluster.client.search_logged_models([experiment_id(cluster.client, "mnist_exp")])
-    found["pending"] = [f"a logged model is {one.status}" for one in models if one.status != "READY"]
+    for more in (left(cluster.folder, None, cluster.client), finished_once(cluster.folder, JOBS)):
+        for count, lines in more.items():
+            found.setdefault(count, []).extend(lines)
     counted = row(f"Ray: {what}", found)
     return replace(counted, notes=(note, *counted.notes))
 
 
 @contextmanager
 def two_nodes(root: Path, uri: str) -> Iterator[Cluster]:
-    """Start two nodes with a CPU each, of which the second finds the folder `root`, in which the sweep runs, empty."""
+    """Start two nodes with a CPU each, and make the folder of the sweep in `root`."""
     [port] = free_ports(1)
     address, folder = f"127.0.0.1:{port}", root / "sweep"
     folder.mkdir()
-    hide = ("sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(root))
+    named = ("sh", "-c", 'hostname "$0" && exec "$@"', SECOND)
     variables = ("RAY_AUTH_MODE=disabled", f"RAY_ADDRESS={address}", f"MLFLOW_TRACKING_URI={uri}")
     with (
         a_node("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={root}/ray", log=root / "first"),
-        a_node(f"--address={address}", "--node-ip-address=127.0.0.2", at=hide, log=root / "second") as second,
+        a_node(f"--address={address}", "--node-ip-address=127.0.0.2", at=named, log=root / "second") as second,
     ):
         cluster = Cluster(folder, MlflowClient(uri), second, variables)
         try:

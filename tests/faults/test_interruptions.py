@@ -9,8 +9,8 @@ import pytest
 
 from mnist_exp.tracking.folder import Folder, Record
 
-from ..conftest import installed
-from . import interruptions, namespaces
+from ..conftest import in_process, installed
+from . import interruptions, moments, namespaces
 from .interruptions import exit_codes, fewer_lines, first_epochs, lines_in
 from .process import Fault, Process
 
@@ -71,6 +71,23 @@ def test_an_interrupted_command_that_is_resumed_has_each_result_once(name: str, 
         pytest.skip(f"needs {needs}")
     reference = partial(interruptions.reference, tmp_path)
     row = interruptions.one_try(name, fault, True, reference, tmp_path / "interrupted", Random(0))
+    assert row.bad() == 0, row.notes
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a sweep completes its best job",
+        "the last metrics are lost",
+        *(pytest.param(name, marks=pytest.mark.release) for name in list(moments.MOMENTS)[2:]),
+    ],
+)
+def test_a_command_killed_at_a_moment_has_each_result_once(name: str, tmp_path: Path) -> None:
+    moment = moments.MOMENTS[name]
+    if not moments.may(moment):
+        pytest.skip("needs jax")
+    is_alone = moment.signs and "backend=jax" not in moment.command.typed
+    row = moments.one_try(name, tmp_path / "killed", Random(0), in_process if is_alone else moments.to_end)
     assert row.bad() == 0, row.notes
 
 

@@ -17,7 +17,7 @@ from mnist_exp.experiment import Child
 from mnist_exp.learning import checkpoints
 from mnist_exp.learning.datasets import load
 from mnist_exp.learning.engine import choose_engine, import_own
-from mnist_exp.runner import run_together
+from mnist_exp.runner import run_experiment
 from mnist_exp.tracking.folder import Folder
 
 from ..conftest import OnJax, installed
@@ -101,44 +101,31 @@ OWN_CODE = (
     "model.layers=[Flatten,Noise,{Dense:{units:8,activation:relu}}]",
     "training.callbacks={Slower:{}}",
 )
-UNSTABLE = ("optimizer=sgd", "model.activation=linear", "optimizer.learning_rate=1e30")
-STABLE = (*UNSTABLE[:2], "optimizer.learning_rate=0.1")
-
-Stops = Mapping[int, Collection[int]]
 
 
-def train(
-    folder: str, jobs: Sequence[Sequence[str]], *, resumes: bool = False, interrupt: int = 0, stops: Stops | None = None
-) -> dict[str, Any]:
-    """Train jobs together in folders below one, up to an epoch in which they are interrupted.
-
-    `stops`: the places of jobs to stop, by epoch.
+def train(folder: str, overrides: Sequence[str], *, resumes: bool = False, interrupt: int = 0) -> dict[str, Any]:
+    """Train an experiment in a folder, up to an epoch in which it is interrupted.
 
     Returns:
-        The epochs that ended, and for each job what it gave, as plain values.
+        The epochs that ended, and what it gave, as plain values.
     """
-    composed = [compose(["tracking=none", *FEW, *job], None, import_own) for job in jobs]
-    experiments = [
-        replace(one, output=Path(folder) / str(place), child=Child("", {}), resumes=resumes)
-        for place, one in enumerate(composed)
-    ]
-    for one in experiments:
-        one.output.mkdir(parents=True, exist_ok=True)
+    composed = compose(["tracking=none", *FEW, *overrides], None, import_own)
+    experiment = replace(composed, output=Path(folder), child=Child("", {}), resumes=resumes)
+    experiment.output.mkdir(parents=True, exist_ok=True)
     epochs: list[int] = []
 
     def on_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
-        for place, measured in metrics.items():
-            Folder(experiments[place].output).measure(epoch, measured)
+        Folder(experiment.output).measure(epoch, metrics[0])
         if epoch == interrupt:
             raise KeyboardInterrupt
         epochs.append(epoch)
-        return (stops or {}).get(epoch, ())
+        return ()
 
-    config, given = experiments[0].config, list[Any]()
+    config, given = experiment.config, list[Any]()
     engine = choose_engine(config.backend, config.code)
     with suppress(KeyboardInterrupt):
-        given = [as_plain(one) for one in engine.train(experiments, load(config.dataset), on_epoch)]
-    return {"epochs": epochs, "jobs": given}
+        given = [as_plain(one) for one in engine.train([experiment], load(config.dataset), on_epoch)]
+    return {"epochs": epochs, "given": given}
 
 
 def as_plain(given: "Trained | InputError") -> Any:
@@ -149,9 +136,9 @@ def as_plain(given: "Trained | InputError") -> Any:
     return given.history, given.kept_epoch, scores, [array.tobytes() for array in given.model.get_weights()]
 
 
-def trained(on_jax: OnJax, backend: str, folder: str, *jobs: Sequence[str], **how: Any) -> dict[str, Any]:
+def trained(on_jax: OnJax, backend: str, folder: str, *overrides: str, **how: Any) -> dict[str, Any]:
     """What `train` returns, with a backend."""
-    typed = [(f"backend={backend}", *job) for job in jobs]
+    typed = (f"backend={backend}", *overrides)
     result: dict[str, Any] = on_jax(train, folder, typed, **how) if backend == "jax" else train(folder, typed, **how)
     return result
 
@@ -170,39 +157,52 @@ def test_swapped_weights_go_on_bit_by_bit(on_jax: OnJax, on_epoch: str) -> None:
     interrupt_twice(on_jax, "tensorflow", (*SWAPPED, swap))
 
 
-def interrupt_twice(on_jax: OnJax, backend: str, *jobs: Sequence[str], stops: Stops | None = None) -> dict[str, Any]:
-    """Compare jobs that were interrupted in epochs 4 and 5 with the same ones without an interruption."""
+def interrupt_twice(on_jax: OnJax, backend: str, overrides: Sequence[str]) -> None:
+    """Compare a run that was interrupted in epochs 4 and 5 with the same one without an interruption."""
     Path("mine.py").write_text(OWN)
-    whole = trained(
-        on_jax, backend, "whole", *((*job, "training.checkpoint_seconds=null") for job in jobs), stops=stops
-    )
-    assert not Path("whole/0/checkpoint.npz").exists()
-    interrupted = [(*job, EACH_EPOCH) for job in jobs]
+    whole = trained(on_jax, backend, "whole", *overrides, "training.checkpoint_seconds=null")
+    one, other = Path("whole"), Path("parts")
+    assert not (one / "checkpoint.npz").exists()
     for resumes, interrupt, epochs in ((False, 4, [1, 2, 3]), (True, 5, [4])):
-        given = trained(on_jax, backend, "parts", *interrupted, resumes=resumes, interrupt=interrupt, stops=stops)
+        given = trained(on_jax, backend, "parts", *overrides, EACH_EPOCH, resumes=resumes, interrupt=interrupt)
         assert given["epochs"] == epochs
-    last = trained(on_jax, backend, "parts", *interrupted, resumes=True, stops=stops)
+    first = Folder(other).measured()[:4]  # the last line of which was measured twice
+    last = trained(on_jax, backend, "parts", *overrides, EACH_EPOCH, resumes=True)
     assert [*range(1, 5), *last["epochs"]] == whole["epochs"]
-    assert last["jobs"] == whole["jobs"]
-    for place in range(len(jobs)):
-        one, other = Path("whole", str(place)), Path("parts", str(place))
-        assert Folder(one).history() == Folder(other).history()
-        if (one / "epochs.csv").exists():
-            assert (one / "epochs.csv").read_bytes() == (other / "epochs.csv").read_bytes()
-            assert len((one / "epochs.csv").read_bytes().splitlines()) == 1 + len(Folder(one).history()["loss"])
-    return whole
+    assert last["given"] == whole["given"]
+    assert Folder(one).history() == Folder(other).history()
+    assert Folder(other).measured()[:4] == first
+    if (one / "epochs.csv").exists():
+        assert (one / "epochs.csv").read_bytes() == (other / "epochs.csv").read_bytes()
+        assert len((one / "epochs.csv").read_bytes().splitlines()) == 1 + len(Folder(one).history()["loss"])
 
 
-@needs_jax
-@pytest.mark.parametrize("overrides", [(), (CALLBACKS[-1],)], ids=["plain", "callbacks"])
-def test_a_stack_goes_on_bit_by_bit(on_jax: OnJax, overrides: Sequence[str]) -> None:
-    # The first diverges. At the first checkpoint that is gone on after, the program has three jobs that have ended.
-    jobs = [(*(UNSTABLE if seed == 0 else STABLE), *overrides, f"seed={seed}") for seed in range(7)]
-    whole = interrupt_twice(on_jax, "jax", *jobs, stops={1: [1], 3: [2], 4: [3]})
-    failed, *others = whole["jobs"]
-    assert "loss became" in failed
-    assert [len(history["loss"]) for history, *_ in others][:3] == [1, 3, 4]
-    assert checkpoints.stack_of(Path("parts/0")) == [".", *(f"../{place}" for place in range(1, 7))]
+def short(path: Path) -> None:
+    path.write_bytes(b"".join(path.read_bytes().splitlines(True)[:2]))
+
+
+def unreadable(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"val", b"\xff\n"))
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, short, unreadable])
+def test_lost_metrics_come_back_from_the_checkpoint(spoil: Callable[[Path], None]) -> None:
+    train("parts", (EACH_EPOCH,), interrupt=6)
+    before = Folder(Path("parts")).measured()[:5]
+    spoil(Path("parts/metrics.jsonl"))
+    assert train("parts", (EACH_EPOCH,), resumes=True)["epochs"] == [6, 7]
+    after = Folder(Path("parts")).measured()
+    assert after[:5] == before
+    assert [line.step for line in after] == [*range(1, 8)]
+
+
+def test_no_checkpoint_while_metrics_are_kept_back(caplog: pytest.LogCaptureFixture) -> None:
+    train("parts", (EACH_EPOCH,), interrupt=4)
+    short(Path("parts/metrics.jsonl"))
+    experiment = replace(compose(["tracking=none", *FEW, EACH_EPOCH]), output=Path("parts"))
+    choose_engine("tensorflow").train([experiment], load(experiment.config.dataset), lambda *_: ())
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(messages) == 5  # after epoch 2 the file has two lines
 
 
 def damaged(path: Path) -> None:
@@ -231,12 +231,12 @@ def without_arrays(path: Path) -> None:
 def of_another_form(path: Path) -> None:
     with np.load(path) as content:
         arrays = dict(content)
-    np.savez(path, **{name: array if name == "state" else array[..., :1] for name, array in arrays.items()})
+    np.savez(path, **{name: array if name == "state" else array[None] for name, array in arrays.items()})
 
 
-def of_other_jobs(path: Path) -> None:
-    train("other", [("seed=1", EACH_EPOCH)], interrupt=4)
-    Path("other/0/checkpoint.npz").replace(path)
+def of_another_run(path: Path) -> None:
+    train("other", ("seed=1", EACH_EPOCH), interrupt=4)
+    Path("other/checkpoint.npz").replace(path)
 
 
 def an_array(path: Path) -> None:
@@ -245,21 +245,21 @@ def an_array(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [damaged, changed, emptied, pickled, without_arrays, of_another_form, of_other_jobs, an_array]
+    "spoil", [damaged, changed, emptied, pickled, without_arrays, of_another_form, of_another_run, an_array]
 )
 def test_a_checkpoint_that_is_none_is_named_and_training_begins_anew(
     spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    train("parts", [(EACH_EPOCH,)], interrupt=4)
-    path = Path("parts/0/checkpoint.npz")
+    train("parts", (EACH_EPOCH,), interrupt=4)
+    path = Path("parts/checkpoint.npz")
     spoil(path)
     caplog.clear()
-    again = train("parts", [(EACH_EPOCH, "training.checkpoint_seconds=null")], resumes=True)
+    again = train("parts", (EACH_EPOCH, "training.checkpoint_seconds=null"), resumes=True)
     [message] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert message.startswith(f"{path}: ")
     assert message.endswith("; training begins with epoch 1")
     assert "\n" not in message
-    assert again["epochs"] == [*range(1, 8)]
+    assert again["epochs"] == [line.step for line in Folder(Path("parts")).measured()] == [*range(1, 8)]
 
 
 def test_the_state_of_each_callback_of_keras_is_known() -> None:
@@ -294,21 +294,22 @@ def test_a_callback_whose_state_cannot_be_saved_is_named_once(
     experiment = compose(["tracking=none", *FEW, *OWN_CODE, EACH_EPOCH], None, import_own)
     experiment.output.mkdir(parents=True)
     config = experiment.config
+    (experiment.output / "metrics.jsonl").write_text("\n")
     choose_engine(config.backend, config.code).train([experiment], load(config.dataset), lambda *_: ())
     message = f"No checkpoints: mine.py, callback{said}"
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [message]
     assert capsys.readouterr().out.splitlines().count(message) == 1
-    assert not list(experiment.output.iterdir())
+    assert [path.name for path in experiment.output.iterdir()] == ["metrics.jsonl"]
 
 
 def test_the_time_before_the_interruption_counts() -> None:
-    train("parts", [(EACH_EPOCH,)], interrupt=4)
-    path = Path("parts/0/checkpoint.npz")
+    train("parts", (EACH_EPOCH,), interrupt=4)
+    path = Path("parts/checkpoint.npz")
     with np.load(path) as content:
         arrays = dict(content)
     state = json.loads(arrays["state"].tobytes()) | {"seconds": 5000.0}
     np.savez(path, **(arrays | {"state": np.frombuffer(json.dumps(state).encode(), "uint8")}))
-    experiment = replace(compose(["tracking=none", *FEW]), output=Path("parts/0"), resumes=True)
+    experiment = replace(compose(["tracking=none", *FEW]), output=Path("parts"), resumes=True)
     experiment = replace(experiment, config=compose(["tracking=none", *FEW, EACH_EPOCH]).config)
     [trained] = choose_engine("tensorflow").train([experiment], load(experiment.config.dataset), lambda *_: ())
     assert not isinstance(trained, InputError)
@@ -316,8 +317,8 @@ def test_the_time_before_the_interruption_counts() -> None:
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_no_training(caplog: pytest.LogCaptureFixture) -> None:
-    Path("parts/0/checkpoint.npz").mkdir(parents=True)
-    assert train("parts", [(EACH_EPOCH,)])["epochs"] == [*range(1, 8)]
+    Path("parts/checkpoint.npz").mkdir(parents=True)
+    assert train("parts", (EACH_EPOCH,))["epochs"] == [*range(1, 8)]
     messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [message.partition(":")[0] for message in messages] == [
         f"no checkpoint after epoch {n}" for n in range(1, 7)
@@ -336,12 +337,11 @@ def test_a_checkpoint_is_there_until_the_run_has_ended_or_another_begins_in_its_
 
     for interrupts in (True, False):
         with pytest.raises(KeyboardInterrupt) if interrupts else nullcontext():
-            run_together([experiment], on_epoch)
+            run_experiment(experiment, None, on_epoch)
         assert path.exists() == interrupts
-    assert checkpoints.stack_of(experiment.output) == []
 
 
 def test_a_short_run_writes_no_checkpoint() -> None:
-    experiment = compose(["tracking=none", *FEW])
-    run_together([experiment], lambda *_: [0] if (experiment.output / "checkpoint.npz").exists() else [])
+    experiment = compose(["tracking=none", *FEW, "training.checkpoint_seconds=600"])
+    run_experiment(experiment, None, lambda *_: [0] if (experiment.output / "checkpoint.npz").exists() else [])
     assert len(Folder(experiment.output).history()["loss"]) == 7

@@ -18,6 +18,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.engine import stack_key
+from mnist_exp.tracking.folder import Folder
 
 from ..conftest import (
     QUICK,
@@ -74,7 +75,9 @@ def _alone(*overrides: str) -> dict[str, Any]:
 
 def _together(*jobs: tuple[str, ...]) -> list[dict[str, Any]]:
     """What the same jobs give as one program; of one that failed, its error."""
-    from mnist_exp.runner import run_together
+    from mnist_exp.runner import go_on
+    from mnist_exp.stack import run_stack
+    from mnist_exp.tracking.tracker import Tracker
 
     experiments = [replace(_experiment(*job), child=Child("", {})) for job in jobs]
     assert len({stack_key(experiment.config) for experiment in experiments}) == 1
@@ -88,7 +91,7 @@ def _together(*jobs: tuple[str, ...]) -> list[dict[str, Any]]:
             "files": sorted(path.name for path in outcome.output.iterdir()),
             "log": (outcome.output / "run.log").read_text(),
         }
-        for outcome in run_together(experiments)
+        for outcome in run_stack(experiments, Tracker().open_run, go_on)
     ]
 
 
@@ -237,7 +240,7 @@ def test_a_job_in_a_stack_does_what_it_does_alone(on_jax: OnJax) -> None:
             assert of_stack["history"][name] == pytest.approx(values, abs=1e-5), (job, name)
         for own, stacked in zip(alone["weights"], of_stack["weights"], strict=True):
             np.testing.assert_allclose(own, stacked, atol=1e-5)
-        assert of_stack["files"] == ["config.yaml", "metrics.jsonl", "model.keras", "run.json", "run.log"]
+        assert of_stack["files"] == ["config.yaml", "metrics.jsonl", "model.keras", "run.json", "run.lock", "run.log"]
         assert "trained as one program with 2 others" in of_stack["log"]
         assert of_stack["log"].count("epoch 1 ") == of_stack["log"].count("scores ") == 1
     assert len({str(of_stack["history"]) for of_stack in together}) == 3
@@ -464,10 +467,29 @@ def test_the_launcher_says_which_engine_it_needs(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_stack_is_killed_whole(tmp_path: Path) -> None:
-    process = start(*STACKED, "seed=0,1", "training.epochs=100000", "dataset.limit=2000", cwd=tmp_path)
+    typed = ("seed=0,1", "training.epochs=100000", "dataset.limit=2000", "training.checkpoint_seconds=1e-9")
+    process = start(*STACKED, *typed, cwd=tmp_path)
     wait_for_line(process, "2 jobs as one program: epoch")
     process.terminate()
     process.communicate(timeout=300)
     assert process.returncode == 143
     parent, jobs = sweep_in(tmp_path)
     assert [one.info.status for one in (parent, *jobs)] == ["KILLED"] * 3
+    assert not list(tmp_path.rglob("checkpoint.npz"))
+
+
+@pytest.mark.parametrize("first", [0, 2], ids=["stack", "alone"])
+def test_jobs_of_an_interrupted_stack_begin_anew(tmp_path: Path, jax_command: Command, first: int) -> None:
+    typed = (*STACKED, "seed=0,1,2", "tracking=none", "dataset.limit=300", "training.epochs=1")
+    assert jax_command(*typed, cwd=tmp_path).returncode == 0
+    for path in tmp_path.glob("multirun/*/*/*/run.json"):
+        if int(path.parent.name) >= first:
+            Folder(path.parent).change(status="KILLED", stage="begun")
+    assert jax_command(*typed, "resume=true", cwd=tmp_path).returncode == 0
+    ends = {path.parent.name: Folder(path.parent).read().status for path in tmp_path.glob("multirun/*/*/*/run.json")}
+    anew = range(first, 3)
+    assert ends == {
+        **{str(place): "FINISHED" for place in range(first)},
+        **{str(place): "KILLED" for place in anew},
+        **{f"{place}-2": "FINISHED" for place in anew},
+    }

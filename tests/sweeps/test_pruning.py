@@ -49,7 +49,7 @@ def settings(*overrides: str) -> Config:
 
 def record_in(folder: Path) -> SweepRecord:
     """The record of a sweep without jobs."""
-    return SweepRecord(Parent("", "", NoTracking(kind="none"), (), folder, folder, ""), {}, {}, None)
+    return SweepRecord(Parent("", "", NoTracking(kind="none"), (), folder), {}, {})
 
 
 def pruning(folder: Path, ended: Sequence[Sequence[float]], *overrides: str) -> Pruning:
@@ -63,14 +63,10 @@ def stopped(
     jobs: Sequence[Sequence[float]],
     metric: str = "val_accuracy",
     epochs: int = 4,
-    known: Mapping[int, int] | None = None,
 ) -> dict[int, int]:
-    """Let jobs train together; return after which epoch each of those that were stopped was.
-
-    `known` were stopped before; the first epoch is that after them.
-    """
-    found = dict(known or {})
-    for epoch in range(1 + max(found.values(), default=0), epochs + 1):
+    """Let jobs train together; return after which epoch each of those that were stopped was."""
+    found: dict[int, int] = {}
+    for epoch in range(1, epochs + 1):
         running = {place: {metric: curve[epoch - 1]} for place, curve in enumerate(jobs) if place not in found}
         found |= dict.fromkeys(rule.hopeless(epoch, running), epoch)
     return found
@@ -123,22 +119,23 @@ def test_jobs_of_one_program_are_compared_with_each_other(tmp_path: Path) -> Non
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("after", [0, 1, 2])
-def test_after_an_interruption_the_same_jobs_are_stopped_in_the_same_epochs(tmp_path: Path, after: int) -> None:
-    rule = ("prune=median", "prune.n_startup_trials=3")
-    jobs = [[0.1 * place + 0.01 * epoch for epoch in range(4)] for place in range(8)]
-    jobs[6], jobs[7] = [math.nan, 0.25, 0.25, 0.25], [math.nan, math.nan, 0.24, 0.24]
-    whole = stopped(pruning(tmp_path, [], *rule), jobs)
-    assert set(whole.values()) == {1, 2, 3}
-    experiments = []
-    for place, curve in enumerate(jobs):  # interrupted after the second epoch
-        experiments.append(Experiment(settings(*rule), (), tmp_path / str(place), resumes=True))
-        folder = Folder(experiments[-1].output)
-        folder.begin(Record("job", {"mnist_exp.pruned": str(whole[place])} if whole.get(place, 4) <= 2 else {}))
-        for epoch in range(1, min(whole.get(place, 4), 2) + 1):
-            folder.measure(epoch, {"val_accuracy": curve[epoch - 1]})
-    known = {place: epoch for place, epoch in whole.items() if epoch <= after}
-    assert stopped(Pruning(record_in(tmp_path), experiments, {}), jobs, known=known) == whole
+@pytest.mark.parametrize("judged", [0, 1, 2])
+@pytest.mark.parametrize("after", [0, 1])
+def test_after_an_interruption_a_job_is_judged_as_before(tmp_path: Path, after: int, judged: int) -> None:
+    rule, job = ("prune=median", "prune.n_startup_trials=1"), [0.1, 0.2, 0.3, 0.4]
+    experiment = Experiment(settings(*rule), (), tmp_path, resumes=True)
+    folder = Folder(tmp_path)
+    folder.begin(Record("job", {"mnist_exp.pruned": "2"} if judged == 2 else {}))
+    for epoch in range(judged):
+        folder.measure(epoch + 1, {"val_accuracy": job[epoch]})
+    again = Pruning(record_in(tmp_path), [experiment], {"since": [0.5] * 4})
+    (tmp_path / "metrics.jsonl").write_text("")
+    found: list[int] = []
+    for epoch in range(after + 1, 5):
+        for earlier in range(1, epoch + 1) if epoch == after + 1 else [epoch]:
+            folder.measure(earlier, {"val_accuracy": job[earlier - 1]})
+        found += [epoch] * len(again.hopeless(epoch, {0: {"val_accuracy": job[epoch - 1]}}))
+    assert found[0] == max(judged, after) + (judged < 2)
 
 
 @pytest.mark.fast

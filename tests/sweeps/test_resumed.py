@@ -1,7 +1,6 @@
 """What a sweep, or a run, with `resume=true` says that it found, and why it found nothing."""
 
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from mnist_exp.config.composition import compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.sweeps.plan import plan
 
-from ..conftest import Arrays, in_process, runs_in, store, sweep_in
+from ..conftest import Arrays, in_process, runs_in, sweep_in
 
 pytestmark = pytest.mark.slow
 
@@ -32,19 +31,14 @@ def sweeps(folder: Path) -> list[str]:
 
 
 def test_a_sweep_counts_what_any_run_has_finished_and_says_why_nothing_counts(tmp_path: Path) -> None:
-    assert said("-m", "model.hidden=8,16", cwd=tmp_path) == (
-        "none finished before: there is no such sweep with a finished job"
-    )
+    assert said("-m", "model.hidden=8,16", cwd=tmp_path) == "none finished before: no earlier run is like it"
     assert said("-m", "model.hidden=8,16", cwd=tmp_path) == "2 of 2 finished before"
     more = in_process("-m", "model.hidden=8,16,4", *SHORT, "resume=true", cwd=tmp_path).stdout
     assert "\n2 of 3 finished before\n3 of 3 done: hidden=4: " in more
     assert more.count(" done") == 1
-    first, wider = sweeps(tmp_path)
-    assert said("-m", "model.hidden=32,2", cwd=tmp_path) == (
-        f"none finished before: model.hidden 8,16,4 in sweep {wider}, 32,2 now"
-    )
-    slower = said("-m", "model.hidden=8,16", "optimizer.learning_rate=0.01", cwd=tmp_path)
-    assert slower == f"none finished before: optimizer.learning_rate 0.001 in sweep {first}, 0.01 now"
+    _, wider = sweeps(tmp_path)
+    other = said("-m", "model.hidden=32,2", cwd=tmp_path)
+    assert re.fullmatch("none finished before: other configuration than run [0-9a-f]{32}", other)
     [parent] = [run for run in runs_in(tmp_path) if run.info.run_id.startswith(wider)]
     assert "mnist_exp.best_run" in parent.data.tags
 
@@ -57,7 +51,7 @@ def test_a_sweep_of_other_data_does_not_count_its_own_jobs(tmp_path: Path, small
     np.savez(tmp_path / "mine.npz", **small | {"x_train": 255 - small["x_train"]})
     [sweep] = sweeps(tmp_path)
     line = said(*typed, cwd=tmp_path)
-    assert re.fullmatch(rf"none finished before: data \w{{12}} in sweep {sweep}, \w{{12}} now", line)
+    assert re.fullmatch("none finished before: other data than run [0-9a-f]{32}", line)
     assert sweeps(tmp_path) == [sweep]  # the same goes on
     assert len(sweep_in(tmp_path)[1]) == 4
     assert said(*typed, cwd=tmp_path) == "2 of 2 finished before"
@@ -69,22 +63,6 @@ def test_a_sweep_of_which_no_job_finished_says_where_it_goes_on(tmp_path: Path) 
     assert first.returncode == again.returncode == 1
     folder = first.stdout.split("Report: ")[1].split("/report.html")[0]
     assert f"\nThe sweep in {folder} goes on; none of its jobs finished before\n" in again.stdout
-
-
-def test_a_run_says_why_it_runs_again(tmp_path: Path) -> None:
-    typed = ("model.hidden=8", "dataset.seed=1")
-    nothing = "Not finished before: no run with these overrides has finished"
-    assert said(*typed, cwd=tmp_path) == nothing
-    assert said(*typed, "seed=1", cwd=tmp_path) == nothing
-    assert " has finished this before" in said(*reversed(typed), cwd=tmp_path)
-    first, _ = runs_in(tmp_path)
-    packages = first.data.tags["mnist_exp.packages"]
-    shutil.rmtree(tmp_path / ".mnist_exp")  # as on another machine, where the store alone is reached
-    client, earlier = store(tmp_path), f"run {first.info.run_id[:8]}"
-    client.set_tag(first.info.run_id, "mnist_exp.signature", "0")
-    client.set_tag(first.info.run_id, "mnist_exp.packages", re.sub(r"keras [\d.]+", "keras 2.0", packages))
-    assert said(*typed, cwd=tmp_path).startswith(f"Not finished before: keras 2.0 in {earlier}, ")
-    assert " has finished this before" in said(*typed, cwd=tmp_path)
 
 
 @pytest.mark.fast

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,21 +15,18 @@ import pytest
 import scipy.stats
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from mlflow import MlflowClient
 
 import mnist_exp
 from mnist_exp import run
 from mnist_exp.config.composition import compose
 from mnist_exp.config.presets import CONF
-from mnist_exp.config.schema import MLflowTracking, objective_direction
+from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
-from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.mlflow_tracker import join_sweep, tracker_of
-from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.mlflow_tracker import join_sweep
 from mnist_exp.tracking.sweep_record import Parent
 
 from ..conftest import (
-    QUICK,
     SIX,
     artifacts,
     in_process,
@@ -355,28 +353,14 @@ def test_which_way_is_better() -> None:
         compose(["training.metrics=[]"])
 
 
-def test_a_job_that_reaches_another_store_fails_loudly(tmp_path: Path) -> None:
-    tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/elsewhere.db"]).config.tracking
-    assert isinstance(tracking, MLflowTracking)
-    with pytest.raises(InputError, match="jobs on several machines need a store that all can reach"):
-        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, ""), None)
-    assert not (tmp_path / "elsewhere.db").exists()
-    run(*QUICK, f"tracking.uri={tracking.uri}")
-    with pytest.raises(InputError, match="finds no store with this sweep"):
-        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path, tmp_path, ""), None)
-
-
-def test_a_job_that_has_the_store_alone_does_not_begin_once_its_sweep_is_over(tmp_path: Path) -> None:
-    tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/elsewhere.db"]).config.tracking
-    assert isinstance(tracking, MLflowTracking)
-    client, experiment_id = connect(tracking)
-    parent = Parent("0" * 32, client.create_run(experiment_id).info.run_id, tracking, (), tmp_path, tmp_path, "")
-    record = join_sweep(parent, None)
-    record.look()
-    assert not record.is_over()
-    client.set_terminated(parent.run_id, "KILLED")
-    record.look()
-    assert record.is_over()
+def test_a_job_that_does_not_see_its_sweep_says_so(tmp_path: Path) -> None:
+    tracking = compose([]).config.tracking
+    said = re.escape(f"hydra.sweep.dir={tmp_path}: {socket.gethostname()} does not see this sweep's folder; jobs on ")
+    with pytest.raises(InputError, match=said):
+        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path))
+    Folder(tmp_path).write(Record("another sweep", {}))
+    with pytest.raises(InputError, match=said):
+        join_sweep(Parent("0" * 32, "0" * 32, tracking, (), tmp_path))
 
 
 @pytest.mark.release
@@ -417,21 +401,6 @@ def test_a_sweep_imports_mlflow_only_once_it_is_known_to_be_good(tmp_path: Path)
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout == "[]\n"
-
-
-def test_a_lookup_finds_what_finished_and_nothing_else(tmp_path: Path) -> None:
-    result = run(*QUICK)
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    [recorded] = runs_in(tmp_path)
-    tracking = compose([f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]).config.tracking
-    tracker = tracker_of(tracking)
-    signature = recorded.data.tags["mnist_exp.signature"]
-    found = tracker.finished(signature)
-    assert found is not None
-    assert (found.run_id, found.objective) == (result.run_id, result.objective)
-    assert tracker.finished("0" * 64) is None
-    client.set_terminated(recorded.info.run_id, "KILLED")
-    assert tracker.finished(signature) is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """MLflow's run is made from the run's folder, as often as one likes."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,24 @@ def test_a_run_that_a_server_made_again_is_deleted(tmp_path: Path, used_server: 
     assert (made.info.run_id, made.data.metrics) == (sent.run_id, {"loss": 0.5})
 
 
+def test_an_epoch_that_is_trained_again_is_sent_once(tmp_path: Path) -> None:
+    client, experiment_id = connect(stored(compose([]).config.tracking))
+    folder, sent = Folder(tmp_path / "run"), None
+    folder.begin(Record("run", {}))
+    for epochs in ([1, 2, 3], [2, 3, 4], [4, 0]):  # after a checkpoint, and after none that can be used
+        for step in epochs:
+            folder.measure(step, {"loss": 1 / step} if step else {"objective": 0.5, "fit_seconds": 1.0})
+        sent = mirror(client, experiment_id, folder, sent)
+        sent = mirror(client, experiment_id, folder)  # in another process
+        lines = (folder.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+        (folder.path / "metrics.jsonl").write_text("".join(lines[: epochs[0] - 1]))
+        time.sleep(0.002)
+    folder.measure(0, {"objective": 0.5, "fit_seconds": 2.0})
+    sent = mirror(client, experiment_id, folder)
+    assert [point.step for point in client.get_metric_history(sent.run_id, "loss")] == [1, 2, 3, 4]
+    assert [point.value for point in client.get_metric_history(sent.run_id, "fit_seconds")] == [1.0]
+
+
 def test_a_model_that_was_half_sent_is_sent_once(tmp_path: Path, mnist: Data) -> None:
     result = run(*QUICK, "tracking=none")
     settings = stored(compose([f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]).config.tracking)
@@ -121,7 +140,7 @@ def test_a_sweep_has_such_a_folder_too(tmp_path: Path, tracking: str) -> None:
     assert folder.read().status == "FINISHED"
     jobs = [Folder(path.parent).read() for path in sorted(folder.path.glob("*/run.json"))]
     assert [job.status for job in jobs] == ["FINISHED", "FINISHED"]
-    [measured] = [line.metrics for line in folder.measured()[0]]
+    [measured] = [line.metrics for line in folder.measured()]
     for name in ("objective", "val_accuracy", "test_accuracy", "test_loss"):
         assert measured[name] == pytest.approx(sum(job.scores.get(name, job.scores["objective"]) for job in jobs) / 2)
     assert measured["fit_seconds"] == pytest.approx(sum(job.scores["fit_seconds"] for job in jobs))

@@ -197,8 +197,8 @@ def test_what_has_lost_its_process_is_closed_by_the_next_command(tmp_path: Path)
     [recorded] = runs_in(tmp_path)
     Folder(result.output).change(status="RUNNING", end=None)  # its lock has gone with the run
     client.update_run(recorded.info.run_id, status="RUNNING")
-    for minutes in (1, 10):  # since a machine that is out of reach was last heard of
-        tags = {"mnist_exp.lease": str(now() - 60_000 * minutes)}
+    for host in ("far", socket.gethostname()):
+        tags = {"mnist_exp.host": host, "mnist_exp.output": str(tmp_path / "gone")}
         client.create_run(recorded.info.experiment_id, tags=tags, start_time=now())
     assert [one.info.status for one in runs_in(tmp_path)] == ["RUNNING"] * 3
     run(*QUICK)

@@ -1,0 +1,241 @@
+"""What `resume=true` makes of a run, a job or a sweep: it has finished, goes on, still runs, or is new."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from mnist_exp.config.files import NoFileError
+from mnist_exp.errors import InputError, printable
+from mnist_exp.experiment import Experiment, Result
+from mnist_exp.runner import Identity, identify, run_experiment
+from mnist_exp.tracking import index, locks
+from mnist_exp.tracking.environment import run_record
+from mnist_exp.tracking.folder import Folder, Record, from_here, no_locks, working
+from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.job_folders import id_in_store, job_in
+from mnist_exp.tracking.mlflow_tracker import tracker_of
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is known of a run or a sweep that is wanted.
+
+    Attributes:
+        state: "finished", "resumes", "runs" or "new".
+        folder: the earlier one, which has finished, goes on or still runs; None for a new one.
+        line: a sentence for the user; "" if there is nothing to say.
+    """
+
+    state: str
+    folder: Folder | None
+    line: str = ""
+
+
+def resume(folders: Sequence[Folder], wanted: Record) -> Answer:
+    """Say what to make of a run, a job or a sweep.
+
+    Args:
+        folders: of earlier ones, the newest first.
+        wanted: as it would be recorded now, with its signature. A job goes on in its own sweep only.
+
+    Returns:
+        The earlier run that has finished; else one that still runs; else the newest that was interrupted and has the
+        same number of threads, if possible after a checkpoint; else why it is new. A sweep that ended goes on, too.
+    """
+    known = [(folder, folder.read()) for folder in folders]
+    # What was interrupted before its data were known has no signature.
+    same = [(folder, record) for folder, record in known if record.signature in (wanted.signature, "")]
+    is_sweep = wanted.is_sweep
+    if not is_sweep and (done := [folder for folder, record in same if record.is_whole]):
+        return Answer("finished", done[0])
+    sweep = wanted.tags.get("mnist_exp.parent")
+    if runs := [one for one in same if one[1].status == "RUNNING" and not one[0].is_left(sweep)]:
+        folder, record = runs[0]
+        process, host = (record.tags.get(f"mnist_exp.{key}") for key in ("process", "host"))
+        what = "still runs" if is_sweep else "still trains"
+        return Answer("runs", folder, f"{name_of(folder)} {what}, in process {process} on {host}; waiting for it")
+    of_the_same = [one for one in same if _place(one[1]) == _place(wanted)]
+    left = [one for one in of_the_same if is_sweep or one[1].status in ("RUNNING", "KILLED")]
+    left.sort(key=lambda one: one[1].stage == "begun" and not (one[0].path / "checkpoint.npz").exists())
+    for folder, record in left:
+        if is_sweep or record.tags.get("mnist_exp.threads") == wanted.tags["mnist_exp.threads"]:
+            return Answer("resumes", folder, f"{name_of(folder)} was interrupted, and goes on")
+    return Answer("new", None, why_new(known, wanted))
+
+
+def _place(record: Record) -> list[str | None]:
+    """Return the sweep of a job and its values in it; None of each for any other run."""
+    return [record.tags.get(f"mnist_exp.{key}") for key in ("parent", "swept")]
+
+
+def why_new(known: Sequence[tuple[Folder, Record]], wanted: Record) -> str:
+    """Return which of configuration, data, code, packages and threads differ from those of the nearest earlier run.
+
+    >>> why_new([], Record("run", {}))
+    'no earlier run is like it'
+    """
+    found = [(differences(record, wanted), folder) for folder, record in known]
+    if not found:
+        return "no earlier run is like it"
+    differing, folder = min(found, key=lambda one: len(one[0]))
+    if not differing:
+        return f"{name_of(folder)} is of another version, or failed"
+    listed = " and ".join(filter(None, [", ".join(differing[:-1]), differing[-1]]))
+    return f"other {listed} than {name_of(folder)}"
+
+
+def differences(earlier: Record, wanted: Record) -> list[str]:
+    """Return which of configuration, data, code, packages and threads differ between two runs."""
+
+    def tags(record: Record, *names: str) -> list[str | None]:
+        return [record.tags.get(f"mnist_exp.{name}") for name in names]
+
+    def packages(record: Record) -> set[str]:
+        listed = record.tags.get("mnist_exp.packages", "").split(", ")
+        return {one for one in listed if not one.startswith(("python ", "mnist_exp "))}
+
+    digests = [(record.data or {}).get("digest") for record in (earlier, wanted)]
+    differ = {
+        "configuration": earlier.parameters != wanted.parameters,
+        "data": None not in digests and digests[0] != digests[1],
+        "code": tags(earlier, "code", "own_code") != tags(wanted, "code", "own_code"),
+        "packages": packages(earlier) != packages(wanted),
+        "number of threads": tags(earlier, "threads") != tags(wanted, "threads"),
+    }
+    return [name for name, differs in differ.items() if differs]
+
+
+def name_of(folder: Folder) -> str:
+    """Return what a run or a sweep is called: by its id in a store, or else by its folder."""
+    what = "sweep" if folder.read().is_sweep else "run"
+    return f"{what} {id_in_store(folder.path) or from_here(folder.path)}"
+
+
+def earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = False) -> list[Folder]:
+    """Return the folders of earlier runs with a key, the newest first, in the store that is wanted.
+
+    One that was pruned but did not end needs `prunes`. Without any, `or_newest` asks for the newest runs of all keys.
+    """
+    found = []
+    for folder in map(Folder, index.find(key) or (index.newest() if or_newest else [])):
+        record = folder.read()
+        was_pruned = record.status != "FINISHED" and "mnist_exp.pruned" in record.tags
+        is_alike = record.is_in(wanted.tracking) and record.is_sweep == wanted.is_sweep
+        if is_alike and (prunes or not was_pruned):
+            found.append(folder)
+    return found
+
+
+def wanted_record(experiment: Experiment, identity: Identity, tracking: Mapping[str, str]) -> Record:
+    """Return the record that an experiment would have now, as `resume` takes it."""
+    today = run_record(experiment, 1, None, {})
+    tags = today.tags | {"mnist_exp.signature": identity.signature}
+    return replace(today, tags=tags, data={"digest": identity.data}, tracking=dict(tracking))
+
+
+@contextmanager
+def claimed(key: str, wanted: Record, output: Path, say: Callable[[str], object]) -> Iterator[Answer]:
+    """Yield what to make of a run or a sweep, and hold the lock of the folder that goes on, or else of the new one.
+
+    The key is locked meanwhile, so that two equal commands do not both begin. A run that still runs is waited for.
+
+    Args:
+        key: of the run in the index.
+        wanted: as for `resume`.
+        output: the folder of a new one.
+        say: called with a line before waiting.
+
+    Raises:
+        InputError: as `working` does, or if an earlier run may still run in a folder without locks.
+    """
+    with ExitStack() as work:
+        while True:
+            with index.locked():
+                if begins := index.find_beginning(key):
+                    answer = Answer("runs", Folder(begins[0]), "the same command begins in another process")
+                else:
+                    answer = resume(earlier(key, wanted, or_newest=True), wanted)
+                if answer.state == "resumes" and answer.folder is not None:
+                    work.enter_context(working(answer.folder.path))
+                elif answer.state == "new":
+                    work.enter_context(working(output))
+                    index.add(key, output)
+            if answer.state != "runs" or answer.folder is None:
+                break
+            say(answer.line)
+            wait_for(answer.folder)
+        yield answer
+
+
+def wait_for(folder: Folder, sweep: str | None = None) -> None:
+    """Wait until nobody works on a run, or it has ended; `sweep` is as for `is_left`.
+
+    Raises:
+        InputError: if that cannot be known, since its file system has no locks.
+    """
+    with locks.held(folder.path) as found:
+        if found is None:
+            raise InputError(no_locks(folder))
+    while not folder.is_left(sweep):
+        with suppress(NoFileError):  # it is about to begin
+            if folder.read().status != "RUNNING":
+                return
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def finish(experiment: Experiment) -> Result | Job:
+    """Run an experiment to its end; with `resume`, return the run that has finished it, if any, or go on with one.
+
+    Raises:
+        InputError: as `run_experiment` does.
+    """
+    identity = identify(experiment.config) if experiment.config.resume else None
+    if identity is None:  # or the data cannot be read, as the run says
+        return _run(experiment)
+    tracker = tracker_of(experiment.config.tracking)
+    wanted = wanted_record(experiment, identity, tracker.tracking)
+    with claimed(identity.key, wanted, experiment.output, partial(_print, experiment)) as answer:
+        if answer.state == "new":
+            _print(experiment, f"Starts anew: {answer.line}")
+            return _run(experiment)
+        assert answer.folder is not None
+        with suppress(OSError):
+            experiment.output.rmdir()
+        if answer.state == "finished":
+            _print(experiment, tracker.send_rest(answer.folder))
+            return job_in(answer.folder.path / "run.json")
+        _print(experiment, answer.line)
+        return _run(replace(experiment, output=answer.folder.path, resumes=True))
+
+
+def _run(experiment: Experiment) -> Result:
+    try:
+        return run_experiment(experiment)
+    except InputError:
+        with suppress(OSError):
+            experiment.output.rmdir()  # no run needs it
+        raise
+
+
+def load(job: Job, experiment: Experiment) -> Result | None:
+    """Return what a finished run of an experiment gave, or None if its files cannot be read here."""
+    from mnist_exp.learning import saved_models
+
+    folder = Folder(Path(job.output))
+    if not folder.has_weights():
+        return None
+    scores = dict(folder.read().scores)
+    objective = scores.pop("objective")
+    code = experiment.config.code
+    model = saved_models.load(folder.path / "model.keras", code, folder.path)
+    return Result(folder.history(), scores, objective, model, job.run_id or None, experiment.config, folder.path)
+
+
+def _print(experiment: Experiment, text: str) -> None:
+    if experiment.prints and text:
+        print(printable(f"{text[0].upper()}{text[1:]}"), flush=True)

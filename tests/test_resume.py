@@ -1,0 +1,270 @@
+"""What has finished is loaded, and what was interrupted goes on."""
+
+import random
+import shutil
+import signal
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_exp import Result, run
+from mnist_exp.config.composition import compose
+from mnist_exp.experiment import Experiment
+from mnist_exp.learning import datasets
+from mnist_exp.resume import Answer, earlier, resume, wanted_record
+from mnist_exp.runner import identify, run_experiment
+from mnist_exp.tracking import index, locks
+from mnist_exp.tracking.environment import run_record
+from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.record import Run, ended
+
+from .conftest import QUICK, in_process, start, store, wait_for_line
+
+pytestmark = pytest.mark.slow
+
+ALONE = ("tracking=none", *QUICK)
+LONG = ("tracking=none", "dataset.limit=2000", "training.epochs=60", "training.batch_size=20", "resume=true")
+
+
+def records() -> list[Record]:
+    """The records of all runs here, oldest first."""
+    found = [Folder(path.parent).read() for path in Path().glob("outputs/*/*/run.json")]
+    return sorted(found, key=lambda record: record.start)
+
+
+@pytest.fixture
+def interrupted() -> Result:
+    """A run that, as its record says, was interrupted."""
+    result = run(*ALONE, verbose=0)
+    (result.output / "metrics.jsonl").unlink()
+    Folder(result.output).change(status="KILLED", stage="begun", scores={}, kept_epoch=None)
+    return result
+
+
+def assert_same(one: Result, other: Result) -> None:
+    assert (one.history, one.objective, one.output) == (other.history, other.objective, other.output)
+    for left, right in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("tracking", ["none", "mlflow"])
+def test_what_has_finished_is_loaded(tmp_path: Path, tracking: str) -> None:
+    first = run(*QUICK, f"tracking={tracking}", verbose=0)
+    again = run(*QUICK, f"tracking={tracking}", "resume=true", verbose=0)
+    assert_same(again, first)
+    assert (again.scores, again.run_id) == (first.scores, first.run_id)
+    done = in_process(*QUICK, f"tracking={tracking}", "resume=true", cwd=tmp_path)
+    name = f"Run {first.run_id}" if first.run_id else f"The run in {first.output}"
+    assert done.stdout == f"{name} has finished this before; resume=false runs it again\n"
+    assert [path.parent for path in tmp_path.glob("outputs/*/*/run.json")] == [first.output]
+    (first.output / "model.keras").unlink()
+    retrained = run(*QUICK, f"tracking={tracking}", "resume=true", verbose=0)
+    assert retrained.history == first.history
+    assert retrained.output != first.output
+
+
+def test_an_interrupted_run_goes_on_where_it_was(
+    interrupted: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [before] = records()
+    again = run(*ALONE, "resume=true")
+    assert_same(again, interrupted)
+    assert f"Run {interrupted.output.relative_to(tmp_path)} was interrupted, and goes on\n" in capsys.readouterr().out
+    [after] = records()
+    assert (after.id, after.start, after.status) == (before.id, before.start, "FINISHED")
+    assert not list(again.output.glob(".*"))
+    assert [path.name for path in tmp_path.glob("outputs/*/*")] == [again.output.name]
+
+
+@pytest.mark.parametrize("lost", [b"", b"\xff\n"], ids=["lost", "damaged"])
+def test_lost_metrics_are_in_folder_and_store_once(tmp_path: Path, lost: bytes) -> None:
+    experiment = compose([*QUICK, "training.epochs=5", "training.checkpoint_seconds=1e-9"])
+
+    def on_epoch(epoch: int, _metrics: object) -> tuple[()]:
+        if epoch == 4:
+            raise KeyboardInterrupt
+        return ()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(experiment, None, on_epoch)
+    (experiment.output / "metrics.jsonl").write_bytes(lost)
+    result = run_experiment(replace(experiment, resumes=True))
+    assert [line.step for line in Folder(result.output).measured()] == [1, 2, 3, 4, 5, 0]
+    assert result.run_id is not None
+    points = store(tmp_path).get_metric_history(result.run_id, "loss")
+    assert [point.step for point in points] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_whose_process_was_killed_goes_on(tmp_path: Path) -> None:
+    process = start(*LONG, cwd=tmp_path)
+    wait_for_line(process, "Epoch 3/")
+    waiting = start(*LONG, cwd=tmp_path)
+    wait_for_line(waiting, "Run outputs/")
+    [before] = records()
+    process.kill()
+    process.communicate()
+    output, errors = waiting.communicate(timeout=300)
+    assert (waiting.returncode, errors) == (0, "")
+    assert " was interrupted, and goes on\n" in output
+    [after] = records()
+    assert (after.id, after.status) == (before.id, "FINISHED")
+    assert after.tags["mnist_exp.process"] == str(waiting.pid)
+
+
+def asked() -> Experiment:
+    return compose([*ALONE, "resume=true"])
+
+
+def wanted() -> Record:
+    identity = identify(asked().config)
+    assert identity is not None
+    return wanted_record(asked(), identity, {})
+
+
+def made(name: str, *, status: str = "KILLED", **changes: Any) -> Folder:
+    """A folder with the record of a run of that experiment, which was interrupted."""
+    identity, folder, today = identify(asked().config), Folder(Path("outputs") / name), wanted()
+    assert identity is not None
+    tags = today.tags | {index.KEY: identity.key} | changes.pop("tags", {})
+    folder.write(replace(today, **{"id": uuid.uuid4().hex, "status": status, "data": None, **changes, "tags": tags}))
+    index.add(identity.key, folder.path)
+    return folder
+
+
+def answer() -> Answer:
+    identity = identify(asked().config)
+    assert identity is not None
+    return resume(earlier(identity.key, wanted()), wanted())
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("tags", "differing"),
+    [
+        ({}, ""),
+        ({"mnist_exp.threads": "77"}, "number of threads"),
+        ({"mnist_exp.signature": "0", "mnist_exp.code": "0"}, "code"),
+        (
+            {"mnist_exp.signature": "0", "mnist_exp.own_code": "a.py 0", "mnist_exp.packages": "keras 2"},
+            "code and packages",
+        ),
+        ({"mnist_exp.parent": "0" * 32, "mnist_exp.swept": "{}"}, None),
+    ],
+)
+def test_a_run_that_would_not_come_out_the_same_is_new(tags: dict[str, str], differing: str | None) -> None:
+    folder = made("a", tags=tags)
+    found = answer()
+    if differing == "":
+        assert found == Answer("resumes", Folder(folder.path.absolute()), "run outputs/a was interrupted, and goes on")
+    elif differing is None:  # a job goes on in its own sweep
+        assert (found.state, found.line) == ("new", "run outputs/a is of another version, or failed")
+    else:
+        assert (found.state, found.line) == ("new", f"other {differing} than run outputs/a")
+
+
+@pytest.mark.fast
+def test_the_nearest_run_of_another_configuration_or_data_is_named() -> None:
+    assert answer().line == "no earlier run is like it"
+    folder = made(
+        "a",
+        tags={index.KEY: "0" * 64, "mnist_exp.signature": "0" * 64},
+        parameters={},
+        data={"name": "", "digest": "0", "source_type": "", "source": ""},
+    )
+    index.add("0" * 64, folder.path)
+    assert answer().line == "other configuration and data than run outputs/a"
+
+
+@pytest.mark.fast
+def test_what_has_finished_comes_first_then_what_runs_then_what_has_a_checkpoint() -> None:
+    old, middle, new = made("old"), made("middle"), made("new")
+    (middle.path / "checkpoint.npz").touch()
+    assert (answer().state, answer().folder) == ("resumes", Folder(middle.path.absolute()))
+    old.change(stage="scored")
+    assert answer().folder == Folder(middle.path.absolute())
+    new.change(status="RUNNING")
+    assert answer().state == "resumes"  # nobody holds its lock
+    with locks.held(new.path):
+        found = answer()
+        assert found.state == "runs"
+        assert "run outputs/new still trains, in process " in found.line
+        old.change(status="FINISHED", tags={"mnist_exp.pruned": "1"})
+        assert answer().state == "runs"
+        old.change(tags={"mnist_exp.pruned": ""})
+        assert (answer().state, answer().folder) == ("finished", Folder(old.path.absolute()))
+
+
+@pytest.mark.fast
+def test_a_run_that_failed_does_not_go_on() -> None:
+    made("a", status="FAILED")
+    assert answer().state == "new"
+
+
+@pytest.mark.fast
+def test_a_pruned_try_goes_on_with_pruning_alone() -> None:
+    made("a", tags={"mnist_exp.pruned": "1"})
+    key = identify(asked().config)
+    assert key is not None
+    assert [bool(earlier(key.key, wanted(), prunes=prunes)) for prunes in (False, True)] == [False, True]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_that_was_interrupted_as_it_began_goes_on(error: type[BaseException]) -> None:
+    folder, digest = Folder(Path("outputs") / "a"), datasets.load(asked().config.dataset).digest
+    experiment = replace(asked(), output=folder.path, digest=digest)
+    with pytest.raises(KeyboardInterrupt), ended(Run(experiment, run_record(experiment, 1, None, {}), keeps_all=True)):
+        raise error from KeyboardInterrupt()
+    assert answer().state == "resumes"
+
+
+@pytest.mark.parametrize("stage", ["scored", "completed"])
+def test_after_scoring_no_epoch_is_trained_again(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(*ALONE, verbose=0)
+    folder = Folder(result.output)
+    folder.change(status="RUNNING", stage=stage, end=None)
+    (folder.path / "figures" / "curves.png").unlink()
+    (folder.path / "checkpoint.npz").touch()
+    again = run(*ALONE, "resume=true")
+    assert_same(again, result)
+    assert "Epoch" not in capsys.readouterr().out
+    assert (folder.read().status, folder.read().stage) == ("FINISHED", "completed")
+    assert (folder.path / "figures" / "curves.png").exists()
+    assert not (folder.path / "checkpoint.npz").exists()
+
+
+def test_two_equal_commands_at_once_train_once(tmp_path: Path) -> None:
+    both = [start(*QUICK, "resume=true", cwd=tmp_path) for _ in range(2)]
+    ends = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    assert [record.status for record in records()] == ["FINISHED"]
+    assert sorted("has finished this before" in output for output, _ in ends) == [False, True]
+
+
+def test_an_index_that_is_gone_is_made_again(tmp_path: Path) -> None:
+    first = run(*ALONE, verbose=0)
+    shutil.rmtree(tmp_path / ".mnist_exp")
+    assert run(*ALONE, "resume=true", verbose=0).output == first.output
+
+
+@pytest.mark.parametrize("tries", [1, pytest.param(10, marks=pytest.mark.release)])
+def test_two_signals_at_any_time_leave_nothing_running(tmp_path: Path, tries: int) -> None:
+    rng = random.Random(tries)
+    for number in range(tries):
+        typed = (*LONG, "training.epochs=100000", f"hydra.run.dir={number}", f"seed={number}")
+        process = start(*typed, cwd=tmp_path)
+        while not (tmp_path / str(number) / "run.json").exists() and process.poll() is None:
+            pass
+        time.sleep(rng.uniform(0, 8))
+        first, second = (rng.choice((signal.SIGINT, signal.SIGTERM)) for _ in range(2))
+        process.send_signal(first)
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(second)
+        _, errors = process.communicate(timeout=300)
+        assert (process.returncode, errors) == (128 + first, "")
+        assert Folder(tmp_path / str(number)).read().status == "KILLED"
