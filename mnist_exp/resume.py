@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from mnist_exp.config.files import NoFileError
 from mnist_exp.errors import InputError, printable
@@ -21,33 +22,35 @@ from mnist_exp.tracking.mlflow_tracker import tracker_of
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
+Earlier = tuple[Folder, Record]
+
+
 @dataclass(frozen=True)
 class Answer:
     """What is known of a run or a sweep that is wanted.
 
     Attributes:
-        state: "finished", "resumes", "runs" or "new".
+        state: what it is.
         folder: the earlier one, which has finished, goes on or still runs; None for a new one.
         line: a sentence for the user; "" if there is nothing to say.
     """
 
-    state: str
+    state: Literal["finished", "resumes", "runs", "new"]
     folder: Folder | None
     line: str = ""
 
 
-def resume(folders: Sequence[Folder], wanted: Record) -> Answer:
+def resume(known: Sequence[Earlier], wanted: Record) -> Answer:
     """Say what to make of a run, a job or a sweep.
 
     Args:
-        folders: of earlier ones, the newest first.
+        known: earlier ones, the newest first.
         wanted: as it would be recorded now, with its signature. A job goes on in its own sweep only.
 
     Returns:
         The earlier run that has finished; else one that still runs; else the newest that was interrupted and has the
         same number of threads, if possible after a checkpoint; else why it is new. A sweep that ended goes on, too.
     """
-    known = [(folder, folder.read()) for folder in folders]
     # What was interrupted before its data were known has no signature.
     same = [(folder, record) for folder, record in known if record.signature in (wanted.signature, "")]
     is_sweep = wanted.is_sweep
@@ -73,7 +76,7 @@ def _place(record: Record) -> list[str | None]:
     return [record.tags.get(f"mnist_exp.{key}") for key in ("parent", "swept")]
 
 
-def why_new(known: Sequence[tuple[Folder, Record]], wanted: Record) -> str:
+def why_new(known: Sequence[Earlier], wanted: Record) -> str:
     """Return which of configuration, data, code, packages and threads differ from those of the nearest earlier run.
 
     >>> why_new([], Record("run", {}))
@@ -116,18 +119,19 @@ def name_of(folder: Folder) -> str:
     return f"{what} {id_in_store(folder.path) or from_here(folder.path)}"
 
 
-def earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = False) -> list[Folder]:
-    """Return the folders of earlier runs with a key, the newest first, in the store that is wanted.
+def earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = False) -> list[Earlier]:
+    """Return the earlier runs with a key, the newest first, in the store that is wanted.
 
     One that was pruned but did not end needs `prunes`. Without any, `or_newest` asks for the newest runs of all keys.
     """
     found = []
     for folder in map(Folder, index.find(key) or (index.newest() if or_newest else [])):
-        record = folder.read()
-        was_pruned = record.status != "FINISHED" and "mnist_exp.pruned" in record.tags
-        is_alike = record.is_in(wanted.tracking) and record.is_sweep == wanted.is_sweep
-        if is_alike and (prunes or not was_pruned):
-            found.append(folder)
+        with suppress(InputError):  # it was removed meanwhile
+            record = folder.read()
+            was_pruned = record.status != "FINISHED" and "mnist_exp.pruned" in record.tags
+            is_alike = record.is_in(wanted.tracking) and record.is_sweep == wanted.is_sweep
+            if is_alike and (prunes or not was_pruned):
+                found.append((folder, record))
     return found
 
 
@@ -195,7 +199,7 @@ def finish(experiment: Experiment) -> Result | Job:
         InputError: as `run_experiment` does.
     """
     identity = identify(experiment.config) if experiment.config.resume else None
-    if identity is None:  # or the data cannot be read, as the run says
+    if identity is None:  # nothing is looked for, or the run says why its data cannot be read
         return _run(experiment)
     tracker = tracker_of(experiment.config.tracking)
     wanted = wanted_record(experiment, identity, tracker.tracking)

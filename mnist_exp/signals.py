@@ -23,7 +23,7 @@ _ENDS: dict[int, End] = {signal.SIGINT: CTRL_C, signal.SIGTERM: TERMINATION, _HA
 
 class _State:
     received = 0  # the last signal
-    seconds = 0.0  # of the monotonic clock, when it came
+    came_at = 0.0  # seconds by the monotonic clock
     is_deferred = is_hurried = False
     closing = 0  # blocks, one in another
 
@@ -99,12 +99,12 @@ _had_terminal = _has_terminal()
 def _handle(number: int, _frame: FrameType | None) -> None:
     first, now = not _State.received, time.monotonic()
     if number == _HANGUP:
-        is_gone = _had_terminal and not _has_terminal()  # and the output's reader, too
+        is_gone = _had_terminal and not _has_terminal()  # the output's reader has gone, too
         for stream in (1, 2):
             if is_gone or os.isatty(stream):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    if first or now - _State.seconds >= _SECONDS_OF_ONE:
-        _State.received, _State.seconds = number, now
+    if first or now - _State.came_at >= _SECONDS_OF_ONE:
+        _State.received, _State.came_at = number, now
         _State.is_hurried |= _State.closing > 0
         if not (_State.is_deferred and first):
             raise_if_received()
@@ -120,5 +120,5 @@ def _send_again(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def _send(number: int) -> None:
-    time.sleep(0.01)  # until the hook has returned
+    time.sleep(0.01)  # the hook returns first
     os.kill(os.getpid(), number)

@@ -74,17 +74,23 @@ def hangups() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
+def send_two(process: subprocess.Popen[str], rng: random.Random, within: float) -> tuple[int, int]:
+    """Send two signals, the first within some seconds and the second soon after; return their numbers."""
+    first, second = (rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)) for _ in range(2))
+    time.sleep(rng.uniform(0, within))
+    process.send_signal(first)
+    time.sleep(rng.uniform(0, 0.05))
+    process.send_signal(second)
+    return first, second
+
+
 @pytest.mark.parametrize("pairs", [4, pytest.param(50, marks=pytest.mark.release)])
 @pytest.mark.parametrize("arguments", [(), ("trains",)], ids=["anywhere", "in training"])
 def test_a_second_signal_does_not_interrupt_what_the_first_one_began(pairs: int, arguments: tuple[str, ...]) -> None:
     rng = random.Random(0)
     for _ in range(pairs):
         process = begin(PROGRAM, *arguments)
-        first, second = (rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)) for _ in range(2))
-        time.sleep(rng.uniform(0, 0.02))
-        process.send_signal(first)
-        time.sleep(rng.uniform(0, 0.05))
-        process.send_signal(second)
+        first, second = send_two(process, rng, 0.02)
         output, errors = process.communicate(timeout=60)
         assert (output, errors) == ("closed\n", "")
         assert process.returncode in {128 + first, 128 + second}  # a process that was not run meanwhile has both
@@ -244,11 +250,7 @@ except KeyboardInterrupt:
     rng = random.Random(0)
     for index in range(pairs):
         process = begin(program, str(index))
-        first, second = (rng.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)) for _ in range(2))
-        time.sleep(rng.uniform(0, 0.2))
-        process.send_signal(first)
-        time.sleep(rng.uniform(0, 0.05))
-        process.send_signal(second)
+        first, second = send_two(process, rng, 0.2)
         _, errors = process.communicate(timeout=60)
         # While Python ends, a signal does what it does by default.
         assert process.returncode in {128 + first, 128 + second, -second}, errors

@@ -184,15 +184,16 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
     name, wanted = job_name(values, record.parent.keys), wanted_record(experiment, identity, record.tracking)
     while True:
         before = earlier(identity.key, wanted, prunes=config.prune is not None)
-        if (first := Folder(experiment.output)).is_there() and not first.read().signature:
-            before.append(first)
+        first = Folder(experiment.output)
+        if first.is_there() and not (begun := first.read()).signature:
+            before.append((first, begun))
         answer = resume(before, wanted)
         if answer.state != "runs" or answer.folder is None:
             break
         stage.news.append(f"{name}: {answer.line}")
         wait_for(answer.folder, record.parent.id)
     if answer.folder is None:
-        if any(folder.path.parent == record.folder.path for folder in before):
+        if any(folder.path.parent == record.folder.path for folder, _ in before):
             stage.news.append(f"{name} starts anew: {answer.line}")
         return replace(experiment, output=free_folder(experiment.output))
     if answer.state == "resumes":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOCK = "run.lock"
 _SECONDS_BETWEEN_TRIES = 0.1
 
-_held: dict[Path, tuple["BaseFileLock", int]] = {}  # by folder: its lock, and how often this process holds it
+_held: dict[Path, tuple["BaseFileLock", int]] = {}  # a folder's lock, and how often this process holds it
 _changing = threading.Lock()
 
 

@@ -19,7 +19,7 @@ from ..conftest import artifacts
 Point = tuple[str, int]  # a metric and its step
 Found = dict[str, list[str]]  # lines about what is wrong, by the names of a Row's counts
 THE_SWEEP = "the sweep"
-FIGURES = ("classes", "confusion_matrix", "curves", "mistakes", "predictions")  # of a run that is not perfect
+FIGURES = ("classes", "confusion_matrix", "curves", "mistakes", "predictions")  # without mistakes, one less
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ SWEEP = (
     *("hydra/launcher=ray", "hydra.launcher.ray.init.address=auto", "tracking=server"),
 )
 STARTS = 3  # of a node, since Ray gives its helpers 15 seconds, which a busy machine may need
-SECONDS_TO_SEE = 10  # that the sweep has ended, for a job on another node
+SECONDS_TO_SEE = 10  # a job on another node then knows that the sweep has ended
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def test_a_run_is_left_once_its_process_is_dead(tmp_path: Path) -> None:
         assert line(process) == "works"
         assert [path.name for path in job.iterdir()] == ["run.json"]  # it is under the sweep's lock
         assert not is_left(job)
-        assert Folder(job).is_left(Folder(sweep).read().id)  # to whom the sweep gave the job again
+        assert Folder(job).is_left(Folder(sweep).read().id)  # the sweep gave the job to another process
         process.send_signal(signal.SIGSTOP)
         assert not is_left(job)
         assert abandoned.close([job / "run.json"]) == 1
@@ -138,7 +138,7 @@ def test_asking_makes_no_file_and_what_cannot_be_locked_may_still_run(tmp_path: 
     folder.write(Record("a run", {"mnist_exp.host": "far"}))
     assert folder.is_left()
     assert [path.name for path in folder.path.iterdir()] == ["run.json"]
-    (folder.path / locks.LOCK).mkdir()  # as little a lock as on a file system that has none
+    (folder.path / locks.LOCK).mkdir()  # stands for a file system without locks
     assert not folder.is_left()
     assert abandoned.close([folder.path / "run.json"]) == 1
     with pytest.raises(InputError, match="cannot be locked here, and its run may go on, on far"), working(folder.path):
