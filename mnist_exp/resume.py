@@ -93,7 +93,7 @@ def why_new(known: Sequence[Earlier], wanted: Record) -> str:
 
 
 def differences(earlier: Record, wanted: Record) -> list[str]:
-    """Return which of configuration, data, code, packages and threads differ between two runs."""
+    """Return which of configuration, data, code and packages differ between two runs, or else whether threads do."""
 
     def tags(record: Record, *names: str) -> list[str | None]:
         return [record.tags.get(f"mnist_exp.{name}") for name in names]
@@ -108,8 +108,9 @@ def differences(earlier: Record, wanted: Record) -> list[str]:
         "data": None not in digests and digests[0] != digests[1],
         "code": tags(earlier, "code", "own_code") != tags(wanted, "code", "own_code"),
         "packages": packages(earlier) != packages(wanted),
-        "number of threads": tags(earlier, "threads") != tags(wanted, "threads"),
     }
+    if not any(differ.values()):  # only then does another number of threads keep a run from going on
+        differ = {"number of threads": tags(earlier, "threads") != tags(wanted, "threads")}
     return [name for name, differs in differ.items() if differs]
 
 

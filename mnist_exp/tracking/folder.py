@@ -24,6 +24,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking import locks
 
 _DATA = ("name", "digest", "source_type", "source", "schema", "profile")  # MLflow's, of which the last two may lack
+_ANOTHER_FOLDER = "choose another folder with hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m"
 _SECONDS_FOR_OTHERS = 1.0  # who asks whether a folder is free holds its lock for a moment
 _LARGEST_METRICS = 100_000_000  # bytes; an epoch has 200 or so
 
@@ -373,9 +374,7 @@ def make_folder(output: Path) -> None:
         except (OSError, ValueError) as error:  # ValueError: a name with a null character
             reason = f"cannot be written ({error.strerror if isinstance(error, OSError) else error})"
     if reason:
-        raise InputError(
-            f"{output}: {reason}; choose another folder with hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m"
-        )
+        raise InputError(f"{output}: {reason}; {_ANOTHER_FOLDER}")
 
 
 def no_locks(folder: Folder) -> str:
@@ -400,9 +399,7 @@ def working(output: Path) -> Iterator[None]:
     folder = Folder(output)
     with locks.held(output, _SECONDS_FOR_OTHERS) as found:
         if found is False:
-            raise InputError(
-                f"{output}: a run still writes here; hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m, is another"
-            )
+            raise InputError(f"{output}: a run still writes here; {_ANOTHER_FOLDER}")
         if found is None and folder.is_there() and folder.read().status == "RUNNING":
             raise InputError(no_locks(folder))
         try:
