@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 LOCK = "run.lock"
-_SECONDS_BETWEEN_TRIES = 0.1
+_SECONDS_BETWEEN_TRIES = 0.01  # who asks whether it is free holds a lock for a moment
 
 _held: dict[Path, tuple["BaseFileLock", int]] = {}  # a folder's lock, and how often this process holds it
 _changing = threading.Lock()
