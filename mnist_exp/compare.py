@@ -17,11 +17,11 @@ from mnist_exp.config.overrides import Override
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable, wrapped
 from mnist_exp.experiment import Runs
-from mnist_exp.tracking.job import short_ids
+from mnist_exp.tracking.names import short_ids
+from mnist_exp.tracking.records import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
     from mnist_exp.sweeps.charts import Curves
     from mnist_exp.sweeps.past import Found
@@ -145,19 +145,19 @@ def _read(
             raise InputError(f"{typed}: {str(error).splitlines()[0]}; --help shows examples") from error
         newest = newest_of_each(found.runs)
         tables = tables_of(replace(found, runs=newest, others=newest_of_each(found.others)), sort)
-        kept = {run.info.run_id for run in newest}
-        repeated = [run.info.run_id for run in found.runs if run.info.run_id not in kept]
+        kept = {run.run_id for run in newest}
+        repeated = [run.run_id for run in found.runs if run.run_id not in kept]
         return tables, repeated, _curves(client, tables) if draw else [], _link(tracking, tables, newest)
 
 
-def _link(tracking: MLflowTracking, tables: Sequence["Table"], runs: Sequence["Run"]) -> list[str]:
+def _link(tracking: MLflowTracking, tables: Sequence["Table"], runs: Sequence[Record]) -> list[str]:
     """Return lines with a link to the runs of the tables, or to the first of them, in MLflow's page."""
     from mnist_exp.tracking.store import linked
 
     ids = [job.run_id for table in tables for job in table.jobs]
     shown = ids[:_LINKED]
     text = f"The first {_LINKED} of these runs, side by side" if len(ids) > _LINKED else "These runs, side by side"
-    experiments = sorted({run.info.experiment_id for run in runs if run.info.run_id in shown})
+    experiments = sorted({run.tracking["experiment_id"] for run in runs if run.run_id in shown})
     query = {"workflowType": "machine_learning"}
     if len(experiments) == 1:
         page = f"#/experiments/{experiments[0]}/runs"
@@ -196,35 +196,34 @@ def _find_runs(
     parents: dict[str, str] = {}
     at_once = 1000 if ids or sort or last is None else min(last + 10, 1000)  # some of them are sweeps
 
-    def runs(experiment_id: str, query: str, sweep: str = "") -> Iterator["Run"]:
+    def runs(experiment_id: str, query: str, sweep: str = "") -> Iterator[Record]:
         for run in search(client, experiment_id, query, sort or "attributes.start_time DESC", at_once):
-            if "mnist_exp.sweep" not in run.data.tags:
-                parents[run.info.run_id] = sweep or run.data.tags.get("mlflow.parentRunId", "")
+            if not run.is_sweep:
+                parents[run.run_id] = sweep or run.tags.get("mlflow.parentRunId", "")
                 yield run
 
     searches = _searches(client, tracking, ids, condition)
     read = (run for one in searches for run in runs(*one))
-    found = {run.info.run_id: run for run in (read if ids or sort else islice(read, last))}
-    newest = sorted(found.values(), key=lambda run: run.info.start_time, reverse=True)[:last]
+    found = {run.run_id: run for run in (read if ids or sort else islice(read, last))}
+    newest = sorted(found.values(), key=lambda run: run.start, reverse=True)[:last]
     if not newest:
         where = " ".join(ids) or f"tracking.experiment={tracking.experiment}"
         raise InputError(f"{where}: has no such run; --help shows how to filter")
     experiments = dict.fromkeys(experiment_id for experiment_id, *_ in searches)
     if sort is None:
         whole = {sweep for *_, sweep in searches if not (condition or last)} if ids or condition or last else None
-        return _with_sweeps(
-            client, experiments, newest, {run.info.run_id: parents[run.info.run_id] for run in newest}, whole
-        )
+        of = {run.run_id: parents[run.run_id] for run in newest}
+        return _with_sweeps(client, experiments, newest, of, whole)
     if len(searches) > 1:  # only a single search orders runs
-        found = {run.info.run_id: run for one in experiments for run in runs(one, condition)}
-    wanted = {run.info.run_id for run in newest}
+        found = {run.run_id: run for one in experiments for run in runs(one, condition)}
+    wanted = {run.run_id for run in newest}
     return Found([run for run_id, run in found.items() if run_id in wanted])
 
 
 def _with_sweeps(
     client: "MlflowClient",
     experiments: Iterable[str],
-    runs: Sequence["Run"],
+    runs: Sequence[Record],
     parents: Mapping[str, str],
     whole: Collection[str] | None,
 ) -> "Found":
@@ -238,16 +237,16 @@ def _with_sweeps(
 
     queries = queries_by_id(sorted({one for one in parents.values() if re.fullmatch("[0-9a-f]{32}", one)}))
     read = (run for one in experiments for query in queries for run in search(client, one, query))
-    sweeps = {run.info.run_id: run for run in read if "mnist_exp.sweep" in run.data.tags}
+    sweeps = {run.run_id: run for run in read if run.is_sweep}
     others = {
-        run.info.run_id: run
+        run.run_id: run
         for sweep in sweeps.values()
-        if whole is not None and sweep.info.run_id not in whole
+        if whole is not None and sweep.run_id not in whole
         for query in queries_of(sweep)
-        for run in search(client, sweep.info.experiment_id, query)
-        if run.info.run_id not in parents
+        for run in search(client, sweep.tracking["experiment_id"], query)
+        if run.run_id not in parents
     }
-    races = frozenset(one for one, run in sweeps.items() if is_race(run.data.tags.get("mnist_exp.varied", "")))
+    races = frozenset(one for one, run in sweeps.items() if is_race(run.fact("varied")))
     of = {run: one for run, one in parents.items() if one in sweeps}
     return Found(runs, [*others.values()], of, races, are_picked=whole is not None)
 
@@ -261,7 +260,7 @@ def _searches(
     if ids:
         begin = f"{condition} AND " if condition else ""
         return [
-            (run.info.experiment_id, f"{begin}{query}", run.info.run_id * ("mnist_exp.sweep" in run.data.tags))
+            (run.tracking["experiment_id"], f"{begin}{query}", run.run_id * run.is_sweep)
             for run in [find_run(client, tracking.uri, one) for one in ids]
             for query in queries_of(run)
         ]

@@ -9,12 +9,14 @@ from dataclasses import replace
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose, recompose
-from mnist_exp.config.overrides import Override, flatten, is_of_tracking
+from mnist_exp.config.overrides import Override, is_of_tracking
+from mnist_exp.config.presets import parse_values
 from mnist_exp.errors import InputError, printable
-from mnist_exp.experiment import Experiment, of_the_result
+from mnist_exp.experiment import Experiment
 from mnist_exp.tracking import store
-from mnist_exp.tracking.job import swept_values
-from mnist_exp.tracking.reading import Recorded, fetch_run, read_here
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.reading import find_run, points, read_config
+from mnist_exp.tracking.records import Record, map_in
 
 _EXAMPLES = """\
   python -m mnist_exp.rerun RUN_ID
@@ -58,22 +60,30 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     """
     settings = commands.stored(compose([text for text in overrides if is_of_tracking(text)]).config.tracking)
     with store.store_errors(settings.uri):
-        before = fetch_run(settings.uri, run_id)
-    run_id = before.run_id
+        client = store.connect_existing(settings.uri)
+        before = find_run(client, settings.uri, run_id)
+        run_id = before.run_id
+        if before.is_sweep:
+            best = before.fact("best_run")
+            named = f", such as the best, {best}" if best else ""
+            raise InputError(f"{run_id}: is a sweep; type the id of a job{named}")
+        config = parse_values(read_config(client, run_id), f"{run_id}: its config.yaml")
+        then = points(before, client)
+        name = client.get_experiment(before.tracking["experiment_id"]).name
     _check_code(before, overrides)
-    _use_threads(before.tags.get("mnist_exp.threads", ""))
+    _use_threads(before.fact("threads"))
     from mnist_exp.learning.engine import import_own
 
     try:
-        experiment = _as_before(recompose(before.config, overrides, import_own), run_id, before, overrides)
+        experiment = _as_before(recompose(config, overrides, import_own), before, name, overrides)
     except (ValueError, OverflowError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
         raise InputError(f"{run_id} cannot be repeated: {error}") from error
     from mnist_exp.runner import run_experiment  # imports Keras
 
     result = run_experiment(experiment)
-    after = read_here(result.output)
-    then, now = _values(before), _values(after)
-    if (stopped := before.tags.get("mnist_exp.pruned")) is not None:
+    after = Folder(result.output).read()
+    now = points(after)
+    if stopped := before.fact("pruned"):
         print(
             printable(f"{run_id} was pruned after epoch {stopped}, which a repeat is not; only its epochs are compared")
         )
@@ -90,10 +100,10 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     return not differing
 
 
-def _check_code(before: Recorded, overrides: Sequence[str]) -> None:
+def _check_code(before: Record, overrides: Sequence[str]) -> None:
     """Raise InputError if the run used own code and no `code=FILE` is typed: a record never chooses what runs."""
-    label = before.tags.get("mnist_exp.own_code")
-    if label is not None and not any(Override.of(text).key == "code" for text in overrides):
+    label = before.fact("own_code")
+    if label and not any(Override.of(text).key == "code" for text in overrides):
         name, _, digest = printable(label).rpartition(" ")
         name = name if re.fullmatch(r"[\w-][\w. -]*\.py", name) else "FILE.py"  # a record can say anything
         raise InputError(
@@ -108,8 +118,8 @@ def _use_threads(recorded: str) -> None:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", recorded)
 
 
-def _as_before(experiment: Experiment, run_id: str, before: Recorded, overrides: Sequence[str]) -> Experiment:
-    """Return the experiment, named as the run was, in the same MLflow experiment unless one is typed."""
+def _as_before(experiment: Experiment, before: Record, name: str, overrides: Sequence[str]) -> Experiment:
+    """Return the experiment, named as the run was, in the MLflow experiment `name` unless another is typed."""
     settings = commands.stored(experiment.config.tracking)
     typed = [
         text
@@ -118,15 +128,10 @@ def _as_before(experiment: Experiment, run_id: str, before: Recorded, overrides:
     ]
     settings = replace(settings, run_name=settings.run_name or " ".join([printable(before.name), *typed]))
     if not any(Override.of(text).key == "tracking.experiment" for text in overrides):
-        settings = replace(settings, experiment=before.experiment)
+        settings = replace(settings, experiment=name)
     config = replace(experiment.config, tracking=settings)
-    recorded = printable(before.tags.get("mnist_exp.overrides", ""))[:1000]
-    return replace(experiment, config=config, overrides=tuple(filter(None, [recorded, *typed])), repeats=run_id)
-
-
-def _values(run: Recorded) -> _Values:
-    """Return the metrics of a run, without its time."""
-    return {(name, step): value for (name, step), value in run.metrics.items() if name != "fit_seconds"}
+    recorded = printable(before.fact("overrides"))[:1000]
+    return replace(experiment, config=config, overrides=tuple(filter(None, [recorded, *typed])), repeats=before.run_id)
 
 
 def _differing_values(then: _Values, now: _Values) -> _Differing:
@@ -148,10 +153,10 @@ def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:
     return "\n".join(lines)
 
 
-def _causes(before: Recorded, after: Recorded) -> list[str]:
+def _causes(before: Record, after: Record) -> list[str]:
     """Return a line for each value that can change a result and differs; first those with a value then and now."""
     then, now = _facts(before), _facts(after)
-    files = [swept_values(run.tags.get("mnist_exp.code_files", "{}")) for run in (before, after)]
+    files = [map_in(run.fact("code_files")) for run in (before, after)]
     if all(files):  # a job of a sweep has none
         then, now = then | files[0], now | files[1]
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
@@ -159,13 +164,13 @@ def _causes(before: Recorded, after: Recorded) -> list[str]:
     return [printable(f"  {key}: {then.get(key, 'none')} then, {now.get(key, 'none')} now") for key in keys]
 
 
-def _facts(run: Recorded) -> dict[str, str]:
+def _facts(run: Record) -> dict[str, str]:
     """Return a run's configuration, packages, code, data and machine."""
-    packages = [one.rpartition(" ")[::2] for one in run.tags.get("mnist_exp.packages", "").split(", ") if one]
-    tags = {name: run.tags[key] for name in ("code", "own_code") if (key := f"mnist_exp.{name}") in run.tags}
-    machine = {name: run.tags.get(f"mnist_exp.{name}", "not recorded") for name in _COMPARED}
+    packages = [one.rpartition(" ")[::2] for one in run.fact("packages").split(", ") if one]
+    tags = {name: run.fact(name) for name in ("code", "own_code") if run.fact(name)}
+    machine = {name: run.fact(name) or "not recorded" for name in _COMPARED}
     data = {"data": run.digest[:12]} if run.digest else {}
-    return {**flatten(of_the_result(run.config)), **dict(packages), **tags, **data, **machine}
+    return {**run.parameters, **dict(packages), **tags, **data, **machine}
 
 
 if __name__ == "__main__":

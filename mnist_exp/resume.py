@@ -14,10 +14,9 @@ from mnist_exp.experiment import Experiment, Result
 from mnist_exp.runner import Identity, identify, run_experiment
 from mnist_exp.tracking import index, locks
 from mnist_exp.tracking.environment import run_record
-from mnist_exp.tracking.folder import Folder, Record, from_here, no_locks, working
-from mnist_exp.tracking.job import Job
-from mnist_exp.tracking.job_folders import id_in_store, job_in
+from mnist_exp.tracking.folder import Folder, from_here, no_locks, working
 from mnist_exp.tracking.mlflow_tracker import tracker_of
+from mnist_exp.tracking.records import Record
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -56,24 +55,23 @@ def resume(known: Sequence[Earlier], wanted: Record) -> Answer:
     is_sweep = wanted.is_sweep
     if not is_sweep and (done := [folder for folder, record in same if record.is_whole]):
         return Answer("finished", done[0])
-    sweep = wanted.tags.get("mnist_exp.parent")
+    sweep = wanted.fact("parent")
     if runs := [one for one in same if one[1].status == "RUNNING" and not one[0].is_left(sweep)]:
         folder, record = runs[0]
-        process, host = (record.tags.get(f"mnist_exp.{key}") for key in ("process", "host"))
-        what = "still runs" if is_sweep else "still trains"
-        return Answer("runs", folder, f"{name_of(folder)} {what}, in process {process} on {host}; waiting for it")
+        what = f"{'still runs' if is_sweep else 'still trains'}, in process {record.fact('process')} on {record.host}"
+        return Answer("runs", folder, f"{name_of(record)} {what}; waiting for it")
     of_the_same = [one for one in same if _place(one[1]) == _place(wanted)]
     left = [one for one in of_the_same if is_sweep or one[1].status in ("RUNNING", "KILLED")]
     left.sort(key=lambda one: one[1].stage == "begun" and not (one[0].path / "checkpoint.npz").exists())
     for folder, record in left:
-        if is_sweep or record.tags.get("mnist_exp.threads") == wanted.tags["mnist_exp.threads"]:
-            return Answer("resumes", folder, f"{name_of(folder)} was interrupted, and goes on")
+        if is_sweep or record.fact("threads") == wanted.fact("threads"):
+            return Answer("resumes", folder, f"{name_of(record)} was interrupted, and goes on")
     return Answer("new", None, why_new(known, wanted))
 
 
-def _place(record: Record) -> list[str | None]:
-    """Return the sweep of a job and its values in it; None of each for any other run."""
-    return [record.tags.get(f"mnist_exp.{key}") for key in ("parent", "swept")]
+def _place(record: Record) -> list[str]:
+    """Return the sweep of a job and its values in it; "" of each for any other run."""
+    return [record.fact("parent"), record.fact("swept")]
 
 
 def why_new(known: Sequence[Earlier], wanted: Record) -> str:
@@ -82,42 +80,40 @@ def why_new(known: Sequence[Earlier], wanted: Record) -> str:
     >>> why_new([], Record("run", {}))
     'no earlier run is like it'
     """
-    found = [(differences(record, wanted), folder) for folder, record in known]
+    found = [(differences(record, wanted), record) for _, record in known]
     if not found:
         return "no earlier run is like it"
-    differing, folder = min(found, key=lambda one: len(one[0]))
+    differing, nearest = min(found, key=lambda one: len(one[0]))
     if not differing:
-        return f"{name_of(folder)} is of another version, or failed"
+        return f"{name_of(nearest)} is of another version, or failed"
     listed = " and ".join(filter(None, [", ".join(differing[:-1]), differing[-1]]))
-    return f"other {listed} than {name_of(folder)}"
+    return f"other {listed} than {name_of(nearest)}"
 
 
 def differences(earlier: Record, wanted: Record) -> list[str]:
     """Return which of configuration, data, code and packages differ between two runs, or else whether threads do."""
 
-    def tags(record: Record, *names: str) -> list[str | None]:
-        return [record.tags.get(f"mnist_exp.{name}") for name in names]
-
     def packages(record: Record) -> set[str]:
-        listed = record.tags.get("mnist_exp.packages", "").split(", ")
+        listed = record.fact("packages").split(", ")
         return {one for one in listed if not one.startswith(("python ", "mnist_exp "))}
 
-    digests = [(record.data or {}).get("digest") for record in (earlier, wanted)]
+    def differ_in(*names: str) -> bool:
+        return any(earlier.fact(name) != wanted.fact(name) for name in names)
+
     differ = {
         "configuration": earlier.parameters != wanted.parameters,
-        "data": None not in digests and digests[0] != digests[1],
-        "code": tags(earlier, "code", "own_code") != tags(wanted, "code", "own_code"),
+        "data": earlier.digest not in ("", wanted.digest) and wanted.digest != "",
+        "code": differ_in("code", "own_code"),
         "packages": packages(earlier) != packages(wanted),
     }
     if not any(differ.values()):  # only then does another number of threads keep a run from going on
-        differ = {"number of threads": tags(earlier, "threads") != tags(wanted, "threads")}
+        differ = {"number of threads": differ_in("threads")}
     return [name for name, differs in differ.items() if differs]
 
 
-def name_of(folder: Folder) -> str:
+def name_of(record: Record) -> str:
     """Return what a run or a sweep is called: by its id in a store, or else by its folder."""
-    what = "sweep" if folder.read().is_sweep else "run"
-    return f"{what} {id_in_store(folder.path) or from_here(folder.path)}"
+    return f"{'sweep' if record.is_sweep else 'run'} {record.run_id or from_here(Path(record.output))}"
 
 
 def earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = False) -> list[Earlier]:
@@ -129,7 +125,7 @@ def earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = 
     for folder in map(Folder, index.find(key) or (index.newest() if or_newest else [])):
         with suppress(InputError):  # it was removed meanwhile
             record = folder.read()
-            was_pruned = record.status != "FINISHED" and "mnist_exp.pruned" in record.tags
+            was_pruned = record.status != "FINISHED" and record.fact("pruned") != ""
             is_alike = record.is_in(wanted.tracking) and record.is_sweep == wanted.is_sweep
             if is_alike and (prunes or not was_pruned):
                 found.append((folder, record))
@@ -193,7 +189,7 @@ def wait_for(folder: Folder, sweep: str | None = None) -> None:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def finish(experiment: Experiment) -> Result | Job:
+def finish(experiment: Experiment) -> Result | Record:
     """Run an experiment to its end; with `resume`, return the run that has finished it, if any, or go on with one.
 
     Raises:
@@ -213,7 +209,7 @@ def finish(experiment: Experiment) -> Result | Job:
             experiment.output.rmdir()
         if answer.state == "finished":
             _print(experiment, tracker.send_rest(answer.folder))
-            return job_in(answer.folder.path / "run.json")
+            return answer.folder.read()
         _print(experiment, answer.line)
         return _run(replace(experiment, output=answer.folder.path, resumes=True))
 
@@ -227,7 +223,7 @@ def _run(experiment: Experiment) -> Result:
         raise
 
 
-def load(job: Job, experiment: Experiment) -> Result | None:
+def load(job: Record, experiment: Experiment) -> Result | None:
     """Return what a finished run of an experiment gave, or None if its files cannot be read here."""
     from mnist_exp.learning import saved_models
 

@@ -15,8 +15,9 @@ from mnist_exp.config.redaction import shown_address
 from mnist_exp.ends import FINISHED
 from mnist_exp.errors import InputError, printable
 from mnist_exp.sweeps.formats import counted
-from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.index import PLACES
+from mnist_exp.tracking.records import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

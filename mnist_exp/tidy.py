@@ -17,10 +17,11 @@ from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.sweeps.formats import aligned, counted, cut
 from mnist_exp.tracking import abandoned, locks, store, views
-from mnist_exp.tracking.folder import Folder, Record, from_here, now
+from mnist_exp.tracking.folder import Folder, from_here
 from mnist_exp.tracking.index import PLACES
 from mnist_exp.tracking.job_folders import reused_in
 from mnist_exp.tracking.reading import stored_run
+from mnist_exp.tracking.records import Record, now
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,7 +113,7 @@ def find() -> list[Entry]:
         with suppress(InputError):  # another program wrote it
             record = known[path] = Folder(path).read()
             sweep = known.get(path.parent)
-            is_job = sweep is not None and record.tags.get("mnist_exp.parent") == sweep.id
+            is_job = sweep is not None and record.fact("parent") == sweep.id
             tops.setdefault(path.parent if is_job else path, {})[path] = record
     entries = [
         Entry(top, found, max(record.end or now() for record in found.values()), _bytes(top))
@@ -187,7 +188,7 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]
                 if path.resolve() != path or Folder(path).read() != record:
                     raise InputError(f"{path}: has changed meanwhile; type the command again")
             stays: list[Path] = []
-            is_sweep = "mnist_exp.sweep" in entry.runs[entry.path].tags
+            is_sweep = entry.runs[entry.path].is_sweep
             for path in list(entry.path.iterdir()) if is_sweep else ():
                 # Such a job has no record: an earlier run counts, or it never began.
                 is_job = path.name.isdecimal() or is_file(path / "reused.json", path)
@@ -250,7 +251,7 @@ def _used(sweep: Entry) -> list[tuple[str, ...]]:
     """Return the places of the earlier runs that a sweep counts as its jobs."""
     found = []
     for path in sweep.path.rglob("reused.json"):
-        with suppress(InputError, TypeError):  # damaged
+        with suppress(InputError):  # damaged, or gone
             found.append(_place(Path(reused_in(path).output)))
     return found
 

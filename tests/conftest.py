@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import io
+import json
 import logging
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from functools import cache, partial
@@ -34,12 +35,33 @@ from mnist_exp.config import redaction
 from mnist_exp.learning.datasets import Data, load
 from mnist_exp.learning.sources import MnistDataset
 from mnist_exp.tracking import store as tracking_store
+from mnist_exp.tracking.records import Record
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SharedFolder = Callable[..., Path]
 OnJax = Callable[..., Any]
 Server = tuple[str, subprocess.Popen[str]]
 Arrays = dict[str, Any]
+
+
+def recorded_job(
+    values: Mapping[str, str],
+    status: str = "FINISHED",
+    objective: float | None = None,
+    scores: Mapping[str, float] | None = None,
+    seconds: float | None = None,
+    *,
+    reason: str = "",
+    pruned: int | None = None,
+    **fields: Any,
+) -> Record:
+    """Return the record of a job with the values that vary, and further fields."""
+    facts = {"error": reason, "pruned": pruned, "swept": json.dumps(dict(values))}
+    tags = {f"mnist_exp.{name}": str(fact) for name, fact in facts.items() if fact not in ("", None)}
+    ends = {"objective": objective, "fit_seconds": seconds, **(scores or {})}
+    found = {name: score for name, score in ends.items() if score is not None}
+    return Record("job", tags, status=status, scores=found, **fields)
+
 
 # Two epochs on a slice of MNIST: for tests that need a whole run, not a good one.
 QUICK = ("dataset.limit=2000", "training.epochs=2", "training.batch_size=100")

@@ -19,7 +19,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.predict import predict
 from mnist_exp.sweeps.best_rows import read_rows
 from mnist_exp.sweeps.plan import plan
-from mnist_exp.tracking.reading import fetch_run, find_run
+from mnist_exp.tracking.reading import find_run
 
 from .conftest import QUICK, in_process, runs_in, store
 
@@ -65,7 +65,7 @@ def beginning(folder: Path, run_id: str) -> str:
 def test_every_command_takes_the_beginning_of_an_id(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep, job, *_ = (run.info.run_id for run in runs_in(folder))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri(folder))
-    assert fetch_run(uri(folder), beginning(folder, job)).run_id == job
+    assert find_run(store(folder), uri(folder), beginning(folder, job)).run_id == job
     [seen] = predict(beginning(folder, sweep), [SEVEN])
     assert 0 <= seen.label <= 9
     rows, _, _ = read_rows(compose([]).config, beginning(folder, sweep), 5)
@@ -85,7 +85,7 @@ def test_an_id_that_fits_several_runs_or_none_is_one_message(folder: Path) -> No
     assert {len(one) for one in named if one != "and more"} == {8}
     assert len(named) == min(count, 7)
     for one in named[:6]:
-        assert find_run(client, "the-store", one).info.run_id.startswith(one)
+        assert find_run(client, "the-store", one).run_id.startswith(one)
     for unknown in ("%", "_", "no-such-run", "", "f' OR run_id LIKE '", "0" * 32, "A" * 8):
         with pytest.raises(InputError, match="no such run in the-store"):
             find_run(client, "the-store", unknown)

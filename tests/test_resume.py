@@ -20,8 +20,9 @@ from mnist_exp.resume import Answer, earlier, resume, wanted_record
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.tracking import index, locks
 from mnist_exp.tracking.environment import run_record
-from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.record import Run, ended
+from mnist_exp.tracking.records import Record
 
 from .conftest import QUICK, in_process, start, store, wait_for_line
 

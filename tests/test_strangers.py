@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from mnist_exp.config.files import BEFORE_A_RECORD, MODEL_FILES, copy_files
 from mnist_exp.errors import InputError
-from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.records import Record
 
 from .conftest import Terminal, in_process
 

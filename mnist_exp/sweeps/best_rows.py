@@ -57,14 +57,14 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
         run = find_sweep(client, tracking.uri, sweep)
     except InputError as error:
         raise InputError(f"hydra.sweeper.of={error}") from error
-    experiment = str(client.get_experiment(run.info.experiment_id).name)
+    experiment = str(client.get_experiment(run.tracking["experiment_id"]).name)
     if experiment != tracking.experiment:
         raise InputError(f"{name}: is in another experiment; type tracking.experiment={experiment}")
-    jobs = last_tries(jobs_of(client, run.info.experiment_id, run.info.run_id))
+    jobs = last_tries(jobs_of(client, run))
     rows = rank(jobs, objective_direction(config))[:top]
     if not rows:
         raise InputError(f"{name}: has no finished job")
-    configuration = parse_values(read_config(client, client.get_run(rows[0].jobs[0].run_id)), name)
+    configuration = parse_values(read_config(client, rows[0].jobs[0].run_id), name)
     if (ranked_by := configuration.get("objective")) != config.objective:
         raise InputError(f"objective={config.objective}: {name} was ranked by {ranked_by}; type objective={ranked_by}")
     fixed = str(configuration.get("seed"))  # where it does not vary

@@ -15,7 +15,8 @@ from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.importance import as_numbers
 from mnist_exp.sweeps.ranking import Row
-from mnist_exp.tracking.job import Job, count_images, short_names, shown_value, typed_value
+from mnist_exp.tracking.names import short_names, shown_value, typed_value
+from mnist_exp.tracking.records import Record
 
 _FEWEST = 3  # values: of two, each is an end
 _SERIES = (
@@ -25,7 +26,7 @@ _SERIES = (
 )
 
 
-def beyond_the_lists(rows: Sequence[Row], jobs: Sequence[Job], sweep: Sweep) -> str:
+def beyond_the_lists(rows: Sequence[Row], jobs: Sequence[Record], sweep: Sweep) -> str:
     """Say which numbers of the best row are the largest or smallest that were tried, and which would go on.
 
     Nothing is said of seeds and data, nor if a row with another value may be as good. `rows`: best first, and compared.
@@ -34,7 +35,7 @@ def beyond_the_lists(rows: Sequence[Row], jobs: Sequence[Job], sweep: Sweep) -> 
         return ""
     names, said = short_names(rows[0].values), []
     listed = [*(job.values for job in jobs), *(flatten(asdict(config)) for config in sweep.configs)]
-    most = count_images(rows[0].jobs[0].data, "training") or math.inf
+    most = rows[0].jobs[0].images("training") or math.inf
     for key, best in rows[0].values.items():
         tried = as_numbers([values.get(key, "") for values in listed])
         others = [row for row in rows if row.values[key] != best]

@@ -14,9 +14,11 @@ from matplotlib.ticker import PercentFormatter
 
 from mnist_exp.errors import printable
 from mnist_exp.figures import epoch_ticks, plain, short
+from mnist_exp.sweeps.columns import mean
 from mnist_exp.sweeps.formats import counted, shortened, shown_values
 from mnist_exp.sweeps.importance import Importance, as_numbers, spans_decades
-from mnist_exp.tracking.job import mean, short_names, usable
+from mnist_exp.tracking.names import short_names
+from mnist_exp.tracking.records import usable
 
 _COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8")  # without C7, which is grey
 NAMED = len(_COLOURS)

@@ -1,13 +1,16 @@
 """The lines and columns of a ranking: what each shows of a row, or of a job, and how."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from statistics import fmean
 from typing import Any
 
 from mnist_exp.sweeps.formats import decimals
 from mnist_exp.sweeps.ranking import Row
-from mnist_exp.tracking.job import Job, job_name, mean, typed_value
+from mnist_exp.tracking.names import job_name, typed_value
+from mnist_exp.tracking.records import Record
 
 
 @dataclass(frozen=True)
@@ -15,12 +18,12 @@ class Line:
     """A row, or one job of it, the best job first; or jobs that no row holds, which have no `place`."""
 
     values: Mapping[str, str]
-    jobs: Sequence[Job]
+    jobs: Sequence[Record]
     status: str
     place: int | None = None
     row: Row | None = None
 
-    def mean(self, measured: Callable[[Job], float | None]) -> float | None:
+    def mean(self, measured: Callable[[Record], float | None]) -> float | None:
         """Return the mean over the jobs; None where one lacks a value."""
         values = [value for job in self.jobs if (value := measured(job)) is not None]
         return mean(values) if len(values) == len(self.jobs) else None
@@ -48,7 +51,12 @@ class Column:
         return "" if value is None else self.show(value)
 
 
-def reason(job: Job) -> str:
+def mean(numbers: Sequence[float]) -> float:
+    """Return the mean; NaN of plus and minus infinity."""
+    return math.nan if {math.inf, -math.inf} <= set(numbers) else fmean(numbers)
+
+
+def reason(job: Record) -> str:
     """Return why a job has no place, as far as it is known."""
     if job.reason or job.status != "FINISHED":
         return job.reason

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from mnist_exp.config.overrides import flatten
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError, show
-from mnist_exp.tracking.job import digest_of_test_set
+from mnist_exp.tracking.records import Record
 
 
 def part_measured(objective: str, values: Mapping[str, str]) -> str:
@@ -23,12 +23,12 @@ def part_measured(objective: str, values: Mapping[str, str]) -> str:
 
 
 def measured(
-    objective: str, values: Mapping[str, str], data: Mapping[str, str], tests: Mapping[str, str] | None = None
+    objective: str, values: Mapping[str, str], run: Record | None = None, tests: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Return what must be equal in two runs so that their objectives can be compared, as far as it is known.
 
-    `values`: the configuration, by full key. `data`: as it was recorded, or empty. `tests`: digests of test sets, by
-    those of all data, for data that was recorded without.
+    `values`: the configuration, by full key. `run`: has recorded the data, if it is known. `tests`: digests of test
+    sets, by those of all data, for data that was recorded without.
     """
     part, metric = part_measured(objective, values), objective.removeprefix("val_").removeprefix("test_")
     keys = [] if objective.startswith("test_") else ["dataset.validation"]
@@ -38,9 +38,9 @@ def measured(
     if metric == "loss":
         loss = {key: value for key, value in values.items() if f"{key}.".startswith("training.loss.")}
         same["training.loss"] = " ".join("=".join([key[14:], value]).lstrip("=") for key, value in loss.items())
-    if digest := data.get("digest"):
-        test = digest_of_test_set(data) or (tests or {}).get(digest, digest)
-        same |= {"test_set": test} if part == "test" else {"data": digest}
+    if run is not None and run.digest:
+        test = run.test_digest or (tests or {}).get(run.digest, run.digest)
+        same |= {"test_set": test} if part == "test" else {"data": run.digest}
     return same
 
 
@@ -51,14 +51,14 @@ def varying(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
     return {key: several for key, several in values.items() if len(several) > 1}
 
 
-def why_not_compared(objective: str, configs: Sequence[Config], data: Iterable[Mapping[str, str] | None]) -> str:
+def why_not_compared(objective: str, configs: Sequence[Config], jobs: Iterable[Record]) -> str:
     """Return a sentence if the jobs of a sweep do not measure the same, or nothing.
 
-    `configs`: one for each value that varies; `data`: of the jobs that ran.
+    `configs`: one for each value that varies.
     """
     values = [flatten(asdict(config)) for config in configs]
-    known = [measured(objective, one, {}) for one in values]
-    known += [measured(objective, values[0], one) for one in data if one]
+    known = [measured(objective, one) for one in values]
+    known += [measured(objective, values[0], job) for job in jobs]
     what = " and ".join(keys := varying(known)) + (" vary" if len(keys) > 1 else " varies")
     return f"The rows are not compared, since they do not measure the same: {what}." if keys else ""
 
@@ -67,7 +67,7 @@ def check_alike(configs: Sequence[Config]) -> None:
     """Raise InputError if a race with these configurations has several datasets or measures in several ways."""
     objective, values = configs[0].objective, [flatten(asdict(config)) for config in configs]
     data = [{key: value for key, value in one.items() if key.startswith("dataset.")} for one in values]
-    for key, several in varying([measured(objective, one, {}) for one in values] + data).items():
+    for key, several in varying([measured(objective, one) for one in values] + data).items():
         raise InputError(
             f"{key}={show(','.join(several))}: must have one value in a race, whose rows measure the same {objective}; "
             "a sweep without sweep=race may vary it"

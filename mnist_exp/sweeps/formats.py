@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnist_exp.errors import printable, show
-from mnist_exp.tracking.job import no_formula, short_names, shown_value
+from mnist_exp.tracking.names import no_formula, short_names, shown_value
 
 Values = Mapping[str, str]
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from mnist_exp.errors import printable
-from mnist_exp.tracking.job import Job, short_names, usable
+from mnist_exp.tracking.names import short_names
+from mnist_exp.tracking.records import Record, usable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +42,7 @@ class Importance:
         return [one + (place in left) for place, one in enumerate(whole)]
 
 
-def importance(jobs: Sequence[Job]) -> Importance | None:
+def importance(jobs: Sequence[Record]) -> Importance | None:
     """Return the share of the finished jobs' variance that each key explains; `seed` is chance, and no key.
 
     In a full grid, with as many jobs for each combination, it is the main effect of an analysis of variance, without

@@ -27,9 +27,9 @@ from mnist_exp.runner import identify, run_experiment
 from mnist_exp.stack import run_stack
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.job import job_name
-from mnist_exp.tracking.job_folders import free_folder, job_in
+from mnist_exp.tracking.job_folders import free_folder
 from mnist_exp.tracking.mlflow_tracker import join_sweep
+from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -198,7 +198,7 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
         return replace(experiment, output=free_folder(experiment.output))
     if answer.state == "resumes":
         return replace(experiment, output=answer.folder.path, resumes=True)
-    finished = job_in(answer.folder.path / "run.json")
+    finished = answer.folder.read()
     record.reuse(finished, values, experiment.output)
     return finished.objective
 
@@ -206,7 +206,7 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
 def _has_begun(output: Path, parent: Parent) -> bool:
     """Return whether a folder has a job of this sweep."""
     with suppress(InputError):
-        return Folder(output).read().tags.get("mnist_exp.parent") == parent.id
+        return Folder(output).read().fact("parent") == parent.id
     return False
 
 

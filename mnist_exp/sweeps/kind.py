@@ -14,7 +14,8 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import counted
 from mnist_exp.sweeps.ranking import SINGLE, Row, compared, verdict
-from mnist_exp.tracking.job import Job, job_name
+from mnist_exp.tracking.names import job_name
+from mnist_exp.tracking.records import Record
 
 if TYPE_CHECKING:
     from mnist_exp.sweeps.jobs import Launch, Stage
@@ -138,7 +139,7 @@ class Kind:
         """Return the name of a row with these values."""
         return job_name(values, self.swept)
 
-    def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
+    def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
         """Return how many of the launched jobs did not finish."""
         return launched - sum(job.status == "FINISHED" for job in jobs)
 

@@ -1,6 +1,6 @@
 """The table of a sweep, with the sentences that say what its ranking decides, and tables as text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.experiment import Sweep
@@ -11,18 +11,18 @@ from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.ranking import measured_on, on_other_images, rank, unranked
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, advised_validation
+from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import SweepRecord
 
 
-def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind) -> Table:
+def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], kind: Kind) -> Table:
     """Return the jobs of a sweep ranked, those that differ only in their seed as one row.
 
     The notes say which keys matter, but not in a race, in which better rows have more jobs.
     """
     objective, direction = sweep.config.objective, objective_direction(sweep.config)
     rows = rank(jobs, direction)
-    apart = why_not_compared(objective, sweep.configs, [job.data for job in jobs])
+    apart = why_not_compared(objective, sweep.configs, jobs)
     if apart and (run_id := record.parent.run_id):
         apart += f" python -m mnist_exp.compare {run_id[:8]} ranks each part by itself."
     rows, notes = (rows, [apart]) if apart else kind.arrange(rows, direction)
@@ -60,6 +60,17 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Job], kind: Kind
         notes=[as_sentence(found, objective), *notes] if found else notes,
         importance=found,
     )
+
+
+def advised_validation(jobs: Iterable[Record]) -> str:
+    """Return an override that holds out a sixth of the jobs' training images, 10000 at most.
+
+    It is a share where their number is not known, or not the same for all. The jobs have held out none so far.
+    """
+    match list({count for job in jobs if (count := job.images("training"))}):
+        case [count] if count > 0:
+            return f"dataset.validation={max(1, min(int(float(f'{count / 6:.0e}')), 10_000))}"
+    return "dataset.validation=0.2"
 
 
 def order(objective: str, direction: str) -> str:

@@ -30,8 +30,8 @@ from mnist_exp.sweeps.charts import NAMED, Curves, importance_bars, objective_by
 from mnist_exp.sweeps.formats import cut, find_differences
 from mnist_exp.sweeps.ranking import Row
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.folder import Record, now
-from mnist_exp.tracking.job import short_names
+from mnist_exp.tracking.names import short_names
+from mnist_exp.tracking.records import Record, now
 from mnist_exp.tracking.sweep_record import SweepRecord
 
 _LARGEST = 3_000_000  # bytes, which every mail server takes

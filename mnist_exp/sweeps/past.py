@@ -1,19 +1,15 @@
 """Past runs as tables: in each those that measure the same, compared as members of the sweeps that they belong to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from mnist_exp.sweeps.comparable import measured, part_measured, varying
 from mnist_exp.sweeps.formats import counted, cut, differing_keys, find_differences
 from mnist_exp.sweeps.outcome import order
 from mnist_exp.sweeps.ranking import SINGLE, Row, combination, compared, measured_on, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, digest_of_test_set, short_ids
-from mnist_exp.tracking.reading import data_digest, recorded_job
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
+from mnist_exp.tracking.names import short_ids
+from mnist_exp.tracking.records import Record
 
 _WIDTH = 38  # characters for what a row differs in, so that a table has about 100, or with seeds 140
 _DIGITS = 8  # of a digest
@@ -35,25 +31,25 @@ class Found:
     by that of a run. `races`: ids of sweeps. `are_picked`: whether somebody chose which runs are shown.
     """
 
-    runs: Sequence["Run"]
-    others: Sequence["Run"] = ()
+    runs: Sequence[Record]
+    others: Sequence[Record] = ()
     sweeps: Mapping[str, str] = field(default_factory=dict)
     races: frozenset[str] = frozenset()
     are_picked: bool = False
 
 
-def newest_of_each(runs: Sequence["Run"]) -> list["Run"]:
+def newest_of_each(runs: Sequence[Record]) -> list[Record]:
     """Return the newest of the runs with the same signature: the same experiment twice says nothing about chance.
 
     A whole run goes before one that was pruned, and that before one that did not finish.
     """
 
-    def worth(run: "Run") -> tuple[bool, bool, int]:
-        return recorded_job(run).is_whole, run.info.status == "FINISHED", run.info.start_time
+    def worth(run: Record) -> tuple[bool, bool, int]:
+        return run.is_whole, run.status == "FINISHED", run.start
 
-    best = {run.data.tags.get("mnist_exp.signature", run.info.run_id): run for run in sorted(runs, key=worth)}
-    kept = {run.info.run_id for run in best.values()}
-    return [run for run in runs if run.info.run_id in kept]
+    best = {run.signature or run.run_id: run for run in sorted(runs, key=worth)}
+    kept = {run.run_id for run in best.values()}
+    return [run for run in runs if run.run_id in kept]
 
 
 def tables_of(found: Found, sort: str | None) -> list[Table]:
@@ -80,25 +76,24 @@ def tables_of(found: Found, sort: str | None) -> list[Table]:
     return tables
 
 
-def _objective(run: "Run") -> tuple[str, str] | None:
-    name = run.data.params.get("objective")
-    return (name, run.data.params.get("direction", "maximize")) if name else None
+def _objective(run: Record) -> tuple[str, str] | None:
+    name = run.parameters.get("objective")
+    return (name, run.parameters.get("direction", "maximize")) if name else None
 
 
 def _measures(
-    objective: str, shown: Sequence["Run"], hidden: Sequence["Run"]
-) -> dict[Measure, tuple[list["Run"], list["Run"]]]:
+    objective: str, shown: Sequence[Record], hidden: Sequence[Record]
+) -> dict[Measure, tuple[list[Record], list[Record]]]:
     """Return the runs that can be compared, those shown and those hidden, by what is equal in them.
 
     Runs without data, which failed early, go with the first.
     """
-    data = {run.info.run_id: recorded_job(run).data or {} for run in (*shown, *hidden)}
-    tests = {one["digest"]: test for one in data.values() if (test := digest_of_test_set(one))}
-    groups: dict[Measure, tuple[list[Run], list[Run]]] = {}
-    for place, runs in enumerate((sorted(shown, key=lambda run: not data[run.info.run_id]), hidden)):
+    tests = {run.digest: run.test_digest for run in (*shown, *hidden) if run.test_digest}
+    groups: dict[Measure, tuple[list[Record], list[Record]]] = {}
+    for place, runs in enumerate((sorted(shown, key=lambda run: not run.digest), hidden)):
         for run in runs:
-            measure = tuple(measured(objective, run.data.params, data[run.info.run_id], tests).items())
-            if not data[run.info.run_id]:
+            measure = tuple(measured(objective, run.parameters, run, tests).items())
+            if not run.digest:
                 measure = next(iter(groups), measure)
             groups.setdefault(measure, ([], []))[place].append(run)
     return {measure: group for measure, group in groups.items() if group[0]}
@@ -106,8 +101,8 @@ def _measures(
 
 def _table(
     found: Found,
-    runs: Sequence["Run"],
-    others: Sequence["Run"],
+    runs: Sequence[Record],
+    others: Sequence[Record],
     objective: tuple[str, str],
     apart: dict[str, str],
     keys: Sequence[str],
@@ -119,12 +114,12 @@ def _table(
     """
     name, direction = objective
     known = _configured(runs)
-    jobs = [replace(job, values=apart | job.values) for job in _jobs(runs, known, keys)]
+    jobs = [job.with_values(apart | job.values) for job in _jobs(runs, known, keys)]
     rows = rank(jobs, direction) if sort is None else [row for job in jobs for row in rank([job], direction)]
     differences = find_differences(list(known.values()), _WIDTH)
     sweeps = {found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs}
-    whole = [run for run in runs if data_digest(run)]
-    parts = {part_measured(one[0], run.data.params) for run in whole if (one := _objective(run))}
+    whole = [run for run in runs if run.digest]
+    parts = {part_measured(one[0], run.parameters) for run in whole if (one := _objective(run))}
     title = f"{counted(len(jobs), 'run')}, {sort or order(name, direction)}"
     title += f", {'SOME ' * (len(parts) > 1)}MEASURED ON THE TEST SET" * ("test" in parts)
     decided = ""
@@ -156,15 +151,15 @@ def _table(
 
 
 def _jobs(
-    runs: Sequence["Run"], known: Mapping[str, Mapping[str, str]], keys: Sequence[str] | None = None
-) -> list[Job]:
+    runs: Sequence[Record], known: Mapping[str, Mapping[str, str]], keys: Sequence[str] | None = None
+) -> list[Record]:
     """Return the jobs of runs, each with the values of `keys`, by default those in which the runs differ."""
     keys = differing_keys(list(known.values())) if keys is None else keys
     varied = {run_id: {key: values[key] for key in keys if key in values} for run_id, values in known.items()}
-    return [replace(job, values=varied.get(job.run_id, job.values)) for job in map(recorded_job, runs)]
+    return [run.with_values(varied.get(run.run_id, run.values)) for run in runs]
 
 
-def _hidden(runs: Sequence["Run"], others: Sequence["Run"], direction: str) -> tuple[list[Row], int]:
+def _hidden(runs: Sequence[Record], others: Sequence[Record], direction: str) -> tuple[list[Row], int]:
     """Return the rows of others that are not among the runs, and how many more runs belong to rows that are."""
     jobs = _jobs([*runs, *others], _configured([*runs, *others])) if others else []
     shown = {combination(job.values) for job in jobs[: len(runs)]}
@@ -185,11 +180,11 @@ def _family(rows: Sequence[Row], hidden: int, found: Found) -> str:
     return f"{part}the {len(rows) + hidden} rows of {' and '.join(parts)}"
 
 
-def _apart(objective: str, runs: Sequence["Run"], values: Mapping[str, str]) -> str:
+def _apart(objective: str, runs: Sequence[Record], values: Mapping[str, str]) -> str:
     """Say what tells a table from the others of the same objective, or nothing."""
     here = ", ".join(cut(f"{key}={value}", _LONGEST) for key, value in values.items())
     if _DIGESTS & values.keys():
-        here += f" ({next((data['name'] for run in runs if (data := recorded_job(run).data)), '')})"
+        here += f" ({next((run.data['name'] for run in runs if run.data), '')})"
     return f"Ranked apart from the other {objective}, which is measured otherwise; here {here}." if here else ""
 
 
@@ -200,22 +195,16 @@ def _too(rows: Sequence[Row]) -> str:
     return f"The rows differ in {' and '.join(parts)}, too." if parts else ""
 
 
-def _configured(runs: Sequence["Run"]) -> dict[str, dict[str, str]]:
+def _configured(runs: Sequence[Record]) -> dict[str, dict[str, str]]:
     """Return by run id all that can make a result differ: configuration, data, code and packages.
 
     A run without a configuration, which was refused, is left out.
     """
     found = {}
     for run in runs:
-        tags, values = run.data.tags, dict(run.data.params)
-        if digest := data_digest(run):
-            values["data"] = digest[:_DIGITS]
-        if "mnist_exp.own_code" in tags:
-            values["own_code"] = tags["mnist_exp.own_code"]
-        if "mnist_exp.code" in tags:
-            values["code"] = tags["mnist_exp.code"][:_DIGITS]
-        packages = (one.partition(" ") for one in tags.get("mnist_exp.packages", "").split(", "))
-        values |= {f"packages.{name}": number for name, _, number in packages if name in _PACKAGES}
-        if run.data.params:
-            found[run.info.run_id] = values
+        parts = {"data": run.digest[:_DIGITS], "own_code": run.fact("own_code"), "code": run.fact("code")[:_DIGITS]}
+        packages = (one.partition(" ") for one in run.fact("packages").split(", "))
+        versions = {f"packages.{name}": number for name, _, number in packages if name in _PACKAGES}
+        if run.parameters:
+            found[run.run_id] = run.parameters | {key: value for key, value in parts.items() if value} | versions
     return found

@@ -17,8 +17,9 @@ from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import cut, decimals
 from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.kind import Kind
-from mnist_exp.tracking.job import Job, job_name
+from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.record import failure_reason
+from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import SweepRecord
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -143,7 +144,7 @@ class Progress:
         return f", about {seconds:.0f} s left" if seconds < 120 else f", about {seconds / 60:.0f} min left"
 
 
-def _name(job: Job) -> tuple[str, str]:
+def _name(job: Record) -> tuple[str, str]:
     """Return what tells jobs apart, of other machines, too."""
     return job.host, job.output
 

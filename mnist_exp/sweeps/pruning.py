@@ -51,7 +51,7 @@ class Pruning:
         # Before a job that trains alone was interrupted, so many epochs were judged, and this one was its last.
         self._judged = self._pruned = 0
         if experiments[0].resumes:
-            self._pruned = int(self._folder.read().tags.get("mnist_exp.pruned") or 0)
+            self._pruned = int(self._folder.read().fact("pruned") or 0)
             with suppress(InputError):  # damaged
                 self._judged = len(self._folder.history().get(self._objective, ()))
 

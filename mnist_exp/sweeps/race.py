@@ -22,7 +22,8 @@ from mnist_exp.sweeps.formats import as_csv, counted
 from mnist_exp.sweeps.kind import MOST_LOOKED_UP, Kind, Typed
 from mnist_exp.sweeps.ranking import Row, combination, verdict
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
-from mnist_exp.tracking.job import Job, job_name, shown_value, swept_values
+from mnist_exp.tracking.names import job_name, shown_value
+from mnist_exp.tracking.records import Record, map_in
 
 if TYPE_CHECKING:
     from mnist_exp.sweeps.jobs import Launch, Stage
@@ -238,7 +239,7 @@ class Race(Kind):
         single = "the race was not over"
         return verdict(rows, self.label, images=images, rounds=rounds, indifference=indifference, single=single)
 
-    def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
+    def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
         """Return how many of all jobs did not finish: an earlier race, with a larger `max_jobs`, launched more."""
         return sum(job.status != "FINISHED" for job in jobs)
 
@@ -281,7 +282,7 @@ class Race(Kind):
 
 def is_race(varied: str) -> bool:
     """Return whether a sweep is a race, given the tag with what varies in it."""
-    return swept_values(varied).get("seed") == _OPEN
+    return map_in(varied).get("seed") == _OPEN
 
 
 def _end(left: Sequence[int], comparisons: Mapping[int, Comparison], indifference: float) -> str | None:

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from mnist_exp.sweeps.formats import counted, decimals
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first, seeds_to_tell
-from mnist_exp.tracking.job import Job, count_images
+from mnist_exp.tracking.records import Record
 
 SINGLE = "a single run may be better or worse by chance; seed=0,1,2,3,4 runs each row with five seeds"
 _PRUNED = (
@@ -32,7 +32,7 @@ class Row:
     """
 
     values: Mapping[str, str]
-    jobs: tuple[Job, ...]
+    jobs: tuple[Record, ...]
     mean: float
     deviation: float | None
     dropped: int | None = None
@@ -54,19 +54,19 @@ class Row:
         return self.comparison is not None and not self.comparison.is_beaten and self.dropped is None
 
 
-def rank(jobs: Iterable[Job], direction: str) -> list[Row]:
+def rank(jobs: Iterable[Record], direction: str) -> list[Row]:
     """Return the finished jobs, those that differ only in `seed` as one row, best mean of the objective first.
 
     Jobs without a finite objective are left out. `direction`: `maximize` or `minimize`.
     """
-    groups: dict[tuple[tuple[str, str], ...], list[Job]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, str], ...], list[Record]] = defaultdict(list)
     for job in jobs:
         groups[combination(job.values)].append(job)
     rows = [_row(members) for members in groups.values() if any(map(_is_ranked, members))]
     return sorted(rows, key=lambda row: row.mean, reverse=direction == "maximize")
 
 
-def _row(members: Sequence[Job]) -> Row:
+def _row(members: Sequence[Record]) -> Row:
     jobs = tuple(filter(_is_ranked, members))
     objectives = [job.objective for job in jobs if job.objective is not None]
     several = len(jobs) > 1
@@ -85,17 +85,17 @@ def combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(item for item in values.items() if item[0] != "seed"))
 
 
-def unranked(jobs: Iterable[Job]) -> list[Job]:
+def unranked(jobs: Iterable[Record]) -> list[Record]:
     """Return the jobs that no row holds: pruned, failed, killed or running, or without a finite objective."""
     return [job for job in jobs if not _is_ranked(job)]
 
 
-def is_missing(job: Job) -> bool:
+def is_missing(job: Record) -> bool:
     """Return whether a job was stopped before its end, or still runs."""
     return job.status in {"KILLED", "RUNNING"}
 
 
-def _is_ranked(job: Job) -> bool:
+def _is_ranked(job: Record) -> bool:
     return job.is_whole and job.objective is not None and math.isfinite(job.objective)
 
 
@@ -207,14 +207,14 @@ def _more_seeds(may_be_better: Sequence[Comparison], seeds: int) -> str:
 
 def measured_on(best: Row, part: str) -> str:
     """Return the images of a part of a row's data, such as `10,000 test images`; "" if their number is not known."""
-    count = count_images(best.jobs[0].data, part)
+    count = best.jobs[0].images(part)
     return f"{count:,} {'test ' * (part == 'test')}images" if count else ""
 
 
 def on_other_images(best: Row) -> str:
     """Say in which interval a row's accuracy on images like those of the test set is; nothing if it has none."""
-    count = count_images(best.jobs[0].data, "test")
-    measured = [job.scores["test_accuracy"] for job in best.jobs if job.scores and "test_accuracy" in job.scores]
+    count = best.jobs[0].images("test")
+    measured = [job.test_scores["test_accuracy"] for job in best.jobs if "test_accuracy" in job.test_scores]
     if not measured or count < 1 or not all(0 <= share <= 1 for share in measured):
         return ""
     mean = fmean(measured)

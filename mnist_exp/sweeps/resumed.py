@@ -48,7 +48,7 @@ def find_finished(
         if (job.is_whole or (job.status == "FINISHED" and not kind.goes_back)) and job.values not in looked_up
     ]
     data = _digests(sweep) if others or not found else set()
-    found += [job.values for job in others if not (data and kind.goes_back) or (job.data or {}).get("digest") in data]
+    found += [job.values for job in others if not (data and kind.goes_back) or job.digest in data]
     if found:
         least = "at least " if 0 < len(sweep.first_jobs) < kind.jobs and not kind.is_open else ""
         number = len(found)

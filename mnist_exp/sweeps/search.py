@@ -13,7 +13,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.kind import Kind, Typed
 from mnist_exp.sweeps.ranking import Row, verdict
-from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.records import Record
 
 if TYPE_CHECKING:
     from mnist_exp.tracking.sweep_record import SweepRecord
@@ -107,6 +107,6 @@ class Search(Kind):
         )
         return verdict(rows, self.label, images=images, single=single)
 
-    def unfinished(self, jobs: Sequence[Job], launched: int) -> int:
+    def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
         """Return how many jobs did not end; the number launched says little, since a point may be drawn twice."""
         return sum(job.status in {"FAILED", "RUNNING"} for job in jobs)

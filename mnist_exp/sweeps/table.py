@@ -27,7 +27,7 @@ from mnist_exp.sweeps.columns import (
 from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, cut, decimals, every_key
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination, is_missing
-from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.records import Record
 
 _ROWS_SHOWN = 20  # on a page of MLflow, and of each part of a table on a terminal
 _LONGEST = 2000  # characters of a text, but for CSV and JSON
@@ -48,7 +48,7 @@ class Table:
     objective: str
     direction: str
     rows: Sequence[Row]
-    rest: Sequence[Job] = ()
+    rest: Sequence[Record] = ()
     differences: Differences | None = None
     ids: Mapping[str, str] = field(default_factory=dict)
     raced: bool = False
@@ -71,12 +71,12 @@ class Table:
         return [text for text in (self.verdict, *self.notes, self._at_best, self.legend) if text]
 
     @cached_property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[Record]:
         """All jobs, those of the rows first."""
         return [*(job for row in self.rows for job in row.jobs), *self.rest]
 
     @property
-    def best(self) -> Job | None:
+    def best(self) -> Record | None:
         """The best job of the first row."""
         return self.lines[0].jobs[0] if self.rows else None
 
@@ -101,7 +101,7 @@ class Table:
 
     def _others(self) -> Iterator[Line]:
         """Yield a line for each job that failed, and one for all of a combination without a row that were stopped."""
-        stopped: dict[tuple[tuple[str, str], ...], list[Job]] = defaultdict(list)
+        stopped: dict[tuple[tuple[str, str], ...], list[Record]] = defaultdict(list)
         for job in self.rest:
             if (job.pruned is not None or is_missing(job)) and not self.listed:
                 stopped[combination(job.values)].append(job)
@@ -144,7 +144,7 @@ class Table:
         def score(name: str) -> Column:
             spare = 0 if name == "test_accuracy" else 1
             return Column(
-                name, name, lambda line: line.mean(lambda job: (job.scores or {}).get(name)), decimals, spare=spare
+                name, name, lambda line: line.mean(lambda job: job.test_scores.get(name)), decimals, spare=spare
             )
 
         def of_comparison(key: str, header: str, spare: int = 0) -> Column:
@@ -249,7 +249,7 @@ class Table:
         return ""
 
 
-def _why_stopped(jobs: Sequence[Job], planned: int) -> str:
+def _why_stopped(jobs: Sequence[Record], planned: int) -> str:
     epochs = sorted(job.pruned for job in jobs if job.pruned is not None)
     killed = " and ".join(sorted({job.status for job in jobs if job.pruned is None}))
     if not epochs:

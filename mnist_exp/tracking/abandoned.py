@@ -45,15 +45,15 @@ def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
     """
     folders = []
     for run in search(client, experiment_id, "attributes.status = 'RUNNING'"):
-        folder = Folder(Path(run.data.tags.get("mnist_exp.output", "")))
+        folder = Folder(Path(run.output))
         is_here = False
         with suppress(InputError):
-            is_here = folder.read().id == run.data.tags.get("mnist_exp.folder")
+            is_here = folder.read().id == run.id
         if is_here:
             # The store may lack those of a sweep's jobs that had just begun.
             records = [folder.path / "run.json", *filter(_is_running, folder.path.glob("*/run.json"))]
             if not close(records):
                 folders += [Folder(path.parent) for path in records]
-        elif run.data.tags.get("mnist_exp.host") == socket.gethostname():
-            client.set_terminated(run.info.run_id, "KILLED")
+        elif run.host == socket.gethostname():
+            client.set_terminated(run.run_id, "KILLED")
     return folders

@@ -20,8 +20,8 @@ from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, objective_direction
 from mnist_exp.experiment import Experiment, Sweep, code_digest, code_files, of_the_result, package_versions
 from mnist_exp.learning.datasets import Data
-from mnist_exp.tracking.folder import Record
-from mnist_exp.tracking.job import job_name
+from mnist_exp.tracking.names import job_name
+from mnist_exp.tracking.records import Record
 from mnist_exp.version import __version__
 
 _ROOT = Path(__file__).parents[2]
@@ -63,7 +63,6 @@ def run_record(experiment: Experiment, together: int, run_name: str | None, own_
     """
     name = run_name or " ".join(experiment.overrides) or "baseline"
     tags = _tags(experiment.overrides, own_tags, experiment.config.code)
-    tags["mnist_exp.output"] = str(experiment.output)
     if experiment.child is not None:
         values = experiment.child.values
         name = job_name(values, values) or name
@@ -87,14 +86,14 @@ def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: M
     name = run_name or " ".join(sweep.overrides)
     tags = _tags(sweep.overrides, own_tags, sweep.config.code)
     tags |= {"mnist_exp.sweep": signature, "mnist_exp.varied": json.dumps(sweep.swept)}
-    tags |= {"mnist_exp.code_files": json.dumps(code_files()), "mnist_exp.output": str(sweep.folder)}
+    tags |= {"mnist_exp.code_files": json.dumps(code_files())}
     first, *others = map(_parameters, sweep.configs)
     same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     return Record(name, tags, {key: value for key, value in same.items() if key not in sweep.swept})
 
 
 def refused_record(
-    values: Mapping[str, str], parent: str, sweep: str, output: Path, reason: str, own_tags: Mapping[str, str]
+    values: Mapping[str, str], parent: str, sweep: str, reason: str, own_tags: Mapping[str, str]
 ) -> Record:
     """Return the record of a sweep's job that failed before it ran."""
     tags = {
@@ -102,7 +101,6 @@ def refused_record(
         "mnist_exp.parent": sweep,
         "mnist_exp.swept": json.dumps(values),
         "mnist_exp.error": reason,
-        "mnist_exp.output": str(output),
     }
     return Record(job_name(values, values), _tags((), own_tags) | tags)
 

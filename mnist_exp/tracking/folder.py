@@ -8,11 +8,9 @@ import json
 import logging
 import os
 import re
-import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -22,6 +20,7 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.redaction import SecretsFilter
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import locks
+from mnist_exp.tracking.records import STAGES, Record, now
 
 _DATA = ("name", "digest", "source_type", "source", "schema", "profile")  # MLflow's, of which the last two may lack
 _ANOTHER_FOLDER = "choose another folder with hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m"
@@ -29,78 +28,13 @@ _SECONDS_FOR_OTHERS = 1.0  # who asks whether a folder is free holds its lock fo
 _LARGEST_METRICS = 100_000_000  # bytes; an epoch has 200 or so
 
 
-def now() -> int:
-    """Return the time in milliseconds since 1970."""
-    return int(time.time() * 1000)
-
-
 def from_here(path: Path) -> str:
     """Return an absolute path as one would type it in the current folder."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-_PROCESS_TAGS = ("mnist_exp.host", "mnist_exp.process", "mnist_exp.machine", "mnist_exp.output")
-_STAGES = ("begun", "scored", "completed")
-
-
-@dataclass(frozen=True)
-class Record:
-    """The content of `run.json`.
-
-    By its `id`, the folder's run is found again in a store. `status` is RUNNING, FINISHED, FAILED or KILLED; `start`
-    and `end` are in milliseconds since 1970. `parameters` is the configuration, its keys joined by dots, and `data` the
-    dataset as MLflow takes it. The `scores` are those of the weights of `kept_epoch`. `tracking` has the `uri`
-    and `experiment` of the store that mirrors the folder, and is empty without one. `best` is the path from here to the
-    folder of a sweep's best job. `attempt` is the id of the last start of a sweep.
-
-    `stage` says what is whole on disk, and is written after it: "begun" (the record), "scored" (model, curves and
-    scores), or "completed" (figures too, and the model in MLflow's format if a store gets it).
-    """
-
-    name: str
-    tags: dict[str, str]
-    parameters: dict[str, str] = field(default_factory=dict)
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    status: str = "RUNNING"
-    stage: str = "begun"
-    start: int = field(default_factory=now)
-    end: int | None = None
-    data: dict[str, str] | None = None
-    scores: dict[str, float] = field(default_factory=dict)
-    kept_epoch: int | None = None
-    tracking: dict[str, str] = field(default_factory=dict)
-    best: str = ""
-    attempt: str = ""
-
-    @property
-    def signature(self) -> str:
-        """What two runs, or two sweeps, share if they are the same; "" before the data of a run are known."""
-        return self.tags.get("mnist_exp.sweep") or self.tags.get("mnist_exp.signature", "")
-
-    @property
-    def is_sweep(self) -> bool:
-        """Whether it is a sweep's, whose jobs have records of their own."""
-        return "mnist_exp.sweep" in self.tags
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the run finished, and was not stopped as hopeless."""
-        return self.status == "FINISHED" and not self.tags.get("mnist_exp.pruned")
-
-    def own_files(self) -> frozenset[str]:
-        """Return the names, relative to the folder, of all files that this run may have written."""
-        paths = re.compile(r"training\.callbacks\.(CSVLogger\.filename|ModelCheckpoint\.filepath)")
-        callbacks = [value for key, value in self.parameters.items() if paths.fullmatch(key) and "/" not in value]
-        return files.RUN_FILES.union(callbacks, self.sent_files())
-
-    def sent_files(self) -> list[str]:
-        """Return the names, relative to the folder, of the files that a store gets: texts, figures and own code."""
-        code = self.tags.get("mnist_exp.own_code", "").rpartition(" ")[0]
-        return [*files.TEXTS, *files.FIGURES, *([f"code/{code}"] if re.fullmatch(r"[\w-][\w. -]*\.py", code) else [])]
-
-    def is_in(self, tracking: Mapping[str, str]) -> bool:
-        """Return whether this is in the same store and MLflow experiment as what has that `tracking`, if in any."""
-        return tracking.items() <= self.tracking.items()
+_PROCESS_TAGS = ("mnist_exp.host", "mnist_exp.process", "mnist_exp.machine")
+_ELSEWHERE = ("output", "run_id")  # fields of a record that `run.json` does not have
 
 
 @dataclass(frozen=True)
@@ -117,7 +51,7 @@ class Mirrored:
 
 @dataclass(frozen=True)
 class Measured:
-    """A line of `metrics.jsonl`; `step` is the epoch, from 1, or 0 for the end, and `time` is as in `Record`."""
+    """A line of `metrics.jsonl`: `step` is the epoch, from 1, or 0 for the end; `time` is as in `Record`."""
 
     step: int
     time: int
@@ -138,7 +72,9 @@ class Folder:
             InputError: if it is damaged, or of another program.
         """
         path = self.path / "run.json"
-        content = files.read_json(path, self.path)
+        mirrored = self.mirrored()
+        run_id = mirrored.run_id if mirrored is not None else ""
+        content = files.read_json(path, self.path) | {"output": str(self.path), "run_id": run_id}
         if content.keys() >= {"lock", "boot"}:  # version 0.2.0, in which what is missing after an end is not made
             del content["lock"], content["boot"]
             content["stage"] = "completed" if content.get("status") == "FINISHED" else "begun"
@@ -153,10 +89,10 @@ class Folder:
     def write(self, record: Record) -> None:
         """Replace `run.json` in one step."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._replace("run.json", record)
+        self._replace("run.json", {key: value for key, value in asdict(record).items() if key not in _ELSEWHERE})
 
-    def _replace(self, name: str, content: Record | Mirrored) -> None:
-        files.write_text(self.path / name, json.dumps(asdict(content), indent=1))
+    def _replace(self, name: str, content: Mapping[str, Any]) -> None:
+        files.write_text(self.path / name, json.dumps(content, indent=1))
 
     def begin(self, record: Record, code: CodeFile | None = None, patch: str = "") -> None:
         """Remove another run's files, and write the record, the user's code and the changes since the commit."""
@@ -203,7 +139,7 @@ class Folder:
 
     def write_mirrored(self, mirrored: Mirrored) -> None:
         """Replace `mlflow.json` in one step."""
-        self._replace("mlflow.json", mirrored)
+        self._replace("mlflow.json", asdict(mirrored))
 
     def has_model(self) -> bool:
         """Return whether a model in MLflow's format waits to be sent."""
@@ -213,7 +149,7 @@ class Folder:
     def top(self) -> Path:
         """The folder whose lock lets one mirror or close the run: for a job, that of its sweep."""
         with suppress(InputError):
-            if Folder(self.path.parent).read().id == self.read().tags.get("mnist_exp.parent"):
+            if Folder(self.path.parent).read().id == self.read().fact("parent"):
                 return self.path.parent
         return self.path
 
@@ -297,7 +233,7 @@ def _is_valid(record: Record) -> bool:
         and all(isinstance(one, str) for one in (record.name, record.best, record.attempt))
         and re.fullmatch("[0-9a-f]{32}", str(record.id)) is not None
         and record.status in ("RUNNING", "FINISHED", "FAILED", "KILLED")
-        and record.stage in _STAGES
+        and record.stage in STAGES
         and _is_count(record.start)
         and all(one is None or _is_count(one) for one in (record.end, record.kept_epoch))
         and _are_numbers(record.scores)
@@ -379,7 +315,7 @@ def make_folder(output: Path) -> None:
 
 def no_locks(folder: Folder) -> str:
     """Return the message on a run that may still run, in a folder whose lock cannot be asked."""
-    host = folder.read().tags.get("mnist_exp.host")
+    host = folder.read().host
     return f"{folder.path}: cannot be locked here, and its run may go on, on {host}; once that has ended, remove it"
 
 

@@ -1,13 +1,15 @@
 """Read the jobs of a sweep from their folders. Imports nothing heavy."""
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from mnist_exp.config.files import read_json
+from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder, foreign
-from mnist_exp.tracking.job import Job, make_job
+from mnist_exp.tracking.records import Record
 
 
 def free_folder(output: Path) -> Path:
@@ -19,9 +21,9 @@ def free_folder(output: Path) -> Path:
     return output
 
 
-def last_tries(jobs: Iterable[Job]) -> list[Job]:
+def last_tries(jobs: Iterable[Record]) -> list[Record]:
     """Return of jobs with the same values the last whole one, or else the last."""
-    tries: dict[str, list[Job]] = {}
+    tries: dict[str, list[Record]] = {}
     for job in jobs:
         tries.setdefault(json.dumps(job.values), []).append(job)
     return [max(reversed(same), key=lambda job: job.is_whole) for same in tries.values()]
@@ -32,23 +34,15 @@ def place_of(name: str) -> list[int]:
     return [int(number) for number in re.findall("[0-9]{1,9}", name)]
 
 
-def id_in_store(folder: Path) -> str:
-    """Return the id of the run that mirrors a folder in a store, or ""."""
-    mirrored = Folder(folder).mirrored()
-    return mirrored.run_id if mirrored is not None else ""
+def reused_in(path: Path) -> Record:
+    """Return the run that a `reused.json` counts as a job, as its own folder has it.
 
-
-def job_in(path: Path) -> Job:
-    """Return the job of a folder, given by its `run.json`."""
-    folder = Folder(path.parent)
-    record, run_id = folder.read(), id_in_store(folder.path)
-    tags = record.tags | {"mnist_exp.output": str(folder.path)}  # which may have been moved
-    return make_job(tags, record.scores, record.status, run_id, record.data)
-
-
-def reused_in(path: Path) -> Job:
-    """Return the run that a `reused.json` counts as a job."""
-    job = Job(**read_json(path, path.parent))
-    if not (isinstance(job.output, str) and isinstance(job.values, dict)):
-        raise TypeError(path)
-    return job
+    Raises:
+        InputError: if one of the two is missing or damaged.
+    """
+    content = read_json(path, path.parent)
+    output, values = content.get("output"), content.get("values")
+    if not (isinstance(output, str) and isinstance(values, dict)):
+        raise InputError(f"{path}: is damaged, or of another program")
+    folder = Folder(Path(os.path.normpath(path.parent / output)))
+    return folder.read().with_values({str(key): str(value) for key, value in values.items()})

@@ -62,7 +62,7 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
     client = store.connect_existing(uri)
     from mlflow.exceptions import MlflowException
 
-    run_id = None if name.startswith("models:/") else str(find_run(client, uri, name).info.run_id)
+    run_id = None if name.startswith("models:/") else str(find_run(client, uri, name).run_id)
     if run_id is not None and (path := model_file(uri, run_id)) is not None:
         return path
     try:

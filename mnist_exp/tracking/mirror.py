@@ -1,7 +1,6 @@
 """Mirror a folder as a run of MLflow, idempotently."""
 
 import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,10 +17,11 @@ from mnist_exp.experiment import package_version
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking import locks, store, views
-from mnist_exp.tracking.folder import Folder, Measured, Mirrored, Record
-from mnist_exp.tracking.job import REUSED, job_name, typed_value
+from mnist_exp.tracking.folder import Folder, Measured, Mirrored
 from mnist_exp.tracking.kept_models import model_of_run
+from mnist_exp.tracking.names import job_name, typed_value
 from mnist_exp.tracking.reading import PROFILE, stored_run
+from mnist_exp.tracking.records import REUSED, Record, map_in
 from mnist_exp.tracking.registry import registered
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _create_run(client: "MlflowClient", experiment_id: str, record: Record) -> S
     Raises:
         InputError: if the store would keep the run's artifacts where it may not; the run has then FAILED.
     """
-    tags = record.tags | {"mnist_exp.folder": record.id}
+    tags = record.tags | {"mnist_exp.folder": record.id, "mnist_exp.output": record.output}
     run = client.create_run(experiment_id, record.start, tags, record.name[:_LONGEST_NAME])
     try:
         store.repository(client.tracking_uri, run.info.artifact_uri)
@@ -231,6 +231,7 @@ def _run_in(client: "MlflowClient", folder: Path) -> str:
 def _tags(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) -> dict[str, str]:
     """Return the tags that the run is to have; what the user may have changed in the store stays."""
     tags = {key: value for key, value in record.tags.items() if key.startswith("mnist_exp.") or key not in sent.tags}
+    tags["mnist_exp.output"] = record.output
     if "mlflow.parentRunId" in record.tags and (parent := _run_in(client, folder.path.parent)):
         tags["mlflow.parentRunId"] = parent  # in another store, it has another id
     if record.best and (best := _run_in(client, folder.path / record.best)):
@@ -276,11 +277,11 @@ def _view_of(client: "MlflowClient", folder: Folder, record: Record, run_id: str
     for path in folder.path.glob("*/run.json"):
         with suppress(InputError):  # damaged
             job = Folder(path.parent).read()
-            if job.parameters and job.tags.get("mnist_exp.parent") == record.id:
+            if job.parameters and job.fact("parent") == record.id:
                 jobs[path.parent] = job
     if not jobs:
         return None
-    typed = list(json.loads(record.tags.get("mnist_exp.varied", "{}")))
+    typed = list(map_in(record.fact("varied")))
     recorded = {key for job in jobs.values() for key in job.parameters}
     keys = [name for key in typed for name in (key, f"{key}.kind") if name in recorded]  # a group is known by its kind
     rows = [key for key in keys if key != "seed"]

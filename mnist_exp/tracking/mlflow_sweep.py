@@ -12,8 +12,8 @@ from mnist_exp.ends import CTRL_C, FINISHED
 from mnist_exp.errors import printable
 from mnist_exp.tracking import store, views
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.mirror import show_sweep
+from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import SweepRecord
 from mnist_exp.tracking.uploads import Uploads
 
@@ -75,7 +75,7 @@ class MLflowSweep(SweepRecord):
         return "\n".join(map(printable, filter(None, [registered, *where, self._left_out])))
 
 
-def _has_just_begun(job: Job) -> bool:
+def _has_just_begun(job: Record) -> bool:
     """Return whether a job began less than ten seconds ago; one that ends before is sent once."""
     with suppress(OSError):
         return 0 <= time.time() - Path(job.output, "run.json").stat().st_mtime < _SECONDS_OF_A_SHORT_JOB

@@ -3,18 +3,16 @@
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mnist_exp.config.files import read_text
-from mnist_exp.config.presets import parse_values
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.job import REUSED, Job, make_job, short_ids, swept_values
-from mnist_exp.tracking.job_folders import id_in_store
+from mnist_exp.tracking.names import short_ids
+from mnist_exp.tracking.records import REUSED, Record, map_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,25 +25,42 @@ _IDS_IN_A_MESSAGE = 6
 _IDS_IN_A_SEARCH = 500  # SQLite and MLflow's parser take some thousands at most
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A run as the store has it.
+def record_of(run: "Run") -> Record:
+    """Return the record of a run of a store, without the tags and parameters that are not text, which only an altered
+    store has.
 
-    `experiment` is the name of MLflow's. `config` is the unchecked content of config.yaml, `metrics` are by name and
-    step, and `digest` is the data's.
+    Raises:
+        InputError: if its id, status or start is of a wrong type.
     """
+    info = run.info
+    kinds = {"run_id": str, "status": str, "start_time": int}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(info, name), kind)]:
+        raise InputError(f"{info.run_id}: the store has no valid {wrong[0]} of this run")
+    tags, parameters = (
+        {str(key): value for key, value in texts.items() if isinstance(value, str)}
+        for texts in (run.data.tags, run.data.params)
+    )
+    data: dict[str, str] | None = None
+    if used := run.inputs.dataset_inputs if run.inputs is not None else []:
+        data = {key: str(getattr(used[0].dataset, key) or "") for key in ("name", "digest", "profile")}
+        data["profile"] = next((str(tag.value) for tag in used[0].tags if tag.key == PROFILE), data["profile"])
+    return Record(
+        name=str(info.run_name),
+        tags=tags,
+        parameters=parameters,
+        id=tags.get("mnist_exp.folder", ""),
+        status=info.status,
+        start=info.start_time,
+        end=info.end_time,
+        data=data,
+        scores={name: value for name, value in run.data.metrics.items() if isinstance(value, float)},
+        tracking={"experiment_id": info.experiment_id},
+        output=tags.get("mnist_exp.output", ""),
+        run_id=info.run_id,
+    )
 
-    run_id: str
-    experiment: str
-    name: str
-    status: str
-    config: dict[str, Any]
-    metrics: dict[tuple[str, int], float]
-    tags: dict[str, str]
-    digest: str
 
-
-def find_run(client: "MlflowClient", uri: str, run_id: str) -> "Run":
+def find_run(client: "MlflowClient", uri: str, run_id: str) -> Record:
     """Return the only run or sweep of the store whose id begins with `run_id`.
 
     Raises:
@@ -64,31 +79,15 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> "Run":
         raise InputError(
             f"{run_id}: is the beginning of several ids; type one of {', '.join([*names][:_IDS_IN_A_MESSAGE])}{more}"
         )
-    return _checked(found[0])
+    return record_of(found[0])
 
 
-def _checked(run: "Run") -> "Run":
-    """Return a run without the tags and parameters that are no text, which only an altered store has.
-
-    Raises:
-        InputError: if its id, status or start is of a wrong type.
-    """
-    kinds = {"run_id": str, "status": str, "start_time": int}
-    if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(run.info, name), kind)]:
-        raise InputError(f"{run.info.run_id}: the store has no valid {wrong[0]} of this run")
-    for values in (run.data.tags, run.data.params):
-        for key, value in list(values.items()):
-            if not (isinstance(key, str) and isinstance(value, str)):
-                del values[key]
-    return run
-
-
-def queries_of(run: "Run") -> list[str]:
+def queries_of(run: Record) -> list[str]:
     """Return the queries, in MLflow's syntax, that find a run, or a sweep's jobs and the runs that it reuses."""
-    if "mnist_exp.sweep" not in run.data.tags:
-        return [f"attributes.run_id = '{run.info.run_id}'"]
-    reused = [tag.removeprefix(REUSED) for tag in run.data.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
-    return [f"tags.`mlflow.parentRunId` = '{run.info.run_id}'", *queries_by_id(reused)]
+    if not run.is_sweep:
+        return [f"attributes.run_id = '{run.run_id}'"]
+    reused = [tag.removeprefix(REUSED) for tag in run.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
+    return [f"tags.`mlflow.parentRunId` = '{run.run_id}'", *queries_by_id(reused)]
 
 
 def queries_by_id(ids: Sequence[str]) -> list[str]:
@@ -96,34 +95,6 @@ def queries_by_id(ids: Sequence[str]) -> list[str]:
     starts = range(0, len(ids), _IDS_IN_A_SEARCH)
     parts = [", ".join(f"'{one}'" for one in ids[start : start + _IDS_IN_A_SEARCH]) for start in starts]
     return [f"attributes.run_id IN ({part})" for part in parts]
-
-
-def fetch_run(uri: str, run_id: str) -> Recorded:
-    """Read a run from the store; `run_id` is as for `find_run`.
-
-    Raises:
-        InputError: as `find_run` does, or if the run is a sweep or has no configuration.
-    """
-    client = store.connect_existing(uri)
-    run = find_run(client, uri, run_id)
-    run_id = str(run.info.run_id)
-    if "mnist_exp.sweep" in run.data.tags:
-        best = run.data.tags.get("mnist_exp.best_run")
-        raise InputError(f"{run_id}: is a sweep; type the id of a job{f', such as the best, {best}' if best else ''}")
-    return Recorded(
-        run_id=run_id,
-        experiment=client.get_experiment(run.info.experiment_id).name,
-        name=str(run.info.run_name),
-        status=run.info.status,
-        config=parse_values(read_config(client, run), f"{run_id}: its config.yaml"),
-        metrics={
-            (name, point.step): point.value
-            for name in run.data.metrics
-            for point in client.get_metric_history(run_id, name)
-        },
-        tags=dict(run.data.tags),
-        digest=data_digest(run),
-    )
 
 
 def stored_run(client: "MlflowClient", run_id: str) -> "Run | None":
@@ -138,58 +109,50 @@ def stored_run(client: "MlflowClient", run_id: str) -> "Run | None":
         return None
 
 
-def read_here(output: Path) -> Recorded:
-    """Return a run as its folder has it, which no outage of a store delays."""
-    folder = Folder(output)
-    record = folder.read()
-    path = output / "config.yaml"
-    return Recorded(
-        run_id=id_in_store(output),
-        experiment=record.tracking.get("experiment", ""),
-        name=record.name,
-        status=record.status,
-        config=parse_values(read_text(path, folder=output), str(path)),
-        metrics={(name, line.step): value for line in folder.measured() for name, value in line.metrics.items()},
-        tags=record.tags,
-        digest=(record.data or {}).get("digest", ""),
-    )
-
-
-def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> "Run":
+def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> Record:
     """Return the parent run of a sweep; `run_id` is as for `find_run`.
 
     Raises:
         InputError: as `find_run` does, or if the run is no sweep.
     """
     run = find_run(client, uri, run_id)
-    if "mnist_exp.sweep" not in run.data.tags:
-        parent = run.data.tags.get("mlflow.parentRunId")
+    if not run.is_sweep:
+        parent = run.tags.get("mlflow.parentRunId")
         raise InputError(f"{run_id}: is no sweep{f'; it is a job of the sweep {parent}' if parent else ''}")
     return run
 
 
-def read_config(client: "MlflowClient", run: "Run") -> str:
+def read_config(client: "MlflowClient", run_id: str) -> str:
     """Return the text of a run's config.yaml.
 
     Raises:
         InputError: if it cannot be read, or lies outside the store.
     """
-    artifacts = store.repository(client.tracking_uri, run.info.artifact_uri)
+    artifacts = store.repository(client.tracking_uri, client.get_run(run_id).info.artifact_uri)
     with tempfile.TemporaryDirectory() as folder:
         try:
             return read_text(Path(artifacts.download_artifacts("config.yaml", folder)))
         except Exception as error:  # each kind of storage raises its own
-            raise InputError(f"{run.info.run_id}: its config.yaml cannot be read ({first_line(error)})") from None
-
-
-def data_digest(run: "Run") -> str:
-    """Return the recorded digest of a run's data, or "" without one."""
-    return (recorded_job(run).data or {}).get("digest", "")
+            raise InputError(f"{run_id}: its config.yaml cannot be read ({first_line(error)})") from None
 
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its class."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def points(run: Record, client: "MlflowClient | None" = None) -> dict[tuple[str, int], float]:
+    """Return what a run measured by name and step, 0 for the end, from the client's store or else from its folder.
+
+    The time, `fit_seconds`, is left out.
+    """
+    if client is None:
+        lines = Folder(Path(run.output)).measured()
+        found = {(name, line.step): value for line in lines for name, value in line.metrics.items()}
+    else:
+        histories = (client.get_metric_history(run.run_id, name) for name in run.scores)
+        found = {(point.key, point.step): point.value for history in histories for point in history}
+    return {(name, step): value for (name, step), value in found.items() if name != "fit_seconds"}
 
 
 def curve(client: "MlflowClient", run_id: str, metric: str) -> list[float]:
@@ -203,33 +166,22 @@ def search(
     query: str,
     order: str = "attributes.start_time ASC",
     at_once: int = 1000,
-) -> Iterator["Run"]:
+) -> Iterator[Record]:
     """Yield all runs that a query in MLflow's syntax finds, and read so many at once."""
     token: str | None = None
     while True:
         page = client.search_runs([experiment_id], query, order_by=[order], max_results=at_once, page_token=token)
-        yield from map(_checked, page)
+        yield from map(record_of, page)
         token = page.token
         if not token:
             return
 
 
-def recorded_job(run: "Run") -> Job:
-    """Return the job that a run has recorded."""
-    used = run.inputs.dataset_inputs if run.inputs is not None else []
-    data: dict[str, str] | None = None
-    if used:
-        data = {key: str(getattr(used[0].dataset, key) or "") for key in ("name", "digest", "profile")}
-        data["profile"] = next((str(tag.value) for tag in used[0].tags if tag.key == PROFILE), data["profile"])
-    return make_job(run.data.tags, run.data.metrics, run.info.status, run.info.run_id, data)
-
-
-def jobs_of(client: "MlflowClient", experiment_id: str, sweep_id: str) -> list[Job]:
+def jobs_of(client: "MlflowClient", sweep: Record) -> list[Record]:
     """Return the jobs of a sweep, and the earlier runs that count as jobs, with the values that they have in it."""
-    sweep = find_sweep(client, client.tracking_uri, sweep_id)
-    found = (recorded_job(run) for query in queries_of(sweep) for run in search(client, experiment_id, query))
-    tags = sweep.data.tags
+    experiment_id = sweep.tracking["experiment_id"]
+    jobs = (job for query in queries_of(sweep) for job in search(client, experiment_id, query))
     return [
-        replace(job, values=swept_values(tags[name])) if (name := f"{REUSED}{job.run_id}") in tags else job
-        for job in found
+        job.with_values(map_in(sweep.tags[name])) if (name := f"{REUSED}{job.run_id}") in sweep.tags else job
+        for job in jobs
     ]

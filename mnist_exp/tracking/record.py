@@ -17,7 +17,8 @@ from mnist_exp.experiment import Experiment, experiment_key, experiment_signatur
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking import index
 from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data
-from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.records import Record
 
 log = logging.getLogger(__name__)
 

@@ -3,13 +3,12 @@
 from typing import TYPE_CHECKING
 
 from mnist_exp.errors import InputError
-from mnist_exp.tracking.folder import Record
 from mnist_exp.tracking.kept_models import model_of_run
-from mnist_exp.tracking.reading import data_digest
+from mnist_exp.tracking.reading import record_of
+from mnist_exp.tracking.records import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 
 def registered(client: "MlflowClient", name: str | None, record: Record, run_id: str, best: str | None) -> str:
@@ -48,9 +47,9 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
     if champion is None:
         client.set_registered_model_alias(name, "champion", version)
         return f"{text}, which is now the champion"
-    new = client.get_run(run_id)
+    new = record_of(client.get_run(run_id))
     try:
-        old = client.get_run(str(client.get_model_version(name, champion).run_id))
+        old = record_of(client.get_run(str(client.get_model_version(name, champion).run_id)))
     except MlflowException:  # registered by hand, or its run was deleted
         old = None
     if old is None or _measure(new) != _measure(old):
@@ -58,19 +57,19 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
             f"{text}; champion stays version {champion}, whose objective was measured otherwise; if this one is "
             "better, move the alias in mlflow ui"
         )
-    objective, value, best = new.data.params["objective"], new.data.metrics["objective"], old.data.metrics["objective"]
-    if better := value > best if new.data.params["direction"] == "maximize" else value < best:
+    objective, value, best = new.parameters["objective"], new.scores["objective"], old.scores["objective"]
+    if better := value > best if new.parameters["direction"] == "maximize" else value < best:
         client.set_registered_model_alias(name, "champion", version)
-    on_test_set = objective.startswith("test_") or new.data.params["dataset.validation"] == "test"
+    on_test_set = objective.startswith("test_") or new.parameters["dataset.validation"] == "test"
     return (
         f"{text}, {'which is now the champion' if better else f'champion stays version {champion}'}: {objective} "
         f"{value:.4f} against {best:.4f}{', MEASURED ON THE TEST SET' if on_test_set else ''}"
     )
 
 
-def _measure(run: "Run") -> list[str | None]:
+def _measure(run: Record) -> list[str | None]:
     """Return the facts that comparable objectives share."""
     names = ["objective", "direction", "training.loss", "training.metrics", "dataset.validation"]
-    if run.data.params.get("dataset.validation") != "test":  # held out of the training images
+    if run.parameters.get("dataset.validation") != "test":  # held out of the training images
         names += ["dataset.seed", "dataset.limit"]
-    return [data_digest(run), *map(run.data.params.get, names)]
+    return [run.digest, *map(run.parameters.get, names)]

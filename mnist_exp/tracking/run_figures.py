@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from mnist_exp.config.files import write_text
 from mnist_exp.figures import MARGINS, VALIDATION, Sheet, curves, cut, pictures, predictions, save, short
 from mnist_exp.learning.datasets import Data, Labels
-from mnist_exp.tracking.job import no_formula
+from mnist_exp.tracking.names import no_formula
 
 if TYPE_CHECKING:
     import keras

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,10 @@ from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.tracking import abandoned, index, locks
 from mnist_exp.tracking.environment import code_patch, refused_record, run_record
-from mnist_exp.tracking.folder import Folder, Record
-from mnist_exp.tracking.job import REUSED, Job
-from mnist_exp.tracking.job_folders import free_folder, id_in_store, job_in, last_tries, place_of, reused_in
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.job_folders import free_folder, last_tries, place_of, reused_in
 from mnist_exp.tracking.record import Run, ended, failure_reason
+from mnist_exp.tracking.records import REUSED, Record
 
 if TYPE_CHECKING:
     pass
@@ -65,7 +65,7 @@ class SweepRecord:
     parent: Parent
     own_tags: Mapping[str, str]
     tracking: Mapping[str, str]
-    _read: dict[Path, tuple[tuple[int, ...], Job | None]] = field(default_factory=dict, init=False)
+    _read: dict[Path, tuple[tuple[int, ...], Record | None]] = field(default_factory=dict, init=False)
 
     @property
     def folder(self) -> Folder:
@@ -81,19 +81,19 @@ class SweepRecord:
         with ended(Run(experiment, record, keeps_all=keeps_all)) as run:
             yield run
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[Record]:
         """Return each job's last whole try, or else its last."""
         return last_tries(self._tries())
 
-    def _tries(self) -> list[Job]:
+    def _tries(self) -> list[Record]:
         """Return what the jobs' folders hold, the first job first; `reused.json` is an earlier run that counts."""
-        for name, read in (("run.json", job_in), ("reused.json", reused_in)):
+        for name in ("run.json", "reused.json"):
             for path in self.folder.path.glob(f"*/{name}"):
                 try:
                     ids = path.with_name("mlflow.json")
                     state = (path.stat().st_ino, path.stat().st_mtime_ns, ids.stat().st_ino if ids.exists() else 0)
                     if path not in self._read or self._read[path][0] != state:
-                        self._read[path] = state, read(path) if self._is_ours(path) else None
+                        self._read[path] = state, self._job_in(path)
                 except FileNotFoundError:  # deleted meanwhile
                     self._read.pop(path, None)
                 except (OSError, ValueError, TypeError):  # damaged, or of another program
@@ -101,40 +101,44 @@ class SweepRecord:
         known = sorted(self._read.copy().items(), key=lambda item: place_of(item[0].parent.name))
         return [job for _, (_, job) in known if job is not None]
 
-    def _is_ours(self, path: Path) -> bool:
-        """Whether a file is of a job of this sweep, rather than of another that was started in the same folder."""
-        return path.name == "reused.json" or Folder(path.parent).read().tags.get("mnist_exp.parent") == self.parent.id
+    def _job_in(self, path: Path) -> Record | None:
+        """Return the job of a file; None for one of another sweep that was started in the same folder."""
+        if path.name == "reused.json":
+            return reused_in(path)
+        job = Folder(path.parent).read()
+        return job if job.fact("parent") == self.parent.id else None
 
-    def _reused(self) -> list[Job]:
+    def _reused(self) -> list[Record]:
         return [job for path, (_, job) in list(self._read.items()) if path.name == "reused.json" and job]
 
-    def curve(self, job: Job, metric: str) -> list[float]:
+    def curve(self, job: Record, metric: str) -> list[float]:
         """Return a finished job's values of a metric, one an epoch."""
         return Folder(Path(job.output)).history()[metric]
 
-    def configuration(self, job: Job) -> str:
+    def configuration(self, job: Record) -> str:
         """Return a job's config.yaml."""
         return read_text(Path(job.output) / "config.yaml", folder=Path(job.output))
 
-    def reuse(self, job: Job, values: Mapping[str, str], output: Path) -> None:
+    def reuse(self, job: Record, values: Mapping[str, str], output: Path) -> None:
         """Count a run as the job with these values and this output folder, unless it is this sweep's anyway."""
         if Path(job.output).parent == self.folder.path:
             return
         output.mkdir(parents=True, exist_ok=True)
-        write_text(output / "reused.json", json.dumps(asdict(replace(job, values=dict(values)))))
+        is_near = Path(job.output).is_relative_to(Path.cwd())  # both stay beside each other if the project is moved
+        place = os.path.relpath(job.output, output) if is_near else job.output
+        write_text(output / "reused.json", json.dumps({"output": place, "values": dict(values)}))
 
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> Folder:
         """Record a job that failed before it had a run, and return its folder."""
         output = free_folder(output)
         folder = Folder(output)
-        ids, reason = (self.parent.run_id, self.parent.id), failure_reason(error)
-        record = refused_record(values, *ids, output, reason, self.own_tags)
+        record = refused_record(values, self.parent.run_id, self.parent.id, failure_reason(error), self.own_tags)
         folder.begin(replace(record, tracking=dict(self.tracking)))
         write_text(output / "error.txt", traceback_text(error))
         folder.end("FAILED")
         return folder
 
-    def log_best(self, job: Job, complete: Callable[[Folder], None]) -> None:
+    def log_best(self, job: Record, complete: Callable[[Folder], None]) -> None:
         """Record the best job's configuration; call `complete` with its folder if its figures are missing."""
         write_text(self.folder.path / "best.yaml", self.configuration(job))
         folder = Folder(Path(job.output))
@@ -187,8 +191,8 @@ class SweepRecord:
         `ranking` returns the ranking as Markdown of at most so many characters, for the sweep's page in a store.
         """
         write_text(self.folder.path / "ranking.md", ranking(_LONGEST_RANKING))
-        ids = {job.run_id or id_in_store(Path(job.output)): job.values for job in self._reused()}
-        self.folder.end(status, tags={f"{REUSED}{one}": json.dumps(values) for one, values in ids.items() if one})
+        reused = [(Folder(Path(job.output)).read().run_id, job.values) for job in self._reused()]
+        self.folder.end(status, tags={f"{REUSED}{run_id}": json.dumps(values) for run_id, values in reused if run_id})
 
     def describe(self) -> str:
         """Return where to look at the sweep."""

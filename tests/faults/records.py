@@ -10,7 +10,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from mnist_exp.config.composition import recompose
+from mnist_exp.config.presets import parse_values
 from mnist_exp.tracking import reading
+from mnist_exp.tracking.store import connect_existing
 
 from ..conftest import QUICK, in_process
 from .configurations import numbers, often, words
@@ -114,7 +116,8 @@ def _recompose(drawn: Any, _: Path) -> str:
     before = path.read_text()
     path.write_text(before if altered else to_yaml(written), encoding="utf-8")
     try:
-        recompose(reading.fetch_run(f"sqlite:///{folder}/mlflow.db", run_id).config, [])
+        client = connect_existing(f"sqlite:///{folder}/mlflow.db")
+        recompose(parse_values(reading.read_config(client, run_id), "config.yaml"), [])
     finally:
         path.write_text(before)
     return ""

@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.records import Record
 
 from ..conftest import in_process, installed
 from . import interruptions, moments, namespaces

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.records import Record
 
 from . import damages, disks, outages
 from .table import Lacks

@@ -12,21 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_exp.sweeps.importance import importance
-from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.records import Record
+from tests.conftest import recorded_job
 from tests.sweeps.replays import real_bank
 
 Scores = npt.NDArray[np.float64]
-Draw = Callable[[np.random.Generator, bool], list[Job]]
+Draw = Callable[[np.random.Generator, bool], list[Record]]
 
 
-def finished(objective: float, **values: object) -> Job:
-    return Job({key: str(value) for key, value in values.items()}, "FINISHED", float(objective))
+def finished(objective: float, **values: object) -> Record:
+    return recorded_job({key: str(value) for key, value in values.items()}, "FINISHED", float(objective))
 
 
 def grid(*lengths: int, seeds: int, gaps: int = 0) -> Draw:
     """Return how to draw a grid with as many values by key, in which some jobs failed."""
 
-    def draw(rng: np.random.Generator, heavy: bool) -> list[Job]:
+    def draw(rng: np.random.Generator, heavy: bool) -> list[Record]:
         shared, rows = noise(rng, heavy, seeds), list(product(*map(range, lengths)))
         jobs = [
             finished(shared[seed] + one, seed=seed, **{f"key{key}": value for key, value in enumerate(row)})
@@ -41,7 +42,7 @@ def grid(*lengths: int, seeds: int, gaps: int = 0) -> Draw:
 def search(jobs: int, keys: int) -> Draw:
     """Return how to draw a search; every third key has words."""
 
-    def draw(rng: np.random.Generator, heavy: bool) -> list[Job]:
+    def draw(rng: np.random.Generator, heavy: bool) -> list[Record]:
         return [
             finished(
                 one,
@@ -53,7 +54,7 @@ def search(jobs: int, keys: int) -> Draw:
     return draw
 
 
-def bank_jobs(scores: Scores) -> list[Job]:
+def bank_jobs(scores: Scores) -> list[Record]:
     """Return the runs of the bank with these objectives, of shape (combinations, seeds)."""
     rows = product((8, 16, 24, 32), ("relu", "sigmoid"), (0.001, 0.003, 0.01))
     return [
@@ -67,7 +68,7 @@ def of_bank(seeds: int) -> Draw:
     """Return how to draw as many seeds of the bank."""
     bank = real_bank()
 
-    def draw(rng: np.random.Generator, _: bool) -> list[Job]:
+    def draw(rng: np.random.Generator, _: bool) -> list[Record]:
         return bank_jobs(rng.permuted(bank[:, rng.choice(bank.shape[1], seeds, replace=False)], axis=0))
 
     return draw

@@ -13,8 +13,10 @@ from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.overrides import Override
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.plan import plan
-from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
+
+from ..conftest import recorded_job
 
 pytestmark = pytest.mark.fast
 
@@ -27,12 +29,14 @@ def said_of(*typed: str, score: Score, seeds: int = 3, direction: str = "maximiz
     sweep, kind = plan(compose_values(typed, RunMode.MULTIRUN), typed, None, JobLoader.of_conf())
     assert kind.has_lists
     lists = {one.key: one.value.split(",") for one in map(Override.of, typed) if "," in one.value}
-    jobs: list[Job] = []
+    jobs: list[Record] = []
     for row, seed in product(product(*lists.values()), range(seeds)):
         found = score(*map(float, row), seed)
         values = dict(zip(lists, row, strict=True)) | ({"seed": str(seed)} if seeds > 1 else {})
         data = {"profile": f'{{"training": {images}}}'}
-        jobs.append(Job(values, "FAILED" if found is None else "FINISHED", found, data=data, run_id=str(len(jobs))))
+        jobs.append(
+            recorded_job(values, "FAILED" if found is None else "FINISHED", found, data=data, run_id=str(len(jobs)))
+        )
     record = SweepRecord(Parent("", "", sweep.config.tracking, tuple(sweep.swept), Path()), {}, {})
     return next((note for note in rank_jobs(sweep, record, jobs, kind).notes if "would go on" in note), "")
 

@@ -11,14 +11,16 @@ from mnist_exp.errors import InputError
 from mnist_exp.sweeps.comparable import measured, why_not_compared
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.plan import plan
-from mnist_exp.tracking.job import Job
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
+
+from ..conftest import recorded_job
 
 pytestmark = pytest.mark.fast
 
 HELD_OUT = {"dataset.validation": "100", "dataset.limit": "500", "dataset.seed": "0", "training.loss": "null"}
 WATCHED = HELD_OUT | {"dataset.validation": "test"}
-MNIST = {"digest": "3f2a", "profile": '{"test_digest": "beef"}'}
+MNIST = recorded_job({}, data={"digest": "3f2a", "profile": '{"test_digest": "beef"}'})
+LARGER = recorded_job({}, data={"digest": "a7c5", "profile": '{"test_digest": "beef"}'})
 
 
 @pytest.mark.parametrize(
@@ -51,9 +53,8 @@ def test_runs_can_be_compared_if_what_they_measure_is_the_same(
 def test_other_training_images_matter_only_where_some_are_held_out(
     objective: str, values: dict[str, str], same: bool
 ) -> None:
-    larger = MNIST | {"digest": "a7c5"}
-    assert (measured(objective, values, MNIST) == measured(objective, values, larger)) == same
-    assert measured(objective, values, MNIST) != measured(objective, values, larger | {"profile": ""})
+    assert (measured(objective, values, MNIST) == measured(objective, values, LARGER)) == same
+    assert measured(objective, values, MNIST) != measured(objective, values, recorded_job({}, data={"digest": "a7c5"}))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,9 @@ def test_a_sweep_over_the_split_is_ranked_without_a_comparison(tmp_path: Path) -
     typed = ["dataset.seed=0,1", "seed=0,1", "dataset.validation=100", "tracking=none"]
     sweep, kind = plan(compose_values(typed, RunMode.MULTIRUN), typed, None, JobLoader.of_conf())
     jobs = [
-        Job({"dataset.seed": split, "seed": seed}, "FINISHED", 0.8 + int(split) / 10 + int(seed) / 100, {}, 1.0)
+        recorded_job(
+            {"dataset.seed": split, "seed": seed}, "FINISHED", 0.8 + int(split) / 10 + int(seed) / 100, {}, 1.0
+        )
         for split in ("0", "1")
         for seed in ("0", "1")
     ]
@@ -107,8 +110,8 @@ def test_a_sweep_over_the_split_is_ranked_without_a_comparison(tmp_path: Path) -
 
 def test_jobs_on_other_data_are_not_compared() -> None:
     configs = [compose(["dataset.validation=100"]).config]
-    assert why_not_compared("val_accuracy", configs, [MNIST, None, MNIST]) == ""
-    assert "data varies" in why_not_compared("val_accuracy", configs, [MNIST, MNIST | {"digest": "a7c5"}])
+    assert why_not_compared("val_accuracy", configs, [MNIST, recorded_job({}), MNIST]) == ""
+    assert "data varies" in why_not_compared("val_accuracy", configs, [MNIST, LARGER])
 
 
 def test_a_race_refuses_another_dataset_before_it_reads_it() -> None:

@@ -7,15 +7,16 @@ from itertools import product
 import pytest
 
 from mnist_exp.sweeps.importance import Importance, as_sentence, importance
-from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.records import Record
+from tests.conftest import recorded_job
 from tests.sweeps.importance_replays import DRAWS, bank_jobs, share_that_speaks
 from tests.sweeps.replays import real_bank
 
 pytestmark = pytest.mark.fast
 
 
-def job(objective: float | None, **values: object) -> Job:
-    return Job({key: str(value) for key, value in values.items()}, "FINISHED", objective)
+def job(objective: float | None, **values: object) -> Record:
+    return recorded_job({key: str(value) for key, value in values.items()}, "FINISHED", objective)
 
 
 # Effects of -1, 0, 1 and of -0.5, 0.5, whose variances are 2/3 and 1/4; and of -0.1, 0.1 for the seed, which is 1/100.
@@ -130,5 +131,5 @@ def test_the_order_of_the_jobs_does_not_matter() -> None:
         [job(i % 2, a=i, b=-i) for i in range(24)],  # which no forest predicts
     ],
 )
-def test_where_nothing_can_be_said_nothing_is(jobs: list[Job]) -> None:
+def test_where_nothing_can_be_said_nothing_is(jobs: list[Record]) -> None:
     assert importance(jobs) is None

@@ -22,9 +22,8 @@ from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.page import Report, as_svg, page
 from mnist_exp.sweeps.ranking import compared, rank
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job
 
-from ..conftest import installed
+from ..conftest import installed, recorded_job
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -55,7 +54,7 @@ def draw(names: Sequence[str], most: int) -> Markup:
 def sweep(rows: int) -> Report:
     """A report of so many rows of three seeds, best first; every second one has layers."""
     jobs = [
-        Job(
+        recorded_job(
             {"hidden": str(8 * (row + 1)), "layers": LAYERS if row % 2 else "Flatten", "seed": str(seed)},
             "FINISHED",
             0.95 - row / 400 - seed / 1000 * (1 + row),
@@ -65,7 +64,7 @@ def sweep(rows: int) -> Report:
         for row in range(rows)
         for seed in range(3)
     ]
-    failed = Job({"hidden": "0"}, "FAILED", reason=HOSTILE[0])
+    failed = recorded_job({"hidden": "0"}, "FAILED", reason=HOSTILE[0])
     lines, texts = Table("val_accuracy", "maximize", compared(rank(jobs, "maximize"), "maximize"), [failed]).cells
     return Report(
         title="Sweep 3f2a1c22: hidden=8,16 seed=0,1,2",

@@ -23,11 +23,23 @@ from mnist_exp.sweeps.plan import plan
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.sweeps.ranking import compared, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.folder import Folder, Record
-from mnist_exp.tracking.job import Job, job_name
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.names import job_name
+from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 
-from ..conftest import Command, OnJax, alone_with_ray, command, in_process, installed, runs_in, store, sweep_in
+from ..conftest import (
+    Command,
+    OnJax,
+    alone_with_ray,
+    command,
+    in_process,
+    installed,
+    recorded_job,
+    runs_in,
+    store,
+    sweep_in,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not installed("optuna"), reason="needs pip install -e '.[prune]'")]
 
@@ -211,9 +223,9 @@ def test_only_a_preset_of_a_sweep_can_choose_it(tmp_path: Path) -> None:
         compose(["sweep=mine"], tmp_path / "sweep")
 
 
-def job(rate: str, seed: int, objective: float, pruned: int | None = None) -> Job:
+def job(rate: str, seed: int, objective: float, pruned: int | None = None) -> Record:
     values = {"optimizer.learning_rate": rate, "seed": str(seed)}
-    return Job(values, "FINISHED", objective, {}, 1.0, run_id=f"{rate}-{seed}", pruned=pruned)
+    return recorded_job(values, "FINISHED", objective, {}, 1.0, run_id=f"{rate}-{seed}", pruned=pruned)
 
 
 @pytest.mark.fast

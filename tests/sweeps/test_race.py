@@ -17,9 +17,9 @@ from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.race import ROUNDS, Race, Round
 from mnist_exp.sweeps.ranking import rank, unranked
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job
+from mnist_exp.tracking.records import Record
 
-from ..conftest import SharedFolder, command, in_process, installed, start, store, sweep_in, wait_for_line
+from ..conftest import SharedFolder, command, in_process, installed, recorded_job, start, store, sweep_in, wait_for_line
 from .replays import RACES, equal_means, hard_bank, noisy_bank, real_bank, replay_races
 
 # Three widths, of which the smallest is beaten at once, on 2,000 images; two rounds.
@@ -122,13 +122,13 @@ def test_five_hundred_replays() -> None:
 
 def ranked(race: Race, scores: Sequence[Sequence[float | None]], direction: str = "maximize") -> tuple[Table, str]:
     """The table and the sentence below it of a race whose jobs score so, by combination and seed."""
-    jobs: list[Job] = []
+    jobs: list[Record] = []
 
     def launch(launched: Sequence[tuple[int, int]]) -> list[float | None]:
         objectives = [scores[place][seed] for place, seed in launched]
         for (place, seed), objective in zip(launched, objectives, strict=True):
             status = "FAILED" if objective is None else "FINISHED"
-            jobs.append(Job({"a": str(place), "seed": str(seed)}, status, objective, {}, seconds=1.0))
+            jobs.append(recorded_job({"a": str(place), "seed": str(seed)}, status, objective, {}, seconds=1.0))
         return objectives
 
     race.rounds.extend(race.play(direction, launch))
@@ -169,7 +169,7 @@ def test_a_round_that_was_not_over_does_not_count() -> None:
     scores = [[0.9, 0.91, 0.92, 0.99], [0.905, 0.9, 0.91, 0.1]]
     race.rounds.append(next(race.play("maximize", lambda jobs: [scores[place][seed] for place, seed in jobs])))
     jobs = [
-        Job({"a": str(a), "seed": str(seed)}, "FINISHED", score, {})
+        recorded_job({"a": str(a), "seed": str(seed)}, "FINISHED", score, {})
         for a, row in enumerate(scores)
         for seed, score in enumerate(row)
     ]
@@ -212,12 +212,12 @@ def test_a_dropped_row_keeps_the_comparison_that_dropped_it(direction: str, tmp_
     sign = 1 if direction == "maximize" else -1
     scores = [[sign * (seed % 7 / 10 + one) for seed, one in enumerate(row)] for row in ([0] * 65, swings, behind)]
     race = race_of(3)
-    jobs: list[Job] = []
+    jobs: list[Record] = []
 
     def launch(launched: Sequence[Sequence[str]]) -> list[float]:
         values = [dict(text.split("=") for text in job) for job in launched]
         objectives = [scores[int(one["a"])][int(one["seed"])] for one in values]
-        jobs.extend(Job(one, "FINISHED", score, {}) for one, score in zip(values, objectives, strict=True))
+        jobs.extend(recorded_job(one, "FINISHED", score, {}) for one, score in zip(values, objectives, strict=True))
         return objectives
 
     race.overrides = [[f"a={place}"] for place in range(3)]

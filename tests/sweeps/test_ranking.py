@@ -7,7 +7,6 @@ import math
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,19 +15,22 @@ import pytest
 from mnist_exp.sweeps.charts import objective_by_parameter, validation_curves
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.importance import as_sentence, importance
-from mnist_exp.sweeps.outcome import as_text
+from mnist_exp.sweeps.outcome import advised_validation, as_text
 from mnist_exp.sweeps.page import as_svg
 from mnist_exp.sweeps.ranking import Row, compared, on_other_images, rank, unranked, verdict
 from mnist_exp.sweeps.statistics import Comparison
 from mnist_exp.sweeps.table import Table
-from mnist_exp.tracking.job import Job, advised_validation, job_name, make_job
+from mnist_exp.tracking.names import job_name
+from mnist_exp.tracking.records import Record
+
+from ..conftest import recorded_job
 
 pytestmark = pytest.mark.fast
 
 
-def job(objective: float | None, status: str = "FINISHED", reason: str = "", **values: str) -> Job:
+def job(objective: float | None, status: str = "FINISHED", reason: str = "", **values: str) -> Record:
     scores = {} if objective is None else {"test_loss": 1.0, "test_accuracy": objective / 2}
-    return Job(values, status, objective, scores, seconds=2.0, reason=reason)
+    return recorded_job(values, status, objective, scores, seconds=2.0, reason=reason)
 
 
 def test_the_best_comes_first_whichever_way_is_up() -> None:
@@ -155,7 +157,7 @@ def test_a_row_with_a_failed_job_is_not_compared_since_the_others_flatter_it() -
     assert verdict(rows, name).startswith("a=2 leads with 0.9500, but a row with a failed job is not compared, since")
     tried_again = compared(rank([*jobs, *lost, job(0.95, a="2", seed="2")], "maximize"), "maximize")
     assert verdict(tried_again, name).startswith("a=2 is best of 3: ")
-    last = [replace(one, objective=one.objective and one.objective - 0.9) for one in lost]
+    last = [job(0.05, a="2", seed="0"), job(0.05, a="2", seed="1"), job(None, "FAILED", a="2", seed="2")]
     rows = compared(rank([*jobs, *last], "maximize"), "maximize")
     assert verdict(rows, name).endswith(" Rows with a failed job are not compared.")
 
@@ -239,7 +241,9 @@ def test_the_csv_has_a_line_a_job_with_its_row() -> None:
 )  # fmt: skip
 def test_the_advice_to_hold_images_out_can_be_followed(counts: list[object], advice: str) -> None:
     data = [None if count is None else {"profile": json.dumps({"training": count})} for count in counts]
-    assert advised_validation([Job({}, "FINISHED", data=one) for one in data]) == f"dataset.validation={advice}"
+    assert (
+        advised_validation([recorded_job({}, "FINISHED", data=one) for one in data]) == f"dataset.validation={advice}"
+    )
 
 
 def test_numbers_are_numbers_in_records_and_what_looks_like_one_stays_text() -> None:
@@ -248,7 +252,7 @@ def test_numbers_are_numbers_in_records_and_what_looks_like_one_stays_text() -> 
         "model.filters": "[16, 32]", "optimizer.kind": "1e5x", "dataset.seed": "9" * 400, "model.dropout": "1e999",
         "code": "12345678", "data": "00001234", "own_code": "12345e67", "packages.keras": "3.10", "seed": "0",
     }  # fmt: skip
-    jobs = [Job(values, "FINISHED", 0.9, {}, run_id="12345678"), Job({}, "FAILED", run_id="1e2")]
+    jobs = [recorded_job(values, "FINISHED", 0.9, {}, run_id="12345678"), recorded_job({}, "FAILED", run_id="1e2")]
     table = Table("val_accuracy", "maximize", rank(jobs, "maximize"), unranked(jobs))
     record, lacking = json.loads(as_text([table], "json"))
     assert {key: record[key] for key in values} == values | {
@@ -270,10 +274,10 @@ def test_numbers_are_numbers_in_records_and_what_looks_like_one_stays_text() -> 
     ],
 )
 def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, value: str) -> None:
-    def measured(index: int, objective: float) -> Job:
+    def measured(index: int, objective: float) -> Record:
         values = {"a": value if index % 2 else "1", "b": str(index // 2 % 2), "seed": str(index // 4)}
         scores = {"objective": objective, "test_accuracy": objective, "test_loss": odd, "fit_seconds": odd}
-        return make_job({"mnist_exp.swept": json.dumps(values)}, scores, "FINISHED", run_id=str(index))
+        return recorded_job(values, scores=scores, run_id=str(index))
 
     jobs = [measured(index, [0.5, odd, -odd, 0.25][index % 4]) for index in range(12)]
     for direction in ("maximize", "minimize"):

@@ -16,8 +16,9 @@ from mnist_exp.config.schema import NoTracking
 from mnist_exp.config.values import MedianPruning
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.plan import plan
-from mnist_exp.tracking.folder import Folder, Record, make_folder, working
+from mnist_exp.tracking.folder import Folder, make_folder, working
 from mnist_exp.tracking.job_folders import free_folder
+from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
 
 pytestmark = pytest.mark.fast
@@ -155,7 +156,7 @@ def test_a_record_with_a_wrong_value_is_damaged(tmp_path: Path, key: str) -> Non
     with pytest.raises(InputError, match=r"run.json: is damaged, or of another program$"):
         Folder(tmp_path).read()
     (tmp_path / "run.json").write_text(json.dumps(record))
-    assert asdict(Folder(tmp_path).read()) == record
+    assert Folder(tmp_path).read() == Record(**record)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import compose
 from mnist_exp.experiment import experiment_key
 from mnist_exp.tracking import index
-from mnist_exp.tracking.folder import Folder, Record
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.records import Record
 
 pytestmark = pytest.mark.fast
 

@@ -15,7 +15,8 @@ import pytest
 import mnist_exp
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import abandoned, locks
-from mnist_exp.tracking.folder import Folder, Record, working
+from mnist_exp.tracking.folder import Folder, working
+from mnist_exp.tracking.records import Record
 
 pytestmark = pytest.mark.fast
 

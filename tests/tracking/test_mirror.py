@@ -15,10 +15,10 @@ from mnist_exp.commands import stored
 from mnist_exp.config.composition import compose
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_data
-from mnist_exp.tracking.folder import Folder, Record
-from mnist_exp.tracking.job import count_images, digest_of_test_set
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.mirror import mirror, save_model
-from mnist_exp.tracking.reading import recorded_job
+from mnist_exp.tracking.reading import record_of
+from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.store import connect
 
 from ..conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
@@ -192,9 +192,9 @@ def test_each_run_has_its_own_sizes_though_mlflow_keeps_one_dataset(tmp_path: Pa
         folder = Folder(tmp_path / str(held_out))
         data = replace(mnist, x_validation=mnist.x_validation[:held_out])
         folder.begin(Record("run", {}, data=recorded_data(data)))
-        recorded = recorded_job(client.get_run(mirror(client, experiment_id, folder).run_id)).data
-        assert count_images(recorded, "validation") == held_out
-        assert digest_of_test_set(recorded) == mnist.test_digest
+        recorded = record_of(client.get_run(mirror(client, experiment_id, folder).run_id))
+        assert recorded.images("validation") == held_out
+        assert recorded.test_digest == mnist.test_digest
 
 
 def test_a_run_may_have_more_parameters_than_mlflow_takes_at_once(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import experiment_signature
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_config
-from mnist_exp.tracking.folder import Folder, now
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.records import now
 
 from ..conftest import QUICK, artifacts, in_process, runs_in, start, store, wait_for_line
 

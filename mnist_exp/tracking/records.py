@@ -1,0 +1,176 @@
+"""A record says what is known of a run or a sweep; a folder or a store has it. Imports nothing heavy."""
+
+import json
+import math
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from mnist_exp.config import files
+
+REUSED = "mnist_exp.reused."  # begins a sweep's tags for earlier runs that count as its jobs
+STAGES = ("begun", "scored", "completed")
+_MAX_SCORE = 1e50  # its fourth power is a number
+
+
+def now() -> int:
+    """Return the time in milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run or a sweep as it was recorded.
+
+    Attributes:
+        name: what the store's page shows.
+        tags: the user's, and those of this project, such as `mnist_exp.host`, which `fact` returns.
+        parameters: the configuration, its keys joined by dots.
+        id: by which a folder's run is found again in a store.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        stage: what is whole on disk, and is written after it: "begun" (the record), "scored" (model, curves and
+            scores), or "completed" (figures too, and the model in MLflow's format if a store gets it).
+        start, end: in milliseconds since 1970.
+        data: the dataset as MLflow takes it; None before it was read.
+        scores: the metrics of the end, with the weights of `kept_epoch`.
+        tracking: the `uri` and `experiment` of the store that mirrors the folder; empty without one. Of a record that
+            was read from a store, the `experiment_id`.
+        best: the path from here to the folder of a sweep's best job.
+        attempt: the id of the last start of a sweep.
+        output: the folder, where it is now, or was on `host`; `run.json` has none.
+        run_id: MLflow's, or "" if no store is known to have the run; `mlflow.json` has it.
+    """
+
+    name: str
+    tags: dict[str, str]
+    parameters: dict[str, str] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    status: str = "RUNNING"
+    stage: str = "begun"
+    start: int = field(default_factory=now)
+    end: int | None = None
+    data: dict[str, str] | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    kept_epoch: int | None = None
+    tracking: dict[str, str] = field(default_factory=dict)
+    best: str = ""
+    attempt: str = ""
+    output: str = field(default="", compare=False)
+    run_id: str = field(default="", compare=False)
+
+    def fact(self, name: str) -> str:
+        """Return the tag `mnist_exp.NAME`, or "" without one."""
+        return self.tags.get(f"mnist_exp.{name}", "")
+
+    @property
+    def signature(self) -> str:
+        """What two runs, or two sweeps, share if they are the same; "" before the data of a run are known."""
+        return self.fact("sweep") or self.fact("signature")
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it is a sweep's, whose jobs have records of their own."""
+        return "mnist_exp.sweep" in self.tags
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the run finished, and was not pruned."""
+        return self.status == "FINISHED" and not self.fact("pruned")
+
+    @cached_property
+    def values(self) -> dict[str, str]:
+        """The values that vary in the sweep of a job, by full key."""
+        return map_in(self.fact("swept"))
+
+    def with_values(self, values: Mapping[str, str]) -> "Record":
+        """Return the record as that of a job with these values."""
+        return replace(self, tags=self.tags | {"mnist_exp.swept": json.dumps(dict(values))})
+
+    @property
+    def host(self) -> str:
+        """The machine that the run was on."""
+        return self.fact("host")
+
+    @property
+    def reason(self) -> str:
+        """A line about a failure."""
+        return self.fact("error")
+
+    @property
+    def objective(self) -> float | None:
+        """The objective of a finished run."""
+        return self._score("objective") if self.status == "FINISHED" else None
+
+    @property
+    def test_scores(self) -> dict[str, float]:
+        """The metrics of a finished run that begin with `test_`."""
+        names = [name for name in self.scores if name.startswith("test_")] if self.status == "FINISHED" else []
+        return {name: usable(self.scores[name]) for name in names}
+
+    @property
+    def seconds(self) -> float | None:
+        """The wall time of training."""
+        return self._score("fit_seconds")
+
+    @property
+    def pruned(self) -> int | None:
+        """The last epoch, from 1, of a run that was pruned."""
+        epoch = self.fact("pruned") if self.status == "FINISHED" else ""
+        return int(epoch) if re.fullmatch("[0-9]{1,9}", epoch) else None
+
+    @property
+    def digest(self) -> str:
+        """The digest of the data, or "" before it is known."""
+        return (self.data or {}).get("digest", "")
+
+    @property
+    def test_digest(self) -> str:
+        """The digest of the test set, or "" where it was not recorded."""
+        return map_in((self.data or {}).get("profile", "")).get("test_digest", "")
+
+    def images(self, part: str) -> int:
+        """Return the number of `training`, `validation` or `test` images, or 0 where it was not recorded."""
+        count = map_in((self.data or {}).get("profile", "")).get(part, "")
+        return int(count) if re.fullmatch("[0-9]{1,15}", count) else 0
+
+    def _score(self, name: str) -> float | None:
+        return usable(self.scores[name]) if name in self.scores else None
+
+    def own_files(self) -> frozenset[str]:
+        """Return the names, relative to the folder, of all files that this run may have written."""
+        paths = re.compile(r"training\.callbacks\.(CSVLogger\.filename|ModelCheckpoint\.filepath)")
+        callbacks = [value for key, value in self.parameters.items() if paths.fullmatch(key) and "/" not in value]
+        return files.RUN_FILES.union(callbacks, self.sent_files())
+
+    def sent_files(self) -> list[str]:
+        """Return the names, relative to the folder, of the files that a store gets: texts, figures and own code."""
+        code = self.fact("own_code").rpartition(" ")[0]
+        return [*files.TEXTS, *files.FIGURES, *([f"code/{code}"] if re.fullmatch(r"[\w-][\w. -]*\.py", code) else [])]
+
+    def is_in(self, tracking: Mapping[str, str]) -> bool:
+        """Return whether this is in the same store and MLflow experiment as what has that `tracking`, if in any."""
+        return tracking.items() <= self.tracking.items()
+
+
+def map_in(text: str) -> dict[str, str]:
+    """Return the map in a JSON text as texts, or an empty one for any other text, which anybody may have written."""
+    try:
+        values: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return {str(key): str(value) for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+def usable(number: float) -> float:
+    """Return a number whose square and inverse are numbers, too: zero or infinity where it is out of all proportion.
+
+    >>> usable(0.25), usable(-1e308), usable(5e-324)
+    (0.25, -inf, 0.0)
+    """
+    if abs(number) > _MAX_SCORE:
+        return math.copysign(math.inf, number)
+    return 0.0 if abs(number) < 1 / _MAX_SCORE else number
