@@ -12,8 +12,8 @@ from typing import NoReturn
 from mnist_exp import signals
 from mnist_exp.config import code_file
 from mnist_exp.config.files import LARGEST_TEXT, NoFileError, open_file
-from mnist_exp.config.overrides import refuse_split
-from mnist_exp.config.redaction import printable_lines, remember, traceback_in, traceback_text, without_secrets
+from mnist_exp.config.overrides import refuse_passwords, refuse_split
+from mnist_exp.config.redaction import printable_lines, traceback_in, traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.ends import CTRL_C
 from mnist_exp.errors import InputError
@@ -26,7 +26,10 @@ _DRAWN = re.compile(
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        remember(sys.argv)
+        try:
+            refuse_passwords(sys.argv)
+        except InputError as error:
+            message = str(error)
         super().error(printable_lines(without_secrets(message)))
 
 
@@ -49,7 +52,7 @@ def exit_on_errors() -> Iterator[None]:
     """
     signals.install()
     try:
-        remember(sys.argv)
+        refuse_passwords(sys.argv)
         refuse_split(sys.argv[1:])
         yield
     except InputError as error:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from mnist_exp.config.redaction import printable as printable
-from mnist_exp.config.redaction import without_secrets, without_unread_address
+from mnist_exp.config.redaction import without_secrets
 
 _LONGEST = 1_000  # characters of a message
 
@@ -22,7 +22,6 @@ class InputError(ValueError):
     def __init__(self, message: str) -> None:
         # A file's name may have bytes that cannot be encoded.
         line = printable(without_secrets(message.encode("utf-8", "backslashreplace").decode()))
-        line = without_unread_address(line)
         # The key is at the beginning, and what would be right at the end.
         super().__init__(line if len(line) <= _LONGEST else f"{line[:500]} ... {line[-490:]}")
 

@@ -31,7 +31,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import mnist_exp
-from mnist_exp.config import redaction
 from mnist_exp.learning.datasets import Data, load
 from mnist_exp.learning.sources import MnistDataset
 from mnist_exp.tracking import store as tracking_store
@@ -194,7 +193,7 @@ def in_process(*arguments: str, cwd: Path, module: str = "mnist_exp", **env: str
 def _process_as_it_was() -> Iterator[None]:
     """Take away what Hydra keeps of an earlier command; put back what a command sets for a whole process."""
     environment, arguments, thresholds = dict(os.environ), sys.argv, gc.get_threshold()
-    of_hydra, addresses = dict(Singleton._instances), set(redaction._known)
+    of_hydra = dict(Singleton._instances)
     # When Hydra sets logging up, it closes all handlers, and absl's, which TensorFlow brings, closes pytest's streams.
     logging_handlers = logging._handlerList[:]  # type: ignore[attr-defined]
     logging._handlerList.clear()  # type: ignore[attr-defined]
@@ -204,7 +203,6 @@ def _process_as_it_was() -> Iterator[None]:
     try:
         yield
     finally:
-        redaction._known.intersection_update(addresses)
         os.environ.clear()
         os.environ.update(environment)
         sys.argv = arguments

@@ -19,12 +19,11 @@ from mnist_exp.config.hydra_api import JobLoader, compose_conf
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_output, check_subfolder
 from mnist_exp.config.keras_source import REQUIRED
-from mnist_exp.config.overrides import Override, leaves, of_the_experiment
+from mnist_exp.config.overrides import Override, leaves, of_the_experiment, refuse_passwords
 from mnist_exp.config.parsing import parse
 from mnist_exp.config.preset_errors import naming_presets
 from mnist_exp.config.preset_folder import PresetFolder, offered, refuse_hidden
 from mnist_exp.config.presets import CONF, Preset, check_values
-from mnist_exp.config.redaction import remember
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
@@ -140,7 +139,7 @@ def user_choices(
         InputError: for a preset or a file that cannot be used, two choices of one name, or an override that cannot be
             parsed or lets Hydra read configuration from elsewhere.
     """
-    remember(overrides)
+    refuse_passwords(overrides)
     parsed = parse(overrides)
     code = _typed_code(parsed)
     if not in_sweep:

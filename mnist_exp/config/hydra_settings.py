@@ -11,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.conversion import Rule, convert
 from mnist_exp.config.overrides import Override
-from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.values import Count, NotNegative, Text, WholeNumber
 from mnist_exp.errors import InputError, did_you_mean, show
 
@@ -111,13 +110,6 @@ def check_output(composed: DictConfig, key: str) -> None:
         raise InputError(f"{key}={typed}: leads to {folder} through another value; type the folder itself")
     _check_names(key, folder)
     _check_inside("hydra.output_subdir", str(composed.hydra.output_subdir))
-    address = str(composed.tracking.get("uri"))
-    written_down = composed.hydra.output_subdir is not None or without_secrets(folder) != folder
-    if written_down and shown_address(address) != address:
-        raise InputError(
-            "tracking.uri: Hydra would write what you type into a file; put an address with a password or parameters "
-            "into MLFLOW_TRACKING_URI"
-        )
 
 
 def check_subfolders(composed: DictConfig, varied: Collection[str], *, draws: bool) -> None:

@@ -1,13 +1,14 @@
 """Overrides, such as `model.hidden=16`: reading, writing, and flattening nested values to such keys."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any
 
+from mnist_exp.config.redaction import has_password
 from mnist_exp.errors import InputError, show
 
 # All jobs of a sweep have these in common.
@@ -97,6 +98,16 @@ def is_of_tracking(argument: str) -> bool:
     (True, False)
     """
     return "=" in argument and Override.of(argument).is_below("tracking")
+
+
+def refuse_passwords(texts: Iterable[str]) -> None:
+    """Raise InputError, which repeats none of it, for an address with a password: a shell's history would keep it."""
+    if any(map(has_password, texts)):
+        raise InputError(
+            "tracking.uri: a password in an address is not typed; for a server, set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; for a database, set its own variable, such as "
+            "PGPASSWORD; or set MLFLOW_TRACKING_URI to the whole address"
+        )
 
 
 def refuse_split(arguments: Sequence[str]) -> None:

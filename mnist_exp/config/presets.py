@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_exp.config.keras_source import is_plain
-from mnist_exp.config.overrides import leaves
+from mnist_exp.config.overrides import leaves, refuse_passwords
 from mnist_exp.errors import InputError, show
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -121,6 +121,7 @@ def check_values(values: Mapping[str, Any], where: str, group: str = "experiment
     for path, value in leaves(values):
         key = ".".join(path)
         shown = f"{key}={show(value)}"
+        refuse_passwords([shown])
         if not is_plain(value) or "${" in repr((path, value)):
             raise InputError(f"{where}: {shown}: must be a plain value, without ${{...}}")
         if key in GROUPS and not isinstance(value, Mapping):

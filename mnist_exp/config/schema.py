@@ -5,6 +5,7 @@ the shape of the YAML.
 """
 
 import importlib.util
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mnist_exp.config import code_file, keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.conversion import KerasName, OneOf, convert
 from mnist_exp.config.files import OWN_FILES
+from mnist_exp.config.overrides import refuse_passwords
 from mnist_exp.config.values import Count, ModelName, PruneSettings, Seconds, Seed, Text
 from mnist_exp.errors import InputError, did_you_mean, show
 from mnist_exp.learning.families import Model, families
@@ -169,6 +171,8 @@ def _check_pruning(config: Config) -> None:
 
 
 def _check_address(uri: str) -> None:
+    if uri != os.environ.get("MLFLOW_TRACKING_URI"):
+        refuse_passwords([uri])
     # No message shows the address, which may hold a password.
     try:
         scheme = urlsplit(uri).scheme if urlsplit(uri).port != 0 else ""

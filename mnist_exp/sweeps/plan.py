@@ -18,7 +18,6 @@ from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_output, check_settings, check_subfolders
 from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
 from mnist_exp.config.parsing import count, parse
-from mnist_exp.config.redaction import shown_address
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult
@@ -60,12 +59,10 @@ def plan(
     `composed` is in Hydra's MULTIRUN mode; `code` is the file that `overrides` name.
 
     Raises:
-        InputError: for a value that cannot be used or is listed twice, jobs that cannot be ranked together, or a
-            password that Hydra would write to multirun.yaml.
+        InputError: for a value that cannot be used or is listed twice, or jobs that cannot be ranked together.
     """
     check_output(composed, "hydra.sweep.dir")
     check_settings(composed)
-    _refuse_passwords(composed)
     chosen = kind_of(composed.hydra.sweeper._target_)
     typed = _typed(composed, overrides, code, loader, draws=chosen.draws)
     check_subfolders(composed, [one.key for one in typed.varied], draws=chosen.draws)
@@ -126,16 +123,3 @@ def _ends(override: Override, values: IntervalSweep) -> list[str]:
         above = " above 0" if "log" in values.tags else ""
         raise InputError(f"{override.text}: must be interval(FROM, TO), finite numbers{above} with FROM at most TO")
     return [str(values.start), str(values.end)]
-
-
-def _refuse_passwords(composed: DictConfig) -> None:
-    written: Any = OmegaConf.to_container(composed, resolve=False)  # as Hydra writes it
-    for key, address, instead in (
-        ("tracking.uri", written["tracking"].get("uri"), "MLFLOW_TRACKING_URI"),
-        ("hydra.sweeper.storage", written["hydra"]["sweeper"].get("storage"), "an option file"),
-    ):
-        if shown_address(str(address)) != str(address):
-            raise InputError(
-                f"{key}: a sweep writes what you type into a file; put an address with a password or parameters "
-                f"into {instead}"
-            )

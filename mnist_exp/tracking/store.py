@@ -23,6 +23,7 @@ from mnist_exp.config.redaction import SecretsFilter, shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import limits
+from mnist_exp.tracking.folder import from_here
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +34,8 @@ def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
     """Return a client of the store, and the id of the MLflow experiment, which is created if it is missing.
 
     Raises:
-        InputError: if the store cannot be reached or written, or the experiment was deleted.
+        InputError: if the store cannot be reached or written, the experiment was deleted, or it keeps artifacts where
+            it may not.
     """
     with _reached(tracking.uri):
         client = _client(tracking.uri)
@@ -48,6 +50,7 @@ def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
             f"tracking.experiment={tracking.experiment}: was deleted in this store; choose another name, or restore it "
             f"with mlflow experiments restore --experiment-id {found.experiment_id}"
         )
+    _check_location(tracking.uri, found.artifact_location)
     return client, str(found.experiment_id)
 
 
@@ -128,18 +131,24 @@ def repository(uri: str, location: str | None) -> "ArtifactRepository":
     Raises:
         InputError: for any other location.
     """
+    allowed = _check_location(uri, location)
+    # In public, artifacts are reached by a run's id, and the store, asked again, could name another location.
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(allowed, tracking_uri=uri)
+
+
+def _check_location(uri: str, location: str | None) -> str:
     path = sqlite_path(uri)
     folder = (path.parent if path is not None else Path.cwd()) / "mlruns"
     if not location or not _is_allowed(location, uri, folder):
         others = "" if path is not None else f", or one of {', '.join(_OF_A_SERVER)}"
+        moved = "after a project was moved or copied here, type python -m mnist_exp.sync --moved; else "
         raise InputError(
             f"tracking.uri={shown_address(uri)}: keeps artifacts in {location}; they must be below {folder}{others}; "
-            "type another tracking.experiment"
+            f"{moved if is_default(uri) else ''}type another tracking.experiment"
         )
-    # In public, artifacts are reached by a run's id, and the store, asked again, could name another location.
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    return get_artifact_repository(location, tracking_uri=uri)
+    return location
 
 
 _OF_A_SERVER = ("mlflow-artifacts", "s3", "gs", "wasbs", "abfss", "hdfs", "dbfs")
@@ -171,9 +180,40 @@ def is_default(uri: str) -> bool:
 
 
 def recorded_address(uri: str) -> str:
-    """Return a store's address as a folder records it: absolute, without a password."""
+    """Return a store's address as a folder records it: without a login, and relative in this project's folder."""
     path = sqlite_path(uri)
-    return shown_address(uri if path is None else f"sqlite:///{path}")
+    return shown_address(uri) if path is None else f"sqlite:///{from_here(path)}"
+
+
+def move_artifacts() -> int:
+    """Let the store in this folder, which was moved or copied here, find its artifacts here; return how many places.
+
+    MLflow has absolute places of artifacts in four columns. They change all at once, or not at all.
+
+    Raises:
+        InputError: if there is no such store, or it cannot be used.
+    """
+    connect_existing("sqlite:///mlflow.db")
+    path = Path.cwd() / "mlflow.db"
+    new = (path.parent / "mlruns").as_uri()
+    columns = {
+        "experiments": "artifact_location",
+        "runs": "artifact_uri",
+        "logged_models": "artifact_location",
+        "model_versions": "storage_location",
+    }
+    with closing(sqlite3.connect(path)) as connection, connection:
+        known = connection.execute("SELECT artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%'")
+        roots = {str(place) for (place,) in known if place.endswith("/mlruns") and place != new}
+        return sum(
+            connection.execute(
+                f"UPDATE {table} SET {column} = ?1 || substr({column}, length(?2) + 1) "  # noqa: S608, names from above
+                f"WHERE {column} = ?2 OR substr({column}, 1, length(?2) + 1) = ?2 || '/'",
+                (new, old),
+            ).rowcount
+            for old in roots
+            for table, column in columns.items()
+        )
 
 
 @contextmanager
@@ -267,6 +307,11 @@ def tables(path: Path) -> set[str]:
 
 def store_error(uri: str, reason: str) -> InputError:
     """Return the error for a store that cannot be used."""
+    if re.search(r"\b40[13]\b", reason) and sqlite_path(uri) is None:
+        return InputError(
+            f"tracking.uri={shown_address(uri)}: {reason}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+            "or MLFLOW_TRACKING_TOKEN, to what this server knows"
+        )
     return InputError(
         f"tracking.uri={shown_address(uri)}: {reason}; must be a database file that can be written, such as "
         "sqlite:///mlflow.db, or a running server; tracking=none trains without a store"

@@ -206,10 +206,6 @@ def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -
             "optimizer.rho=interval(0.1,0.5)",
             "optimizer.rho=interval(0.1,0.5): is a range to draw from, for sweep=random",
         ),
-        (
-            "tracking.uri=postgresql://me:secret@host/db",
-            "put an address with a password or parameters into MLFLOW_TRACKING_URI",
-        ),
     ],
 )
 def test_values_are_checked_before_the_first_job(tmp_path: Path, swept: str, message: str) -> None:
@@ -217,7 +213,6 @@ def test_values_are_checked_before_the_first_job(tmp_path: Path, swept: str, mes
     assert done.returncode == 1
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert "secret" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

