@@ -26,6 +26,7 @@ _EXAMPLES = """\
   python -m mnist_exp.sync
   python -m mnist_exp.sync outputs/2026-11-28/09-30-00-123456
   python -m mnist_exp.sync multirun tracking.uri=http://127.0.0.1:5000
+  python -m mnist_exp.sync --moved
 """
 
 _SECONDS_AFTER_A_FAILURE = 1.0
@@ -43,8 +44,21 @@ outage; each thing once, however often this is typed, on another machine too."""
         metavar="FOLDER|OVERRIDE",
         help="folders with runs or sweeps in them; by default outputs and multirun. Where to: tracking.uri=ADDRESS",
     )
-    given = parser.parse_intermixed_args().given
+    parser.add_argument(
+        "--moved",
+        action="store_true",
+        help="let mlflow.db, which was moved or copied to this folder with its project, find its artifacts here",
+    )
+    arguments = parser.parse_intermixed_args()
+    given = arguments.given
     with commands.exit_on_errors():
+        if arguments.moved:
+            if given:
+                raise InputError(f"{given[0]}: is not used with --moved; leave it out")
+            from mnist_exp.tracking.store import move_artifacts
+
+            print(f"{counted(move_artifacts(), 'place')} in mlflow.db changed to this folder")
+            return
         overrides = [text for text in given if "=" in text and not os.path.exists(text)]  # noqa: PTH110, of any length
         sync([Path(text) for text in given if text not in overrides], overrides)
 
@@ -65,7 +79,7 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
 
     here = store.recorded_address(settings.uri)
     for folder, record in folders:
-        if "tracking.uri" not in keys and (uri := record.tracking.get("uri", here)) != here:
+        if "tracking.uri" not in keys and store.recorded_address(uri := record.tracking.get("uri", here)) != here:
             raise InputError(f"{folder.path}: was tracked in {uri}; type tracking.uri={uri}, or that of another store")
     named = {record.tracking.get("experiment", settings.experiment) for _, record in folders}
     with store.store_errors(settings.uri):

@@ -160,7 +160,7 @@ def _reason(
         return "it runs"
     if mirrored is None or client is None:
         return ""
-    if mirrored.store != store.recorded_address(settings.uri):
+    if store.recorded_address(mirrored.store) != store.recorded_address(settings.uri):
         return f"it is in another store; type tracking.uri={mirrored.store}"
     if mirrored.run_id in registered:
         return f"its model is registered as {registered[mirrored.run_id]}"

@@ -154,3 +154,44 @@ def test_sync_imports_no_backend() -> None:
     code = f"import sys, mnist_exp.sync, mnist_exp.tracking.mirror; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("place", ["move", "copytree"])
+def test_a_project_that_was_moved_or_copied_works_after_one_command(tmp_path: Path, place: str) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    typed = (*QUICK, "tracking.register=digits")
+    assert in_process(*typed, cwd=old).returncode == 0
+    assert in_process("-m", *QUICK, "seed=0,1", cwd=old).returncode == 0
+    getattr(shutil, place)(old, new)
+    before = (old / "mlflow.db").read_bytes() if old.exists() else b""
+    refused = in_process(*typed, cwd=new)
+    assert refused.returncode == 1
+    assert "python -m mnist_exp.sync --moved" in refused.stderr
+    assert len(runs_in(new)) == 4
+
+    assert sync("--moved", cwd=new).endswith(" places in mlflow.db changed to this folder\n")
+    assert sync("--moved", cwd=new) == "0 places in mlflow.db changed to this folder\n"
+    if old.exists():
+        assert (old / "mlflow.db").read_bytes() == before
+        shutil.rmtree(old)
+    run_id = runs_in(new)[0].info.run_id
+    again = in_process(*typed, "resume=true", cwd=new)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "Epoch" not in again.stdout
+    sweep = in_process("-m", *QUICK, "seed=0,1", "resume=true", cwd=new)
+    assert "2 of 2 finished before" in sweep.stdout
+    seven = str(Path(__file__).parents[1] / "docs/seven.png")
+    for module, *arguments in (
+        ("compare",),
+        ("rerun", run_id),
+        ("predict", run_id, seven),
+        ("predict", "models:/digits@champion", seven),
+        ("sync",),
+        ("tidy",),
+    ):
+        done = in_process(*arguments, cwd=new, module=f"mnist_exp.{module}")
+        assert (done.returncode, done.stderr) == (0, ""), module
+    for recorded in runs_in(new):
+        assert {"config.yaml", "best.yaml"} & artifacts(store(new), recorded.info.run_id)
+    assert in_process(*QUICK, "model.hidden=8", cwd=new).returncode == 0

@@ -43,7 +43,7 @@ def model_file(uri: str, run_id: str) -> Path | None:
         status, mirrored = folder.read().status, folder.mirrored()
     except InputError:
         return None
-    if mirrored is None or (mirrored.store, mirrored.run_id) != (store.recorded_address(uri), run_id):
+    if mirrored is None or mirrored.run_id != run_id:
         return None  # another run has taken the folder
     return folder.path / "model.keras" if status == "FINISHED" else None
 

@@ -70,7 +70,7 @@ class MLflowTracker(Tracker):
             abandoned = close_in_store(client, experiment_id)
         made = sweep_record(sweep, signature, self._settings.run_name, self._own_tags)
         with begun_sweep(sweep, replace(made, tracking=self.tracking)) as record:
-            settings = replace(self._settings, uri=self.tracking["uri"])  # absolute, without its password
+            settings = replace(self._settings, uri=self.tracking["uri"])  # without a login
             parent = Parent(record.id, "", settings, tuple(sweep.swept), sweep.folder, record.attempt)
             opened = MLflowSweep(parent, self._own_tags, self.tracking, client, experiment_id, abandoned)
             try:
