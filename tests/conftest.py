@@ -34,7 +34,7 @@ import mnist_exp
 from mnist_exp.learning.datasets import Data, load
 from mnist_exp.learning.sources import MnistDataset
 from mnist_exp.tracking import store as tracking_store
-from mnist_exp.tracking.records import Record
+from mnist_exp.tracking.records import Record, map_in
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SharedFolder = Callable[..., Path]
@@ -60,6 +60,12 @@ def recorded_job(
     ends = {"objective": objective, "fit_seconds": seconds, **(scores or {})}
     found = {name: score for name, score in ends.items() if score is not None}
     return Record("job", tags, status=status, scores=found, **fields)
+
+
+def facts(run: Run) -> dict[str, str]:
+    """Return the tags of this project's that a store has of a run, without their prefix, and those within `record`."""
+    tags = {key.removeprefix("mnist_exp."): value for key, value in run.data.tags.items()}
+    return tags | map_in(tags.get("record", ""))
 
 
 # Two epochs on a slice of MNIST: for tests that need a whole run, not a good one.

@@ -13,7 +13,7 @@ from mnist_exp import InputError, run
 from mnist_exp.config.code_file import read_code
 from mnist_exp.learning.saved_models import load
 
-from .conftest import Command, artifacts, in_process, runs_in, store, sweep_in
+from .conftest import Command, artifacts, facts, in_process, runs_in, store, sweep_in
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_it_is_trained_swept_resumed_predicted_with_and_repeated(tmp_path: Path,
     best = parent.data.tags["mnist_exp.best_run"]
     for one in (parent, *jobs):
         assert one.info.status == "FINISHED"
-        assert one.data.tags["mnist_exp.own_code"] == read_code(str(example)).label
+        assert facts(one)["own_code"] == read_code(str(example)).label
         assert "code/mine.py" in artifacts(store(tmp_path), one.info.run_id)
     assert "2 of 2 finished before" in in_process(*sweep, cwd=tmp_path).stdout
 

@@ -14,7 +14,7 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.saved_models import load
 from mnist_exp.predict import predict
-from mnist_exp.tracking.kept_models import model_file
+from mnist_exp.tracking.kept_models import fetch_model
 
 from .conftest import QUICK, in_process, runs_in, store, sweep_in
 from .drawing import STYLES, draw, draw_all
@@ -151,24 +151,21 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     any_job = in_process(other.info.run_id, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     begins = in_process(other.info.run_id[:31], "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     assert begins.stdout == any_job.stdout != ""
-    Path(other.data.tags["mnist_exp.output"], "run.json").unlink()  # as on another machine
+    (tmp_path / other.data.tags["mnist_exp.output"] / "run.json").unlink()  # as on another machine
     refused = in_process(other.info.run_id, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     assert "kept no model, as only a sweep's best job does" in refused.stderr
     file = refused.stderr.split("type its file instead, ")[1].split(" on ")[0]
     assert in_process(file, "seven.png", cwd=tmp_path, module="mnist_exp.predict").stdout == any_job.stdout
 
 
-def test_a_model_in_a_runs_folder_is_found_without_mlflow(tmp_path: Path) -> None:
+def test_a_folder_that_another_run_took_has_not_the_model_of_the_first(tmp_path: Path) -> None:
     taken = "hydra.run.dir=taken"
     first, second = (run(*QUICK, taken, f"model.hidden={hidden}").run_id for hidden in (4, 8))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert first is not None
     assert second is not None
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    assert model_file(uri, second) == tmp_path / "taken" / "model.keras"
-    assert model_file(uri, first) is None  # the store has it still
-    store(tmp_path).delete_run(second)
-    assert model_file(uri, second) is None
-    assert model_file(uri, second[:8]) is None
+    assert fetch_model(uri, second[:8], tmp_path / "new") == tmp_path / "taken" / "model.keras"
+    assert fetch_model(uri, first, tmp_path / "new").is_relative_to(tmp_path / "new")  # the store has it still
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from mnist_exp.rerun import rerun
 from mnist_exp.tracking.environment import recorded_config
 from mnist_exp.tracking.store import repository
 
-from .conftest import QUICK, command, in_process, runs_in, store, sweep_in
+from .conftest import QUICK, command, facts, in_process, runs_in, store, sweep_in
 from .drawing import STYLES, draw
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def test_a_baseline_run_repeated_is_identical_in_every_metric(tracked_folder: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == f"Identical to {first.info.run_id}: all 43 values of 7 metrics"
     [second] = runs_in(tracked_folder, "again")
-    assert second.data.tags["mnist_exp.rerun_of"] == first.info.run_id
+    assert facts(second)["rerun_of"] == first.info.run_id
     assert second.data.tags["mnist_exp.signature"] == first.data.tags["mnist_exp.signature"]
     assert second.info.run_name == first.info.run_name
     assert second.data.metrics["test_loss"] == first.data.metrics["test_loss"]
@@ -70,11 +70,11 @@ def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path)
     convolutions = ("model=cnn", "model.filters=4", "dataset.limit=1000", "training.epochs=2", "training.batch_size=50")
     assert command("-m", "seed=0,1", *convolutions, "dataset.validation=100", cwd=tmp_path).returncode == 0
     parent, jobs = sweep_in(tmp_path)
-    assert {job.data.tags["mnist_exp.threads"] for job in jobs} == {"1"}
+    assert {facts(job)["threads"] for job in jobs} == {"1"}
     done = command(jobs[1].info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Identical to {jobs[1].info.run_id}" in done.stdout
-    assert runs_in(tmp_path)[-1].data.tags["mnist_exp.threads"] == "1"
+    assert facts(runs_in(tmp_path)[-1])["threads"] == "1"
     refused = in_process(parent.info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert refused.returncode == 1
     assert (
@@ -238,7 +238,7 @@ def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
     ):
         rerun(runs_in(tmp_path)[1].info.run_id)
     draw(3, STYLES[3]).save("three.png")
-    Path(first.data.tags["mnist_exp.output"], "model.keras").unlink()  # which predict would read instead
+    (tmp_path / first.data.tags["mnist_exp.output"] / "model.keras").unlink()  # which predict would read instead
     for location in (f"file://{elsewhere}", "http://127.0.0.1:1/api", f"{tmp_path}/mlruns/../../{elsewhere.name}"):
         database.execute("update runs set artifact_uri = ?", [location])
         database.execute("update logged_models set artifact_location = ?", [location])
@@ -300,4 +300,4 @@ def test_what_a_store_says_of_a_run_neither_steers_the_terminal_nor_the_environm
     assert [line for line in done.stdout.splitlines() if line.startswith("Identical")] == [
         f"Identical to {first.info.run_id}: all 11 values of 7 metrics"
     ]
-    assert runs_in(tmp_path, "mine\x1b[2J\x1b]0;owned\x07")[1].data.tags["mnist_exp.threads"] == str(os.cpu_count())
+    assert facts(runs_in(tmp_path, "mine\x1b[2J\x1b]0;owned\x07")[1])["threads"] == str(os.cpu_count())

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .conftest import QUICK, command, runs_in
+from .conftest import QUICK, command, facts, runs_in
 
 # This project's modules, and no other, lack what only Unix has.
 NOT_UNIX = """
@@ -48,4 +48,4 @@ def test_a_run_needs_nothing_that_only_unix_has(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     [recorded] = runs_in(tmp_path)
     assert recorded.info.status == "FINISHED"
-    assert recorded.data.tags["mnist_exp.machine"].endswith(", unknown processor")
+    assert facts(recorded)["machine"].endswith(", unknown processor")

@@ -1,51 +1,19 @@
 """Find the model that a run kept, in its folder or in a store."""
 
 import re
-import sqlite3
-from contextlib import closing
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
-from mnist_exp.tracking import limits, store
+from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.reading import find_run, first_line
+from mnist_exp.tracking.reading import find_run, first_line, record_of
+from mnist_exp.tracking.records import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-
-def model_file(uri: str, run_id: str) -> Path | None:
-    """Return the Keras file of a run, or of a sweep's best job, given by its whole id, in the run's own folder.
-
-    It is None unless the run has finished, and store and folder are on this machine. MLflow, which takes seconds to
-    import, is not needed.
-    """
-    database = store.sqlite_path(uri)
-    if database is None or not database.is_file() or not re.fullmatch("[0-9a-f]{32}", run_id):
-        return None
-    query = "SELECT key, value FROM tags JOIN runs USING (run_uuid) WHERE run_uuid = ? AND lifecycle_stage = 'active'"
-    try:
-        if not {"runs", "tags"} <= store.tables(database):
-            return None
-        with closing(sqlite3.connect(database, factory=limits.Connection)) as connection:
-            tags = dict(connection.execute(query, (run_id,)))
-            if "mnist_exp.sweep" in tags:
-                run_id = str(tags.get("mnist_exp.best_run"))
-                tags = dict(connection.execute(query, (run_id,)))
-    except sqlite3.Error:
-        return None
-    folder = Folder(Path(str(tags.get("mnist_exp.output", ""))))
-    if not folder.has_weights():
-        return None
-    try:
-        status, mirrored = folder.read().status, folder.mirrored()
-    except InputError:
-        return None
-    if mirrored is None or mirrored.run_id != run_id:
-        return None  # another run has taken the folder
-    return folder.path / "model.keras" if status == "FINISHED" else None
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:
@@ -57,19 +25,17 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
     Raises:
         InputError: if the store has no such run or model, or the run kept none.
     """
-    if (path := model_file(uri, name)) is not None:
-        return path
     client = store.connect_existing(uri)
     from mlflow.exceptions import MlflowException
 
-    run_id = None if name.startswith("models:/") else str(find_run(client, uri, name).run_id)
-    if run_id is not None and (path := model_file(uri, run_id)) is not None:
-        return path
     try:
-        if run_id is None:
+        if name.startswith("models:/"):
             location = client.get_model_version_download_uri(*_registered_version(client, name))
         else:
-            location = client.get_logged_model(model_of_run(client, run_id)).artifact_location
+            run = _kept_run(client, find_run(client, uri, name))
+            if (path := _file_here(run)) is not None:
+                return path
+            location = client.get_logged_model(model_of_run(client, run.run_id)).artifact_location
     except MlflowException as error:
         raise InputError(f"{name}: no such model in {shown_address(uri)} ({first_line(error)})") from None
     artifacts = store.repository(client.tracking_uri, location)
@@ -79,25 +45,40 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
         raise InputError(f"{name}: its model cannot be read ({first_line(error)})") from None
 
 
+def _file_here(run: Record) -> Path | None:
+    """Return the Keras file of a finished run, if its folder is on this machine and has no other run since."""
+    folder = Folder(Path(run.output))
+    with suppress(InputError, OSError):
+        here = folder.read()
+        if (here.run_id, here.status) == (run.run_id, "FINISHED") and folder.has_weights():
+            return folder.path / "model.keras"
+    return None
+
+
+def _kept_run(client: "MlflowClient", run: Record) -> Record:
+    """Return a run, or the best job of a sweep."""
+    if not run.is_sweep:
+        return run
+    if not (best := run.fact("best_run")):
+        raise InputError(f"{run.run_id}: is a sweep without a best job ({run.status}); type the id of a job")
+    return record_of(client.get_run(best), client)
+
+
 def model_of_run(client: "MlflowClient", run_id: str) -> str:
     """Return the id of the model that a run, or the best job of a sweep, kept.
 
     Raises:
         InputError: if it kept none.
     """
-    run = client.get_run(run_id)
-    if "mnist_exp.sweep" in run.data.tags:
-        if "mnist_exp.best_run" not in run.data.tags:
-            raise InputError(f"{run_id}: is a sweep without a best job ({run.info.status}); type the id of a job")
-        run = client.get_run(run.data.tags["mnist_exp.best_run"])
-    if run.outputs is not None and run.outputs.model_outputs:
-        return str(run.outputs.model_outputs[-1].model_id)
-    if run.info.status != "FINISHED":
-        raise InputError(f"{run_id}: is {run.info.status} and kept no model")
-    file = Path(run.data.tags.get("mnist_exp.output", "")) / "model.keras"
+    run = _kept_run(client, record_of(client.get_run(run_id), client))
+    outputs = client.get_run(run.run_id).outputs
+    if outputs is not None and outputs.model_outputs:
+        return str(outputs.model_outputs[-1].model_id)
+    if run.status != "FINISHED":
+        raise InputError(f"{run_id}: is {run.status} and kept no model")
     raise InputError(
         f"{run_id}: kept no model, as only a sweep's best job does (with tracking.keep=all, every job); type its file "
-        f"instead, {file} on {run.data.tags.get('mnist_exp.host')}"
+        f"instead, {Path(run.output) / 'model.keras'} on {run.host}"
     )
 
 

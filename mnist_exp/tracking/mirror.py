@@ -1,6 +1,7 @@
 """Mirror a folder as a run of MLflow, idempotently."""
 
 import csv
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 800, 100  # the most that MLflow takes, with tags 1,000 in all
 _IN_EACH_LINE = {"loss", "objective"}  # the one in epochs, the other at the end; sent last, when the line is complete
+# The tags of this project's that a person reads on a run's page, beside its folder.
+_READ = tuple(f"mnist_exp.{name}" for name in ("overrides", "packages", "signature", "swept", "sweep", "varied"))
 _LONGEST_NAME = 250  # that all of MLflow's databases take
 DESCRIPTION = "mlflow.note.content"
 _LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
@@ -159,8 +162,7 @@ def _create_run(client: "MlflowClient", experiment_id: str, record: Record) -> S
     Raises:
         InputError: if the store would keep the run's artifacts where it may not; the run has then FAILED.
     """
-    tags = record.tags | {"mnist_exp.folder": record.id, "mnist_exp.output": record.output}
-    run = client.create_run(experiment_id, record.start, tags, record.name[:_LONGEST_NAME])
+    run = client.create_run(experiment_id, record.start, _stored(client, record), record.name[:_LONGEST_NAME])
     try:
         store.repository(client.tracking_uri, run.info.artifact_uri)
     except BaseException:
@@ -228,10 +230,22 @@ def _run_in(client: "MlflowClient", folder: Path) -> str:
     return mirrored.run_id if mirrored and mirrored.store == store.recorded_address(client.tracking_uri) else ""
 
 
+def _stored(client: "MlflowClient", record: Record) -> dict[str, str]:
+    """Return the tags of a record as a store has them: those that a person reads, and the rest in one."""
+    rest = {key for key in record.tags if key.startswith("mnist_exp.") and not key.startswith((REUSED, *_READ))}
+    tags = {key: value for key, value in record.tags.items() if key not in rest}
+    database, output = store.sqlite_path(client.tracking_uri), record.output
+    if database is not None and Path(output).is_relative_to(database.parent):
+        output = str(Path(output).relative_to(database.parent))  # which stays when the project is moved
+    more = json.dumps({key.removeprefix("mnist_exp."): record.tags[key] for key in sorted(rest)})
+    own = {"mnist_exp.folder": record.id, "mnist_exp.output": output, "mnist_exp.record": more}
+    return tags | own
+
+
 def _tags(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) -> dict[str, str]:
     """Return the tags that the run is to have; what the user may have changed in the store stays."""
-    tags = {key: value for key, value in record.tags.items() if key.startswith("mnist_exp.") or key not in sent.tags}
-    tags["mnist_exp.output"] = record.output
+    stored = _stored(client, record).items()
+    tags = {key: value for key, value in stored if key.startswith("mnist_exp.") or key not in sent.tags}
     if "mlflow.parentRunId" in record.tags and (parent := _run_in(client, folder.path.parent)):
         tags["mlflow.parentRunId"] = parent  # in another store, it has another id
     if record.best and (best := _run_in(client, folder.path / record.best)):

@@ -25,9 +25,10 @@ _IDS_IN_A_MESSAGE = 6
 _IDS_IN_A_SEARCH = 500  # SQLite and MLflow's parser take some thousands at most
 
 
-def record_of(run: "Run") -> Record:
-    """Return the record of a run of a store, without the tags and parameters that are not text, which only an altered
-    store has.
+def record_of(run: "Run", client: "MlflowClient") -> Record:
+    """Return the record of a run of a client's store.
+
+    Tags and parameters that are not text, which only an altered store has, are left out.
 
     Raises:
         InputError: if its id, status or start is of a wrong type.
@@ -40,6 +41,8 @@ def record_of(run: "Run") -> Record:
         {str(key): value for key, value in texts.items() if isinstance(value, str)}
         for texts in (run.data.tags, run.data.params)
     )
+    tags |= {f"mnist_exp.{key}": value for key, value in map_in(tags.pop("mnist_exp.record", "")).items()}
+    database = store.sqlite_path(client.tracking_uri)
     data: dict[str, str] | None = None
     if used := run.inputs.dataset_inputs if run.inputs is not None else []:
         data = {key: str(getattr(used[0].dataset, key) or "") for key in ("name", "digest", "profile")}
@@ -55,7 +58,7 @@ def record_of(run: "Run") -> Record:
         data=data,
         scores={name: value for name, value in run.data.metrics.items() if isinstance(value, float)},
         tracking={"experiment_id": info.experiment_id},
-        output=tags.get("mnist_exp.output", ""),
+        output=str((database.parent if database else Path.cwd()) / tags.get("mnist_exp.output", "")),
         run_id=info.run_id,
     )
 
@@ -79,7 +82,7 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> Record:
         raise InputError(
             f"{run_id}: is the beginning of several ids; type one of {', '.join([*names][:_IDS_IN_A_MESSAGE])}{more}"
         )
-    return record_of(found[0])
+    return record_of(found[0], client)
 
 
 def queries_of(run: Record) -> list[str]:
@@ -171,7 +174,7 @@ def search(
     token: str | None = None
     while True:
         page = client.search_runs([experiment_id], query, order_by=[order], max_results=at_once, page_token=token)
-        yield from map(record_of, page)
+        yield from (record_of(run, client) for run in page)
         token = page.token
         if not token:
             return

@@ -47,9 +47,9 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
     if champion is None:
         client.set_registered_model_alias(name, "champion", version)
         return f"{text}, which is now the champion"
-    new = record_of(client.get_run(run_id))
+    new = record_of(client.get_run(run_id), client)
     try:
-        old = record_of(client.get_run(str(client.get_model_version(name, champion).run_id)))
+        old = record_of(client.get_run(str(client.get_model_version(name, champion).run_id)), client)
     except MlflowException:  # registered by hand, or its run was deleted
         old = None
     if old is None or _measure(new) != _measure(old):

@@ -24,6 +24,7 @@ from ..conftest import (
     QUICK,
     Command,
     OnJax,
+    facts,
     in_process,
     installed,
     runs_in,
@@ -420,11 +421,11 @@ def test_a_stacked_sweep_is_a_sweep(tmp_path: Path, jax_command: Command) -> Non
     assert "8 jobs, largest val_accuracy first" in done.stdout
     parent, jobs = sweep_in(tmp_path)
     assert [one.info.status for one in (parent, *jobs)] == ["FINISHED"] * 9
-    assert {job.data.tags["mnist_exp.trained_together"] for job in jobs} == {"4"}
+    assert {facts(job)["trained_together"] for job in jobs} == {"4"}
     assert len({job.data.metrics["val_loss"] for job in jobs}) == 8
     assert len({job.data.tags["mnist_exp.output"] for job in jobs}) == 8
     for job in jobs:
-        assert (Path(job.data.tags["mnist_exp.output"]) / "model.keras").is_file()
+        assert (tmp_path / job.data.tags["mnist_exp.output"] / "model.keras").is_file()
         assert math.isfinite(job.data.metrics["fit_seconds"])
     assert {str(job.info.run_name) for job in jobs} >= {"seed=0 learning_rate=0.001 hidden=4"}
     again = jax_command(*STACKED, *swept, "resume=true", cwd=tmp_path)
@@ -445,7 +446,7 @@ def test_a_group_that_is_too_large_is_split(tmp_path: Path, on_jax: OnJax) -> No
     done = on_jax(_two_at_most, *STACKED, "seed=range(3)", "dataset.limit=300", "training.epochs=1", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     _, jobs = sweep_in(tmp_path)
-    assert sorted(job.data.tags.get("mnist_exp.trained_together", "1") for job in jobs) == ["1", "2", "2"]
+    assert sorted(facts(job).get("trained_together", "1") for job in jobs) == ["1", "2", "2"]
 
 
 def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path: Path, jax_command: Command) -> None:
@@ -456,7 +457,7 @@ def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path
     assert done.stderr == "1 of 2 jobs did not finish; the same command with resume=true retries them\n"
     _, jobs = sweep_in(tmp_path)
     assert sorted(job.info.status for job in jobs) == ["FAILED", "FINISHED"]
-    assert not any("mnist_exp.trained_together" in job.data.tags for job in jobs)
+    assert not any("trained_together" in facts(job) for job in jobs)
 
 
 def test_the_launcher_says_which_engine_it_needs(tmp_path: Path) -> None:

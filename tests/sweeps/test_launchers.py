@@ -15,6 +15,7 @@ from ..conftest import (
     SharedFolder,
     alone_with_ray,
     command,
+    facts,
     in_process,
     installed,
     runs_in,
@@ -102,7 +103,7 @@ def test_jobs_in_other_processes_do_what_they_do_in_one(tmp_path: Path, own_swee
     assert len(scores(tmp_path)) == 2
     assert scores(tmp_path) == scores(own_sweep_folder)
     jobs = sweep_in(tmp_path)[1]
-    assert len({job.data.tags["mnist_exp.process"] for job in jobs}) == 2
+    assert len({facts(job)["process"] for job in jobs}) == 2
     assert {job.data.params["training.epochs"] for job in jobs} == {"2"}
     assert not (tmp_path / "HACKED").exists()
 
@@ -179,7 +180,7 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_scores(
     done = own_sweep(*on_ray, cwd=tmp_path, **ray_cluster)
     assert done.returncode == 0, done.stderr
     assert scores(tmp_path) == scores(own_sweep_folder)
-    assert len({job.data.tags["mnist_exp.process"] for job in sweep_in(tmp_path)[1]}) == 2
+    assert len({facts(job)["process"] for job in sweep_in(tmp_path)[1]}) == 2
 
 
 @needs("hydra-optuna-sweeper", "optuna")

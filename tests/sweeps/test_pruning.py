@@ -33,6 +33,7 @@ from ..conftest import (
     OnJax,
     alone_with_ray,
     command,
+    facts,
     in_process,
     installed,
     recorded_job,
@@ -276,8 +277,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_hopeless_job_stops_and_is_recorded_as_pruned(folder: Path) -> None:
     parent, [whole, pruned] = sweep_in(folder)
     assert [one.info.status for one in (parent, whole, pruned)] == ["FINISHED"] * 3
-    assert pruned.data.tags["mnist_exp.pruned"] == "1"
-    assert "mnist_exp.pruned" not in whole.data.tags
+    assert facts(pruned)["pruned"] == "1"
+    assert "pruned" not in facts(whole)
     client = store(folder)
     lengths = [len(client.get_metric_history(one.info.run_id, "val_accuracy")) for one in (whole, pruned)]
     assert lengths == [4, 1]
@@ -299,7 +300,7 @@ def test_a_pruned_job_is_never_taken_for_a_finished_one(folder: Path) -> None:
     assert "pruned" not in to_the_end.stdout
     parent, jobs = sweep_in(folder)
     assert [one.info.run_id for one in jobs[:2]] == [whole.info.run_id, pruned.info.run_id]
-    assert [one.data.tags.get("mnist_exp.pruned") for one in jobs] == [None, "1", "1", None]
+    assert [facts(one).get("pruned") for one in jobs] == [None, "1", "1", None]
     assert {one.data.tags["mlflow.parentRunId"] for one in jobs} == {parent.info.run_id}
     assert len({one.data.tags["mnist_exp.signature"] for one in jobs[1:]}) == 1
     single = [text.replace("0.03,", "") for text in TWO]
@@ -311,14 +312,14 @@ def test_a_comparison_shows_the_whole_run_and_not_one_that_was_pruned_later(tmp_
     assert in_process(*single, cwd=tmp_path).returncode == 0
     [whole] = runs_in(tmp_path)
     assert in_process("-m", *TWO, *MEDIAN, cwd=tmp_path).returncode == 0
-    assert runs_in(tmp_path)[-1].data.tags["mnist_exp.pruned"] == "1"
+    assert facts(runs_in(tmp_path)[-1])["pruned"] == "1"
     shown = in_process(cwd=tmp_path, module="mnist_exp.compare").stdout
     assert whole.info.run_id[:8] in shown
     assert "pruned" not in shown
 
 
 def test_a_pruned_job_is_repeated_to_its_end(folder: Path) -> None:
-    pruned = next(one for one in runs_in(folder) if "mnist_exp.pruned" in one.data.tags)
+    pruned = next(one for one in runs_in(folder) if "pruned" in facts(one))
     done = in_process(pruned.info.run_id, cwd=folder, module="mnist_exp.rerun")
     assert done.returncode == 0, done.stdout
     assert f"{pruned.info.run_id} was pruned after epoch 1, which a repeat is not; only its epochs" in done.stdout
@@ -364,7 +365,7 @@ def test_a_search_is_told_the_last_objective_of_a_pruned_job(tmp_path: Path) -> 
     done = in_process("-m", "sweep=random", "hydra.sweeper.n_trials=5", *TWO[1:], *MEDIAN, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     parent, jobs = sweep_in(tmp_path)
-    pruned = {one.data.metrics["val_accuracy"] for one in jobs if "mnist_exp.pruned" in one.data.tags}
+    pruned = {one.data.metrics["val_accuracy"] for one in jobs if "pruned" in facts(one)}
     assert 0 < len(pruned) < 5
     study = optuna.load_study(study_name=parent.info.run_id, storage=f"sqlite:///{tmp_path}/optuna.db")
     assert pruned <= {trial.value for trial in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])}

@@ -19,7 +19,18 @@ from mnist_exp.sweeps.ranking import rank, unranked
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.records import Record
 
-from ..conftest import SharedFolder, command, in_process, installed, recorded_job, start, store, sweep_in, wait_for_line
+from ..conftest import (
+    SharedFolder,
+    command,
+    facts,
+    in_process,
+    installed,
+    recorded_job,
+    start,
+    store,
+    sweep_in,
+    wait_for_line,
+)
 from .replays import RACES, equal_means, hard_bank, noisy_bank, real_bank, replay_races
 
 # Three widths, of which the smallest is beaten at once, on 2,000 images; two rounds.
@@ -422,4 +433,4 @@ def test_a_stack_decides_as_single_jobs_do(tmp_path: Path) -> None:
         done = command("-m", THREE[0], *THREE[2:-1], *two, cwd=folder)
         assert done.returncode == 0, done.stderr
     assert decisions(tmp_path / "basic") == decisions(tmp_path / "stacked")
-    assert all("mnist_exp.trained_together" in job.data.tags for job in sweep_in(tmp_path / "stacked")[1])
+    assert all("trained_together" in facts(job) for job in sweep_in(tmp_path / "stacked")[1])

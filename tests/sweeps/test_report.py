@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.reading import record_of
 
 from ..conftest import (
     SIX,
@@ -40,7 +39,7 @@ def test_each_sweep_keeps_its_report(sweep_folder: Path) -> None:
     assert f"Sweep {parent.info.run_id[:8]}: 6 jobs, largest val_accuracy first" in page
     for job in jobs:
         assert f"{job.data.metrics['objective']:.4f}" in page
-    assert record_of(jobs[0]).digest in page
+    assert Folder(sweep_folder / jobs[0].data.tags["mnist_exp.output"]).read().digest in page
     assert parent.data.tags["mnist_exp.packages"] in page
     assert page.count("<svg ") == 2
     for text in ("1  hidden=64 activation=relu, n=1", ">activation<"):

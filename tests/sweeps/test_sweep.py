@@ -30,6 +30,7 @@ from mnist_exp.tracking.sweep_record import Parent
 from ..conftest import (
     SIX,
     artifacts,
+    facts,
     in_process,
     runs_in,
     start,
@@ -54,7 +55,7 @@ def test_a_sweep_is_one_parent_with_its_jobs_below(sweep_folder: Path) -> None:
     for job in jobs:
         assert {"test_loss", "test_accuracy", "fit_seconds", "objective", "val_accuracy"} <= set(job.data.metrics)
         assert job.data.metrics["objective"] == job.data.metrics["val_accuracy"]
-        assert (Path(job.data.tags["mnist_exp.output"]) / "model.keras").is_file()
+        assert (sweep_folder / job.data.tags["mnist_exp.output"] / "model.keras").is_file()
 
 
 def test_the_parent_holds_the_ranking_figures_and_the_best(sweep_folder: Path, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -
     assert done.returncode == 1
     _, jobs = sweep_in(tmp_path)
     assert [job.info.status for job in jobs] == ["FINISHED", "FINISHED", "FINISHED", "FAILED"]
-    assert jobs[3].data.tags["mnist_exp.error"] == "training.callbacks.SwapEMAWeights: needs optimizer.use_ema=true"
+    assert facts(jobs[3])["error"] == "training.callbacks.SwapEMAWeights: needs optimizer.use_ema=true"
     assert jobs[3].info.run_name == "use_ema=false callbacks={SwapEMAWeights:{}}"
     assert "error.txt" in artifacts(store(tmp_path), jobs[3].info.run_id)
 

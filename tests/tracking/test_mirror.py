@@ -192,7 +192,7 @@ def test_each_run_has_its_own_sizes_though_mlflow_keeps_one_dataset(tmp_path: Pa
         folder = Folder(tmp_path / str(held_out))
         data = replace(mnist, x_validation=mnist.x_validation[:held_out])
         folder.begin(Record("run", {}, data=recorded_data(data)))
-        recorded = record_of(client.get_run(mirror(client, experiment_id, folder).run_id))
+        recorded = record_of(client.get_run(mirror(client, experiment_id, folder).run_id), client)
         assert recorded.images("validation") == held_out
         assert recorded.test_digest == mnist.test_digest
 

@@ -27,7 +27,7 @@ from mnist_exp.tracking.environment import recorded_config
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.records import now
 
-from ..conftest import QUICK, artifacts, in_process, runs_in, start, store, wait_for_line
+from ..conftest import QUICK, artifacts, facts, in_process, runs_in, start, store, wait_for_line
 
 LONG = ("training.epochs=100000", "dataset.limit=2000", "training.batch_size=100")
 
@@ -107,8 +107,11 @@ def test_the_dataset_and_tags(tracked_folder: Path, mnist: Data) -> None:
     assert profile == {"training": 60000, "validation": 10000, "test": 10000}
     tags = recorded.data.tags
     assert tags["mnist_exp.signature"] == experiment_signature(compose([]).config, mnist.digest)
-    assert tags["mnist_exp.host"] == socket.gethostname()
-    assert tags["mnist_exp.process"].split()[0].isdigit()
+    assert (tracked_folder / tags["mnist_exp.output"] / "run.json").is_file()
+    assert facts(recorded)["host"] == socket.gethostname()
+    assert facts(recorded)["process"].isdigit()
+    ours = {key.removeprefix("mnist_exp.") for key in tags if key.startswith("mnist_exp.")}
+    assert ours == {"overrides", "packages", "signature", "folder", "output", "record"}
     assert tags["mnist_exp.overrides"] == ""
     assert tags["team"] == "vision"
     assert tags["mlflow.note.content"] == "first"
@@ -237,7 +240,8 @@ def test_a_store_that_changes_its_mind_about_artifacts_is_not_followed(tmp_path:
         ("UPDATE runs SET artifact_uri = ?", "mlruns/1#/../../elsewhere"),
         ("UPDATE latest_metrics SET value = ? WHERE key = 'objective'", "much"),
         ("UPDATE latest_metrics SET value = ? WHERE key = 'fit_seconds'", "long"),
-        ("UPDATE tags SET value = ? WHERE key = 'mnist_exp.host'", "\x1b[2J"),
+        ("UPDATE tags SET value = ? WHERE key = 'mnist_exp.packages'", "\x1b[2J"),
+        ("UPDATE tags SET value = ? WHERE key = 'mnist_exp.record'", '{"host": "\\u001b[2J", "threads": 2}'),
         ("INSERT INTO tags SELECT 'mnist_exp.swept', ?, run_uuid FROM runs", "[" * 5000),
     ],
 )
