@@ -164,6 +164,7 @@ def test_a_folder_that_another_run_took_has_not_the_model_of_the_first(tmp_path:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert first is not None
     assert second is not None
+    (tmp_path / "new").mkdir()
     assert fetch_model(uri, second[:8], tmp_path / "new") == tmp_path / "taken" / "model.keras"
     assert fetch_model(uri, first, tmp_path / "new").is_relative_to(tmp_path / "new")  # the store has it still
 

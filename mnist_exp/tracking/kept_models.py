@@ -9,7 +9,7 @@ from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.reading import find_run, first_line, record_of
+from mnist_exp.tracking.reading import find_run, record_of
 from mnist_exp.tracking.records import Record
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
                 return path
             location = client.get_logged_model(model_of_run(client, run.run_id)).artifact_location
     except MlflowException as error:
-        raise InputError(f"{name}: no such model in {shown_address(uri)} ({first_line(error)})") from None
+        raise InputError(f"{name}: no such model in {shown_address(uri)} ({store.explained(error)})") from None
     artifacts = store.repository(client.tracking_uri, location)
     try:
         return Path(artifacts.download_artifacts("data/model.keras", str(folder)))
     except Exception as error:  # each kind of storage raises its own
-        raise InputError(f"{name}: its model cannot be read ({first_line(error)})") from None
+        raise InputError(f"{name}: its model cannot be read ({store.explained(error)})") from None
 
 
 def _file_here(run: Record) -> Path | None:

@@ -136,12 +136,7 @@ def read_config(client: "MlflowClient", run_id: str) -> str:
         try:
             return read_text(Path(artifacts.download_artifacts("config.yaml", folder)))
         except Exception as error:  # each kind of storage raises its own
-            raise InputError(f"{run_id}: its config.yaml cannot be read ({first_line(error)})") from None
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its class."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{run_id}: its config.yaml cannot be read ({store.explained(error)})") from None
 
 
 def points(run: Record, client: "MlflowClient | None" = None) -> dict[tuple[str, int], float]:

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sqlite3
+import time
 import urllib.error
 import urllib.request
 import warnings
@@ -16,18 +17,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from mnist_exp.config.redaction import SecretsFilter, shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.tracking import limits
 from mnist_exp.tracking.folder import from_here
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+_SECONDS_FOR_A_LOCK = 120.0
 
 
 def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
@@ -75,8 +78,6 @@ def _client(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     path = sqlite_path(uri)
-    if path is not None:
-        limits.limit_engines(str(path))
     try:
         # MLflow keeps a store open by its address, also after a change of the current folder, so it is absolute.
         return MlflowClient(f"sqlite:///{path}" if path is not None else uri)
@@ -92,10 +93,48 @@ def store_errors(uri: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        if not limits.is_of_a_store(error):
+        if not _is_of_a_store(error):
             raise
         # A notebook shows and keeps causes, and this one has the address with its password.
-        raise store_error(uri, limits.explained(error)) from None
+        raise store_error(uri, explained(error)) from None
+
+
+def _is_of_a_store(error: Exception) -> bool:
+    """Return whether an error is one of MLflow's, or was raised inside its stores by something unexpected in them."""
+    if type(error).__module__ == "mlflow.exceptions":  # importing it takes long
+        return True
+    frames = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
+    return any(name.startswith(("mlflow.store.", "mlflow.tracking.")) for name in frames)
+
+
+def explained(error: BaseException) -> str:
+    """Return the first line of a store's error, or what its database says if that is behind it."""
+    cause: BaseException | None = error
+    while cause is not None and not hasattr(cause, "orig"):  # SQLAlchemy's, with the database's own error
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None and cause.orig is not None:
+        error = cause.orig
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    is_plain = isinstance(error, sqlite3.Error) or type(error).__module__ == "mlflow.exceptions"
+    return line if is_plain else f"{type(error).__name__}: {line}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock on a file, which is made if it is missing.
+
+    Raises:
+        OSError: if it cannot be made, or another process holds it for two minutes.
+    """
+    from filelock import lock_descriptor
+
+    with path.open("a+") as lock:  # which, unlike "w", does not wait for the other end of a pipe
+        end = time.monotonic() + _SECONDS_FOR_A_LOCK
+        while not lock_descriptor(lock.fileno(), blocking=False):
+            if time.monotonic() > end:
+                raise TimeoutError(f"another program holds {path}")
+            time.sleep(0.05)
+        yield
 
 
 def linked(text: str, tracking: MLflowTracking, path: str) -> list[str]:
@@ -237,7 +276,7 @@ def _reached(uri: str) -> Iterator[None]:
     import_mlflow()  # takes seconds, in which others may have the lock
     with ExitStack() as held:
         try:
-            held.enter_context(limits.locked(path.with_name(f".{path.name}.lock")))
+            held.enter_context(_locked(path.with_name(f".{path.name}.lock")))
         except OSError as error:
             raise store_error(uri, f"cannot be written ({error.strerror or error})") from error
         try:
@@ -245,7 +284,7 @@ def _reached(uri: str) -> Iterator[None]:
         except InputError:
             raise
         except Exception as error:  # SQLite, SQLAlchemy and Alembic raise their own
-            raise store_error(uri, f"cannot be written ({limits.explained(error)})") from error
+            raise store_error(uri, f"cannot be written ({explained(error)})") from error
         yield
 
 
@@ -270,7 +309,7 @@ def _check_tables(path: Path, uri: str) -> None:
     """Check that a database has all tables of the installed MLflow, and that none is a view, which may never end."""
     found, known = None, tables(path)
     if {"alembic_version", "experiments", "runs", "tags"} <= known:
-        with closing(sqlite3.connect(path, factory=limits.Connection)) as connection:
+        with closing(sqlite3.connect(path)) as connection:
             found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     incomplete = store_error(uri, "holds a database that is not a complete MLflow store")
     if found is None:
@@ -301,7 +340,7 @@ def tables(path: Path) -> set[str]:
     Raises:
         sqlite3.Error: if it is no such file.
     """
-    with closing(sqlite3.connect(path, factory=limits.Connection)) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
@@ -322,7 +361,7 @@ def _check_server(uri: str) -> None:
     if not uri.startswith(("http://", "https://")):
         return
     try:
-        limits.first_answer(lambda: urllib.request.urlopen(shown_address(uri), timeout=10).close())  # noqa: S310, http
+        urllib.request.urlopen(shown_address(uri), timeout=10).close()  # noqa: S310, http
     except urllib.error.HTTPError:
         return  # it answers
     except (OSError, http.client.HTTPException) as error:
@@ -333,6 +372,7 @@ def import_mlflow() -> None:
     """Import MLflow without announcements, telemetry or secrets in its log."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes in an outage
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds; the default is 120, and each is tried again
+    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")  # seconds; PostgreSQL's default is minutes
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it may hold a password

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp import signals
-from mnist_exp.config.redaction import shown_address
+from mnist_exp.config.redaction import printable, shown_address, without_secrets
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.ends import FINISHED, End
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder, from_here
 from mnist_exp.tracking.mirror import Sent, mirror
-from mnist_exp.tracking.record import failure_reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -159,7 +158,7 @@ class Uploads:
                 self._watch()
             except Exception as error:
                 failures.append(error)
-        reason = failure_reason(failures[0]) if failures else ""
+        reason = printable(without_secrets(store.explained(failures[0])))[:300] if failures else ""
         if reason and reason != self.reason:
             log.info("the store did not take everything, which is tried again: %s", reason)
         self.reason = reason

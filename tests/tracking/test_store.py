@@ -1,0 +1,43 @@
+"""A store that cannot be used is left, with the reason that its database or its file gives."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from mnist_exp import run
+from mnist_exp.errors import InputError
+from mnist_exp.tracking import store
+from mnist_exp.tracking.store import connect_existing, make_tables
+
+from ..conftest import QUICK, in_process
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    """An empty store."""
+    make_tables(f"sqlite:///{tmp_path}/mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_a_lock_that_another_process_holds_is_left(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_SECONDS_FOR_A_LOCK", 0)
+    path = Path(uri.removeprefix("sqlite:///"))
+    with (
+        store._locked(path.with_name(".mlflow.db.lock")),
+        pytest.raises(InputError, match=r"another program holds .*\.lock"),
+    ):
+        connect_existing(uri)
+
+
+def test_a_refusal_of_the_database_is_shown_in_its_own_words(tmp_path: Path) -> None:
+    assert run(*QUICK, "training.epochs=1").run_id is not None
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        database.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON params BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+        database.commit()
+    done = in_process(*QUICK, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("tracking.uri=sqlite:///mlflow.db: database or disk is full; ")
