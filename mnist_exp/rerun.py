@@ -89,6 +89,9 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
         )
         then = {(name, epoch): value for (name, epoch), value in then.items() if epoch}
         now = {key: value for key, value in now.items() if key in then}
+    if not then:
+        print(printable(f"{run_id} is {before.status}, and logged nothing to compare"))
+        return True
     differing = _differing_values(then, now)
     if before.status != "FINISHED":
         print(printable(f"{run_id} is {before.status}; only what it logged is compared"))

@@ -108,8 +108,8 @@ def _send(client: "MlflowClient", folders: Sequence[tuple[Folder, str]], registe
     """
     from rich.progress import track
 
+    from mnist_exp.tracking import store
     from mnist_exp.tracking.mirror import mirror
-    from mnist_exp.tracking.record import failure_reason
 
     waiting, left, last = list(folders), dict[Path, str](), time.monotonic()
     while waiting and time.monotonic() - last < FINISHED.seconds:
@@ -120,10 +120,11 @@ def _send(client: "MlflowClient", folders: Sequence[tuple[Folder, str]], registe
                 continue
             try:
                 registered = mirror(client, experiment_id, folder, register=register).registered
-            except InputError as error:  # which no other try changes
-                left[folder.path] = str(error)
             except Exception as error:  # a store raises anything
-                left[folder.path] = f"{failure_reason(error)}; type the command again"
+                if isinstance(error, InputError) or isinstance(error.__cause__, UnicodeError | OverflowError):
+                    left[folder.path] = store.explained(error)  # which no other try changes, such as a lone surrogate
+                    continue
+                left[folder.path] = f"{store.explained(error)}; type the command again"
                 waiting.append((folder, experiment_id))
                 time.sleep(_SECONDS_AFTER_A_FAILURE)
             else:

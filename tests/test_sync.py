@@ -3,12 +3,14 @@
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from mnist_exp import ends, run
 from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.records import Record
 
 from .conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
 
@@ -154,6 +156,20 @@ def test_sync_imports_no_backend() -> None:
     code = f"import sys, mnist_exp.sync, mnist_exp.tracking.mirror; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_record_that_no_store_takes_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[float] = []
+    monkeypatch.setattr(time, "sleep", tried.append)  # before another try
+    for folder, name in (("good", "x"), ("bad", "x\ud800")):
+        record = Record(name, {}, status="FINISHED", end=1, tracking={"experiment": "mnist_exp"})
+        Folder(tmp_path / "outputs" / folder).write(record)
+    done = in_process(cwd=tmp_path, module="mnist_exp.sync")
+    assert done.returncode == 1
+    assert "has not all of 1 folder, such as" in done.stderr
+    assert "surrogates not allowed" in done.stderr
+    assert tried == []
+    assert [one.info.run_name for one in runs_in(tmp_path)] == ["x"]
 
 
 @pytest.mark.parametrize("place", ["move", "copytree"])

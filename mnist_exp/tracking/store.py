@@ -115,7 +115,7 @@ def explained(error: BaseException) -> str:
     if cause is not None and cause.orig is not None:
         error = cause.orig
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    is_plain = isinstance(error, sqlite3.Error) or type(error).__module__ == "mlflow.exceptions"
+    is_plain = isinstance(error, InputError | sqlite3.Error) or type(error).__module__ == "mlflow.exceptions"
     return line if is_plain else f"{type(error).__name__}: {line}"
 
 
