@@ -1,7 +1,7 @@
 """What `resume=true` makes of a run, a job or a sweep: it has finished, goes on, still runs, or is new."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,8 +15,8 @@ from mnist_exp.runner import Identity, identify, run_experiment
 from mnist_exp.tracking import index, locks
 from mnist_exp.tracking.environment import run_record
 from mnist_exp.tracking.folder import Folder, from_here, no_locks, working
-from mnist_exp.tracking.mlflow_tracker import tracker_of
 from mnist_exp.tracking.records import Record
+from mnist_exp.tracking.tracker import send_rest
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -132,11 +132,11 @@ def earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = 
     return found
 
 
-def wanted_record(experiment: Experiment, identity: Identity, tracking: Mapping[str, str]) -> Record:
+def wanted_record(experiment: Experiment, identity: Identity) -> Record:
     """Return the record that an experiment would have now, as `resume` takes it."""
-    today = run_record(experiment, 1, None, {})
+    today = run_record(experiment)
     tags = today.tags | {"mnist_exp.signature": identity.signature}
-    return replace(today, tags=tags, data={"digest": identity.data}, tracking=dict(tracking))
+    return replace(today, tags=tags, data={"digest": identity.data})
 
 
 @contextmanager
@@ -198,8 +198,7 @@ def finish(experiment: Experiment) -> Result | Record:
     identity = identify(experiment.config) if experiment.config.resume else None
     if identity is None:  # nothing is looked for, or the run says why its data cannot be read
         return _run(experiment)
-    tracker = tracker_of(experiment.config.tracking)
-    wanted = wanted_record(experiment, identity, tracker.tracking)
+    wanted = wanted_record(experiment, identity)
     with claimed(identity.key, wanted, experiment.output, partial(_print, experiment)) as answer:
         if answer.state == "new":
             _print(experiment, f"Starts anew: {answer.line}")
@@ -208,7 +207,7 @@ def finish(experiment: Experiment) -> Result | Record:
         with suppress(OSError):
             experiment.output.rmdir()
         if answer.state == "finished":
-            _print(experiment, tracker.send_rest(answer.folder))
+            _print(experiment, send_rest(experiment.config.tracking, answer.folder))
             return answer.folder.read()
         _print(experiment, answer.line)
         return _run(replace(experiment, output=answer.folder.path, resumes=True))

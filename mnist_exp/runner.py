@@ -17,15 +17,15 @@ from mnist_exp.learning import checkpoints, datasets
 from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking.folder import Folder, log_file, package_logs, working
-from mnist_exp.tracking.mlflow_tracker import tracker_of
 from mnist_exp.tracking.record import Run
+from mnist_exp.tracking.tracker import open_run as open_in_store
 
 if TYPE_CHECKING:
     import keras
 
     from mnist_exp.learning.training import OnEpoch, Trained
 
-# As `Tracker.open_run`.
+# As `tracker.open_run`.
 OpenRun = Callable[[Experiment, int], AbstractContextManager[Run]]
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def go_on(_epoch: int, _metrics: Mapping[int, Mapping[str, float]]) -> Collectio
     return ()
 
 
-def run_experiment(experiment: Experiment, open_run: OpenRun | None = None, on_epoch: "OnEpoch" = go_on) -> Result:
+def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on_epoch: "OnEpoch" = go_on) -> Result:
     """Load the data, prepare it, build the model, fit it, evaluate it on the test set, and record all of it.
 
     An experiment that resumes goes on at its stage. A sweep's job prints nothing, and leaves figures, and the model for
@@ -53,7 +53,6 @@ def run_experiment(experiment: Experiment, open_run: OpenRun | None = None, on_e
     config = experiment.config
     choose_backend(config.backend)
     code_file.use(config.code)
-    open_run = open_run or tracker_of(config.tracking).open_run
     with package_logs():
         data = None
         if experiment.child is None:  # bad data leave no run; a sweep's job records that it failed

@@ -144,7 +144,7 @@ def test_when_checkpoints_are_written_is_no_part_of_an_experiment(seconds: str) 
     assert other.config.training.checkpoint_seconds == (float(seconds) if seconds != "null" else None)
     assert experiment.experiment_signature(one.config, "") == experiment.experiment_signature(other.config, "")
     assert stack_key(one.config) == stack_key(other.config)
-    parameters = [run_record(each, 1, None, {}).parameters for each in (one, other)]
+    parameters = [run_record(each).parameters for each in (one, other)]
     assert parameters[0] == parameters[1]
     assert "training.epochs" in parameters[0]
 

@@ -19,7 +19,6 @@ from mnist_exp.learning import datasets
 from mnist_exp.resume import Answer, earlier, resume, wanted_record
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.tracking import index, locks
-from mnist_exp.tracking.environment import run_record
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.record import Run, ended
 from mnist_exp.tracking.records import Record
@@ -92,7 +91,7 @@ def test_lost_metrics_are_in_folder_and_store_once(tmp_path: Path, lost: bytes) 
         return ()
 
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(experiment, None, on_epoch)
+        run_experiment(experiment, on_epoch=on_epoch)
     (experiment.output / "metrics.jsonl").write_bytes(lost)
     result = run_experiment(replace(experiment, resumes=True))
     assert [line.step for line in Folder(result.output).measured()] == [1, 2, 3, 4, 5, 0]
@@ -124,7 +123,7 @@ def asked() -> Experiment:
 def wanted() -> Record:
     identity = identify(asked().config)
     assert identity is not None
-    return wanted_record(asked(), identity, {})
+    return wanted_record(asked(), identity)
 
 
 def made(name: str, *, status: str = "KILLED", **changes: Any) -> Folder:
@@ -219,7 +218,7 @@ def test_a_pruned_try_goes_on_with_pruning_alone() -> None:
 def test_a_run_that_was_interrupted_as_it_began_goes_on(error: type[BaseException]) -> None:
     folder, digest = Folder(Path("outputs") / "a"), datasets.load(asked().config.dataset).digest
     experiment = replace(asked(), output=folder.path, digest=digest)
-    with pytest.raises(KeyboardInterrupt), ended(Run(experiment, run_record(experiment, 1, None, {}), keeps_all=True)):
+    with pytest.raises(KeyboardInterrupt), ended(Run(experiment)):
         raise error from KeyboardInterrupt()
     assert answer().state == "resumes"
 

@@ -234,14 +234,12 @@ def test_no_run_stays_running_wherever_two_signals_meet_it(tmp_path: Path, pairs
 from dataclasses import replace
 from pathlib import Path
 from mnist_exp.config.composition import compose
-from mnist_exp.tracking.environment import run_record
 from mnist_exp.tracking.record import Run, ended
 
 experiment = replace(compose(["tracking=none"]), output=Path(sys.argv[1]))
-record = run_record(experiment, 1, None, {})
 try:
     print("begun", flush=True)
-    with ended(Run(experiment, record, keeps_all=True)) as run:
+    with ended(Run(experiment)) as run:
         for epoch in range(1, 100_000):
             run.log_epoch(epoch, {"loss": 0.5})
 except KeyboardInterrupt:

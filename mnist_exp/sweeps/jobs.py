@@ -28,9 +28,9 @@ from mnist_exp.stack import run_stack
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job_folders import free_folder
-from mnist_exp.tracking.mlflow_tracker import join_sweep
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
+from mnist_exp.tracking.tracker import join_sweep
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_IN_A_STACK = 200  # each keeps its log open, and macOS lets a process open 256 files
@@ -181,7 +181,7 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
     identity = identify(config, record.parent)
     if identity is None:  # the data cannot be read, as the job says
         return replace(experiment, output=free_folder(experiment.output))
-    name, wanted = job_name(values, record.parent.keys), wanted_record(experiment, identity, record.tracking)
+    name, wanted = job_name(values, record.parent.keys), wanted_record(experiment, identity)
     while True:
         before = earlier(identity.key, wanted, prunes=config.prune is not None)
         first = Folder(experiment.output)

@@ -37,7 +37,7 @@ def find_finished(
         looked_up.append(values)
         if (identity := identify(config, record.parent)) is not None:
             experiment = Experiment(config, sweep.overrides, sweep.folder)
-            wanted = wanted_record(experiment, identity, record.tracking)
+            wanted = wanted_record(experiment, identity)
             answer = resume(earlier(identity.key, wanted, or_newest=not reasons), wanted)
             if answer.state == "finished":
                 found.append(values)

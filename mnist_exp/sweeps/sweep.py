@@ -31,9 +31,9 @@ from mnist_exp.sweeps.resumed import find_finished
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.environment import sweep_record
 from mnist_exp.tracking.folder import Folder, from_here, working
-from mnist_exp.tracking.mlflow_tracker import tracker_of
 from mnist_exp.tracking.record import failure_reason
 from mnist_exp.tracking.sweep_record import SweepRecord
+from mnist_exp.tracking.tracker import open_sweep
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +46,15 @@ def run_planned(sweep: Sweep, kind: Kind, overrides: Sequence[str], loader: JobL
     """
     choose_backend(sweep.config.backend)
     same = signature([identity(sweep.config), sweep.swept, kind.signature()])
-    tracker = tracker_of(sweep.config.tracking)
     with ExitStack() as opened:
         if sweep.config.resume:
-            wanted = replace(sweep_record(sweep, same, None, {}), tracking=tracker.tracking)
+            wanted = sweep_record(sweep, same)
             answer = opened.enter_context(claimed(same, wanted, sweep.folder, partial(tell, sweep)))
             if answer.folder is not None:
                 sweep = replace(sweep, folder=answer.folder.path, resumes=True)
         else:
             opened.enter_context(working(sweep.folder))
-        record = opened.enter_context(tracker.open_sweep(sweep, same))
+        record = opened.enter_context(open_sweep(sweep, same))
         return _run_opened(sweep, kind, record, overrides, loader)
 
 

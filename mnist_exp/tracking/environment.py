@@ -17,11 +17,13 @@ import numpy.typing as npt
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import flatten
 from mnist_exp.config.redaction import shown_address, without_secrets
-from mnist_exp.config.schema import Config, objective_direction
+from mnist_exp.config.schema import Config, MLflowTracking, NoTracking, objective_direction
+from mnist_exp.errors import show
 from mnist_exp.experiment import Experiment, Sweep, code_digest, code_files, of_the_result, package_versions
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.names import job_name
-from mnist_exp.tracking.records import Record
+from mnist_exp.tracking.records import DESCRIPTION, Record
+from mnist_exp.tracking.store import recorded_address
 from mnist_exp.version import __version__
 
 _ROOT = Path(__file__).parents[2]
@@ -55,14 +57,15 @@ def _tensor_spec(array: npt.NDArray[Any]) -> str:
     return json.dumps([{"type": "tensor", "tensor-spec": spec}])
 
 
-def run_record(experiment: Experiment, together: int, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
-    """Return the record of a run that starts, with the user's `own_tags`.
+def run_record(experiment: Experiment, together: int = 1) -> Record:
+    """Return the record of a run that starts.
 
-    A sweep's job is named by the values that vary; any other run by `run_name`, or by its overrides. A tag says how
-    many experiments train `together` as one program, if there are several.
+    A sweep's job is named by the values that vary; any other run by its `tracking.run_name`, or by its overrides. A tag
+    says how many experiments train `together` as one program, if there are several.
     """
-    name = run_name or " ".join(experiment.overrides) or "baseline"
-    tags = _tags(experiment.overrides, own_tags, experiment.config.code)
+    settings = experiment.config.tracking
+    name = _own_name(settings) or " ".join(experiment.overrides) or "baseline"
+    tags = _tags(experiment.overrides, settings, experiment.config.code)
     if experiment.child is not None:
         values = experiment.child.values
         name = job_name(values, values) or name
@@ -74,38 +77,60 @@ def run_record(experiment: Experiment, together: int, run_name: str | None, own_
         tags["mnist_exp.rerun_of"] = experiment.repeats
     if together > 1:
         tags["mnist_exp.trained_together"] = str(together)
-    return Record(name, tags, _parameters(experiment.config))
+    return Record(name, tags, _parameters(experiment.config), tracking=recorded_store(settings))
 
 
 def _parameters(config: Config) -> dict[str, str]:
     return flatten(of_the_result(recorded_config(config) | {"direction": objective_direction(config)}))
 
 
-def sweep_record(sweep: Sweep, signature: str, run_name: str | None, own_tags: Mapping[str, str]) -> Record:
+def sweep_record(sweep: Sweep, signature: str) -> Record:
     """Return the record of a sweep that starts, with the parameters that its jobs share; see `run_record`."""
-    name = run_name or " ".join(sweep.overrides)
-    tags = _tags(sweep.overrides, own_tags, sweep.config.code)
+    settings = sweep.config.tracking
+    name = _own_name(settings) or " ".join(sweep.overrides)
+    tags = _tags(sweep.overrides, settings, sweep.config.code)
     tags |= {"mnist_exp.sweep": signature, "mnist_exp.varied": json.dumps(sweep.swept)}
     tags |= {"mnist_exp.code_files": json.dumps(code_files())}
     first, *others = map(_parameters, sweep.configs)
     same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
-    return Record(name, tags, {key: value for key, value in same.items() if key not in sweep.swept})
+    parameters = {key: value for key, value in same.items() if key not in sweep.swept}
+    return Record(name, tags, parameters, tracking=recorded_store(settings))
 
 
 def refused_record(
-    values: Mapping[str, str], parent: str, sweep: str, reason: str, own_tags: Mapping[str, str]
+    values: Mapping[str, str], parent: str, sweep: str, settings: MLflowTracking | NoTracking, reason: str
 ) -> Record:
-    """Return the record of a sweep's job that failed before it ran."""
+    """Return the record of a sweep's job that failed before it ran, for a reason."""
     tags = {
         "mlflow.parentRunId": parent,
         "mnist_exp.parent": sweep,
         "mnist_exp.swept": json.dumps(values),
         "mnist_exp.error": reason,
     }
-    return Record(job_name(values, values), _tags((), own_tags) | tags)
+    return Record(job_name(values, values), _tags((), settings) | tags, tracking=recorded_store(settings))
 
 
-def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile | None = None) -> dict[str, str]:
+def recorded_store(settings: MLflowTracking | NoTracking) -> dict[str, str]:
+    """Return the store that mirrors what has these settings, as `Record.tracking`."""
+    if isinstance(settings, NoTracking):
+        return {}
+    return {"uri": recorded_address(settings.uri), "experiment": settings.experiment}
+
+
+def _own_name(settings: MLflowTracking | NoTracking) -> str | None:
+    return None if isinstance(settings, NoTracking) else settings.run_name
+
+
+def _own_tags(settings: MLflowTracking | NoTracking) -> dict[str, str]:
+    if isinstance(settings, NoTracking):
+        return {}
+    note = {} if settings.note is None else {DESCRIPTION: settings.note}
+    return {key: show(value) for key, value in (settings.tags or {}).items()} | note
+
+
+def _tags(
+    overrides: Sequence[str], settings: MLflowTracking | NoTracking, code: CodeFile | None = None
+) -> dict[str, str]:
     """Return the user's tags, and those for the machine, packages, code and the threads of one operation."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     commit = _commit()
@@ -121,7 +146,7 @@ def _tags(overrides: Sequence[str], own_tags: Mapping[str, str], code: CodeFile 
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
         **({"mlflow.source.git.commit": commit} if commit else {}),
-        **own_tags,
+        **_own_tags(settings),
         "mnist_exp.overrides": " ".join(overrides),
         **({"mnist_exp.own_code": code.label} if code is not None else {}),
     }

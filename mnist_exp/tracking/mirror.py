@@ -22,7 +22,7 @@ from mnist_exp.tracking.folder import Folder, Measured, Mirrored
 from mnist_exp.tracking.kept_models import model_of_run
 from mnist_exp.tracking.names import job_name, typed_value
 from mnist_exp.tracking.reading import PROFILE, stored_run
-from mnist_exp.tracking.records import REUSED, Record, map_in
+from mnist_exp.tracking.records import DESCRIPTION, REUSED, Record, map_in
 from mnist_exp.tracking.registry import registered
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ _IN_EACH_LINE = {"loss", "objective"}  # the one in epochs, the other at the end
 # The tags of this project's that a person reads on a run's page, beside its folder.
 _READ = tuple(f"mnist_exp.{name}" for name in ("overrides", "packages", "signature", "swept", "sweep", "varied"))
 _LONGEST_NAME = 250  # that all of MLflow's databases take
-DESCRIPTION = "mlflow.note.content"
 _LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
 _RANKING = "### Ranking of the jobs"
 _OURS = re.compile(rf"^(?:\*\*Result:\*\*|{_RANKING}).*", re.MULTILINE | re.DOTALL)  # the end of a description

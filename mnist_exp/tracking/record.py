@@ -1,8 +1,9 @@
 """Record a run in its folder, which a store mirrors."""
 
 import logging
+import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -11,14 +12,14 @@ from omegaconf import OmegaConf
 from mnist_exp import signals
 from mnist_exp.config.files import write_text
 from mnist_exp.config.redaction import traceback_text, without_secrets
+from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.ends import FAILED, FULL_DISK, about_folder, end_of, signal_behind
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, experiment_key, experiment_signature
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking import index
-from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data
+from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data, run_record
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.records import Record
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +27,21 @@ log = logging.getLogger(__name__)
 class Run:
     """The record of an experiment, in a folder whose lock is held.
 
-    `id` is MLflow's, once the run is there too. Unless `keeps_all`, the run is a sweep's job, whose figures and logged
-    model are made only if it is the best.
+    It is one of `together` experiments that train as one program. `id` is MLflow's, once the run is there too; `place`,
+    `left_out` and `registered` are lines about it there. Unless `keeps_all`, the run is a sweep's job, whose figures
+    and logged model are made only if it is the best.
     """
 
     id: str | None = None
+    place: Sequence[str] = ()
+    left_out = registered = ""
 
-    def __init__(self, experiment: Experiment, record: Record, *, keeps_all: bool) -> None:
-        self.keeps_all = keeps_all
+    def __init__(self, experiment: Experiment, together: int = 1) -> None:
+        settings = experiment.config.tracking
+        self.keeps_all = experiment.child is None or (isinstance(settings, MLflowTracking) and settings.keep == "all")
         self.folder = Folder(experiment.output)
         self.begun = False
-        self._experiment, self._record = experiment, record
+        self._experiment, self._record = experiment, run_record(experiment, together)
         self._unwritten: list[tuple[int, Mapping[str, float]]] = []
 
     def begin(self) -> None:
@@ -97,10 +102,16 @@ class Run:
     def end(self, status: str, reason: str = "") -> None:
         """End the run as FINISHED, FAILED for a reason, or KILLED."""
         self.folder.end(status, tags={"mnist_exp.error": reason} if reason else {})
+        if status != "FINISHED" and self.id is not None:
+            log.info("Run %s is %s", self.id, status)
+            if self._experiment.prints:
+                # A progress bar may have left the cursor in the middle of a line.
+                print(f"{os.linesep if sys.stdout.isatty() else ''}Run {self.id} is {status}", file=sys.stderr)
 
     def describe(self) -> str:
         """Return where to look at the run."""
-        return printable(f"Files in {self.folder.path}")
+        lines = [self.registered, *self.place, self.left_out] if self.id else [f"Files in {self.folder.path}"]
+        return "\n".join(map(printable, filter(None, lines)))
 
 
 @contextmanager

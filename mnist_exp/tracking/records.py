@@ -12,6 +12,7 @@ from typing import Any
 
 from mnist_exp.config import files
 
+DESCRIPTION = "mlflow.note.content"  # the tag that a run's page shows as its description
 REUSED = "mnist_exp.reused."  # begins a sweep's tags for earlier runs that count as its jobs
 STAGES = ("begun", "scored", "completed")
 _MAX_SCORE = 1e50  # its fourth power is a number

@@ -9,25 +9,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_exp import signals
 from mnist_exp.config.files import NoFileError, read_text, write_text
 from mnist_exp.config.redaction import traceback_text
 from mnist_exp.config.schema import MLflowTracking, NoTracking
+from mnist_exp.ends import CTRL_C, FINISHED
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Sweep
-from mnist_exp.tracking import abandoned, index, locks
-from mnist_exp.tracking.environment import code_patch, refused_record, run_record
+from mnist_exp.tracking import abandoned, index, locks, store, views
+from mnist_exp.tracking.environment import code_patch, refused_record
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job_folders import free_folder, last_tries, place_of, reused_in
 from mnist_exp.tracking.record import Run, ended, failure_reason
 from mnist_exp.tracking.records import REUSED, Record
+from mnist_exp.tracking.uploads import Uploads
 
-if TYPE_CHECKING:
-    pass
-
-_SECONDS_FOR_JOBS_TO_END = 20.0
+_SECONDS_FOR_JOBS_TO_END, _SECONDS_TO_SETTLE = 20.0, 3.0
 _LONGEST_RANKING = 6000  # characters; MLflow takes 8,000 with the user's own words
 
 log = logging.getLogger(__name__)
@@ -59,12 +57,14 @@ class Parent:
 class SweepRecord:
     """The record of a sweep: a folder, in which each job has its own.
 
-    Its jobs get the user's `own_tags`. `tracking` is as in `Record`.
+    `uploads` mirrors them, in the sweep's process, if there is a store; `has_view` says whether the store has a view of
+    the sweep, None before there are jobs.
     """
 
     parent: Parent
-    own_tags: Mapping[str, str]
-    tracking: Mapping[str, str]
+    uploads: Uploads | None = None
+    has_view: bool | None = None
+    _left_out: str = field(default="", init=False)
     _read: dict[Path, tuple[tuple[int, ...], Record | None]] = field(default_factory=dict, init=False)
 
     @property
@@ -74,18 +74,15 @@ class SweepRecord:
 
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
-        """Record a job; see `Tracker.open_run`."""
-        record = replace(run_record(experiment, together, None, self.own_tags), tracking=dict(self.tracking))
-        settings = self.parent.tracking
-        keeps_all = isinstance(settings, MLflowTracking) and settings.keep == "all"
-        with ended(Run(experiment, record, keeps_all=keeps_all)) as run:
+        """Record a job; see `tracker.open_run`."""
+        with ended(Run(experiment, together)) as run:
             yield run
 
     def jobs(self) -> list[Record]:
         """Return each job's last whole try, or else its last."""
-        return last_tries(self._tries())
+        return last_tries(self.tries())
 
-    def _tries(self) -> list[Record]:
+    def tries(self) -> list[Record]:
         """Return what the jobs' folders hold, the first job first; `reused.json` is an earlier run that counts."""
         for name in ("run.json", "reused.json"):
             for path in self.folder.path.glob(f"*/{name}"):
@@ -108,7 +105,8 @@ class SweepRecord:
         job = Folder(path.parent).read()
         return job if job.fact("parent") == self.parent.id else None
 
-    def _reused(self) -> list[Record]:
+    def reused(self) -> list[Record]:
+        """Return the earlier runs that count as jobs, as far as `tries` has seen them."""
         return [job for path, (_, job) in list(self._read.items()) if path.name == "reused.json" and job]
 
     def curve(self, job: Record, metric: str) -> list[float]:
@@ -132,8 +130,8 @@ class SweepRecord:
         """Record a job that failed before it had a run, and return its folder."""
         output = free_folder(output)
         folder = Folder(output)
-        record = refused_record(values, self.parent.run_id, self.parent.id, failure_reason(error), self.own_tags)
-        folder.begin(replace(record, tracking=dict(self.tracking)))
+        parent = self.parent
+        folder.begin(refused_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error)))
         write_text(output / "error.txt", traceback_text(error))
         folder.end("FAILED")
         return folder
@@ -184,19 +182,33 @@ class SweepRecord:
 
     def settle(self) -> None:
         """Give the store a moment to get what it lacks, so that the jobs have their ids there."""
+        if self.uploads is not None:
+            self.uploads.wait(_SECONDS_TO_SETTLE, at_most=3 * _SECONDS_TO_SETTLE)
 
     def end(self, status: str, ranking: Callable[[int], str]) -> None:
         """Record the sweep's files, and end it as FINISHED, FAILED or KILLED.
 
         `ranking` returns the ranking as Markdown of at most so many characters, for the sweep's page in a store.
         """
+        if status != "KILLED":
+            self.settle()
         write_text(self.folder.path / "ranking.md", ranking(_LONGEST_RANKING))
-        reused = [(Folder(Path(job.output)).read().run_id, job.values) for job in self._reused()]
+        reused = [(Folder(Path(job.output)).read().run_id, job.values) for job in self.reused()]
         self.folder.end(status, tags={f"{REUSED}{run_id}": json.dumps(values) for run_id, values in reused if run_id})
+        if self.uploads is not None:
+            self._left_out = self.uploads.finish(CTRL_C if status == CTRL_C.status else FINISHED)
 
     def describe(self) -> str:
         """Return where to look at the sweep."""
-        return printable(f"Files in {self.folder.path}")
+        run_id, settings = self.parent.run_id, self.parent.tracking
+        if self.uploads is None or isinstance(settings, NoTracking):
+            return printable(f"Files in {self.folder.path}")
+        experiment_id = self.uploads.experiment_id
+        page = f"#/experiments/{experiment_id}/runs/{run_id}"
+        if self.has_view:
+            page = views.path_of(experiment_id, views.key_of(run_id))
+        where = store.linked(f"Sweep {run_id} in experiment {settings.experiment}", settings, page)
+        return "\n".join(map(printable, filter(None, [self.uploads.registered(self.folder), *where, self._left_out])))
 
 
 @contextmanager

@@ -1,49 +1,144 @@
-"""What a tracker is, and the one of `tracking=none`, which has no store."""
+"""Open the record of a run or a sweep, and its mirror in a store if the configuration names one."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mnist_exp.config.schema import MLflowTracking, NoTracking
+from mnist_exp.ends import end_of
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
-from mnist_exp.tracking.environment import run_record, sweep_record
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking import store
+from mnist_exp.tracking.abandoned import close_in_store
+from mnist_exp.tracking.environment import sweep_record
+from mnist_exp.tracking.folder import Folder, from_here
+from mnist_exp.tracking.mirror import show_all, show_sweep
 from mnist_exp.tracking.record import Run, ended
+from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
+from mnist_exp.tracking.uploads import Uploads
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_SECONDS_OF_A_SHORT_JOB = 10.0
 
 
-class Tracker:
-    """Open records of runs and sweeps, and find finished runs. This one, of `tracking=none`, has no store."""
+@contextmanager
+def open_run(experiment: Experiment, together: int) -> Iterator[Run]:
+    """Record a run to its end, FINISHED, FAILED after an exception, or KILLED after a signal.
 
-    def __init__(self) -> None:
-        self.tracking: dict[str, str] = {}  # as in `Record`
+    This one and the others, `together` in number, train as one program.
 
-    @contextmanager
-    def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
-        """Record a run to its end, FINISHED, FAILED after an exception, or KILLED after a signal.
-
-        This one and the others, `together` in number, train as one program.
-
-        Raises:
-            InputError: if the store cannot be reached or written.
-        """
-        record = run_record(experiment, together, None, {})
-        with ended(Run(experiment, record, keeps_all=experiment.child is None)) as run:
+    Raises:
+        InputError: if the store cannot be reached or written.
+    """
+    run, settings = Run(experiment, together), experiment.config.tracking
+    if isinstance(settings, NoTracking):
+        with ended(run):
             yield run
+        return
+    client, experiment_id, abandoned = _reach(settings)
+    watch = cache(partial(show_all, client, experiment_id))
+    uploads = Uploads(client, experiment_id, settings, lambda: [run.folder, *abandoned], watch)
+    try:
+        with ended(run):
+            with store.store_errors(settings.uri):
+                run.id = uploads.begin(run.folder)
+            text = f"Run {run.id} in experiment {settings.experiment}, files in {from_here(run.folder.path)}"
+            page = f"#/experiments/{experiment_id}/runs/{run.id}/model-metrics?workflowType=machine_learning"
+            run.place = store.linked(text, settings, page)
+            yield run
+    finally:
+        error = sys.exc_info()[1]
+        run.left_out = uploads.finish(end_of(error))
+        run.registered = uploads.registered(run.folder)
+        if error is not None and run.left_out and experiment.prints:
+            print(run.left_out, file=sys.stderr)
 
-    @contextmanager
-    def open_sweep(self, sweep: Sweep, signature: str) -> Iterator[SweepRecord]:
-        """Record a sweep, or with `resume` continue the last one with this signature.
 
-        Raises:
-            InputError: if the store cannot be reached or written.
-        """
-        with begun_sweep(sweep, sweep_record(sweep, signature, None, {})) as record:
-            keys = tuple(sweep.swept)
-            yield self.join_sweep(Parent(record.id, "", sweep.config.tracking, keys, sweep.folder, record.attempt))
+@contextmanager
+def open_sweep(sweep: Sweep, signature: str) -> Iterator[SweepRecord]:
+    """Record a sweep, or with `resume` go on with the last one that has this signature.
 
-    def join_sweep(self, parent: Parent) -> SweepRecord:
-        """Return the record of a sweep, in the process of one of its jobs."""
-        return SweepRecord(parent, {}, {})
+    Raises:
+        InputError: if the store cannot be reached or written.
+    """
+    settings = sweep.config.tracking
+    reached = None if isinstance(settings, NoTracking) else _reach(settings)
+    with begun_sweep(sweep, sweep_record(sweep, signature)) as record:
+        known = settings if isinstance(settings, NoTracking) else replace(settings, uri=record.tracking["uri"])
+        opened = SweepRecord(Parent(record.id, "", known, tuple(sweep.swept), sweep.folder, record.attempt))
+        if reached is None or isinstance(settings, NoTracking):
+            yield opened
+            return
+        client, experiment_id, abandoned = reached
+        folders, look = partial(_folders, opened, abandoned), partial(_look, opened, client, experiment_id)
+        opened.uploads = Uploads(client, experiment_id, settings, folders, look)
+        try:
+            with store.store_errors(settings.uri):
+                opened.parent = replace(opened.parent, run_id=opened.uploads.begin(opened.folder))
+            yield opened
+        finally:
+            opened.uploads.close()
 
-    def send_rest(self, folder: Folder) -> str:  # noqa: ARG002
-        """Send what the store lacks of a run that has finished; return what is to be said of that, or ""."""
+
+def join_sweep(parent: Parent) -> SweepRecord:
+    """Return a sweep's record in the process of one of its jobs.
+
+    Raises:
+        InputError: if this process does not see the sweep's folder.
+    """
+    with suppress(InputError):
+        if Folder(parent.folder).read().id == parent.id:
+            return SweepRecord(parent)
+    raise InputError(
+        f"hydra.sweep.dir={parent.folder}: {socket.gethostname()} does not see this sweep's folder; jobs on several "
+        "machines need a folder on a disk that all of them share"
+    )
+
+
+def send_rest(settings: MLflowTracking | NoTracking, folder: Folder) -> str:
+    """Send what the store lacks of a run that has finished; return what is to be said of that, or ""."""
+    if isinstance(settings, NoTracking):
         return ""
+    with store.store_errors(settings.uri):
+        uploads = Uploads(*store.connect(settings), settings, lambda: [folder])
+    uploads.start()
+    left_out = uploads.finish()
+    return "; ".join(filter(None, [uploads.registered(folder), left_out]))
+
+
+def _reach(settings: MLflowTracking) -> tuple["MlflowClient", str, list[Folder]]:
+    """Return the store, the id of the MLflow experiment, and the folders of the runs in it that lost their process."""
+    with store.store_errors(settings.uri):
+        client, experiment_id = store.connect(settings)
+        return client, experiment_id, close_in_store(client, experiment_id)
+
+
+def _folders(sweep: SweepRecord, abandoned: Sequence[Folder]) -> list[Folder]:
+    """Return the folders to mirror for a sweep; jobs that have just begun come once they last or end."""
+    short = {Path(job.output) for job in sweep.tries() if job.status == "RUNNING" and _has_just_begun(job)}
+    jobs = [Folder(path.parent) for path in sorted(sweep.folder.path.glob("*/run.json")) if path.parent not in short]
+    reused = [Folder(Path(job.output)) for job in sweep.reused() if Folder(Path(job.output)).is_there()]
+    return [sweep.folder, *jobs, *abandoned, *reused]
+
+
+def _look(sweep: SweepRecord, client: "MlflowClient", experiment_id: str) -> None:
+    """Write the saved view of a sweep once a job is in the store."""
+    if sweep.has_view is None and any(job.run_id for job in sweep.tries()):
+        args = client, experiment_id, sweep.folder, sweep.folder.read(), sweep.parent.run_id
+        sweep.has_view = show_sweep(*args)
+
+
+def _has_just_begun(job: Record) -> bool:
+    """Return whether a job began less than ten seconds ago; one that ends before is sent once."""
+    with suppress(OSError):
+        return 0 <= time.time() - Path(job.output, "run.json").stat().st_mtime < _SECONDS_OF_A_SHORT_JOB
+    return False

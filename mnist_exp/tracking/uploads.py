@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_PASSES = 2.0  # several short epochs at a time
 _SHARE = 0.1  # of the time, which the thread takes from a training in this process
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds after a failure, doubled each time
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds; after a failure, it doubles each time
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +32,20 @@ log = logging.getLogger(__name__)
 class Uploads:
     """Mirrors those of the `folders` that changed, until it is closed.
 
-    `folders` is called again and again; `watch` after each pass without a failure, in this thread, too. `register` is
-    as for `mirror`, and `pause` the longest time between two passes, in seconds.
+    `folders` is called again and again; `watch` after each pass without a failure, in this thread, too.
     """
 
     def __init__(
         self,
         client: "MlflowClient",
         experiment_id: str,
+        settings: MLflowTracking,
         folders: Callable[[], Iterable[Folder]],
         watch: Callable[[], None] = lambda: None,
-        register: str | None = None,
-        pause: float = 30.0,
     ) -> None:
         self.reason = ""  # why the last pass failed, "" if it did not
-        self._client, self._experiment_id = client, experiment_id
-        self._folders, self._watch, self._register = folders, watch, register
-        self._longest_pause = pause
+        self._client, self.experiment_id = client, experiment_id
+        self._settings, self._folders, self._watch = settings, folders, watch
         self._known: dict[Path, _Known] = {}
         self._failing: set[Path] = set()  # which are tried last
         self._steps = self._passes = 0  # folders that were sent; passes without a failure
@@ -93,12 +90,13 @@ class Uploads:
             self._hurried = False
             return [] if self._passes >= wanted else [one for one in self._folders() if self._has_changed(one)]
 
-    def finish(self, settings: MLflowTracking, end: End = FINISHED) -> str:
+    def finish(self, end: End = FINISHED) -> str:
         """Wait for the store as an end does, end the thread, and return a line about what the store lacks, or ""."""
         left = self.wait(end.seconds) if self._thread.is_alive() else []
         self.close()
         if not left:
             return ""
+        settings = self._settings
         place = f" tracking.uri={shown_address(settings.uri)}" if not store.is_default(settings.uri) else ""
         place += f" tracking.register={settings.register}" if settings.register is not None else ""
         name = shlex.quote(from_here(Path(os.path.commonpath([folder.path for folder in left]))))
@@ -125,7 +123,7 @@ class Uploads:
             failed = self._pass()
             took = time.monotonic() - began
             failures = failures + 1 if failed else 0
-            pause = min(max(took / _SHARE, _SECONDS_BETWEEN_PASSES), self._longest_pause)
+            pause = min(max(took / _SHARE, _SECONDS_BETWEEN_PASSES), _LONGEST_PAUSE)
             with self._wake:
                 self._passes += not failed
                 self._wake.notify_all()
@@ -168,7 +166,7 @@ class Uploads:
         known, state = self._known.get(folder.path), _state(folder)
         if state is not None:
             before = None if known is None else known.sent
-            sent = mirror(self._client, self._experiment_id, folder, before, register=self._register)
+            sent = mirror(self._client, self.experiment_id, folder, before, register=self._settings.register)
             self._known[folder.path] = _Known(sent, state)
         elif known is not None:  # somebody deleted the folder
             if known.sent.status == "RUNNING":

@@ -337,11 +337,12 @@ def test_a_checkpoint_is_there_until_the_run_has_ended_or_another_begins_in_its_
 
     for interrupts in (True, False):
         with pytest.raises(KeyboardInterrupt) if interrupts else nullcontext():
-            run_experiment(experiment, None, on_epoch)
+            run_experiment(experiment, on_epoch=on_epoch)
         assert path.exists() == interrupts
 
 
 def test_a_short_run_writes_no_checkpoint() -> None:
     experiment = compose(["tracking=none", *FEW, "training.checkpoint_seconds=600"])
-    run_experiment(experiment, None, lambda *_: [0] if (experiment.output / "checkpoint.npz").exists() else [])
+    stops = lambda *_: [0] if (experiment.output / "checkpoint.npz").exists() else []  # noqa: E731
+    run_experiment(experiment, on_epoch=stops)
     assert len(Folder(experiment.output).history()["loss"]) == 7

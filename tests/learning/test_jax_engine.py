@@ -78,7 +78,7 @@ def _together(*jobs: tuple[str, ...]) -> list[dict[str, Any]]:
     """What the same jobs give as one program; of one that failed, its error."""
     from mnist_exp.runner import go_on
     from mnist_exp.stack import run_stack
-    from mnist_exp.tracking.tracker import Tracker
+    from mnist_exp.tracking.tracker import open_run
 
     experiments = [replace(_experiment(*job), child=Child("", {})) for job in jobs]
     assert len({stack_key(experiment.config) for experiment in experiments}) == 1
@@ -92,7 +92,7 @@ def _together(*jobs: tuple[str, ...]) -> list[dict[str, Any]]:
             "files": sorted(path.name for path in outcome.output.iterdir()),
             "log": (outcome.output / "run.log").read_text(),
         }
-        for outcome in run_stack(experiments, Tracker().open_run, go_on)
+        for outcome in run_stack(experiments, open_run, go_on)
     ]
 
 

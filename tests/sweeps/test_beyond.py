@@ -37,7 +37,7 @@ def said_of(*typed: str, score: Score, seeds: int = 3, direction: str = "maximiz
         jobs.append(
             recorded_job(values, "FAILED" if found is None else "FINISHED", found, data=data, run_id=str(len(jobs)))
         )
-    record = SweepRecord(Parent("", "", sweep.config.tracking, tuple(sweep.swept), Path()), {}, {})
+    record = SweepRecord(Parent("", "", sweep.config.tracking, tuple(sweep.swept), Path()))
     return next((note for note in rank_jobs(sweep, record, jobs, kind).notes if "would go on" in note), "")
 
 

@@ -99,7 +99,7 @@ def test_a_sweep_over_the_split_is_ranked_without_a_comparison(tmp_path: Path) -
         for split in ("0", "1")
         for seed in ("0", "1")
     ]
-    record = SweepRecord(Parent("", "", sweep.config.tracking, tuple(sweep.swept), tmp_path), {}, {})
+    record = SweepRecord(Parent("", "", sweep.config.tracking, tuple(sweep.swept), tmp_path))
     table = rank_jobs(sweep, record, jobs, kind)
     assert [row.values["dataset.seed"] for row in table.rows] == ["1", "0"]
     assert {row.comparison for row in table.rows} == {None}

@@ -62,7 +62,7 @@ def settings(*overrides: str) -> Config:
 
 def record_in(folder: Path) -> SweepRecord:
     """The record of a sweep without jobs."""
-    return SweepRecord(Parent("", "", NoTracking(kind="none"), (), folder), {}, {})
+    return SweepRecord(Parent("", "", NoTracking(kind="none"), (), folder))
 
 
 def pruning(folder: Path, ended: Sequence[Sequence[float]], *overrides: str) -> Pruning:

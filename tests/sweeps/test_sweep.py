@@ -23,9 +23,9 @@ from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.mlflow_tracker import join_sweep
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import Parent
+from mnist_exp.tracking.tracker import join_sweep
 
 from ..conftest import (
     SIX,

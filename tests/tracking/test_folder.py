@@ -199,7 +199,7 @@ def test_the_jobs_of_a_sweep_see_that_it_is_over(tmp_path: Path) -> None:
     new = Record("a sweep", {"mnist_exp.sweep": "0" * 64})
     with working(tmp_path), begun_sweep(replace(sweep, folder=tmp_path), new) as made:
         parent = Parent(made.id, "", NoTracking(kind="none"), (), tmp_path, made.attempt)
-        record, of_a_job = (SweepRecord(parent, {}, {}) for _ in range(2))
+        record, of_a_job = (SweepRecord(parent) for _ in range(2))
         assert not of_a_job.is_over()
         record.close_jobs("KILLED")
         assert of_a_job.is_over()
