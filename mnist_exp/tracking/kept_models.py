@@ -50,7 +50,7 @@ def _file_here(run: Record) -> Path | None:
     folder = Folder(Path(run.output))
     with suppress(InputError, OSError):
         here = folder.read()
-        if (here.run_id, here.status) == (run.run_id, "FINISHED") and folder.has_weights():
+        if (here.id, here.status) == (run.id, "FINISHED") and folder.has_weights():
             return folder.path / "model.keras"
     return None
 
