@@ -91,7 +91,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
         now = {key: value for key, value in now.items() if key in then}
     if not then:
         print(printable(f"{run_id} is {before.status}, and logged nothing to compare"))
-        return True
+        return False
     differing = _differing_values(then, now)
     if before.status != "FINISHED":
         print(printable(f"{run_id} is {before.status}; only what it logged is compared"))

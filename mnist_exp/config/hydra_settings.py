@@ -95,8 +95,8 @@ def check_output(composed: DictConfig, key: str) -> None:
     """Check the output folder at `key`: `hydra.run.dir` of a run, `hydra.sweep.dir` of a sweep.
 
     Raises:
-        InputError: if another value leads it elsewhere, such as a preset's in `hydra.run.dir=${tracking.experiment}`, a
-            password would be written into it, its name is too long, or a setting is typed that has no effect.
+        InputError: if another value leads it elsewhere, such as a preset's in `hydra.run.dir=${tracking.experiment}`,
+            its name is too long, or a setting is typed that has no effect.
     """
     hydra: Any = OmegaConf.to_container(composed.hydra, resolve=False)
     others, instead = _WITHOUT_EFFECT[key]

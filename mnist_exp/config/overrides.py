@@ -87,7 +87,7 @@ def _literal(value: object, key: str) -> str:
 
 
 def of_the_experiment(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Return the overrides without those of `hydra`, `resume` and `tracking`, which may hold a password."""
+    """Return the overrides without those of `hydra`, `resume` and `tracking`."""
     return tuple(text for text in overrides if not Override.of(text).is_below("tracking", "hydra", "resume"))
 
 
@@ -104,7 +104,7 @@ def refuse_passwords(texts: Iterable[str]) -> None:
     """Raise InputError, which repeats none of it, for an address with a password: a shell's history would keep it."""
     if any(map(has_password, texts)):
         raise InputError(
-            "tracking.uri: a password in an address is not typed; for a server, set MLFLOW_TRACKING_USERNAME and "
+            "an address with a password is not typed; for a server, set MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; for a database, set its own variable, such as "
             "PGPASSWORD; or set MLFLOW_TRACKING_URI to the whole address"
         )

@@ -1,6 +1,6 @@
 """Text as a terminal, a log or a store may have it: printable, and without passwords.
 
-Nobody types a password. Those that MLflow reads from the environment are taken out of what others say.
+A password that is typed is refused. Those that MLflow reads from the environment are taken out of what others say.
 """
 
 import logging
@@ -12,17 +12,23 @@ from urllib.parse import quote, unquote
 
 _VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
 _LOGIN = re.compile(r"://[^\s/?#@]{0,1000}@")
-_PASSWORD = re.compile(r"(?is)://(?:[^/@]*:[^@]*@|[^?#]*[?#].*(?:pass|pwd|token|secret|key)[^=&]*=)")
-_MIN_CHARS = 4  # of a secret, so that no ordinary word is taken out
+# A login with a password, a login as long as a token, or a parameter; a mistyped address has one slash.
+_PASSWORD = re.compile(
+    r"(?is)(?<!sqlite)(?<!file):/{1,3}"
+    r"(?:[^/]*:[^@]*@|[^@/]{16,}@|[^?#]*[?#](?:.*&)?[\w.-]*(?:pass|pwd|token|secret|(?<![a-z])key)[\w.-]*=)"
+)
+_WORDS = re.compile(r"\W*tracking\.(note|tags|run_name)\b")
+_MIN_CHARS, _MIN_LETTERS, _MIN_TOKEN = 4, 8, 16  # of a secret, of one that is letters alone, of a login without a colon
 
 
 def has_password(text: str) -> bool:
-    """Return whether a text has an address with a password or a token in it.
+    """Return whether an override has an address with a password or a token in it.
 
     >>> has_password("tracking.uri=http://me:secret@host"), has_password("tracking.uri=http://me@host:5000")
     (True, False)
     """
-    return _PASSWORD.search(text) is not None
+    parts = text.split() if _WORDS.match(text) else [text]  # in an address, a password may have spaces
+    return any(_PASSWORD.search(part) for part in parts)
 
 
 def printable(text: str) -> str:
@@ -60,15 +66,17 @@ def without_secrets(text: str) -> str:
     'https://host/mlflow does not answer'
     """
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
-    shown, login = shown_address(address), address.partition("://")[2].rpartition("@")[0]
-    if shown != address:
+    secrets = [os.environ.get(name, "") for name in _VARIABLES]
+    if (shown := shown_address(address)) != address:
         text = text.replace(address, shown)
-    query = re.split("[?#]", address, maxsplit=1)[1:] if shown != address else []
-    secrets = [login.partition(":")[2], *query, *map(os.environ.get, _VARIABLES)]
-    spelled = {form for one in secrets if one for form in (one, unquote(one), quote(unquote(one), safe=""))}
+        query = re.split("[?#]", address, maxsplit=1)[1:]
+        login = address.partition("://")[2].rpartition("@")[0]
+        password = login.partition(":")[2] or login * (len(login) >= _MIN_TOKEN)
+        secrets += [one for one in (password, *query) if one not in shown]
+    spelled = {form for one in secrets for form in (one, unquote(one), quote(unquote(one), safe=""))}
     for secret in sorted(spelled, key=len, reverse=True):
-        if len(secret) >= _MIN_CHARS:
-            text = text.replace(secret, "...")
+        if len(secret) >= (_MIN_LETTERS if secret.isalpha() else _MIN_CHARS):
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "...", text)
     return _LOGIN.sub("://", text)
 
 

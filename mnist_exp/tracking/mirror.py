@@ -83,7 +83,7 @@ def mirror(
         if is_mine is False or (is_mine is None and record.status == "RUNNING"):
             raise BusyError(f"another process works in {folder.path}")
         address, before = store.recorded_address(client.tracking_uri), folder.mirrored()
-        known = before.run_id if before is not None and before.store == address else ""
+        known = before.run_id if before is not None and store.recorded_address(before.store) == address else ""
         if sent is None or sent.folder != record.id:  # another run may have taken the folder
             found = _find_run(client, experiment_id, record, known)
             if found is None and before is not None and before.complete and _was_deleted(client, known):
@@ -226,7 +226,9 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
 def _run_in(client: "MlflowClient", folder: Path) -> str:
     """Return the id of the run that mirrors a folder in this store, or ""."""
     mirrored = Folder(folder).mirrored()
-    return mirrored.run_id if mirrored and mirrored.store == store.recorded_address(client.tracking_uri) else ""
+    if mirrored is None or store.recorded_address(mirrored.store) != store.recorded_address(client.tracking_uri):
+        return ""
+    return mirrored.run_id
 
 
 def _stored(client: "MlflowClient", record: Record) -> dict[str, str]:

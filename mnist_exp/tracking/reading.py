@@ -41,7 +41,7 @@ def record_of(run: "Run", client: "MlflowClient") -> Record:
         {str(key): value for key, value in texts.items() if isinstance(value, str)}
         for texts in (run.data.tags, run.data.params)
     )
-    tags |= {f"mnist_exp.{key}": value for key, value in map_in(tags.pop("mnist_exp.record", "")).items()}
+    tags = {f"mnist_exp.{key}": value for key, value in map_in(tags.pop("mnist_exp.record", "")).items()} | tags
     database = store.sqlite_path(client.tracking_uri)
     data: dict[str, str] | None = None
     if used := run.inputs.dataset_inputs if run.inputs is not None else []:

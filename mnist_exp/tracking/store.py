@@ -241,18 +241,24 @@ def move_artifacts() -> int:
         "logged_models": "artifact_location",
         "model_versions": "storage_location",
     }
-    with closing(sqlite3.connect(path)) as connection, connection:
-        known = connection.execute("SELECT artifact_location FROM experiments WHERE artifact_location LIKE 'file:///%'")
-        roots = {str(place) for (place,) in known if place.endswith("/mlruns") and place != new}
-        return sum(
-            connection.execute(
-                f"UPDATE {table} SET {column} = ?1 || substr({column}, length(?2) + 1) "  # noqa: S608, names from above
-                f"WHERE {column} = ?2 OR substr({column}, 1, length(?2) + 1) = ?2 || '/'",
-                (new, old),
-            ).rowcount
-            for old in roots
-            for table, column in columns.items()
-        )
+    try:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            known = connection.execute(
+                "SELECT artifact_location FROM experiments JOIN runs USING (experiment_id) JOIN tags USING (run_uuid) "
+                "WHERE key = 'mnist_exp.folder' AND artifact_location LIKE 'file:///%/mlruns'"
+            )
+            roots = {str(place) for (place,) in known if place != new}
+            return sum(
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ?1 || substr({column}, length(?2) + 1) "  # noqa: S608, names from above
+                    f"WHERE {column} = ?2 OR substr({column}, 1, length(?2) + 1) = ?2 || '/'",
+                    (new, old),
+                ).rowcount
+                for old in roots
+                for table, column in columns.items()
+            )
+    except sqlite3.Error as error:  # another program has locked it, or it cannot be written
+        raise store_error("sqlite:///mlflow.db", explained(error)) from error
 
 
 @contextmanager

@@ -193,7 +193,8 @@ class SweepRecord:
         if status != "KILLED":
             self.settle()
         write_text(self.folder.path / "ranking.md", ranking(_LONGEST_RANKING))
-        reused = [(Folder(Path(job.output)).read().run_id, job.values) for job in self.reused()]
+        mirrored = [(Folder(Path(job.output)).mirrored(), job.values) for job in self.reused()]
+        reused = [(one.run_id, values) for one, values in mirrored if one is not None]
         self.folder.end(status, tags={f"{REUSED}{run_id}": json.dumps(values) for run_id, values in reused if run_id})
         if self.uploads is not None:
             self._left_out = self.uploads.finish(CTRL_C if status == CTRL_C.status else FINISHED)
