@@ -80,9 +80,14 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     here = store.recorded_address(settings.uri)
     for folder, record in folders:
         uri = record.tracking.get("uri", here)
-        is_ours = not record.tracking or folder.path.is_relative_to(Path.cwd())
-        if "tracking.uri" not in keys and not (is_ours and store.recorded_address(uri) == here):
+        if "tracking.uri" in keys:
+            continue
+        if store.recorded_address(uri) != here:
             raise InputError(f"{folder.path}: was tracked in {uri}; type tracking.uri={uri}, or that of another store")
+        if record.tracking and not folder.path.is_relative_to(Path.cwd()):
+            raise InputError(
+                f"{folder.path}: is of another project; type this there, or tracking.uri={uri} to send it here"
+            )
     named = {record.tracking.get("experiment", settings.experiment) for _, record in folders}
     with store.store_errors(settings.uri):
         client, chosen = store.connect(settings)
