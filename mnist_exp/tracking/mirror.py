@@ -223,12 +223,16 @@ def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: S
     sent.lines.update(map(_line, lines))
 
 
-def _run_in(client: "MlflowClient", folder: Path) -> str:
-    """Return the id of the run that mirrors a folder in this store, or ""."""
+def _run_in(client: "MlflowClient", folder: Path, known: str = "") -> str:
+    """Return the id of the run that mirrors a folder in this store, or "".
+
+    Folders that were copied without their store name a run that this one does not have, unless it is `known`.
+    """
     mirrored = Folder(folder).mirrored()
     if mirrored is None or store.recorded_address(mirrored.store) != store.recorded_address(client.tracking_uri):
         return ""
-    return mirrored.run_id
+    has_run = mirrored.run_id == known or stored_run(client, mirrored.run_id) is not None
+    return mirrored.run_id if has_run else ""
 
 
 def _stored(client: "MlflowClient", record: Record) -> dict[str, str]:
@@ -247,9 +251,11 @@ def _tags(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) ->
     """Return the tags that the run is to have; what the user may have changed in the store stays."""
     stored = _stored(client, record).items()
     tags = {key: value for key, value in stored if key.startswith("mnist_exp.") or key not in sent.tags}
-    if "mlflow.parentRunId" in record.tags and (parent := _run_in(client, folder.path.parent)):
+    if "mlflow.parentRunId" in record.tags and (
+        parent := _run_in(client, folder.path.parent, sent.tags.get("mlflow.parentRunId", ""))
+    ):
         tags["mlflow.parentRunId"] = parent  # in another store, it has another id
-    if record.best and (best := _run_in(client, folder.path / record.best)):
+    if record.best and (best := _run_in(client, folder.path / record.best, sent.tags.get("mnist_exp.best_run", ""))):
         tags["mnist_exp.best_run"] = best
     ranking = folder.path / "ranking.md"
     if record.status != "RUNNING" and is_file(ranking, folder.path):
