@@ -78,10 +78,8 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     from mnist_exp.tracking import store
 
     here = store.recorded_address(settings.uri)
-    for folder, record in folders:
+    for folder, record in folders if "tracking.uri" not in keys else ():
         uri = record.tracking.get("uri", here)
-        if "tracking.uri" in keys:
-            continue
         if store.recorded_address(uri) != here:
             raise InputError(f"{folder.path}: was tracked in {uri}; type tracking.uri={uri}, or that of another store")
         if record.tracking and not folder.path.is_relative_to(Path.cwd()):
@@ -129,7 +127,7 @@ def _send(client: "MlflowClient", folders: Sequence[tuple[Folder, str]], registe
                 registered = mirror(client, experiment_id, folder, register=register).registered
             except Exception as error:  # a store raises anything
                 if isinstance(error, InputError) or isinstance(error.__cause__, UnicodeError | OverflowError):
-                    left[folder.path] = store.explained(error)  # which no other try changes, such as a lone surrogate
+                    left[folder.path] = store.explained(error)  # no other try changes it, such as a lone surrogate
                     continue
                 left[folder.path] = f"{store.explained(error)}; type the command again"
                 waiting.append((folder, experiment_id))

@@ -151,7 +151,7 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     any_job = in_process(other.info.run_id, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     begins = in_process(other.info.run_id[:31], "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     assert begins.stdout == any_job.stdout != ""
-    (tmp_path / other.data.tags["mnist_exp.output"] / "run.json").unlink()  # as on another machine
+    (tmp_path / other.data.tags["mnist_exp.output"] / "run.json").unlink()  # another machine has no such folder
     refused = in_process(other.info.run_id, "seven.png", cwd=tmp_path, module="mnist_exp.predict")
     assert "kept no model, as only a sweep's best job does" in refused.stderr
     file = refused.stderr.split("type its file instead, ")[1].split(" on ")[0]

@@ -238,7 +238,7 @@ def test_a_store_cannot_send_reads_and_writes_elsewhere(tmp_path: Path) -> None:
     ):
         rerun(runs_in(tmp_path)[1].info.run_id)
     draw(3, STYLES[3]).save("three.png")
-    (tmp_path / first.data.tags["mnist_exp.output"] / "model.keras").unlink()  # which predict would read instead
+    (tmp_path / first.data.tags["mnist_exp.output"] / "model.keras").unlink()  # predict would read it instead
     for location in (f"file://{elsewhere}", "http://127.0.0.1:1/api", f"{tmp_path}/mlruns/../../{elsewhere.name}"):
         database.execute("update runs set artifact_uri = ?", [location])
         database.execute("update logged_models set artifact_location = ?", [location])

@@ -18,7 +18,8 @@ _PASSWORD = re.compile(
     r"(?:[^/]*:[^@]*@|[^@/]{16,}@|[^?#]*[?#](?:.*&)?[\w.-]*(?:pass|pwd|token|secret|(?<![a-z])key)[\w.-]*=)"
 )
 _WORDS = re.compile(r"\W*tracking\.(note|tags|run_name)\b")
-_MIN_CHARS, _MIN_LETTERS, _MIN_TOKEN = 4, 8, 16  # of a secret, of one that is letters alone, of a login without a colon
+_MIN_CHARS, _MIN_LETTERS = 4, 8  # shorter secrets, or shorter words, could be any text
+_MIN_TOKEN = 16  # characters; a shorter login without a colon is a name
 
 
 def has_password(text: str) -> bool:

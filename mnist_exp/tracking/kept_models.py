@@ -65,15 +65,15 @@ def _kept_run(client: "MlflowClient", run: Record) -> Record:
 
 
 def model_of_run(client: "MlflowClient", run_id: str) -> str:
-    """Return the id of the model that a run, or the best job of a sweep, kept.
+    """Return the id of the model that a run kept.
 
     Raises:
         InputError: if it kept none.
     """
-    run = _kept_run(client, record_of(client.get_run(run_id), client))
-    outputs = client.get_run(run.run_id).outputs
-    if outputs is not None and outputs.model_outputs:
-        return str(outputs.model_outputs[-1].model_id)
+    stored = client.get_run(run_id)
+    if stored.outputs is not None and stored.outputs.model_outputs:
+        return str(stored.outputs.model_outputs[-1].model_id)
+    run = record_of(stored, client)
     if run.status != "FINISHED":
         raise InputError(f"{run_id}: is {run.status} and kept no model")
     raise InputError(

@@ -241,7 +241,7 @@ def _stored(client: "MlflowClient", record: Record) -> dict[str, str]:
     tags = {key: value for key, value in record.tags.items() if key not in rest}
     database, output = store.sqlite_path(client.tracking_uri), record.output
     if database is not None and Path(output).is_relative_to(database.parent):
-        output = str(Path(output).relative_to(database.parent))  # which stays when the project is moved
+        output = str(Path(output).relative_to(database.parent))  # it stays true when the project is moved
     more = json.dumps({key.removeprefix("mnist_exp."): record.tags[key] for key in sorted(rest)})
     own = {"mnist_exp.folder": record.id, "mnist_exp.output": output, "mnist_exp.record": more}
     return tags | own
