@@ -93,7 +93,7 @@ def predict(
     settings = compose(overrides).config.tracking
     own = read_code(code) if code is not None else None
     from mnist_exp.learning.metadata import read_metadata
-    from mnist_exp.tracking import kept_models, store
+    from mnist_exp.tracking import logged_models, store
 
     with tempfile.TemporaryDirectory() as folder:
         if model.endswith(".keras"):
@@ -101,7 +101,7 @@ def predict(
         else:
             uri = commands.stored(settings).uri
             with store.store_errors(uri):
-                path = kept_models.fetch_model(uri, model, Path(folder))
+                path = logged_models.fetch_model(uri, model, Path(folder))
         from mnist_exp.learning import saved_models  # Keras, once there is a model
         from mnist_exp.learning.keras_backend import REFUSALS, keras_reason
 

@@ -60,18 +60,13 @@ def resume(known: Sequence[Earlier], wanted: Record) -> Answer:
         folder, record = runs[0]
         what = f"{'still runs' if is_sweep else 'still trains'}, in process {record.fact('process')} on {record.host}"
         return Answer("runs", folder, f"{name_of(record)} {what}; waiting for it")
-    of_the_same = [one for one in same if _place(one[1]) == _place(wanted)]
+    of_the_same = [one for one in same if one[1].job == wanted.job]
     left = [one for one in of_the_same if is_sweep or one[1].status in ("RUNNING", "KILLED")]
     left.sort(key=lambda one: one[1].stage == "begun" and not (one[0].path / "checkpoint.npz").exists())
     for folder, record in left:
         if is_sweep or record.fact("threads") == wanted.fact("threads"):
             return Answer("resumes", folder, f"{name_of(record)} was interrupted, and goes on")
     return Answer("new", None, why_new(known, wanted))
-
-
-def _place(record: Record) -> list[str]:
-    """Return the sweep of a job and its values in it; "" of each for any other run."""
-    return [record.fact("parent"), record.fact("swept")]
 
 
 def why_new(known: Sequence[Earlier], wanted: Record) -> str:

@@ -134,7 +134,7 @@ def complete(folder: Folder, data: datasets.Data, model: "keras.Model") -> None:
 
     write_results(folder.history(), data, model, folder.path)
     if folder.read().tracking:
-        from mnist_exp.tracking.mirror import save_model
+        from mnist_exp.tracking.logged_models import save_model
 
         save_model(model, data, folder)
     folder.change(stage="completed")

@@ -2,9 +2,9 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,13 @@ from mnist_exp.config.redaction import shown_address
 from mnist_exp.ends import FINISHED
 from mnist_exp.errors import InputError, printable
 from mnist_exp.sweeps.formats import counted
+from mnist_exp.tracking import abandoned
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.index import PLACES
 from mnist_exp.tracking.records import Record
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from mnist_exp.tracking.uploads import Uploads
 
 _EXAMPLES = """\
   python -m mnist_exp.sync
@@ -28,8 +29,6 @@ _EXAMPLES = """\
   python -m mnist_exp.sync multirun tracking.uri=http://127.0.0.1:5000
   python -m mnist_exp.sync --moved
 """
-
-_SECONDS_AFTER_A_FAILURE = 1.0
 
 
 def main() -> None:
@@ -76,6 +75,7 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     keys = {Override.of(text).key for text in overrides}
     folders = _found(places or [Path(name) for name in PLACES if Path(name).is_dir()], untracked=bool(places))
     from mnist_exp.tracking import store
+    from mnist_exp.tracking.uploads import Uploads
 
     here = store.recorded_address(settings.uri)
     for folder, record in folders if "tracking.uri" not in keys else ():
@@ -86,19 +86,18 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
             raise InputError(
                 f"{folder.path}: is of another project; type this there, or tracking.uri={uri} to send it here"
             )
-    named = {record.tracking.get("experiment", settings.experiment) for _, record in folders}
-    with store.store_errors(settings.uri):
-        client, chosen = store.connect(settings)
-        ids = dict.fromkeys(named, chosen)
-        if "tracking.experiment" not in keys:
-            ids |= {name: store.connect(replace(settings, experiment=name))[1] for name in named}
-    waiting = [(folder, ids[record.tracking.get("experiment", settings.experiment)]) for folder, record in folders]
-    left = _send(client, waiting, settings.register)
-    from mnist_exp.tracking.mirror import show_all
-
-    for experiment_id in {experiment_id for _, experiment_id in waiting}:
-        show_all(client, experiment_id)
-    sent = len({folder.path for folder, _ in waiting} - left.keys())
+    waiting: dict[str, list[Folder]] = {}
+    for folder, record in folders:
+        named = settings.experiment if "tracking.experiment" in keys else record.tracking.get("experiment")
+        waiting.setdefault(named or settings.experiment, []).append(folder)
+    uploads = []
+    for experiment, several in waiting.items():
+        with store.store_errors(settings.uri):
+            reached = store.connect(replace(settings, experiment=experiment))
+            closed = abandoned.close_in_store(reached)
+        uploads.append(Uploads(reached, partial(list, [*several, *closed])))
+    left = dict(kept for one in uploads for kept in _send(one).items())
+    sent = len({folder.path for folder, _ in folders} - left.keys())
     print(f"{counted(sent, 'folder')} up to date in {shown_address(settings.uri)}")
     if left:
         path, reason = next(iter(left.items()))
@@ -106,47 +105,22 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
         raise InputError(f"{shown_address(settings.uri)}: {lacks} ({reason})")
 
 
-def _send(client: "MlflowClient", folders: Sequence[tuple[Folder, str]], register: str | None) -> dict[Path, str]:
-    """Send folders, each to the MLflow experiment with an id, until all are there or 30 seconds bring no progress.
+def _send(uploads: "Uploads") -> dict[Path, str]:
+    """Send folders until all are there or 30 seconds bring no progress; return why some are left, by their paths."""
+    from mnist_exp.tracking.views import show_all
 
-    Return why some are left, by their paths.
-    """
-    from rich.progress import track
-
-    from mnist_exp.tracking import store
-    from mnist_exp.tracking.mirror import mirror
-
-    waiting, left, last = list(folders), dict[Path, str](), time.monotonic()
-    while waiting and time.monotonic() - last < FINISHED.seconds:
-        now, waiting = waiting, []
-        for folder, experiment_id in track(now, "Sending", transient=True, disable=not sys.stdout.isatty()):
-            if time.monotonic() - last > FINISHED.seconds:
-                waiting.append((folder, experiment_id))
-                continue
-            try:
-                registered = mirror(client, experiment_id, folder, register=register).registered
-            except Exception as error:  # a store raises anything
-                if isinstance(error, InputError) or isinstance(error.__cause__, UnicodeError | OverflowError):
-                    left[folder.path] = store.explained(error)  # no other try changes it, such as a lone surrogate
-                    continue
-                left[folder.path] = f"{store.explained(error)}; type the command again"
-                waiting.append((folder, experiment_id))
-                time.sleep(_SECONDS_AFTER_A_FAILURE)
-            else:
-                left.pop(folder.path, None)
-                last = time.monotonic()
-                if registered:
-                    print(printable(registered))
-    return {folder.path: "no answer; type the command again" for folder, _ in waiting} | left
+    uploads.start()
+    waited = uploads.wait(FINISHED.seconds)
+    uploads.close()
+    for line in uploads.registered():
+        print(printable(line))
+    show_all(uploads.store)
+    reason = f"{uploads.reason or 'no answer'}; type the command again"
+    return {folder.path: reason for folder in waited} | uploads.refused
 
 
 def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Record]]:
-    """Return the folders with what they record, each sweep before its jobs, and again after them.
-
-    Its first time, a sweep gives its jobs the id of their parent; its second, it learns that of the best of them.
-    """
-    from mnist_exp.tracking import abandoned
-
+    """Return the folders with what they record, each sweep before its jobs."""
     found: dict[Path, Record] = {}
     for place in places:
         if not os.path.isdir(place):  # noqa: PTH112, a name of any length
@@ -164,8 +138,7 @@ def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Rec
                 found[path.parent] = record
     if not found:
         raise InputError("nothing to send: no run or sweep that ended lies in outputs, multirun or the folders given")
-    sweeps = [(Folder(path), record) for path, record in found.items() if record.is_sweep]
-    return [*((Folder(path), record) for path, record in found.items()), *sweeps]
+    return [(Folder(path), record) for path, record in found.items()]
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
     everything = find()
     chosen = [entry for entry in everything if _is_chosen(entry, folders, days)]
     with store.store_errors(settings.uri):
-        tracked = any(Folder(path).mirrored() is not None for entry in chosen for path in entry.runs)
+        tracked = any(Folder(path).mirrors() for entry in chosen for path in entry.runs)
         client = store.connect_existing(settings.uri) if tracked else None
         kept = reasons_to_keep(everything, chosen, settings, client)
         for path, reason in kept.items():
@@ -155,13 +155,13 @@ def _reason(
     registered: Mapping[str, str],
 ) -> str:
     """Return why a run stays, or ""; `registered` has the names of models by the ids of their runs."""
-    mirrored = Folder(path).mirrored()
+    mirrors = Folder(path).mirrors()
     if record.status == "RUNNING":
         return "it runs"
-    if mirrored is None or client is None:
+    if not mirrors or client is None:
         return ""
-    if store.recorded_address(mirrored.store) != store.recorded_address(settings.uri):
-        return f"it is in another store; type tracking.uri={mirrored.store}"
+    if (mirrored := mirrors.get(store.recorded_address(settings.uri))) is None:
+        return f"it is in another store; type tracking.uri={next(iter(mirrors))}"
     if mirrored.run_id in registered:
         return f"its model is registered as {registered[mirrored.run_id]}"
     run = stored_run(client, mirrored.run_id)
@@ -195,7 +195,8 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]
                 if is_job and not os.path.lexists(path / "run.json"):
                     stays += remove_files(path, BEFORE_A_RECORD | {"reused.json"})
             for path, record in reversed(entry.runs.items()):  # the record of a sweep goes last
-                if (mirrored := Folder(path).mirrored()) is not None and client is not None:
+                mirrored = Folder(path).mirrors().get(store.recorded_address(uri))
+                if mirrored is not None and client is not None:
                     _remove_run(client, uri, mirrored.run_id)
                 stays += remove_files(path, record.own_files() | BEFORE_A_RECORD)
     except OSError as error:

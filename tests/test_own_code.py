@@ -38,7 +38,7 @@ def test_it_is_trained_swept_resumed_predicted_with_and_repeated(tmp_path: Path,
     first = in_process(*sweep, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     parent, jobs = sweep_in(tmp_path)
-    best = parent.data.tags["mnist_exp.best_run"]
+    best = facts(parent)["best_run"]
     for one in (parent, *jobs):
         assert one.info.status == "FINISHED"
         assert facts(one)["own_code"] == read_code(str(example)).label

@@ -14,9 +14,9 @@ from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.keras_backend import keras
 from mnist_exp.learning.saved_models import load
 from mnist_exp.predict import predict
-from mnist_exp.tracking.kept_models import fetch_model
+from mnist_exp.tracking.logged_models import fetch_model
 
-from .conftest import QUICK, in_process, runs_in, store, sweep_in
+from .conftest import QUICK, facts, in_process, runs_in, store, sweep_in
 from .drawing import STYLES, draw, draw_all
 
 
@@ -136,7 +136,7 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Registered as models:/digits/1, which is now the champion" in done.stdout
     parent, jobs = sweep_in(tmp_path)
-    best = next(job for job in jobs if job.info.run_id == parent.data.tags["mnist_exp.best_run"])
+    best = next(job for job in jobs if job.info.run_id == facts(parent)["best_run"])
     other = next(job for job in jobs if job is not best)
     client = store(tmp_path)
     assert client.get_model_version_by_alias("digits", "champion").run_id == best.info.run_id

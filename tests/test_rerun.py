@@ -77,10 +77,7 @@ def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path)
     assert facts(runs_in(tmp_path)[-1])["threads"] == "1"
     refused = in_process(parent.info.run_id, cwd=tmp_path, module="mnist_exp.rerun")
     assert refused.returncode == 1
-    assert (
-        f"is a sweep; type the id of a job, such as the best, {parent.data.tags['mnist_exp.best_run']}"
-        in refused.stderr
-    )
+    assert f"is a sweep; type the id of a job, such as the best, {facts(parent)['best_run']}" in refused.stderr
 
 
 @pytest.mark.parametrize(

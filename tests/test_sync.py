@@ -12,7 +12,7 @@ from mnist_exp import ends, run
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.records import Record
 
-from .conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
+from .conftest import QUICK, artifacts, facts, in_process, runs_in, store, sweep_in
 
 pytestmark = pytest.mark.slow
 
@@ -77,7 +77,9 @@ def test_a_run_outlasts_its_store_and_the_rest_is_sent_once(
         assert recorded.info.status == "FINISHED"
         lines = Folder(output).measured()
         for name, found in points(tmp_path, recorded.info.run_id).items():
-            assert found == [(one.step, one.time, one.metrics[name]) for one in lines if name in one.metrics]
+            assert found == [
+                (one["step"], one["time"], one["metrics"][name]) for one in lines if name in one["metrics"]
+            ]
         assert "figures/curves.png" in artifacts(store(tmp_path), recorded.info.run_id)
         [model] = store(tmp_path).search_logged_models([recorded.info.experiment_id])
         assert model.status == "READY"
@@ -100,7 +102,7 @@ def test_a_sweep_is_sent_to_another_store_with_its_jobs_below_it(tmp_path: Path)
         parent, below = sweep_in(elsewhere)
         assert parent.info.run_id != here.info.run_id
         assert [job.data.params for job in below] == [job.data.params for job in jobs]
-        assert parent.data.tags["mnist_exp.best_run"] in {job.info.run_id for job in below}
+        assert facts(parent)["best_run"] in {job.info.run_id for job in below}
         assert parent.data.metrics == here.data.metrics
         assert parent.data.tags["mlflow.note.content"] == here.data.tags["mlflow.note.content"]
         assert "report.html" in artifacts(store(elsewhere), parent.info.run_id)

@@ -64,9 +64,8 @@ def test_what_runs_or_is_not_the_folders_own_stays(tmp_path: Path) -> None:
     shutil.copytree(shown.output, tmp_path / "outputs" / "copy")
     Folder(runs.output).change(status="RUNNING")
     locks.hold(runs.output)
-    mirrored = Folder(stranger.output).mirrored()
-    assert mirrored is not None
-    Folder(stranger.output).write_mirrored(Mirrored(mirrored.store, str(shown.run_id)))
+    [address] = Folder(stranger.output).mirrors()
+    Folder(stranger.output).write_mirrored(address, Mirrored(str(shown.run_id)))
     listed = in_process(cwd=tmp_path, module="mnist_exp.tidy")
     assert listed.returncode == 0
     assert len(listed.stdout.splitlines()) == 7

@@ -159,7 +159,7 @@ def _placed(experiment: Experiment, width: int) -> Experiment:
     if not experiment.resumes or (before := Folder(experiment.output).read()).stage != "begun":
         return experiment
     if width > 1 or "mnist_exp.trained_together" in before.tags:
-        return replace(experiment, output=free_folder(experiment.output), resumes=False)
+        return replace(experiment, resumes=False)
     return experiment
 
 
@@ -195,7 +195,7 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
     if answer.folder is None:
         if any(folder.path.parent == record.folder.path for folder, _ in before):
             stage.news.append(f"{name} starts anew: {answer.line}")
-        return replace(experiment, output=free_folder(experiment.output))
+        return replace(experiment, output=free_folder(experiment.output, wanted))
     if answer.state == "resumes":
         return replace(experiment, output=answer.folder.path, resumes=True)
     finished = answer.folder.read()

@@ -4,15 +4,12 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import locks
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.reading import search
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from mnist_exp.tracking.store import Store
 
 
 def close(records: Iterable[Path]) -> int:
@@ -38,13 +35,13 @@ def _is_running(path: Path) -> bool:
     return False
 
 
-def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
+def close_in_store(store: Store) -> list[Folder]:
     """Close the RUNNING runs of a store that nobody works on; return the folders of those that are to be mirrored.
 
     The lock of its folder decides. A run on this host whose folder is gone has nobody; one on another host is left.
     """
     folders = []
-    for run in search(client, experiment_id, "attributes.status = 'RUNNING'"):
+    for run in search(store.client, store.experiment_id, "attributes.status = 'RUNNING'"):
         folder = Folder(Path(run.output))
         is_here = False
         with suppress(InputError):
@@ -55,5 +52,5 @@ def close_in_store(client: "MlflowClient", experiment_id: str) -> list[Folder]:
             if not close(records):
                 folders += [Folder(path.parent) for path in records]
         elif run.host == socket.gethostname():
-            client.set_terminated(run.run_id, "KILLED")
+            store.client.set_terminated(run.run_id, "KILLED")
     return folders

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from mnist_exp.config import files
 from mnist_exp.config.code_file import CodeFile
@@ -39,18 +39,20 @@ _ELSEWHERE = ("output", "run_id")  # fields of a record that `run.json` does not
 
 @dataclass(frozen=True)
 class Mirrored:
-    """The content of `mlflow.json`, which only the mirror writes: the run in a store, given by its address.
+    """What a store has of a folder.
 
-    `complete` is the status, stage and end with which all of the folder has been sent, or "".
+    Attributes:
+        run_id: of the run there; "" if no run is known.
+        complete: the status, stage and end with which all of the folder was sent; "" before that.
+        registered: how its model was registered, as a line; "" unless that was asked for.
     """
 
-    store: str
-    run_id: str
+    run_id: str = ""
     complete: str = ""
+    registered: str = ""
 
 
-@dataclass(frozen=True)
-class Measured:
+class Line(TypedDict):
     """A line of `metrics.jsonl`: `step` is the epoch, from 1, or 0 for the end; `time` is as in `Record`."""
 
     step: int
@@ -72,9 +74,7 @@ class Folder:
             InputError: if it is damaged, or of another program.
         """
         path = self.path / "run.json"
-        mirrored = self.mirrored()
-        run_id = mirrored.run_id if mirrored is not None else ""
-        content = files.read_json(path, self.path) | {"output": str(self.path), "run_id": run_id}
+        content = files.read_json(path, self.path) | {"output": str(self.path), "run_id": ""}
         if content.keys() >= {"lock", "boot"}:  # version 0.2.0, in which what is missing after an end is not made
             del content["lock"], content["boot"]
             content["stage"] = "completed" if content.get("status") == "FINISHED" else "begun"
@@ -84,7 +84,9 @@ class Folder:
             record = None
         if record is None or not _is_valid(record):
             raise InputError(f"{path}: is damaged, or of another program")
-        return record
+        mirrors = self.mirrors()
+        known = mirrors.get(record.tracking.get("uri", "")) or next(iter(mirrors.values()), Mirrored())
+        return replace(record, run_id=known.run_id)
 
     def write(self, record: Record) -> None:
         """Replace `run.json` in one step."""
@@ -97,7 +99,11 @@ class Folder:
     def begin(self, record: Record, code: CodeFile | None = None, patch: str = "") -> None:
         """Remove another run's files, and write the record, the user's code and the changes since the commit."""
         with suppress(InputError):
-            files.remove_files(self.path, self.read().own_files() - {"run.log"})  # this run's log is open already
+            before = self.read()
+            if before.status != "FINISHED" and before.job == record.job != ("", {}):
+                replaces = f"{before.fact('replaces')} {before.id}".strip()
+                record = replace(record, tags=record.tags | {"mnist_exp.replaces": replaces})
+            files.remove_files(self.path, before.own_files() - {"run.log"})  # this run's log is open already
         self.write(record)
         if patch:
             files.write_text(self.path / "code.patch", patch)
@@ -129,17 +135,21 @@ class Folder:
         """Record the last status and the time; `values` are as for `change`."""
         self.change(status=status, end=now(), **values)
 
-    def mirrored(self) -> Mirrored | None:
-        """Return which run of a store mirrors the folder, if one does."""
+    def mirrors(self) -> dict[str, Mirrored]:
+        """Return what stores have of this folder, by their addresses; only the mirror writes it, to `mlflow.json`."""
         try:
-            mirrored = Mirrored(**files.read_json(self.path / "mlflow.json", self.path))
+            found = {
+                store: Mirrored(**one) for store, one in files.read_json(self.path / "mlflow.json", self.path).items()
+            }
         except (InputError, TypeError):  # missing, damaged, or of another program
-            return None
-        return mirrored if all(isinstance(value, str) for value in asdict(mirrored).values()) else None
+            return {}
+        texts = [text for one in found.values() for text in asdict(one).values()]
+        return found if all(isinstance(text, str) for text in texts) else {}
 
-    def write_mirrored(self, mirrored: Mirrored) -> None:
-        """Replace `mlflow.json` in one step."""
-        self._replace("mlflow.json", asdict(mirrored))
+    def write_mirrored(self, store: str, mirrored: Mirrored) -> None:
+        """Replace what `mlflow.json` says of a store."""
+        found = self.mirrors() | {store: mirrored}
+        self._replace("mlflow.json", {store: asdict(one) for store, one in found.items()})
 
     def has_model(self) -> bool:
         """Return whether a model in MLflow's format waits to be sent."""
@@ -173,12 +183,12 @@ class Folder:
         return self.is_there() and files.is_file(self.path / "model.keras", self.path)
 
     def measure(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a line to `metrics.jsonl`; `step` is as in `Measured`.
+        """Add a line to `metrics.jsonl`; `step` is as in `Line`.
 
         The end has another line only if its scores changed, as those of a sweep do that goes on; `fit_seconds` always
         does.
         """
-        path, line = self.path / files.METRICS, Measured(step, now(), dict(metrics))
+        path, line = self.path / files.METRICS, Line(step=step, time=now(), metrics=dict(metrics))
         if step == 0:
             lines = self.measured()
             if not (lines and _scores(lines[-1]) == _scores(line)):
@@ -193,7 +203,7 @@ class Folder:
                 os.truncate(path, size)  # remove what a full disk took
             raise
 
-    def measured(self) -> list[Measured]:
+    def measured(self) -> list[Line]:
         """Return the lines of `metrics.jsonl`.
 
         Raises:
@@ -206,9 +216,9 @@ class Folder:
         except files.NoFileError:
             return []
         try:
-            lines = [Measured(**json.loads(line)) for line in whole.splitlines()]
-        except (ValueError, TypeError, RecursionError):
-            lines = [Measured(-1, 0, {})]
+            lines: list[Line] = [json.loads(line) for line in whole.splitlines()]
+        except (ValueError, RecursionError):
+            lines = [Line(step=-1, time=0, metrics={})]
         if not all(map(_is_valid_line, lines)):
             raise InputError(f"{path}: is damaged")
         return lines
@@ -216,9 +226,9 @@ class Folder:
     def history(self) -> dict[str, list[float]]:
         """Return each metric's values, one an epoch."""
         history: dict[str, list[float]] = {}
-        for one in self.measured():
-            if one.step > 0:
-                for name, value in one.metrics.items():
+        for line in self.measured():
+            if line["step"] > 0:
+                for name, value in line["metrics"].items():
                     history.setdefault(name, []).append(value)
         return history
 
@@ -240,16 +250,19 @@ def _is_valid(record: Record) -> bool:
     )
 
 
-def _text(line: Measured) -> str:
-    return json.dumps(asdict(line)) + "\n"
+def _text(line: Line) -> str:
+    return json.dumps(line) + "\n"
 
 
-def _scores(line: Measured) -> str:
-    return json.dumps([line.step, line.metrics | {"fit_seconds": 0.0}], sort_keys=True)  # text, as NaN differs from NaN
+def _scores(line: Line) -> str:
+    """Return the scores of the end as a text, in which NaN equals NaN; the time does not count."""
+    return json.dumps([line["step"], line["metrics"] | {"fit_seconds": 0.0}], sort_keys=True)
 
 
-def _is_valid_line(line: Measured) -> bool:
-    return _is_count(line.step) and _is_count(line.time) and _are_numbers(line.metrics)
+def _is_valid_line(line: object) -> bool:
+    if not isinstance(line, dict) or line.keys() != {"step", "time", "metrics"}:
+        return False
+    return _is_count(line["step"]) and _is_count(line["time"]) and _are_numbers(line["metrics"])
 
 
 def _is_count(value: object) -> bool:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from mnist_exp.config.files import read_json
@@ -12,8 +13,16 @@ from mnist_exp.tracking.folder import Folder, foreign
 from mnist_exp.tracking.records import Record
 
 
-def free_folder(output: Path) -> Path:
-    """Return a job's folder, or one beside it if that is another's, as in a sweep that goes on."""
+def free_folder(output: Path, wanted: Record | None = None) -> Path:
+    """Return a job's folder, or one beside it if that is another's, as in a sweep that goes on.
+
+    The folder of an earlier try of the job that is `wanted`, which ended before it had finished, is used again.
+    """
+    if wanted is not None:
+        with suppress(InputError):
+            before = Folder(output).read()
+            if before.job == wanted.job and before.status in ("KILLED", "FAILED"):
+                return output
     number, first = 1, output.name
     while foreign(output) or any((output / name).exists() for name in ("run.json", "reused.json")):
         number += 1

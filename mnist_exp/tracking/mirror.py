@@ -1,33 +1,23 @@
-"""Mirror a folder as a run of MLflow, idempotently."""
+"""Mirror a folder as a run of MLflow, idempotently: this is where runs are written to a store."""
 
-import csv
 import json
 import re
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from mnist_exp.config.files import MODEL_FILES, NEW_MODEL, copy_files, is_file, read_text, remove_files
+from mnist_exp.config.files import copy_files, is_file, read_text
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import package_version
-from mnist_exp.learning.datasets import Data
-from mnist_exp.learning.metadata import write_metadata
-from mnist_exp.tracking import locks, store, views
-from mnist_exp.tracking.folder import Folder, Measured, Mirrored
-from mnist_exp.tracking.kept_models import model_of_run
-from mnist_exp.tracking.names import job_name, typed_value
-from mnist_exp.tracking.reading import PROFILE, stored_run
-from mnist_exp.tracking.records import DESCRIPTION, REUSED, Record, map_in
-from mnist_exp.tracking.registry import registered
+from mnist_exp.tracking import locks
+from mnist_exp.tracking.folder import Folder, Line, Mirrored
+from mnist_exp.tracking.logged_models import registered, send_model
+from mnist_exp.tracking.reading import PROFILE, record_of, run_in, stored_run
+from mnist_exp.tracking.records import DESCRIPTION, REUSED, Record
+from mnist_exp.tracking.store import Store, repository, sqlite_path
+from mnist_exp.tracking.views import show_sweep
 
 if TYPE_CHECKING:
-    import keras
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 _METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 800, 100  # the most that MLflow takes, with tags 1,000 in all
@@ -38,40 +28,18 @@ _LONGEST_NAME = 250  # that all of MLflow's databases take
 _LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
 _RANKING = "### Ranking of the jobs"
 _OURS = re.compile(rf"^(?:\*\*Result:\*\*|{_RANKING}).*", re.MULTILINE | re.DOTALL)  # the end of a description
-_MOST_NAMED = 60  # runs, for which a tag has room
-
-
-@dataclass
-class Sent:
-    """What the store is known to have of a folder, given by the id of its record.
-
-    `lines` has those of `metrics.jsonl`, by step and loss or objective. `registered` says how the model was registered,
-    if it was to be.
-    """
-
-    folder: str
-    run_id: str
-    artifacts: str | None
-    status: str
-    tags: dict[str, str]
-    parameters: bool = False
-    data: bool = False
-    lines: set[tuple[int, float | None]] = field(default_factory=set)
-    registered: str = ""
 
 
 class BusyError(Exception):
     """Another process works in the folder."""
 
 
-def mirror(
-    client: "MlflowClient", experiment_id: str, folder: Folder, sent: Sent | None = None, *, register: str | None = None
-) -> Sent:
-    """Send the tags, parameters, data and metrics that a run lacks; if it ended, its files, model and status too.
+def mirror(folder: Folder, store: Store) -> Mirrored:
+    """Bring the run of a folder in a store to the folder's state: values while it runs, and all once it has ended.
 
-    `sent` is what an earlier call returned; without it, the folder's run is searched in the store, and created if it is
-    missing; one that had all and was deleted there stays deleted. A run that goes on is RUNNING again. `register` is
-    the name for the model of a run, or of a sweep's best job.
+    It may be called again after any interruption. The run is found by the id of the folder's record, and created if it
+    is missing; one that had all and was deleted in the store stays deleted. A run that goes on is RUNNING again. The
+    model of a run, or of a sweep's best job, is registered if the store's settings have a name for it.
 
     Raises:
         InputError: if the store keeps the run's artifacts where it may not, or has a later state of the run.
@@ -79,312 +47,184 @@ def mirror(
         OSError: if the folder is gone.
     """
     with locks.held(folder.top) as is_mine:
-        record = folder.read()
+        record, known = folder.read(), folder.mirrors().get(store.address, Mirrored())
         if is_mine is False or (is_mine is None and record.status == "RUNNING"):
             raise BusyError(f"another process works in {folder.path}")
-        address, before = store.recorded_address(client.tracking_uri), folder.mirrored()
-        known = before.run_id if before is not None and store.recorded_address(before.store) == address else ""
-        if sent is None or sent.folder != record.id:  # another run may have taken the folder
-            found = _find_run(client, experiment_id, record, known)
-            if found is None and before is not None and before.complete and _was_deleted(client, known):
-                return Sent(record.id, known, None, record.status, {})
-            sent = found or _create_run(client, experiment_id, record)
-            has_all = before is not None and before.complete == _completion(record, sent.tags) != ""
-            if has_all and (sent.run_id, sent.status) == (known, record.status) and not folder.has_model():
-                return sent
-            if sent.status == "FINISHED" and record.status in {"KILLED", "FAILED"}:
-                raise InputError(f"{folder.path}: is an older copy; run {sent.run_id} has FINISHED since")
-        if sent.run_id != known:
-            _note(folder, Mirrored(address, sent.run_id))
-        if record.status == "RUNNING" and sent.status != "RUNNING":
-            client.update_run(sent.run_id, status="RUNNING")
-            sent.status = "RUNNING"
-        _send_values(client, folder, record, sent)
-        if record.status != "RUNNING":
-            _send_end(client, experiment_id, folder, record, sent)
-            if record.is_sweep:
-                show_sweep(client, experiment_id, folder, record, sent.run_id)
-            sent.registered = registered(client, register, record, sent.run_id, sent.tags.get("mnist_exp.best_run"))
-            _note(folder, Mirrored(address, sent.run_id, _completion(record, sent.tags)))
-        return sent
+        run = _find_run(store, record, known.run_id)
+        if run is None and known.complete and _was_deleted(store, known.run_id):
+            return known
+        run = run or _create_run(store, record)
+        has_all = (known.run_id, run.info.status) == (run.info.run_id, record.status)
+        if run.info.status == "FINISHED" and record.status in {"KILLED", "FAILED"}:
+            raise InputError(f"{folder.path}: is an older copy; run {run.info.run_id} has FINISHED since")
+        if run.info.run_id != known.run_id:
+            known = _note(folder, store, Mirrored(run.info.run_id))
+        best = _best(store, folder, record, run)
+        complete = f"{record.status} {record.stage} {record.end}"
+        if not has_all or known.complete != complete or folder.has_model():
+            if record.status == "RUNNING" != run.info.status:
+                store.client.update_run(run.info.run_id, status="RUNNING")
+            _send_values(store, folder, record, run, best)
+            if record.status == "RUNNING":
+                return known
+            _send_end(store, folder, record, run)
+            if record.best and not best:  # the best job comes later
+                complete = ""
+        said = registered(store, record, run.info.run_id, best)
+        if (mirrored := Mirrored(run.info.run_id, complete, said)) != known:
+            _note(folder, store, mirrored)
+        return mirrored
 
 
-def _note(folder: Folder, mirrored: Mirrored) -> None:
+def _note(folder: Folder, store: Store, mirrored: Mirrored) -> Mirrored:
     with suppress(OSError):  # of a folder that may only be read; the run is found by its tag, too
-        folder.write_mirrored(mirrored)
+        folder.write_mirrored(store.address, mirrored)
+    return mirrored
 
 
-def _send_end(client: "MlflowClient", experiment_id: str, folder: Folder, record: Record, sent: Sent) -> None:
-    with TemporaryDirectory() as copies:
-        copy_files(folder.path, record.sent_files(), Path(copies))
-        store.repository(client.tracking_uri, sent.artifacts).log_artifacts(copies)
-    if record.status == "FINISHED":
-        _send_model(client, experiment_id, folder, sent.run_id)
-    client.set_terminated(sent.run_id, record.status, record.end)
-    sent.status = record.status
+def _find_run(store: Store, record: Record, known: str) -> "Run | None":
+    """Return the run of a record, which may be `known` by its id; delete the empty ones that a server has beside it.
 
-
-def _completion(record: Record, tags: Mapping[str, str]) -> str:
-    """Return the text by which `mlflow.json` says that the store has all of a record, its best job's id included."""
-    has_all = record.status != "RUNNING" and (not record.best or "mnist_exp.best_run" in tags)
-    return f"{record.status} {record.stage} {record.end}" if has_all else ""
-
-
-def _find_run(client: "MlflowClient", experiment_id: str, record: Record, known: str) -> Sent | None:
-    """Return the run of a folder, which may be `known` by its id; delete the empty ones that a server has beside it.
-
-    It makes several where a request is repeated whose answer was lost.
+    A server makes several where a request is repeated whose answer was lost.
     """
-    queries = [f"tags.mnist_exp.folder = '{record.id}'"]
-    if store.sqlite_path(client.tracking_uri) is not None and re.fullmatch("[0-9a-f]{32}", known):
-        queries.insert(0, f"attributes.run_id = '{known}'")  # which is faster
-    for query in queries:
-        found = client.search_runs([experiment_id], query, order_by=["attributes.start_time ASC"])
-        same = [run for run in found if run.data.tags.get("mnist_exp.folder") == record.id]
-        if same:
-            chosen = max(same, key=lambda run: (run.info.run_id == known, len(run.data.metrics)))
-            for run in same:
-                if run is not chosen and not run.data.metrics:
-                    client.delete_run(run.info.run_id)
-            return _known_run(client, chosen)
-    return None
+    same = _runs_of(store, record.id)
+    chosen = max(same, key=lambda run: (run.info.run_id == known, len(run.data.metrics)), default=None)
+    for run in same:
+        if run is not chosen and not run.data.metrics:
+            store.client.delete_run(run.info.run_id)
+    return chosen
 
 
-def _was_deleted(client: "MlflowClient", run_id: str) -> bool:
-    run = stored_run(client, run_id) if run_id else None  # None also in a new store at the same address
+def _runs_of(store: Store, record_id: str) -> "list[Run]":
+    query = f"tags.mnist_exp.folder = '{record_id}'"
+    found = store.client.search_runs([store.experiment_id], query, order_by=["attributes.start_time ASC"])
+    return [run for run in found if run.data.tags.get("mnist_exp.folder") == record_id]
+
+
+def _was_deleted(store: Store, run_id: str) -> bool:
+    run = stored_run(store.client, run_id)  # None in a new store at the same address
     return run is not None and str(run.info.lifecycle_stage) == "deleted"
 
 
-def _create_run(client: "MlflowClient", experiment_id: str, record: Record) -> Sent:
-    """Create the run of a new folder.
+def _create_run(store: Store, record: Record) -> "Run":
+    """Create the run of a new folder, and delete those of earlier tries that it replaces.
 
     Raises:
         InputError: if the store would keep the run's artifacts where it may not; the run has then FAILED.
     """
-    run = client.create_run(experiment_id, record.start, _stored(client, record), record.name[:_LONGEST_NAME])
+    for earlier in re.findall(r"\b[0-9a-f]{32}\b", record.fact("replaces")):
+        for run in _runs_of(store, earlier):
+            if run.info.status != "FINISHED":
+                store.client.delete_run(run.info.run_id)
+    tags = _stored(store, record, best="")
+    run = store.client.create_run(store.experiment_id, record.start, tags, record.name[:_LONGEST_NAME])
     try:
-        store.repository(client.tracking_uri, run.info.artifact_uri)
+        repository(store.client.tracking_uri, run.info.artifact_uri)
     except BaseException:
-        client.set_terminated(run.info.run_id, "FAILED")
+        store.client.set_terminated(run.info.run_id, "FAILED")
         raise
-    is_server = store.sqlite_path(client.tracking_uri) is None
-    return (is_server and _find_run(client, experiment_id, record, "")) or _known_run(client, run)
+    is_server = sqlite_path(store.settings.uri) is None
+    return (is_server and _find_run(store, record, "")) or run
 
 
-def _known_run(client: "MlflowClient", run: "Run") -> Sent:
-    tags, info, names = dict(run.data.tags), run.info, _IN_EACH_LINE & run.data.metrics.keys()
-    # An epoch that is trained again has another time, and MLflow would take its values for others.
-    points = [point for name in names for point in client.get_metric_history(info.run_id, name)]
-    lines: set[tuple[int, float | None]] = {(point.step, point.value) for point in points}
-    return Sent(tags["mnist_exp.folder"], info.run_id, info.artifact_uri, info.status, tags, lines=lines)
+def _best(store: Store, folder: Folder, record: Record, run: "Run") -> str:
+    """Return the id of the run of a sweep's best job, or "" if the store is not known to have one."""
+    known = record_of(run, store.client).fact("best_run")
+    return (record.best and run_in(store, Folder(folder.path / record.best), known)) or known
 
 
-def _line(line: Measured) -> tuple[int, float | None]:
-    return line.step, line.metrics.get("loss" if line.step else "objective")
-
-
-def _send_values(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) -> None:
+def _send_values(store: Store, folder: Folder, record: Record, run: "Run", best: str) -> None:
+    """Send the data, tags, parameters and metrics that a run lacks."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
     from mlflow.exceptions import MlflowException
 
-    if record.data is not None and not sent.data:
+    client, run_id = store.client, run.info.run_id
+    if record.data is not None and not (run.inputs and run.inputs.dataset_inputs):
         used = DatasetInput(
             Dataset(**record.data),
             [InputTag("mlflow.data.context", "training"), InputTag(PROFILE, record.data.get("profile", ""))],
         )
         try:
-            client.log_inputs(sent.run_id, [used])
+            client.log_inputs(run_id, [used])
         except MlflowException as error:
             # MLflow refuses one of two jobs that add a dataset at once.
             if not re.search("unique|duplicate", str(error), re.IGNORECASE):
                 raise
-            client.log_inputs(sent.run_id, [used])
-        sent.data = True
-    wanted = _tags(client, folder, record, sent)
-    tags = [RunTag(key, value) for key, value in wanted.items() if sent.tags.get(key) != value]
-    parameters = [] if sent.parameters else [Param(key, value) for key, value in record.parameters.items()]
-    is_sweep = record.is_sweep  # whose scores may be again what they were before others
-    lines = [line for line in folder.measured() if is_sweep or _line(line) not in sent.lines]
+            client.log_inputs(run_id, [used])
+    wanted, has = _tags(store, folder, record, run, best).items(), run.data
+    tags = [RunTag(key, value) for key, value in wanted if has.tags.get(key) != value]
+    parameters = [Param(key, value) for key, value in record.parameters.items() if key not in has.params]
+    sent = set() if record.is_sweep else _sent_lines(store, run)  # a sweep's scores may be what they were before others
     metrics: list[Metric] = [
-        Metric(key, value, line.time, line.step)
-        for line in lines
-        for key, value in sorted(line.metrics.items(), key=lambda item: item[0] in _IN_EACH_LINE)
+        Metric(key, value, line["time"], line["step"])
+        for line in folder.measured()
+        if _mark(line) not in sent
+        for key, value in sorted(line["metrics"].items(), key=lambda item: item[0] in _IN_EACH_LINE)
     ]
     while tags or parameters or metrics:
         client.log_batch(
-            sent.run_id,
+            run_id,
             metrics[:_METRICS_IN_A_BATCH],
             parameters[:_PARAMETERS_IN_A_BATCH],
             tags[:_PARAMETERS_IN_A_BATCH],
         )
         del metrics[:_METRICS_IN_A_BATCH], parameters[:_PARAMETERS_IN_A_BATCH], tags[:_PARAMETERS_IN_A_BATCH]
-    sent.tags.update(wanted)
-    sent.parameters = True
-    sent.lines.update(map(_line, lines))
 
 
-def _run_in(client: "MlflowClient", folder: Path, known: str = "") -> str:
-    """Return the id of the run that mirrors a folder in this store, or "".
-
-    Folders that were copied without their store name a run that this one does not have, unless it is `known`.
-    """
-    mirrored = Folder(folder).mirrored()
-    if mirrored is None or store.recorded_address(mirrored.store) != store.recorded_address(client.tracking_uri):
-        return ""
-    has_run = mirrored.run_id == known or stored_run(client, mirrored.run_id) is not None
-    return mirrored.run_id if has_run else ""
+def _sent_lines(store: Store, run: "Run") -> set[tuple[int, float | None]]:
+    """Return the marks of the lines that a run has; MLflow would add those of an epoch that is trained again."""
+    names = _IN_EACH_LINE & run.data.metrics.keys()
+    points = [point for name in names for point in store.client.get_metric_history(run.info.run_id, name)]
+    return {(point.step, point.value) for point in points}
 
 
-def _stored(client: "MlflowClient", record: Record) -> dict[str, str]:
+def _mark(line: Line) -> tuple[int, float | None]:
+    """Return what tells a line from others, its time apart: the step, and the loss or the objective."""
+    return line["step"], line["metrics"].get("loss" if line["step"] else "objective")
+
+
+def _stored(store: Store, record: Record, best: str) -> dict[str, str]:
     """Return the tags of a record as a store has them: those that a person reads, and the rest in one."""
     rest = {key for key in record.tags if key.startswith("mnist_exp.") and not key.startswith((REUSED, *_READ))}
     tags = {key: value for key, value in record.tags.items() if key not in rest}
-    database, output = store.sqlite_path(client.tracking_uri), record.output
+    database, output = sqlite_path(store.settings.uri), record.output
     if database is not None and Path(output).is_relative_to(database.parent):
         output = str(Path(output).relative_to(database.parent))  # it stays true when the project is moved
-    more = json.dumps({key.removeprefix("mnist_exp."): record.tags[key] for key in sorted(rest)})
-    own = {"mnist_exp.folder": record.id, "mnist_exp.output": output, "mnist_exp.record": more}
-    return tags | own
+    more = {key.removeprefix("mnist_exp."): record.tags[key] for key in sorted(rest)}
+    more |= {"best_run": best} if best else {}
+    return tags | {
+        "mnist_exp.folder": record.id,
+        "mnist_exp.output": output,
+        "mnist_exp.record": json.dumps(more),
+    }
 
 
-def _tags(client: "MlflowClient", folder: Folder, record: Record, sent: Sent) -> dict[str, str]:
+def _tags(store: Store, folder: Folder, record: Record, run: "Run", best: str) -> dict[str, str]:
     """Return the tags that the run is to have; what the user may have changed in the store stays."""
-    stored = _stored(client, record).items()
-    tags = {key: value for key, value in stored if key.startswith("mnist_exp.") or key not in sent.tags}
+    has = run.data.tags
+    stored = _stored(store, record, best).items()
+    tags = {key: value for key, value in stored if key.startswith("mnist_exp.") or key not in has}
     if "mlflow.parentRunId" in record.tags and (
-        parent := _run_in(client, folder.path.parent, sent.tags.get("mlflow.parentRunId", ""))
+        parent := run_in(store, Folder(folder.path.parent), has.get("mlflow.parentRunId", ""))
     ):
         tags["mlflow.parentRunId"] = parent  # in another store, it has another id
-    if record.best and (best := _run_in(client, folder.path / record.best, sent.tags.get("mnist_exp.best_run", ""))):
-        tags["mnist_exp.best_run"] = best
     ranking = folder.path / "ranking.md"
     if record.status != "RUNNING" and is_file(ranking, folder.path):
-        written = client.get_run(sent.run_id).data.tags.get(DESCRIPTION, "")
         verdict, _, table = read_text(ranking, folder=folder.path).partition("\n\n")
-        begun = f"{_OURS.sub('', written).rstrip()}\n\n**Result:** {verdict}\n\n{_RANKING}\n\n".lstrip()
-        if table and len(text := begun + table) <= _LONGEST_DESCRIPTION:
+        begun = f"{_OURS.sub('', has.get(DESCRIPTION, '')).rstrip()}\n\n**Result:** {verdict}\n\n{_RANKING}\n\n"
+        if table and len(text := begun.lstrip() + table) <= _LONGEST_DESCRIPTION:
             tags[DESCRIPTION] = text
     return tags
 
 
-def show_all(client: "MlflowClient", experiment_id: str) -> None:
-    """Bring the saved view of all runs up to date; after an outage, the next command does."""
-    with suppress(Exception):  # a store raises anything
-        if store.opens_views(client.tracking_uri):
-            views.save_all(client, experiment_id)
-
-
-def show_sweep(client: "MlflowClient", experiment_id: str, folder: Folder, record: Record, run_id: str) -> bool:
-    """Write the saved view of a sweep that has jobs; return whether the store has it."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        view = _view_of(client, folder, record, run_id) if store.opens_views(client.tracking_uri) else None
-        if view is None or not views.save(client, experiment_id, views.key_of(run_id), view):
-            return False
-    except MlflowException as error:
-        if error.get_http_status_code() >= 500:
-            raise
-        return False  # this user may not change the experiment
-    except (OSError, ValueError, TypeError):  # a damaged folder
-        return False
-    show_all(client, experiment_id)
-    return True
-
-
-def _view_of(client: "MlflowClient", folder: Folder, record: Record, run_id: str) -> views.View | None:
-    """Return the view of a sweep, or None before it has jobs."""
-    jobs: dict[Path, Record] = {}
-    for path in folder.path.glob("*/run.json"):
-        with suppress(InputError):  # damaged
-            job = Folder(path.parent).read()
-            if job.parameters and job.fact("parent") == record.id:
-                jobs[path.parent] = job
-    if not jobs:
-        return None
-    typed = list(map_in(record.fact("varied")))
-    recorded = {key for job in jobs.values() for key in job.parameters}
-    keys = [name for key in typed for name in (key, f"{key}.kind") if name in recorded]  # a group is known by its kind
-    rows = [key for key in keys if key != "seed"]
-    values = {key: [typed_value(job.parameters.get(key, "")) for job in jobs.values()] for key in rows}
-    ids = [tag.removeprefix(REUSED) for tag in record.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
-    ids += [found for path in jobs if ids and (found := _run_in(client, path))]
-    query = f"tags.`mlflow.parentRunId` = '{run_id}'"
-    if 0 < len(ids) <= _MOST_NAMED:
-        query = f"attributes.run_id IN ({', '.join(map(repr, ids))})"
-    metric = record.parameters.get("objective", "val_accuracy").replace("test_", "val_", 1)
-    return views.View(
-        f"{_leader(folder, typed) or f'{len(jobs)} jobs'} ({run_id[:8]})",
-        query,
-        keys,
-        [key for key in rows if {type(value) for value in values[key]} <= {int, float} and len(set(values[key])) > 1],
-        rows if "seed" in keys else [],
-        [*dict.fromkeys([metric, "val_loss", "loss"])][:2],
-        ascending=record.parameters.get("direction") == "minimize",
-    )
-
-
-def _leader(folder: Folder, keys: Sequence[str]) -> str:
-    """Return which row of a sweep leads, and of how many; nothing before the sweep is ranked."""
-    path = folder.path / "ranking.csv"
-    lines = read_text(path, folder=folder.path).splitlines() if is_file(path, folder.path) else []
-    ranked = [row for row in csv.DictReader(lines) if row.get("rank")]
-    values = {key: value for key in keys if key != "seed" and ranked and (value := ranked[0].get(key))}
-    rows = len({row["rank"] for row in ranked})
-    return f"{job_name(values, values)} leads, {rows} rows" if values and rows > 1 else ""
-
-
-def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
-    """Write a model, which takes raw images, in MLflow's format for `mirror`."""
-    import mlflow.keras
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    example = data.x_test[:2]
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
-    )
-    path, new = folder.path / "model", folder.path / NEW_MODEL
-    for left in (path, new):
-        remove_files(left, MODEL_FILES)
-    new.mkdir()  # MLflow 3.17.2 makes it only after it writes the example
-    mlflow.keras.save_model(
-        model,
-        str(new),
-        mlflow_model=Model(metadata=data.metadata() or None),
-        signature=signature,
-        input_example=example,
-        pip_requirements=[f"{name}=={package_version(name)}" for name in ("keras", "tensorflow", "numpy")],
-    )
-    write_metadata(new / "data" / "model.keras", data.metadata())
-    new.rename(path)  # whole, even if this is interrupted
-
-
-def _send_model(client: "MlflowClient", experiment_id: str, folder: Folder, run_id: str) -> None:
-    """Send the model that `save_model` wrote, unless the run has one, and remove this second copy of the weights."""
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model
-
-    if not folder.has_model():
-        return
-    begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-    outputs = client.get_run(run_id).outputs
-    if outputs is None or not outputs.model_outputs:
-        logged = begun[0] if begun else client.create_logged_model(experiment_id, "model", run_id)
-        artifacts = store.repository(client.tracking_uri, logged.artifact_location)
-        with TemporaryDirectory() as copies:
-            copy_files(folder.path / "model", MODEL_FILES, Path(copies))
-            description = Model.load(copies)
-            description.artifact_path, description.run_id = logged.artifact_location, run_id
-            description.model_id = description.model_uuid = logged.model_id
-            description.save(str(Path(copies, "MLmodel")))
-            artifacts.log_artifacts(copies)
-        client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-    kept = model_of_run(client, run_id)
-    for other in begun:  # of a request whose answer was lost
-        if other.model_id != kept:
-            client.delete_logged_model(other.model_id)
-    remove_files(folder.path / "model", MODEL_FILES)
+def _send_end(store: Store, folder: Folder, record: Record, run: "Run") -> None:
+    """Send the files and the model of a run that has ended, then its status, and save a sweep's view."""
+    run_id = run.info.run_id
+    with TemporaryDirectory() as copies:
+        copy_files(folder.path, record.sent_files(), Path(copies))
+        repository(store.client.tracking_uri, run.info.artifact_uri).log_artifacts(copies)
+    if record.status == "FINISHED":
+        send_model(store, folder, run_id)
+    store.client.set_terminated(run_id, record.status, record.end)
+    if record.is_sweep:
+        show_sweep(store, folder, record, run_id)

@@ -10,7 +10,7 @@ from mnist_exp.config.files import read_text
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import store
-from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.folder import Folder, Mirrored
 from mnist_exp.tracking.names import short_ids
 from mnist_exp.tracking.records import REUSED, Record, map_in
 
@@ -112,6 +112,15 @@ def stored_run(client: "MlflowClient", run_id: str) -> "Run | None":
         return None
 
 
+def run_in(to: store.Store, folder: Folder, known: str = "") -> str:
+    """Return the id of the run that mirrors a folder in a store, or "".
+
+    Folders that were copied without their store name a run that this one does not have, unless it is `known`.
+    """
+    run_id = folder.mirrors().get(to.address, Mirrored()).run_id
+    return run_id if run_id and (run_id == known or stored_run(to.client, run_id) is not None) else ""
+
+
 def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> Record:
     """Return the parent run of a sweep; `run_id` is as for `find_run`.
 
@@ -146,7 +155,7 @@ def points(run: Record, client: "MlflowClient | None" = None) -> dict[tuple[str,
     """
     if client is None:
         lines = Folder(Path(run.output)).measured()
-        found = {(name, line.step): value for line in lines for name, value in line.metrics.items()}
+        found = {(name, line["step"]): value for line in lines for name, value in line["metrics"].items()}
     else:
         histories = (client.get_metric_history(run.run_id, name) for name in run.scores)
         found = {(point.key, point.step): point.value for history in histories for point in history}

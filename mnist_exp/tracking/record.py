@@ -34,7 +34,8 @@ class Run:
 
     id: str | None = None
     place: Sequence[str] = ()
-    left_out = registered = ""
+    registered: Sequence[str] = ()
+    left_out = ""
 
     def __init__(self, experiment: Experiment, together: int = 1) -> None:
         settings = experiment.config.tracking
@@ -110,7 +111,7 @@ class Run:
 
     def describe(self) -> str:
         """Return where to look at the run."""
-        lines = [self.registered, *self.place, self.left_out] if self.id else [f"Files in {self.folder.path}"]
+        lines = [*self.registered, *self.place, self.left_out] if self.id else [f"Files in {self.folder.path}"]
         return "\n".join(map(printable, filter(None, lines)))
 
 

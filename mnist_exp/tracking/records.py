@@ -87,6 +87,11 @@ class Record:
         """The values that vary in the sweep of a job, by full key."""
         return map_in(self.fact("swept"))
 
+    @property
+    def job(self) -> tuple[str, dict[str, str]]:
+        """The id of its sweep, and the values: what the tries of a job share; ("", {}) for any other run."""
+        return self.fact("parent"), self.values
+
     def with_values(self, values: Mapping[str, str]) -> "Record":
         """Return the record as that of a job with these values."""
         return replace(self, tags=self.tags | {"mnist_exp.swept": json.dumps(dict(values))})

@@ -9,15 +9,14 @@ import logging
 import os
 import re
 import sqlite3
-import time
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from traceback import walk_tb
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -31,10 +30,25 @@ if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _SECONDS_FOR_A_LOCK = 120.0
+_RAISE_FOR_A_STORE = ("mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3")
 
 
-def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
-    """Return a client of the store, and the id of the MLflow experiment, which is created if it is missing.
+@dataclass(frozen=True)
+class Store:
+    """An MLflow experiment in a store, as its settings name it."""
+
+    client: "MlflowClient"
+    experiment_id: str
+    settings: MLflowTracking
+
+    @property
+    def address(self) -> str:
+        """The store's address as folders record it."""
+        return recorded_address(self.settings.uri)
+
+
+def connect(tracking: MLflowTracking) -> Store:
+    """Reach a store, and create the MLflow experiment if it is missing.
 
     Raises:
         InputError: if the store cannot be reached or written, the experiment was deleted, or it keeps artifacts where
@@ -47,14 +61,15 @@ def connect(tracking: MLflowTracking) -> tuple["MlflowClient", str]:
             path = sqlite_path(tracking.uri)
             # Beside the database; a server decides for itself.
             artifacts = (path.parent / "mlruns").as_uri() if path else None
-            return client, str(client.create_experiment(tracking.experiment, artifact_location=artifacts))
+            created = client.create_experiment(tracking.experiment, artifact_location=artifacts)
+            return Store(client, str(created), tracking)
     if found.lifecycle_stage == "deleted":
         raise InputError(
             f"tracking.experiment={tracking.experiment}: was deleted in this store; choose another name, or restore it "
             f"with mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     _check_location(tracking.uri, found.artifact_location)
-    return client, str(found.experiment_id)
+    return Store(client, str(found.experiment_id), tracking)
 
 
 def connect_existing(uri: str) -> "MlflowClient":
@@ -87,24 +102,16 @@ def _client(uri: str) -> "MlflowClient":
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn MLflow's errors, and those in its stores that come of what it did not expect, into one message."""
+    """Turn the errors of MLflow, and of what it reaches a store with, into one message."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        if not _is_of_a_store(error):
+        if type(error).__module__.partition(".")[0] not in _RAISE_FOR_A_STORE:  # importing them takes long
             raise
         # A notebook shows and keeps causes, and this one has the address with its password.
         raise store_error(uri, explained(error)) from None
-
-
-def _is_of_a_store(error: Exception) -> bool:
-    """Return whether an error is one of MLflow's, or was raised inside its stores by something unexpected in them."""
-    if type(error).__module__ == "mlflow.exceptions":  # importing it takes long
-        return True
-    frames = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__))
-    return any(name.startswith(("mlflow.store.", "mlflow.tracking.")) for name in frames)
 
 
 def explained(error: BaseException) -> str:
@@ -117,24 +124,6 @@ def explained(error: BaseException) -> str:
     line = (str(error).splitlines() or [type(error).__name__])[0]
     is_plain = isinstance(error, InputError | sqlite3.Error) or type(error).__module__ == "mlflow.exceptions"
     return line if is_plain else f"{type(error).__name__}: {line}"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file, which is made if it is missing.
-
-    Raises:
-        OSError: if it cannot be made, or another process holds it for two minutes.
-    """
-    from filelock import lock_descriptor
-
-    with path.open("a+") as lock:  # which, unlike "w", does not wait for the other end of a pipe
-        end = time.monotonic() + _SECONDS_FOR_A_LOCK
-        while not lock_descriptor(lock.fileno(), blocking=False):
-            if time.monotonic() > end:
-                raise TimeoutError(f"another program holds {path}")
-            time.sleep(0.05)
-        yield
 
 
 def linked(text: str, tracking: MLflowTracking, path: str) -> list[str]:
@@ -277,14 +266,20 @@ def _reached(uri: str) -> Iterator[None]:
         return
     if path.exists() and not path.is_file():
         raise store_error(uri, "is no file")
+    if not path.parent.is_dir():
+        raise store_error(uri, f"cannot be written ({path.parent} is no folder)")
     if re.search("[?]|%[0-9a-fA-F]{2}", str(path)) or {"'", '"'} <= set(str(path)):
         raise store_error(uri, f"{path} has a ?, a % before two digits or both kinds of quotes, which MLflow misreads")
     import_mlflow()  # takes seconds, in which others may have the lock
-    with ExitStack() as held:
-        try:
-            held.enter_context(_locked(path.with_name(f".{path.name}.lock")))
-        except OSError as error:
-            raise store_error(uri, f"cannot be written ({error.strerror or error})") from error
+    from filelock import FileLock
+
+    lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False, fallback_to_soft=False)
+    try:
+        held = lock.acquire(timeout=_SECONDS_FOR_A_LOCK)
+    except (OSError, NotImplementedError, RuntimeError) as error:  # Timeout is an OSError
+        reason = getattr(error, "strerror", None) or str(error)
+        raise store_error(uri, f"cannot be written ({reason})") from error
+    with held:
         try:
             (_check_tables if _has_content(path) else _make)(path, uri)
         except InputError:

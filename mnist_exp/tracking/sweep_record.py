@@ -128,10 +128,11 @@ class SweepRecord:
 
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> Folder:
         """Record a job that failed before it had a run, and return its folder."""
-        output = free_folder(output)
-        folder = Folder(output)
         parent = self.parent
-        folder.begin(refused_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error)))
+        refused = refused_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error))
+        output = free_folder(output, refused)
+        folder = Folder(output)
+        folder.begin(refused)
         write_text(output / "error.txt", traceback_text(error))
         folder.end("FAILED")
         return folder
@@ -193,8 +194,7 @@ class SweepRecord:
         if status != "KILLED":
             self.settle()
         write_text(self.folder.path / "ranking.md", ranking(_LONGEST_RANKING))
-        mirrored = [(Folder(Path(job.output)).mirrored(), job.values) for job in self.reused()]
-        reused = [(one.run_id, values) for one, values in mirrored if one is not None]
+        reused = [(Folder(Path(job.output)).read().run_id, job.values) for job in self.reused()]
         self.folder.end(status, tags={f"{REUSED}{run_id}": json.dumps(values) for run_id, values in reused if run_id})
         if self.uploads is not None:
             self._left_out = self.uploads.finish(CTRL_C if status == CTRL_C.status else FINISHED)
@@ -204,12 +204,12 @@ class SweepRecord:
         run_id, settings = self.parent.run_id, self.parent.tracking
         if self.uploads is None or isinstance(settings, NoTracking):
             return printable(f"Files in {self.folder.path}")
-        experiment_id = self.uploads.experiment_id
+        experiment_id = self.uploads.store.experiment_id
         page = f"#/experiments/{experiment_id}/runs/{run_id}"
         if self.has_view:
             page = views.path_of(experiment_id, views.key_of(run_id))
         where = store.linked(f"Sweep {run_id} in experiment {settings.experiment}", settings, page)
-        return "\n".join(map(printable, filter(None, [self.uploads.registered(self.folder), *where, self._left_out])))
+        return "\n".join(map(printable, filter(None, [*self.uploads.registered(), *where, self._left_out])))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.ends import end_of
@@ -18,14 +17,11 @@ from mnist_exp.tracking import store
 from mnist_exp.tracking.abandoned import close_in_store
 from mnist_exp.tracking.environment import sweep_record
 from mnist_exp.tracking.folder import Folder, from_here
-from mnist_exp.tracking.mirror import show_all, show_sweep
 from mnist_exp.tracking.record import Run, ended
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
 from mnist_exp.tracking.uploads import Uploads
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from mnist_exp.tracking.views import show_all, show_sweep
 
 _SECONDS_OF_A_SHORT_JOB = 10.0
 
@@ -44,21 +40,20 @@ def open_run(experiment: Experiment, together: int) -> Iterator[Run]:
         with ended(run):
             yield run
         return
-    client, experiment_id, abandoned = _reach(settings)
-    watch = cache(partial(show_all, client, experiment_id))
-    uploads = Uploads(client, experiment_id, settings, lambda: [run.folder, *abandoned], watch)
+    reached, abandoned = _reach(settings)
+    uploads = Uploads(reached, lambda: [run.folder, *abandoned], cache(partial(show_all, reached)))
     try:
         with ended(run):
             with store.store_errors(settings.uri):
                 run.id = uploads.begin(run.folder)
             text = f"Run {run.id} in experiment {settings.experiment}, files in {from_here(run.folder.path)}"
-            page = f"#/experiments/{experiment_id}/runs/{run.id}/model-metrics?workflowType=machine_learning"
+            page = f"#/experiments/{reached.experiment_id}/runs/{run.id}/model-metrics?workflowType=machine_learning"
             run.place = store.linked(text, settings, page)
             yield run
     finally:
         error = sys.exc_info()[1]
         run.left_out = uploads.finish(end_of(error))
-        run.registered = uploads.registered(run.folder)
+        run.registered = uploads.registered()
         if error is not None and run.left_out and experiment.prints:
             print(run.left_out, file=sys.stderr)
 
@@ -78,9 +73,8 @@ def open_sweep(sweep: Sweep, signature: str) -> Iterator[SweepRecord]:
         if reached is None or isinstance(settings, NoTracking):
             yield opened
             return
-        client, experiment_id, abandoned = reached
-        folders, look = partial(_folders, opened, abandoned), partial(_look, opened, client, experiment_id)
-        opened.uploads = Uploads(client, experiment_id, settings, folders, look)
+        to, abandoned = reached
+        opened.uploads = Uploads(to, partial(_folders, opened, abandoned), partial(_look, opened, to))
         try:
             with store.store_errors(settings.uri):
                 opened.parent = replace(opened.parent, run_id=opened.uploads.begin(opened.folder))
@@ -109,17 +103,17 @@ def send_rest(settings: MLflowTracking | NoTracking, folder: Folder) -> str:
     if isinstance(settings, NoTracking):
         return ""
     with store.store_errors(settings.uri):
-        uploads = Uploads(*store.connect(settings), settings, lambda: [folder])
+        uploads = Uploads(store.connect(settings), lambda: [folder])
     uploads.start()
     left_out = uploads.finish()
-    return "; ".join(filter(None, [uploads.registered(folder), left_out]))
+    return "; ".join(filter(None, [*uploads.registered(), left_out]))
 
 
-def _reach(settings: MLflowTracking) -> tuple["MlflowClient", str, list[Folder]]:
-    """Return the store, the id of the MLflow experiment, and the folders of the runs in it that lost their process."""
+def _reach(settings: MLflowTracking) -> tuple[store.Store, list[Folder]]:
+    """Return the store, and the folders of the runs in it that lost their process."""
     with store.store_errors(settings.uri):
-        client, experiment_id = store.connect(settings)
-        return client, experiment_id, close_in_store(client, experiment_id)
+        reached = store.connect(settings)
+        return reached, close_in_store(reached)
 
 
 def _folders(sweep: SweepRecord, abandoned: Sequence[Folder]) -> list[Folder]:
@@ -130,11 +124,10 @@ def _folders(sweep: SweepRecord, abandoned: Sequence[Folder]) -> list[Folder]:
     return [sweep.folder, *jobs, *abandoned, *reused]
 
 
-def _look(sweep: SweepRecord, client: "MlflowClient", experiment_id: str) -> None:
+def _look(sweep: SweepRecord, to: store.Store) -> None:
     """Write the saved view of a sweep once a job is in the store."""
     if sweep.has_view is None and any(job.run_id for job in sweep.tries()):
-        args = client, experiment_id, sweep.folder, sweep.folder.read(), sweep.parent.run_id
-        sweep.has_view = show_sweep(*args)
+        sweep.has_view = show_sweep(to, sweep.folder, sweep.folder.read(), sweep.parent.run_id)
 
 
 def _has_just_begun(job: Record) -> bool:

@@ -1,4 +1,4 @@
-"""A thread that mirrors folders into a store while they grow; nothing waits for it but the end of a command."""
+"""A thread mirrors folders into a store, while they grow or later; only the end of a command waits for it."""
 
 import logging
 import math
@@ -7,20 +7,15 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_exp import signals
 from mnist_exp.config.redaction import printable, shown_address, without_secrets
-from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.ends import FINISHED, End
-from mnist_exp.tracking import store
-from mnist_exp.tracking.folder import Folder, from_here
-from mnist_exp.tracking.mirror import Sent, mirror
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from mnist_exp.errors import InputError
+from mnist_exp.tracking.folder import Folder, Mirrored, from_here
+from mnist_exp.tracking.mirror import mirror
+from mnist_exp.tracking.store import Store, explained, is_default
 
 _SECONDS_BETWEEN_PASSES = 2.0  # several short epochs at a time
 _SHARE = 0.1  # of the time, which the thread takes from a training in this process
@@ -32,21 +27,17 @@ log = logging.getLogger(__name__)
 class Uploads:
     """Mirrors those of the `folders` that changed, until it is closed.
 
-    `folders` is called again and again; `watch` after each pass without a failure, in this thread, too.
+    `folders` is called again and again; `watch` after each pass without a failure, in this thread, too. A folder that
+    the store can never take is tried once; `refused` says why, by its path.
     """
 
     def __init__(
-        self,
-        client: "MlflowClient",
-        experiment_id: str,
-        settings: MLflowTracking,
-        folders: Callable[[], Iterable[Folder]],
-        watch: Callable[[], None] = lambda: None,
+        self, store: Store, folders: Callable[[], Iterable[Folder]], watch: Callable[[], None] = lambda: None
     ) -> None:
-        self.reason = ""  # why the last pass failed, "" if it did not
-        self._client, self.experiment_id = client, experiment_id
-        self._settings, self._folders, self._watch = settings, folders, watch
-        self._known: dict[Path, _Known] = {}
+        self.store, self.reason = store, ""  # why the last pass failed, "" if it did not
+        self.refused: dict[Path, str] = {}
+        self._folders, self._watch = folders, watch
+        self._sent: dict[Path, tuple[tuple[int, ...], Mirrored]] = {}  # in which state each folder was then
         self._failing: set[Path] = set()  # which are tried last
         self._steps = self._passes = 0  # folders that were sent; passes without a failure
         self._wake = threading.Condition()
@@ -61,7 +52,7 @@ class Uploads:
         """
         self._send(folder)
         self.start()
-        return self._known[folder.path].sent.run_id
+        return self._sent[folder.path][1].run_id
 
     def start(self) -> None:
         """Start the thread."""
@@ -88,27 +79,29 @@ class Uploads:
                 signals.forget()
                 log.info("interrupted while the store was waited for")
             self._hurried = False
-            return [] if self._passes >= wanted else [one for one in self._folders() if self._has_changed(one)]
+            return [] if self._passes >= wanted else [folder for folder in self._folders() if self._is_due(folder)]
 
     def finish(self, end: End = FINISHED) -> str:
         """Wait for the store as an end does, end the thread, and return a line about what the store lacks, or ""."""
         left = self.wait(end.seconds) if self._thread.is_alive() else []
         self.close()
-        if not left:
+        paths = [folder.path for folder in left] or list(self.refused)
+        if not paths:
             return ""
-        settings = self._settings
-        place = f" tracking.uri={shown_address(settings.uri)}" if not store.is_default(settings.uri) else ""
+        settings = self.store.settings
+        address, name = shown_address(settings.uri), shlex.quote(from_here(Path(os.path.commonpath(paths))))
+        if not left:
+            return f"{name}: {address} does not take it ({self.refused[paths[0]]})"
+        place = f" tracking.uri={address}" if not is_default(settings.uri) else ""
         place += f" tracking.register={settings.register}" if settings.register is not None else ""
-        name = shlex.quote(from_here(Path(os.path.commonpath([folder.path for folder in left]))))
         return (
-            f"Not all of {name} has reached {shown_address(settings.uri)} ({self.reason or 'no answer'}); "
+            f"Not all of {name} has reached {address} ({self.reason or 'no answer'}); "
             f"python -m mnist_exp.sync {name}{place} sends the rest"
         )
 
-    def registered(self, folder: Folder) -> str:
-        """Return how a folder's model was registered, if it was to be."""
-        known = self._known.get(folder.path)
-        return known.sent.registered if known is not None else ""
+    def registered(self) -> list[str]:
+        """Return how the models of the folders were registered, a line for each that was to be."""
+        return [mirrored.registered for _, mirrored in list(self._sent.values()) if mirrored.registered]
 
     def close(self) -> None:
         """Ask the thread to end, without waiting for it."""
@@ -136,16 +129,15 @@ class Uploads:
     def _pass(self) -> bool:
         """Send what has changed; return whether something failed. After two failures, the store is left alone."""
         failures: list[Exception] = []
-        folders = {path: Folder(path) for path in self._known}  # also those that somebody has deleted
         try:
-            folders |= {folder.path: folder for folder in self._folders()}
+            folders = sorted(self._folders(), key=lambda folder: folder.path in self._failing)
         except Exception as error:
-            failures.append(error)
-        for folder in sorted(folders.values(), key=lambda one: one.path in self._failing):
+            failures, folders = [error], []
+        for folder in folders:
             if self._closed or len(failures) > 1:
                 break
             try:
-                if self._has_changed(folder):
+                if self._is_due(folder):
                     self._send(folder)
                 self._failing.discard(folder.path)
             except Exception as error:  # a store raises anything, and its mirror never ends a training
@@ -156,45 +148,41 @@ class Uploads:
                 self._watch()
             except Exception as error:
                 failures.append(error)
-        reason = printable(without_secrets(store.explained(failures[0])))[:300] if failures else ""
+        reason = _shown(failures[0]) if failures else ""
         if reason and reason != self.reason:
             log.info("the store did not take everything, which is tried again: %s", reason)
         self.reason = reason
         return bool(failures)
 
     def _send(self, folder: Folder) -> None:
-        known, state = self._known.get(folder.path), _state(folder)
-        if state is not None:
-            before = None if known is None else known.sent
-            sent = mirror(self._client, self.experiment_id, folder, before, register=self._settings.register)
-            self._known[folder.path] = _Known(sent, state)
-        elif known is not None:  # somebody deleted the folder
-            if known.sent.status == "RUNNING":
-                self._client.set_terminated(known.sent.run_id, "FAILED")
-            del self._known[folder.path]
+        state, mirrored = _state(folder), Mirrored()
+        try:
+            mirrored = mirror(folder, self.store)
+        except Exception as error:
+            is_final = isinstance(error, InputError) or isinstance(error.__cause__, UnicodeError | OverflowError)
+            if not is_final or not self._thread.is_alive():
+                raise
+            self.refused[folder.path] = _shown(error)  # no other try changes it, such as a lone surrogate
+            log.info("%s: the store does not take it: %s", folder.path, self.refused[folder.path])
+        self._sent[folder.path] = state, mirrored
         with self._wake:
             self._steps += 1
 
-    def _has_changed(self, folder: Folder) -> bool:
-        known, state = self._known.get(folder.path), _state(folder)
-        if known is None or state != known.state:
-            return known is not None or state is not None
-        return known.sent.status == "FINISHED" and folder.has_model()
+    def _is_due(self, folder: Folder) -> bool:
+        """Return whether a folder has changed since it was sent, or has ended and is not complete in the store."""
+        if not folder.is_there():  # somebody has deleted it
+            return False
+        state, mirrored = self._sent.get(folder.path, ((), Mirrored()))
+        if state != _state(folder):
+            return True
+        return not mirrored.complete and folder.path not in self.refused and folder.read().status != "RUNNING"
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What was sent of a folder, and in which state it was then."""
-
-    sent: Sent
-    state: tuple[int, ...]
+def _shown(error: Exception) -> str:
+    return printable(without_secrets(explained(error)))[:300]
 
 
-def _state(folder: Folder) -> tuple[int, ...] | None:
-    """Return what changes whenever there is something to send; None for a folder that is gone."""
-    try:
-        record = (folder.path / "run.json").stat()
-    except FileNotFoundError:
-        return None
-    metrics = folder.path / "metrics.jsonl"
+def _state(folder: Folder) -> tuple[int, ...]:
+    """Return what changes whenever there is something to send."""
+    record, metrics = (folder.path / "run.json").stat(), folder.path / "metrics.jsonl"
     return record.st_ino, record.st_mtime_ns, metrics.stat().st_size if metrics.exists() else 0

@@ -4,12 +4,24 @@ A view is an experiment's tag with a name and a state of MLflow's page (3.15.2 t
 """
 
 import base64
+import csv
 import json
+import re
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mnist_exp.config.files import is_file, read_text
+from mnist_exp.errors import InputError
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.names import job_name, typed_value
+from mnist_exp.tracking.reading import run_in
+from mnist_exp.tracking.records import REUSED, Record, map_in
+from mnist_exp.tracking.store import Store, opens_views
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,6 +32,7 @@ _TAG = "mlflow.sharedViewState."
 _MADE = f"{_TAG}mnist_exp-made"  # keys of the last 200 views: one that was deleted is not made again
 _DIGEST = ', "digest": '  # MLflow's page drops it from a changed view
 _NO_PARENTS = "tags.`mnist_exp.sweep` IS NULL"
+_MOST_NAMED = 60  # runs, for which a tag has room
 _SCORES = ("objective", "test_accuracy", "fit_seconds")
 
 
@@ -73,7 +86,7 @@ def save(client: "MlflowClient", experiment_id: str, key: str, view: View) -> bo
     return True
 
 
-def save_all(client: "MlflowClient", experiment_id: str) -> None:
+def _save_all(client: "MlflowClient", experiment_id: str) -> None:
     """Write the view of all runs but parents, with keys in which the newest differ."""
     runs = [run.data.params for run in client.search_runs([experiment_id], _NO_PARENTS, max_results=20)]
     varied = {key for run in runs for key in run if any(other.get(key) != run[key] for other in runs)}
@@ -81,6 +94,73 @@ def save_all(client: "MlflowClient", experiment_id: str) -> None:
     # An order by attributes.start_time, without quotes, makes the page add the parents.
     view = View("All runs", _NO_PARENTS, shared_first[:8], order="attributes.`start_time`")
     save(client, experiment_id, ALL, view)
+
+
+def show_all(store: Store) -> None:
+    """Bring the saved view of all runs up to date; after an outage, the next command does."""
+    with suppress(Exception):  # a store raises anything
+        if opens_views(store.client.tracking_uri):
+            _save_all(store.client, store.experiment_id)
+
+
+def show_sweep(store: Store, folder: Folder, record: Record, run_id: str) -> bool:
+    """Write the saved view of a sweep that has jobs; return whether the store has it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        view = _view_of(store, folder, record, run_id) if opens_views(store.client.tracking_uri) else None
+        if view is None or not save(store.client, store.experiment_id, key_of(run_id), view):
+            return False
+    except MlflowException as error:
+        if error.get_http_status_code() >= 500:
+            raise
+        return False  # this user may not change the experiment
+    except (OSError, ValueError, TypeError):  # a damaged folder
+        return False
+    show_all(store)
+    return True
+
+
+def _view_of(store: Store, folder: Folder, record: Record, run_id: str) -> View | None:
+    """Return the view of a sweep, or None before it has jobs."""
+    jobs: dict[Path, Record] = {}
+    for path in folder.path.glob("*/run.json"):
+        with suppress(InputError):  # damaged
+            job = Folder(path.parent).read()
+            if job.parameters and job.fact("parent") == record.id:
+                jobs[path.parent] = job
+    if not jobs:
+        return None
+    typed = list(map_in(record.fact("varied")))
+    recorded = {key for job in jobs.values() for key in job.parameters}
+    keys = [name for key in typed for name in (key, f"{key}.kind") if name in recorded]  # a group is known by its kind
+    rows = [key for key in keys if key != "seed"]
+    values = {key: [typed_value(job.parameters.get(key, "")) for job in jobs.values()] for key in rows}
+    ids = [tag.removeprefix(REUSED) for tag in record.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
+    ids += [found for path in jobs if ids and (found := run_in(store, Folder(path)))]
+    query = f"tags.`mlflow.parentRunId` = '{run_id}'"
+    if 0 < len(ids) <= _MOST_NAMED:
+        query = f"attributes.run_id IN ({', '.join(map(repr, ids))})"
+    metric = record.parameters.get("objective", "val_accuracy").replace("test_", "val_", 1)
+    return View(
+        f"{_leader(folder, typed) or f'{len(jobs)} jobs'} ({run_id[:8]})",
+        query,
+        keys,
+        [key for key in rows if {type(value) for value in values[key]} <= {int, float} and len(set(values[key])) > 1],
+        rows if "seed" in keys else [],
+        [*dict.fromkeys([metric, "val_loss", "loss"])][:2],
+        ascending=record.parameters.get("direction") == "minimize",
+    )
+
+
+def _leader(folder: Folder, keys: Sequence[str]) -> str:
+    """Return which row of a sweep leads, and of how many; nothing before the sweep is ranked."""
+    path = folder.path / "ranking.csv"
+    lines = read_text(path, folder=folder.path).splitlines() if is_file(path, folder.path) else []
+    ranked = [row for row in csv.DictReader(lines) if row.get("rank")]
+    values = {key: value for key in keys if key != "seed" and ranked and (value := ranked[0].get(key))}
+    rows = len({row["rank"] for row in ranked})
+    return f"{job_name(values, values)} leads, {rows} rows" if values and rows > 1 else ""
 
 
 def remove(client: "MlflowClient", experiment_id: str, run_id: str) -> None:

@@ -30,7 +30,7 @@ _FUNCTIONS = {
     "mnist_exp.learning.jax_engine": {"fit": "tracing and compiling", "evaluate": "evaluating"},
     "mnist_exp.tracking.store": {"connect": "tracking: store"},
     "mnist_exp.tracking.uploads": {"Uploads.begin": "tracking: run", "Uploads.finish": "tracking: wait for the store"},
-    "mnist_exp.tracking.mirror": {"save_model": "tracking: model"},
+    "mnist_exp.tracking.logged_models": {"save_model": "tracking: model"},
     "mnist_exp.tracking.run_figures": {"write_results": "figures"},
 }
 # What is called first when the first step, or with JAX the first epoch, has ended.

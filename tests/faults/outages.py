@@ -212,7 +212,7 @@ def paces(folder: Path, began: float) -> str:
     """Return the longest time between the epochs of a run before an outage began, and from then on."""
     longest = {"before": 0.0, "from then on": 0.0}
     for run in runs_of_folders(folder):
-        times = [line.time / 1000 for line in Folder(run.files).measured() if line.step > 0]
+        times = [line["time"] / 1000 for line in Folder(run.files).measured() if line["step"] > 0]
         for earlier, later in pairwise(times):
             when = "before" if later < began else "from then on"
             longest[when] = max(longest[when], later - earlier)

@@ -34,7 +34,7 @@ def open_store(folder: Path) -> MlflowClient:
     """Reach the store in a folder as a run does; it is made where there is none."""
     tracking = compose([f"tracking.uri=sqlite:///{folder}/mlflow.db"]).config.tracking
     assert isinstance(tracking, MLflowTracking)
-    return connect(tracking)[0]
+    return connect(tracking).client
 
 
 def size(path: Path) -> int:

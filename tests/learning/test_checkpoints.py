@@ -193,7 +193,7 @@ def test_lost_metrics_come_back_from_the_checkpoint(spoil: Callable[[Path], None
     assert train("parts", (EACH_EPOCH,), resumes=True)["epochs"] == [6, 7]
     after = Folder(Path("parts")).measured()
     assert after[:5] == before
-    assert [line.step for line in after] == [*range(1, 8)]
+    assert [line["step"] for line in after] == [*range(1, 8)]
 
 
 def test_no_checkpoint_while_metrics_are_kept_back(caplog: pytest.LogCaptureFixture) -> None:
@@ -259,7 +259,7 @@ def test_a_checkpoint_that_is_none_is_named_and_training_begins_anew(
     assert message.startswith(f"{path}: ")
     assert message.endswith("; training begins with epoch 1")
     assert "\n" not in message
-    assert again["epochs"] == [line.step for line in Folder(Path("parts")).measured()] == [*range(1, 8)]
+    assert again["epochs"] == [line["step"] for line in Folder(Path("parts")).measured()] == [*range(1, 8)]
 
 
 def test_the_state_of_each_callback_of_keras_is_known() -> None:

@@ -69,7 +69,7 @@ def test_the_parent_holds_the_ranking_figures_and_the_best(sweep_folder: Path, t
         "figures/curves.png",
         "figures/objective.png",
     }
-    assert parent.data.tags["mnist_exp.best_run"] == best.info.run_id
+    assert facts(parent)["best_run"] == best.info.run_id
     for name in ("test_loss", "test_accuracy", "objective", "val_accuracy"):
         assert parent.data.metrics[name] == best.data.metrics[name]
     config = Path(client.download_artifacts(parent.info.run_id, "best.yaml", str(tmp_path)))
@@ -96,7 +96,7 @@ def test_figures_and_the_model_are_kept_of_the_best_alone(sweep_folder: Path) ->
     client = store(sweep_folder)
     kept = {job.info.run_id for job in jobs if "figures/curves.png" in artifacts(client, job.info.run_id)}
     assert kept == {job.info.run_id for job in jobs if "predictions.csv" in artifacts(client, job.info.run_id)}
-    assert kept == {parent.data.tags["mnist_exp.best_run"]}
+    assert kept == {facts(parent)["best_run"]}
     models = client.search_logged_models([parent.info.experiment_id])
     assert {model.source_run_id for model in models} == kept
 

@@ -32,10 +32,10 @@ def test_metrics_are_read_up_to_the_last_whole_line(tmp_path: Path) -> None:
     folder.measure(1, {"loss": 0.5})
     with (tmp_path / "metrics.jsonl").open("a") as lines:
         lines.write('{"step": 2, "ti')  # a line in the making
-    assert [(one.step, one.metrics) for one in folder.measured()] == [(1, {"loss": 0.5})]
+    assert [(line["step"], line["metrics"]) for line in folder.measured()] == [(1, {"loss": 0.5})]
     with (tmp_path / "metrics.jsonl").open("a") as lines:
         lines.write('me": 3, "metrics": {"loss": NaN}}\n')
-    assert [(one.step, one.time) for one in folder.measured()][1] == (2, 3)
+    assert [(line["step"], line["time"]) for line in folder.measured()][1] == (2, 3)
     assert folder.history()["loss"][0] == 0.5
 
 
@@ -44,7 +44,7 @@ def test_the_end_has_another_line_if_its_scores_changed(tmp_path: Path) -> None:
         Folder(tmp_path).measure(0, scores)
         with (tmp_path / "metrics.jsonl").open("a") as file:
             file.write('{"step": 0, "time": 12, "met')  # the process was killed
-    assert [one.metrics["loss"] for one in Folder(tmp_path).measured()] == [0.1, 0.2]
+    assert [line["metrics"]["loss"] for line in Folder(tmp_path).measured()] == [0.1, 0.2]
 
 
 def test_damaged_metrics_do_not_keep_a_run_from_going_on(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_damaged_lines_of_metrics_are_one_error(tmp_path: Path, lines: bytes, re
 @pytest.mark.parametrize("text", ["[1]", '{"store": "a", "run_id": ["b"]}', '{"store": "a"}', "[" * 200_000, "\x00"])
 def test_damaged_notes_of_a_store_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "mlflow.json").write_text(text)
-    assert Folder(tmp_path).mirrored() is None
+    assert Folder(tmp_path).mirrors() == {}
 
 
 def test_tags_are_added_and_other_fields_replaced(tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from mnist_exp.config.composition import compose
 from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_data
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.mirror import mirror, save_model
+from mnist_exp.tracking.logged_models import save_model
+from mnist_exp.tracking.mirror import mirror
 from mnist_exp.tracking.reading import record_of
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.store import connect
 
-from ..conftest import QUICK, artifacts, in_process, runs_in, store, sweep_in
+from ..conftest import QUICK, artifacts, in_process, runs_in, sweep_in
+from ..conftest import store as client_of
 
 pytestmark = pytest.mark.slow
 
@@ -46,13 +48,13 @@ def models(client: MlflowClient, experiment_id: str) -> list[str]:
 def test_a_folder_that_is_sent_again_changes_nothing(tmp_path: Path, mnist: Data) -> None:
     result = run(*QUICK)
     assert result.run_id is not None
-    client = store(tmp_path)
-    experiment_id = client.get_run(result.run_id).info.experiment_id
+    store = connect(stored(compose([]).config.tracking))
+    client, experiment_id = store.client, store.experiment_id
     before, before_models = contents(client, result.run_id), models(client, experiment_id)
     assert len(before_models) == 1
     save_model(result.model, mnist, Folder(result.output))  # as an outage would have left it
     for _ in range(2):
-        assert mirror(client, experiment_id, Folder(result.output)).run_id == result.run_id
+        assert mirror(Folder(result.output), store).run_id == result.run_id
         assert contents(client, result.run_id) == before
         assert models(client, experiment_id) == before_models
     assert len(runs_in(tmp_path)) == 1
@@ -60,45 +62,62 @@ def test_a_folder_that_is_sent_again_changes_nothing(tmp_path: Path, mnist: Data
 
 
 def test_a_run_that_a_server_made_again_is_deleted(tmp_path: Path, used_server: str) -> None:
-    client = MlflowClient(used_server)
-    experiment_id = client.create_experiment("made again")
+    store = connect(stored(compose([f"tracking.uri={used_server}", "tracking.experiment=again"]).config.tracking))
+    client, experiment_id = store.client, store.experiment_id
     record, folder = Record("a run", {}), Folder(tmp_path / "outputs" / "day" / "time")
     folder.write(record)
     folder.measure(1, {"loss": 0.5})
     for _ in range(2):  # as requests whose answers were lost, which came before and after the run that was used
         client.create_run(experiment_id, tags={"mnist_exp.folder": record.id})
-        sent = mirror(client, experiment_id, folder)
+        sent = mirror(folder, store)
     [made] = client.search_runs([experiment_id])
     assert (made.info.run_id, made.data.metrics) == (sent.run_id, {"loss": 0.5})
 
 
 def test_an_epoch_that_is_trained_again_is_sent_once(tmp_path: Path) -> None:
-    client, experiment_id = connect(stored(compose([]).config.tracking))
+    store = connect(stored(compose([]).config.tracking))
     folder, sent = Folder(tmp_path / "run"), None
     folder.begin(Record("run", {}))
     for epochs in ([1, 2, 3], [2, 3, 4], [4, 0]):  # after a checkpoint, and after none that can be used
         for step in epochs:
             folder.measure(step, {"loss": 1 / step} if step else {"objective": 0.5, "fit_seconds": 1.0})
-        sent = mirror(client, experiment_id, folder, sent)
-        sent = mirror(client, experiment_id, folder)  # in another process
+        sent = mirror(folder, store)
+        sent = mirror(folder, store)  # in another process
         lines = (folder.path / "metrics.jsonl").read_text().splitlines(keepends=True)
         (folder.path / "metrics.jsonl").write_text("".join(lines[: epochs[0] - 1]))
         time.sleep(0.002)
     folder.measure(0, {"objective": 0.5, "fit_seconds": 2.0})
-    sent = mirror(client, experiment_id, folder)
-    assert [point.step for point in client.get_metric_history(sent.run_id, "loss")] == [1, 2, 3, 4]
-    assert [point.value for point in client.get_metric_history(sent.run_id, "fit_seconds")] == [1.0]
+    sent = mirror(folder, store)
+    assert [point.step for point in store.client.get_metric_history(sent.run_id, "loss")] == [1, 2, 3, 4]
+    assert [point.value for point in store.client.get_metric_history(sent.run_id, "fit_seconds")] == [1.0]
+
+
+def test_a_job_that_begins_anew_replaces_its_earlier_tries(tmp_path: Path) -> None:
+    store = connect(stored(compose([]).config.tracking))
+    folder, tags = Folder(tmp_path / "0"), {"mnist_exp.parent": "a" * 32, "mnist_exp.swept": '{"seed": "1"}'}
+    for status in ("KILLED", "FAILED", "FINISHED"):
+        folder.begin(Record(status, tags))
+        folder.measure(1, {"loss": 0.5})
+        if status != "FAILED":  # which no store has seen
+            mirror(folder, store)
+        folder.end(status)
+    mirror(folder, store)
+    assert [(one.info.run_name, one.info.status) for one in runs_in(tmp_path)] == [("FINISHED", "FINISHED")]
+    folder.begin(Record("other", tags))
+    mirror(folder, store)
+    assert len(runs_in(tmp_path)) == 2, "what has finished stays"
 
 
 def test_a_model_that_was_half_sent_is_sent_once(tmp_path: Path, mnist: Data) -> None:
     result = run(*QUICK, "tracking=none")
     settings = stored(compose([f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]).config.tracking)
-    client, experiment_id = connect(settings)
+    store = connect(settings)
+    client, experiment_id = store.client, store.experiment_id
     folder = Folder(result.output)
-    run_id = mirror(client, experiment_id, folder).run_id
+    run_id = mirror(folder, store).run_id
     begun = client.create_logged_model(experiment_id, "model", run_id)  # and then the power went
     save_model(result.model, mnist, folder)
-    mirror(client, experiment_id, folder)
+    mirror(folder, store)
     assert models(client, experiment_id) == [begun.model_id]
     outputs = client.get_run(run_id).outputs
     assert outputs is not None
@@ -109,7 +128,7 @@ def test_a_folder_that_is_used_again_has_the_last_run_alone(tmp_path: Path) -> N
     for seed in (0, 1):
         result = run(*QUICK, f"seed={seed}", f"hydra.run.dir={tmp_path}/out")
     assert Folder(tmp_path / "out").history() == result.history
-    assert [len(store(tmp_path).get_metric_history(one.info.run_id, "loss")) for one in runs_in(tmp_path)] == [2, 2]
+    assert [len(client_of(tmp_path).get_metric_history(one.info.run_id, "loss")) for one in runs_in(tmp_path)] == [2, 2]
 
 
 def test_a_folder_is_all_that_a_store_needs(tmp_path: Path, mnist: Data) -> None:
@@ -120,8 +139,9 @@ def test_a_folder_is_all_that_a_store_needs(tmp_path: Path, mnist: Data) -> None
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     settings = stored(compose([f"tracking.uri=sqlite:///{elsewhere}/mlflow.db"]).config.tracking)
-    client, experiment_id = connect(settings)
-    run_id = mirror(client, experiment_id, Folder(result.output)).run_id
+    store = connect(settings)
+    client, experiment_id = store.client, store.experiment_id
+    run_id = mirror(Folder(result.output), store).run_id
     made = contents(client, run_id)
     assert made["info"]["status"] == "FINISHED"
     assert made["info"]["end_time"] == Folder(result.output).read().end == ended
@@ -140,7 +160,7 @@ def test_a_sweep_has_such_a_folder_too(tmp_path: Path, tracking: str) -> None:
     assert folder.read().status == "FINISHED"
     jobs = [Folder(path.parent).read() for path in sorted(folder.path.glob("*/run.json"))]
     assert [job.status for job in jobs] == ["FINISHED", "FINISHED"]
-    [measured] = [line.metrics for line in folder.measured()]
+    [measured] = [line["metrics"] for line in folder.measured()]
     for name in ("objective", "val_accuracy", "test_accuracy", "test_loss"):
         assert measured[name] == pytest.approx(sum(job.scores.get(name, job.scores["objective"]) for job in jobs) / 2)
     assert measured["fit_seconds"] == pytest.approx(sum(job.scores["fit_seconds"] for job in jobs))
@@ -162,7 +182,9 @@ def test_the_page_of_a_sweep_shows_its_ranking_below_the_users_words(tmp_path: P
     shown = parent.data.tags["mlflow.note.content"].splitlines()
     assert shown[0].startswith("**Result:** 2 jobs")
     assert shown[2] == "### Ranking of the jobs"
-    store(tmp_path).set_tag(parent.info.run_id, "mlflow.note.content", f"Mine, written *meanwhile*.\n\n{shown[0]}\nold")
+    client_of(tmp_path).set_tag(
+        parent.info.run_id, "mlflow.note.content", f"Mine, written *meanwhile*.\n\n{shown[0]}\nold"
+    )
     done = in_process(*typed, "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sweep_in(tmp_path)[0].data.tags["mlflow.note.content"].splitlines() == [
@@ -173,33 +195,33 @@ def test_the_page_of_a_sweep_shows_its_ranking_below_the_users_words(tmp_path: P
 
 
 def test_runs_that_begin_at_once_with_data_that_no_run_had_before_all_have_it(tmp_path: Path, mnist: Data) -> None:
-    client, experiment_id = connect(stored(compose([]).config.tracking))
+    store = connect(stored(compose([]).config.tracking))
     folders = [Folder(tmp_path / str(number)) for number in range(40)]
     for number, folder in enumerate(folders):
         folder.begin(Record(str(number), {}, data=recorded_data(mnist) | {"digest": str(number // 8)}))
     with ThreadPoolExecutor(8) as at_once:
-        sent = list(at_once.map(lambda folder: mirror(client, experiment_id, folder), folders))
+        sent = list(at_once.map(lambda folder: mirror(folder, store), folders))
     for number, one in enumerate(sent):
-        inputs = client.get_run(one.run_id).inputs
+        inputs = store.client.get_run(one.run_id).inputs
         assert inputs is not None
         [used] = inputs.dataset_inputs
         assert used.dataset.digest == str(number // 8)
 
 
 def test_each_run_has_its_own_sizes_though_mlflow_keeps_one_dataset(tmp_path: Path, mnist: Data) -> None:
-    client, experiment_id = connect(stored(compose([]).config.tracking))
+    store = connect(stored(compose([]).config.tracking))
     for held_out in (10_000, 200):
         folder = Folder(tmp_path / str(held_out))
         data = replace(mnist, x_validation=mnist.x_validation[:held_out])
         folder.begin(Record("run", {}, data=recorded_data(data)))
-        recorded = record_of(client.get_run(mirror(client, experiment_id, folder).run_id), client)
+        recorded = record_of(store.client.get_run(mirror(folder, store).run_id), store.client)
         assert recorded.images("validation") == held_out
         assert recorded.test_digest == mnist.test_digest
 
 
 def test_a_run_may_have_more_parameters_than_mlflow_takes_at_once(tmp_path: Path) -> None:
-    client, experiment_id = connect(stored(compose([]).config.tracking))
+    store = connect(stored(compose([]).config.tracking))
     parameters = {f"model.key_{number}": str(number) for number in range(250)}
     folder = Folder(tmp_path / "run")
     folder.begin(Record("many", {}, parameters))
-    assert client.get_run(mirror(client, experiment_id, folder).run_id).data.params == parameters
+    assert store.client.get_run(mirror(folder, store).run_id).data.params == parameters

@@ -1,0 +1,219 @@
+"""The models of runs: save one in MLflow's format, send it, find it again, and register it."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mnist_exp.config.files import MODEL_FILES, NEW_MODEL, copy_files, remove_files
+from mnist_exp.config.redaction import shown_address
+from mnist_exp.errors import InputError
+from mnist_exp.experiment import package_version
+from mnist_exp.learning.datasets import Data
+from mnist_exp.learning.metadata import write_metadata
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.reading import find_run, record_of
+from mnist_exp.tracking.records import Record
+from mnist_exp.tracking.store import Store, connect_existing, explained, repository
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow import MlflowClient
+
+
+def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
+    """Write a model, which takes raw images, in MLflow's format for `mirror`."""
+    import mlflow.keras
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    example = data.x_test[:2]
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, data.classes))]),
+    )
+    path, new = folder.path / "model", folder.path / NEW_MODEL
+    for left in (path, new):
+        remove_files(left, MODEL_FILES)
+    new.mkdir()  # MLflow 3.17.2 makes it only after it writes the example
+    mlflow.keras.save_model(
+        model,
+        str(new),
+        mlflow_model=Model(metadata=data.metadata() or None),
+        signature=signature,
+        input_example=example,
+        pip_requirements=[f"{name}=={package_version(name)}" for name in ("keras", "tensorflow", "numpy")],
+    )
+    write_metadata(new / "data" / "model.keras", data.metadata())
+    new.rename(path)  # whole, even if this is interrupted
+
+
+def send_model(store: Store, folder: Folder, run_id: str) -> None:
+    """Send the model that `save_model` wrote, unless the run has one, and remove this second copy of the weights."""
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    if not folder.has_model():
+        return
+    client, experiment_id = store.client, store.experiment_id
+    begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or not outputs.model_outputs:
+        logged = begun[0] if begun else client.create_logged_model(experiment_id, "model", run_id)
+        artifacts = repository(client.tracking_uri, logged.artifact_location)
+        with TemporaryDirectory() as copies:
+            copy_files(folder.path / "model", MODEL_FILES, Path(copies))
+            description = Model.load(copies)
+            description.artifact_path, description.run_id = logged.artifact_location, run_id
+            description.model_id = description.model_uuid = logged.model_id
+            description.save(str(Path(copies, "MLmodel")))
+            artifacts.log_artifacts(copies)
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    kept = model_of_run(client, run_id)
+    for other in begun:  # of a request whose answer was lost
+        if other.model_id != kept:
+            client.delete_logged_model(other.model_id)
+    remove_files(folder.path / "model", MODEL_FILES)
+
+
+def fetch_model(uri: str, name: str, folder: Path) -> Path:
+    """Return a model's Keras file, which is downloaded into `folder` unless the run's own folder is here.
+
+    The `name` is an id as for `find_run`, a sweep's for its best job's model, or `models:/NAME@ALIAS` or
+    `models:/NAME/VERSION`.
+
+    Raises:
+        InputError: if the store has no such run or model, or the run kept none.
+    """
+    client = connect_existing(uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if name.startswith("models:/"):
+            location = client.get_model_version_download_uri(*_registered_version(client, name))
+        else:
+            run = _kept_run(client, find_run(client, uri, name))
+            if (path := _file_here(run)) is not None:
+                return path
+            location = client.get_logged_model(model_of_run(client, run.run_id)).artifact_location
+    except MlflowException as error:
+        raise InputError(f"{name}: no such model in {shown_address(uri)} ({explained(error)})") from None
+    artifacts = repository(client.tracking_uri, location)
+    try:
+        return Path(artifacts.download_artifacts("data/model.keras", str(folder)))
+    except Exception as error:  # each kind of storage raises its own
+        raise InputError(f"{name}: its model cannot be read ({explained(error)})") from None
+
+
+def _file_here(run: Record) -> Path | None:
+    """Return the Keras file of a finished run, if its folder is on this machine and has no other run since."""
+    folder = Folder(Path(run.output))
+    with suppress(InputError, OSError):
+        here = folder.read()
+        if (here.id, here.status) == (run.id, "FINISHED") and folder.has_weights():
+            return folder.path / "model.keras"
+    return None
+
+
+def _kept_run(client: "MlflowClient", run: Record) -> Record:
+    """Return a run, or the best job of a sweep."""
+    if not run.is_sweep:
+        return run
+    if not (best := run.fact("best_run")):
+        raise InputError(f"{run.run_id}: is a sweep without a best job ({run.status}); type the id of a job")
+    return record_of(client.get_run(best), client)
+
+
+def model_of_run(client: "MlflowClient", run_id: str) -> str:
+    """Return the id of the model that a run kept.
+
+    Raises:
+        InputError: if it kept none.
+    """
+    stored = client.get_run(run_id)
+    if stored.outputs is not None and stored.outputs.model_outputs:
+        return str(stored.outputs.model_outputs[-1].model_id)
+    run = record_of(stored, client)
+    if run.status != "FINISHED":
+        raise InputError(f"{run_id}: is {run.status} and kept no model")
+    raise InputError(
+        f"{run_id}: kept no model, as only a sweep's best job does (with tracking.keep=all, every job); type its file "
+        f"instead, {Path(run.output) / 'model.keras'} on {run.host}"
+    )
+
+
+def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", name)
+    if found is None:
+        raise InputError(f"{name}: must be models:/NAME@ALIAS or models:/NAME/VERSION, such as models:/digits@champion")
+    model, alias, number = found.groups()
+    return model, number or str(client.get_model_version_by_alias(model, alias).version)
+
+
+def registered(store: Store, record: Record, run_id: str, best: str) -> str:
+    """Register the model of a run, or of a sweep's `best` job, if there is a name; return the outcome as a line."""
+    name, chosen = store.settings.register, best if record.is_sweep else run_id
+    if name is None or not chosen or record.status != "FINISHED" or "mlflow.parentRunId" in record.tags:
+        return ""
+    try:
+        return register(store.client, name, chosen)
+    except InputError as error:  # its weights are on another machine
+        return str(error)
+
+
+def register(client: "MlflowClient", name: str, run_id: str) -> str:
+    """Register a run's model as a new version of `name`, unless it is one, and return the outcome as a line.
+
+    The first version gets the alias `champion`; a later one gets it if its objective is better than the champion's, and
+    both were measured with the same metric and loss on the same data and validation set.
+    """
+    from mlflow.exceptions import MlflowException
+
+    model_id = model_of_run(client, run_id)
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    before = [one for one in client.search_model_versions(f"name = '{name}'") if one.run_id == run_id]
+    version = (
+        before[0] if before else client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+    ).version
+    text = f"Registered {'before, ' * bool(before)}as models:/{name}/{version}"
+    champion = client.get_registered_model(name).aliases.get("champion")
+    if before and champion is not None:
+        return text
+    if champion is None:
+        client.set_registered_model_alias(name, "champion", version)
+        return f"{text}, which is now the champion"
+    new = record_of(client.get_run(run_id), client)
+    try:
+        old = record_of(client.get_run(str(client.get_model_version(name, champion).run_id)), client)
+    except MlflowException:  # registered by hand, or its run was deleted
+        old = None
+    if old is None or _measure(new) != _measure(old):
+        return (
+            f"{text}; champion stays version {champion}, whose objective was measured otherwise; if this one is "
+            "better, move the alias in mlflow ui"
+        )
+    objective, value, best = new.parameters["objective"], new.scores["objective"], old.scores["objective"]
+    if better := value > best if new.parameters["direction"] == "maximize" else value < best:
+        client.set_registered_model_alias(name, "champion", version)
+    on_test_set = objective.startswith("test_") or new.parameters["dataset.validation"] == "test"
+    return (
+        f"{text}, {'which is now the champion' if better else f'champion stays version {champion}'}: {objective} "
+        f"{value:.4f} against {best:.4f}{', MEASURED ON THE TEST SET' if on_test_set else ''}"
+    )
+
+
+def _measure(run: Record) -> list[str | None]:
+    """Return the facts that comparable objectives share."""
+    names = ["objective", "direction", "training.loss", "training.metrics", "dataset.validation"]
+    if run.parameters.get("dataset.validation") != "test":  # held out of the training images
+        names += ["dataset.seed", "dataset.limit"]
+    return [run.digest, *map(run.parameters.get, names)]
