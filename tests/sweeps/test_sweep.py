@@ -172,7 +172,7 @@ def test_a_job_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     assert again.returncode == 1
     assert "2 of 3 finished before" in again.stdout
     parent, jobs = sweep_in(tmp_path)
-    assert [job.info.status for job in jobs] == ["FINISHED", "FAILED", "FINISHED", "FAILED"]
+    assert sorted(job.info.status for job in jobs) == ["FAILED", "FINISHED", "FINISHED"], "a retry replaces"
     assert len(list(csv.DictReader((last_sweep(tmp_path) / "ranking.csv").read_text().splitlines()))) == 3
 
 
