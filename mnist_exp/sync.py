@@ -107,10 +107,13 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
 
 def _send(uploads: "Uploads") -> dict[Path, str]:
     """Send folders until all are there or 30 seconds bring no progress; return why some are left, by their paths."""
+    from rich.console import Console
+
     from mnist_exp.tracking.views import show_all
 
     uploads.start()
-    waited = uploads.wait(FINISHED.seconds)
+    with Console().status("Sending"):
+        waited = uploads.wait(FINISHED.seconds)
     uploads.close()
     for line in uploads.registered():
         print(printable(line))

@@ -51,29 +51,28 @@ def mirror(folder: Folder, store: Store) -> Mirrored:
         if is_mine is False or (is_mine is None and record.status == "RUNNING"):
             raise BusyError(f"another process works in {folder.path}")
         run = _find_run(store, record, known.run_id)
-        if run is None and known.complete and _was_deleted(store, known.run_id):
+        if run is None and known.complete and _was_deleted(store, record, known.run_id):
             return known
         run = run or _create_run(store, record)
-        has_all = (known.run_id, run.info.status) == (run.info.run_id, record.status)
+        complete = f"{record.status} {record.stage} {record.end}"
+        has_all = (known.run_id, known.complete, run.info.status) == (run.info.run_id, complete, record.status)
+        if has_all and not folder.has_model():
+            return Mirrored(known.run_id, known.complete)
         if run.info.status == "FINISHED" and record.status in {"KILLED", "FAILED"}:
             raise InputError(f"{folder.path}: is an older copy; run {run.info.run_id} has FINISHED since")
         if run.info.run_id != known.run_id:
             known = _note(folder, store, Mirrored(run.info.run_id))
         best = _best(store, folder, record, run)
-        complete = f"{record.status} {record.stage} {record.end}"
-        if not has_all or known.complete != complete or folder.has_model():
-            if record.status == "RUNNING" != run.info.status:
-                store.client.update_run(run.info.run_id, status="RUNNING")
-            _send_values(store, folder, record, run, best)
-            if record.status == "RUNNING":
-                return known
-            _send_end(store, folder, record, run)
-            if record.best and not best:  # the best job comes later
-                complete = ""
+        if record.status == "RUNNING" != run.info.status:
+            store.client.update_run(run.info.run_id, status="RUNNING")
+        _send_values(store, folder, record, run, best)
+        if record.status == "RUNNING":
+            return known
+        _send_end(store, folder, record, run)
         said = registered(store, record, run.info.run_id, best)
-        if (mirrored := Mirrored(run.info.run_id, complete, said)) != known:
-            _note(folder, store, mirrored)
-        return mirrored
+        if record.best and not best:  # the best job comes later
+            complete = ""
+        return _note(folder, store, Mirrored(run.info.run_id, complete, said))
 
 
 def _note(folder: Folder, store: Store, mirrored: Mirrored) -> Mirrored:
@@ -101,9 +100,10 @@ def _runs_of(store: Store, record_id: str) -> "list[Run]":
     return [run for run in found if run.data.tags.get("mnist_exp.folder") == record_id]
 
 
-def _was_deleted(store: Store, run_id: str) -> bool:
+def _was_deleted(store: Store, record: Record, run_id: str) -> bool:
     run = stored_run(store.client, run_id)  # None in a new store at the same address
-    return run is not None and str(run.info.lifecycle_stage) == "deleted"
+    is_own = run is not None and run.data.tags.get("mnist_exp.folder") == record.id
+    return run is not None and is_own and str(run.info.lifecycle_stage) == "deleted"
 
 
 def _create_run(store: Store, record: Record) -> "Run":
@@ -123,7 +123,7 @@ def _create_run(store: Store, record: Record) -> "Run":
     except BaseException:
         store.client.set_terminated(run.info.run_id, "FAILED")
         raise
-    is_server = sqlite_path(store.settings.uri) is None
+    is_server = sqlite_path(store.client.tracking_uri) is None
     return (is_server and _find_run(store, record, "")) or run
 
 
@@ -187,7 +187,7 @@ def _stored(store: Store, record: Record, best: str) -> dict[str, str]:
     """Return the tags of a record as a store has them: those that a person reads, and the rest in one."""
     rest = {key for key in record.tags if key.startswith("mnist_exp.") and not key.startswith((REUSED, *_READ))}
     tags = {key: value for key, value in record.tags.items() if key not in rest}
-    database, output = sqlite_path(store.settings.uri), record.output
+    database, output = sqlite_path(store.client.tracking_uri), record.output
     if database is not None and Path(output).is_relative_to(database.parent):
         output = str(Path(output).relative_to(database.parent))  # it stays true when the project is moved
     more = {key.removeprefix("mnist_exp."): record.tags[key] for key in sorted(rest)}

@@ -7,6 +7,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from mnist_exp import signals
@@ -170,12 +171,12 @@ class Uploads:
 
     def _is_due(self, folder: Folder) -> bool:
         """Return whether a folder has changed since it was sent, or has ended and is not complete in the store."""
-        if not folder.is_there():  # somebody has deleted it
-            return False
         state, mirrored = self._sent.get(folder.path, ((), Mirrored()))
-        if state != _state(folder):
-            return True
-        return not mirrored.complete and folder.path not in self.refused and folder.read().status != "RUNNING"
+        with suppress(OSError, InputError):  # somebody has deleted it
+            if state != _state(folder):
+                return True
+            return not (mirrored.complete or folder.path in self.refused) and folder.read().status != "RUNNING"
+        return False
 
 
 def _shown(error: Exception) -> str:
