@@ -30,13 +30,12 @@ CHECKPOINTS = "training.checkpoint_seconds=0.1"
 class Moment:
     """A command, and signs in its folders, one of which is waited for; without any, it is started twice at once.
 
-    `damage` is done to the folders of what was killed. `anew`: whether jobs may have tries that stay KILLED.
+    `damage` is done to the folders of what was killed.
     """
 
     command: Command
     signs: tuple[Callable[[Path], bool], ...] = ()
     damage: Callable[[Path, Random], object] = lambda _, __: None
-    anew: bool = False
 
 
 def has(name: str, folder: Path, count: int = 1) -> bool:
@@ -75,7 +74,7 @@ MOMENTS = {
     "a sweep completes its best job": Moment(Command(TWO, 2), tuple(partial(has, name) for name in BEST)),
     "the last metrics are lost": Moment(RUN, tuple(partial(trains, epochs) for epochs in (3, 10, 25)), lose_lines),
     "a stack is recorded": Moment(
-        Command(STACK, 8), tuple(partial(has, "model.keras", count=count) for count in (1, 2, 4, 6, 8)), anew=True
+        Command(STACK, 8), tuple(partial(has, "model.keras", count=count) for count in (1, 2, 4, 6, 8))
     ),
     "a run is sent": Moment(
         RUN,
@@ -142,7 +141,7 @@ def one_try(name: str, folder: Path, random: Random, run: Run = to_end) -> Row:
         if one.returncode != 0 or "Traceback" in one.stderr:
             found["wrong"].append(f"exit code {one.returncode} of {one.args}: {one.stderr.strip()[-1000:]}")
     jobs = moment.command.jobs
-    for more in (left(folder, None if moment.anew else jobs, store(folder)), finished_once(folder, jobs or 1)):
+    for more in (left(folder, jobs, store(folder)), finished_once(folder, jobs or 1)):
         for count, lines in more.items():
             found.setdefault(count, []).extend(lines)
     finished = {one["id"] for one in records(folder) if one["status"] == "FINISHED"}

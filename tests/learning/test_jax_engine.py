@@ -19,6 +19,7 @@ from mnist_exp.experiment import Child, Experiment
 from mnist_exp.learning.datasets import Data
 from mnist_exp.learning.engine import stack_key
 from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.records import Record
 
 from ..conftest import (
     QUICK,
@@ -483,14 +484,16 @@ def test_an_interrupted_stack_is_killed_whole(tmp_path: Path) -> None:
 def test_jobs_of_an_interrupted_stack_begin_anew(tmp_path: Path, jax_command: Command, first: int) -> None:
     typed = (*STACKED, "seed=0,1,2", "tracking=none", "dataset.limit=300", "training.epochs=1")
     assert jax_command(*typed, cwd=tmp_path).returncode == 0
-    for path in tmp_path.glob("multirun/*/*/*/run.json"):
-        if int(path.parent.name) >= first:
-            Folder(path.parent).change(status="KILLED", stage="begun")
+    before = _jobs(tmp_path)
+    for name, job in before.items():
+        if int(name) >= first:
+            Folder(Path(job.output)).change(status="KILLED", stage="begun")
     assert jax_command(*typed, "resume=true", cwd=tmp_path).returncode == 0
-    ends = {path.parent.name: Folder(path.parent).read().status for path in tmp_path.glob("multirun/*/*/*/run.json")}
-    anew = range(first, 3)
-    assert ends == {
-        **{str(place): "FINISHED" for place in range(first)},
-        **{str(place): "KILLED" for place in anew},
-        **{f"{place}-2": "FINISHED" for place in anew},
-    }
+    after = _jobs(tmp_path)
+    assert {name: job.status for name, job in after.items()} == dict.fromkeys("012", "FINISHED")
+    assert {int(name) for name, job in after.items() if job.id != before[name].id} == set(range(first, 3))
+
+
+def _jobs(folder: Path) -> dict[str, Record]:
+    """Return the records of a sweep's jobs by the names of their folders."""
+    return {path.parent.name: Folder(path.parent).read() for path in folder.glob("multirun/*/*/*/run.json")}
