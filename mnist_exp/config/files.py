@@ -229,7 +229,7 @@ def remove_files(folder: Path, names: Collection[str]) -> list[Path]:
     for place, folders, files in os.walk(folder, topdown=False):
         for path in sorted((Path(place, name) for name in files), key=lambda path: (path.name in _LAST, path.name)):
             if is_own(path.relative_to(folder)):
-                path.unlink()
+                path.unlink(missing_ok=True)  # the thread that mirrors it may have just replaced a file
             else:
                 stays.append(path)
         for path in (Path(place, name) for name in folders):

@@ -130,7 +130,7 @@ class SweepRecord:
         """Record a job that failed before it had a run, and return its folder."""
         parent = self.parent
         refused = refused_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error))
-        output = free_folder(output, refused)
+        output = free_folder(output)  # an earlier try may have a checkpoint
         folder = Folder(output)
         folder.begin(refused)
         write_text(output / "error.txt", traceback_text(error))

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mnist_exp import signals
+from mnist_exp.config.files import NoFileError
 from mnist_exp.config.redaction import printable, shown_address, without_secrets
 from mnist_exp.ends import FINISHED, End
 from mnist_exp.errors import InputError
@@ -161,10 +162,12 @@ class Uploads:
             mirrored = mirror(folder, self.store)
         except Exception as error:
             is_final = isinstance(error, InputError) or isinstance(error.__cause__, UnicodeError | OverflowError)
-            if not is_final or not self._thread.is_alive():
+            if not is_final or isinstance(error, NoFileError) or not self._thread.is_alive():
                 raise
             self.refused[folder.path] = _shown(error)  # no other try changes it, such as a lone surrogate
             log.info("%s: the store does not take it: %s", folder.path, self.refused[folder.path])
+        else:
+            self.refused.pop(folder.path, None)
         self._sent[folder.path] = state, mirrored
         with self._wake:
             self._steps += 1
