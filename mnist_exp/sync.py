@@ -96,7 +96,9 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
             reached = store.connect(replace(settings, experiment=experiment))
             closed = abandoned.close_in_store(reached)
         uploads.append(Uploads(reached, partial(list, [*several, *closed])))
-    left = dict(kept for one in uploads for kept in _send(one).items())
+    left: dict[Path, str] = {}
+    for one in uploads:
+        left |= _send(one, 0.0 if left else FINISHED.seconds)
     sent = len({folder.path for folder, _ in folders} - left.keys())
     print(f"{counted(sent, 'folder')} up to date in {shown_address(settings.uri)}")
     if left:
@@ -105,21 +107,20 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
         raise InputError(f"{shown_address(settings.uri)}: {lacks} ({reason})")
 
 
-def _send(uploads: "Uploads") -> dict[Path, str]:
-    """Send folders until all are there or 30 seconds bring no progress; return why some are left, by their paths."""
+def _send(uploads: "Uploads", seconds: float) -> dict[Path, str]:
+    """Send folders until all are there, or so many seconds bring no progress; return why some are left, by path."""
     from rich.console import Console
 
     from mnist_exp.tracking.views import show_all
 
-    uploads.start()
     with Console().status("Sending"):
-        waited = uploads.wait(FINISHED.seconds)
-    uploads.close()
+        left = uploads.send_all(seconds)
     for line in uploads.registered():
         print(printable(line))
-    show_all(uploads.store)
-    reason = f"{uploads.reason or 'no answer'}; type the command again"
-    return {folder.path: reason for folder in waited} | uploads.refused
+    if not left:
+        show_all(uploads.store)
+    reason = f"{uploads.reason or 'another process works there'}; type the command again"
+    return {folder.path: reason for folder in left} | uploads.refused
 
 
 def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Record]]:
@@ -135,7 +136,7 @@ def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Rec
             except InputError as error:
                 print(error, file=sys.stderr)
                 continue
-            if record.status == "RUNNING":
+            if record.status == "RUNNING" or not Folder(path.parent).is_left():
                 print(printable(f"{path.parent}: still runs; its process sends it"), file=sys.stderr)
             elif record.tracking or untracked:
                 found[path.parent] = record

@@ -160,7 +160,8 @@ def _reason(
         return "it runs"
     if not mirrors or client is None:
         return ""
-    if (mirrored := mirrors.get(store.recorded_address(settings.uri))) is None:
+    mirrored = store.mirrored(Folder(path), settings.uri)
+    if not mirrored.run_id:
         return f"it is in another store; type tracking.uri={next(iter(mirrors))}"
     if mirrored.run_id in registered:
         return f"its model is registered as {registered[mirrored.run_id]}"
@@ -195,9 +196,9 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]
                 if is_job and not os.path.lexists(path / "run.json"):
                     stays += remove_files(path, BEFORE_A_RECORD | {"reused.json"})
             for path, record in reversed(entry.runs.items()):  # the record of a sweep goes last
-                mirrored = Folder(path).mirrors().get(store.recorded_address(uri))
-                if mirrored is not None and client is not None:
-                    _remove_run(client, uri, mirrored.run_id)
+                run_id = store.mirrored(Folder(path), uri).run_id
+                if run_id and client is not None:
+                    _remove_run(client, uri, run_id)
                 stays += remove_files(path, record.own_files() | BEFORE_A_RECORD)
     except OSError as error:
         raise InputError(f"{error.filename or entry.path}: cannot be removed ({error.strerror})") from error

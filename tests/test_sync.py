@@ -1,9 +1,11 @@
 """What an outage kept back comes into the store, once."""
 
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -131,12 +133,17 @@ def test_what_has_lost_its_process_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_folder_for_which_no_time_was_left_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(*QUICK, "training.epochs=1")
     folder = run(*QUICK, "tracking=none").output
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("CREATE TRIGGER full BEFORE INSERT ON params BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
     with monkeypatch.context() as patched:
         patched.setitem(vars(ends.FINISHED), "seconds", -1.0)
         done = in_process(str(folder), cwd=tmp_path, module="mnist_exp.sync")
-    left = f"has not all of 1 folder, such as {folder} (no answer; type the command again)"
+    left = f"has not all of 1 folder, such as {folder} (disk is full; type the command again)"
     assert (done.returncode, done.stderr.strip()) == (1, f"sqlite:///mlflow.db: {left}")
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("DROP TRIGGER full")
     assert sync(str(folder), cwd=tmp_path).startswith("1 folder up to date ")
 
 

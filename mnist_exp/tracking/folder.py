@@ -44,7 +44,7 @@ class Mirrored:
     Attributes:
         run_id: of the run there; "" if no run is known.
         complete: the status, stage and end with which all of the folder was sent; "" before that.
-        registered: how its model was registered, as a line; "" unless that was asked for.
+        registered: how its model was just registered, as a line; "" unless that was asked for.
     """
 
     run_id: str = ""

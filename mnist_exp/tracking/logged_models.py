@@ -75,10 +75,11 @@ def send_model(store: Store, folder: Folder, run_id: str) -> None:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
     kept = model_of_run(client, run_id)
-    for other in begun:  # of a request whose answer was lost
+    for other in begun:  # a request whose answer was lost made it
         if other.model_id != kept:
             client.delete_logged_model(other.model_id)
-    remove_files(folder.path / "model", MODEL_FILES)
+    with suppress(OSError):  # a folder that may only be read
+        remove_files(folder.path / "model", MODEL_FILES)
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:

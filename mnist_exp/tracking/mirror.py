@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -12,9 +13,9 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking import locks
 from mnist_exp.tracking.folder import Folder, Line, Mirrored
 from mnist_exp.tracking.logged_models import registered, send_model
-from mnist_exp.tracking.reading import PROFILE, record_of, run_in, stored_run
+from mnist_exp.tracking.reading import PROFILE, record_of, run_in, runs_of, stored_run
 from mnist_exp.tracking.records import DESCRIPTION, REUSED, Record
-from mnist_exp.tracking.store import Store, repository, sqlite_path
+from mnist_exp.tracking.store import Store, mirrored, repository, sqlite_path
 from mnist_exp.tracking.views import show_sweep
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def mirror(folder: Folder, store: Store) -> Mirrored:
         OSError: if the folder is gone.
     """
     with locks.held(folder.top) as is_mine:
-        record, known = folder.read(), folder.mirrors().get(store.address, Mirrored())
+        record, known = folder.read(), mirrored(folder, store.settings.uri)
         if is_mine is False or (is_mine is None and record.status == "RUNNING"):
             raise BusyError(f"another process works in {folder.path}")
         run = _find_run(store, record, known.run_id)
@@ -58,7 +59,8 @@ def mirror(folder: Folder, store: Store) -> Mirrored:
         has_all = (known.run_id, known.complete, run.info.status) == (run.info.run_id, complete, record.status)
         if has_all and not folder.has_model():
             return Mirrored(known.run_id, known.complete)
-        if run.info.status == "FINISHED" and record.status in {"KILLED", "FAILED"}:
+        is_older = (record.end or 0) < (run.info.end_time or 0)
+        if run.info.status == "FINISHED" and record.status in {"KILLED", "FAILED"} and is_older:
             raise InputError(f"{folder.path}: is an older copy; run {run.info.run_id} has FINISHED since")
         if run.info.run_id != known.run_id:
             known = _note(folder, store, Mirrored(run.info.run_id))
@@ -77,7 +79,7 @@ def mirror(folder: Folder, store: Store) -> Mirrored:
 
 def _note(folder: Folder, store: Store, mirrored: Mirrored) -> Mirrored:
     with suppress(OSError):  # of a folder that may only be read; the run is found by its tag, too
-        folder.write_mirrored(store.address, mirrored)
+        folder.write_mirrored(store.address, replace(mirrored, registered=""))
     return mirrored
 
 
@@ -86,18 +88,12 @@ def _find_run(store: Store, record: Record, known: str) -> "Run | None":
 
     A server makes several where a request is repeated whose answer was lost.
     """
-    same = _runs_of(store, record.id)
+    same = runs_of(store, record.id)
     chosen = max(same, key=lambda run: (run.info.run_id == known, len(run.data.metrics)), default=None)
     for run in same:
         if run is not chosen and not run.data.metrics:
             store.client.delete_run(run.info.run_id)
     return chosen
-
-
-def _runs_of(store: Store, record_id: str) -> "list[Run]":
-    query = f"tags.mnist_exp.folder = '{record_id}'"
-    found = store.client.search_runs([store.experiment_id], query, order_by=["attributes.start_time ASC"])
-    return [run for run in found if run.data.tags.get("mnist_exp.folder") == record_id]
 
 
 def _was_deleted(store: Store, record: Record, run_id: str) -> bool:
@@ -113,7 +109,7 @@ def _create_run(store: Store, record: Record) -> "Run":
         InputError: if the store would keep the run's artifacts where it may not; the run has then FAILED.
     """
     for earlier in re.findall(r"\b[0-9a-f]{32}\b", record.fact("replaces")):
-        for run in _runs_of(store, earlier):
+        for run in runs_of(store, earlier):
             if run.info.status != "FINISHED":
                 store.client.delete_run(run.info.run_id)
     tags = _stored(store, record, best="")
@@ -128,9 +124,9 @@ def _create_run(store: Store, record: Record) -> "Run":
 
 
 def _best(store: Store, folder: Folder, record: Record, run: "Run") -> str:
-    """Return the id of the run of a sweep's best job, or "" if the store is not known to have one."""
+    """Return the id of the run of a sweep's best job, or "" if the store does not have it yet."""
     known = record_of(run, store.client).fact("best_run")
-    return (record.best and run_in(store, Folder(folder.path / record.best), known)) or known
+    return run_in(store, Folder(folder.path / record.best), known) if record.best else known
 
 
 def _send_values(store: Store, folder: Folder, record: Record, run: "Run", best: str) -> None:

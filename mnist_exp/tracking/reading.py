@@ -3,6 +3,7 @@
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from mnist_exp.config.files import read_text
 from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import store
-from mnist_exp.tracking.folder import Folder, Mirrored
+from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.names import short_ids
 from mnist_exp.tracking.records import REUSED, Record, map_in
 
@@ -113,12 +114,19 @@ def stored_run(client: "MlflowClient", run_id: str) -> "Run | None":
 
 
 def run_in(to: store.Store, folder: Folder, known: str = "") -> str:
-    """Return the id of the run that mirrors a folder in a store, or "".
+    """Return the id of the run that mirrors a folder in a store, or ""; it may be `known`, which spares a search."""
+    if known and store.mirrored(folder, to.settings.uri).run_id == known:
+        return known
+    with suppress(InputError):
+        return next((str(run.info.run_id) for run in runs_of(to, folder.read().id)), "")
+    return ""
 
-    Folders that were copied without their store name a run that this one does not have, unless it is `known`.
-    """
-    run_id = folder.mirrors().get(to.address, Mirrored()).run_id
-    return run_id if run_id and (run_id == known or stored_run(to.client, run_id) is not None) else ""
+
+def runs_of(to: store.Store, record_id: str) -> "list[Run]":
+    """Return the runs that mirror a record in a store, the oldest first; a server may have several for a moment."""
+    query = f"tags.mnist_exp.folder = '{record_id}'"
+    found = to.client.search_runs([to.experiment_id], query, order_by=["attributes.start_time ASC"])
+    return [run for run in found if run.data.tags.get("mnist_exp.folder") == record_id]
 
 
 def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> Record:

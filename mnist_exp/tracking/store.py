@@ -23,14 +23,14 @@ from urllib.parse import unquote, urlsplit
 from mnist_exp.config.redaction import SecretsFilter, shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.tracking.folder import from_here
+from mnist_exp.tracking.folder import Folder, Mirrored, from_here
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _SECONDS_FOR_A_LOCK = 120.0
-_RAISE_FOR_A_STORE = ("mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3")
+_RAISE_FOR_A_STORE = ("mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3", "google", "botocore", "azure")
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,10 @@ def repository(uri: str, location: str | None) -> "ArtifactRepository":
     # In public, artifacts are reached by a run's id, and the store, asked again, could name another location.
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    return get_artifact_repository(allowed, tracking_uri=uri)
+    try:
+        return get_artifact_repository(allowed, tracking_uri=uri)
+    except ImportError as error:
+        raise InputError(f"tracking.uri={shown_address(uri)}: its artifacts need {error.name}; install it") from None
 
 
 def _check_location(uri: str, location: str | None) -> str:
@@ -211,6 +214,12 @@ def recorded_address(uri: str) -> str:
     """Return a store's address as a folder records it: without a login, and relative in this project's folder."""
     path = sqlite_path(uri)
     return shown_address(uri) if path is None else f"sqlite:///{from_here(path)}"
+
+
+def mirrored(folder: Folder, uri: str) -> Mirrored:
+    """Return what a store has of a folder, which may have been tracked from another folder than this."""
+    found = {recorded_address(store): one for store, one in folder.mirrors().items()}
+    return found.get(recorded_address(uri), Mirrored())
 
 
 def move_artifacts() -> int:

@@ -11,12 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from mnist_exp import signals
-from mnist_exp.config.files import NoFileError
 from mnist_exp.config.redaction import printable, shown_address, without_secrets
 from mnist_exp.ends import FINISHED, End
 from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder, Mirrored, from_here
-from mnist_exp.tracking.mirror import mirror
+from mnist_exp.tracking.mirror import BusyError, mirror
 from mnist_exp.tracking.store import Store, explained, is_default
 
 _SECONDS_BETWEEN_PASSES = 2.0  # several short epochs at a time
@@ -39,9 +38,10 @@ class Uploads:
         self.store, self.reason = store, ""  # why the last pass failed, "" if it did not
         self.refused: dict[Path, str] = {}
         self._folders, self._watch = folders, watch
-        self._sent: dict[Path, tuple[tuple[int, ...], Mirrored]] = {}  # in which state each folder was then
+        # By folder: its state when it was sent, the answer, and how many were complete by then.
+        self._sent: dict[Path, tuple[tuple[int, ...], Mirrored, int]] = {}
         self._failing: set[Path] = set()  # which are tried last
-        self._steps = self._passes = 0  # folders that were sent; passes without a failure
+        self._steps = self._complete = self._idle = 0  # folders sent, and sent whole; passes that had nothing to do
         self._wake = threading.Condition()
         self._hurried = self._closed = False
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -66,12 +66,12 @@ class Uploads:
         Ctrl-C ends the wait, as do `at_most` seconds.
         """
         with self._wake:
-            wanted, self._hurried = self._passes + 2, True  # a pass may have begun before the last change
+            wanted, self._hurried = self._idle + 2, True  # a pass may have begun before the last change
             self._wake.notify_all()
             steps, start = self._steps, time.monotonic()
             since = start
             try:
-                while self._passes < wanted and self._thread.is_alive() and not signals.hurried():
+                while self._idle < wanted and self._thread.is_alive() and not signals.hurried():
                     if (now := time.monotonic()) - since > seconds or now - start > at_most:
                         break
                     self._wake.wait(0.2)
@@ -80,8 +80,24 @@ class Uploads:
             except KeyboardInterrupt:
                 signals.forget()
                 log.info("interrupted while the store was waited for")
-            self._hurried = False
-            return [] if self._passes >= wanted else [folder for folder in self._folders() if self._is_due(folder)]
+            finally:
+                self._hurried = False
+            return [] if self._idle >= wanted else self._due()
+
+    def send_all(self, seconds: float) -> list[Folder]:
+        """Send in this thread until all is there, or so many seconds brought no progress; return what is left."""
+        steps, since = 0, time.monotonic()
+        while True:
+            self._pass()
+            if self._steps > steps:
+                steps, since = self._steps, time.monotonic()
+            left = self._due()
+            if not left or time.monotonic() - since > seconds:
+                return left
+            time.sleep(_FIRST_PAUSE)
+
+    def _due(self) -> list[Folder]:
+        return [folder for folder in self._folders() if self._is_due(folder)]
 
     def finish(self, end: End = FINISHED) -> str:
         """Wait for the store as an end does, end the thread, and return a line about what the store lacks, or ""."""
@@ -103,7 +119,7 @@ class Uploads:
 
     def registered(self) -> list[str]:
         """Return how the models of the folders were registered, a line for each that was to be."""
-        return [mirrored.registered for _, mirrored in list(self._sent.values()) if mirrored.registered]
+        return [mirrored.registered for _, mirrored, _ in list(self._sent.values()) if mirrored.registered]
 
     def close(self) -> None:
         """Ask the thread to end, without waiting for it."""
@@ -120,7 +136,6 @@ class Uploads:
             failures = failures + 1 if failed else 0
             pause = min(max(took / _SHARE, _SECONDS_BETWEEN_PASSES), _LONGEST_PAUSE)
             with self._wake:
-                self._passes += not failed
                 self._wake.notify_all()
                 if failed:
                     longest = _FIRST_PAUSE if self._hurried else _LONGEST_PAUSE
@@ -130,7 +145,7 @@ class Uploads:
 
     def _pass(self) -> bool:
         """Send what has changed; return whether something failed. After two failures, the store is left alone."""
-        failures: list[Exception] = []
+        failures, steps = list[Exception](), self._steps
         try:
             folders = sorted(self._folders(), key=lambda folder: folder.path in self._failing)
         except Exception as error:
@@ -142,7 +157,12 @@ class Uploads:
                 if self._is_due(folder):
                     self._send(folder)
                 self._failing.discard(folder.path)
+            except BusyError:  # the other process sends it
+                pass
             except Exception as error:  # a store raises anything, and its mirror never ends a training
+                if _is_final(error):
+                    self._refuse(folder, error)
+                    continue
                 failures.append(error)
                 self._failing.add(folder.path)
         if not failures:
@@ -154,32 +174,42 @@ class Uploads:
         if reason and reason != self.reason:
             log.info("the store did not take everything, which is tried again: %s", reason)
         self.reason = reason
+        self._idle += not failures and self._steps == steps
         return bool(failures)
 
     def _send(self, folder: Folder) -> None:
-        state, mirrored = _state(folder), Mirrored()
-        try:
-            mirrored = mirror(folder, self.store)
-        except Exception as error:
-            is_final = isinstance(error, InputError) or isinstance(error.__cause__, UnicodeError | OverflowError)
-            if not is_final or isinstance(error, NoFileError) or not self._thread.is_alive():
-                raise
-            self.refused[folder.path] = _shown(error)  # no other try changes it, such as a lone surrogate
-            log.info("%s: the store does not take it: %s", folder.path, self.refused[folder.path])
-        else:
-            self.refused.pop(folder.path, None)
-        self._sent[folder.path] = state, mirrored
+        state = _state(folder)
+        mirrored = mirror(folder, self.store)
+        self.refused.pop(folder.path, None)
+        self._complete += mirrored.complete != ""
+        self._sent[folder.path] = state, mirrored, self._complete
         with self._wake:
             self._steps += 1
 
+    def _refuse(self, folder: Folder, error: Exception) -> None:
+        """Leave a folder until it changes."""
+        with suppress(OSError):  # somebody has deleted it
+            self._sent[folder.path] = _state(folder), Mirrored(), self._complete
+            self.refused[folder.path] = _shown(error)
+            log.info("%s: the store does not take it: %s", folder.path, self.refused[folder.path])
+
     def _is_due(self, folder: Folder) -> bool:
-        """Return whether a folder has changed since it was sent, or has ended and is not complete in the store."""
-        state, mirrored = self._sent.get(folder.path, ((), Mirrored()))
+        """Return whether a folder has changed since it was sent.
+
+        One that has ended and was not complete, as it lacked the run of a sweep's best job, is due after others are.
+        """
+        state, mirrored, complete = self._sent.get(folder.path, ((), Mirrored(), 0))
         with suppress(OSError, InputError):  # somebody has deleted it
             if state != _state(folder):
                 return True
-            return not (mirrored.complete or folder.path in self.refused) and folder.read().status != "RUNNING"
+            is_waiting = not mirrored.complete and complete < self._complete and folder.path not in self.refused
+            return is_waiting and folder.read().status != "RUNNING"
         return False
+
+
+def _is_final(error: Exception) -> bool:
+    """Return whether no other try changes an error, such as that of a lone surrogate."""
+    return isinstance(error, InputError) or isinstance(error.__cause__, UnicodeError | OverflowError)
 
 
 def _shown(error: Exception) -> str:

@@ -98,7 +98,7 @@ def test_a_job_that_begins_anew_replaces_its_earlier_tries(tmp_path: Path) -> No
     for status in ("KILLED", "FAILED", "FINISHED"):
         folder.begin(Record(status, tags))
         folder.measure(1, {"loss": 0.5})
-        if status != "FAILED":  # which no store has seen
+        if status != "FAILED":  # no store has seen that try
             mirror(folder, store)
         folder.end(status)
     mirror(folder, store)
