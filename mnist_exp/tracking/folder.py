@@ -44,7 +44,7 @@ class Mirrored:
     Attributes:
         run_id: of the run there; "" if no run is known.
         complete: the status, stage and end with which all of the folder was sent; "" before that.
-        registered: how its model was just registered, as a line; "" unless that was asked for.
+        registered: how its model was just registered, as a line; "" unless that was asked for. `mlflow.json` has none.
     """
 
     run_id: str = ""
@@ -149,7 +149,8 @@ class Folder:
     def write_mirrored(self, store: str, mirrored: Mirrored) -> None:
         """Replace what `mlflow.json` says of a store."""
         found = self.mirrors() | {store: mirrored}
-        self._replace("mlflow.json", {store: asdict(one) for store, one in found.items()})
+        content = {store: {"run_id": one.run_id, "complete": one.complete} for store, one in found.items()}
+        self._replace("mlflow.json", content)
 
     def has_model(self) -> bool:
         """Return whether a model in MLflow's format waits to be sent."""

@@ -3,7 +3,6 @@
 import json
 import re
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -79,7 +78,7 @@ def mirror(folder: Folder, store: Store) -> Mirrored:
 
 def _note(folder: Folder, store: Store, mirrored: Mirrored) -> Mirrored:
     with suppress(OSError):  # of a folder that may only be read; the run is found by its tag, too
-        folder.write_mirrored(store.address, replace(mirrored, registered=""))
+        folder.write_mirrored(store.address, mirrored)
     return mirrored
 
 
