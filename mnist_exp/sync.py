@@ -136,7 +136,7 @@ def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Rec
             except InputError as error:
                 print(error, file=sys.stderr)
                 continue
-            if record.status == "RUNNING" or not Folder(path.parent).is_left():
+            if record.status == "RUNNING":
                 print(printable(f"{path.parent}: still runs; its process sends it"), file=sys.stderr)
             elif record.tracking or untracked:
                 found[path.parent] = record
