@@ -54,10 +54,10 @@ def run(
         InputError: a ValueError that names the key, its value, and what would be right.
     """
     from mnist_exp.config.composition import compose
-    from mnist_exp.learning.engine import import_own
     from mnist_exp.program_log import logs_to_program
     from mnist_exp.resume import finish, load
     from mnist_exp.runner import run_experiment
+    from mnist_exp.training.engine import import_own
 
     with _one_at_a_time, _left_as_it_was(), logs_to_program():
         experiment = compose([text for given in overrides for text in as_typed(given)], config_dir, import_own)

@@ -20,8 +20,8 @@ from mnist_exp.config.redaction import printable_lines, without_secrets
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Result
-from mnist_exp.learning.engine import import_own
 from mnist_exp.tracking.folder import make_folder
+from mnist_exp.training.engine import import_own
 
 
 def main() -> None:

@@ -178,7 +178,7 @@ def signature(content: Any) -> str:
 CODE_OF_THE_RESULT = (
     "runner.py",
     "stack.py",
-    "learning/*.py",
+    "training/*.py",
     "config/code_file.py",
     "config/keras_names.py",
     "config/keras_source.py",

@@ -14,8 +14,8 @@ from mnist_exp.config.code_file import read_code
 from mnist_exp.config.composition import compose
 from mnist_exp.config.files import replaced
 from mnist_exp.config.overrides import is_of_tracking
+from mnist_exp.data import pictures
 from mnist_exp.errors import InputError, printable
-from mnist_exp.learning import pictures
 
 _EXAMPLES = """\
   python -m mnist_exp.predict RUN_ID three.png four.jpg
@@ -92,7 +92,7 @@ def predict(
             pictures.open_picture(path).close()
     settings = compose(overrides).config.tracking
     own = read_code(code) if code is not None else None
-    from mnist_exp.learning.metadata import read_metadata
+    from mnist_exp.data.metadata import read_metadata
     from mnist_exp.tracking import logged_models, store
 
     with tempfile.TemporaryDirectory() as folder:
@@ -102,8 +102,8 @@ def predict(
             uri = commands.stored(settings).uri
             with store.store_errors(uri):
                 path = logged_models.fetch_model(uri, model, Path(folder))
-        from mnist_exp.learning import saved_models  # Keras, once there is a model
-        from mnist_exp.learning.keras_backend import REFUSALS, keras_reason
+        from mnist_exp.training import saved_models  # Keras, once there is a model
+        from mnist_exp.training.keras_backend import REFUSALS, keras_reason
 
         loaded = saved_models.load(path, own)
         known = read_metadata(path)

@@ -72,7 +72,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
         name = client.get_experiment(before.tracking["experiment_id"]).name
     _check_code(before, overrides)
     _use_threads(before.fact("threads"))
-    from mnist_exp.learning.engine import import_own
+    from mnist_exp.training.engine import import_own
 
     try:
         experiment = _as_before(recompose(config, overrides, import_own), before, name, overrides)

@@ -219,7 +219,7 @@ def _run(experiment: Experiment) -> Result:
 
 def load(job: Record, experiment: Experiment) -> Result | None:
     """Return what a finished run of an experiment gave, or None if its files cannot be read here."""
-    from mnist_exp.learning import saved_models
+    from mnist_exp.training import saved_models
 
     folder = Folder(Path(job.output))
     if not folder.has_weights():

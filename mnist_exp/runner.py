@@ -11,19 +11,21 @@ from mnist_exp import signals
 from mnist_exp.config import code_file
 from mnist_exp.config.files import replaced
 from mnist_exp.config.schema import Config
+from mnist_exp.data.datasets import Data
+from mnist_exp.data.metadata import write_metadata
 from mnist_exp.errors import InputError, printable, wrapped
 from mnist_exp.experiment import Experiment, Result, experiment_key, experiment_signature
-from mnist_exp.learning import checkpoints, datasets
-from mnist_exp.learning.engine import choose_backend, choose_engine
-from mnist_exp.learning.metadata import write_metadata
 from mnist_exp.tracking.folder import Folder, log_file, package_logs, working
 from mnist_exp.tracking.record import Run
 from mnist_exp.tracking.tracker import open_run as open_in_store
+from mnist_exp.training import checkpoints
+from mnist_exp.training.engine import choose_backend, choose_engine
+from mnist_exp.training.split import load_data
 
 if TYPE_CHECKING:
     import keras
 
-    from mnist_exp.learning.training import OnEpoch, Trained
+    from mnist_exp.training.training import OnEpoch, Trained
 
 # As `tracker.open_run`.
 OpenRun = Callable[[Experiment, int], AbstractContextManager[Run]]
@@ -56,11 +58,11 @@ def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on
     with package_logs():
         data = None
         if experiment.child is None:  # bad data leave no run; a sweep's job records that it failed
-            data = datasets.load(config.dataset)
+            data = load_data(config.dataset)
             experiment = replace(experiment, digest=data.digest)
         with working(experiment.output), log_file(experiment.output):
             with open_run(experiment, 1) as run:
-                data = data or datasets.load(config.dataset)
+                data = data or load_data(config.dataset)
                 run.log_data(data)
                 if experiment.prints and sys.stdout.isatty():
                     started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
@@ -109,7 +111,7 @@ def identify(config: Config, sweep: object = None) -> Identity | None:
     named = repr((sweep, config.dataset, config.code and config.code.digest))
     try:
         if sweep is None or named not in _digests:
-            _digests[named] = datasets.load(config.dataset).digest
+            _digests[named] = load_data(config.dataset).digest
         digest = _digests[named]
         return Identity(experiment_key(config, digest), experiment_signature(config, digest), digest)
     except Exception:
@@ -118,8 +120,8 @@ def identify(config: Config, sweep: object = None) -> Identity | None:
 
 def _read(experiment: Experiment) -> "Trained":
     """Return what an experiment gave before it was interrupted."""
-    from mnist_exp.learning import saved_models
-    from mnist_exp.learning.training import Trained
+    from mnist_exp.training import saved_models
+    from mnist_exp.training.training import Trained
 
     folder = Folder(experiment.output)
     record = folder.read()
@@ -128,7 +130,7 @@ def _read(experiment: Experiment) -> "Trained":
     return Trained(model, folder.history(), record.kept_epoch or 1, scores, scores["fit_seconds"])
 
 
-def complete(folder: Folder, data: datasets.Data, model: "keras.Model") -> None:
+def complete(folder: Folder, data: Data, model: "keras.Model") -> None:
     """Make the figures of a run that is scored, and the model for its store; after an interruption, make them anew."""
     from mnist_exp.tracking.run_figures import write_results  # imports matplotlib
 
@@ -140,7 +142,7 @@ def complete(folder: Folder, data: datasets.Data, model: "keras.Model") -> None:
     folder.change(stage="completed")
 
 
-def record(experiment: Experiment, run: Run, data: datasets.Data, trained: "Trained | InputError") -> Result:
+def record(experiment: Experiment, run: Run, data: Data, trained: "Trained | InputError") -> Result:
     """Write what an experiment gave, each stage after what it stands for.
 
     Raises:

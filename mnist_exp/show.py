@@ -13,14 +13,15 @@ import numpy.typing as npt
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.files import replaced
+from mnist_exp.data.array_files import PARTS
+from mnist_exp.data.datasets import Data, read
+from mnist_exp.data.metadata import write_metadata
 from mnist_exp.errors import InputError, printable, wrapped
-from mnist_exp.learning import datasets
-from mnist_exp.learning.array_files import PARTS
-from mnist_exp.learning.engine import choose_backend, import_own
-from mnist_exp.learning.metadata import write_metadata
+from mnist_exp.training.engine import choose_backend, import_own
+from mnist_exp.training.split import split
 
 if TYPE_CHECKING:
-    from mnist_exp.learning.preprocessing import Preprocessor
+    from mnist_exp.training.preprocessing import Preprocessor
 
 _EXAMPLES = """\
   python -m mnist_exp.show --index 7
@@ -63,8 +64,8 @@ def _show(given: argparse.Namespace) -> None:
         raise InputError(f"{number}: no KEY=VALUE; --index {number} shows the image of that number")
     config = compose(given.overrides, given.config_dir, import_own).config
     choose_backend(config.backend)
-    data = datasets.read(config.dataset)
-    split = datasets.split(data, config.dataset)
+    data = read(config.dataset)
+    held_out = split(data, config.dataset)
     index, save = given.index, given.save
     if not 0 <= index < len(data.x_train):
         raise InputError(f"--index {index}: must be from 0 to {len(data.x_train) - 1}, the last training image")
@@ -74,16 +75,16 @@ def _show(given: argparse.Namespace) -> None:
     if save is not None:
         _save(data, save)
     print(printable(f"{data.name} from {data.source}, digest {data.digest}"))
-    print(_arrays(split))
+    print(_arrays(held_out))
     pixels, label = data.x_train[index], int(data.y_train[index])
     name = "" if data.names[label] == str(label) else f" ({printable(data.names[label])})"
     print(f"\nTraining image {index}, label {label}{name}:")
     print(_numbers(pixels, shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize))
     from mnist_exp import figures
-    from mnist_exp.learning import models  # imports TensorFlow, after the data is printed
-    from mnist_exp.learning.preprocessing import fit_preprocessor
+    from mnist_exp.training import models  # imports TensorFlow, after the data is printed
+    from mnist_exp.training.preprocessing import fit_preprocessor
 
-    preprocessor = fit_preprocessor(config.preprocessing, split)
+    preprocessor = fit_preprocessor(config.preprocessing, held_out)
     print(_prepared(preprocessor, pixels, label))
     models.set_seed(config.seed)
     augment = models.augmentation(config.preprocessing.augment, pixels.shape, preprocessor.raw)
@@ -112,7 +113,7 @@ def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], lab
     )
 
 
-def _arrays(data: datasets.Data) -> str:
+def _arrays(data: Data) -> str:
     """Return a table of the arrays, the classes' names, and how often each label occurs."""
     sets = {"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)}
     if not data.watches_test_set:
@@ -163,7 +164,7 @@ def _numbers(pixels: npt.NDArray[np.generic], most: int) -> str:
     return "\n".join(blocks)
 
 
-def _save(data: datasets.Data, path: Path) -> None:
+def _save(data: Data, path: Path) -> None:
     if path.suffix != ".npz" or os.path.lexists(path) or not os.path.isdir(path.absolute().parent):  # noqa: PTH112
         raise InputError(f"--save {path}: must be a new file that ends with .npz, in a folder that exists")
     arrays: dict[str, Any] = {part: getattr(data, part) for part in PARTS}

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from mnist_exp.config import code_file
 from mnist_exp.experiment import Experiment, Result
-from mnist_exp.learning import datasets
-from mnist_exp.learning.engine import choose_backend, choose_engine
 from mnist_exp.runner import OpenRun, record, recorded
 from mnist_exp.tracking.folder import log_file, package_logs, working
+from mnist_exp.training.engine import choose_backend, choose_engine
+from mnist_exp.training.split import load_data
 
 if TYPE_CHECKING:
-    from mnist_exp.learning.training import OnEpoch
+    from mnist_exp.training.training import OnEpoch
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def run_stack(experiments: Sequence[Experiment], open_run: OpenRun, on_epoch: "O
             end.enter_context(working(experiment.output))
             end.enter_context(log_file(experiment.output))
             runs.append(end.enter_context(open_run(experiment, len(experiments))))
-        data = datasets.load(config.dataset)
+        data = load_data(config.dataset)
         for run in runs:
             run.log_data(data)
         log.debug("trained as one program with %d others", len(runs) - 1)

@@ -31,10 +31,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 import mnist_exp
-from mnist_exp.learning.datasets import Data, load
-from mnist_exp.learning.sources import MnistDataset
+from mnist_exp.data.datasets import Data
+from mnist_exp.data.sources import MnistDataset
 from mnist_exp.tracking import store as tracking_store
 from mnist_exp.tracking.records import Record, map_in
+from mnist_exp.training.split import load_data
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SharedFolder = Callable[..., Path]
@@ -102,13 +103,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest first, and beside each other those that share what takes long to make, so that one worker does.
 
-    Examples in docstrings are fast, but for those of `learning/`, which brings TensorFlow.
+    Examples in docstrings are fast, but for those of `training/`, which brings TensorFlow.
     """
     for fixture in ("sweep_folder", "on_jax", "used_server"):
         items.sort(key=lambda item: fixture not in getattr(item, "fixturenames", ()))
     items.sort(key=lambda item: not any(name in item.name for name in LONGEST))
     for item in items:
-        if isinstance(item, pytest.DoctestItem) and "learning" not in item.path.parts:
+        if isinstance(item, pytest.DoctestItem) and "training" not in item.path.parts:
             item.add_marker(pytest.mark.fast)
 
 
@@ -264,7 +265,7 @@ def wait_for_line(process: subprocess.Popen[str], beginning: str) -> None:
 @pytest.fixture(scope="session")
 def mnist() -> Data:
     """All of MNIST, the test set watched."""
-    return load(MnistDataset(kind="mnist", validation="test", limit=None, seed=0))
+    return load_data(MnistDataset(kind="mnist", validation="test", limit=None, seed=0))
 
 
 @pytest.fixture

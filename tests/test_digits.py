@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from mnist_exp import digits
+from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError
-from mnist_exp.learning.datasets import Data
 
 pytestmark = pytest.mark.fast
 

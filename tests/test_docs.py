@@ -25,8 +25,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 from mnist_exp.config.presets import CONF
-from mnist_exp.learning.families import FAMILIES, Model
-from mnist_exp.learning.sources import SOURCES, Dataset
+from mnist_exp.data.sources import SOURCES, Dataset
+from mnist_exp.training.families import FAMILIES, Model
 
 from .conftest import alone_with_ray, in_process, installed
 

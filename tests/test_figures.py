@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mnist_exp.data.datasets import Data
 from mnist_exp.figures import Sheet, curves, epoch_ticks, image, pictures, predictions, samples, seen
-from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.run_figures import classes, confusion_matrix, draw_run, mistakes
 
 pytestmark = pytest.mark.fast

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from mnist_exp import commands
 from mnist_exp.config.code_file import read_code
 from mnist_exp.config.files import LARGEST_TEXT, append, open_file, remove_files, replaced, write_text
+from mnist_exp.data.pictures import open_picture
+from mnist_exp.data.sources import IdxDataset, NpzDataset
 from mnist_exp.errors import InputError
 from mnist_exp.figures import Sheet, save, write
-from mnist_exp.learning.pictures import open_picture
-from mnist_exp.learning.sources import IdxDataset, NpzDataset
 
 pytestmark = pytest.mark.fast
 

@@ -11,7 +11,7 @@ import pytest
 
 from mnist_exp import InputError, run
 from mnist_exp.config.code_file import read_code
-from mnist_exp.learning.saved_models import load
+from mnist_exp.training.saved_models import load
 
 from .conftest import Command, artifacts, facts, in_process, runs_in, store, sweep_in
 

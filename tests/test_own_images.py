@@ -13,9 +13,10 @@ from PIL import Image
 
 from mnist_exp import run
 from mnist_exp.config.composition import compose
-from mnist_exp.learning.datasets import Data, load
-from mnist_exp.learning.pictures import pixels
+from mnist_exp.data.datasets import Data
+from mnist_exp.data.pictures import pixels
 from mnist_exp.predict import predict
+from mnist_exp.training.split import load_data
 
 from .conftest import Command, in_process, store
 from .drawing import STYLES, draw
@@ -74,9 +75,9 @@ def test_a_saved_npz_file_stands_for_the_folder_in_training_and_predicting(tmp_p
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("read them with dataset=npz dataset.path=saved.npz\n")
-    folder = load(compose(["dataset=folder", "dataset.path=digits"]).config.dataset)
+    folder = load_data(compose(["dataset=folder", "dataset.path=digits"]).config.dataset)
     result = run("dataset=npz", "dataset.path=saved.npz", "training.epochs=1", "tracking=none")
-    saved = load(result.config.dataset)
+    saved = load_data(result.config.dataset)
     assert (saved.digest, saved.names, saved.resized) == (folder.digest, ("9", "10", *sorted(NAMES)), True)
     with np.load("saved.npz") as file:  # pickles are refused
         names = file["files_test"].tolist()
@@ -106,7 +107,7 @@ def test_the_best_job_of_a_stacked_sweep_has_names(tmp_path: Path, digits: Path,
         path.relative_to(digits).as_posix() for path in digits.rglob("test/*/*.png")
     }
     for line, image in zip(
-        lines, load(compose(["dataset=folder", "dataset.path=digits"]).config.dataset).x_test, strict=True
+        lines, load_data(compose(["dataset=folder", "dataset.path=digits"]).config.dataset).x_test, strict=True
     ):
         assert Path(line["file"]).parts[:2] == ("test", line["label"])
         np.testing.assert_array_equal(image, np.asarray(Image.open(digits / line["file"])))

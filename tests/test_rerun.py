@@ -11,11 +11,11 @@ import yaml
 
 from mnist_exp.config.composition import compose, recompose
 from mnist_exp.errors import InputError
-from mnist_exp.learning.families import CNN
 from mnist_exp.predict import predict
 from mnist_exp.rerun import rerun
 from mnist_exp.tracking.environment import recorded_config
 from mnist_exp.tracking.store import repository
+from mnist_exp.training.families import CNN
 
 from .conftest import QUICK, command, facts, in_process, runs_in, store, sweep_in
 from .drawing import STYLES, draw

@@ -15,13 +15,13 @@ import pytest
 from mnist_exp import Result, run
 from mnist_exp.config.composition import compose
 from mnist_exp.experiment import Experiment
-from mnist_exp.learning import datasets
 from mnist_exp.resume import Answer, earlier, resume, wanted_record
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.tracking import index, locks
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.record import Run, ended
 from mnist_exp.tracking.records import Record
+from mnist_exp.training.split import load_data
 
 from .conftest import QUICK, in_process, start, store, wait_for_line
 
@@ -216,7 +216,7 @@ def test_a_pruned_try_goes_on_with_pruning_alone() -> None:
 @pytest.mark.fast
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_run_that_was_interrupted_as_it_began_goes_on(error: type[BaseException]) -> None:
-    folder, digest = Folder(Path("outputs") / "a"), datasets.load(asked().config.dataset).digest
+    folder, digest = Folder(Path("outputs") / "a"), load_data(asked().config.dataset).digest
     experiment = replace(asked(), output=folder.path, digest=digest)
     with pytest.raises(KeyboardInterrupt), ended(Run(experiment)):
         raise error from KeyboardInterrupt()

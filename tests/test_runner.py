@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from mnist_exp import run
+from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError
-from mnist_exp.learning.datasets import Data
-from mnist_exp.learning.keras_backend import keras
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.record import Run
+from mnist_exp.training.keras_backend import keras
 
 from .conftest import QUICK, Arrays, command, in_process
-from .learning.test_datasets import write_idx
+from .data.test_datasets import write_idx
 
 
 def weights(folder: Path) -> list[Any]:
@@ -133,7 +133,7 @@ def test_layers_that_do_not_fit_are_one_message(tmp_path: Path) -> None:
 
 def test_a_bug_shows_its_traceback() -> None:
     code = (
-        "import mnist_exp.learning.datasets as d\nd._digest = lambda *arrays: 1 / 0\n"
+        "import mnist_exp.data.datasets as d\nd._digest = lambda *arrays: 1 / 0\n"
         "from mnist_exp.__main__ import main\nmain()"
     )
     done = subprocess.run([sys.executable, "-c", code, "tracking=none"], capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_exp.learning.datasets import Data
+from mnist_exp.data.datasets import Data
 
 from .conftest import runs_in
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mnist_exp.learning.datasets import Data, load
-from mnist_exp.learning.sources import NpzDataset
+from mnist_exp.data.datasets import Data
+from mnist_exp.data.sources import NpzDataset
+from mnist_exp.training.split import load_data
 
 from .conftest import QUICK, Arrays, in_process
 
@@ -73,7 +74,7 @@ def test_saved_arrays_are_read_back_bit_identical(tmp_path: Path, mnist: Data, l
         assert set(saved.files) == {"x_train", "y_train", "x_test", "y_test"}
         np.testing.assert_array_equal(saved["x_train"], mnist.x_train[:count])
         assert saved["x_train"].dtype == np.uint8
-    again = load(NpzDataset(kind="npz", path="saved.npz", maximum=None, validation="test", limit=None, seed=0))
+    again = load_data(NpzDataset(kind="npz", path="saved.npz", maximum=None, validation="test", limit=None, seed=0))
     np.testing.assert_array_equal(again.y_train, mnist.y_train[:count])
     np.testing.assert_array_equal(again.x_test, mnist.x_test)
     if not limit:
@@ -91,7 +92,7 @@ def test_saved_floats_are_read_back_without_their_maximum_typed(tmp_path: Path, 
         path, saved = ("dataset=npz", f"dataset.maximum={maximum}", "dataset.path=floats.npz"), f"saved-{maximum}.npz"
         done = in_process(*path, "--save", saved, cwd=tmp_path, module="mnist_exp.show")
         assert done.returncode == 0, done.stderr
-        again = load(NpzDataset(kind="npz", path=saved, maximum=None, validation="test", limit=None, seed=0))
+        again = load_data(NpzDataset(kind="npz", path=saved, maximum=None, validation="test", limit=None, seed=0))
         assert again.maximum == maximum
         np.testing.assert_array_equal(again.x_train, x["x_train"])
 

@@ -1,6 +1,6 @@
 """The user's own file that `code=` names: its text, and the names that configuration may use. Imports nothing heavy.
 
-Only a file that was typed gets here (`composition.user_choices`); `learning/own_code.py` imports it.
+Only a file that was typed gets here (`composition.user_choices`); `training/own_code.py` imports it.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The schema of conf/: types, ranges and the checks between fields. Imports nothing heavy.
 
-Defaults are in conf/ only, and the keys of datasets and models in `learning/`. `dataclasses.asdict` of a `Config` has
-the shape of the YAML.
+Defaults are in conf/ only, the keys of datasets in `data/`, those of models in `training/`. `dataclasses.asdict` of a
+`Config` has the shape of the YAML.
 """
 
 import importlib.util
@@ -18,9 +18,9 @@ from mnist_exp.config.conversion import KerasName, OneOf, convert
 from mnist_exp.config.files import OWN_FILES
 from mnist_exp.config.overrides import refuse_passwords
 from mnist_exp.config.values import Count, ModelName, PruneSettings, Seconds, Seed, Text
+from mnist_exp.data.sources import Dataset, sources
 from mnist_exp.errors import InputError, did_you_mean, show
-from mnist_exp.learning.families import Model, families
-from mnist_exp.learning.sources import Dataset, sources
+from mnist_exp.training.families import Model, families
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,6 @@ from mnist_exp.config.redaction import traceback_text
 from mnist_exp.ends import TERMINATION, Terminated
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
-from mnist_exp.learning.engine import choose_backend, choose_engine, compute_with_one_thread, split, stackable
 from mnist_exp.resume import earlier, resume, wait_for, wanted_record
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.stack import run_stack
@@ -31,6 +30,7 @@ from mnist_exp.tracking.job_folders import free_folder
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 from mnist_exp.tracking.tracker import join_sweep
+from mnist_exp.training.engine import choose_backend, choose_engine, compute_with_one_thread, split, stackable
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_IN_A_STACK = 200  # each keeps its log open, and macOS lets a process open 256 files

@@ -21,10 +21,10 @@ from mnist_exp.config.parsing import count, parse
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult
-from mnist_exp.learning.engine import import_own
 from mnist_exp.sweeps.kind import Grid, Kind, Typed, check_number
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import Search
+from mnist_exp.training.engine import import_own
 
 # By the module and the class of Hydra's sweeper; any other one searches.
 _KINDS: dict[str, type[Kind]] = {"basic_sweeper.BasicSweeper": Grid, "mnist_exp_race.RaceSweeper": Race}

@@ -9,13 +9,13 @@ from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.overrides import values_of
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, Sweep
-from mnist_exp.learning import datasets
-from mnist_exp.learning.engine import compute_with_one_thread
 from mnist_exp.resume import earlier, resume, wanted_record
 from mnist_exp.runner import identify
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.tracking.folder import from_here
 from mnist_exp.tracking.sweep_record import SweepRecord
+from mnist_exp.training.engine import compute_with_one_thread
+from mnist_exp.training.split import load_data
 
 
 def find_finished(
@@ -62,6 +62,6 @@ def find_finished(
 def _digests(sweep: Sweep) -> set[str]:
     """Return the digests of the data of its first job and each other value; empty if some cannot be read."""
     try:
-        return {datasets.load(one).digest for one in {repr(one.dataset): one.dataset for one in sweep.configs}.values()}
+        return {load_data(one).digest for one in {repr(one.dataset): one.dataset for one in sweep.configs}.values()}
     except Exception:  # the user's own code raises anything
         return set()

@@ -18,8 +18,6 @@ from mnist_exp.config.schema import check
 from mnist_exp.ends import about_folder, end_of
 from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
-from mnist_exp.learning import datasets
-from mnist_exp.learning.engine import choose_backend
 from mnist_exp.resume import claimed
 from mnist_exp.runner import complete
 from mnist_exp.sweeps.formats import as_csv
@@ -34,6 +32,8 @@ from mnist_exp.tracking.folder import Folder, from_here, working
 from mnist_exp.tracking.record import failure_reason
 from mnist_exp.tracking.sweep_record import SweepRecord
 from mnist_exp.tracking.tracker import open_sweep
+from mnist_exp.training.engine import choose_backend
+from mnist_exp.training.split import load_data
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +156,8 @@ def _tell_place(sweep: Sweep, record: SweepRecord) -> None:
 
 def _complete(code: CodeFile | None, folder: Folder) -> None:
     """Make the figures, the predictions and the model for the store of a job in its folder."""
-    from mnist_exp.learning import saved_models
+    from mnist_exp.training import saved_models
 
     path = folder.path / "config.yaml"
-    data = datasets.load(check(parse_values(read_text(path, folder=folder.path), str(path)), code).dataset)
+    data = load_data(check(parse_values(read_text(path, folder=folder.path), str(path)), code).dataset)
     complete(folder, data, saved_models.load(folder.path / "model.keras", code, folder.path))

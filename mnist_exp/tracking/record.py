@@ -13,10 +13,10 @@ from mnist_exp import signals
 from mnist_exp.config.files import write_text
 from mnist_exp.config.redaction import traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.data.datasets import Data
 from mnist_exp.ends import FAILED, FULL_DISK, about_folder, end_of, signal_behind
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, experiment_key, experiment_signature
-from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking import index
 from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data, run_record
 from mnist_exp.tracking.folder import Folder

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mnist_exp.config.files import write_text
+from mnist_exp.data.datasets import Data, Labels
 from mnist_exp.figures import MARGINS, VALIDATION, Sheet, curves, cut, pictures, predictions, save, short
-from mnist_exp.learning.datasets import Data, Labels
 from mnist_exp.tracking.names import no_formula
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _NAME = 12  # characters of a file's
 
 def write_results(history: Mapping[str, Sequence[float]], data: Data, model: "keras.Model", folder: Path) -> None:
     """Write `predictions.csv`, and the figures into `figures/`, in a run's folder; see `draw_run`."""
-    from mnist_exp.learning.training import predict  # imports Keras
+    from mnist_exp.training.training import predict  # imports Keras
 
     probabilities = predict(model, data.x_test)
     text = predictions_csv(data.y_test, probabilities, data.names, data.test_files)

@@ -20,14 +20,14 @@ _IMPORTS = {"keras": "import Keras", "tensorflow": "import Keras", "jax": "impor
 }
 _FUNCTIONS = {
     "mnist_exp.config.composition": {"compose_values": "composing", "check_composed": "composing"},
-    "mnist_exp.learning.datasets": {"load": "data"},
-    "mnist_exp.learning.models": {"build": "building the model", "servable": "building the model"},
-    "mnist_exp.learning.training": {
+    "mnist_exp.training.split": {"load_data": "data"},
+    "mnist_exp.training.models": {"build": "building the model", "servable": "building the model"},
+    "mnist_exp.training.training": {
         "compile_model": "building the model",
         "predict": "predicting for the figures",
     },
-    "mnist_exp.learning.tensorflow_engine": {"Batches": "tracing", "fit": "tracing", "evaluate": "evaluating"},
-    "mnist_exp.learning.jax_engine": {"fit": "tracing and compiling", "evaluate": "evaluating"},
+    "mnist_exp.training.tensorflow_engine": {"Batches": "tracing", "fit": "tracing", "evaluate": "evaluating"},
+    "mnist_exp.training.jax_engine": {"fit": "tracing and compiling", "evaluate": "evaluating"},
     "mnist_exp.tracking.store": {"connect": "tracking: store"},
     "mnist_exp.tracking.uploads": {"Uploads.begin": "tracking: run", "Uploads.finish": "tracking: wait for the store"},
     "mnist_exp.tracking.logged_models": {"save_model": "tracking: model"},
@@ -35,8 +35,8 @@ _FUNCTIONS = {
 }
 # What is called first when the first step, or with JAX the first epoch, has ended.
 _FIRST_ENDED = {
-    "mnist_exp.learning.tensorflow_engine": "_Watch.on_train_batch_end",
-    "mnist_exp.learning.jax_program": "per_job",
+    "mnist_exp.training.tensorflow_engine": "_Watch.on_train_batch_end",
+    "mnist_exp.training.jax_program": "per_job",
 }
 
 

@@ -16,8 +16,8 @@ from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import Config, MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.learning.families import CNN, MLP
 from mnist_exp.sweeps.plan import plan
+from mnist_exp.training.families import CNN, MLP
 from mnist_exp.version import __version__
 
 from ..conftest import QUICK, command, in_process

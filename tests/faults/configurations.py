@@ -14,8 +14,8 @@ from mnist_exp.config.overrides import as_typed
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import Config, MLflowTracking, Preprocessing, Training
 from mnist_exp.config.values import PruneSettings
-from mnist_exp.learning.families import families
-from mnist_exp.learning.sources import KerasDataset, sources
+from mnist_exp.data.sources import KerasDataset, sources
+from mnist_exp.training.families import families
 
 from .outcome import Kind, typed
 

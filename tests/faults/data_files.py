@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from mnist_exp.learning import datasets
-from mnist_exp.learning.sources import Dataset, IdxDataset, NpzDataset
+from mnist_exp.data.sources import Dataset, IdxDataset, NpzDataset
+from mnist_exp.training.split import load_data
 
 from .configurations import often
 from .outcome import Kind
@@ -35,7 +35,7 @@ def damaged(content: bytes, drawn: Changes) -> bytes:
 
 def load(config: Dataset) -> str:
     """Load a dataset as a run does."""
-    datasets.load(config)
+    load_data(config)
     return ""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from mnist_exp.learning import saved_models
+from mnist_exp.training import saved_models
 
 from .configurations import often
 from .data_files import changes, damaged
@@ -41,8 +41,8 @@ model_files = st.tuples(
 def _model() -> bytes:
     """Return a model as a run keeps it."""
     from mnist_exp.config.composition import compose
-    from mnist_exp.learning import models
-    from mnist_exp.learning.preprocessing import Preprocessor
+    from mnist_exp.training import models
+    from mnist_exp.training.preprocessing import Preprocessor
 
     config = compose(["model=cnn", "preprocessing=image", "model.filters=2", "model.hidden=2"]).config
     built = models.build(config.model, (28, 28, 1), 10)

@@ -125,15 +125,14 @@ def without_training() -> Iterator[None]:
     """Let a run do all but train, on few images, and a sweep do all before its first job."""
     from mnist_exp import resume
     from mnist_exp.experiment import Result, SweepResult
-    from mnist_exp.learning import datasets, tensorflow_engine
-    from mnist_exp.learning.keras_backend import keras
     from mnist_exp.sweeps import sweep
-
-    load = datasets.load
+    from mnist_exp.training import tensorflow_engine
+    from mnist_exp.training.keras_backend import keras
+    from mnist_exp.training.split import load_data
 
     def prepare(experiment: Any) -> Result:
         _begun.append(experiment.output)
-        data = load(experiment.config.dataset)
+        data = load_data(experiment.config.dataset)
         few = {
             part: getattr(data, part)[:100]
             for part in ("x_train", "y_train", "x_test", "y_test", "x_validation", "y_validation")

@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from mnist_exp.learning import pictures
-from mnist_exp.learning.sources import FolderDataset
+from mnist_exp.data import pictures
+from mnist_exp.data.sources import FolderDataset
 from mnist_exp.predict import _prepared
 
 from .configurations import often

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-from mnist_exp.learning.families import families
+from mnist_exp.training.families import families
 
 from .command_lines import keys
 from .configurations import by_choice, chosen, configurations, often, plain, words

@@ -381,9 +381,9 @@ def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any
     from dataclasses import replace
 
     from mnist_exp.experiment import Child
-    from mnist_exp.learning.datasets import load
-    from mnist_exp.learning.engine import choose_engine
-    from mnist_exp.learning.training import Trained
+    from mnist_exp.training.engine import choose_engine
+    from mnist_exp.training.split import load_data
+    from mnist_exp.training.training import Trained
 
     overrides = ("tracking=none", "backend=jax", "dataset.limit=1000", "training.epochs=4", "training.batch_size=100")
     rates = [0.001 * (seed + 1) for seed in range(8)]
@@ -399,7 +399,7 @@ def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "stacked", filled)
-        trained = engine.train(jobs, load(jobs[0].config.dataset), lambda epoch, _: stop.get(epoch, ()))
+        trained = engine.train(jobs, load_data(jobs[0].config.dataset), lambda epoch, _: stop.get(epoch, ()))
     assert all(isinstance(one, Trained) for one in trained)
     whole = [one for one in trained if isinstance(one, Trained)]
     return [one.model.get_weights() for one in whole], [len(one.history["loss"]) for one in whole], sizes

@@ -20,9 +20,9 @@ from mlflow import MlflowClient
 import mnist_exp
 from mnist_exp import run
 from mnist_exp.config.composition import compose
+from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import experiment_signature
-from mnist_exp.learning.datasets import Data
 from mnist_exp.tracking.environment import recorded_config
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.records import now

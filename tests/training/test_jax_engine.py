@@ -14,12 +14,12 @@ from PIL import Image
 from mnist_exp.config.composition import compose
 from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import Config
+from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment
-from mnist_exp.learning.datasets import Data
-from mnist_exp.learning.engine import stack_key
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.records import Record
+from mnist_exp.training.engine import stack_key
 
 from ..conftest import (
     QUICK,
@@ -99,12 +99,13 @@ def _together(*jobs: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def _by_keras(*overrides: str) -> tuple[History, list[Any]]:
     """What Keras's own `fit` makes, on JAX, of the same model and batches, an epoch a call."""
-    from mnist_exp.learning import datasets, models, training
-    from mnist_exp.learning.keras_backend import keras
-    from mnist_exp.learning.preprocessing import fit_preprocessor
+    from mnist_exp.training import models, training
+    from mnist_exp.training.keras_backend import keras
+    from mnist_exp.training.preprocessing import fit_preprocessor
+    from mnist_exp.training.split import load_data
 
     config = _experiment(*overrides).config
-    data = datasets.load(config.dataset)
+    data = load_data(config.dataset)
     preprocessor = fit_preprocessor(config.preprocessing, data)
     models.set_seed(config.seed)
     model = models.build(config.model, preprocessor.shape, data.classes)
@@ -326,7 +327,7 @@ def test_each_job_stops_at_its_own_epoch_and_keeps_its_best_weights(on_jax: OnJa
 
 
 def _sizes(memory: int) -> tuple[int, int]:
-    from mnist_exp.learning import jax_engine
+    from mnist_exp.training import jax_engine
 
     engine: Any = jax_engine
     of_machine = engine.memory
@@ -393,7 +394,7 @@ def test_one_backend_a_process(on_jax: OnJax) -> None:
 
 def _on_tensorflow() -> None:
     from mnist_exp import run
-    from mnist_exp.learning import keras_backend
+    from mnist_exp.training import keras_backend
 
     assert keras_backend.keras.backend.backend() == "jax"
     run("tracking=none", *QUICK)

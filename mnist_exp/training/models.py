@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp.config import code_file, keras_names
+from mnist_exp.data import memory
 from mnist_exp.errors import InputError, show
-from mnist_exp.learning import memory
-from mnist_exp.learning.families import Model
-from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, without_values
-from mnist_exp.learning.own_code import instance
-from mnist_exp.learning.preprocessing import BYTES, Preprocessor, Raw
-from mnist_exp.learning.saved_models import check_loadable
+from mnist_exp.training.families import Model
+from mnist_exp.training.keras_backend import REFUSALS, keras, keras_reason, without_values
+from mnist_exp.training.own_code import instance
+from mnist_exp.training.preprocessing import BYTES, Preprocessor, Raw
+from mnist_exp.training.saved_models import check_loadable
 
 # Other kinds are named after their module.
 _MODULES = {"augmentations": keras.layers, "schedules": keras.optimizers.schedules}

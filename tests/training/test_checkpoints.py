@@ -14,18 +14,18 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.keras_names import ALLOWED
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child
-from mnist_exp.learning import checkpoints
-from mnist_exp.learning.datasets import load
-from mnist_exp.learning.engine import choose_engine, import_own
 from mnist_exp.runner import run_experiment
 from mnist_exp.tracking.folder import Folder
+from mnist_exp.training import checkpoints
+from mnist_exp.training.engine import choose_engine, import_own
+from mnist_exp.training.split import load_data
 
 from ..conftest import OnJax, installed
 
 pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
-    from mnist_exp.learning.training import Trained
+    from mnist_exp.training.training import Trained
 
 needs_jax = pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
 BACKENDS = ["tensorflow", pytest.param("jax", marks=needs_jax)]
@@ -124,7 +124,7 @@ def train(folder: str, overrides: Sequence[str], *, resumes: bool = False, inter
     config, given = experiment.config, list[Any]()
     engine = choose_engine(config.backend, config.code)
     with suppress(KeyboardInterrupt):
-        given = [as_plain(one) for one in engine.train([experiment], load(config.dataset), on_epoch)]
+        given = [as_plain(one) for one in engine.train([experiment], load_data(config.dataset), on_epoch)]
     return {"epochs": epochs, "given": given}
 
 
@@ -200,7 +200,7 @@ def test_no_checkpoint_while_metrics_are_kept_back(caplog: pytest.LogCaptureFixt
     train("parts", (EACH_EPOCH,), interrupt=4)
     short(Path("parts/metrics.jsonl"))
     experiment = replace(compose(["tracking=none", *FEW, EACH_EPOCH]), output=Path("parts"))
-    choose_engine("tensorflow").train([experiment], load(experiment.config.dataset), lambda *_: ())
+    choose_engine("tensorflow").train([experiment], load_data(experiment.config.dataset), lambda *_: ())
     messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(messages) == 5  # after epoch 2 the file has two lines
 
@@ -263,7 +263,7 @@ def test_a_checkpoint_that_is_none_is_named_and_training_begins_anew(
 
 
 def test_the_state_of_each_callback_of_keras_is_known() -> None:
-    from mnist_exp.learning.keras_backend import keras
+    from mnist_exp.training.keras_backend import keras
 
     assert checkpoints.STATES.keys() == ALLOWED["callbacks"] - {"TerminateOnNaN"} | {"History"}
     for name, attributes in checkpoints.STATES.items():
@@ -295,7 +295,7 @@ def test_a_callback_whose_state_cannot_be_saved_is_named_once(
     experiment.output.mkdir(parents=True)
     config = experiment.config
     (experiment.output / "metrics.jsonl").write_text("\n")
-    choose_engine(config.backend, config.code).train([experiment], load(config.dataset), lambda *_: ())
+    choose_engine(config.backend, config.code).train([experiment], load_data(config.dataset), lambda *_: ())
     message = f"No checkpoints: mine.py, callback{said}"
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [message]
     assert capsys.readouterr().out.splitlines().count(message) == 1
@@ -311,7 +311,7 @@ def test_the_time_before_the_interruption_counts() -> None:
     np.savez(path, **(arrays | {"state": np.frombuffer(json.dumps(state).encode(), "uint8")}))
     experiment = replace(compose(["tracking=none", *FEW]), output=Path("parts"), resumes=True)
     experiment = replace(experiment, config=compose(["tracking=none", *FEW, EACH_EPOCH]).config)
-    [trained] = choose_engine("tensorflow").train([experiment], load(experiment.config.dataset), lambda *_: ())
+    [trained] = choose_engine("tensorflow").train([experiment], load_data(experiment.config.dataset), lambda *_: ())
     assert not isinstance(trained, InputError)
     assert 5000 < trained.scores["fit_seconds"] < trained.seconds
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from mnist_exp.data.datasets import Data
+from mnist_exp.data.sources import FolderDataset, NpzDataset
 from mnist_exp.errors import InputError
-from mnist_exp.learning.datasets import Data, load
-from mnist_exp.learning.sources import FolderDataset, NpzDataset
+from mnist_exp.training.split import load_data
 
 from ..conftest import Arrays
 
@@ -27,7 +28,7 @@ def read(path: Path, **keys: Any) -> Data:
         "limit": None,
         "seed": 0,
     } | keys
-    return load(FolderDataset(kind="folder", path=str(path), **given))
+    return load_data(FolderDataset(kind="folder", path=str(path), **given))
 
 
 def write(path: Path, picture: Image.Image, **options: Any) -> Path:
@@ -184,13 +185,13 @@ def test_a_file_that_replaces_one_of_its_size_and_time_is_read(tmp_path: Path, s
     np.savez(other, **small | {"x_train": 255 - small["x_train"]})
     age(tmp_path)
     config = NpzDataset(kind="npz", path=str(path), maximum=None, validation="test", limit=None, seed=0)
-    kept = load(config)
-    assert load(config) is kept
+    kept = load_data(config)
+    assert load_data(config) is kept
     with pytest.raises(ValueError, match="read-only"):
         kept.x_train[0, 0, 0] = 1
     os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
     other.replace(path)
-    assert load(config).digest != kept.digest
+    assert load_data(config).digest != kept.digest
 
 
 def test_what_is_hidden_or_no_picture_is_left_out_and_links_are_followed(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mnist_exp.data.datasets import Data
+from mnist_exp.data.memory import memory
+from mnist_exp.data.metadata import write_metadata
+from mnist_exp.data.sources import IdxDataset, KerasDataset, MnistDataset, NpzDataset
 from mnist_exp.errors import InputError
-from mnist_exp.learning.datasets import Data, load
-from mnist_exp.learning.memory import memory
-from mnist_exp.learning.metadata import write_metadata
-from mnist_exp.learning.sources import IdxDataset, KerasDataset, MnistDataset, NpzDataset
+from mnist_exp.training.split import load_data
 
 from ..conftest import Arrays
 
@@ -30,15 +31,17 @@ IDX = {
 
 
 def npz(path: Path, validation: Any = "test", limit: int | None = None, seed: int = 0) -> Data:
-    return load(NpzDataset(kind="npz", path=str(path), maximum=None, validation=validation, limit=limit, seed=seed))
+    return load_data(
+        NpzDataset(kind="npz", path=str(path), maximum=None, validation=validation, limit=limit, seed=seed)
+    )
 
 
 def scaled(path: Path, maximum: float | None, limit: int | None = None) -> Data:
-    return load(NpzDataset(kind="npz", path=str(path), maximum=maximum, validation="test", limit=limit, seed=0))
+    return load_data(NpzDataset(kind="npz", path=str(path), maximum=maximum, validation="test", limit=limit, seed=0))
 
 
 def idx(path: Path) -> Data:
-    return load(IdxDataset(kind="idx", path=str(path), validation="test", limit=None, seed=0))
+    return load_data(IdxDataset(kind="idx", path=str(path), validation="test", limit=None, seed=0))
 
 
 def write_idx(folder: Path, arrays: Arrays, *, zipped: bool = False) -> None:
@@ -222,13 +225,13 @@ def test_a_download_without_network_says_so(tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there, so that no test goes online
     config = KerasDataset(kind="keras", name="cifar100", validation="test", limit=None, seed=0)
     with pytest.raises(InputError, match=r"dataset.name=cifar100: Keras could not download it .* needs a network once"):
-        load(config)
+        load_data(config)
 
 
 def test_validation_on_the_test_set_is_the_test_set(mnist: Data) -> None:
     assert mnist.watches_test_set
     assert mnist.x_validation is mnist.x_test
-    held_out = load(MnistDataset(kind="mnist", validation=5000, limit=None, seed=0))
+    held_out = load_data(MnistDataset(kind="mnist", validation=5000, limit=None, seed=0))
     assert (len(held_out.x_train), len(held_out.x_validation)) == (55000, 5000)
     assert held_out.digest == mnist.digest
 

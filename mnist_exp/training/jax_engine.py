@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from mnist_exp import signals
 from mnist_exp.config.schema import Training
+from mnist_exp.data.datasets import Data, Images
+from mnist_exp.data.memory import memory
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
-from mnist_exp.learning.checkpoints import Checkpoints
-from mnist_exp.learning.datasets import Data, Images, load
-from mnist_exp.learning.jax_program import (
+from mnist_exp.training.checkpoints import Checkpoints
+from mnist_exp.training.jax_program import (
     convolves_on_cpu,
     epoch_program,
     evaluation_program,
@@ -29,11 +30,11 @@ from mnist_exp.learning.jax_program import (
     stacked,
     unstack,
 )
-from mnist_exp.learning.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
-from mnist_exp.learning.memory import memory
-from mnist_exp.learning.models import build, check_size, output_shapes, servable, set_seed
-from mnist_exp.learning.preprocessing import fit_preprocessor
-from mnist_exp.learning.training import (
+from mnist_exp.training.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
+from mnist_exp.training.models import build, check_size, output_shapes, servable, set_seed
+from mnist_exp.training.preprocessing import fit_preprocessor
+from mnist_exp.training.split import load_data
+from mnist_exp.training.training import (
     EVALUATION_BATCH,
     Fitted,
     OnEpoch,
@@ -87,7 +88,7 @@ def stack_size(experiment: Experiment, wanted: int) -> int:
     """
     config = experiment.config
     try:
-        data = load(config.dataset)
+        data = load_data(config.dataset)
         shape = fit_preprocessor(config.preprocessing, data).shape
         check_size(config.model, shape, data.classes)
         model = build(config.model, shape, data.classes)

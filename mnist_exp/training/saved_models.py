@@ -15,10 +15,10 @@ import numpy as np
 from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import PACKAGE, CodeFile
 from mnist_exp.config.files import open_file
+from mnist_exp.data.metadata import DAMAGED
 from mnist_exp.errors import InputError, printable
-from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, without_values
-from mnist_exp.learning.metadata import DAMAGED
-from mnist_exp.learning.own_code import SAVED_KINDS, saved_classes
+from mnist_exp.training.keras_backend import REFUSALS, keras, keras_reason, without_values
+from mnist_exp.training.own_code import SAVED_KINDS, saved_classes
 
 
 def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -> keras.Model:

@@ -16,8 +16,8 @@ import numpy as np
 
 from mnist_exp import signals
 from mnist_exp.config.keras_names import SCALARS
-from mnist_exp.learning.keras_backend import keras
-from mnist_exp.learning.training import EVALUATION_BATCH
+from mnist_exp.training.keras_backend import keras
+from mnist_exp.training.training import EVALUATION_BATCH
 
 # The stacked variables: trainable, non-trainable, and the optimizer's.
 State = tuple[list[Any], list[Any], list[Any]]

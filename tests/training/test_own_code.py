@@ -13,9 +13,9 @@ from mnist_exp.config.code_file import CodeFile, read_code
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import experiment_signature
-from mnist_exp.learning.engine import import_own
-from mnist_exp.learning.models import build
 from mnist_exp.tracking.environment import recorded_config
+from mnist_exp.training.engine import import_own
+from mnist_exp.training.models import build
 
 HEADER = "from typing import Literal\nimport keras\nimport mnist_exp\n"
 REGISTERED = "@keras.saving.register_keras_serializable()\n"

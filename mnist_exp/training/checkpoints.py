@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from mnist_exp.config import code_file
 from mnist_exp.config.files import CHECKPOINT, METRICS, open_file, read_text, replaced, write_text
+from mnist_exp.data.metadata import DAMAGED
 from mnist_exp.errors import InputError, printable
 from mnist_exp.experiment import Experiment, identity, signature
-from mnist_exp.learning.metadata import DAMAGED
 
 if TYPE_CHECKING:
     import numpy.typing as npt

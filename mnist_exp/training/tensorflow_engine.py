@@ -7,14 +7,14 @@ from typing import Any
 
 from mnist_exp import signals
 from mnist_exp.config.schema import callbacks_within_epochs
+from mnist_exp.data.datasets import Data, Images, Labels
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
-from mnist_exp.learning import models
-from mnist_exp.learning.checkpoints import Checkpoints
-from mnist_exp.learning.datasets import Data, Images, Labels
-from mnist_exp.learning.keras_backend import REFUSALS, keras, keras_reason, unseeded_state
-from mnist_exp.learning.preprocessing import Preprocessor, fit_preprocessor
-from mnist_exp.learning.training import (
+from mnist_exp.training import models
+from mnist_exp.training.checkpoints import Checkpoints
+from mnist_exp.training.keras_backend import REFUSALS, keras, keras_reason, unseeded_state
+from mnist_exp.training.preprocessing import Preprocessor, fit_preprocessor
+from mnist_exp.training.training import (
     Fitted,
     OnEpoch,
     Trained,

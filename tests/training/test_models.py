@@ -8,8 +8,8 @@ import pytest
 
 from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError
-from mnist_exp.learning.keras_backend import keras
-from mnist_exp.learning.models import build, check_size, set_seed
+from mnist_exp.training.keras_backend import keras
+from mnist_exp.training.models import build, check_size, set_seed
 
 
 def built(*overrides: str, shape: tuple[int, ...] = (28, 28, 1), classes: int = 10) -> Any:

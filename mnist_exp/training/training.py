@@ -15,8 +15,8 @@ from mnist_exp import signals
 from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError, show
 from mnist_exp.experiment import Experiment
-from mnist_exp.learning.keras_backend import REFUSALS, disable_all_reduce, keras, keras_reason, schedule_of
-from mnist_exp.learning.models import make, output_shapes
+from mnist_exp.training.keras_backend import REFUSALS, disable_all_reduce, keras, keras_reason, schedule_of
+from mnist_exp.training.models import make, output_shapes
 
 # Takes the number of an epoch, from 1, and the metrics of each experiment that trained in it, by index; returns the
 # indices of those to stop.

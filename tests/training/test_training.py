@@ -12,16 +12,17 @@ from mnist_exp import run
 from mnist_exp.config.composition import compose
 from mnist_exp.config.keras_names import ALLOWED, metric_name
 from mnist_exp.config.presets import CONF
+from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError, show
 from mnist_exp.experiment import Result
-from mnist_exp.learning import tensorflow_engine
-from mnist_exp.learning.datasets import Data, load
-from mnist_exp.learning.keras_backend import keras
-from mnist_exp.learning.models import augmentation, build, make
-from mnist_exp.learning.preprocessing import Preprocessor
-from mnist_exp.learning.tensorflow_engine import Batches
-from mnist_exp.learning.training import Trained, compile_model, make_callbacks, verbosity
 from mnist_exp.tracking.folder import Folder
+from mnist_exp.training import tensorflow_engine
+from mnist_exp.training.keras_backend import keras
+from mnist_exp.training.models import augmentation, build, make
+from mnist_exp.training.preprocessing import Preprocessor
+from mnist_exp.training.split import load_data
+from mnist_exp.training.tensorflow_engine import Batches
+from mnist_exp.training.training import Trained, compile_model, make_callbacks, verbosity
 
 from ..conftest import QUICK
 
@@ -35,7 +36,7 @@ def quick(*overrides: str) -> Result:
 def trained(*overrides: str) -> Trained:
     """What `quick` trains, without the figures and files of a run, which take as long."""
     experiment = compose(["tracking=none", *QUICK, *overrides])
-    [outcome] = tensorflow_engine.train([experiment], load(experiment.config.dataset), lambda *_: ())
+    [outcome] = tensorflow_engine.train([experiment], load_data(experiment.config.dataset), lambda *_: ())
     assert isinstance(outcome, Trained)
     return outcome
 

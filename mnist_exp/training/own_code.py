@@ -17,7 +17,7 @@ from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import FUNCTIONS, PACKAGE, CodeFile, Key, Names, OwnClass, in_use
 from mnist_exp.config.keras_source import REQUIRED, has_class, is_plain
 from mnist_exp.errors import InputError, show
-from mnist_exp.learning.keras_backend import keras
+from mnist_exp.training.keras_backend import keras
 
 # A class is of the kind of its base; configuration names it as that.
 _BASES = {

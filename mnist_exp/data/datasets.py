@@ -1,18 +1,16 @@
-"""Images are read from a source, checked, split, and identified by a digest."""
+"""Images are read from a source, checked, and identified by a digest."""
 
 import hashlib
-import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mnist_exp.data import memory
+from mnist_exp.data.metadata import check_class_name, numbers
+from mnist_exp.data.sources import Arrays, Dataset
 from mnist_exp.errors import InputError, printable
-from mnist_exp.learning import memory
-from mnist_exp.learning.metadata import check_class_name, numbers
-from mnist_exp.learning.sources import Arrays, Dataset
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -58,46 +56,6 @@ class Data(Arrays):
         return values
 
 
-_last: tuple[Any, Data] | None = None  # the state and the data of the last `load`
-_CLOCK = 2_000_000_000  # nanoseconds; some file systems count time in steps of two seconds
-
-
-def load(config: Dataset) -> Data:
-    """Read a dataset and hold out its validation set.
-
-    The last dataset is kept and returned again until one of its files changes; its arrays are then read-only.
-
-    Raises:
-        InputError: as `read` and `split` do.
-    """
-    global _last
-    state = _state(config)
-    if _last is not None and _last[0] == state:
-        return _last[1]
-    _last = None  # frees memory before the next one is read
-    data = split(read(config), config)
-    if state is not None:
-        for value in vars(data).values():
-            if isinstance(value, np.ndarray):
-                value.setflags(write=False)
-        _last = state, data
-    return data
-
-
-def _state(config: Dataset) -> tuple[Any, ...] | None:
-    """Return a value that changes with the dataset, or None while a change of its files might not show."""
-    if (files := config.files()) is None:
-        return None
-    try:
-        found = [(path, path.stat()) for path in files]
-    except OSError:  # `read` explains it
-        return None
-    if any(abs(time.time_ns() - stat.st_mtime_ns) < _CLOCK for _, stat in found):
-        return None
-    stats = [(path, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in found]
-    return Path.cwd(), config, stats
-
-
 def read(config: Dataset) -> Data:
     """Read a dataset with its first `limit` training images; its validation set is the test set.
 
@@ -132,34 +90,6 @@ def read(config: Dataset) -> Data:
         file_names=arrays.file_names and (arrays.file_names[0][:limit], arrays.file_names[1]),
         digest=_digest(names, x_train, y_train, x_test, y_test),
         test_digest=_digest(names, x_test, y_test),
-    )
-
-
-def split(data: Data, config: Dataset) -> Data:
-    """Draw the validation set from the training images; both keep their order.
-
-    Raises:
-        InputError: if one of the two would be empty.
-    """
-    if (share := config.validation) == "test":
-        return data
-    count = len(data.x_train)
-    size = share if isinstance(share, int) else round(share * count)
-    if not 0 < size < count:
-        raise InputError(
-            f"dataset.validation={share}: holds out {size} of {count} training images; must be 1 to {count - 1} images"
-        )
-    order = np.random.default_rng(config.seed).permutation(count)
-    held_out, kept = np.sort(order[:size]), np.sort(order[size:])
-    files = data.file_names and (tuple(data.file_names[0][index] for index in kept), data.file_names[1])
-    return replace(
-        data,
-        x_train=data.x_train[kept],
-        y_train=data.y_train[kept],
-        x_validation=data.x_train[held_out],
-        y_validation=data.y_train[held_out],
-        watches_test_set=False,
-        file_names=files,
     )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from mnist_exp.data.datasets import Data
+from mnist_exp.data.metadata import Metadata, read_metadata, write_metadata
 from mnist_exp.errors import InputError
-from mnist_exp.learning.datasets import Data
-from mnist_exp.learning.metadata import Metadata, read_metadata, write_metadata
 
 pytestmark = pytest.mark.fast
 

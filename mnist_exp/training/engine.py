@@ -14,8 +14,8 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
 
 if TYPE_CHECKING:
-    from mnist_exp.learning.datasets import Data
-    from mnist_exp.learning.training import OnEpoch, Trained
+    from mnist_exp.data.datasets import Data
+    from mnist_exp.training.training import OnEpoch, Trained
 
 
 class Engine(Protocol):
@@ -70,7 +70,7 @@ def import_own(code: CodeFile, backend: str, in_sweep: bool = False) -> CodeFile
     choose_backend(backend)
     if in_sweep:
         compute_with_one_thread()
-    from mnist_exp.learning.own_code import import_code
+    from mnist_exp.training.own_code import import_code
 
     return import_code(code)
 
@@ -85,10 +85,10 @@ def choose_engine(backend: str, code: CodeFile | None = None) -> Engine:
     if code is not None:
         import_own(code, backend)
     if backend == "jax":
-        from mnist_exp.learning import jax_engine
+        from mnist_exp.training import jax_engine
 
         return jax_engine
-    from mnist_exp.learning import tensorflow_engine
+    from mnist_exp.training import tensorflow_engine
 
     return tensorflow_engine
 

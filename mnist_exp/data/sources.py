@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_exp.config.code_file import in_use, own_choices
 from mnist_exp.config.values import Count, ExistingPath, Maximum, Seed, Share, Side
+from mnist_exp.data import memory
+from mnist_exp.data.metadata import Metadata, read_metadata
 from mnist_exp.errors import InputError
-from mnist_exp.learning import memory
-from mnist_exp.learning.metadata import Metadata, read_metadata
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,7 +40,7 @@ class Arrays(Metadata):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """The keys that all sources share; `datasets.py` applies `validation` and `limit`."""
+    """The keys that all sources share; `training/split.py` applies `validation`, `datasets.py` `limit`."""
 
     kind: str
     validation: Literal["test"] | Count | Share
@@ -97,13 +97,13 @@ class IdxDataset(Dataset):
     path: ExistingPath
 
     def read(self) -> Arrays:
-        from mnist_exp.learning.array_files import read_idx
+        from mnist_exp.data.array_files import read_idx
 
         folder = Path(self.path).expanduser()
         return Arrays(**read_idx(folder, self), name=folder.resolve().name, source=str(folder))
 
     def files(self) -> list[Path]:
-        from mnist_exp.learning.array_files import idx_files
+        from mnist_exp.data.array_files import idx_files
 
         return idx_files(Path(self.path).expanduser())
 
@@ -116,7 +116,7 @@ class KerasDataset(Dataset):
     name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
 
     def read(self) -> Arrays:
-        from mnist_exp.learning.keras_backend import keras
+        from mnist_exp.training.keras_backend import keras
 
         try:
             (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, self.name).load_data()
@@ -151,7 +151,7 @@ class FolderDataset(Dataset):
     def read(self) -> Arrays:
         import numpy as np
 
-        from mnist_exp.learning.pictures import decode, find
+        from mnist_exp.data.pictures import decode, find
 
         folder = Path(self.path).expanduser()
         names, train, test = find(folder, self.test, self.seed)
@@ -172,7 +172,7 @@ class FolderDataset(Dataset):
         )
 
     def files(self) -> list[Path]:
-        from mnist_exp.learning.pictures import find
+        from mnist_exp.data.pictures import find
 
         _, train, test = find(Path(self.path).expanduser(), self.test, self.seed)
         return [path for path, _ in train + test]
@@ -207,7 +207,7 @@ class OwnDataset(Dataset):
         """Call the function, which returns `(x_train, y_train), (x_test, y_test)`, as `keras.datasets` does."""
         import numpy as np
 
-        from mnist_exp.learning.own_code import call
+        from mnist_exp.training.own_code import call
 
         code = in_use()
         assert code is not None
@@ -232,7 +232,7 @@ def sources() -> list[type[Dataset]]:
 
 def _from_npz(config: Dataset, path: Path, source: str, maximum: float | None = None) -> Arrays:
     """Return the arrays of a file with its metadata; `maximum` takes precedence over the file's."""
-    from mnist_exp.learning.array_files import read_npz
+    from mnist_exp.data.array_files import read_npz
 
     arrays, known = read_npz(path, config), asdict(read_metadata(path))
     return Arrays(**arrays, name=path.stem, source=source, **known | {"maximum": maximum or known["maximum"]})

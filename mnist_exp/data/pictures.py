@@ -15,8 +15,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from mnist_exp.config.files import open_file
+from mnist_exp.data.metadata import check_class_name
 from mnist_exp.errors import InputError
-from mnist_exp.learning.metadata import check_class_name
 
 # Pillow knows more formats; some of them are programs, such as PostScript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")

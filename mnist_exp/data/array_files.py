@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_exp.config.files import open_file
+from mnist_exp.data import memory
+from mnist_exp.data.metadata import DAMAGED
 from mnist_exp.errors import InputError, printable
-from mnist_exp.learning import memory
-from mnist_exp.learning.metadata import DAMAGED
 
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from mnist_exp.config.schema import Preprocessing
+from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError
-from mnist_exp.learning.datasets import Data
-from mnist_exp.learning.keras_backend import keras
-from mnist_exp.learning.preprocessing import fit_preprocessor
+from mnist_exp.training.keras_backend import keras
+from mnist_exp.training.preprocessing import fit_preprocessor
 
 
 def config(

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from mnist_exp.errors import InputError
-from mnist_exp.learning.keras_backend import keras
-from mnist_exp.learning.saved_models import load
+from mnist_exp.training.keras_backend import keras
+from mnist_exp.training.saved_models import load
 
 
 def kept_model(folder: Path) -> Path:
