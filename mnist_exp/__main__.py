@@ -16,10 +16,10 @@ from mnist_exp.commands import exit_on_errors
 from mnist_exp.config.composition import ONLY_CONFIG_DIR, compose_values, run_of, user_choices
 from mnist_exp.config.hydra_api import answer, read_arguments, run_composed
 from mnist_exp.config.hydra_errors import as_input_errors
-from mnist_exp.config.redaction import printable_lines, without_secrets
 from mnist_exp.config.schema import MLflowTracking
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Result
+from mnist_exp.text import printable_lines, say
 from mnist_exp.tracking.folder import make_folder
 from mnist_exp.training.engine import import_own
 
@@ -93,7 +93,7 @@ def _run(experiment: Experiment) -> None:
         tracking = experiment.config.tracking
         registers = " and registers it" if isinstance(tracking, MLflowTracking) and tracking.register else ""
         name = f"Run {found.run_id}" if found.run_id else f"The run in {found.output}"
-        print(printable(f"{name} has finished this before; resume=false runs it again{registers}"))
+        say(f"{name} has finished this before; resume=false runs it again{registers}")
 
 
 def _sweep(overrides: Sequence[str], config_dir: str | None) -> None:
@@ -126,7 +126,7 @@ def _answer(arguments: Namespace) -> None:
         with redirect_stdout(printed):
             answer(arguments)
     finally:
-        print(printable_lines(without_secrets(printed.getvalue())), end="")
+        print(printable_lines(printed.getvalue()), end="")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from mnist_exp import signals
 from mnist_exp.config import code_file
 from mnist_exp.config.files import LARGEST_TEXT, NoFileError, open_file
 from mnist_exp.config.overrides import refuse_passwords, refuse_split
-from mnist_exp.config.redaction import printable_lines, traceback_in, traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.ends import CTRL_C
 from mnist_exp.errors import InputError
+from mnist_exp.text import printable_lines, traceback_in, traceback_text
 
 # The metadata that `figures.write` gives a .png, a .pdf and a .svg.
 _DRAWN = re.compile(
@@ -30,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
             refuse_passwords(sys.argv)
         except InputError as error:
             message = str(error)
-        super().error(printable_lines(without_secrets(message)))
+        super().error(printable_lines(message))
 
 
 def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:

@@ -15,8 +15,9 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.files import replaced
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.schema import MLflowTracking
-from mnist_exp.errors import InputError, printable, wrapped
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Runs
+from mnist_exp.text import say
 from mnist_exp.tracking.names import short_ids
 from mnist_exp.tracking.records import Record
 
@@ -112,7 +113,7 @@ def compare(
     if form == "table":
         beside += link
     for text in beside:
-        print(wrapped(printable(text)), file=sys.stdout if form == "table" else sys.stderr)
+        say(text, sys.stdout if form == "table" else sys.stderr)
 
 
 def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Runs:

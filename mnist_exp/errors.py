@@ -1,14 +1,10 @@
 """The exception for bad input, and the wording of messages."""
 
-import shutil
-import sys
-import textwrap
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from mnist_exp.config.redaction import printable as printable
-from mnist_exp.config.redaction import without_secrets
+from mnist_exp.text import printable
 
 _LONGEST = 1_000  # characters of a message
 
@@ -21,7 +17,7 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         # A file's name may have bytes that cannot be encoded.
-        line = printable(without_secrets(message.encode("utf-8", "backslashreplace").decode()))
+        line = printable(message.encode("utf-8", "backslashreplace").decode())
         # The key is at the beginning, and what would be right at the end.
         super().__init__(line if len(line) <= _LONGEST else f"{line[:500]} ... {line[-490:]}")
 
@@ -63,12 +59,3 @@ def show(value: Any) -> str:
         case Mapping():
             return "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
     return str(value)
-
-
-def wrapped(text: str) -> str:
-    """Return a text with lines that a terminal does not break within words; as it is where output is no terminal."""
-    if not sys.stdout.isatty():
-        return text
-    width = shutil.get_terminal_size().columns
-    wrap = textwrap.TextWrapper(width, replace_whitespace=False, break_long_words=False, break_on_hyphens=False).wrap
-    return "\n".join("\n".join(wrap(line)) for line in text.split("\n"))

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from mnist_exp.config.files import replaced
-from mnist_exp.errors import printable
+from mnist_exp.text import cut
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # announces its cache once
 
@@ -90,12 +90,6 @@ def plain(text: str) -> str:
 def short(name: str, most: int) -> str:
     """Cut a label to `most` characters; matplotlib finds no formula in it."""
     return cut(name, most).replace("$", r"\$")
-
-
-def cut(name: str, most: int) -> str:
-    """Cut a label to `most` characters."""
-    shown = printable(name)
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def pictures(images: npt.NDArray[np.generic], maximum: float = 255.0) -> npt.NDArray[np.uint8]:

@@ -15,7 +15,8 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.files import replaced
 from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.data import pictures
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
+from mnist_exp.text import cut, printable, say
 
 _EXAMPLES = """\
   python -m mnist_exp.predict RUN_ID three.png four.jpg
@@ -64,7 +65,7 @@ def main() -> None:
             titles = [f"{text} ({one.probability:.0%})" for text, one in zip(classes, found, strict=True)]
             with replaced(given.plot) as new:
                 figures.write(figures.seen(shown, titles, [prediction.path.name for prediction in found]), new)
-            print(printable(f"What the model saw: {given.plot}"))
+            say(f"What the model saw: {given.plot}")
 
 
 def predict(
@@ -110,8 +111,7 @@ def predict(
         classes = known.class_names(loaded.output_shape[-1], path)
         for label in saved_models.needed_code(path):
             if own is not None and label != own.label:
-                text = f"{code} is not what the model was trained with: {label} then, {own.digest} now"
-                print(printable(text), file=sys.stderr)
+                say(f"{code} is not what the model was trained with: {label} then, {own.digest} now", sys.stderr)
     shape = loaded.input_shape[1:]
     with pictures.reading():
         seen = [_prepared(path, shape, resized=known.resized) for path in files]
@@ -120,7 +120,7 @@ def predict(
     try:
         probabilities = loaded.predict((raw if dtype.kind == "f" else np.rint(raw)).astype(dtype), verbose=0)
     except REFUSALS as error:
-        raise InputError(f"{model}: cannot be computed ({printable(keras_reason(error))[:300]})") from error
+        raise InputError(f"{model}: cannot be computed ({cut(keras_reason(error), 300)})") from error
     return [
         Prediction(path, image, int(row.argmax()), classes[row.argmax()], float(row.max()))
         for path, image, row in zip(files, seen, probabilities, strict=True)
@@ -142,7 +142,7 @@ def _prepared(path: Path, shape: tuple[int, ...], *, resized: bool) -> npt.NDArr
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     if digits.holds_several(picture):
-        print(printable(f"{path}: seems to hold several digits, which are read as one"), file=sys.stderr)
+        say(f"{path}: seems to hold several digits, which are read as one", sys.stderr)
     return image
 
 

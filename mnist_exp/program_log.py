@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mnist_exp.config.redaction import SecretsFilter
+from mnist_exp.text import make_printable
 from mnist_exp.tracking.folder import package_logs
 
 _SILENT = logging.CRITICAL + 1
@@ -38,7 +38,7 @@ class _ToProgram(logging.Handler):
 
     def __init__(self, package: logging.Logger) -> None:
         super().__init__()
-        self.addFilter(SecretsFilter())
+        self.addFilter(make_printable)
         self._before = logging.Logger(package.name, package.level)
         self._before.handlers, self._before.parent = list(package.handlers), package.parent
         self._before.propagate = package.propagate

@@ -11,8 +11,9 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose, recompose
 from mnist_exp.config.overrides import Override, is_of_tracking
 from mnist_exp.config.presets import parse_values
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
+from mnist_exp.text import cut, printable, say
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.reading import find_run, points, read_config
@@ -84,17 +85,15 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     after = Folder(result.output).read()
     now = points(after)
     if stopped := before.fact("pruned"):
-        print(
-            printable(f"{run_id} was pruned after epoch {stopped}, which a repeat is not; only its epochs are compared")
-        )
+        say(f"{run_id} was pruned after epoch {stopped}, which a repeat is not; only its epochs are compared")
         then = {(name, epoch): value for (name, epoch), value in then.items() if epoch}
         now = {key: value for key, value in now.items() if key in then}
     if not then:
-        print(printable(f"{run_id} is {before.status}, and logged nothing to compare"))
+        say(f"{run_id} is {before.status}, and logged nothing to compare")
         return False
     differing = _differing_values(then, now)
     if before.status != "FINISHED":
-        print(printable(f"{run_id} is {before.status}; only what it logged is compared"))
+        say(f"{run_id} is {before.status}; only what it logged is compared")
     print(_verdict(run_id, differing, then | now))
     if causes := _causes(before, after):
         print("\n".join(["What differs between the two runs:", *causes]))
@@ -107,7 +106,7 @@ def _check_code(before: Record, overrides: Sequence[str]) -> None:
     """Raise InputError if the run used own code and no `code=FILE` is typed: a record never chooses what runs."""
     label = before.fact("own_code")
     if label and not any(Override.of(text).key == "code" for text in overrides):
-        name, _, digest = printable(label).rpartition(" ")
+        name, _, digest = label.rpartition(" ")
         name = name if re.fullmatch(r"[\w-][\w. -]*\.py", name) else "FILE.py"  # a record can say anything
         raise InputError(
             f"code: the run was trained with {name} (digest {digest}), which rerun does not run by itself; the run has "
@@ -133,7 +132,7 @@ def _as_before(experiment: Experiment, before: Record, name: str, overrides: Seq
     if not any(Override.of(text).key == "tracking.experiment" for text in overrides):
         settings = replace(settings, experiment=name)
     config = replace(experiment.config, tracking=settings)
-    recorded = printable(before.fact("overrides"))[:1000]
+    recorded = cut(before.fact("overrides"), 1000)
     return replace(experiment, config=config, overrides=tuple(filter(None, [recorded, *typed])), repeats=before.run_id)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from mnist_exp.config.files import NoFileError
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Result
 from mnist_exp.runner import Identity, identify, run_experiment
+from mnist_exp.text import say
 from mnist_exp.tracking import index, locks
 from mnist_exp.tracking.environment import run_record
 from mnist_exp.tracking.folder import Folder, from_here, no_locks, working
@@ -233,4 +234,4 @@ def load(job: Record, experiment: Experiment) -> Result | None:
 
 def _print(experiment: Experiment, text: str) -> None:
     if experiment.prints and text:
-        print(printable(f"{text[0].upper()}{text[1:]}"), flush=True)
+        say(f"{text[0].upper()}{text[1:]}")

@@ -13,8 +13,9 @@ from mnist_exp.config.files import replaced
 from mnist_exp.config.schema import Config
 from mnist_exp.data.datasets import Data
 from mnist_exp.data.metadata import write_metadata
-from mnist_exp.errors import InputError, printable, wrapped
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Result, experiment_key, experiment_signature
+from mnist_exp.text import say, wrapped
 from mnist_exp.tracking.folder import Folder, log_file, package_logs, working
 from mnist_exp.tracking.record import Run
 from mnist_exp.tracking.tracker import open_run as open_in_store
@@ -66,7 +67,7 @@ def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on
                 run.log_data(data)
                 if experiment.prints and sys.stdout.isatty():
                     started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
-                    print(f"{printable(data.name)}: {len(data.x_train)} training images; starting {started}")
+                    say(f"{data.name}: {len(data.x_train)} training images; starting {started}")
                 if run.folder.read().stage == "begun":
                     # Only now, since Keras takes seconds to import.
                     engine = choose_engine(config.backend, config.code)

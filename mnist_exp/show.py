@@ -16,7 +16,8 @@ from mnist_exp.config.files import replaced
 from mnist_exp.data.array_files import PARTS
 from mnist_exp.data.datasets import Data, read
 from mnist_exp.data.metadata import write_metadata
-from mnist_exp.errors import InputError, printable, wrapped
+from mnist_exp.errors import InputError
+from mnist_exp.text import printable, say, wrapped
 from mnist_exp.training.engine import choose_backend, import_own
 from mnist_exp.training.split import split
 
@@ -74,7 +75,7 @@ def _show(given: argparse.Namespace) -> None:
         commands.check_drawn(path, f"--output {given.output}: {path.name}")
     if save is not None:
         _save(data, save)
-    print(printable(f"{data.name} from {data.source}, digest {data.digest}"))
+    say(f"{data.name} from {data.source}, digest {data.digest}")
     print(_arrays(held_out))
     pixels, label = data.x_train[index], int(data.y_train[index])
     name = "" if data.names[label] == str(label) else f" ({printable(data.names[label])})"
@@ -94,9 +95,9 @@ def _show(given: argparse.Namespace) -> None:
         figures.save({drawn[0].stem: image, drawn[1].stem: samples}, given.output)
     except OSError as error:
         raise InputError(f"--output {given.output}: cannot be written ({error})") from error
-    print(printable(f"Pictures: {', '.join(map(str, drawn))}"))
+    say(f"Pictures: {', '.join(map(str, drawn))}")
     if save is not None:
-        print(printable(f"Arrays in {save}; read them with dataset=npz dataset.path={save}"))
+        say(f"Arrays in {save}; read them with dataset=npz dataset.path={save}")
 
 
 def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], label: int) -> str:

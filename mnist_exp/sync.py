@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import Override
-from mnist_exp.config.redaction import shown_address
 from mnist_exp.ends import FINISHED
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.sweeps.formats import counted
+from mnist_exp.text import say, shown_address
 from mnist_exp.tracking import abandoned
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.index import PLACES
@@ -116,7 +116,7 @@ def _send(uploads: "Uploads", seconds: float) -> dict[Path, str]:
     with Console().status("Sending"):
         left = uploads.send_all(seconds)
     for line in uploads.registered():
-        print(printable(line))
+        say(line)
     if not left:
         show_all(uploads.store)
     reason = f"{uploads.reason or 'another process works there'}; type the command again"
@@ -134,10 +134,10 @@ def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Rec
             try:
                 record = Folder(path.parent).read()
             except InputError as error:
-                print(error, file=sys.stderr)
+                say(str(error), sys.stderr)
                 continue
             if record.status == "RUNNING":
-                print(printable(f"{path.parent}: still runs; its process sends it"), file=sys.stderr)
+                say(f"{path.parent}: still runs; its process sends it", sys.stderr)
             elif record.tracking or untracked:
                 found[path.parent] = record
     if not found:

@@ -14,8 +14,9 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.files import BEFORE_A_RECORD, is_file, remove_files
 from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.config.schema import MLflowTracking
-from mnist_exp.errors import InputError, printable
-from mnist_exp.sweeps.formats import aligned, counted, cut
+from mnist_exp.errors import InputError
+from mnist_exp.sweeps.formats import aligned, counted
+from mnist_exp.text import cut, say
 from mnist_exp.tracking import abandoned, locks, store, views
 from mnist_exp.tracking.folder import Folder, from_here
 from mnist_exp.tracking.index import PLACES
@@ -86,7 +87,7 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
         client = store.connect_existing(settings.uri) if tracked else None
         kept = reasons_to_keep(everything, chosen, settings, client)
         for path, reason in kept.items():
-            print(printable(f"{from_here(path)} stays: {reason}"), file=sys.stderr)
+            say(f"{from_here(path)} stays: {reason}", sys.stderr)
         removed = [entry for entry in chosen if entry.path not in kept]
         if not removed:
             raise InputError("nothing to remove: no other run or sweep is that old, or in the folders given")
@@ -99,7 +100,7 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
             stays = _remove(entry, settings.uri, client)
             if stays:
                 named = f"{from_here(stays[0])} stays" + f", and {len(stays) - 1} more" * (len(stays) > 1)
-                print(printable(f"{named}: no run writes a file of that name"), file=sys.stderr)
+                say(f"{named}: no run writes a file of that name", sys.stderr)
     print(f"Removed {counted(len(removed), 'folder')}, {_size(sum(entry.bytes for entry in removed))}")
 
 

@@ -8,7 +8,6 @@ from textwrap import shorten
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mnist_exp.config import keras_names
-from mnist_exp.config.redaction import without_secrets
 from mnist_exp.errors import InputError, did_you_mean, show
 
 
@@ -148,7 +147,7 @@ def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
             where = f"{key} ({value['kind']})" if "kind" in value else key or "the configuration"
             keys = ", ".join(n for n in names if n != "kind")
             hint = did_you_mean(str(name), names, prefix) or (f"; its keys are {keys}" if keys else "; it has no keys")
-            shown = shorten(without_secrets(show(value[name])), 60)
+            shown = shorten(show(value[name]), 60)
             raise InputError(f"{prefix}{name}={shown}: {where} has no such key{hint}")
     for name in names:
         if name not in value:

@@ -8,8 +8,8 @@ from numbers import Integral, Real
 from os import PathLike
 from typing import Any
 
-from mnist_exp.config.redaction import has_password
 from mnist_exp.errors import InputError, show
+from mnist_exp.text import has_password
 
 # All jobs of a sweep have these in common.
 SHARED_BY_JOBS = (

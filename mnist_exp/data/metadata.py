@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
+from mnist_exp.text import cut
 
 # A damaged zip file makes zipfile, NumPy and Keras raise these.
 DAMAGED = (
@@ -58,8 +59,9 @@ def is_class_name(name: object) -> bool:
 def check_class_name(name: str, where: str) -> None:
     """Raise InputError, which begins with `where`, unless a class may have this name."""
     if not is_class_name(name):
-        shown = printable(name)[:40]
-        raise InputError(f"{where}: a class is named {shown!r}; must be some printable text of at most 255 characters")
+        raise InputError(
+            f"{where}: a class is named {cut(name, 40)!r}; must be some printable text of at most 255 characters"
+        )
 
 
 def write_metadata(path: Path, values: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mnist_exp.config.overrides import flatten
 from mnist_exp.config.schema import Config, check
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.importance import as_numbers
 from mnist_exp.sweeps.ranking import Row
@@ -50,7 +50,7 @@ def beyond_the_lists(rows: Sequence[Row], jobs: Sequence[Record], sweep: Sweep) 
         if on := " and ".join(text for text in fits if _is_allowed(sweep.config, key, text)):
             end = "largest" if is_largest else "smallest"
             said.append(f"The best {names[key]}, {shown_value(best)}, is the {end} that was tried; {on} would go on.")
-    return printable(" ".join(said))
+    return " ".join(said)
 
 
 def _further(numbers: Sequence[float]) -> list[float]:

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_exp.errors import printable, show
+from mnist_exp.errors import show
+from mnist_exp.text import cut, printable
 from mnist_exp.tracking.names import no_formula, short_names, shown_value
 
 Values = Mapping[str, str]
@@ -36,11 +37,6 @@ def decimals(value: float) -> str:
     if 1e-8 < abs(value) < 5e-5:
         return f"{value:.1e}"
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
-
-
-def cut(text: str, most: int) -> str:
-    """Return a text, or its beginning, in at most `most` characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from mnist_exp.errors import printable
+from mnist_exp.text import printable
 from mnist_exp.tracking.names import short_names
 from mnist_exp.tracking.records import Record, usable
 

@@ -17,7 +17,6 @@ from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import Composed
 from mnist_exp.config.overrides import Override, values_of
-from mnist_exp.config.redaction import traceback_text
 from mnist_exp.ends import TERMINATION, Terminated
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
@@ -25,6 +24,7 @@ from mnist_exp.resume import earlier, resume, wait_for, wanted_record
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.stack import run_stack
 from mnist_exp.sweeps.pruning import Pruning
+from mnist_exp.text import traceback_text
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.job_folders import free_folder
 from mnist_exp.tracking.names import job_name

@@ -24,12 +24,12 @@ from mnist_exp import figures
 from mnist_exp.config.files import is_file, read_text, write_text
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.presets import CONF
-from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.charts import NAMED, Curves, importance_bars, objective_by_parameter, validation_curves
-from mnist_exp.sweeps.formats import cut, find_differences
+from mnist_exp.sweeps.formats import find_differences
 from mnist_exp.sweeps.ranking import Row
 from mnist_exp.sweeps.table import Table
+from mnist_exp.text import cut
 from mnist_exp.tracking.names import short_names
 from mnist_exp.tracking.records import Record, now
 from mnist_exp.tracking.sweep_record import SweepRecord
@@ -146,7 +146,7 @@ def _render(report: Report, left_out: Sequence[str], most: int) -> str:
     environment = Environment(
         loader=PackageLoader("mnist_exp.sweeps", ""),
         autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else cut(printable(str(value)), most),
+        finalize=lambda value: value if isinstance(value, Markup) else cut(str(value), most),
         trim_blocks=True,
         lstrip_blocks=True,
     )

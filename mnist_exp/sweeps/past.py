@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mnist_exp.sweeps.comparable import measured, part_measured, varying
-from mnist_exp.sweeps.formats import counted, cut, differing_keys, find_differences
+from mnist_exp.sweeps.formats import counted, differing_keys, find_differences
 from mnist_exp.sweeps.outcome import order
 from mnist_exp.sweeps.ranking import SINGLE, Row, combination, compared, measured_on, rank, unranked, verdict
 from mnist_exp.sweeps.table import Table
+from mnist_exp.text import cut
 from mnist_exp.tracking.names import short_ids
 from mnist_exp.tracking.records import Record
 

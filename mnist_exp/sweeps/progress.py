@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from mnist_exp.errors import printable, wrapped
 from mnist_exp.experiment import Sweep
-from mnist_exp.sweeps.formats import cut, decimals
+from mnist_exp.sweeps.formats import decimals
 from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.kind import Kind
+from mnist_exp.text import cut, printable_lines, wrapped
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.record import failure_reason
 from mnist_exp.tracking.records import Record
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 def tell(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
     """Print a text on standard output or `to`, unless the sweep is silent, and log it."""
     if sweep.verbose:
-        print(wrapped(text), file=to, flush=True)
+        print(wrapped(printable_lines(text)), file=to, flush=True)
     log.info("%s", text, extra={"output": sweep.folder})  # not in the log of a job
 
 
@@ -118,7 +118,7 @@ class Progress:
             left = self._left() if self._bar.disable else ""
             name = job_name(job.values, self._sweep.swept) or "the job"
             if job.status != "FINISHED":
-                what = printable(f"{job.status} {job.reason}".strip())
+                what = f"{job.status} {job.reason}".strip()
             else:
                 value = "none" if job.objective is None else decimals(job.objective)
                 what = f"{self._sweep.config.objective} {value}, {job.seconds or 0.0:.1f} s"
@@ -127,7 +127,7 @@ class Progress:
         if self._bar.disable and not is_told:
             tell(self._sweep, self._counts())
         while self._stage.news:
-            tell(self._sweep, printable(self._stage.news.pop(0)))
+            tell(self._sweep, self._stage.news.pop(0))
 
     @property
     def _done(self) -> int:

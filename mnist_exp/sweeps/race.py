@@ -15,13 +15,14 @@ from mnist_exp.config.files import write_text
 from mnist_exp.config.hydra_settings import MOST_JOBS
 from mnist_exp.config.overrides import Override, values_of
 from mnist_exp.config.schema import Config, objective_direction
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.comparable import check_alike
 from mnist_exp.sweeps.formats import as_csv, counted
 from mnist_exp.sweeps.kind import MOST_LOOKED_UP, Kind, Typed
 from mnist_exp.sweeps.ranking import Row, combination, verdict
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
+from mnist_exp.text import printable
 from mnist_exp.tracking.names import job_name, shown_value
 from mnist_exp.tracking.records import Record, map_in
 

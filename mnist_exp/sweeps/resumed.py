@@ -7,7 +7,7 @@ from hydra.types import RunMode
 from mnist_exp.config.composition import check_job, compose_values
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.overrides import values_of
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.resume import earlier, resume, wanted_record
 from mnist_exp.runner import identify
@@ -54,7 +54,7 @@ def find_finished(
         number = len(found)
         return found, f"{least}{number} of {'its jobs' if kind.is_open else max(number, kind.jobs)} finished before"
     if sweep.resumes and not any(job.status == "FINISHED" for job in record.jobs()):
-        return [], printable(f"The sweep in {from_here(sweep.folder)} goes on; none of its jobs finished before")
+        return [], f"The sweep in {from_here(sweep.folder)} goes on; none of its jobs finished before"
     reason = next(filter(None, reasons), "")
     return [], f"none finished before: {reason}" if reason else ""
 

@@ -13,10 +13,8 @@ from mnist_exp.config.files import read_text, write_text
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
 from mnist_exp.config.overrides import quoted
 from mnist_exp.config.presets import parse_values
-from mnist_exp.config.redaction import printable_lines
 from mnist_exp.config.schema import check
 from mnist_exp.ends import about_folder, end_of
-from mnist_exp.errors import printable
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.resume import claimed
 from mnist_exp.runner import complete
@@ -63,7 +61,7 @@ def _run_opened(
 ) -> SweepResult:
     stage = Stage(jobs=kind.jobs)
     try:
-        tell(sweep, printable_lines(kind.opening()))
+        tell(sweep, kind.opening())
         before, line = find_finished(sweep, kind, record, overrides, loader) if sweep.config.resume else ([], "")
         if line:
             tell(sweep, line)
@@ -137,7 +135,7 @@ def _show(sweep: Sweep, outcome: Table) -> None:
     if sweep.verbose:
         print(f"\n{outcome.text()}")
     if outcome.verdict:
-        log.info("%s", printable(outcome.verdict), extra={"output": sweep.folder})
+        log.info("%s", outcome.verdict, extra={"output": sweep.folder})
 
 
 def _draw(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
@@ -150,7 +148,7 @@ def _draw(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
 
 def _tell_place(sweep: Sweep, record: SweepRecord) -> None:
     if (report := sweep.folder / "report.html").exists():
-        tell(sweep, printable(f"Report: {from_here(report)}"))
+        tell(sweep, f"Report: {from_here(report)}")
     tell(sweep, record.describe())
 
 

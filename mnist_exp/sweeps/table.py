@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from operator import attrgetter
 from typing import Any
 
-from mnist_exp.errors import printable, wrapped
 from mnist_exp.sweeps.columns import (
     Column,
     Line,
@@ -24,9 +23,10 @@ from mnist_exp.sweeps.columns import (
     seeds,
     signed,
 )
-from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, cut, decimals, every_key
+from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, decimals, every_key
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination, is_missing
+from mnist_exp.text import cut, wrapped
 from mnist_exp.tracking.records import Record
 
 _ROWS_SHOWN = 20  # on a page of MLflow, and of each part of a table on a terminal
@@ -228,11 +228,11 @@ class Table:
                 break
             columns = [column for column in columns if column.spare != spare]
         for place, line in enumerate((*rows, *others)):
-            status, also = (printable(cut(text, _LONGEST)) for text in (line.status, self.varied.also(line.values)))
+            status, also = (cut(text, _LONGEST) for text in (line.status, self.varied.also(line.values)))
             lines[place] += f"  {status}" * (line.row is None) + f"\n   also {also}" * bool(also)
         left = len(self.lines) - len(lines)
         more = [f"... and {left} more rows and jobs; {whole}"] if left else []
-        title, *sentences = (wrapped(cut(printable(text), _LONGEST)) for text in (self.title, *self.sentences))
+        title, *sentences = (wrapped(cut(text, _LONGEST)) for text in (self.title, *self.sentences))
         return "\n".join([title, header, *lines, *more, *sentences])
 
     def markdown(self, most: int) -> str:

@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import flatten
-from mnist_exp.config.redaction import shown_address, without_secrets
 from mnist_exp.config.schema import Config, MLflowTracking, NoTracking, objective_direction
 from mnist_exp.data.datasets import Data
 from mnist_exp.errors import show
 from mnist_exp.experiment import Experiment, Sweep, code_digest, code_files, of_the_result, package_versions
+from mnist_exp.text import shown_address, without_secrets
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import DESCRIPTION, Record
 from mnist_exp.tracking.store import recorded_address

@@ -17,8 +17,8 @@ from typing import IO, Any, TypedDict
 
 from mnist_exp.config import files
 from mnist_exp.config.code_file import CodeFile
-from mnist_exp.config.redaction import SecretsFilter
 from mnist_exp.errors import InputError
+from mnist_exp.text import make_printable
 from mnist_exp.tracking import locks
 from mnist_exp.tracking.records import STAGES, Record, now
 
@@ -371,7 +371,7 @@ def log_file(output: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     # A message about one of the jobs that train together names its output folder; any other is for all.
     handler.addFilter(lambda record: getattr(record, "output", output) == output)
-    handler.addFilter(SecretsFilter())
+    handler.addFilter(make_printable)
     package = logging.getLogger("mnist_exp")
     package.addHandler(handler)
     try:

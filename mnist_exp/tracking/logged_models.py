@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mnist_exp.config.files import MODEL_FILES, NEW_MODEL, copy_files, remove_files
-from mnist_exp.config.redaction import shown_address
 from mnist_exp.data.datasets import Data
 from mnist_exp.data.metadata import write_metadata
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import package_version
+from mnist_exp.text import shown_address
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.reading import find_run, record_of
 from mnist_exp.tracking.records import Record

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from mnist_exp.errors import printable
+from mnist_exp.text import printable
 
 
 def no_formula(text: str) -> str:

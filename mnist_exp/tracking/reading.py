@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_exp.config.files import read_text
-from mnist_exp.config.redaction import shown_address
 from mnist_exp.errors import InputError
+from mnist_exp.text import shown_address
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.names import short_ids

@@ -11,12 +11,12 @@ from omegaconf import OmegaConf
 
 from mnist_exp import signals
 from mnist_exp.config.files import write_text
-from mnist_exp.config.redaction import traceback_text, without_secrets
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.data.datasets import Data
 from mnist_exp.ends import FAILED, FULL_DISK, about_folder, end_of, signal_behind
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, experiment_key, experiment_signature
+from mnist_exp.text import cut, printable, say, traceback_text
 from mnist_exp.tracking import index
 from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data, run_record
 from mnist_exp.tracking.folder import Folder
@@ -155,11 +155,11 @@ def _end_early(run: Run, error: BaseException) -> BaseException:
         run.end(end.status, failure_reason(failure) if isinstance(error, Exception) else "")
     except (OSError, InputError) as second:  # the first error is the one to show
         if end is not FULL_DISK:
-            print(f"{end.status} could not be recorded: {about_folder(second, path)}", file=sys.stderr)
+            say(f"{end.status} could not be recorded: {about_folder(second, path)}", sys.stderr)
     return failure
 
 
 def failure_reason(error: BaseException) -> str:
     """Return the first line of an error, printable, with its class unless it is bad input; at most 300 characters."""
-    line = printable((without_secrets(str(error)).splitlines() or [""])[0])
-    return (line if isinstance(error, InputError) else f"{type(error).__name__}: {line}")[:300]
+    line = (str(error).splitlines() or [""])[0]
+    return cut(line if isinstance(error, InputError) else f"{type(error).__name__}: {line}", 300)

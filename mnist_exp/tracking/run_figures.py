@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from mnist_exp.config.files import write_text
 from mnist_exp.data.datasets import Data, Labels
-from mnist_exp.figures import MARGINS, VALIDATION, Sheet, curves, cut, pictures, predictions, save, short
+from mnist_exp.figures import MARGINS, VALIDATION, Sheet, curves, pictures, predictions, save, short
+from mnist_exp.text import cut
 from mnist_exp.tracking.names import no_formula
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from mnist_exp.config.redaction import SecretsFilter, shown_address
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
+from mnist_exp.text import make_printable, shown_address
 from mnist_exp.tracking.folder import Folder, Mirrored, from_here
 
 if TYPE_CHECKING:
@@ -394,8 +394,7 @@ def import_mlflow() -> None:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # so does it, and errors that are raised too
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip where uv made the environment
     for filtered in (logging.getLogger("urllib3.connectionpool"), *logging.getLogger("mlflow").handlers):
-        if not any(isinstance(one, SecretsFilter) for one in filtered.filters):
-            filtered.addFilter(SecretsFilter())  # they print the address of a server that does not answer
+        filtered.addFilter(make_printable)  # they print the address of a server that does not answer
 
 
 def make_tables(uri: str) -> None:

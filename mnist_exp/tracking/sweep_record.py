@@ -12,11 +12,11 @@ from pathlib import Path
 
 from mnist_exp import signals
 from mnist_exp.config.files import NoFileError, read_text, write_text
-from mnist_exp.config.redaction import traceback_text
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.ends import CTRL_C, FINISHED
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
+from mnist_exp.text import printable, traceback_text
 from mnist_exp.tracking import abandoned, index, locks, store, views
 from mnist_exp.tracking.environment import code_patch, refused_record
 from mnist_exp.tracking.folder import Folder
@@ -203,7 +203,7 @@ class SweepRecord:
         """Return where to look at the sweep."""
         run_id, settings = self.parent.run_id, self.parent.tracking
         if self.uploads is None or isinstance(settings, NoTracking):
-            return printable(f"Files in {self.folder.path}")
+            return f"Files in {self.folder.path}"
         experiment_id = self.uploads.store.experiment_id
         page = f"#/experiments/{experiment_id}/runs/{run_id}"
         if self.has_view:

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from mnist_exp import signals
-from mnist_exp.config.redaction import printable, shown_address, without_secrets
 from mnist_exp.ends import FINISHED, End
 from mnist_exp.errors import InputError
+from mnist_exp.text import cut, shown_address
 from mnist_exp.tracking.folder import Folder, Mirrored, from_here
 from mnist_exp.tracking.mirror import BusyError, mirror
 from mnist_exp.tracking.store import Store, explained, is_default
@@ -213,7 +213,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _shown(error: Exception) -> str:
-    return printable(without_secrets(explained(error)))[:300]
+    return cut(explained(error), 300)
 
 
 def _state(folder: Folder) -> tuple[int, ...]:

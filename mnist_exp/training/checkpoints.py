@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from mnist_exp.config import code_file
 from mnist_exp.config.files import CHECKPOINT, METRICS, open_file, read_text, replaced, write_text
 from mnist_exp.data.metadata import DAMAGED
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, identity, signature
+from mnist_exp.text import cut, say
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -123,7 +124,7 @@ class Checkpoints:
         message = f"No checkpoints: {code.path if code is not None else 'Keras'}, {reason}"
         log.warning("%s", message)
         if self._experiment.prints:
-            print(printable(message))
+            say(message)
 
     def _key(self) -> str:
         """Return a text that differs from that of any other experiment."""
@@ -140,7 +141,7 @@ class Checkpoints:
                 return found
             reason = "is not of this experiment with this code and these packages"
         except _UNREADABLE as error:
-            reason = f"cannot be read ({printable(str(error))[:200]})"
+            reason = f"cannot be read ({cut(str(error), 200)})"
         log.warning("%s: %s; training begins with epoch 1", self._path, reason)
         return {}
 

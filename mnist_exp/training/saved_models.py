@@ -16,7 +16,8 @@ from mnist_exp.config import keras_names
 from mnist_exp.config.code_file import PACKAGE, CodeFile
 from mnist_exp.config.files import open_file
 from mnist_exp.data.metadata import DAMAGED
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
+from mnist_exp.text import cut
 from mnist_exp.training.keras_backend import REFUSALS, keras, keras_reason, without_values
 from mnist_exp.training.own_code import SAVED_KINDS, saved_classes
 
@@ -68,7 +69,7 @@ def _needed_code(saved: Any) -> list[str]:
 
 
 def _refusal(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: must be a file model.keras that a run wrote ({printable(keras_reason(error))[:300]})")
+    return InputError(f"{path}: must be a file model.keras that a run wrote ({cut(keras_reason(error), 300)})")
 
 
 def _saved(path: Path, folder: Path | None = None) -> Any:

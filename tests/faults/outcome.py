@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from mnist_exp.errors import InputError, printable
+from mnist_exp.errors import InputError
+from mnist_exp.text import printable
 
 from ..conftest import in_process
 

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from mnist_exp.errors import printable
 from mnist_exp.sweeps.charts import Curves, importance_bars, objective_by_parameter, validation_curves
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.page import Report, as_svg, page
 from mnist_exp.sweeps.ranking import compared, rank
 from mnist_exp.sweeps.table import Table
+from mnist_exp.text import printable
 
 from ..conftest import installed, recorded_job
 

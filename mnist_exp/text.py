@@ -1,0 +1,127 @@
+"""Text as a terminal, a log or a store may have it: printable, short and without passwords. Imports nothing heavy.
+
+A password that is typed is refused. Those that MLflow reads from the environment are taken out of what others say.
+"""
+
+import logging
+import os
+import re
+import shutil
+import sys
+import textwrap
+import traceback
+from functools import lru_cache
+from typing import TextIO
+from urllib.parse import quote, unquote
+
+_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
+_LOGIN = re.compile(r"://[^\s/?#@]*@")
+# It may have spaces, or slashes; a mistyped address has one slash.
+_PASSWORD = re.compile(r"(?i):/{1,3}[^/\s:]*:[^/@]*@|[?&#](?=\w*=)\w*(?:pass|pwd|token|secret)")
+
+
+def has_password(text: str) -> bool:
+    """Return whether a text has an address with a password in it.
+
+    >>> has_password("tracking.uri=http://me:secret@host"), has_password("tracking.uri=http://me@host:5000")
+    (True, False)
+    """
+    before = (word.rpartition("@")[0] for word in text.split())
+    return bool(_PASSWORD.search(text)) or any(re.search(":/{1,3}[^/:]*:", part) for part in before)
+
+
+def shown_address(address: str) -> str:
+    """Return an address without its user, password, query and fragment.
+
+    >>> shown_address("postgresql://me:secret@host/db?password=another")
+    'postgresql://host/db'
+    """
+    scheme, separator, rest = address.partition("://")
+    is_file = scheme.startswith("sqlite")  # its name may have an @
+    return address if is_file else scheme + separator + re.split("[?#]", rest.rpartition("@")[2])[0]
+
+
+def without_secrets(text: str) -> str:
+    """Return text without the logins of addresses, and without the passwords and tokens that MLflow is told.
+
+    >>> without_secrets("https://me:secret@host/mlflow does not answer")
+    'https://host/mlflow does not answer'
+    """
+    for secret in _secrets(*(os.environ.get(name, "") for name in _VARIABLES)):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "...", text)
+    return _LOGIN.sub("://", text)
+
+
+@lru_cache
+def _secrets(address: str, *tokens: str) -> list[str]:
+    """Return the secrets, as they are and percent-encoded, the longest first."""
+    password = address.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    given = (password, *re.split("[?#]", address)[1:], *tokens)
+    spelled = {form for secret in given for form in (secret, unquote(secret), quote(unquote(secret), safe=""))}
+    found = (secret for secret in spelled if len(secret) >= (8 if secret.isalpha() else 4))  # not any word
+    return sorted(found, key=len, reverse=True)
+
+
+def printable(text: str) -> str:
+    r"""Return text on one line, without secrets and without characters that control a terminal.
+
+    >>> printable("wrong\x1b[2J")
+    'wrong?[2J'
+    """
+    text = without_secrets(text)
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return text on its lines, without secrets and without other characters that control a terminal."""
+    return "\n".join(map(printable, text.expandtabs().split("\n")))
+
+
+def cut(text: str, most: int) -> str:
+    """Return printable text, or its beginning, in at most `most` characters."""
+    text = printable(text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def wrapped(text: str) -> str:
+    """Return a text with lines that a terminal does not break within words; as it is where output is no terminal."""
+    if not sys.stdout.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    wrap = textwrap.TextWrapper(width, replace_whitespace=False, break_long_words=False, break_on_hyphens=False).wrap
+    return "\n".join("\n".join(wrap(line)) for line in text.split("\n"))
+
+
+def say(text: str, to: TextIO | None = None) -> None:
+    """Print a line on standard output, or `to`."""
+    print(wrapped(printable(text)), file=to, flush=True)
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return the traceback of an error and its causes."""
+    return printable_lines("".join(traceback.format_exception(error)))
+
+
+def traceback_in(package: str, error: BaseException) -> str:
+    """Return the traceback of an error, or of its earliest cause in `package`, from its first line in there.
+
+    It is "" if no line is in the package.
+    """
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
+        chain.append(before)
+    for one in reversed(chain):
+        place = one.__traceback__
+        while place is not None:
+            if str(place.tb_frame.f_globals.get("__name__")).startswith(f"{package}."):
+                return printable_lines("".join(traceback.format_exception(type(one), one, place, chain=False)))
+            place = place.tb_next
+    return ""
+
+
+def make_printable(record: logging.LogRecord) -> bool:
+    """Make the message and the traceback of a log record printable, and return True, as a logging filter does."""
+    record.msg, record.args = printable_lines(record.getMessage()), ()
+    if record.exc_info and record.exc_info[1] is not None:
+        record.exc_text = traceback_text(record.exc_info[1]).rstrip()
+    return True
