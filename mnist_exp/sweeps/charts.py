@@ -168,19 +168,21 @@ def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, acros
     return figure
 
 
-def importance_bars(found: Importance, objective: str) -> Figure:
-    """Draw the share of the variance that each key explains, and the remainder in grey."""
-    shares = [*found.shares.values(), max(1 - sum(found.shares.values()), 0.0)]
-    labels = [*map(plain, short_names(found.shares).values()), found.rest]
+def importance_bars(found: Importance) -> Figure:
+    """Draw the share of each key, and the remainder in grey."""
+    shares, labels = list(found.shares.values()), list(map(plain, short_names(found.shares).values()))
+    if found.rest:
+        shares.append(max(1 - sum(shares), 0.0))
+        labels.append(found.rest)
     figure = Figure(figsize=(8, 1.2 + 0.4 * len(shares)), layout="constrained")
     axes: Axes = figure.subplots()
     colours = ["cornflowerblue"] * len(found.shares) + ["lightgrey"]
     bars = axes.barh(range(len(shares)), shares, color=colours)
-    axes.bar_label(bars, [f"{percent}%" for percent in found.percents], padding=3)
+    axes.bar_label(bars, [f"{percent}%" for percent in found.percents[: len(shares)]], padding=3)
     axes.set_yticks(range(len(shares)), labels)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set(xlim=(0, 1.08), title=f"What explains the variance of {plain(objective)}")
+    axes.set(xlim=(0, 1.08), title=f"What explains {plain(found.whole)}")
     return figure
 
 

@@ -1,90 +1,80 @@
-"""How much of the objective's variance each key explains."""
+"""How much each key of a sweep matters for its objective."""
 
+import importlib.util
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from zlib import crc32
+from typing import Any
 
 from mnist_exp.text import printable
 from mnist_exp.tracking.names import short_names
 from mnist_exp.tracking.records import Record, usable
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    _Numbers = npt.NDArray[np.float64]
-
-_FEWEST, _MOST = 20, 1000  # jobs that a forest needs, and uses
-_LEAST = 0.1  # of the variance that it must explain, or it has learned too little to tell keys apart
-_FOLDS, _TREES = 4, 50
-_SHUFFLES = 199
-_LEVEL = 0.04  # not 0.05, since jobs of a search that learns from those before cannot be exchanged quite freely
-_GROUPS = 3  # of the numbers of a key that has more, to tell whether anything matters
-_COMBINATIONS = ""  # beside the keys
+_LEVEL = 0.05  # of the F test that tells the keys of a grid from chance
+_BEST = 0.25  # of the jobs, whose values Optuna compares with those of all
+_MIN_JOBS = 20  # for Optuna, which advises at least 5 best ones
 
 
 @dataclass(frozen=True)
 class Importance:
-    """The share of the variance, from 0 to 1, by key, largest first, and what the remainder (`rest`) is, in words."""
+    """How much each key matters.
+
+    Attributes:
+        shares: 0 to 1, by key, largest first.
+        whole: what is shared out, in words.
+        rest: what the keys leave, in words; "" if they share all.
+    """
 
     shares: Mapping[str, float]
-    rest: str
+    whole: str
+    rest: str = ""
 
     @property
     def percents(self) -> list[int]:
         """The shares and the remainder in whole percent, 100 in all; the largest fractions are rounded up."""
         exact = [100 * share for share in (*self.shares.values(), max(1 - sum(self.shares.values()), 0.0))]
-        whole = [math.floor(one) for one in exact]
+        whole = [math.floor(percent) for percent in exact]
         left = sorted(range(len(exact)), key=lambda place: whole[place] - exact[place])[: max(100 - sum(whole), 0)]
-        return [one + (place in left) for place, one in enumerate(whole)]
+        return [percent + (place in left) for place, percent in enumerate(whole)]
 
 
-def importance(jobs: Sequence[Record]) -> Importance | None:
-    """Return the share of the finished jobs' variance that each key explains; `seed` is chance, and no key.
+def importance(jobs: Sequence[Record], objective: str, direction: str) -> Importance | None:
+    """Return how much each key but `seed` matters for the objective of the finished jobs.
 
-    In a full grid, with as many jobs for each combination, it is the main effect of an analysis of variance, without
-    what chance adds (T. L. Kelley's epsilon squared, 1935), and at least 0. In a search or a grid with gaps, a random
-    forest predicts quarters of the jobs from the others (L. Breiman, 2001), and what it explains is divided by how much
-    its errors grow once a key's values are shuffled.
+    In a full grid, with as many jobs for each combination, a share is the main effect in an analysis of variance,
+    without what chance adds (T. L. Kelley's epsilon squared, 1935). Other sweeps are left to Optuna.
 
-    The result is None where chance alone would do as well (see `_squares`), if fewer than two keys vary, all objectives
-    are the same, or a forest has fewer than 20 jobs or explains less than a tenth.
+    Returns:
+        None if fewer than two keys vary, if all objectives are the same, if an F test cannot tell the keys of a grid
+        from chance, or if another sweep has fewer than 20 jobs or Optuna is not installed.
     """
-    import numpy as np
+    import pandas as pd
 
-    measured = [(job.values, job.objective) for job in jobs if job.objective is not None]
-    measured.sort(key=lambda one: (one[0].get("seed", ""), sorted(one[0].items()), one[1]))
-    keys = sorted({key for values, _ in measured for key in values} - {"seed"})
-    columns = {key: [values.get(key, "") for values, _ in measured] for key in keys}
-    columns = {key: texts for key, texts in columns.items() if len(set(texts)) > 1}
-    objectives = np.asarray([objective for _, objective in measured], np.float64)
-    if len(columns) < 2 or math.isclose(objectives.min(), objectives.max(), rel_tol=1e-12):
+    measured = sorted((sorted(job.values.items()), job.objective) for job in jobs if job.objective is not None)
+    frame = pd.DataFrame([dict(values) for values, _ in measured], dtype=object).fillna("")
+    y = pd.Series([value for _, value in measured], dtype=float)
+    keys = [key for key in sorted(frame) if key != "seed" and frame[key].nunique() > 1]
+    if len(keys) < 2 or math.isclose(y.min(), y.max(), rel_tol=1e-12):
         return None
-    if _is_full_grid(columns):
-        seeds = [values.get("seed", "") for values, _ in measured]
-        paired = _is_full_grid({**columns, "seed": seeds})
-        shares, rest = _main_effects(columns, objectives, len(set(seeds)) if paired else 1), "interactions and chance"
-    elif len(measured) >= _FEWEST and _squares(columns, objectives):
-        shares, rest = _by_forest(columns, objectives), "unexplained by a random forest"
+    if _is_full_grid(frame[keys]):
+        found = Importance(_main_effects(frame, keys, y), f"the variance of {objective}", "interactions and chance")
+    elif len(y) >= _MIN_JOBS and importlib.util.find_spec("optuna"):
+        found = Importance(_by_optuna(frame[keys], y, direction), "what sets the best quarter of the jobs apart")
     else:
         return None
-    ordered = sorted(shares.items(), key=lambda item: -item[1])
-    return Importance(dict(ordered), rest) if any(shares.values()) else None
+    return found if any(found.shares.values()) else None
 
 
-def as_sentence(found: Importance, objective: str) -> str:
+def as_sentence(found: Importance) -> str:
     """Say in a sentence which keys matter most.
 
-    >>> as_sentence(Importance({"model.hidden": 0.81, "optimizer.learning_rate": 0.121}, "chance"), "val_loss")
-    'Of the variance of val_loss, hidden explains 81 %, learning_rate 12 %; the rest is chance.'
+    >>> as_sentence(Importance({"model.hidden": 0.81, "optimizer.learning_rate": 0.121}, "the variance", "chance"))
+    'Of the variance, hidden explains 81 %, learning_rate 12 %; the rest is chance.'
     """
-    *percents, _ = found.percents
-    (first, largest), *others = zip(short_names(found.shares).values(), percents, strict=True)
+    (first, largest), *others = zip(short_names(found.shares).values(), found.percents, strict=False)
     parts = [f"{first} explains {largest} %", *(f"{name} {percent} %" for name, percent in others)]
-    return printable(f"Of the variance of {objective}, {', '.join(parts)}; the rest is {found.rest}.")
+    rest = f"; the rest is {found.rest}" if found.rest else ""
+    return printable(f"Of {found.whole}, {', '.join(parts)}{rest}.")
 
 
 def as_numbers(texts: Sequence[str]) -> list[float] | None:
@@ -101,83 +91,52 @@ def spans_decades(numbers: Sequence[float]) -> bool:
     return min(numbers) > 0 and max(numbers) / min(numbers) >= 20
 
 
-def _is_full_grid(columns: Mapping[str, Sequence[str]]) -> bool:
-    """Return whether all combinations of the values are there, equally often."""
-    counts = Counter(zip(*columns.values(), strict=True))
-    return len(set(counts.values())) == 1 and len(counts) == math.prod(len(set(texts)) for texts in columns.values())
+def _is_full_grid(values: Any) -> bool:
+    """Return whether a DataFrame has all combinations of the values, equally often."""
+    counts = values.value_counts()
+    return bool(counts.nunique() == 1 and len(counts) == values.nunique().prod())
 
 
-def _main_effects(columns: Mapping[str, Sequence[str]], y: "_Numbers", seeds: int) -> dict[str, float]:
-    """Return the share of each key, without what chance adds; nothing where chance alone would do as well.
+def _main_effects(frame: Any, keys: Sequence[str], y: Any) -> dict[str, float]:
+    """Return the share of each key; none where an F test cannot tell the keys from chance."""
+    from scipy.special import betainc
 
-    `seeds`: into how many parts of the same combinations the jobs fall, in their order; what these differ in is chance.
-    """
-    if not (squares := _squares(columns, y, seeds)):
+    seeds = frame["seed"] if "seed" in frame and _is_full_grid(frame[[*keys, "seed"]]) else y * 0
+    within = y - y.groupby(seeds).transform("mean")
+    left, free = (within**2).sum(), len(y) - seeds.nunique()
+    squares = {key: (within.groupby(frame[key]).transform("mean") ** 2).sum() for key in keys}
+    degrees = {key: frame[key].nunique() - 1 for key in keys}
+    cells = within.groupby([frame[key] for key in keys])
+    if cells.ngroups < len(y):
+        explained, used = (cells.transform("mean") ** 2).sum(), cells.ngroups - 1
+    else:  # each combination ran once, and chance is in the interactions
+        explained, used = sum(squares.values()), sum(degrees.values())
+    free, error, total = free - used, max(left - explained, 0.0), ((y - y.mean()) ** 2).sum()
+    if free < 2 or left < 1e-12 * total or betainc(free / 2, used / 2, error / (error + explained)) > _LEVEL:
         return {}
-    between, values = squares.pop(_COMBINATIONS), {key: len(set(texts)) for key, texts in columns.items()}
-    total, within = float(((y - y.mean()) ** 2).sum()), y.reshape(seeds, -1)
-    left = float(((within - within.mean(axis=1, keepdims=True)) ** 2).sum())
-    free = len(y) - seeds - (math.prod(values.values()) - 1)
-    if not free:  # each combination ran once
-        between, free = sum(squares.values()), len(y) - 1 - sum(number - 1 for number in values.values())
-    chance = max(left - between, 0.0) / free
-    return {key: max(square - (values[key] - 1) * chance, 0.0) / total for key, square in squares.items()}
+    shares = {key: max(float(squares[key] - degrees[key] * error / free), 0.0) / total for key in keys}
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def _squares(columns: Mapping[str, Sequence[str]], y: "_Numbers", seeds: int | None = None) -> dict[str, float]:
-    """Return the sums of squares by key, and of combinations; nothing where chance alone would do as well.
+def _by_optuna(values: Any, y: Any, direction: str) -> dict[str, float]:
+    """Return by how much the values of the best quarter of the jobs differ from those of all (PED-ANOVA)."""
+    import optuna
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    All of them must sum to more than in 96 % of 199 deals of the objectives, each among the jobs of a seed. `seeds`:
-    into how many parts of the same combinations the jobs fall; None for jobs that are no full grid, whose numbers are
-    cut into thirds.
-    """
-    import numpy as np
-
-    shown = columns if seeds else {key: _grouped(texts) for key, texts in columns.items()}
-    shown = {**shown, _COMBINATIONS: list(map(repr, zip(*columns.values(), strict=True)))}
-    groups = [np.unique(texts, return_inverse=True, return_counts=True)[1:] for texts in shown.values()]
-    rng = np.random.default_rng(crc32(y.tobytes()))  # with one seed for all, the level is off
-    parts = y.reshape(seeds or 1, -1)
-    parts = parts - parts.mean(axis=1, keepdims=True)
-
-    def squares(dealt: "_Numbers") -> list[float]:
-        return [float((np.bincount(place, dealt.ravel()) ** 2 / counts).sum()) for place, counts in groups]
-
-    found = squares(parts)
-    least = sum(found) * (1 - 1e-9)
-    as_large = 1 + sum(sum(squares(rng.permuted(parts, axis=1))) >= least for _ in range(_SHUFFLES))
-    return dict(zip(shown, found, strict=True)) if as_large <= _LEVEL * (1 + _SHUFFLES) else {}
-
-
-def _grouped(texts: Sequence[str]) -> Sequence[str]:
-    """Return the thirds that numbers of more than three values are in; other texts as they are."""
-    import numpy as np
-
-    numbers = as_numbers(texts)
-    if numbers is None or len(set(numbers)) <= _GROUPS:
-        return texts
-    ends = np.quantile(numbers, np.arange(1, _GROUPS) / _GROUPS)
-    return [str(place) for place in np.searchsorted(ends, numbers)]
-
-
-def _by_forest(columns: Mapping[str, Sequence[str]], y: "_Numbers") -> dict[str, float]:
-    """Return the share of each key; nothing if the forest explains less than a tenth."""
-    import numpy as np
-    from sklearn.ensemble import RandomForestRegressor
-    from sklearn.inspection import permutation_importance
-    from sklearn.model_selection import KFold
-
-    kept = np.random.default_rng(0).permutation(len(y))[:_MOST]
-    # Places among the sorted values are all that a tree needs.
-    coded = [np.unique(as_numbers(texts) or texts, return_inverse=True)[1] for texts in columns.values()]
-    x, y = np.column_stack(coded)[kept], y[kept]
-    errors, growth = 0.0, np.zeros(len(columns))
-    for train, test in KFold(_FOLDS, shuffle=True, random_state=0).split(x):
-        forest = RandomForestRegressor(_TREES, random_state=0).fit(x[train], y[train])
-        errors += float(((forest.predict(x[test]) - y[test]) ** 2).sum())
-        shuffled = permutation_importance(forest, x[test], y[test], scoring="neg_mean_squared_error", random_state=0)
-        growth += len(test) * np.maximum(shuffled.importances_mean, 0)
-    explained = 1 - errors / float(((y - y.mean()) ** 2).sum())
-    if explained < _LEAST or not growth.any():
-        return {}
-    return dict(zip(columns, (explained * growth / growth.sum()).tolist(), strict=True))
+    columns: dict[str, Sequence[Any]] = {}
+    known: dict[str, BaseDistribution] = {}
+    for key, texts in values.items():
+        if (numbers := as_numbers(texts)) is None:
+            columns[key], known[key] = texts, CategoricalDistribution(sorted(set(texts)))
+        else:
+            columns[key], known[key] = (
+                numbers,
+                FloatDistribution(min(numbers), max(numbers), log=spans_decades(numbers)),
+            )
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction=optuna.study.StudyDirection[direction.upper()])
+    for *row, objective in zip(*columns.values(), y, strict=True):
+        job = optuna.trial.create_trial(params=dict(zip(known, row, strict=True)), distributions=known, value=objective)
+        study.add_trial(job)
+    return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=_BEST))

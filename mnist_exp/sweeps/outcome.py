@@ -26,7 +26,8 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], kind: K
     if apart and (run_id := record.parent.run_id):
         apart += f" python -m mnist_exp.compare {run_id[:8]} ranks each part by itself."
     rows, notes = (rows, [apart]) if apart else kind.arrange(rows, direction)
-    found = None if kind.is_open else importance([job for row in rows if row.is_whole for job in row.jobs])
+    whole = [job for row in rows if row.is_whole for job in row.jobs]
+    found = None if kind.is_open else importance(whole, objective, direction)
     decided = ""
     if rows and not apart:
         part = part_measured(objective, {"dataset.validation": str(sweep.config.dataset.validation)})
@@ -57,7 +58,7 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], kind: K
         planned=kind.planned,
         title=title,
         verdict=decided,
-        notes=[as_sentence(found, objective), *notes] if found else notes,
+        notes=[as_sentence(found), *notes] if found else notes,
         importance=found,
     )
 

@@ -82,7 +82,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
         measured = [({names[key]: value for key, value in job.values.items()}, job.objective or 0.0) for job in jobs]
         drawn["objective"] = objective_by_parameter(measured, outcome.objective)
     if outcome.importance is not None:
-        drawn["importance"] = importance_bars(outcome.importance, outcome.objective)
+        drawn["importance"] = importance_bars(outcome.importance)
     rows = _curves(record, outcome)
 
     def draw(most: int) -> Markup:

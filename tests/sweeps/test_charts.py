@@ -139,7 +139,7 @@ def test_few_values_stand_side_by_side_with_their_means_and_many_numbers_on_an_a
 
 
 def test_what_matters_is_a_bar_each_with_the_remainder_in_grey() -> None:
-    figure = importance_bars(Importance({"model.hidden": 0.7, "optimizer.learning_rate": 0.2}, "chance"), "val_loss")
+    figure = importance_bars(Importance({"model.hidden": 0.7, "optimizer.learning_rate": 0.2}, "all", "chance"))
     assert [text.get_text() for text in figure.axes[0].texts] == ["70%", "20%", "10%"]
     assert ticks(figure, 0, "y") == ["hidden", "learning_rate", "chance"]
     assert to_hex(figure.axes[0].patches[-1].get_facecolor()) == to_hex("lightgrey")

@@ -72,7 +72,7 @@ def sweep(rows: int) -> Report:
         lines=lines,
         texts=texts,
         commands=[f"python -m mnist_exp hidden={line[1]} 'layers={LAYERS}'" for line in lines[1:-1]],
-        pictures={"Importance": as_svg(importance_bars(Importance({"layers": 0.7}, "chance"), "loss"), "importance")},
+        pictures={"Importance": as_svg(importance_bars(Importance({"layers": 0.7}, "all")), "importance")},
         tables={"What varies": {"hidden": "8,16", "layers": LAYERS}, "Record": {"commit": "54f8309"}},
         patch="+one\n-\tother",
     )
@@ -85,7 +85,7 @@ def hostile() -> tuple[Report, Callable[[int], Markup]]:
     drawn = {
         "points": objective_by_parameter(points, HOSTILE[1]),
         "map": objective_by_parameter(cells, HOSTILE[2]),
-        "bars": importance_bars(Importance(dict.fromkeys(HOSTILE, 0.1), "chance"), HOSTILE[0]),
+        "bars": importance_bars(Importance(dict.fromkeys(HOSTILE, 0.1), HOSTILE[0], "chance")),
     }
     lines = [["", *HOSTILE], [*HOSTILE, "1"], ["2=", *HOSTILE]]
     report = Report(

@@ -284,8 +284,8 @@ def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, 
         rows = compared(rank(jobs, direction), direction)
         ranked = [job for row in rows for job in row.jobs]
         assert all(abs(job.objective or 0) < 1e100 for job in ranked)
-        decided, found = verdict(rows, partial(job_name, keys=["a", "b"])), importance(ranked)
-        notes = [on_other_images(rows[0]), as_sentence(found, "val_loss") if found else ""]
+        decided, found = verdict(rows, partial(job_name, keys=["a", "b"])), importance(ranked, "val_loss", direction)
+        notes = [on_other_images(rows[0]), as_sentence(found) if found else ""]
         table = Table("val_loss", direction, rows, unranked(jobs), title="12 runs", verdict=decided, notes=notes)
         for form in ("table", "csv", "json", "markdown", "latex"):
             assert as_text([table], form)
