@@ -1,6 +1,5 @@
 """The figures of a sweep: its curves, its objective by what varies, and how much each key matters."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from textwrap import fill
@@ -21,14 +20,15 @@ from mnist_exp.tracking.names import short_names
 from mnist_exp.tracking.records import usable
 
 _COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8")  # without C7, which is grey
-NAMED = len(_COLOURS)
+_NAMED = len(_COLOURS)
 _LABEL, _TICK, _TICK_LINE = 120, 60, 34  # characters
+_MAX_POINTS = 400  # of a curve; more could not be seen
 _FEW, _MANY = 8, 1000  # up to which each value gets a tick; from which SVG holds points as a picture
 Curves = tuple[str, str, Sequence[Sequence[float]]]
 _Measured = Sequence[tuple[Mapping[str, str], float]]
 
 
-def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.maxsize) -> Figure:
+def validation_curves(rows: Sequence[Curves], metric: str) -> Figure:
     """Draw a metric over epochs, a line for each row: the mean of its jobs, in a band from the smallest to the largest.
 
     The first eight rows are in colour and named, with the number of their jobs; all others are thin and grey, and may
@@ -38,23 +38,22 @@ def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.max
     Args:
         rows: at least one, best first: the place, what varies, and each job's value in each epoch.
         metric: its name.
-        points: how many a line has, at most.
     """
-    names = shortened((printable(name) for _, name, _ in rows[:NAMED]), _LABEL)
-    texts = (f"{place}  {names[printable(name)]}, n={len(jobs)}" for place, name, jobs in rows[:NAMED])
+    names = shortened((printable(name) for _, name, _ in rows[:_NAMED]), _LABEL)
+    texts = (f"{place}  {names[printable(name)]}, n={len(jobs)}" for place, name, jobs in rows[:_NAMED])
     labels = [short(text.replace("  , ", "  "), 2 * _LABEL) for text in texts]
     columns = 2 if max(map(len, labels)) <= _LABEL / 2 else 1
     figure = Figure(figsize=(9, 5 + 0.19 * (1 + len(labels) / columns)), layout="constrained")
     axes: Axes = figure.subplots()
-    bands = [_band(jobs, points) for *_, jobs in rows]
+    bands = [_band(jobs) for *_, jobs in rows]
     for place, (epochs, middle, low, high) in reversed(list(enumerate(bands))):
-        colour, width = (_COLOURS[place], 1.6) if place < NAMED else ("lightgrey", 0.8)
+        colour, width = (_COLOURS[place], 1.6) if place < _NAMED else ("lightgrey", 0.8)
         axes.plot(epochs, middle, color=colour, linewidth=width, marker="o" if len(epochs) == 1 else "")
-        if place < NAMED:
+        if place < _NAMED:
             edge = 1.5 if len(epochs) == 1 else 0  # since one epoch has no area
             axes.fill_between(epochs, low, high, color=colour, alpha=0.15 + edge / 5, linewidth=edge)
-    coloured = np.concatenate([band[1:].ravel() for band in bands[:NAMED]])
-    if len(rows) > NAMED and np.isfinite(coloured).any():
+    coloured = np.concatenate([band[1:].ravel() for band in bands[:_NAMED]])
+    if len(rows) > _NAMED and np.isfinite(coloured).any():
         low, high = np.nanmin(coloured), np.nanmax(coloured)
         height = (high - low) or abs(high) / 10 or 1.0
         seen = np.concatenate([coloured, *(band[1].clip(low - height, high + height) for band in bands)])
@@ -64,9 +63,9 @@ def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.max
     axes.set(title=f"{plain(metric)} of {counted(len(all_jobs), 'job')}", xlabel="epoch", ylabel=plain(metric))
     axes.grid(alpha=0.4)
     notes = ["the line is the mean, the band from the smallest to the largest"] if len(all_jobs) > len(rows) else []
-    notes += [f"the first {NAMED} of {len(rows)} are in colour"] if len(rows) > NAMED else []
+    notes += [f"the first {_NAMED} of {len(rows)} are in colour"] if len(rows) > _NAMED else []
     figure.legend(
-        axes.get_lines()[: -NAMED - 1 : -1],
+        axes.get_lines()[: -_NAMED - 1 : -1],
         labels,
         loc="outside lower left",
         ncols=columns,
@@ -78,13 +77,13 @@ def validation_curves(rows: Sequence[Curves], metric: str, points: int = sys.max
     return figure
 
 
-def _band(jobs: Sequence[Sequence[float]], points: int) -> npt.NDArray[np.float64]:
-    """Return epochs, at most `points`, and the mean, smallest and largest value of the jobs that have reached each.
+def _band(jobs: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    """Return epochs, at most 400, and the mean, smallest and largest value of the jobs that have reached each.
 
     The shape is (4, epochs); values that cannot be drawn are NaN.
     """
     last = max(map(len, jobs))
-    epochs = np.unique(np.linspace(1, last, min(last, points)).round())
+    epochs = np.unique(np.linspace(1, last, min(last, _MAX_POINTS)).round())
     reached = [[usable(values[epoch - 1]) for values in jobs if len(values) >= epoch] for epoch in epochs.astype(int)]
     band = np.array([epochs, *([kind(values) for values in reached] for kind in (mean, min, max))])
     return np.where(np.isfinite(band), band, np.nan)

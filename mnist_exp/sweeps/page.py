@@ -10,8 +10,8 @@ import re
 import shlex
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,28 +25,16 @@ from mnist_exp.config.files import is_file, read_text, write_text
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.presets import CONF
 from mnist_exp.experiment import Sweep
-from mnist_exp.sweeps.charts import NAMED, Curves, importance_bars, objective_by_parameter, validation_curves
+from mnist_exp.sweeps.charts import Curves, importance_bars, objective_by_parameter, validation_curves
 from mnist_exp.sweeps.formats import find_differences
 from mnist_exp.sweeps.ranking import Row
 from mnist_exp.sweeps.table import Table
-from mnist_exp.text import cut
+from mnist_exp.text import printable
 from mnist_exp.tracking.names import short_names
 from mnist_exp.tracking.records import Record, now
 from mnist_exp.tracking.sweep_record import SweepRecord
 
-_LARGEST = 3_000_000  # bytes, which every mail server takes
-_POINTS = 120  # of a curve; more could not be seen
-# The rows, the curves, whether the rest is shown, and the characters of a text; the first page that is small enough is
-# taken.
-_SIZES = (
-    (1000, 200, True, _LARGEST),
-    (1000, NAMED, True, _LARGEST),
-    (1000, NAMED, False, _LARGEST),
-    (100, NAMED, False, _LARGEST),
-    (10, NAMED, False, _LARGEST),
-    (100, NAMED, False, 1000),
-    (1, 1, False, 100),
-)
+_MAX_ROWS, _MAX_CURVES = 200, 40
 _FACTS = {
     "mlflow.source.git.commit": "commit",
     "mnist_exp.code": "digest of the code that trains",
@@ -60,8 +48,12 @@ _FACTS = {
 class Report:
     """The contents of a page.
 
-    `verdict`: sentences, most important first. `lines`, `texts`: the ranking, as in `Table.cells`. `commands`: the
-    command that repeats each row, or nothing. `pictures`: SVG by title. `tables`: keys with their values, by title.
+    Attributes:
+        verdict: sentences, most important first.
+        lines, texts: the ranking, as in `Table.cells`.
+        commands: the command that repeats each row, or nothing.
+        pictures: SVG by title.
+        tables: keys with their values, by title.
     """
 
     title: str
@@ -85,50 +77,47 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
         drawn["importance"] = importance_bars(outcome.importance)
     rows = _curves(record, outcome)
 
-    def draw(most: int) -> Markup:
-        return as_svg(validation_curves(rows[:most], outcome.metric, _POINTS), "curves") if rows else Markup()
-
-    titles = {"importance": "Importance", "objective": "The objective by what varies"}
-    pictures = {title: as_svg(drawn[name], name) for name, title in titles.items() if name in drawn}
     if rows:
         drawn["curves"] = validation_curves(rows, outcome.metric)
     figures.save(drawn, folder / "figures")
+    titles = {
+        "curves": "Curves" if len(outcome.rows) == len(rows) else f"Curves of the first {len(rows)} rows",
+        "importance": "Importance",
+        "objective": "The objective by what varies",
+    }
     lines, texts = outcome.cells
     report = Report(
         title=f"Sweep {record.parent.run_id[:8] or sweep.folder.name}: {outcome.title}",
         verdict=[sentence for sentence in (outcome.verdict, *outcome.notes) if sentence],
         lines=lines,
         texts=texts,
-        commands=[_command(sweep, row) for row in outcome.rows],
-        pictures=pictures,
+        commands=[_command(sweep, row) for row in outcome.rows[:_MAX_ROWS]],
+        pictures={title: as_svg(drawn[name], name) for name, title in titles.items() if name in drawn},
         tables={"What varies": sweep.swept, "What is fixed": kept.parameters, "Record": _facts(sweep, kept, outcome)},
         patch=read_text(patch, folder=folder) if is_file(patch := folder / "code.patch", folder) else "",
     )
-    write_text(folder / "report.html", page(report, draw))
+    write_text(folder / "report.html", page(report))
 
 
-def page(report: Report, draw: Callable[[int], Markup]) -> str:
-    """Return the page, of at most 3 MB in UTF-8, with up to 1,000 rows and 200 curves.
-
-    If need be it has fewer curves, then no patch and no other pictures, then fewer rows, and says what is left out.
-    At last, texts are cut. `draw` returns the curves of at most so many rows; nothing if there are none.
-    """
-    for rows, curves, whole, most in _SIZES:
-        left_out = {
-            f"the curves below row {curves}": len(report.commands) > curves,
-            "the other pictures and the changes of the code": not whole,
-            f"the ranking's rows below line {rows}": len(report.lines) > 1 + rows,
-            f"all texts after {most} characters": most < _LARGEST,
-        }
-        shown = report if whole else replace(report, pictures={}, patch="")
-        text = _render(
-            replace(shown, lines=report.lines[: 1 + rows], pictures={"Curves": draw(curves), **shown.pictures}),
-            [what for what, is_left_out in left_out.items() if is_left_out],
-            most,
-        )
-        if len(text.encode()) <= _LARGEST:
-            return text
-    return _render(Report(report.title, [], [[""]], [], [], {}, {}, ""), ["all but the title"], most)
+def page(report: Report) -> str:
+    """Return the page, with at most 200 lines of the ranking."""
+    environment = Environment(
+        loader=PackageLoader("mnist_exp.sweeps", ""),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = environment.get_template("page.js").render()
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    header, *lines = report.lines
+    return environment.get_template("page.html").render(
+        report=report,
+        header=header,
+        rows=lines[:_MAX_ROWS],
+        more=len(lines[_MAX_ROWS:]),
+        digest=digest,
+    )
 
 
 def as_svg(figure: Figure, name: str) -> Markup:
@@ -142,26 +131,15 @@ def as_svg(figure: Figure, name: str) -> Markup:
     return Markup(re.sub(r'<g id="[\w.]+"', "<g", svg[svg.index("<svg") :]))  # noqa: S704 - matplotlib escapes texts
 
 
-def _render(report: Report, left_out: Sequence[str], most: int) -> str:
-    environment = Environment(
-        loader=PackageLoader("mnist_exp.sweeps", ""),
-        autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else cut(str(value), most),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = environment.get_template("page.js").render()
-    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(report=report, left_out=left_out, digest=digest)
-
-
 def _curves(record: SweepRecord, outcome: Table) -> list[Curves]:
-    """Return each row's place, the values that it differs in, and the curves of its jobs."""
-    combinations = [{key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows]
+    """Return the place of each of the first rows, the values that it differs in, and the curves of its jobs."""
+    combinations = [
+        {key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows[:_MAX_CURVES]
+    ]
     differences = find_differences(combinations, sys.maxsize)
     return [
         (str(place), differences.label(values), [record.curve(job, outcome.metric) for job in row.jobs])
-        for place, (values, row) in enumerate(zip(combinations, outcome.rows, strict=True), start=1)
+        for place, (values, row) in enumerate(zip(combinations, outcome.rows, strict=False), start=1)
     ]
 
 

@@ -72,9 +72,9 @@ def test_a_single_epoch_is_a_point_and_each_of_few_has_a_tick() -> None:
 
 def test_of_many_epochs_so_many_points_are_drawn_the_first_and_the_last_among_them() -> None:
     values = [epoch / 1000 for epoch in range(1, 1001)]
-    [line] = validation_curves(rows(1, values), "val_accuracy", 120).axes[0].get_lines()
+    [line] = validation_curves(rows(1, values), "val_accuracy").axes[0].get_lines()
     epochs = np.asarray(line.get_xdata())
-    assert (len(epochs), epochs[0], epochs[-1]) == (120, 1, 1000)
+    assert (len(epochs), epochs[0], epochs[-1]) == (400, 1, 1000)
     assert np.asarray(line.get_ydata()).tolist() == (epochs / 1000).tolist()
 
 
