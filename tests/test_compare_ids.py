@@ -71,7 +71,7 @@ def test_every_command_takes_the_beginning_of_an_id(folder: Path, monkeypatch: p
     rows, _, _ = read_rows(compose([]).config, beginning(folder, sweep), 5)
     assert {row["model.hidden"] for row in rows} == {"8", "16"}
     with pytest.raises(
-        InputError, match=rf"hydra.sweeper.of={job[:12]}: is no sweep; it is a job of the sweep {sweep}"
+        InputError, match=rf"hydra.sweeper.from_sweep={job[:12]}: is no sweep; it is a job of the sweep {sweep}"
     ):
         read_rows(compose([]).config, job[:12], 5)
 
@@ -168,7 +168,7 @@ def test_a_race_gets_an_id_as_it_was_typed_though_it_is_a_number_too(
     folder: Path, monkeypatch: pytest.MonkeyPatch, typed: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri(folder))
-    overrides = ["sweep=race", f"hydra.sweeper.of={typed}"]
+    overrides = ["sweep=race", f"hydra.sweeper.from_sweep={typed}"]
     with pytest.raises(InputError) as caught:
         plan(compose_values(overrides, RunMode.MULTIRUN), overrides, None, JobLoader.of_conf())
-    assert str(caught.value).startswith(f"hydra.sweeper.of={typed.strip(chr(39))}: no such run")
+    assert str(caught.value).startswith(f"hydra.sweeper.from_sweep={typed.strip(chr(39))}: no such run")

@@ -47,8 +47,8 @@ EXTRAS = {
     "launcher=joblib": "hydra-joblib-launcher",
     "launcher=ray": "hydra-ray-launcher",
     "launcher=submitit": "hydra-submitit-launcher",
-    "sweep=optuna": "hydra-optuna-sweeper",
-    "sweep=random": "hydra-optuna-sweeper",
+    "sweep=optuna": "optuna",
+    "sweep=random": "optuna",
     "prune=": "optuna",
     "fashion_mnist": "a network",
 }

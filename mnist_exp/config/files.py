@@ -52,7 +52,6 @@ BEFORE_A_RECORD = frozenset(
 # What else a run or a sweep writes, but for what callbacks write.
 RUN_FILES = frozenset(
     {*_RECORDS, CHECKPOINT, *(f"{folder}/{name}" for folder in ("model", NEW_MODEL) for name in MODEL_FILES)}
-    | {"optimization_results.yaml"}  # Hydra's Optuna sweeper writes it
 )
 
 

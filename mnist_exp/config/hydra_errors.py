@@ -23,9 +23,6 @@ _EXTRAS = {
     "hydra/launcher=ray": "ray",
     "hydra/launcher=submitit_local": "slurm",
     "hydra/launcher=submitit_slurm": "slurm",
-    "hydra/sweeper=optuna": "optuna",
-    "hydra/sweeper/sampler=random": "optuna",
-    "hydra/sweeper/sampler=tpe": "optuna",
 }
 
 # What to say of keys that Hydra keeps elsewhere, or that only some sweeps have.
@@ -34,13 +31,10 @@ _KEYS_OF_SWEEPS = {
     "n_jobs": "is written hydra.launcher.n_jobs={0}; it needs -m and hydra/launcher=joblib",
     "n_trials": "is written hydra.sweeper.n_trials={0}; it needs -m and a search, sweep=random or sweep=optuna",
     "hydra.launcher.n_jobs": "needs -m and hydra/launcher=joblib",
-    "hydra.sweeper.n_trials": "needs -m and a search, sweep=random or sweep=optuna",
     "sweeper": "is written hydra/sweeper={0}; it needs -m",
 }
-for _key in ("seeds", "max_jobs", "indifference"):
+for _key in ("initial_seeds", "max_jobs", "indifference"):
     _KEYS_OF_SWEEPS[_key] = f"is written hydra.sweeper.{_key}={{0}}; it needs -m and sweep=race"
-for _key in ("seeds", "max_jobs", "indifference", "of", "top"):
-    _KEYS_OF_SWEEPS[f"hydra.sweeper.{_key}"] = "needs -m and sweep=race"
 
 
 # Words of other programs, in lower case, for keys of ours.

@@ -11,10 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.conversion import Rule, convert
 from mnist_exp.config.overrides import Override
-from mnist_exp.config.values import Count, NotNegative, Text, WholeNumber
+from mnist_exp.config.values import Count, NotNegative, WholeNumber
 from mnist_exp.errors import InputError, did_you_mean, show
-
-MOST_JOBS = 100_000  # of a sweep
 
 # By the key of the output folder: settings that only the other way to run reads.
 _WITHOUT_EFFECT = {
@@ -22,10 +20,7 @@ _WITHOUT_EFFECT = {
     "hydra.sweep.dir": (r"hydra\.run\b", "is for a single run; with -m, hydra.sweep.dir=DIR is the output folder"),
 }
 
-_AtLeast2 = Annotated[int, Rule(lambda n: 2 <= n < 2**31, "a whole number, at least 2")]
 _Above0 = Annotated[float, Rule(lambda x: 0 < x < math.inf, "a number above 0")]
-_Rate = Annotated[float, Rule(lambda x: 0 <= x <= 1, "a number from 0 to 1")]
-_Jobs = Annotated[int, Rule(lambda n: 1 <= n <= MOST_JOBS, f"a whole number from 1 to {MOST_JOBS:,}")]
 _Processes = Annotated[
     int,
     Rule(lambda n: n != 0 and abs(n) <= 1024, "a whole number from 1 to 1024, or -1 for all CPUs"),
@@ -36,24 +31,16 @@ def _text(pattern: str, wanted: str) -> Any:
     return Annotated[str, Rule(lambda text: re.fullmatch(pattern, text) is not None, wanted)]
 
 
-# Of Hydra's sweepers, Optuna's samplers and the launchers, without "hydra."; what is not there is not checked.
+# Of Hydra's launchers, without "hydra."; what is not there is not checked.
 _BY_TYPE: list[tuple[Any, str]] = [
-    (_Jobs, "sweeper.n_trials"),
-    (_Jobs | None, "sweeper.max_jobs"),
-    (_Rate, "sweeper.max_failure_rate sweeper.sampler.crossover_prob sweeper.sampler.swapping_prob"),
-    (_Rate | None, "sweeper.sampler.mutation_prob"),
-    (NotNegative, "sweeper.indifference"),
     (NotNegative | None, "launcher.ray.remote.num_cpus launcher.ray.remote.num_gpus"),
-    (_Above0 | None, "sweeper.sampler.prior_weight sweeper.sampler.sigma0 launcher.timeout"),
-    (_AtLeast2, "sweeper.seeds sweeper.top sweeper.sampler.population_size"),
-    (_AtLeast2 | None, "sweeper.sampler.popsize"),
-    (Count, "sweeper.n_jobs sweeper.sampler.n_ei_candidates sweeper.sampler.dividing_parameter"),
+    (_Above0 | None, "launcher.timeout"),
     (Count, "launcher.nodes launcher.array_parallelism"),
-    (Count | None, "sweeper.max_batch_size launcher.cpus_per_task launcher.tasks_per_node launcher.mem_gb"),
+    (Count | None, "launcher.cpus_per_task launcher.tasks_per_node launcher.mem_gb"),
     (Count | None, "launcher.cpus_per_gpu"),
-    (WholeNumber, "sweeper.sampler.n_startup_trials launcher.verbose"),
+    (WholeNumber, "launcher.verbose"),
     (WholeNumber, "launcher.timeout_min launcher.signal_delay_s launcher.max_num_timeout"),
-    (WholeNumber | None, "sweeper.sampler.seed launcher.gpus_per_node launcher.gpus_per_task"),
+    (WholeNumber | None, "launcher.gpus_per_node launcher.gpus_per_task"),
     (WholeNumber | None, "launcher.ray.init.num_cpus launcher.ray.init.num_gpus"),
     (_Processes, "launcher.n_jobs"),
     (
@@ -66,15 +53,13 @@ _BY_TYPE: list[tuple[Any, str]] = [
     (Literal["processes", "threads"], "launcher.prefer"),
     (Literal["sharedmem"] | None, "launcher.require"),
     (Literal["r", "r+", "w+", "c"], "launcher.mmap_mode"),
-    (Literal["sobol", "halton"], "sweeper.sampler.qmc_type"),
-    (Text | float | None, "sweeper.of"),  # an id of digits is a number
 ]
 SETTINGS = {key: wanted for wanted, keys in _BY_TYPE for key in keys.split()}
 
 
 def check_settings(composed: DictConfig) -> None:
     """Raise InputError for a setting of the sweeper or the launcher that it has not, or that is out of its range."""
-    for name in ("sweeper", "launcher"):
+    for name in ("launcher",):
         if not isinstance(settings := composed.hydra[name], DictConfig):
             raise InputError(f"hydra.{name}={show(settings)}: must be a map; hydra/{name}=CHOICE chooses one")
         store, choice = ConfigStore.instance(), f"{composed.hydra.runtime.choices[f'hydra/{name}']}.yaml"

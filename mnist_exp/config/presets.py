@@ -26,11 +26,9 @@ GROUPS = ("dataset", "preprocessing", "model", "optimizer", "training")
 GLOBAL_GROUPS = ("experiment", "sweep")  # presets of several parts, with @package _global_
 _KEYS = ("seed", "backend", "objective", "direction", "resume")
 _TRACKING_KEYS = ("experiment", "run_name", "tags", "note", "keep")
-_SWEEPER_KEYS = ("n_trials", "n_jobs", "max_failure_rate", "storage", "seeds", "max_jobs", "indifference", "top")
+_SWEEPER_KEYS = ("kind", "n_trials", "n_jobs", "initial_seeds", "max_jobs", "indifference", "n_best")
 # The choices that a sweep preset may make.
 _SWEEP_CHOICES = {
-    "hydra/sweeper": ("basic", "optuna", "race"),
-    "hydra/sweeper/sampler": ("random", "tpe"),
     "hydra/launcher": ("stacked",),
     "prune": ("median", "percentile", "patient", "threshold"),
 }
@@ -180,13 +178,13 @@ def _may_be_set(path: Sequence[str]) -> bool:
 
 def _is_of_sweeper(path: Sequence[str], value: Any) -> bool:
     match path:
-        case ["hydra", "sweeper", "storage"]:
-            return value is None or re.fullmatch(r"sqlite:///[\w-]+\.db", str(value)) is not None
-        case ["hydra", "sweeper", "of"]:  # only the user may name a sweep in the store
+        case ["hydra", "sweeper", "from_sweep"]:  # only the user may name a sweep in the store
             return value is None
         case ["hydra", "sweeper", key]:
             return key in _SWEEPER_KEYS
-        case ["hydra", "sweeper", "sampler", "seed"] | ["prune", *_]:
+        case ["hydra", "sweeper", "sampler", "TPESampler" | "RandomSampler", str(key)]:
+            return re.fullmatch("[a-z][a-z_]*", key) is not None
+        case ["prune", *_]:
             return True
         case ["hydra", "sweeper", "params", key]:
             return may_vary(key, str(value))

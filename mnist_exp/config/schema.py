@@ -160,7 +160,7 @@ def _check_pruning(config: Config) -> None:
         return
     if importlib.util.find_spec("optuna") is None:
         raise InputError(
-            f"prune={config.prune.kind}: needs Optuna; pip install -e '.[prune]' in the project's folder brings it"
+            f"prune={config.prune.kind}: needs Optuna; pip install -e '.[optuna]' in the project's folder brings it"
         )
     if config.objective.startswith("test_"):
         measured = config.objective.replace("test_", "val_", 1)

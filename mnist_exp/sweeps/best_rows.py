@@ -50,13 +50,13 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
         InputError: if there is no such sweep, none of its jobs has finished, it was ranked by another objective, or its
             jobs differ in the seed alone, or in different keys.
     """
-    name = f"hydra.sweeper.of={sweep}"
+    name = f"hydra.sweeper.from_sweep={sweep}"
     tracking = stored(config.tracking)
     client = connect_existing(tracking.uri)
     try:
         run = find_sweep(client, tracking.uri, sweep)
     except InputError as error:
-        raise InputError(f"hydra.sweeper.of={error}") from error
+        raise InputError(f"hydra.sweeper.from_sweep={error}") from error
     experiment = str(client.get_experiment(run.tracking["experiment_id"]).name)
     if experiment != tracking.experiment:
         raise InputError(f"{name}: is in another experiment; type tracking.experiment={experiment}")
@@ -77,7 +77,7 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
 
 def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[str]) -> None:
     """Raise InputError if the rows of a store set a key that is typed too, or that a preset may not vary."""
-    name = f"hydra.sweeper.of={sweep}"
+    name = f"hydra.sweeper.from_sweep={sweep}"
     for key, value in (item for row in rows for item in row.items()):
         if key in typed:
             raise InputError(f"{key}: varies among the best rows of {name}; leave it out")

@@ -36,8 +36,8 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_IN_A_STACK = 200  # each keeps its log open, and macOS lets a process open 256 files
 _working = threading.RLock()  # held while this process works on jobs
 
-# Runs jobs, given by their overrides; returns their objectives, None for a job that failed.
-Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]
+# Returns the overrides of the next jobs, or None at the end.
+Propose = Callable[[], Sequence[Sequence[str]] | None]
 
 
 @dataclass
@@ -60,14 +60,13 @@ class Stage:
 class Task:
     """Runs the jobs of a sweep, in the process to which a launcher sends it.
 
-    `code`: the user's own file, with its text. `race`: called by the sweeper of a race, in the sweep's process, with a
-    function that launches jobs; None for other kinds.
+    `code`: the user's own file, with its text. `propose`: for the sweeper, in the sweep's process; None elsewhere.
     """
 
     parent: Parent
     stage: Stage
     code: CodeFile | None
-    race: Callable[[Launch], None] | None
+    propose: Propose | None
 
     def compose(self, composed: DictConfig) -> Composed:
         """Return a job that Hydra composed, in the context in which Hydra runs it."""

@@ -1,27 +1,24 @@
 """What a sweep asks of its kind, such as a grid, a search or a race. Imports nothing heavy."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from mnist_exp.config.code_file import CodeFile
-from mnist_exp.config.hydra_settings import MOST_JOBS
+from mnist_exp.config.conversion import Rule
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.schema import Config
+from mnist_exp.config.values import Count, NotNegative, Text
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.formats import counted
 from mnist_exp.sweeps.ranking import SINGLE, Row, compared, verdict
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
 
-if TYPE_CHECKING:
-    from mnist_exp.sweeps.jobs import Launch, Stage
-    from mnist_exp.tracking.sweep_record import SweepRecord
-
-
+MOST_JOBS = 100_000  # of a sweep
 _MOST_CHECKED = 200  # values of a sweep, which take 10 ms each
 MOST_LOOKED_UP = 200  # jobs of one that is resumed, which take 20 ms each
 
@@ -32,15 +29,35 @@ def check_number(number: float, typed: Iterable[str]) -> None:
         raise InputError(f"{' '.join(typed)}: asks for {number:,.15g} jobs; a sweep may have {MOST_JOBS:,} at most")
 
 
+_Jobs = Annotated[int, Rule(lambda n: 1 <= n <= MOST_JOBS, f"a whole number from 1 to {MOST_JOBS:,}")]
+_AtLeast2 = Annotated[int, Rule(lambda n: 2 <= n < 2**31, "a whole number, at least 2")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The keys of `hydra.sweeper`, whose defaults are in `hydra_plugins/`; conf/sweep/ explains them."""
+
+    kind: Literal["grid", "race", "search"]
+    params: dict[str, Any] | None
+    n_trials: _Jobs
+    n_jobs: Count
+    sampler: Any
+    initial_seeds: _AtLeast2
+    max_jobs: _Jobs | None
+    indifference: NotNegative
+    from_sweep: Text | float | None  # an id of digits is a number
+    n_best: _AtLeast2
+
+
 @dataclass(frozen=True)
 class Typed:
     """The overrides of a sweep, its preset's included.
 
-    `sweeper`: Hydra's settings. `varied`: the values of each key that has several; the ends of a range to draw from.
-    `fixed`: the overrides with one value. `code`: the user's own file.
+    `settings`: those of `hydra.sweeper`. `varied`: the values of each key that has several; the ends of a range to draw
+    from. `fixed`: the overrides with one value. `code`: the user's own file.
     """
 
-    sweeper: Mapping[str, Any]
+    settings: Settings
     varied: Mapping[Override, Sequence[str]]
     fixed: Sequence[str]
     code: CodeFile | None
@@ -80,7 +97,7 @@ class Kind:
     @classmethod
     def of(cls, typed: Typed) -> Self:
         """Return the sweep that was typed; raise InputError for what this kind cannot use."""
-        return cls({one.key: one.value for one in typed.varied}, typed.count())
+        raise NotImplementedError
 
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
         """Return the overrides of the jobs to check: each value once, beside the first of all others.
@@ -95,10 +112,19 @@ class Kind:
         )
         return typed.jobs([first, *others])
 
-    def first_jobs(self, typed: Typed) -> Sequence[Sequence[str]]:
-        """Return the overrides of the jobs that surely run, without any for Hydra; 200 at most."""
-        rows = product(*typed.varied.values())
-        return typed.jobs(dict(zip(typed.varied, row, strict=True)) for row in islice(rows, MOST_LOOKED_UP))
+    def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
+        """Return the overrides of the next jobs, without any for Hydra; None at the end.
+
+        Args:
+            ended: the jobs that this command launched, in their order; for a kind that draws, after those that ended
+                before, interrupted ones among them.
+            direction: of the objective, `maximize` or `minimize`.
+        """
+        raise NotImplementedError
+
+    def report(self, folder: Path) -> list[str]:
+        """Write how far the sweep has come into its folder; return the lines that are new."""
+        return []
 
     def check(self, configs: Sequence[Config]) -> None:
         """Raise InputError if the configurations that were checked, the first job's first, do not fit this kind."""
@@ -111,18 +137,6 @@ class Kind:
     def signature(self) -> list[object]:
         """Return plain values that tell this sweep from others in which the same varies."""
         return []
-
-    def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
-        """Return overrides for Hydra beside those typed."""
-        return []
-
-    def driver(self, sweep: Sweep, stage: "Stage") -> "Callable[[Launch], None] | None":
-        """Return a function that launches the jobs, if Hydra's sweeper leaves that to the kind."""
-        return None
-
-    def excuse(self, error: ValueError, record: "SweepRecord") -> None:
-        """Raise an error of Hydra's sweeper, unless the ranking explains it."""
-        raise error
 
     def arrange(self, rows: list[Row], direction: str) -> tuple[list[Row], list[str]]:
         """Return ranked rows in this kind's order, compared with the first, and notes."""
@@ -144,16 +158,28 @@ class Kind:
         return launched - sum(job.status == "FINISHED" for job in jobs)
 
 
+@dataclass
 class Grid(Kind):
-    """Every combination of the listed values."""
+    """Every combination of the listed values, by the overrides of its job."""
+
+    combinations: Sequence[Sequence[str]]
 
     @classmethod
     def of(cls, typed: Typed) -> Self:
-        grid = super().of(typed)
+        number = typed.count()
+        rows = typed.jobs(dict(zip(typed.varied, row, strict=True)) for row in product(*typed.varied.values()))
+        grid = cls({one.key: one.value for one in typed.varied}, number, rows)
         grid.planned = next((len(samples) for one, samples in typed.varied.items() if one.key == "seed"), 1)
         return grid
 
-    def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
-        """Return the sweeper that checks no job again, unless two groups vary, whose choices may not fit each other."""
-        groups = [key for key in self.swept if "." not in key and key != "seed"]
-        return ["hydra.sweeper._target_=hydra_plugins.mnist_exp_grid.GridSweeper"] if len(groups) < 2 else []
+    def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
+        """Return each value once, and each combination of groups, whose choices may not fit each other."""
+        groups = {one: samples for one, samples in typed.varied.items() if "." not in one.key and one.key != "seed"}
+        if len(groups) < 2:
+            return super().to_check(typed)
+        first = {one: samples[0] for one, samples in typed.varied.items()}
+        rows = (first | dict(zip(groups, row, strict=True)) for row in islice(product(*groups.values()), _MOST_CHECKED))
+        return [*super().to_check(typed), *typed.jobs(rows)]
+
+    def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
+        return None if ended else self.combinations

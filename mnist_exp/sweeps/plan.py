@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import check_job, compose_values, user_choices
+from mnist_exp.config.conversion import convert
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_output, check_settings, check_subfolders
@@ -21,13 +22,17 @@ from mnist_exp.config.parsing import count, parse
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult
-from mnist_exp.sweeps.kind import Grid, Kind, Typed, check_number
+from mnist_exp.sweeps.kind import MOST_LOOKED_UP, Grid, Kind, Settings, Typed, check_number
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import Search
 from mnist_exp.training.engine import import_own
 
-# By the module and the class of Hydra's sweeper; any other one searches.
-_KINDS: dict[str, type[Kind]] = {"basic_sweeper.BasicSweeper": Grid, "mnist_exp_race.RaceSweeper": Race}
+_KINDS: dict[str, type[Kind]] = {"grid": Grid, "race": Race, "search": Search}
+_PRESETS = {"race": "race", "search": "random or sweep=optuna"}
+_USERS = {  # which kind a setting is for
+    **dict.fromkeys(("n_trials", "n_jobs", "sampler"), "search"),
+    **dict.fromkeys(("initial_seeds", "max_jobs", "indifference", "from_sweep", "n_best"), "race"),
+}
 
 
 def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None, *, verbose: bool = True) -> SweepResult:
@@ -46,11 +51,6 @@ def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None, *,
         return run_planned(replace(sweep, verbose=verbose), kind, overrides, loader)
 
 
-def kind_of(target: str) -> type[Kind]:
-    """Return the kind of a sweep, given its `hydra.sweeper._target_`."""
-    return _KINDS.get(".".join(target.split(".")[-2:]), Search)
-
-
 def plan(
     composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader
 ) -> tuple[Sweep, Kind]:
@@ -63,8 +63,9 @@ def plan(
     """
     check_output(composed, "hydra.sweep.dir")
     check_settings(composed)
-    chosen = kind_of(composed.hydra.sweeper._target_)
-    typed = _typed(composed, overrides, code, loader, draws=chosen.draws)
+    settings = _settings(composed)
+    chosen = _KINDS[settings.kind]
+    typed = _typed(settings, overrides, code, loader, draws=chosen.draws)
     check_subfolders(composed, [one.key for one in typed.varied], draws=chosen.draws)
     kind = chosen.of(typed)
     configs = [check_job(loader, composed, job, code) for job in kind.to_check(typed)]
@@ -80,16 +81,33 @@ def plan(
     kind.check(configs)
     launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
     folder = Path(str(composed.hydra.sweep.dir)).absolute()
-    first_jobs = kind.first_jobs(typed) if configs[0].resume else ()
+    known = kind.propose([], "maximize") if configs[0].resume and not kind.draws else None
+    first_jobs = (known or ())[:MOST_LOOKED_UP]
     return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher, first_jobs=first_jobs), kind
 
 
+def _settings(composed: DictConfig) -> Settings:
+    """Return the settings of `hydra.sweeper`; raise InputError for one that cannot be used, or another sweeper."""
+    if (sweeper := composed.hydra.runtime.choices["hydra/sweeper"]) != "mnist_exp":
+        raise InputError(f"hydra/sweeper={sweeper}: is not used here; choose sweep=grid, random, optuna or race")
+    values: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+    own = {key: value for key, value in values.items() if key not in ("_target_", "_recursive_")}
+    settings: Settings = convert(Settings, own, "hydra.sweeper")
+    typed: Any = OmegaConf.to_container(composed.hydra.overrides.hydra)
+    for override in map(Override.of, typed):
+        key = override.key.removeprefix("hydra.sweeper.").partition(".")[0]
+        if override.key.startswith("hydra.sweeper.") and (users := _USERS.get(key, settings.kind)) != settings.kind:
+            raise InputError(
+                f"{override.text}: is a setting of a {users}; add sweep={_PRESETS[users]}, or leave it out"
+            )
+    return settings
+
+
 def _typed(
-    composed: DictConfig, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader, *, draws: bool
+    settings: Settings, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader, *, draws: bool
 ) -> Typed:
     """Return the last override of each key, a preset's first; `draws`: whether ranges may be among them."""
-    sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
-    preset = parse([f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()], loader)
+    preset = parse([f"{key}={value}" for key, value in (settings.params or {}).items()], loader)
     parsed = {one.get_key_element(): one for one in [*preset, *parse(overrides, loader)]}
     varied: dict[Override, Sequence[str]] = {}
     for one in parsed.values():
@@ -114,7 +132,7 @@ def _typed(
         if len(set(samples)) < len(samples):
             raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
     fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
-    return Typed(sweeper, varied, fixed, code)
+    return Typed(settings, varied, fixed, code)
 
 
 def _ends(override: Override, values: IntervalSweep) -> list[str]:

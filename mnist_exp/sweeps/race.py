@@ -6,28 +6,23 @@ Imports nothing heavy.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import count, islice, product
+from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import ClassVar, Self
 
 from mnist_exp.config.files import write_text
-from mnist_exp.config.hydra_settings import MOST_JOBS
 from mnist_exp.config.overrides import Override, values_of
-from mnist_exp.config.schema import Config, objective_direction
+from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.comparable import check_alike
 from mnist_exp.sweeps.formats import as_csv, counted
-from mnist_exp.sweeps.kind import MOST_LOOKED_UP, Kind, Typed
+from mnist_exp.sweeps.kind import MOST_JOBS, Kind, Typed
 from mnist_exp.sweeps.ranking import Row, combination, verdict
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
 from mnist_exp.text import printable
 from mnist_exp.tracking.names import job_name, shown_value
 from mnist_exp.tracking.records import Record, map_in
-
-if TYPE_CHECKING:
-    from mnist_exp.sweeps.jobs import Launch, Stage
 
 ROUNDS = 10  # at most
 _ROUND_LEVEL = LEVEL / ROUNDS  # so that all rounds together err in at most 5 % of races
@@ -56,12 +51,20 @@ class Round:
     end: str | None
 
 
+class _RoundIsDueError(Exception):
+    """These jobs of a round, by the place of the combination and the seed, have not run yet."""
+
+    def __init__(self, jobs: Sequence[tuple[int, int]]) -> None:
+        self.jobs = jobs
+
+
 @dataclass
 class Race(Kind):
     """A race between combinations, given by their overrides, and by their values by full key.
 
     `seeds`: of each in the first round. `max_jobs`: of the whole race. `indifference`: a difference in the objective
-    that does not matter. `seen`: seeds that it may not use. `notes`: shown at its start. `rounds`: those that ran.
+    that does not matter. `seen`: seeds that it may not use. `notes`: shown at its start. `rounds`: those that ran, of
+    which so many are `reported`.
     """
 
     swept: dict[str, str] = field(init=False)
@@ -74,6 +77,7 @@ class Race(Kind):
     seen: frozenset[int] = frozenset()
     notes: Sequence[str] = ()
     rounds: list[Round] = field(default_factory=list)
+    reported: int = 0
     is_open: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -93,14 +97,15 @@ class Race(Kind):
             InputError: for a seed, fewer than two combinations, too few jobs for the first round, or an earlier sweep
                 that cannot be used.
         """
-        settings = typed.sweeper
-        if (of := settings["of"]) is not None:  # Hydra reads an id such as 1e5 as a power of 10
-            of = values_of(["hydra.sweeper.of"], typed.fixed).get("hydra.sweeper.of", "").strip("'\"") or str(of)
-        seeds: int = settings["seeds"]
+        settings, key = typed.settings, "hydra.sweeper.from_sweep"
+        of = None
+        if settings.from_sweep is not None:  # Hydra reads an id such as 1e5 as a power of 10
+            of = values_of([key], typed.fixed).get(key, "").strip("'\"") or str(settings.from_sweep)
+        seeds = settings.initial_seeds
         for override in [*typed.varied, *map(Override.of, typed.fixed)]:
             if override.key == "seed":
                 raise InputError(
-                    f"{override.text}: a race chooses the seeds; hydra.sweeper.seeds=3 is how many each has at first"
+                    f"{override.text}: a race chooses the seeds; hydra.sweeper.initial_seeds=3 is how many each has"
                 )
         seen: frozenset[int] = frozenset()
         notes: Sequence[str] = ()
@@ -109,29 +114,25 @@ class Race(Kind):
             rows = [dict(zip(typed.varied, samples, strict=True)) for samples in product(*typed.varied.values())]
         elif typed.varied:
             text = next(iter(typed.varied)).text
-            raise InputError(f"{text}: the combinations are those of hydra.sweeper.of; leave out one of the two")
+            raise InputError(f"{text}: the combinations are those of {key}; leave out one of the two")
         else:
             from mnist_exp.sweeps.best_rows import best_rows  # reads the store
 
-            rows, seen, notes = best_rows(typed, of, settings["top"])
+            rows, seen, notes = best_rows(typed, of, settings.n_best)
         if len(rows) < 2:
             found = "has one row only" if of else "needs at least two combinations, such as model.hidden=16,32"
-            raise InputError(f"{f'hydra.sweeper.of={of}' if of else 'sweep=race'}: {found}")
-        max_jobs = settings["max_jobs"] or min(max(_SEEDS, seeds) * len(rows), MOST_JOBS)
+            raise InputError(f"{f'{key}={of}' if of else 'sweep=race'}: {found}")
+        max_jobs = settings.max_jobs or min(max(_SEEDS, seeds) * len(rows), MOST_JOBS)
         if max_jobs < (first := seeds * len(rows)):
             raise InputError(
                 f"hydra.sweeper.max_jobs={max_jobs}: must be at least {first}: {seeds} seeds of each of {len(rows)} "
                 "combinations"
             )
         values = [{one.key: value for one, value in row.items()} for row in rows]
-        return cls(typed.jobs(rows), values, seeds, max_jobs, settings["indifference"], seen, notes)
+        return cls(typed.jobs(rows), values, seeds, max_jobs, settings.indifference, seen, notes)
 
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
         return super().to_check(typed) if typed.varied else self.overrides
-
-    def first_jobs(self, typed: Typed) -> Sequence[Sequence[str]]:
-        jobs = ([*row, f"seed={seed}"] for row in self.overrides for seed in self._seeds(self.seeds))
-        return list(islice(jobs, MOST_LOOKED_UP))
 
     def check(self, configs: Sequence[Config]) -> None:
         check_alike(configs)
@@ -151,22 +152,34 @@ class Race(Kind):
         """Return the combinations and the rules but `max_jobs`, which may be larger when the race is resumed."""
         return ["race", self.values, self.seeds, self.indifference, sorted(self.seen)]
 
-    def driver(self, sweep: Sweep, stage: "Stage") -> "Callable[[Launch], None]":
-        return partial(self._run, sweep, stage)
+    def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
+        """Return the jobs of the next round, after all rounds were played again on what has ended."""
+        objectives = {(combination(job.values), job.values["seed"]): job.objective for job in ended}
+        self.rounds = []
+        try:
+            for one in self.play(direction, lambda jobs: self._objectives(jobs, objectives)):
+                self.rounds.append(one)
+        except _RoundIsDueError as due:
+            return [[*self.overrides[place], f"seed={seed}"] for place, seed in due.jobs]
+        return None
 
-    def _run(self, sweep: Sweep, stage: "Stage", launch: "Launch") -> None:
-        """Run the race; write its rounds to `race.csv` in the sweep's folder."""
+    def _objectives(
+        self, jobs: Sequence[tuple[int, int]], known: Mapping[tuple[tuple[tuple[str, str], ...], str], float | None]
+    ) -> list[float | None]:
+        """Return the objectives of jobs; raise _RoundIsDueError with their places and seeds if some are not known."""
+        seeds = self._seeds(max(number for _, number in jobs) + 1)
+        wanted = [(place, seeds[number]) for place, number in jobs]
+        keys = [(combination(self.values[place]), str(seed)) for place, seed in wanted]
+        if not known.keys() >= set(keys):
+            raise _RoundIsDueError(wanted)
+        return [known[key] for key in keys]
 
-        def launch_jobs(jobs: Sequence[tuple[int, int]]) -> Sequence[float | None]:
-            stage.jobs = len(jobs) + (self.rounds[-1].jobs if self.rounds else 0)
-            seeds = self._seeds(max(number for _, number in jobs) + 1)
-            return launch([[*self.overrides[place], f"seed={seeds[number]}"] for place, number in jobs])
-
-        for one in self.play(objective_direction(sweep.config), launch_jobs):
-            self.rounds.append(one)
-            lines = [line for done in self.rounds for line in self._lines(done)]
-            write_text(sweep.folder / "race.csv", as_csv(lines))
-            stage.news.append(self._news(one))
+    def report(self, folder: Path) -> list[str]:
+        """Write the rounds to `race.csv`; return a line for each that is new."""
+        new, self.reported = self.rounds[self.reported :], len(self.rounds)
+        if new:
+            write_text(folder / "race.csv", as_csv([line for one in self.rounds for line in self._lines(one)]))
+        return list(map(self._news, new))
 
     def play(
         self, direction: str, launch: Callable[[Sequence[tuple[int, int]]], Sequence[float | None]]

@@ -1,112 +1,157 @@
-"""A search: a sweeper of Hydra's, such as Optuna's, chooses the jobs. Imports nothing heavy."""
+"""A search: Optuna draws the jobs, given the records of those that ended. Imports nothing heavy."""
 
-import logging
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from mnist_exp.config.hydra_settings import MOST_JOBS
-from mnist_exp.config.overrides import quoted
-from mnist_exp.config.schema import Config, MLflowTracking, objective_direction
-from mnist_exp.errors import InputError
-from mnist_exp.experiment import Sweep
+from hydra.core.override_parser.types import IntervalSweep
+
+from mnist_exp.config.keras_names import parse_spec
+from mnist_exp.config.overrides import Override
+from mnist_exp.config.parsing import parse
+from mnist_exp.errors import InputError, show
 from mnist_exp.sweeps.kind import Kind, Typed
 from mnist_exp.sweeps.ranking import Row, verdict
 from mnist_exp.tracking.records import Record
 
-if TYPE_CHECKING:
-    from mnist_exp.tracking.sweep_record import SweepRecord
+_SAMPLERS = ("TPESampler", "RandomSampler")
 
 
 @dataclass
 class Search(Kind):
-    """Jobs that a sweeper draws; `sweeper`: its settings."""
+    """Jobs that a sampler of Optuna's draws.
 
-    sweeper: Mapping[str, Any]
+    Attributes:
+        shared: the overrides of every job.
+        space: Optuna's distribution of each key that varies; of a range, it draws places in its list.
+        listed: the values of each key that has a range, by full key.
+        sampler: the name of Optuna's class, and its arguments.
+        at_once: the jobs of a proposal.
+    """
+
+    shared: Sequence[str]
+    space: Mapping[Override, Any]
+    listed: Mapping[str, Sequence[str]]
+    sampler: tuple[str, Mapping[str, Any]]
+    at_once: int
     draws: ClassVar[bool] = True
     goes_back: ClassVar[bool] = False
 
     @classmethod
     def of(cls, typed: Typed) -> Self:
-        sampler = str((typed.sweeper.get("sampler") or {}).get("_target_"))
-        trials: int | None = typed.sweeper.get("n_trials")
-        if trials is None or sampler.endswith(".GridSampler"):  # which lists all combinations
-            trials = min(typed.count(), trials or MOST_JOBS)
-        return cls({one.key: one.value for one in typed.varied}, trials, typed.sweeper)
+        """Return the search that was typed.
 
-    def check(self, configs: Sequence[Config]) -> None:
-        """Raise InputError if Optuna would write into the store, or into a database of another program."""
-        from mnist_exp.tracking.store import sqlite_path, tables
-
-        storage = str(self.sweeper.get("storage") or "")
-        if (path := sqlite_path(storage)) is None:
-            return
+        Raises:
+            InputError: if Optuna is not installed, or does not take the sampler's arguments.
+        """
         try:
-            held = tables(path) if path.exists() else set()
-        except sqlite3.Error as error:
-            held = {str(error)}
-        tracking = configs[0].tracking
-        is_store = isinstance(tracking, MLflowTracking) and path == sqlite_path(tracking.uri)
-        if is_store or (held and "studies" not in held):
+            from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+        except ImportError:
             raise InputError(
-                f"hydra.sweeper.storage={storage}: holds something else than searches; must be a file of its own, such "
-                "as sqlite:///optuna.db"
-            )
+                "sweep: a search needs Optuna; pip install -e '.[optuna]' in the project's folder brings it"
+            ) from None
+        settings, space, listed = typed.settings, dict[Override, Any](), dict[str, Sequence[str]]()
+        for override, samples in typed.varied.items():
+            [parsed] = parse([override.text])
+            if isinstance(ends := parsed.value(), IntervalSweep) and ends.start is not None and ends.end is not None:
+                is_log = "log" in ends.tags
+                if isinstance(ends.start, int) and isinstance(ends.end, int):
+                    space[override] = IntDistribution(ends.start, ends.end, log=is_log)
+                else:
+                    space[override] = FloatDistribution(ends.start, ends.end, log=is_log)
+            elif parsed.is_range_sweep():
+                space[override], listed[override.key] = IntDistribution(0, len(samples) - 1), samples
+            else:
+                space[override] = CategoricalDistribution(samples)
+        [shared] = typed.jobs([{}])
+        sampler = _sampler(settings.sampler)
+        search = cls(
+            {one.key: one.value for one in typed.varied},
+            settings.n_trials, shared, space, listed, sampler, settings.n_jobs,
+        )  # fmt: skip
+        search._study([], "maximize")  # with errors now
+        return search
 
-    def first_jobs(self, typed: Typed) -> Sequence[Sequence[str]]:
-        """Return none, since the sweeper draws them."""
-        return []
+    def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
+        """Return the jobs that were interrupted, or else what Optuna draws; None after `n_trials`.
+
+        Its study is made in memory, and is seeded by the sampler's seed and the number of trials.
+        """
+        trials = [job for job in ended if job.status != "KILLED"]
+        number = min(self.at_once, self.jobs - len(trials))
+        if number < 1:
+            return None
+        tried = [job.values for job in trials]
+        values = [job.values for job in ended if job.status == "KILLED" and job.values not in tried][:number]
+        if not values:
+            study = self._study(trials, direction)
+            drawn = [study.ask(self._distributions).params for _ in range(number)]
+            values = [{key: self._text(key, value) for key, value in one.items()} for one in drawn]
+        return [[*self.shared, *(one.set_to(row[one.key]) for one in self.space)] for row in values]
+
+    def _study(self, trials: Sequence[Record], direction: str) -> Any:
+        """Return a study of the jobs that ended; one that was pruned tells its last epoch, and the value there."""
+        import numpy
+        import optuna
+        from optuna.study import StudyDirection
+        from optuna.trial import TrialState, create_trial
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        name, arguments = self.sampler
+        if isinstance(seed := arguments.get("seed"), int):
+            [drawn] = numpy.random.SeedSequence((seed, len(trials))).generate_state(1)
+            arguments = {**arguments, "seed": int(drawn)}
+        try:
+            sampler = getattr(optuna.samplers, name)(**arguments)
+            study = optuna.create_study(direction=StudyDirection[direction.upper()], sampler=sampler)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"hydra.sweeper.sampler.{name}={show(dict(arguments))}: {error}") from error
+        for job in trials:
+            state, last = TrialState.FAIL if job.objective is None else TrialState.COMPLETE, {}
+            if job.objective is not None and job.pruned is not None:
+                state, last = TrialState.PRUNED, {job.pruned: job.objective}
+            value = job.objective if state == TrialState.COMPLETE else None
+            space = self._distributions
+            params = {key: self._value(key, job.values[key]) for key in space}
+            study.add_trial(
+                create_trial(state=state, value=value, params=params, distributions=space, intermediate_values=last)
+            )
+        return study
+
+    @property
+    def _distributions(self) -> dict[str, Any]:
+        return {one.key: distribution for one, distribution in self.space.items()}
+
+    def _text(self, key: str, value: Any) -> str:
+        return self.listed[key][value] if key in self.listed else str(value)
+
+    def _value(self, key: str, text: str) -> Any:
+        if key in self.listed:
+            return self.listed[key].index(text)
+        kind = type(self._distributions[key]).__name__
+        return {"IntDistribution": int, "FloatDistribution": float}.get(kind, str)(text)
 
     def signature(self) -> list[object]:
-        return [self.sweeper["_target_"], (self.sweeper.get("sampler") or {}).get("_target_")]
-
-    def settings(self, sweep: Sweep, record: "SweepRecord") -> list[str]:
-        """Return Optuna's study, named after the run so that `resume` finds it, and how many trials are left.
-
-        Of these, the study gives those first whose jobs were interrupted.
-        """
-        if "study_name" not in self.sweeper:
-            return []
-        import optuna
-
-        logging.getLogger("hydra_plugins.hydra_optuna_sweeper").setLevel(logging.ERROR)  # `Progress` shows failed jobs
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        name, storage = record.parent.run_id or sweep.folder.name, self.sweeper.get("storage")
-        direction = objective_direction(sweep.config)
-        settings = [f"hydra.sweeper.direction={direction}", f"hydra.sweeper.study_name={quoted(name)}"]
-        if storage is None or name not in optuna.get_all_study_names(storage):
-            return settings
-        study, states = optuna.load_study(study_name=name, storage=storage), optuna.trial.TrialState
-        jobs = {tuple(sorted(job.values.items())): job for job in record.jobs()}
-        for trial in study.get_trials(states=[states.RUNNING]):
-            job = jobs.get(tuple(sorted((key, str(value)) for key, value in trial.params.items())))
-            if job is None or job.status in {"RUNNING", "KILLED"}:
-                study.enqueue_trial(trial.params)
-            objective = None if job is None else job.objective
-            study.tell(trial.number, objective, state=states.FAIL if objective is None else states.COMPLETE)
-        finished = len(study.get_trials(states=[states.COMPLETE]))
-        settings.append(f"hydra.sweeper.n_trials={max(self.jobs - finished, 0)}")
-        seed = (self.sweeper.get("sampler") or {}).get("seed")
-        if seed is not None:  # which would draw the same values again
-            settings.append(f"hydra.sweeper.sampler.seed={seed + len(study.trials)}")
-        return settings
-
-    def excuse(self, error: ValueError, record: "SweepRecord") -> None:
-        """Raise the error, unless all jobs failed and Optuna misses a best trial; the ranking says why."""
-        statuses = {job.status for job in record.jobs()}
-        if isinstance(error, InputError) or "FINISHED" in statuses:
-            raise error
-        if not statuses:
-            raise InputError(f"the search cannot start: {error}") from error
+        return ["search", self.sampler[0]]
 
     def verdict(self, rows: Sequence[Row], images: str, run_id: str) -> str:
         single = (
             "each row of a search is a single run, and the best of many is lucky too; with other seeds: "
-            f"-m sweep=race hydra.sweeper.of={run_id or 'SWEEP_ID'}"
+            f"-m sweep=race hydra.sweeper.from_sweep={run_id or 'SWEEP_ID'}"
         )
         return verdict(rows, self.label, images=images, single=single)
 
     def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
         """Return how many jobs did not end; the number launched says little, since a point may be drawn twice."""
         return sum(job.status in {"FAILED", "RUNNING"} for job in jobs)
+
+
+def _sampler(spec: Any) -> tuple[str, Mapping[str, Any]]:
+    """Return the name and the arguments of a sampler, `Name` or `{Name: arguments}`."""
+    key = "hydra.sweeper.sampler"
+    if isinstance(spec, Mapping) and len(spec) > 1:  # Hydra merges a typed map with that of a preset
+        raise InputError(f"{key}={show(spec)}: must be one sampler; choose sweep=random, or sweep=optuna")
+    name, arguments = parse_spec(spec or "TPESampler", key)
+    if name not in _SAMPLERS:
+        raise InputError(f"{key}={show(spec)}: must be {' or '.join(_SAMPLERS)}, such as {{TPESampler: {{seed: 0}}}}")
+    return name, arguments

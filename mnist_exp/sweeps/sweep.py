@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -11,15 +11,15 @@ from mnist_exp import signals
 from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.files import read_text, write_text
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
-from mnist_exp.config.overrides import quoted
+from mnist_exp.config.overrides import quoted, values_of
 from mnist_exp.config.presets import parse_values
-from mnist_exp.config.schema import check
+from mnist_exp.config.schema import check, objective_direction
 from mnist_exp.ends import about_folder, end_of
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.resume import claimed
 from mnist_exp.runner import complete
 from mnist_exp.sweeps.formats import as_csv
-from mnist_exp.sweeps.jobs import Stage, Task
+from mnist_exp.sweeps.jobs import Propose, Stage, Task
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.progress import Progress, tell
@@ -28,6 +28,7 @@ from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.environment import sweep_record
 from mnist_exp.tracking.folder import Folder, from_here, working
 from mnist_exp.tracking.record import failure_reason
+from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import SweepRecord
 from mnist_exp.tracking.tracker import open_sweep
 from mnist_exp.training.engine import choose_backend
@@ -65,13 +66,9 @@ def _run_opened(
         before, line = find_finished(sweep, kind, record, overrides, loader) if sweep.config.resume else ([], "")
         if line:
             tell(sweep, line)
-        task = Task(record.parent, stage, sweep.config.code, kind.driver(sweep, stage))
-        settings = _settings(sweep, kind, record)
-        try:
-            with Progress(record, sweep, kind, stage, before):
-                launch_jobs([*overrides, *settings], loader, task)
-        except ValueError as error:
-            kind.excuse(error, record)
+        task = Task(record.parent, stage, sweep.config.code, _proposals(sweep, kind, record, stage))
+        with Progress(record, sweep, kind, stage, before):
+            launch_jobs([*overrides, *_settings(sweep)], loader, task)
         return _finish(sweep, kind, record, stage)
     except BaseException as error:
         with signals.closing():
@@ -82,9 +79,30 @@ def _run_opened(
         raise
 
 
-def _settings(sweep: Sweep, kind: Kind, record: SweepRecord) -> list[str]:
+def _proposals(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Propose:
+    """Return a function that asks the kind for the next jobs, and tells it which have ended and how."""
+    earlier = [job for job in record.jobs() if job.status in {"FINISHED", "KILLED"}] if kind.draws else []
+    direction, launched = objective_direction(sweep.config), list[dict[str, str]]()
+
+    def propose() -> Sequence[Sequence[str]] | None:
+        finished = {combined(job.values): job for job in record.jobs() if job.status == "FINISHED"}
+        failed = Record("", {}, status="FAILED")
+        ended = [finished.get(combined(values)) or failed.with_values(values) for values in launched]
+        jobs = kind.propose([*earlier, *ended], direction)
+        stage.news += kind.report(sweep.folder)
+        launched.extend(values_of(record.parent.keys, job) for job in jobs or ())
+        stage.jobs = max(stage.jobs, len(launched))
+        return jobs
+
+    def combined(values: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+        return frozenset(values.items())
+
+    return propose
+
+
+def _settings(sweep: Sweep) -> list[str]:
     """Return overrides for Hydra beside those typed."""
-    settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}", *kind.settings(sweep, record)]
+    settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}"]
     ray = sweep.launcher.get("ray")
     if ray is not None and "working_dir" not in (ray["init"].get("runtime_env") or {}):
         # By default, Ray's workers import from the current folder.

@@ -4,10 +4,8 @@ import os
 import pickle
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.sweeps.race import Race
 
-from ..conftest import QUICK, command, in_process, installed, runs_in
+from ..conftest import QUICK, command, in_process, runs_in
 
 CALL = "{_target_: subprocess.call, args: [touch, HACKED]}"
 LOGGING = "{version: 1, handlers: {x: {(): subprocess.call, args: [touch, HACKED]}}, root: {handlers: [x]}}"
@@ -544,8 +542,6 @@ def test_a_copy_of_any_sweep_in_conf_works_as_a_preset(tmp_path: Path) -> None:
     (presets / "sweep").mkdir(parents=True)
     for path in (CONF / "sweep").glob("*.yaml"):
         shutil.copy(path, presets / "sweep" / f"my_{path.name}")
-        if path.stem in ("optuna", "random") and not installed("hydra-optuna-sweeper"):
-            continue
         typed = ["model.hidden=2,32"] if path.stem == "race" else []
         (ours, kind), (theirs, their_kind) = (
             planned([f"sweep={prefix}{path.stem}", *typed], folder) for prefix, folder in (("", None), ("my_", presets))
@@ -563,30 +559,6 @@ def test_a_copy_of_any_sweep_in_conf_works_as_a_preset(tmp_path: Path) -> None:
 def planned(overrides: list[str], config_dir: Path | None) -> tuple[Sweep, Kind]:
     with user_choices(config_dir, overrides, in_sweep=True) as code:
         return plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, JobLoader.of_conf())
-
-
-@pytest.mark.skipif(not installed("hydra-optuna-sweeper"), reason="needs pip install -e '.[optuna]'")
-def test_a_search_makes_no_tables_in_a_database_of_something_else(tmp_path: Path) -> None:
-    preset = (CONF / "sweep" / "optuna.yaml").read_text()
-    presets = write(
-        tmp_path,
-        {
-            "sweep/greedy.yaml": preset.replace("optuna.db", "mlflow.db"),
-            "sweep/curious.yaml": preset.replace("optuna.db", "photos.db"),
-        },
-    )
-    with closing(sqlite3.connect(tmp_path / "photos.db")) as photos:
-        photos.execute("CREATE TABLE albums (name TEXT)")
-    before = (tmp_path / "photos.db").read_bytes()
-    for name, database in (("greedy", "mlflow.db"), ("curious", "photos.db")):
-        few = (*QUICK, "dataset.validation=100")
-        done = in_process("--config-dir", str(presets), "-m", f"sweep={name}", *few, cwd=tmp_path)
-        assert done.returncode == 1
-        said = f"hydra.sweeper.storage=sqlite:///{database}: holds something else than searches"
-        assert done.stderr.startswith(f"{presets}/sweep/{name}.yaml: {said}")
-        assert len(done.stderr.splitlines()) == 1
-    assert (tmp_path / "photos.db").read_bytes() == before
-    assert not (tmp_path / "mlflow.db").exists()
 
 
 SPY = """

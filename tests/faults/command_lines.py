@@ -10,8 +10,8 @@ KEYS = """
     tracking.tags dataset dataset.path dataset.validation optimizer optimizer.learning_rate
     preprocessing.augment experiment sweep prune backend objective direction resume code hydra hydra.run.dir
     hydra.sweep.dir hydra.sweep.subdir hydra/launcher hydra.mode hydra/sweeper hydra.sweeper.params
-    hydra.sweeper.n_trials hydra.sweeper.max_batch_size hydra.sweeper.seeds hydra.verbose hydra.sweeper.max_jobs
-    hydra.sweeper.indifference hydra.sweeper.of hydra.job.name hydra.job.chdir hydra.searchpath
+    hydra.sweeper.n_trials hydra.sweeper.kind hydra.sweeper.initial_seeds hydra.verbose hydra.sweeper.max_jobs
+    hydra.sweeper.indifference hydra.sweeper.from_sweep hydra.job.name hydra.job.chdir hydra.searchpath
     hydra.output_subdir hydra.sweeper hydra.launcher hydra.job.num model/layers model@x ???
 """
 keys = st.sampled_from(KEYS.split())

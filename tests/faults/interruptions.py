@@ -42,8 +42,8 @@ COMMANDS = {
         (*FOUR, *FEW, *SHORT, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), 4, "hydra-joblib-launcher"
     ),
     "stacked": Command(("-m", "seed=range(4)", *FEW, *LONG[:1], "hydra/launcher=stacked", "backend=jax"), 4),
-    "random search": Command(("-m", "sweep=random", *SEARCH, *FEW, *SHORT), 4, "hydra-optuna-sweeper"),
-    "Optuna search": Command(("-m", "sweep=optuna", *SEARCH, *FEW, *SHORT), 4, "hydra-optuna-sweeper"),
+    "random search": Command(("-m", "sweep=random", *SEARCH, *FEW, *SHORT), 4, "optuna"),
+    "Optuna search": Command(("-m", "sweep=optuna", *SEARCH, *FEW, *SHORT), 4, "optuna"),
 }
 # Of 60 tries 28 are single runs, three of four in training.
 ORDER = (

@@ -1,4 +1,4 @@
-"""One sweep under every launcher, and searches by Optuna; each needs an extra, and says so where it is missing."""
+"""One sweep under every launcher; each needs an extra, and says so where it is missing."""
 
 import shutil
 import signal
@@ -14,11 +14,9 @@ from ..conftest import (
     Server,
     SharedFolder,
     alone_with_ray,
-    command,
     facts,
     in_process,
     installed,
-    runs_in,
     start,
     sweep_in,
     wait_for_line,
@@ -181,48 +179,6 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_scores(
     assert done.returncode == 0, done.stderr
     assert scores(tmp_path) == scores(own_sweep_folder)
     assert len({facts(job)["process"] for job in sweep_in(tmp_path)[1]}) == 2
-
-
-@needs("hydra-optuna-sweeper", "optuna")
-def test_a_search_that_was_stopped_goes_on_to_its_total(tmp_path: Path) -> None:
-    import optuna
-
-    search = ("-m", "sweep=optuna", *FAST, "hydra.sweeper.n_trials=7")
-    process = start(*search, cwd=tmp_path)
-    wait_for_line(process, "3 of 7 done")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=300)
-    assert process.returncode == 130
-    parent, jobs = sweep_in(tmp_path)
-    before = [job.info.status for job in jobs].count("FINISHED")
-    assert 3 <= before < 7
-    done = command(*search, "resume=true", cwd=tmp_path)  # with the same number of threads
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "\n7 of 7 done" in done.stdout
-    resumed, jobs = sweep_in(tmp_path)
-    assert resumed.info.run_id == parent.info.run_id
-    assert [job.info.status for job in jobs] == ["FINISHED"] * 7  # the one that was interrupted, too
-    [study] = optuna.get_all_study_summaries(f"sqlite:///{tmp_path}/optuna.db")
-    assert study.study_name == parent.info.run_id
-    trials = optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{tmp_path}/optuna.db").trials
-    complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
-    assert len(complete) == 7
-    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
-    assert {trial.value for trial in complete} == {
-        job.data.metrics["objective"] for job in jobs if job.info.status == "FINISHED"
-    }
-    assert len({tuple(trial.params.items()) for trial in complete}) == 7
-    assert "7 jobs, largest val_accuracy first" in done.stdout
-
-
-@needs("hydra-optuna-sweeper", "optuna")
-def test_a_random_search_whose_jobs_all_fail_says_why(tmp_path: Path) -> None:
-    few = ("dataset.limit=200", "hydra.sweeper.n_trials=2", "dataset.validation=0.999")
-    done = in_process("-m", "sweep=random", *FAST, *few, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == "2 of 2 jobs did not finish; the same command with resume=true retries them\n"
-    assert done.stdout.count("FAILED: dataset.validation=0.999: holds out 200 of 200 training images") == 2
-    assert [one.info.status for one in runs_in(tmp_path)] == ["FAILED"] * 3
 
 
 @pytest.mark.skipif(installed("hydra-ray-launcher"), reason="it is installed")

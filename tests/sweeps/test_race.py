@@ -3,17 +3,12 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 
-from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.best_rows import check_rows
 from mnist_exp.sweeps.formats import as_csv
-from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.race import ROUNDS, Race, Round
 from mnist_exp.sweeps.ranking import rank, unranked
 from mnist_exp.sweeps.table import Table
@@ -225,15 +220,14 @@ def test_a_dropped_row_keeps_the_comparison_that_dropped_it(direction: str, tmp_
     race = race_of(3)
     jobs: list[Record] = []
 
-    def launch(launched: Sequence[Sequence[str]]) -> list[float]:
-        values = [dict(text.split("=") for text in job) for job in launched]
-        objectives = [scores[int(one["a"])][int(one["seed"])] for one in values]
-        jobs.extend(recorded_job(one, "FINISHED", score, {}) for one, score in zip(values, objectives, strict=True))
-        return objectives
-
     race.overrides = [[f"a={place}"] for place in range(3)]
-    config = cast(Config, SimpleNamespace(direction=direction))
-    race.driver(Sweep((), race.swept, [config], tmp_path, {}), Stage())(launch)
+    news = []
+    while (proposed := race.propose(jobs, direction)) is not None:
+        for values in (dict(text.split("=") for text in job) for job in proposed):
+            jobs.append(recorded_job(values, "FINISHED", scores[int(values["a"])][int(values["seed"])], {}))
+        news += race.report(tmp_path)
+    news += race.report(tmp_path)
+    assert [line.partition(",")[0] for line in news] == [f"Round {number}" for number in range(1, len(race.rounds) + 1)]
     assert [one.left[0] for one in race.rounds[:3]] == [0, 0, 1]
     assert [one.beaten for one in race.rounds[:2]] == [(), (2,)]
     then = race.rounds[1].comparisons[2]
@@ -270,7 +264,7 @@ def test_a_dropped_row_keeps_the_comparison_that_dropped_it(direction: str, tmp_
     ],
 )
 def test_a_row_of_a_store_sets_no_more_than_a_preset_may_vary(row: dict[str, str]) -> None:
-    with pytest.raises(InputError, match=r"hydra\.sweeper\.of=abc: .*: a sweep in a store may not set this"):
+    with pytest.raises(InputError, match=r"hydra\.sweeper\.from_sweep=abc: .*: a sweep in a store may not set this"):
         check_rows([{"model.hidden": "8"} | row, {"model.hidden": "16"} | row], "abc", [])
 
 
@@ -344,8 +338,8 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
     sweep = ("-m", "model.hidden=2,24,32", "seed=0,1", *THREE[2:-1])
     assert in_process(*sweep, cwd=tmp_path).returncode == 0
     parent, _ = sweep_in(tmp_path)
-    of = f"hydra.sweeper.of={parent.info.run_id}"
-    race = ("-m", "sweep=race", of, "hydra.sweeper.top=2", *THREE[2:-1])
+    of = f"hydra.sweeper.from_sweep={parent.info.run_id}"
+    race = ("-m", "sweep=race", of, "hydra.sweeper.n_best=2", *THREE[2:-1])
     done = in_process(*race, "training.epochs=1", "hydra.sweeper.max_jobs=6", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"training.epochs is 1; in {parent.info.run_id} it was 2" in done.stdout.splitlines()
@@ -354,8 +348,8 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
     client = store(tmp_path)
     newest = client.search_runs([parent.info.experiment_id], order_by=["attributes.start_time DESC"], max_results=6)
     assert {run.data.params["seed"] for run in newest} == {"2", "3", "4"}
-    none = in_process("-m", "sweep=race", "hydra.sweeper.of=abc", cwd=tmp_path)
-    assert none.stderr.startswith("hydra.sweeper.of=abc: no such run in sqlite:///mlflow.db; ")
+    none = in_process("-m", "sweep=race", "hydra.sweeper.from_sweep=abc", cwd=tmp_path)
+    assert none.stderr.startswith("hydra.sweeper.from_sweep=abc: no such run in sqlite:///mlflow.db; ")
     other = in_process(*race, "objective=val_loss", cwd=tmp_path)
     assert (other.returncode, other.stderr.strip()) == (
         1,
@@ -376,15 +370,18 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["seed=1"], "seed=1: a race chooses the seeds; hydra.sweeper.seeds=3 is how many each has at first"),
+        (["seed=1"], "seed=1: a race chooses the seeds; hydra.sweeper.initial_seeds=3 is how many each has"),
         (["seed=1,2"], "seed=1,2: a race chooses the seeds"),
-        (["hydra.sweeper.seeds=1"], "hydra.sweeper.seeds=1: must be a whole number, at least 2"),
+        (["hydra.sweeper.initial_seeds=1"], "hydra.sweeper.initial_seeds=1: must be a whole number, at least 2"),
         (["hydra.sweeper.max_jobs=5"], "hydra.sweeper.max_jobs=5: must be at least 6: 3 seeds of each of 2"),
         (["hydra.sweeper.indifference=-1"], "hydra.sweeper.indifference=-1: must be a number, at least 0"),
-        (["hydra.sweeper.of=abc"], "model.hidden=16,32: the combinations are those of hydra.sweeper.of; leave out one"),
+        (
+            ["hydra.sweeper.from_sweep=abc"],
+            "model.hidden=16,32: the combinations are those of hydra.sweeper.from_sweep; leave out one",
+        ),
         (
             ["hydra.sweeper.sedes=3"],
-            "hydra.sweeper.sedes=3: hydra.sweeper has no such key; did you mean hydra.sweeper.seeds=3?",
+            "hydra.sweeper.sedes=3: hydra.sweeper has no such key; did you mean hydra.sweeper.initial_seeds=3?",
         ),
         (["max_jobs=9"], "max_jobs=9: is written hydra.sweeper.max_jobs=9; it needs -m and sweep=race"),
         (["optimizer.rho=interval(0.1,0.5)"], "optimizer.rho=interval(0.1,0.5): is a range to draw from"),
@@ -403,9 +400,9 @@ def test_what_a_race_cannot_do_is_said_at_once(tmp_path: Path, typed: list[str],
 def test_a_race_needs_something_to_decide(tmp_path: Path) -> None:
     done = in_process("-m", "sweep=race", cwd=tmp_path)
     assert done.stderr.startswith("sweep=race: needs at least two combinations")
-    unstored = in_process("-m", "sweep=race", "hydra.sweeper.of=abc", "tracking=none", cwd=tmp_path)
+    unstored = in_process("-m", "sweep=race", "hydra.sweeper.from_sweep=abc", "tracking=none", cwd=tmp_path)
     assert unstored.stderr.startswith("tracking=none: has no store to read")
-    unknown = in_process("-m", "sweep=race", "hydra.sweeper.of=abc", cwd=tmp_path)
+    unknown = in_process("-m", "sweep=race", "hydra.sweeper.from_sweep=abc", cwd=tmp_path)
     assert unknown.stderr.startswith("tracking.uri=sqlite:///mlflow.db: no such store")
     assert unknown.stderr.count("\n") == 1
 
