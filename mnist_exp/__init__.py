@@ -23,8 +23,8 @@ from pathlib import Path
 from threading import RLock
 from typing import TypeVar
 
-from mnist_exp.config.code_file import FUNCTIONS
 from mnist_exp.config.overrides import as_typed
+from mnist_exp.config.own_code import FUNCTIONS
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Result, Runs, SweepResult
 from mnist_exp.version import __version__ as __version__
@@ -57,10 +57,9 @@ def run(
     from mnist_exp.program_log import logs_to_program
     from mnist_exp.resume import finish, load
     from mnist_exp.runner import run_experiment
-    from mnist_exp.training.engine import import_own
 
     with _one_at_a_time, _left_as_it_was(), logs_to_program():
-        experiment = compose([text for given in overrides for text in as_typed(given)], config_dir, import_own)
+        experiment = compose([text for given in overrides for text in as_typed(given)], config_dir)
         gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
         experiment = replace(experiment, verbose=bool(verbose))
         found = finish(experiment)

@@ -21,7 +21,6 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Result
 from mnist_exp.text import printable_lines, say
 from mnist_exp.tracking.folder import make_folder
-from mnist_exp.training.engine import import_own
 
 
 def main() -> None:
@@ -46,7 +45,7 @@ def _run_typed(typed: Sequence[str]) -> None:
     if arguments.multirun and not asks:
         _sweep(overrides, config_dir)
         return
-    with user_choices(config_dir, overrides, import_own) as code, as_input_errors(overrides):
+    with user_choices(config_dir, overrides) as code, as_input_errors(overrides):
         if asks:
             _answer(arguments)
         else:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from mnist_exp import signals
-from mnist_exp.config import code_file
 from mnist_exp.config.files import LARGEST_TEXT, NoFileError, open_file
 from mnist_exp.config.overrides import refuse_passwords, refuse_split
+from mnist_exp.config.own_code import PACKAGE
 from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.ends import CTRL_C
 from mnist_exp.errors import InputError
@@ -56,14 +56,14 @@ def exit_on_errors() -> Iterator[None]:
         refuse_split(sys.argv[1:])
         yield
     except InputError as error:
-        sys.exit(traceback_in(code_file.PACKAGE, error) + str(error))
+        sys.exit(traceback_in(PACKAGE, error) + str(error))
     except KeyboardInterrupt:
         sys.exit(CTRL_C.exit_code)
     except BrokenPipeError:  # from | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python still flushes its output at exit
         sys.exit(141)
     except Exception as error:
-        sys.exit((traceback_in(code_file.PACKAGE, error) or traceback_text(error)).rstrip())
+        sys.exit((traceback_in(PACKAGE, error) or traceback_text(error)).rstrip())
 
 
 def check_plot(path: Path) -> None:

@@ -179,9 +179,9 @@ CODE_OF_THE_RESULT = (
     "runner.py",
     "stack.py",
     "training/*.py",
-    "config/code_file.py",
     "config/keras_names.py",
     "config/keras_source.py",
+    "config/own_code.py",
 )
 
 

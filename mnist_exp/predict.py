@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_exp import commands
-from mnist_exp.config.code_file import read_code
 from mnist_exp.config.composition import compose
 from mnist_exp.config.files import replaced
 from mnist_exp.config.overrides import is_of_tracking
+from mnist_exp.config.own_code import read_code
 from mnist_exp.data import pictures
 from mnist_exp.errors import InputError
 from mnist_exp.text import cut, printable, say

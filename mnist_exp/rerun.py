@@ -73,10 +73,8 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
         name = client.get_experiment(before.tracking["experiment_id"]).name
     _check_code(before, overrides)
     _use_threads(before.fact("threads"))
-    from mnist_exp.training.engine import import_own
-
     try:
-        experiment = _as_before(recompose(config, overrides, import_own), before, name, overrides)
+        experiment = _as_before(recompose(config, overrides), before, name, overrides)
     except (ValueError, OverflowError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
         raise InputError(f"{run_id} cannot be repeated: {error}") from error
     from mnist_exp.runner import run_experiment  # imports Keras

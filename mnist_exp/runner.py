@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from mnist_exp import signals
-from mnist_exp.config import code_file
+from mnist_exp.config import own_code
 from mnist_exp.config.files import replaced
 from mnist_exp.config.schema import Config
 from mnist_exp.data.datasets import Data
@@ -55,7 +55,7 @@ def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on
     """
     config = experiment.config
     choose_backend(config.backend)
-    code_file.use(config.code)
+    own_code.use(config.code)
     with package_logs():
         data = None
         if experiment.child is None:  # bad data leave no run; a sweep's job records that it failed
@@ -70,7 +70,7 @@ def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on
                     say(f"{data.name}: {len(data.x_train)} training images; starting {started}")
                 if run.folder.read().stage == "begun":
                     # Only now, since Keras takes seconds to import.
-                    engine = choose_engine(config.backend, config.code)
+                    engine = choose_engine(config.backend)
                     [trained] = engine.train([experiment], data, recorded([run], on_epoch))
                 else:
                     trained = _read(experiment)

@@ -18,7 +18,7 @@ from mnist_exp.data.datasets import Data, read
 from mnist_exp.data.metadata import write_metadata
 from mnist_exp.errors import InputError
 from mnist_exp.text import printable, say, wrapped
-from mnist_exp.training.engine import choose_backend, import_own
+from mnist_exp.training.engine import choose_backend
 from mnist_exp.training.split import split
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def main() -> None:
 def _show(given: argparse.Namespace) -> None:
     if number := next(filter(str.isdecimal, given.overrides), ""):
         raise InputError(f"{number}: no KEY=VALUE; --index {number} shows the image of that number")
-    config = compose(given.overrides, given.config_dir, import_own).config
+    config = compose(given.overrides, given.config_dir).config
     choose_backend(config.backend)
     data = read(config.dataset)
     held_out = split(data, config.dataset)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from mnist_exp.config import code_file
+from mnist_exp.config import own_code
 from mnist_exp.experiment import Experiment, Result
 from mnist_exp.runner import OpenRun, record, recorded
 from mnist_exp.tracking.folder import log_file, package_logs, working
@@ -34,7 +34,7 @@ def run_stack(experiments: Sequence[Experiment], open_run: OpenRun, on_epoch: "O
     """
     config = experiments[0].config
     choose_backend(config.backend)
-    code_file.use(config.code)
+    own_code.use(config.code)
     with package_logs(), ExitStack() as opened:
         ends = [opened.enter_context(ExitStack()) for _ in experiments]
         runs = []
@@ -46,7 +46,7 @@ def run_stack(experiments: Sequence[Experiment], open_run: OpenRun, on_epoch: "O
         for run in runs:
             run.log_data(data)
         log.debug("trained as one program with %d others", len(runs) - 1)
-        trained = choose_engine(config.backend, config.code).train(experiments, data, recorded(runs, on_epoch))
+        trained = choose_engine(config.backend).train(experiments, data, recorded(runs, on_epoch))
         outcomes: list[Result | Exception] = []
         for experiment, run, end, one in zip(experiments, runs, ends, trained, strict=True):
             try:

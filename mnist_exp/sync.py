@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
-from mnist_exp.config.overrides import Override
+from mnist_exp.config.overrides import Override, is_of_tracking
 from mnist_exp.ends import FINISHED
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.formats import counted
@@ -58,7 +58,7 @@ outage; each thing once, however often this is typed, on another machine too."""
 
             print(f"{counted(move_artifacts(), 'place')} in mlflow.db changed to this folder")
             return
-        overrides = [text for text in given if "=" in text and not os.path.exists(text)]  # noqa: PTH110, of any length
+        overrides = [text for text in given if is_of_tracking(text)]
         sync([Path(text) for text in given if text not in overrides], overrides)
 
 

@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from mnist_exp import commands
-from mnist_exp.config.code_file import read_code
 from mnist_exp.config.files import LARGEST_TEXT, append, open_file, remove_files, replaced, write_text
+from mnist_exp.config.own_code import read_code
 from mnist_exp.data.pictures import open_picture
 from mnist_exp.data.sources import IdxDataset, NpzDataset
 from mnist_exp.errors import InputError

@@ -14,12 +14,13 @@ from hydra.core.override_parser.types import QuotedString, ValueType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.config.code_file import CodeFile, ImportCode, read_code
+from mnist_exp.config import own_code
 from mnist_exp.config.hydra_api import JobLoader, compose_conf
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_output, check_subfolder
 from mnist_exp.config.keras_source import REQUIRED
 from mnist_exp.config.overrides import Override, leaves, of_the_experiment, refuse_passwords
+from mnist_exp.config.own_code import CodeFile, read_code
 from mnist_exp.config.parsing import parse
 from mnist_exp.config.preset_errors import naming_presets
 from mnist_exp.config.preset_folder import PresetFolder, offered, refuse_hidden
@@ -27,6 +28,7 @@ from mnist_exp.config.presets import CONF, Preset, check_values
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
+from mnist_exp.training.engine import choose_backend, compute_with_one_thread
 
 ONLY_CONFIG_DIR = (
     "would let Hydra read settings that can run code; presets of your own are read, as values, from --config-dir DIR"
@@ -56,26 +58,21 @@ class Composed:
         return Experiment(check_composed(self.values, self.code), of_the_experiment(self.overrides), self.output)
 
 
-def compose(
-    overrides: Sequence[str], config_dir: str | Path | None = None, import_code: ImportCode | None = None
-) -> Experiment:
+def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> Experiment:
     """Compose conf/ with `overrides`, as the command line does for one run.
 
     Args:
         overrides: as typed after `python -m mnist_exp`.
         config_dir: a folder of presets, as for `--config-dir`.
-        import_code: imports the file that `code=` names; without it, `code=` is refused.
 
     Raises:
         InputError: for an override or a preset that cannot be used.
     """
-    with user_choices(config_dir, overrides, import_code) as code:
+    with user_choices(config_dir, overrides) as code:
         return run_of(compose_values(overrides, RunMode.RUN), overrides, code)
 
 
-def recompose(
-    recorded: Mapping[str, Any], overrides: Sequence[str], import_code: ImportCode | None = None
-) -> Experiment:
+def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
     """Compose a recorded configuration, as config.yaml holds it, with `overrides` on top.
 
     It may come from others, so it is checked as presets of `config_dir` are. Its `tracking` is left out, and so is a
@@ -93,9 +90,9 @@ def recompose(
     if chosen & {"experiment", "sweep"}:
         raise InputError("experiment: cannot be changed in a rerun; change single values or groups, such as model=cnn")
     own = {key: value for key, value in own.items() if not (isinstance(value, Mapping) and key in chosen)}
-    with user_choices(None, overrides, import_code, recorded=own.get("backend")) as code:
+    with user_choices(None, overrides, recorded=own.get("backend")) as code:
         choices = [
-            {f"override /{group}": _choice(group, own[group], code)}
+            {f"override /{group}": _choice(group, own[group])}
             for group in ("dataset", "model", "preprocessing", "optimizer")
             if group in own
         ]
@@ -104,11 +101,11 @@ def recompose(
             return run_of(compose_values(typed, RunMode.RUN), typed, code)
 
 
-def _choice(group: str, values: Any, code: CodeFile | None) -> str:
+def _choice(group: str, values: Any) -> str:
     """Return the name of the choice whose `kind` is that of `values`."""
     kind = values.get("kind") if isinstance(values, Mapping) else None
     kinds = {OmegaConf.select(OmegaConf.load(path), "kind"): path.stem for path in (CONF / group).glob("*.yaml")}
-    kinds |= {preset.name: preset.name for preset in _own_choices(code) if preset.group == group}
+    kinds |= {preset.name: preset.name for preset in _own_choices() if preset.group == group}
     if not isinstance(kind, str) or kind not in kinds:
         raise InputError(f"{group}.kind={kind}: must be one of {', '.join(sorted(map(str, kinds)))}")
     return kinds[kind]
@@ -118,7 +115,6 @@ def _choice(group: str, values: Any, code: CodeFile | None) -> str:
 def user_choices(
     config_dir: str | Path | None,
     overrides: Sequence[str],
-    import_code: ImportCode | None = None,
     *,
     in_sweep: bool = False,
     recorded: object = None,
@@ -128,7 +124,6 @@ def user_choices(
     Args:
         config_dir: the folder.
         overrides: as typed; the last `code=` counts.
-        import_code: imports the file; without it, `code=` is refused.
         in_sweep: whether jobs of a sweep run the file.
         recorded: the backend of a recorded configuration.
 
@@ -148,10 +143,11 @@ def user_choices(
     if folder is not None:
         folder.load_typed(parsed)  # before any code runs
     if code is not None:
-        if import_code is None:
-            raise InputError(f"code={code.path}: cannot be used here")
-        code = import_code(code, _backend(parsed, recorded), in_sweep)
-    for choice in (choices := _own_choices(code)):
+        choose_backend(_backend(parsed, recorded))
+        if in_sweep:
+            compute_with_one_thread()
+    own_code.use(code)
+    for choice in (choices := _own_choices()):
         in_conf = (CONF / choice.group / f"{choice.name}.yaml").exists()
         if in_conf or (folder is not None and (choice.group, choice.name) in folder.files):
             where = "this project" if in_conf else f"a preset in {config_dir}"
@@ -195,27 +191,26 @@ def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
     return "jax" if found == "jax" and importlib.util.find_spec("jax") is not None else "tensorflow"
 
 
-def _own_choices(code: CodeFile | None) -> list[Preset]:
+def _own_choices() -> list[Preset]:
     """Return the models, datasets and optimizers that the user's own file registers, as choices with their keys."""
-    if code is None:
-        return []
     defaults: dict[str, list[Any]] = {
         "model": [{"override /preprocessing@_global_.preprocessing": "image"}],
         "dataset": ["mnist", "_self_"],  # for the keys that all datasets have
         "optimizer": [],
     }
-    found: list[tuple[str, str, Mapping[str, Any]]] = [
+    found = [
         (group, name, {key: one.default for key, one in keys.items()})
-        for group, functions in code.names.functions.items()
-        for name, keys in functions.items()
+        for group in ("model", "dataset")
+        for name, keys in own_code.keys(group).items()
     ]
-    found += [("optimizer", name, one.signature) for name, one in code.names.classes.get("optimizers", {}).items()]
+    optimizers = own_code.own_classes("optimizers")
+    found += [("optimizer", name, own_code.arguments_of(own)) for name, own in optimizers.items()]
     return [
         Preset(
             group,
             name,
-            {"defaults": defaults[group], "kind": name}
-            | {key: "???" if value is REQUIRED else value for key, value in keys.items()},
+            {key: "???" if value is REQUIRED else value for key, value in keys.items()}
+            | {"defaults": defaults[group], "kind": name},
         )
         for group, name, keys in found
     ]

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_exp.config.code_file import own_classes, unregistered
 from mnist_exp.config.keras_source import REQUIRED, has_class, signature_of
+from mnist_exp.config.own_code import arguments_of, own_classes, unregistered
 from mnist_exp.errors import InputError, did_you_mean, show
 
 ALLOWED: dict[str, frozenset[str]] = {
@@ -179,7 +179,7 @@ def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str
 
 def _signature(kind: str, name: str) -> Mapping[str, Any]:
     own = own_classes(kind).get(name)
-    return signature_of(kind, name) if own is None else own.signature
+    return signature_of(kind, name) if own is None else arguments_of(own)
 
 
 def argument_kind(argument: str) -> str | None:

@@ -7,16 +7,17 @@ Defaults are in conf/ only, the keys of datasets in `data/`, those of models in 
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from mnist_exp.config import code_file, keras_names
-from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config import keras_names, own_code
 from mnist_exp.config.conversion import KerasName, OneOf, convert
 from mnist_exp.config.files import OWN_FILES
 from mnist_exp.config.overrides import refuse_passwords
+from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.values import Count, ModelName, PruneSettings, Seconds, Seed, Text
 from mnist_exp.data.sources import Dataset, sources
 from mnist_exp.errors import InputError, did_you_mean, show
@@ -93,7 +94,7 @@ def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
     """
     if values.get("code") != (code.path if code is not None else None):
         raise InputError(f"code={show(values.get('code'))}: can only be typed, such as code=mine.py")
-    code_file.use(code)
+    own_code.use(code)
     config: Config = convert(Config, {**values, "code": code}, "")
     _check_optimizer(config.optimizer)
     _check_training(config.training, one_hot=config.preprocessing.one_hot)
@@ -272,7 +273,7 @@ def _check_callbacks(training: Training, optimizer: Mapping[str, Any]) -> None:
 def _check_backend(config: Config) -> None:
     if config.backend == "jax" and importlib.util.find_spec("jax") is None:
         raise InputError("backend=jax: is not installed; pip install -e '.[jax]' in the project's folder brings it")
-    if config.code is not None and config.backend != (imported := config.code.names.backend):
+    if config.code is not None and config.backend != (imported := sys.modules["keras"].backend.backend()):
         raise InputError(
             f"backend={config.backend}: a preset says so, but code={config.code.path} was imported with {imported}; "
             f"type backend={config.backend}"
@@ -286,11 +287,11 @@ def _check_backend(config: Config) -> None:
 
 def callbacks_within_epochs(training: Training) -> list[str]:
     """Return the names of the callbacks that act between the batches of an epoch, or before its validation."""
-    own = code_file.own_classes("callbacks")
+    own = own_code.own_classes("callbacks")
     return [
         name
         for name, arguments in training.callbacks.items()
-        if (own[name].on_batches if name in own else name in {"SwapEMAWeights", "TerminateOnNaN"})
+        if (own_code.acts_on_batches(own[name]) if name in own else name in {"SwapEMAWeights", "TerminateOnNaN"})
         or (arguments or {}).get("save_freq", "epoch") != "epoch"
     ]
 

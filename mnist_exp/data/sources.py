@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_exp.config.code_file import in_use, own_choices
+from mnist_exp.config.own_code import in_use, own_choices
 from mnist_exp.config.values import Count, ExistingPath, Maximum, Seed, Share, Side
 from mnist_exp.data import memory
 from mnist_exp.data.metadata import Metadata, read_metadata

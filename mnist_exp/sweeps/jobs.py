@@ -14,9 +14,9 @@ from omegaconf import DictConfig
 
 from mnist_exp import signals
 from mnist_exp.config import keras_names
-from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import Composed
 from mnist_exp.config.overrides import Override, values_of
+from mnist_exp.config.own_code import CodeFile
 from mnist_exp.ends import TERMINATION, Terminated
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
@@ -166,9 +166,9 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
     """Return a job that is to run, the objective of one that has finished, or None, once recorded, for bad input."""
     values = values_of(record.parent.keys, composed.overrides)
     try:
+        choose_backend(composed.values.backend)  # for the user's own code
         experiment = composed.experiment()
         config = replace(experiment.config, tracking=record.parent.tracking)
-        choose_backend(config.backend)
     except InputError as error:
         record.log_refused(values, composed.output, error)
         return None

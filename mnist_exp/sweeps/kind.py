@@ -7,9 +7,9 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.conversion import Rule
 from mnist_exp.config.overrides import Override
+from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.schema import Config
 from mnist_exp.config.values import Count, NotNegative, Text
 from mnist_exp.errors import InputError

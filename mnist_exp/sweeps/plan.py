@@ -11,13 +11,13 @@ from hydra.core.override_parser.types import IntervalSweep
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import check_job, compose_values, user_choices
 from mnist_exp.config.conversion import convert
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_output, check_settings, check_subfolders
 from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
+from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.parsing import count, parse
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
@@ -25,7 +25,6 @@ from mnist_exp.experiment import Sweep, SweepResult
 from mnist_exp.sweeps.kind import MOST_LOOKED_UP, Grid, Kind, Settings, Typed, check_number
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import Search
-from mnist_exp.training.engine import import_own
 
 _KINDS: dict[str, type[Kind]] = {"grid": Grid, "race": Race, "search": Search}
 _PRESETS = {"race": "race", "search": "random or sweep=optuna"}
@@ -43,7 +42,7 @@ def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None, *,
     Raises:
         InputError: for bad overrides or presets, or a store that cannot be written.
     """
-    with user_choices(config_dir, overrides, import_own, in_sweep=True) as code, as_input_errors(overrides):
+    with user_choices(config_dir, overrides, in_sweep=True) as code, as_input_errors(overrides):
         loader = JobLoader.of_conf()
         sweep, kind = plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, loader)
         from mnist_exp.sweeps.sweep import run_planned  # only now, since it imports NumPy

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.overrides import flatten
+from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.schema import Config, MLflowTracking, NoTracking, objective_direction
 from mnist_exp.data.datasets import Data
 from mnist_exp.errors import show

@@ -16,7 +16,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any, TypedDict
 
 from mnist_exp.config import files
-from mnist_exp.config.code_file import CodeFile
+from mnist_exp.config.own_code import CodeFile
 from mnist_exp.errors import InputError
 from mnist_exp.text import make_printable
 from mnist_exp.tracking import locks

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_exp.config import code_file
+from mnist_exp.config import own_code
 from mnist_exp.config.files import CHECKPOINT, METRICS, open_file, read_text, replaced, write_text
 from mnist_exp.data.metadata import DAMAGED
 from mnist_exp.errors import InputError
@@ -163,7 +163,7 @@ def remove(folder: Path) -> None:
 
 
 def _is_own(callback: Any) -> bool:
-    return type(callback).__name__ in code_file.own_classes("callbacks")
+    return type(callback).__name__ in own_code.own_classes("callbacks")
 
 
 def _has_methods(callback: Any) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
 from mnist_exp.config import keras_names
-from mnist_exp.config.code_file import CodeFile, own_classes
+from mnist_exp.config.own_code import own_classes
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
@@ -59,31 +59,13 @@ def compute_with_one_thread() -> None:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 
-def import_own(code: CodeFile, backend: str, in_sweep: bool = False) -> CodeFile:
-    """Import the user's own file and return it with the names that it registers.
-
-    In a sweep each job computes with one thread.
+def choose_engine(backend: str) -> Engine:
+    """Return the engine of a backend; import Keras with it.
 
     Raises:
-        InputError: as `choose_backend` and `own_code.import_code` do.
+        InputError: as `choose_backend` does.
     """
     choose_backend(backend)
-    if in_sweep:
-        compute_with_one_thread()
-    from mnist_exp.training.own_code import import_code
-
-    return import_code(code)
-
-
-def choose_engine(backend: str, code: CodeFile | None = None) -> Engine:
-    """Return the engine of a backend; import Keras with it, and then the user's own file.
-
-    Raises:
-        InputError: as `import_own` does.
-    """
-    choose_backend(backend)
-    if code is not None:
-        import_own(code, backend)
     if backend == "jax":
         from mnist_exp.training import jax_engine
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from mnist_exp.config.code_file import own_choices
 from mnist_exp.config.conversion import KerasName
+from mnist_exp.config.own_code import own_choices
 from mnist_exp.config.values import Activation, Count, Counts, DropoutRate
 
 

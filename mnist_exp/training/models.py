@@ -5,12 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mnist_exp.config import code_file, keras_names
+from mnist_exp.config import keras_names, own_code
 from mnist_exp.data import memory
 from mnist_exp.errors import InputError, show
 from mnist_exp.training.families import Model
 from mnist_exp.training.keras_backend import REFUSALS, keras, keras_reason, without_values
-from mnist_exp.training.own_code import instance
 from mnist_exp.training.preprocessing import BYTES, Preprocessor, Raw
 from mnist_exp.training.saved_models import check_loadable
 
@@ -42,7 +41,7 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
         model = keras.Model(inputs, outputs)
     except REFUSALS as error:  # two layers have one name
         raise InputError(f"model={config.kind}: {keras_reason(error)}") from error
-    if (code := code_file.in_use()) is not None:  # fails before training rather than when loaded
+    if (code := own_code.in_use()) is not None:  # fails before training rather than when loaded
         check_loadable(model, code, f"model={config.kind}")
     return model
 
@@ -56,7 +55,7 @@ def check_size(config: Model, shape: tuple[int, ...], classes: int) -> None:
     Raises:
         InputError: if it takes more, or as `build` does.
     """
-    if code_file.in_use() is not None:  # may do more than build
+    if own_code.in_use() is not None:  # may do more than build
         return
     with without_values():
         weights = build(config, shape, classes).count_params()
@@ -198,7 +197,7 @@ def make(kind: str, spec: Any, output: Path = Path()) -> Any:
     Relative paths in arguments are below `output`.
 
     Raises:
-        InputError: as `keras_names.check_spec` and `own_code.instance` do.
+        InputError: as `keras_names.check_spec` and `own_code.instance` do; for a metric that has not its scores' name.
         ValueError, TypeError: from Keras, for arguments that only it can check.
     """
     name, arguments = keras_names.parse_spec(spec, kind)
@@ -213,6 +212,12 @@ def make(kind: str, spec: Any, output: Path = Path()) -> Any:
         elif nested is not None and isinstance(value, str | dict):
             value = make(nested, value, output)
         made[argument] = value
-    if name in code_file.own_classes(kind):
-        return instance(kind, name, made)
+    if name in own_code.own_classes(kind):
+        own = own_code.instance(kind, name, made)
+        if kind == "metrics" and own.name != (wanted := keras_names.metric_name(spec)):
+            raise InputError(
+                f"class {name}: is named {own.name}, not {wanted}; let __init__ take name=None and hand it on, "
+                "super().__init__(name=name)"
+            )
+        return own
     return getattr(_MODULES.get(kind) or getattr(keras, kind), name)(**made)

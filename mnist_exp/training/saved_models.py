@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from mnist_exp.config import keras_names
-from mnist_exp.config.code_file import PACKAGE, CodeFile
+from mnist_exp.config import keras_names, own_code
 from mnist_exp.config.files import open_file
+from mnist_exp.config.own_code import PACKAGE, SAVED_KINDS, CodeFile, saved_classes
 from mnist_exp.data.metadata import DAMAGED
 from mnist_exp.errors import InputError
 from mnist_exp.text import cut
 from mnist_exp.training.keras_backend import REFUSALS, keras, keras_reason, without_values
-from mnist_exp.training.own_code import SAVED_KINDS, saved_classes
 
 
 def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -> keras.Model:
@@ -37,8 +36,9 @@ def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -
             f"{path}: has layers of {' and '.join(needed)}; name that file, such as --code {needed[0].split()[0]}. The "
             "run has it as the artifact code/, and in its output folder"
         )
-    own = saved_classes(code) if needed and code else set()
-    if foreign := _foreign_classes(saved, own):
+    if code is not None:
+        own_code.use(code)
+    if foreign := _foreign_classes(saved):
         raise InputError(f"{path}: contains {', '.join(foreign)}, which models here may not; it is not loaded")
     try:
         if not needed:
@@ -131,7 +131,7 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
         saved = json.loads(model.to_json())
     except REFUSALS as error:
         raise InputError(f"{where}: cannot be saved ({keras_reason(error)})") from error
-    if foreign := _foreign_classes(saved, saved_classes(code)):
+    if foreign := _foreign_classes(saved):
         raise InputError(
             f"{where}: contains {', '.join(foreign)}, which a saved model may not; write a layer in {code.path}, "
             "registered with @keras.saving.register_keras_serializable()"
@@ -173,19 +173,16 @@ _KEPT = {
 }
 
 
-def _foreign_classes(saved: Any, own: set[tuple[str, str]]) -> list[str]:
-    """Return what a saved model names beyond `own` and the names of Keras that models here may have."""
-    foreign = set()
+def _foreign_classes(saved: Any) -> list[str]:
+    """Return what a saved model names beyond the file in use and the names of Keras that models here may have."""
+    foreign, own = set(), saved_classes()
     for node in _named(saved):
         name = str(node["class_name"])
         registered, module = str(node.get("registered_name") or name), str(node.get("module"))
-        if _OWN_MODULE.fullmatch(module):
-            known = (name, registered) in own
-        else:
-            kind = module.removeprefix("keras.")
-            of_keras = keras_names.ALLOWED[kind] if kind in SAVED_KINDS else frozenset()
-            known = {name, registered} <= {*_KEPT.get(module, "").split(), *of_keras}
-        if not known:
+        kind = module.removeprefix("keras.")
+        of_keras = keras_names.ALLOWED[kind] if kind in SAVED_KINDS else frozenset()
+        # Keras looks up the registered name first, whatever the module.
+        if (name, registered) not in own and not {name, registered} <= {*_KEPT.get(module, "").split(), *of_keras}:
             foreign.add(f"{node['module']}.{name}" if node.get("module") else name)
     return sorted(foreign)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import mnist_exp
-from mnist_exp.config.code_file import CodeFile
 from mnist_exp.config.composition import compose
+from mnist_exp.config.own_code import CodeFile
 from mnist_exp.experiment import experiment_key
 from mnist_exp.tracking import index
 from mnist_exp.tracking.folder import Folder

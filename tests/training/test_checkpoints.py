@@ -17,7 +17,7 @@ from mnist_exp.experiment import Child
 from mnist_exp.runner import run_experiment
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.training import checkpoints
-from mnist_exp.training.engine import choose_engine, import_own
+from mnist_exp.training.engine import choose_engine
 from mnist_exp.training.split import load_data
 
 from ..conftest import OnJax, installed
@@ -109,7 +109,7 @@ def train(folder: str, overrides: Sequence[str], *, resumes: bool = False, inter
     Returns:
         The epochs that ended, and what it gave, as plain values.
     """
-    composed = compose(["tracking=none", *FEW, *overrides], None, import_own)
+    composed = compose(["tracking=none", *FEW, *overrides])
     experiment = replace(composed, output=Path(folder), child=Child("", {}), resumes=resumes)
     experiment.output.mkdir(parents=True, exist_ok=True)
     epochs: list[int] = []
@@ -122,7 +122,7 @@ def train(folder: str, overrides: Sequence[str], *, resumes: bool = False, inter
         return ()
 
     config, given = experiment.config, list[Any]()
-    engine = choose_engine(config.backend, config.code)
+    engine = choose_engine(config.backend)
     with suppress(KeyboardInterrupt):
         given = [as_plain(one) for one in engine.train([experiment], load_data(config.dataset), on_epoch)]
     return {"epochs": epochs, "given": given}
@@ -291,11 +291,11 @@ def test_a_callback_whose_state_cannot_be_saved_is_named_once(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
 ) -> None:
     Path("mine.py").write_text(OWN.replace(old, new))
-    experiment = compose(["tracking=none", *FEW, *OWN_CODE, EACH_EPOCH], None, import_own)
+    experiment = compose(["tracking=none", *FEW, *OWN_CODE, EACH_EPOCH])
     experiment.output.mkdir(parents=True)
     config = experiment.config
     (experiment.output / "metrics.jsonl").write_text("\n")
-    choose_engine(config.backend, config.code).train([experiment], load_data(config.dataset), lambda *_: ())
+    choose_engine(config.backend).train([experiment], load_data(config.dataset), lambda *_: ())
     message = f"No checkpoints: mine.py, callback{said}"
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [message]
     assert capsys.readouterr().out.splitlines().count(message) == 1
