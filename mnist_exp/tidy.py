@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,6 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.files import BEFORE_A_RECORD, is_file, remove_files
 from mnist_exp.config.overrides import is_of_tracking
-from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.formats import aligned, counted
 from mnist_exp.text import cut, say
@@ -79,13 +78,13 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
     Raises:
         InputError: if nothing is removed, or not all, or the store cannot be reached.
     """
-    settings = commands.stored(compose(overrides).config.tracking)
+    uri = commands.stored(compose(overrides).config.tracking).uri
     everything = find()
     chosen = [entry for entry in everything if _is_chosen(entry, folders, days)]
-    with store.store_errors(settings.uri):
+    with store.store_errors(uri):
         tracked = any(Folder(path).mirrors() for entry in chosen for path in entry.runs)
-        client = store.connect_existing(settings.uri) if tracked else None
-        kept = reasons_to_keep(everything, chosen, settings, client)
+        client = store.connect_existing(uri) if tracked else None
+        kept = reasons_to_keep(everything, chosen, uri, client)
         for path, reason in kept.items():
             say(f"{from_here(path)} stays: {reason}", sys.stderr)
         removed = [entry for entry in chosen if entry.path not in kept]
@@ -94,13 +93,12 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
         print(shown(removed))
         if asks and not _agrees():
             raise InputError("nothing was removed")
-        if kept != reasons_to_keep(find(), chosen, settings, client):
+        if kept != reasons_to_keep(find(), chosen, uri, client):
             raise InputError("nothing was removed, as something has changed meanwhile; type the command again")
         for entry in removed:
-            stays = _remove(entry, settings.uri, client)
-            if stays:
-                named = f"{from_here(stays[0])} stays" + f", and {len(stays) - 1} more" * (len(stays) > 1)
-                say(f"{named}: no run writes a file of that name", sys.stderr)
+            if stays := _remove(entry, uri, client):
+                more = f", and {len(stays) - 1} more" if len(stays) > 1 else ""
+                say(f"{from_here(stays[0])} stays{more}: no run writes a file of that name", sys.stderr)
     print(f"Removed {counted(len(removed), 'folder')}, {_size(sum(entry.bytes for entry in removed))}")
 
 
@@ -124,51 +122,45 @@ def find() -> list[Entry]:
 
 
 def reasons_to_keep(
-    everything: Sequence[Entry], chosen: Sequence[Entry], settings: MLflowTracking, client: "MlflowClient | None"
+    everything: Sequence[Entry], chosen: Sequence[Entry], uri: str, client: "MlflowClient | None"
 ) -> dict[Path, str]:
     """Return why some of the chosen stay, by their folder; `everything` may count their runs as its own."""
-    registered = dict(_registered(client)) if client is not None else {}
     copies = Counter(record.id for entry in everything for record in entry.runs.values())
     reasons = {}
     for entry in chosen:
-        found = (_reason(path, record, settings, client, registered) for path, record in entry.runs.items())
-        others = {
-            "another folder is a copy": any(copies[one.id] > 1 for one in entry.runs.values()),
-            "other runs lie in it": any(entry.path in other.path.parents for other in everything),
-        }
-        reasons[entry.path] = next(filter(None, found), next((reason for reason, holds in others.items() if holds), ""))
+        found = [_reason(path, record, uri, client) for path, record in entry.runs.items()]
+        if any(copies[record.id] > 1 for record in entry.runs.values()):
+            found.append("another folder is a copy")
+        if any(entry.path in other.path.parents for other in everything):
+            found.append("other runs lie in it")
+        reasons[entry.path] = next(filter(None, found), "")
+    used = {sweep.path: _used(sweep) for sweep in everything}
     while True:  # what stays may count what would be removed
         before = dict(reasons)
-        for sweep in everything:
-            used = [] if reasons.get(sweep.path) == "" else _used(sweep)
-            for path, reason in reasons.items():
-                if not reason and any(one[: len(_place(path))] == _place(path) for one in used):
-                    reasons[path] = f"it counts in {from_here(sweep.path)}"
+        for path in (path for path, reason in before.items() if not reason):
+            place = _place(path)
+            for sweep, places in used.items():
+                if before.get(sweep) != "" and any(one[: len(place)] == place for one in places):
+                    reasons[path] = f"it counts in {from_here(sweep)}"
         if reasons == before:
             return {path: reason for path, reason in reasons.items() if reason}
 
 
-def _reason(
-    path: Path,
-    record: Record,
-    settings: MLflowTracking,
-    client: "MlflowClient | None",
-    registered: Mapping[str, str],
-) -> str:
-    """Return why a run stays, or ""; `registered` has the names of models by the ids of their runs."""
+def _reason(path: Path, record: Record, uri: str, client: "MlflowClient | None") -> str:
+    """Return why a run stays, or ""."""
     mirrors = Folder(path).mirrors()
     if record.status == "RUNNING":
         return "it runs"
     if not mirrors or client is None:
         return ""
-    mirrored = store.mirrored(Folder(path), settings.uri)
-    if not mirrored.run_id:
+    run_id = store.mirrored(Folder(path), uri).run_id
+    if not run_id:
         return f"it is in another store; type tracking.uri={next(iter(mirrors))}"
-    if mirrored.run_id in registered:
-        return f"its model is registered as {registered[mirrored.run_id]}"
-    run = stored_run(client, mirrored.run_id)
+    for version in client.search_model_versions(f"run_id = '{run_id}'"):
+        return f"its model is registered as {version.name}"
+    run = stored_run(client, run_id)
     if run is not None and run.data.tags.get("mnist_exp.folder") != record.id:
-        return f"run {mirrored.run_id} is that of another folder"
+        return f"run {run_id} is that of another folder"
     return ""
 
 
@@ -180,18 +172,17 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]
     Raises:
         InputError: if it is in use, or a file cannot be removed, or the store keeps artifacts where it may not.
     """
+    changed = InputError(f"{entry.path}: has changed meanwhile; type the command again")
     try:
         if entry.path.resolve() != entry.path:  # a link, through which nothing is locked
-            raise InputError(f"{entry.path}: has changed meanwhile; type the command again")
+            raise changed
         with locks.held(entry.path) as found:
             if found is False:
                 raise InputError(f"{entry.path}: is in use; type the command again")
-            for path, record in entry.runs.items():
-                if path.resolve() != path or Folder(path).read() != record:
-                    raise InputError(f"{path}: has changed meanwhile; type the command again")
+            if any(path.resolve() != path or Folder(path).read() != record for path, record in entry.runs.items()):
+                raise changed
             stays: list[Path] = []
-            is_sweep = entry.runs[entry.path].is_sweep
-            for path in list(entry.path.iterdir()) if is_sweep else ():
+            for path in list(entry.path.iterdir()) if entry.runs[entry.path].is_sweep else ():
                 # Such a job has no record: an earlier run counts, or it never began.
                 is_job = path.name.isdecimal() or is_file(path / "reused.json", path)
                 if is_job and not os.path.lexists(path / "run.json"):
@@ -223,17 +214,6 @@ def _remove_run(client: "MlflowClient", uri: str, run_id: str) -> None:
         views.remove(client, run.info.experiment_id, run_id)
     if run.info.lifecycle_stage == "active":
         client.delete_run(run_id)
-
-
-def _registered(client: "MlflowClient") -> Iterator[tuple[str, str]]:
-    """Yield the run and the name of each version of a registered model."""
-    token = None
-    while True:
-        page = client.search_model_versions(page_token=token)
-        yield from ((version.run_id or "", version.name) for version in page)
-        token = page.token
-        if not token:
-            return
 
 
 def _places() -> list[Path]:
@@ -286,12 +266,9 @@ def shown(entries: Sequence[Entry]) -> str:
     """Return a line for each, and their sum."""
     lines = [["size", "days", "runs", "folder", "name"]]
     for entry in entries:
-        days, name = (now() - entry.end) / _DAY, entry.runs[entry.path].name
-        lines.append(
-            [_size(entry.bytes), f"{days:.0f}", str(len(entry.runs)), from_here(entry.path), cut(name, _LONGEST)]
-        )
-    lines.append([_size(sum(entry.bytes for entry in entries)), "", "", "all of these", ""])
-    return aligned(lines, [3, 4])
+        days, name = (now() - entry.end) / _DAY, cut(entry.runs[entry.path].name, _LONGEST)
+        lines.append([_size(entry.bytes), f"{days:.0f}", str(len(entry.runs)), from_here(entry.path), name])
+    return aligned([*lines, [_size(sum(entry.bytes for entry in entries)), "", "", "all of these", ""]], [3, 4])
 
 
 def _size(count: int) -> str:
