@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mnist_exp import commands
-from mnist_exp.config.files import LARGEST_TEXT, append, open_file, remove_files, replaced, write_text
+from mnist_exp.config.files import no_link, open_file, remove_files, replaced, write_text
 from mnist_exp.config.own_code import read_code
 from mnist_exp.data.pictures import open_picture
 from mnist_exp.data.sources import IdxDataset, NpzDataset
@@ -22,33 +22,45 @@ from mnist_exp.figures import Sheet, save, write
 pytestmark = pytest.mark.fast
 
 KEYS: dict[str, Any] = {"validation": "test", "limit": None, "seed": 0}
-READERS: dict[str, Callable[[Path], object]] = {
-    ".png": open_picture,
-    ".npz": lambda path: NpzDataset(kind="npz", path=str(path), maximum=None, **KEYS).read(),
-    ".py": lambda path: read_code(str(path)),
+READERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    ".png": (open_picture, "is a pipe"),
+    ".npz": (lambda path: NpzDataset(kind="npz", path=str(path), maximum=None, **KEYS).read(), "is a pipe"),
+    ".py": (lambda path: read_code(str(path)), "is a pipe"),
+    ".svg": (commands.check_plot, "is a pipe"),
+    "/train-images-idx3-ubyte": (
+        lambda path: IdxDataset(kind="idx", path=str(path.parent), **KEYS).read(),
+        "has no file train-images-idx3-ubyte",
+    ),
 }
 
 
 @pytest.mark.parametrize("suffix", READERS)
+def test_reader_waits_for_no_pipe(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    read, message = READERS[suffix]
+    with pytest.raises(InputError, match=message):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         ("pipe", "must be a file; is a pipe, a socket or a device"),
         ("socket", "must be a file; is a pipe, a socket or a device"),
         ("device", "must be a file; is a pipe, a socket or a device"),
-        ("folder", "folder"),
-        ("empty", "is empty"),
+        ("folder", "must be a file; is a folder"),
+        ("large", "has 11 bytes; must have at most 10"),
         ("missing", "no such file"),
         ("loop", "cannot be read (Too many levels of symbolic links)"),
         ("x" * 300, "cannot be read (File name too long)"),
         ("null\0", "embedded null "),
     ],
 )
-def test_what_cannot_be_read_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: str, message: str
-) -> None:
+def test_open_file_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, message: str) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's name is short
-    path = Path(f"{kind}{suffix}")
+    path = Path(kind)
     with socket.socket(socket.AF_UNIX) as opened:
         match kind:
             case "pipe":
@@ -59,32 +71,12 @@ def test_what_cannot_be_read_is_refused(
                 path.symlink_to("/dev/zero")
             case "folder":
                 path.mkdir()
-            case "empty":
-                path.touch()
+            case "large":
+                path.write_bytes(b"x" * 11)
             case "loop":
                 path.symlink_to(path)
-        with pytest.raises(InputError, match=re.escape(message)) as caught:
-            READERS[suffix](path)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_pipe_is_none_of_the_idx_files_and_no_plot(tmp_path: Path) -> None:
-    for name in ("train-images-idx3-ubyte", "plot.png"):
-        os.mkfifo(tmp_path / name)
-    with pytest.raises(InputError, match="has no file train-images-idx3-ubyte"):
-        IdxDataset(kind="idx", path=str(tmp_path), **KEYS).read()
-    with pytest.raises(InputError, match="--plot"):
-        commands.check_plot(tmp_path / "plot.png")
-
-
-def test_a_file_of_code_is_no_larger_than_code_is(tmp_path: Path) -> None:
-    with (tmp_path / "large.py").open("wb") as file:
-        file.truncate(LARGEST_TEXT + 1)
-    with pytest.raises(InputError, match=r"large.py: has 10000001 bytes; must have at most 10000000"):
-        read_code(str(tmp_path / "large.py"))
-    open_file(tmp_path / "large.py").close()
-    with pytest.raises(InputError, match=r"code=~nobody-here/mine.py: cannot be read"):
-        read_code("~nobody-here/mine.py")
+        with pytest.raises(InputError, match=re.escape(message)):
+            open_file(path, most=10)
 
 
 @pytest.mark.parametrize("linked", ["run.json", "figures", "."])
@@ -129,30 +121,25 @@ def test_what_is_added_to_is_no_link_and_no_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
         with pytest.raises(OSError, match=name):
-            append(tmp_path / name, os.O_WRONLY | os.O_CREAT)
+            no_link(tmp_path / name, os.O_WRONLY | os.O_CREAT)
     assert not (tmp_path / "victim").exists()
 
 
 def test_files_are_removed_by_name_and_folders_if_empty(tmp_path: Path) -> None:
-    (tmp_path / "victim").mkdir()
-    (tmp_path / "victim/run.json").write_text("mine")
-    folder = tmp_path / "there"
-    names = ("run.json", "figures/a.png", ".hydra/deep/x.yaml", f".new-{'a' * 32}.png", ".new-model/data/x")
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    (folder / "mine").mkdir()
+    victim, folder = tmp_path / "victim/run.json", tmp_path / "there"
+    names = {"run.json", "figures/a.png", ".hydra/deep/x.yaml", f".new-{'a' * 32}.png", "model-3.5.keras", "mine/note"}
+    for path in (victim, *(folder / name for name in names)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     (folder / "run.log").symlink_to("../victim/run.json")
     (folder / "model").symlink_to("../victim")
-    chosen = {"run.json", "run.log", "figures/a.png", "model/run.json", ".hydra/", ".new-model/data/x"}
-    assert remove_files(folder, chosen) == []
-    assert sorted(path.name for path in folder.iterdir()) == ["mine", "model"]
-    (folder / "mine/note").touch()
+    chosen = {"run.json", "run.log", "figures/a.png", "model/run.json", ".hydra/", "model-{epoch}.keras"}
     assert remove_files(folder, chosen) == [folder / "mine/note"]
+    assert sorted(path.name for path in folder.iterdir()) == ["mine", "model"]
     assert remove_files(folder / "model", chosen) == []  # it is a link
-    assert (tmp_path / "victim/run.json").read_text() == "mine"
-    assert remove_files(tmp_path / "victim", chosen) == []
-    assert not (tmp_path / "victim").exists()
+    assert victim.exists()
+    assert remove_files(victim.parent, chosen) == []
+    assert not victim.parent.exists()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])

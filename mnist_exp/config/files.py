@@ -18,18 +18,11 @@ from mnist_exp.errors import InputError
 LARGEST_TEXT = 10_000_000  # bytes
 _LARGEST_SENT = 2_000_000_000  # bytes
 NEW_MODEL = ".new-model"
-_IS_NEW = re.compile(r"\.new-[0-9a-f]{32}(\.\w+)?")  # a file that was not finished
+_NEW = r"(.*/)?\.new-[0-9a-f]{32}(\.\w+)?"  # a file that was not finished
 
 # Of the output folder of a run or a sweep, a store gets these, the figures, and the user's file in `code/`.
 TEXTS = (
-    "config.yaml",
-    "error.txt",
-    "run.log",
-    "predictions.csv",
-    "ranking.csv",
-    "race.csv",
-    "best.yaml",
-    "code.patch",
+    *("config.yaml", "error.txt", "run.log", "predictions.csv", "ranking.csv", "race.csv", "best.yaml", "code.patch"),
     "report.html",
 )
 _FIGURES = ("classes", "confusion_matrix", "curves", "importance", "mistakes", "objective", "predictions")
@@ -54,7 +47,6 @@ RUN_FILES = frozenset(
     {*_RECORDS, CHECKPOINT, *(f"{folder}/{name}" for folder in ("model", NEW_MODEL) for name in MODEL_FILES)}
 )
 
-
 _LAST = ("run.json", "run.lock")  # are removed in this order
 _NO_FILE = "must be a file; is a pipe, a socket or a device"
 
@@ -63,15 +55,7 @@ class NoFileError(InputError):
     """There is no such file."""
 
 
-def open_file(
-    path: Path,
-    where: str | None = None,
-    *,
-    most: int | None = None,
-    folder: Path | None = None,
-    if_folder: str = "",
-    may_be_empty: bool = False,
-) -> BinaryIO:
+def open_file(path: Path, where: str | None = None, *, most: int | None = None, folder: Path | None = None) -> BinaryIO:
     """Open a file that can be read to its end without waiting.
 
     Args:
@@ -79,13 +63,11 @@ def open_file(
         where: begins the message; by default, the path.
         most: the largest size, in bytes.
         folder: of a run. Neither it nor anything below it may be a link.
-        if_folder: ends the message about a path that leads to a folder.
-        may_be_empty: whether the file may have no bytes, as files of /proc claim.
 
     Raises:
         NoFileError: if it is missing.
         InputError: for a link in a run's folder, a folder, a pipe, a socket, a device, or a file that is closed to the
-            user, empty or too large.
+            user or too large.
     """
     where = where or str(path)
     inside = [] if folder is None else [one for one in (path, *path.parents) if one.is_relative_to(folder)]
@@ -94,33 +76,36 @@ def open_file(
     if folder is not None and ".." in path.relative_to(folder).parts:
         raise InputError(f"{where}: is outside {folder}")
     try:
-        flags = getattr(os, "O_NONBLOCK", 0) | (getattr(os, "O_NOFOLLOW", 0) if inside else 0)
-        descriptor = os.open(path, os.O_RDONLY | flags)
+        file = open(path, "rb", opener=no_link if inside else _no_pipe)  # noqa: SIM115, returned
     except (FileNotFoundError, NotADirectoryError):
         raise NoFileError(f"{where}: no such file") from None
-    except (OSError, ValueError) as error:  # a socket, a name that is too long or has a null byte
-        is_socket = isinstance(error, OSError) and error.errno == errno.ENXIO
-        reason = _NO_FILE if is_socket else f"cannot be read ({getattr(error, 'strerror', error)})"
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        found, reason = getattr(error, "errno", 0), f"cannot be read ({getattr(error, 'strerror', error)})"
+        reason = {errno.ENXIO: _NO_FILE, errno.EISDIR: "must be a file; is a folder"}.get(found, reason)
         raise InputError(f"{where}: {reason}") from None
-    found = os.fstat(descriptor)
-    if stat.S_ISDIR(found.st_mode):
-        reason = "must be a file; is a folder" + if_folder
-    elif not stat.S_ISREG(found.st_mode):
-        reason = _NO_FILE
-    elif not (found.st_size or may_be_empty):
-        reason = "is empty"
-    elif most is not None and found.st_size > most:
-        reason = f"has {found.st_size} bytes; must have at most {most}"
-    else:
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    raise InputError(f"{where}: {reason}")
+    status = os.fstat(file.fileno())
+    reason = "" if stat.S_ISREG(status.st_mode) else _NO_FILE
+    if not reason and most is not None and status.st_size > most:
+        reason = f"has {status.st_size} bytes; must have at most {most}"
+    if reason:
+        file.close()
+        raise InputError(f"{where}: {reason}")
+    return file
+
+
+def _no_pipe(path: str | Path, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
+def no_link(path: str | Path, flags: int) -> int:
+    """Open a file, as an `opener` for `open`; follow no link, and do not wait for a pipe."""
+    return _no_pipe(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 def is_file(path: Path, folder: Path) -> bool:
     """Return whether a run's folder has a file that `open_file` opens."""
     try:
-        open_file(path, folder=folder, may_be_empty=True).close()
+        open_file(path, folder=folder).close()
     except InputError:
         return False
     return True
@@ -132,7 +117,7 @@ def read_text(path: Path, where: str | None = None, *, encoding: str = "utf-8", 
     Raises:
         InputError: as `open_file` does, and for text that is not in UTF-8.
     """
-    with open_file(path, where, **{"most": LARGEST_TEXT, "may_be_empty": True} | options) as file:
+    with open_file(path, where, **{"most": LARGEST_TEXT} | options) as file:
         try:
             return TextIOWrapper(file, encoding).read()
         except (OSError, UnicodeError) as error:
@@ -180,11 +165,6 @@ def write_text(path: Path, text: str) -> None:
         new.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
-def append(path: str | Path, flags: int) -> int:
-    """Open a file to add to it, as an `opener` for `open`; refuse a link, and do not wait for a pipe."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
-
-
 def copy_files(folder: Path, names: Iterable[str], to: Path) -> None:
     """Copy those files of a run's folder that are there into another one; the names are relative, with slashes.
 
@@ -193,7 +173,7 @@ def copy_files(folder: Path, names: Iterable[str], to: Path) -> None:
     """
     for name in names:
         path = folder / name
-        with suppress(NoFileError), open_file(path, most=_LARGEST_SENT, folder=folder, may_be_empty=True) as file:
+        with suppress(NoFileError), open_file(path, most=_LARGEST_SENT, folder=folder) as file:
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             with open(to / name, "wb") as copy:
                 shutil.copyfileobj(file, copy)
@@ -202,39 +182,27 @@ def copy_files(folder: Path, names: Iterable[str], to: Path) -> None:
 def remove_files(folder: Path, names: Collection[str]) -> list[Path]:
     """Remove files of a folder by their names, and those that were not finished; return what stays.
 
-    Then the folders of these names are removed, and the folder itself, where they are empty. No link is followed.
+    Then the folders in it, and the folder itself, are removed where they are empty. No link is followed.
 
     Args:
         folder: to remove from.
         names: relative to it, with slashes. One that ends with a slash stands for all below it, and a part of one in
             braces for a number.
     """
-    trees = tuple(name for name in names if name.endswith("/"))
-    parents = {".", *(Path(name).parent.as_posix() for name in names), *(name.rstrip("/") for name in trees)}
-    parents |= {above.as_posix() for name in parents for above in Path(name).parents}
-    escaped = [re.sub(r"\\\{.*?\\\}", r"[-+\\w.]*\\d", re.escape(name)) for name in names if "{" in name]
-    numbered = re.compile("|".join(escaped) or "(?!)")
-
-    def is_chosen(path: Path, among: Collection[str]) -> bool:
-        return path.as_posix() in among or path.as_posix().startswith(trees)
-
-    def is_own(path: Path) -> bool:
-        is_new = path.parent.as_posix() in parents and _IS_NEW.fullmatch(path.name)
-        return is_chosen(path, names) or bool(is_new or numbered.fullmatch(path.as_posix()))
-
-    stays: list[Path] = []
     if folder.is_symlink():
-        return stays
+        return []
+    escaped = (re.sub(r"\\\{.*?\\\}", r"[-+\\w.]*\\d", re.escape(name)) for name in names)
+    own = re.compile("|".join([_NEW, *(f"{name}.*" if name.endswith("/") else name for name in escaped)]), re.DOTALL)
+    stays = []
     for place, folders, files in os.walk(folder, topdown=False):
-        for path in sorted((Path(place, name) for name in files), key=lambda path: (path.name in _LAST, path.name)):
-            if is_own(path.relative_to(folder)):
+        for path in (Path(place, name) for name in sorted(files, key=lambda name: (name in _LAST, name))):
+            if own.fullmatch(path.relative_to(folder).as_posix()):
                 path.unlink(missing_ok=True)  # the thread that mirrors it may have just replaced a file
             else:
                 stays.append(path)
         for path in (Path(place, name) for name in folders):
-            if is_chosen(path.relative_to(folder), parents):
-                with suppress(OSError):  # it is a link, or has what stays
-                    path.rmdir()
+            with suppress(OSError):  # it is a link, or has what stays
+                path.rmdir()
     with suppress(OSError):
         folder.rmdir()
     return stays

@@ -81,7 +81,7 @@ def read_code(path: str) -> CodeFile:
         file = Path(path).expanduser()
     except RuntimeError as error:  # an unknown home
         raise InputError(f"code={path}: cannot be read ({error})") from error
-    return CodeFile(path, read_text(file, f"code={path}", encoding="utf-8-sig", may_be_empty=False))
+    return CodeFile(path, read_text(file, f"code={path}", encoding="utf-8-sig"))
 
 
 def use(code: CodeFile | None) -> None:

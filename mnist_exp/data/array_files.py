@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import struct
 import warnings
 import zipfile
@@ -31,10 +32,13 @@ def read_npz(path: Path, config: memory.Limits) -> dict[str, Any]:
         InputError: if it is damaged, lacks an array, or `memory.check` refuses what it has.
     """
     key = f"dataset.path={path}"
-    opened = open_file(path, key, if_folder="; dataset=folder reads pictures in one, one folder per class")
+    if os.path.isdir(path):  # noqa: PTH112, a name of any length
+        raise InputError(
+            f"{key}: must be a file; is a folder; dataset=folder reads pictures in one, one folder per class"
+        )
     try:
         with (
-            opened,
+            open_file(path, key) as opened,
             zipfile.ZipFile(opened) as file,
             warnings.catch_warnings(action="ignore"),
         ):  # headers warn of their syntax

@@ -197,7 +197,7 @@ class Folder:
             return
         size = path.stat().st_size if path.exists() else 0
         try:
-            with open(path, "a", opener=files.append) as file:
+            with open(path, "a", opener=files.no_link) as file:
                 file.write(_text(line))
         except OSError:
             with suppress(OSError):
@@ -212,7 +212,7 @@ class Folder:
         """
         path = self.path / files.METRICS
         try:
-            with files.open_file(path, folder=self.path, most=_LARGEST_METRICS, may_be_empty=True) as file:
+            with files.open_file(path, folder=self.path, most=_LARGEST_METRICS) as file:
                 whole = file.read().rpartition(b"\n")[0]  # the last line may be incomplete
         except files.NoFileError:
             return []
@@ -388,7 +388,7 @@ class _LogFile(logging.FileHandler):
     """A log that follows no link, and that a full disk cuts short without a word: what matters is said elsewhere."""
 
     def _open(self) -> IO[str]:  # type: ignore[override]
-        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=files.append)
+        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=files.no_link)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Do nothing."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mnist_exp.config.files import append, open_file
+from mnist_exp.config.files import no_link, open_file
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import locks
 from mnist_exp.tracking.folder import Folder, from_here
@@ -35,7 +35,7 @@ def add(key: str, folder: Path) -> None:
 
 def _append(key: str, folder: Path) -> None:
     line = f"{json.dumps(from_here(folder.resolve()))}\n"
-    with suppress(OSError), open(_FOLDER / key, "ab", buffering=0, opener=append) as file:
+    with suppress(OSError), open(_FOLDER / key, "ab", buffering=0, opener=no_link) as file:
         file.write(line.encode())  # at once, so that no two lines mix
 
 
