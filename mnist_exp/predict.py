@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
-from mnist_exp.config.files import replaced
+from mnist_exp.config.files import open_file, replaced
 from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.config.own_code import read_code
 from mnist_exp.data import pictures
@@ -91,6 +91,8 @@ def predict(
     with pictures.reading():
         for path in files:  # bad ones are refused before the model loads, which takes seconds
             pictures.open_picture(path).close()
+    if model.endswith(".keras"):
+        open_file(Path(model)).close()
     settings = compose(overrides).config.tracking
     own = read_code(code) if code is not None else None
     from mnist_exp.data.metadata import read_metadata

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +222,15 @@ def test_bad_input_is_one_message(tracked_folder: Path, tmp_path: Path, name: st
         predict(model, [Path(picture)], [f"tracking.uri=sqlite:///{tracked_folder}/mlflow.db"])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_model_imports_neither_keras_nor_mlflow(tmp_path: Path) -> None:
+    draw(7, STYLES[7]).save(tmp_path / "seven.png")
+    heavy = "sorted({'keras', 'mlflow', 'tensorflow'} & set(sys.modules))"
+    code = f"import atexit, sys; atexit.register(lambda: print({heavy})); from mnist_exp.predict import main; main()"
+    program = [sys.executable, "-c", code, "none.keras", "seven.png"]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "none.keras: no such file\n", 1)
 
 
 def test_bad_input_on_the_command_line_is_one_message(tmp_path: Path) -> None:
