@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_exp.config.keras_source import REQUIRED, has_class, signature_of
+from mnist_exp.config.keras_source import REQUIRED, has_class, is_plain, signature_of
 from mnist_exp.config.own_code import arguments_of, own_classes, unregistered
 from mnist_exp.errors import InputError, did_you_mean, show
 
@@ -70,45 +70,6 @@ PATH_ARGUMENTS = frozenset({"filepath", "filename"})
 # slash in epoch 47.
 _FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d{0,2}(?:\.\d{1,2})?[df]?)?\}){1,100}", re.ASCII)
 
-_LARGEST, _LARGEST_WHOLE = 3.4e38, 2**31 - 1  # of float32 and int32
-_WHOLE = """
-    axis class_id cooldown decay_steps depth_multiplier dilation_rate ema_overwrite_frequency filters first_decay_steps
-    gradient_accumulation_steps height k kernel_size n ns_steps patience pool_size save_freq start_from_epoch strides
-    top_k units verbose warmup_steps width
-"""
-# The words that an argument may have, where Keras itself takes any.
-_FLIPS = ("horizontal", "vertical", "horizontal_and_vertical")
-_WORDS = {
-    ("callbacks", "mode"): ("auto", "min", "max"),
-    ("callbacks", "save_freq"): ("epoch",),
-    ("augmentations", "mode"): _FLIPS,
-    ("layers", "mode"): _FLIPS,
-    ("initializers", "mode"): ("fan_in", "fan_out", "fan_avg"),
-}
-# What a number must be, by the name of its argument, which means the same in all of Keras but for `factor`.
-_AT_LEAST_1 = (lambda v: v >= 1, "at least 1")
-_NOT_NEGATIVE = (lambda v: v >= 0, "0 or more")
-_POSITIVE = (lambda v: v > 0, "greater than 0")
-_BELOW_1 = (lambda v: 0 <= v < 1, "from 0 up to, not including, 1")
-_RANGES = {
-    name: rule
-    for rule, names in (
-        (_AT_LEAST_1, "units filters kernel_size pool_size strides dilation_rate depth_multiplier n k decay_steps"),
-        (_AT_LEAST_1, "first_decay_steps ema_overwrite_frequency ns_steps save_freq top_k height width"),
-        (_NOT_NEGATIVE, "patience cooldown start_from_epoch min_delta min_lr weight_decay adam_weight_decay epsilon"),
-        (_NOT_NEGATIVE, "verbose epsilon_1 epsilon_2 l1 l2 warmup_steps stddev initial_accumulator_value"),
-        (_NOT_NEGATIVE, "l1_regularization_strength l2_regularization_strength padding_value"),
-        (_POSITIVE, "learning_rate initial_learning_rate decay_rate clipnorm clipvalue global_clipnorm"),
-        (_POSITIVE, "loss_scale_factor clip_threshold"),
-        (_BELOW_1, "rate beta_1 beta_2 adam_beta_1 adam_beta_2 rho dropout recurrent_dropout"),
-        ((lambda v: 0 <= v <= 1, "from 0 to 1"), "momentum ema_momentum renorm_momentum label_smoothing"),
-        ((lambda v: 0 < v < 1, "between 0 and 1"), "factor"),
-        ((lambda v: v >= 2, "at least 2"), "gradient_accumulation_steps"),
-        ((lambda _: True, "such as 0.9"), "baseline initial_value_threshold"),
-    )
-    for name in names.split()
-}
-
 
 def check_name(kind: str, name: Any, key: str) -> None:
     """Check that `name` is the user's own, or one of `ALLOWED[kind]` that the installed Keras has.
@@ -164,14 +125,14 @@ def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str
     """Check the arguments of a class, Keras's or the user's own.
 
     Raises:
-        InputError: for one that is missing or unknown, or has a wrong type or range.
+        InputError: for one that is missing or unknown, or that must not reach Keras.
     """
     own, signature = name in own_classes(kind), _signature(kind, name)
     for argument, value in arguments.items():
         if argument not in signature:
             hint = did_you_mean(str(argument), signature) or f"; it takes {', '.join(signature) or 'none'}"
             raise InputError(f"{key}.{argument}={show(value)}: {name} has no such argument{hint}")
-        _check_argument(kind, argument, value, signature[argument], f"{key}.{argument}", own=own)
+        _check_argument(argument, value, f"{key}.{argument}", own=own)
     for argument, default in signature.items():
         if default is REQUIRED and argument not in arguments:
             raise InputError(f"{key}: {name} needs {argument}; write {{{name}: {{{argument}: ...}}}}")
@@ -214,13 +175,12 @@ def is_own(kind: str, spec: Any) -> bool:
     return parse_spec(spec, kind)[0] in own_classes(kind)
 
 
-def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str, *, own: bool) -> None:
+def _check_argument(argument: str, value: Any, key: str, *, own: bool) -> None:
     of_kind = argument_kind(argument)
-    if value is not None and of_kind is not None and (of_kind != "schedules" or isinstance(value, Mapping)):
+    if value is not None and of_kind is not None and not (of_kind == "schedules" and isinstance(value, int | float)):
         check_spec(of_kind, value, key)
         return
     fits: object
-    wanted = _wanted(default)
     if argument in PATH_ARGUMENTS:
         fits = isinstance(value, str) and _FILE_NAME.fullmatch(value)
         wanted = (
@@ -230,63 +190,12 @@ def _check_argument(kind: str, argument: str, value: Any, default: Any, key: str
     elif argument == "name":
         fits = value is None or (isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", value))
         wanted = "a word of letters, digits and underscores"
-    elif own:  # a default has the type of the argument, unless it is null
-        types = {bool: (bool,), int: (int, float), float: (int, float), str: (str,)}
-        fits = type(value) in types.get(type(default), (type(value),))
-    elif words := _WORDS.get((kind, argument)):
-        ranged = argument in _RANGES
-        fits = value in words or (ranged and type(value) is int)
-        wanted = f"{words[0]}, or a whole number, at least 1" if ranged else f"one of {', '.join(words)}"
-    elif isinstance(value, list) and _takes_list(kind, argument, default):
-        of_item = int | float | None if default is not None else int | float | str | None
-        fits = all(isinstance(item, of_item) and not isinstance(item, bool) for item in value)
     else:
-        fits = _fits(argument, value, default)
-        if argument in _RANGES:
-            wanted = (wanted if isinstance(default, bool) else "a number") + _range_text(argument)
+        fits = is_plain(value) and (own or not _has_map(value))  # Keras makes objects of maps
+        wanted = "null, true, false, text, a number of at most 300 digits, or a list of these"
     if not fits:
         raise InputError(f"{key}={show(value)}: must be {wanted}")
-    for number in value if isinstance(value, list) else [value]:
-        if not own and isinstance(number, int | float) and not isinstance(number, bool):
-            _check_number(kind, argument, number, key)
 
 
-def _takes_list(kind: str, argument: str, default: Any) -> bool:
-    if kind == "augmentations":  # a random amount is given by the most, or the least and the most
-        return not isinstance(default, bool | str)
-    return not isinstance(default, bool | int | float | str) and (kind != "optimizers" or argument not in _RANGES)
-
-
-def _fits(argument: str, value: Any, default: Any) -> bool:
-    """Compare with the default's type, the only one that Keras states; a default of null leaves it open."""
-    ranged, is_switch = argument in _RANGES, isinstance(default, bool)
-    match value:
-        case bool():
-            return is_switch or (default is None and not ranged)
-        case int() | float():
-            return not isinstance(default, bool | str)
-        case str():
-            return not isinstance(default, bool | int | float | tuple) and not ranged
-    return value is None and (default is None or not (default is REQUIRED or ranged or is_switch))
-
-
-def _check_number(kind: str, argument: str, value: float, key: str) -> None:
-    if not abs(value) <= (most := _LARGEST_WHOLE if argument in _WHOLE.split() else _LARGEST):
-        shown = f"={value}" if isinstance(value, float) else ""  # more digits than Python makes text of
-        raise InputError(f"{key}{shown}: must be a finite number, at most {most:g} above or below 0")
-    # A callback's factor lowers the learning rate; a random layer's is an amount.
-    ranged = argument in _RANGES and (argument != "factor" or kind == "callbacks")
-    is_fraction = argument in _WHOLE.split() and not isinstance(value, int)
-    if is_fraction or (ranged and not _RANGES[argument][0](value)):
-        raise InputError(f"{key}={show(value)}: must be a {'whole ' * is_fraction}number{_range_text(argument)}")
-
-
-def _range_text(argument: str) -> str:
-    return f", {_RANGES[argument][1]}" if argument in _RANGES else ""
-
-
-def _wanted(default: Any) -> str:
-    if isinstance(default, str):
-        return f"a word, such as {default}"
-    words = {bool: "true or false", tuple: "a number or a list of numbers", int: "a number", float: "a number"}
-    return words.get(type(default), "one number or text")
+def _has_map(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(map(_has_map, value)))

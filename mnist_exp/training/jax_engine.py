@@ -30,7 +30,7 @@ from mnist_exp.training.jax_program import (
     stacked,
     unstack,
 )
-from mnist_exp.training.keras_backend import REFUSALS, build_symbolically, keras, keras_reason
+from mnist_exp.training.keras_backend import REFUSALS, build_symbolically, is_out_of_memory, keras
 from mnist_exp.training.models import build, check_size, output_shapes, servable, set_seed
 from mnist_exp.training.preprocessing import fit_preprocessor
 from mnist_exp.training.split import load_data
@@ -44,6 +44,7 @@ from mnist_exp.training.training import (
     epoch_order,
     kept_epoch,
     make_callbacks,
+    refusal,
     trained,
     validated_scores,
     validation_is_test,
@@ -118,7 +119,7 @@ def fit(
         For each model a `Fitted`, whose `seconds` are its share, or an error if its loss became NaN or infinite.
 
     Raises:
-        InputError: for what only Keras can judge.
+        InputError: for what Keras refuses.
     """
     start = time.perf_counter()
     config, training, progress = experiments[0].config, experiments[0].config.training, experiments[0].prints
@@ -155,9 +156,9 @@ def fit(
     except InputError:
         raise
     except REFUSALS as error:
-        if stack is not None and stack.has_trained:
+        if stack is not None and stack.has_trained and not is_out_of_memory(error):
             raise
-        raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
+        raise refusal(error, config, validation_set[1][:1], models[0].output_shape[-1]) from error
     seconds = checkpoints.seconds() / len(models)
     fitted: list[Fitted | InputError] = []
     for index, (model, callback_list) in enumerate(zip(models, callbacks, strict=True)):

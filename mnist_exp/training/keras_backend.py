@@ -155,12 +155,26 @@ REFUSALS = (
 
 def keras_reason(error: Exception) -> str:
     """Return the line of a Keras error that says what is wrong."""
-    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    lines = re.sub(r"\x1b\[\d*m|\{\{\w+ \S+\}\} ", "", str(error)).splitlines()
     reasons = (line.strip() for line in lines if line.strip() and not line.strip().startswith(_WHERE))
     return next(reasons, type(error).__name__).rstrip(".")
 
 
-_WHERE = ("Exception encountered", "Graph execution error", "Detected at node", "<stack traces unavailable>")
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether Keras or its backend lacked memory."""
+    return (
+        isinstance(error, MemoryError) or re.search("OOM|RESOURCE_EXHAUSTED|[Oo]ut of memory", str(error)) is not None
+    )
+
+
+_WHERE = (
+    'File "',
+    "A total of",
+    "Exception encountered",
+    "Graph execution error",
+    "Detected at node",
+    "<stack traces unavailable>",
+)
 
 
 def disable_all_reduce(optimizer: keras.optimizers.Optimizer) -> None:

@@ -1,7 +1,7 @@
 """Build Keras models and objects from configuration."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
             "vectors; add Flatten or GlobalAveragePooling2D, or start with preprocessing=flatten"
         )
     try:
-        outputs = make("layers", {"Dense": {"units": classes, "activation": "softmax"}})(flow)
+        outputs = keras.layers.Dense(classes, activation="softmax")(flow)
         model = keras.Model(inputs, outputs)
     except REFUSALS as error:  # two layers have one name
         raise InputError(f"model={config.kind}: {keras_reason(error)}") from error
@@ -79,7 +79,7 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
                     _connect(flow, layers, f"{where}.Branches[{number}][{{}}]".format)
                     for number, layers in enumerate(branches)
                 ]
-                flow = _apply(keras.layers.Concatenate, ends, where)
+                flow = _apply(keras.layers.Concatenate(), ends, where)
             case _ if callable(spec):
                 flow = spec(flow)
                 if not isinstance(flow, keras.KerasTensor):
@@ -88,20 +88,18 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
                         f"{kind}: the function must return one Keras tensor; it returned {type(flow).__name__}"
                     )
             case _ if keras_names.is_own("layers", spec):
-                flow = make("layers", spec)(flow)  # an error of the user's layer shows its traceback
+                flow = make("layers", spec, where)(flow)  # an error of the user's layer shows its traceback
             case _:
-                flow = _apply(partial(make, "layers", spec), flow, f"{where}, {show(spec)}")
+                flow = _apply(make("layers", spec, where), flow, f"{where}, {show(spec)}")
     return flow
 
 
-def _apply(make_layer: Callable[[], Any], flow: Any, where: str) -> Any:
+def _apply(layer: Callable[[Any], Any], flow: Any, where: str) -> Any:
     try:
-        after = make_layer()(flow)
+        after = layer(flow)
         shape = after.shape[1:]  # raises if the layer returns several tensors
         if not all(isinstance(length, int) and length > 0 for length in shape):
             raise ValueError(f"gives shape {shape}")
-    except InputError:
-        raise
     except REFUSALS as error:
         shapes = [one.shape[1:] for one in flow] if isinstance(flow, list) else flow.shape[1:]
         needs = "; if it is for images: preprocessing=image" if len(shapes) == 1 else ""
@@ -147,21 +145,16 @@ def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw
     shape = (*image_shape, 1) if len(image_shape) == 2 else image_shape
     layers = [keras.layers.Rescaling(255 / raw.maximum), keras.layers.Reshape(shape)]
     for index, spec in enumerate(specs):
+        key = f"preprocessing.augment[{index}]"
+        layer = make("augmentations", spec, key)
         try:
-            layer = make("augmentations", spec)
             after = layer(keras.ops.zeros((1, *shape)), training=True).shape
-        except InputError:
-            raise
         except REFUSALS as error:
             raise InputError(
-                f"preprocessing.augment[{index}], {show(spec)}: cannot be used on images of shape {shape} "
-                f"({keras_reason(error)})"
+                f"{key}, {show(spec)}: cannot be used on images of shape {shape} ({keras_reason(error)})"
             ) from error
         if tuple(after[1:]) != shape:
-            raise InputError(
-                f"preprocessing.augment[{index}], {show(spec)}: must keep the shape {shape} of images; "
-                f"gives {tuple(after[1:])}"
-            )
+            raise InputError(f"{key}, {show(spec)}: must keep the shape {shape} of images; gives {tuple(after[1:])}")
         layers.append(layer)
     return layers if raw.maximum == 255 else [*layers, keras.layers.Rescaling(raw.maximum / 255)]
 
@@ -191,26 +184,27 @@ def output_shapes(model: keras.Model) -> Iterator[tuple[int, ...]]:
             yield tuple(layer.output.shape[1:])
 
 
-def make(kind: str, spec: Any, output: Path = Path()) -> Any:
+def make(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
     """Make the Keras object of a kind in `keras_names.ALLOWED` that `spec`, `Name` or `{Name: arguments}`, names.
 
     Relative paths in arguments are below `output`.
 
     Raises:
-        InputError: as `keras_names.check_spec` and `own_code.instance` do; for a metric that has not its scores' name.
-        ValueError, TypeError: from Keras, for arguments that only it can check.
+        InputError: as `keras_names.check_spec` and `own_code.instance` do, for values that Keras refuses, and for a
+            metric that has not its scores' name.
     """
-    name, arguments = keras_names.parse_spec(spec, kind)
-    keras_names.check_spec(kind, spec, kind)
+    name, arguments = keras_names.parse_spec(spec, key)
+    keras_names.check_spec(kind, spec, key)
     if kind == "activations":
         return name
+    where = key if kind == "optimizers" or isinstance(spec, str) else f"{key}.{name}"
     made = {}
     for argument, value in arguments.items():
         nested = keras_names.argument_kind(argument)
         if argument in keras_names.PATH_ARGUMENTS:
             value = str(output / value)
         elif nested is not None and isinstance(value, str | dict):
-            value = make(nested, value, output)
+            value = make(nested, value, f"{where}.{argument}", output)
         made[argument] = value
     if name in own_code.own_classes(kind):
         own = own_code.instance(kind, name, made)
@@ -220,4 +214,9 @@ def make(kind: str, spec: Any, output: Path = Path()) -> Any:
                 "super().__init__(name=name)"
             )
         return own
-    return getattr(_MODULES.get(kind) or getattr(keras, kind), name)(**made)
+    try:
+        return getattr(_MODULES.get(kind) or getattr(keras, kind), name)(**made)
+    except REFUSALS as error:
+        reason = keras_reason(error)
+        named = [f".{one}={show(value)}" for one, value in arguments.items() if re.search(rf"\b{one}\b", reason)]
+        raise InputError(f"{where}{named[0] if len(named) == 1 else ''}: {reason}") from error

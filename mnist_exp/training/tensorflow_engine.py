@@ -12,7 +12,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.training import models
 from mnist_exp.training.checkpoints import Checkpoints
-from mnist_exp.training.keras_backend import REFUSALS, keras, keras_reason, unseeded_state
+from mnist_exp.training.keras_backend import REFUSALS, is_out_of_memory, keras, unseeded_state
 from mnist_exp.training.preprocessing import Preprocessor, fit_preprocessor
 from mnist_exp.training.training import (
     Fitted,
@@ -24,6 +24,7 @@ from mnist_exp.training.training import (
     evaluation_batch,
     kept_epoch,
     make_callbacks,
+    refusal,
     trained,
     validated_scores,
     validation_is_test,
@@ -143,12 +144,12 @@ def fit(
     """
     start = time.perf_counter()
     training, watch = experiment.config.training, None
+    with signals.deferred():
+        image, label = (part[:1] for part in next(iter(validation)))
     model.steps_per_execution = _batches_at_once(model, experiment, int(batches.dataset.cardinality()))
     try:
         callbacks = [*make_callbacks(experiment), keras.callbacks.History()]
         # If `fit` has to create the variables of optimizer and metrics, it traces its step twice.
-        with signals.deferred():
-            image, label = (part[:1] for part in next(iter(validation)))
         model.optimizer.build(model.trainable_variables)
         model.compute_metrics(image, label, model(image))
         model.reset_metrics()
@@ -168,9 +169,9 @@ def fit(
     except InputError:
         raise
     except REFUSALS as error:
-        if watch is not None and watch.epochs:
+        if watch is not None and watch.epochs and not is_out_of_memory(error):
             raise
-        raise InputError(f"Keras cannot train with these arguments: {keras_reason(error)}") from error
+        raise refusal(error, experiment.config, label, model.output_shape[-1]) from error
     metrics = {name: list(map(float, values)) for name, values in history.history.items()}
     return Fitted(metrics, checkpoints.seconds(), kept_epoch(callbacks, metrics))
 

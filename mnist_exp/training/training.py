@@ -6,16 +6,26 @@ import shutil
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mnist_exp import signals
+from mnist_exp.config import keras_names
 from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError, show
 from mnist_exp.experiment import Experiment
-from mnist_exp.training.keras_backend import REFUSALS, disable_all_reduce, keras, keras_reason, schedule_of
+from mnist_exp.training.keras_backend import (
+    REFUSALS,
+    disable_all_reduce,
+    is_out_of_memory,
+    keras,
+    keras_reason,
+    schedule_of,
+)
 from mnist_exp.training.models import make, output_shapes
 
 # Takes the number of an epoch, from 1, and the metrics of each experiment that trained in it, by index; returns the
@@ -96,26 +106,69 @@ def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Tr
     """Compile a model; without a `training.loss`, with the cross-entropy that fits the labels.
 
     Raises:
-        InputError: for arguments that only Keras can judge.
+        InputError: for arguments that Keras refuses.
     """
     arguments = {key: value for key, value in optimizer.items() if key != "kind"}
     if isinstance(arguments["learning_rate"], int):
         arguments["learning_rate"] = float(arguments["learning_rate"])  # Keras refuses 1
     loss = training.loss or ("CategoricalCrossentropy" if one_hot else "SparseCategoricalCrossentropy")
-    made = _make("optimizers", {optimizer["kind"]: arguments}, "optimizer")
+    made = make("optimizers", {optimizer["kind"]: arguments}, "optimizer")
     disable_all_reduce(made)
     model.compile(
         optimizer=made,
-        loss=_make("losses", loss, "training.loss"),
-        metrics=[m if m == "accuracy" else _make("metrics", m, "training.metrics") for m in training.metrics],
+        loss=make("losses", loss, "training.loss"),
+        metrics=[
+            metric if metric == "accuracy" else make("metrics", metric, f"training.metrics[{index}]")
+            for index, metric in enumerate(training.metrics)
+        ],
     )
+
+
+def refusal(error: Exception, config: Config, label: Any, classes: int) -> InputError:
+    """Return what Keras refused in a step, with the key of the loss, metric or optimizer, or of a too large model.
+
+    `label` is a prepared label of shape (1, ...).
+    """
+    reason, training = keras_reason(error), config.training
+    if is_out_of_memory(error):
+        return InputError(f"model={config.model.kind}: does not fit into memory ({reason}); type smaller numbers")
+    probabilities = np.full((1, classes), 1 / classes, np.float32)
+    specs = [("losses", training.loss, "training.loss")]
+    specs += [("metrics", metric, f"training.metrics[{index}]") for index, metric in enumerate(training.metrics)]
+    for kind, spec, key in specs:
+        try:
+            if spec not in (None, "accuracy"):
+                make(kind, spec, key)(label, probabilities)
+        except REFUSALS:
+            return InputError(f"{key}={show(spec)}: Keras cannot train with these arguments: {reason}")
+    keys = f"optimizer={config.optimizer['kind']}"
+    if config.model.kind == "layers":
+        keys += " or model=layers"
+    return InputError(f"{keys}: Keras cannot train with these arguments: {reason}")
 
 
 def make_callbacks(experiment: Experiment) -> list[Any]:
     """Make one model's callbacks, which write into `output`; the first logs a schedule's learning rate."""
     callbacks = experiment.config.training.callbacks
-    configured = [make("callbacks", {name: arguments}, experiment.output) for name, arguments in callbacks.items()]
+    configured = [_callback(name, arguments, experiment.output) for name, arguments in callbacks.items()]
     return [_ScheduledRate(), *configured, *([_Bar()] if experiment.prints else [])]
+
+
+def _callback(name: str, arguments: Any, output: Path) -> Any:
+    """Make a callback; one of Keras's raises InputError for values that it refuses only while training."""
+    spec = {name: arguments}
+    callback = make("callbacks", spec, "training.callbacks", output)
+
+    def checked(hook: Callable[..., None], *given: Any) -> None:
+        try:
+            hook(*given)
+        except REFUSALS as error:
+            raise InputError(f"training.callbacks={show(spec)}: {keras_reason(error)}") from error
+
+    if not keras_names.is_own("callbacks", spec):
+        for hook in ("on_train_begin", "on_epoch_end"):
+            setattr(callback, hook, partial(checked, getattr(callback, hook)))
+    return callback
 
 
 class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
@@ -173,12 +226,3 @@ def evaluation_batch(model: keras.Model) -> int:
     """Return the batch size for evaluating a model."""
     largest: int = max(math.prod(shape) for shape in (model.input_shape[1:], *output_shapes(model)))
     return max(EVALUATION_BATCH, _NUMBERS_AT_ONCE // largest)
-
-
-def _make(kind: str, spec: Any, key: str) -> Any:
-    try:
-        return make(kind, spec)
-    except InputError:
-        raise
-    except REFUSALS as error:
-        raise InputError(f"{key}: {keras_reason(error)} (Keras says of {show(spec)})") from error

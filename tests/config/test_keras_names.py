@@ -90,8 +90,8 @@ def test_every_augmentation_changes_images_and_keeps_their_shape_and_range(mnist
 
 def test_nested_objects_are_made() -> None:
     spec = {"Dense": {"units": 3, "kernel_initializer": {"HeNormal": {"seed": 1}}, "kernel_regularizer": "L2"}}
-    layer = make("layers", spec)
+    layer = make("layers", spec, "key")
     assert isinstance(layer.kernel_initializer, keras.initializers.HeNormal)
     assert isinstance(layer.kernel_regularizer, keras.regularizers.L2)
-    wrapped = make("layers", {"Bidirectional": {"layer": {"LSTM": {"units": 4}}}})
+    wrapped = make("layers", {"Bidirectional": {"layer": {"LSTM": {"units": 4}}}}, "key")
     assert isinstance(wrapped.forward_layer, keras.layers.LSTM)

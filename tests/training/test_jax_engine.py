@@ -297,9 +297,9 @@ def test_a_whole_number_is_a_learning_rate_too(on_jax: OnJax) -> None:
         assert of_stack["history"]["loss"] == pytest.approx(on_jax(_alone, *job)["history"]["loss"], abs=1e-5)
 
 
-def test_keras_refusing_a_callback_is_bad_input(on_jax: OnJax) -> None:
-    with pytest.raises(InputError, match="Keras cannot train with these arguments: "):
-        on_jax(_alone, "training.callbacks={ModelCheckpoint:{filepath:best.txt}}")
+def test_a_value_that_keras_refuses_names_its_key(on_jax: OnJax) -> None:
+    with pytest.raises(InputError, match="optimizer=Adam: Keras cannot train with these arguments: "):
+        on_jax(_alone, "optimizer.beta_1=x")
 
 
 def test_each_job_stops_at_its_own_epoch_and_keeps_its_best_weights(on_jax: OnJax) -> None:

@@ -76,8 +76,10 @@ def test_rows_of_an_image_as_a_sequence() -> None:
         ("[{Reshape:{target_shape:x}}]", (28, 28, 1), "{Reshape: {target_shape: x}}: does not fit its input of shape (28, 28, 1) (gives shape (None,))"),
         ("[{Reshape:{target_shape:[0.5]}}]", (28, 28, 1), "does not fit its input of shape (28, 28, 1) (gives shape (None,))"),
         ("[{Resizing:{height:10,width:10}},{Cropping2D:{cropping:5}}]", (28, 28, 1), "layer 1, {Cropping2D: {cropping: 5}}: does not fit its input"),
-        ("[Flatten,{GroupNormalization:{groups:0}}]", (28, 28, 1), "layer 1, {GroupNormalization: {groups: 0}}: does not fit its input"),
-        ("[{Conv2D:{filters:4,kernel_size:3,padding:sme}}]", (28, 28, 1), "layer 0, {Conv2D: {filters: 4, kernel_size: 3, padding: sme}}"),
+        ("[{Conv2D:{filters:4,kernel_size:3,padding:sme}}]", (28, 28, 1), "model=layers, layer 0.Conv2D.padding=sme: The `padding` argument must be"),
+        ("[Flatten,{Dense:{units:0}}]", (28, 28, 1), "model=layers, layer 1.Dense.units=0: Received an invalid value for `units`"),
+        ("[Flatten,{Dense:{units:3,kernel_regularizer:{L2:{l2:-1}}}}]", (28, 28, 1), "layer 1.Dense.kernel_regularizer.L2.l2=-1: "),
+        ("[{Residual:[{Dropout:{rate:nan}}]},Flatten]", (28, 28, 1), "layer 0.Residual[0].Dropout.rate=nan: Invalid value"),
     ],
 )  # fmt: skip
 def test_what_only_keras_can_know_names_the_layer(layers: str, shape: tuple[int, ...], message: str) -> None:
