@@ -117,6 +117,7 @@ with _banners_held_back(), _imports_deferred():
     import keras
     from keras.src.backend.common import global_state
     from keras.src.random.seed_generator import global_seed_generator
+    from keras.src.saving import saving_lib
     from keras.src.utils import module_utils
 
 
@@ -128,6 +129,7 @@ def _require(owner: Any, attribute: str) -> None:
 
 
 _require(keras.optimizers.SGD(), "_learning_rate")
+_require(saving_lib, "safe_get_h5_dataset")
 if os.environ["KERAS_BACKEND"] == "tensorflow":
     _require(keras.optimizers.Optimizer, "_all_reduce_sum_gradients")
 else:
@@ -199,6 +201,26 @@ def without_values() -> Iterator[None]:
             yield
     finally:
         global_state.set_global_attribute("uninitialized_variables", [])
+
+
+@contextmanager
+def arrays_within(size: int) -> Iterator[None]:
+    """Let Keras read arrays of numbers from an HDF5 file, together at most `size` bytes, as others unpack to more."""
+    found, left = saving_lib.safe_get_h5_dataset, size
+
+    def get(group: Any, name: str) -> Any:
+        nonlocal left
+        array = found(group, name)  # refuses links and arrays in other files
+        left -= array.nbytes
+        if left < 0 or not (array.dtype.kind in "biuf" or array.dtype.str == "|V2"):  # V2 is bfloat16
+            raise ValueError(f"its weights have {name}, which is not an array of numbers, or too large")
+        return array
+
+    saving_lib.safe_get_h5_dataset = get
+    try:
+        yield
+    finally:
+        saving_lib.safe_get_h5_dataset = found
 
 
 def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:

@@ -1,6 +1,5 @@
 """Load saved models, if all that they name is what models here are made of."""
 
-import io
 import json
 import math
 import re
@@ -15,10 +14,11 @@ import numpy as np
 from mnist_exp.config import keras_names, own_code
 from mnist_exp.config.files import open_file
 from mnist_exp.config.own_code import PACKAGE, SAVED_KINDS, CodeFile, saved_classes
+from mnist_exp.data import memory
 from mnist_exp.data.metadata import DAMAGED
 from mnist_exp.errors import InputError
 from mnist_exp.text import cut
-from mnist_exp.training.keras_backend import REFUSALS, keras, keras_reason, without_values
+from mnist_exp.training.keras_backend import REFUSALS, arrays_within, keras, keras_reason, without_values
 
 
 def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -> keras.Model:
@@ -41,9 +41,13 @@ def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -
     if foreign := _foreign_classes(saved):
         raise InputError(f"{path}: contains {', '.join(foreign)}, which models here may not; it is not loaded")
     try:
+        size = path.stat().st_size
         if not needed:
-            _check_size(saved, path)
-        with warnings.catch_warnings(action="ignore"):  # of what the weights lack, before the error
+            _check_size(saved, size)
+        with (
+            arrays_within(size),
+            warnings.catch_warnings(action="ignore"),
+        ):  # of what the weights lack, before the error
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
         takes_images = _IMAGES.fullmatch(str(model.input_shape)) and model.inputs[0].dtype in _PIXELS
         fits = takes_images and _CLASSES.fullmatch(str(model.output_shape))
@@ -73,8 +77,8 @@ def _refusal(path: Path, error: Exception) -> InputError:
 
 
 def _saved(path: Path, folder: Path | None = None) -> Any:
-    """Return the configuration of a saved model, if its weights are plain numbers in the file itself."""
-    opened = open_file(path, folder=folder)
+    """Return the configuration of a saved model whose members take at most half of the memory."""
+    opened = open_file(path, most=memory.memory() // 2, folder=folder)
     try:
         with opened, zipfile.ZipFile(opened) as file:
             names = [member.filename for member in file.infolist()]
@@ -85,44 +89,20 @@ def _saved(path: Path, folder: Path | None = None) -> Any:
             if file.getinfo("config.json").file_size > _LONGEST:
                 raise ValueError(f"its config.json has more than {_LONGEST} bytes")
             saved = json.loads(file.read("config.json"))
-            _check_weights(file.read("model.weights.h5"))
-        if any(isinstance(part, str) and not part.replace("\n", "").isprintable() for part in _parts(saved)):
-            raise ValueError("its config.json has text that is not printable")
     except (*REFUSALS, *DAMAGED) as error:
         raise _refusal(path, error) from error
     return saved
 
 
-def _check_weights(content: bytes) -> None:
-    """Check that an HDF5 file has groups and arrays of numbers alone, and all of them in itself.
-
-    HDF5 knows links to other files, arrays of other files' bytes, and arrays that unpack to any length.
-    """
-    import h5py  # comes with Keras
-
-    def link(name: str, link: Any) -> str | None:
-        return None if isinstance(link, h5py.HardLink) else f"the link {name}"
-
-    def odd(name: str, item: Any) -> str | None:
-        if isinstance(item, h5py.Group):
-            return None
-        plain = isinstance(item, h5py.Dataset) and item.dtype.kind in "biufV" and item.shape is not None
-        if plain and not (item.external or item.is_virtual or item.chunks) and item.nbytes <= len(content):
-            return None
-        return f"{name}, which is no plain array"
-
-    with h5py.File(io.BytesIO(content)) as weights:
-        if found := weights.visititems_links(link) or weights.visititems(odd):
-            raise ValueError(f"its weights have {found}")
-
-
-def _check_size(saved: Any, path: Path) -> None:
-    """Check that the weights that a configuration asks for are as many as the file can hold, before they are made."""
+def _check_size(saved: Any, most: int) -> None:
+    """Check, before they are made, that the weights of a configuration are as many as a file of `most` bytes holds."""
     with without_values():
         weights = keras.saving.deserialize_keras_object(saved).weights
         size = sum(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in weights)
-    if size > path.stat().st_size:
+    if size > most:
         raise ValueError(f"its config.json asks for {size} bytes of weights, more than the file has")
+    if most > size + _SLACK:
+        raise ValueError(f"it has {most} bytes for {size} bytes of weights")
 
 
 def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
@@ -148,6 +128,7 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
 
 _MEMBERS = frozenset({"config.json", "metadata.json", "mnist_exp.json", "model.weights.h5"})
 _LONGEST = 5_000_000  # bytes
+_SLACK = 100_000_000  # bytes; what a file has beside weights
 _IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [1-4])?\)")  # height, width, and perhaps channels
 _CLASSES = re.compile(r"\(None, [1-9]\d{0,4}\)")
 _PIXELS = frozenset({"uint8", "uint16", "float32"})
@@ -193,11 +174,11 @@ def _named(saved: Any) -> list[dict[str, Any]]:
 
 
 def _parts(saved: Any) -> Iterator[Any]:
-    """Yield all values of a saved model, and the keys of its maps."""
+    """Yield all values of a saved model."""
     waiting = [saved]
     while waiting:
         yield (part := waiting.pop())
         if isinstance(part, dict):
-            waiting += [*part, *part.values()]
+            waiting += part.values()
         elif isinstance(part, list):
             waiting += part
