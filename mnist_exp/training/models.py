@@ -218,5 +218,6 @@ def make(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
         return getattr(_MODULES.get(kind) or getattr(keras, kind), name)(**made)
     except REFUSALS as error:
         reason = keras_reason(error)
-        named = [f".{one}={show(value)}" for one, value in arguments.items() if re.search(rf"\b{one}\b", reason)]
-        raise InputError(f"{where}{named[0] if len(named) == 1 else ''}: {reason}") from error
+        named = [one for one in arguments if re.search(rf"\b{one}\b", reason)] or list(arguments)
+        argument = f".{named[0]}={show(arguments[named[0]])}" if len(named) == 1 else ""
+        raise InputError(f"{where}{argument}: {reason}") from error
