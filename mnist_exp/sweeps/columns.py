@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from statistics import fmean
 from typing import Any
 
@@ -31,23 +30,29 @@ class Line:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: under `key` in records, below `header` in the table, and not there where that is None.
+    """A column of a ranking, in records and in tables.
 
-    `value` returns a line's value, None for none, and `show` its text. If `is_text`, the column is aligned to the left,
-    and lines without a row have a text, too. `spare`: a narrow terminal lacks it, 1 first; 0 for never, and -1
-    for a table that is text.
+    Attributes:
+        key: its name in records, CSV and JSON; "" where they lack it.
+        header: its name in tables; None where they lack it.
+        value: returns the value of a line, or None.
+        show: returns the text of a value in tables.
+        shown: returns the value of a line in tables, if it is another there.
+        is_text: whether it is aligned to the left, and lines without a row have a text, too.
+        spare: a narrow terminal lacks it, 1 first; 0 for never, and -1 for a table that is text.
     """
 
-    key: str | None
+    key: str
     header: str | None
     value: Callable[[Line], Any]
     show: Callable[[Any], str] = str
+    shown: Callable[[Line], Any] | None = None
     is_text: bool = False
     spare: int = 0
 
     def cell(self, line: Line) -> str:
         """Return the text for a line."""
-        value = self.value(line) if self.is_text or line.row else None
+        value = (self.shown or self.value)(line) if self.is_text or line.row else None
         return "" if value is None else self.show(value)
 
 
@@ -61,11 +66,6 @@ def reason(job: Record) -> str:
     if job.reason or job.status != "FINISHED":
         return job.reason
     return f"pruned after epoch {job.pruned}" if job.pruned is not None else "no objective"
-
-
-def attribute(path: str) -> Callable[[Any], Any]:
-    """Return a function that gets an attribute of a line, such as `row.mean`; None where there is none."""
-    return lambda line: reduce(lambda owner, name: getattr(owner, name, None), path.split("."), line)
 
 
 def recorded(key: str, line: Line) -> str | float | bool | None:
@@ -104,7 +104,7 @@ def dropped(first: Mapping[str, str], keys: Iterable[str], row: Row) -> str:
     return f"{'failed, ' * row.failed}round {row.dropped}{by}"
 
 
-def note(sign: int, row: Row) -> str:
+def ahead(sign: int, row: Row) -> str:
     """Say that a row is better than the first one on the seeds that both have; `sign` is -1 to minimize."""
     found = row.comparison
     if found is None or row.dropped is not None or sign * found.difference <= 0:

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from operator import attrgetter
@@ -13,10 +13,9 @@ from mnist_exp.sweeps.columns import (
     Column,
     Line,
     against,
-    attribute,
+    ahead,
     dropped,
     mark,
-    note,
     pruned,
     reason,
     recorded,
@@ -132,58 +131,7 @@ class Table:
     @cached_property
     def columns(self) -> list[Column]:
         """The columns, in their order."""
-        objective, shown, rows = self.objective, self.varied, self.rows
-        others, first = self.lines[len(rows) :], rows[0].values if rows else {}
-        keys = dict.fromkeys(key for job in self.jobs for key in job.values)
-        tests = dict.fromkeys(name for job in self.jobs for name in job.scores or {} if name.startswith("test_"))
-
-        def varied(key: str) -> Column:
-            header = shown.columns.get(key) if key != "seed" or not self.has_seeds else None
-            return Column(None, header, lambda line: line.values.get(key), partial(shown.cell, key), is_text=True)
-
-        def score(name: str) -> Column:
-            spare = 0 if name == "test_accuracy" else 1
-            return Column(
-                name, name, lambda line: line.mean(lambda job: job.test_scores.get(name)), decimals, spare=spare
-            )
-
-        def of_comparison(key: str, header: str, spare: int = 0) -> Column:
-            shown = header if self.is_compared else None
-            return Column(key, shown, attribute(f"row.comparison.{key}"), signed, spare=spare)
-
-        ahead = partial(note, 1 if self.direction == "maximize" else -1)
-        return [
-            Column("rank", None, attrgetter("place")),
-            Column(None, "", mark, is_text=True),
-            Column(None, "id" if self.ids else None, lambda line: self.ids[line.jobs[0].run_id], is_text=True),
-            *map(varied, keys),
-            *(Column(key, None, partial(recorded, key)) for key in keys),
-            Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
-            Column("mean", None, attribute("row.mean")),
-            Column("std", "std" if self.has_seeds else None, attribute("row.deviation"), decimals, spare=3),
-            Column("n", None, lambda line: line.row and len(line.row.jobs)),
-            Column(None, "n" if self.has_seeds else None, attrgetter("row"), partial(seeds, self.planned)),
-            of_comparison("difference", "difference", spare=4),
-            of_comparison("at_best", "at best"),
-            Column("low", None, attribute("row.comparison.low")),
-            Column("high", None, attribute("row.comparison.high")),
-            Column("beaten", None, attribute("row.comparison.is_beaten")),
-            Column("shared_seeds", None, attribute("row.comparison.seeds")),
-            Column("dropped" if self.raced else None, None, attribute("row.dropped")),
-            Column("against" if self.raced else None, None, partial(against, shown.names)),
-            Column(None, "dropped" if self.raced else None, attrgetter("row"), partial(dropped, first, shown.names)),
-            Column(None, "pruned" if any(row.pruned for row in rows) else None, attrgetter("row"), pruned),
-            *(score(name) for name in tests if name != objective),
-            Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), "{:.1f}".format, spare=2),
-            Column(None, "note" if any(map(ahead, rows)) else None, attrgetter("row"), ahead),
-            Column(None, "status" if others else None, attrgetter("status"), is_text=True, spare=-1),
-            Column("status", None, lambda line: line.jobs[0].status),
-            Column("reason", None, lambda line: "" if line.row else reason(line.jobs[0])),
-            Column("run_id", None, lambda line: line.jobs[0].run_id),
-            Column(
-                None, "also" if self.has_also else None, lambda line: shown.also(line.values), is_text=True, spare=-1
-            ),
-        ]
+        return columns_of(self)
 
     @cached_property
     def cells(self) -> tuple[list[list[str]], list[int]]:
@@ -257,3 +205,61 @@ def _why_stopped(jobs: Sequence[Record], planned: int) -> str:
     when = f"epochs {epochs[0]} to {epochs[-1]}" if epochs[0] < epochs[-1] else f"epoch {epochs[0]}"
     pruned = f"{f'{len(epochs)} ' * (len(epochs) > 1)}pruned after {when}"
     return f"{pruned}, {len(jobs) - len(epochs)} {killed}" if killed else pruned
+
+
+def columns_of(table: Table) -> list[Column]:
+    """Return the columns of a ranking, in their order; those that it has no values for have no header."""
+    rows, names, objective = table.rows, table.varied.names, table.objective
+    first = rows[0].values if rows else {}
+    keys = dict.fromkeys(key for job in table.jobs for key in job.values)
+    tests = dict.fromkeys(name for job in table.jobs for name in job.scores if name.startswith("test_"))
+    row, counted, differs = (
+        attrgetter("row"),
+        partial(seeds, table.planned),
+        "difference" if table.is_compared else None,
+    )
+    unranked, also = "status" if len(table.lines) > len(rows) else None, table.varied.also
+    note = partial(ahead, 1 if table.direction == "maximize" else -1)
+
+    def varied(key: str) -> Column:
+        header = table.varied.columns.get(key) if key != "seed" or not table.has_seeds else None
+        text = partial(table.varied.cell, key)
+        return Column(key, header, partial(recorded, key), text, lambda line: line.values.get(key), is_text=True)
+
+    def score(name: str) -> Column:
+        spare = 0 if name == "test_accuracy" else 1
+        return Column(name, name, lambda line: line.mean(lambda job: job.test_scores.get(name)), decimals, spare=spare)
+
+    def compared(name: str) -> Callable[[Line], Any]:
+        return lambda line: getattr(line.row and line.row.comparison, name, None)
+
+    race = [
+        Column("dropped", "dropped", lambda line: line.row and line.row.dropped, partial(dropped, first, names), row),
+        Column("against", None, partial(against, names)),
+    ]
+    return [
+        Column("rank", "", attrgetter("place"), shown=mark, is_text=True),
+        Column("", "id" if table.ids else None, lambda line: table.ids[line.jobs[0].run_id], is_text=True),
+        *map(varied, keys),
+        Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
+        Column("mean", None, lambda line: line.row and line.row.mean),
+        Column(
+            "std", "std" if table.has_seeds else None, lambda line: line.row and line.row.deviation, decimals, spare=3
+        ),
+        Column("n", "n" if table.has_seeds else None, lambda line: line.row and len(line.row.jobs), counted, row),
+        Column("difference", differs, compared("difference"), signed, spare=4),
+        Column("at_best", differs and "at best", compared("at_best"), signed),
+        Column("low", None, compared("low")),
+        Column("high", None, compared("high")),
+        Column("beaten", None, compared("is_beaten")),
+        Column("shared_seeds", None, compared("seeds")),
+        *(race if table.raced else []),
+        Column("", "pruned" if any(one.pruned for one in rows) else None, row, pruned),
+        *(score(name) for name in tests if name != objective),
+        Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), "{:.1f}".format, spare=2),
+        Column("", "note" if any(map(note, rows)) else None, row, note),
+        Column("status", unranked, lambda line: line.jobs[0].status, str, attrgetter("status"), True, -1),
+        Column("reason", None, lambda line: "" if line.row else reason(line.jobs[0])),
+        Column("run_id", None, lambda line: line.jobs[0].run_id),
+        Column("", "also" if table.has_also else None, lambda line: also(line.values), is_text=True, spare=-1),
+    ]

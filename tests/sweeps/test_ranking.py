@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mnist_exp.sweeps.charts import objective_by_parameter, validation_curves
+from mnist_exp.sweeps.columns import Column
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.outcome import advised_validation, as_text
@@ -294,6 +295,17 @@ def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, 
         drawn.append(validation_curves([("1", "a", [[0.5, odd, 0.25], [odd, -odd]])], "val_loss"))
         with warnings.catch_warnings(action="error"):
             assert all(as_svg(figure, "one") for figure in drawn)
+
+
+def test_new_column_is_in_each_form() -> None:
+    table = Table("val_accuracy", "maximize", rank([job(0.9, a="1"), job(0.8, a="2")], "maximize"))
+    table.columns.append(Column("images", "test images", lambda line: line.jobs[0].images("test") + 31))
+    for form in ("csv", "json"):
+        assert as_text([table], form).count("images") == (1 if form == "csv" else 2)
+    for form in ("table", "markdown", "latex"):
+        assert "test images" in as_text([table], form)
+        assert as_text([table], form).count("31") == 2
+    assert [record["images"] for record in table.records] == [31, 31]
 
 
 def test_a_terminal_shows_the_first_rows_and_the_first_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
