@@ -12,6 +12,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,10 +23,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import numpy as np
 import pytest
 
 from mnist_exp.config.presets import CONF
-from mnist_exp.data.sources import SOURCES, Dataset
+from mnist_exp.data.datasets import Data
+from mnist_exp.data.sources import Dataset, sources
 from mnist_exp.training.families import FAMILIES, Model
 
 from .conftest import alone_with_ray, in_process, installed
@@ -324,7 +327,9 @@ def test_every_module_is_where_the_guide_says() -> None:
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("page", "classes", "shared"), [("models.md", FAMILIES, Model), ("data.md", SOURCES, Dataset)])
+@pytest.mark.parametrize(
+    ("page", "classes", "shared"), [("models.md", FAMILIES, Model), ("data.md", sources(), Dataset)]
+)
 def test_the_table_of_a_group_has_its_choices_with_their_keys(page: str, classes: Sequence[type], shared: type) -> None:
     group = shared.__name__.lower()
     text = (ROOT / "docs" / page).read_text()
@@ -342,3 +347,24 @@ def test_the_table_of_a_group_has_its_choices_with_their_keys(page: str, classes
 def test_both_languages_type_the_same() -> None:
     english, japanese = (commands_of(ROOT / "docs" / name) for name in ("first-steps.md", "first-steps.ja.md"))
     assert [(c.text, c.shown) for c in english] == [(c.text, c.shown) for c in japanese]
+
+
+def test_a_source_of_images_is_one_class_and_one_yaml_file(tmp_path: Path, mnist: Data) -> None:
+    for name in ("mnist_exp", "hydra_plugins", "conf"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    example = (ROOT / "docs" / "extending.md").read_text().split("## A dataset, for example")[1]
+    with (tmp_path / "mnist_exp" / "data" / "sources.py").open("a") as code:
+        code.write("\n\n".join(re.findall(r"```text\n(.*?)```", example, re.DOTALL)))
+    text = (tmp_path / "conf" / "dataset" / "idx.yaml").read_text()
+    (tmp_path / "conf" / "dataset" / "npy.yaml").write_text(text.replace("kind: idx", "kind: npy"))
+    (tmp_path / "digits").mkdir()
+    for part in ("train", "test"):
+        for label in range(10):
+            np.save(
+                tmp_path / f"digits/{part}-{label}.npy",
+                getattr(mnist, f"x_{part}")[:200][getattr(mnist, f"y_{part}")[:200] == label],
+            )
+    command = [sys.executable, "-m", "mnist_exp.show", "dataset=npy", "dataset.path=digits", "--save", "saved.npz"]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True)
+    with np.load(tmp_path / "saved.npz") as file:
+        assert file["x_train"].shape == (200, 28, 28)

@@ -8,9 +8,9 @@ import shutil
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from io import TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import uuid4
 
 from mnist_exp.errors import InputError
@@ -55,7 +55,9 @@ class NoFileError(InputError):
     """There is no such file."""
 
 
-def open_file(path: Path, where: str | None = None, *, most: int | None = None, folder: Path | None = None) -> BinaryIO:
+def open_file(
+    path: Path, where: str | None = None, *, most: int | None = None, folder: Path | None = None
+) -> BufferedReader:
     """Open a file that can be read to its end without waiting.
 
     Args:

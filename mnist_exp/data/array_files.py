@@ -7,10 +7,10 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +23,67 @@ from mnist_exp.text import cut
 
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_SHAPE = "(N, height, width), or (N, height, width, channels) with 1 to 4 channels, of 10 to 500 pixels a side"
 
 
-def read_npz(path: Path, config: memory.Limits) -> dict[str, Any]:
+class Header(NamedTuple):
+    """The shape and type of an array that is not read yet."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def check_arrays(
+    where: str,
+    arrays: Mapping[str, Header | npt.NDArray[Any]],
+    limit: int | None,
+    advice: str = "keep fewer or smaller images there",
+) -> None:
+    """Check types and shapes of the four arrays, read or not, and that training with them fits into the memory.
+
+    The engine's copy of the first `limit` training images counts too, and the test images as floats.
+
+    Raises:
+        InputError: which begins with `where` and, if they take too much, ends with `advice`.
+    """
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if x.dtype.kind not in "buif":
+            raise InputError(f"{where}: x_{part} has {x.dtype}; must be whole numbers 0 to 255, or other plain numbers")
+        count, *sides = x.shape or (0,)
+        channels = sides[2:] or [1]
+        if not (
+            count and len(sides) in (2, 3) and 10 <= min(sides[:2]) <= max(sides[:2]) <= 500 and 0 < channels[0] < 5
+        ):
+            raise InputError(f"{where}: x_{part} has shape {x.shape}; must be {_SHAPE}")
+        if len(y.shape) != 1 or y.dtype.kind not in "uiUS":
+            raise InputError(
+                f"{where}: y_{part} has {y.dtype} of shape {y.shape}; must be whole numbers, or text, of shape (N,), "
+                "such as argmax(axis=1) of one-hot vectors, or astype(str) of objects"
+            )
+        if count != y.shape[0]:
+            raise InputError(f"{where}: {count} images in x_{part}, {y.shape[0]} labels in y_{part}; must be equal")
+    train, y_train, test, y_test = (arrays[part] for part in PARTS)
+    if train.shape[1:] != test.shape[1:]:
+        raise InputError(f"{where}: training images are {train.shape[1:]}, test images {test.shape[1:]}; must be equal")
+    if (y_train.dtype.kind in "US") != (y_test.dtype.kind in "US"):
+        raise InputError(f"{where}: y_train has {y_train.dtype}, y_test {y_test.dtype}; must be both text or numbers")
+    kept, image = min(limit or train.shape[0], train.shape[0]), math.prod(train.shape[1:]) * train.dtype.itemsize
+    takes = sum(math.prod(array.shape) * array.dtype.itemsize for array in arrays.values())
+    takes += kept * image + 4 * math.prod(test.shape)
+    fits = kept + (memory.memory() // 2 - takes) // image
+    memory.check(
+        f"{where}: {kept} training and {test.shape[0]} test images of {' x '.join(map(str, train.shape[1:]))} take",
+        takes,
+        f"set dataset.limit={fits}, or {advice}" if fits > 0 else advice,
+    )
+
+
+def read_npz(path: Path, limit: int | None) -> dict[str, Any]:
     """Return the four arrays of an npz file.
 
     Raises:
-        InputError: if it is damaged, lacks an array, or `memory.check` refuses what it has.
+        InputError: if it is damaged, lacks an array, or `check_arrays` refuses what it has.
     """
     key = f"dataset.path={path}"
     if os.path.isdir(path):  # noqa: PTH112, a name of any length
@@ -37,33 +91,25 @@ def read_npz(path: Path, config: memory.Limits) -> dict[str, Any]:
             f"{key}: must be a file; is a folder; dataset=folder reads pictures in one, one folder per class"
         )
     try:
-        with (
-            open_file(path, key) as opened,
-            zipfile.ZipFile(opened) as file,
-            warnings.catch_warnings(action="ignore"),
-        ):  # headers warn of their syntax
+        # A header may have syntax that Python warns of.
+        with open_file(path, key) as opened, zipfile.ZipFile(opened) as file, warnings.catch_warnings(action="ignore"):
             names = [name.removesuffix(".npy") for name in file.namelist()]
-            if missing := set(PARTS).difference(names):
-                raise InputError(
-                    f"{key}: must hold {', '.join(PARTS[:3])} and {PARTS[3]}; lacks {', '.join(sorted(missing))}"
-                )
-            if twice := [part for part in PARTS if names.count(part) > 1]:
-                raise zipfile.BadZipFile(f"it has {twice[0]} twice")
+            if wrong := [part for part in PARTS if names.count(part) != 1]:
+                raise InputError(f"{key}: must hold {', '.join(PARTS)}, once each; lacks or repeats {', '.join(wrong)}")
             headers = {part: _npy_header(file, part) for part in PARTS}
-            if any(header.dtype.hasobject for header in headers.values()):
-                raise InputError(
-                    f"{key}: must hold plain arrays of numbers, or labels of text, not objects; astype(str) makes text "
-                    "of them"
-                )
-            memory.check(config, key, headers)
-            return {part: _npy_array(file, part) for part in PARTS}
+            check_arrays(key, headers, limit)
+            arrays = {}
+            for part in PARTS:
+                with file.open(f"{part}.npy") as member:
+                    arrays[part] = np.lib.format.read_array(member, allow_pickle=False)
+            return arrays
     except InputError:
         raise
     except (ValueError, *DAMAGED) as error:
         raise InputError(f"{key}: is not a valid npz file ({cut(str(error), 200)}); np.savez writes one") from error
 
 
-def _npy_header(file: zipfile.ZipFile, part: str) -> memory.Header:
+def _npy_header(file: zipfile.ZipFile, part: str) -> Header:
     """Read the shape and type of an array in a zip file."""
     try:
         with file.open(f"{part}.npy") as member:
@@ -74,12 +120,7 @@ def _npy_header(file: zipfile.ZipFile, part: str) -> memory.Header:
         raise zipfile.BadZipFile(f"{part} has no header of an array") from error
     if min(shape, default=0) < 0 or math.prod(shape) * max(dtype.itemsize, 1) >= 2**63:
         raise zipfile.BadZipFile(f"{part} has a shape that no array can have")
-    return memory.Header(shape, dtype)
-
-
-def _npy_array(file: zipfile.ZipFile, part: str) -> npt.NDArray[Any]:
-    with file.open(f"{part}.npy") as member:
-        return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+    return Header(shape, dtype)
 
 
 def idx_files(folder: Path) -> list[Path]:
@@ -87,11 +128,11 @@ def idx_files(folder: Path) -> list[Path]:
     return [path for name in _IDX for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
 
 
-def read_idx(folder: Path, config: memory.Limits) -> dict[str, Any]:
+def read_idx(folder: Path, limit: int | None) -> dict[str, Any]:
     """Return the arrays of MNIST's four files, plain or .gz.
 
     Raises:
-        InputError: if one is missing or damaged, or `memory.check` refuses what they have.
+        InputError: if one is missing or damaged, or `check_arrays` refuses what they have.
     """
     key = f"dataset.path={folder}"
     if not folder.is_dir():
@@ -101,7 +142,7 @@ def read_idx(folder: Path, config: memory.Limits) -> dict[str, Any]:
         raise InputError(f"{key}: has no file {missing[0]} or {missing[0]}.gz")
     paths = {part: found[name] for part, name in zip(PARTS, _IDX, strict=True)}
     shapes = {part: _idx_shape(path, 3 if part[0] == "x" else 1) for part, path in paths.items()}
-    memory.check(config, key, {part: memory.Header(shape, np.dtype(np.uint8)) for part, shape in shapes.items()})
+    check_arrays(key, {part: Header(shape, np.dtype(np.uint8)) for part, shape in shapes.items()}, limit)
     return {part: _idx_array(path, shapes[part]) for part, path in paths.items()}
 
 
@@ -123,10 +164,7 @@ def _idx_shape(path: Path, axes: int) -> tuple[int, ...]:
         raise InputError(
             f"{path}: must be an IDX file of {what}, which starts with {0x0800 + axes}; starts with {starts}"
         )
-    shape = struct.unpack_from(f">{axes}I", header, offset=4)
-    if 0 in shape:
-        raise InputError(f"{path}: its header promises no {what}, but shape {shape}")
-    return shape
+    return struct.unpack_from(f">{axes}I", header, offset=4)
 
 
 def _idx_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp.data import memory
+from mnist_exp.data.array_files import PARTS, check_arrays
 from mnist_exp.data.metadata import check_class_name, numbers
 from mnist_exp.data.sources import Arrays, Dataset
 from mnist_exp.errors import InputError
@@ -16,7 +16,6 @@ from mnist_exp.text import cut
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-SMALLEST, LARGEST = 10, 500  # pixels a side of an image
 MOST_CLASSES = 10000
 
 
@@ -66,12 +65,8 @@ def read(config: Dataset) -> Data:
     """
     arrays = config.read()
     source, limit = arrays.source, config.limit
-    memory.check(config, source, {"x_train": arrays.x_train, "x_test": arrays.x_test})
-    x_train, x_test = (_checked_images(part, config, arrays) for part in ("x_train", "x_test"))
-    if x_train.shape[1:] != x_test.shape[1:]:
-        raise InputError(
-            f"{source}: training images are {x_train.shape[1:]}, test images {x_test.shape[1:]}; must be equal"
-        )
+    check_arrays(source, {part: getattr(arrays, part) for part in PARTS}, limit)
+    x_train, x_test = (_checked_images(part, arrays) for part in ("x_train", "x_test"))
     if x_train.dtype != x_test.dtype:  # integers and floats of the same range
         x_train, x_test = x_train.astype(np.float32), x_test.astype(np.float32)
     y_train, y_test, names = _numbered(arrays)
@@ -94,99 +89,48 @@ def read(config: Dataset) -> Data:
     )
 
 
-def _checked_images(part: str, config: Dataset, arrays: Arrays) -> Images:
-    """Check the images of `part`, and return them as uint8, uint16 or float32."""
+def _checked_images(part: str, arrays: Arrays) -> Images:
+    """Check the range of the images of `part`, and return them as uint8, uint16 or float32."""
     x: npt.NDArray[Any] = getattr(arrays, part)
-    where = f"{arrays.source}: {part} has"
-    if x.shape[:1] == (0,):
-        raise InputError(f"{where} no images")
-    if x.dtype.kind not in "buif":
-        raise InputError(f"{where} {x.dtype}; must be whole numbers 0 to 255, or other plain numbers")
-    _check_shape(x, where, part)
-    least, most, white = float(x.min()), float(x.max()), arrays.maximum
-    found = f"{where} {x.dtype} from {x.min()} to {x.max()}"
-    if white is None:
-        if x.dtype.kind not in "ui" or not 0 <= least <= most <= 255:
-            raise InputError(f"{found}; must be whole numbers 0 to 255{_how_to_scale(least, most, config)}")
-    elif not 0 <= least <= most <= white:
-        raise InputError(f"{found}; with dataset.maximum={white:g} it must be from 0 to {white:g}, and no NaN")
-    kept: npt.DTypeLike = np.float32 if x.dtype.kind == "f" else np.uint16 if (white or 255) > 255 else np.uint8
-    return x.astype(kept, copy=False)
-
-
-def _check_shape(x: npt.NDArray[np.generic], where: str, part: str) -> None:
-    if x.ndim == 4 and x.shape[3] > 4 and x.shape[1] <= 4:
-        raise InputError(f"{where} shape {x.shape}; the channels come last: np.moveaxis({part}, 1, -1)")
-    if x.ndim == 4 and x.shape[3] > 4:
-        raise InputError(f"{where} {x.shape[3]} channels; must have 1 to 4, such as {part}[..., :3]")
-    if x.ndim not in (3, 4) or 0 in x.shape:
-        raise InputError(
-            f"{where} shape {x.shape}; must be (N, height, width), or (N, height, width, channels) with 1 to 4 channels"
-        )
-    height, width = x.shape[1:3]
-    if min(height, width) < SMALLEST:
-        fits = "pad them with np.pad, or enlarge them"
-    elif max(height, width) > LARGEST:
-        step = -(-max(height, width) // LARGEST)
-        fits = f"crop them, or keep every pixel of {step}, such as {part}[:, ::{step}, ::{step}]"
+    least, most, white = float(x.min()), float(x.max()), arrays.maximum or 255
+    if arrays.maximum is None:
+        wanted = "must be whole numbers 0 to 255; for others of an npz file, set dataset.maximum to the value of white"
     else:
-        return
-    raise InputError(f"{where} images of {height} x {width}; must be {SMALLEST} to {LARGEST} pixels a side; {fits}")
-
-
-def _how_to_scale(least: float, most: float, config: Dataset) -> str:
-    """Return the end of a message, which says how to bring such values to 0 to 255."""
-    if not (least >= 0 and most <= 65535):  # or NaN
-        return "; replace NaN, and shift and scale the others"
-    white = 1 if most <= 1 else 255 if most <= 255 else 65535
-    if hasattr(config, "maximum"):
-        return f"; or type the value of a white pixel, here dataset.maximum={white}"
-    return f"; such as np.rint(x * {255 / white:.6g}).astype(np.uint8)"
+        wanted = f"with dataset.maximum={white:g} it must be from 0 to {white:g}, and no NaN"
+    if not 0 <= least <= most <= white or (arrays.maximum is None and x.dtype.kind not in "ui"):
+        raise InputError(f"{arrays.source}: {part} has {x.dtype} from {x.min()} to {x.max()}; {wanted}")
+    kept: npt.DTypeLike = np.float32 if x.dtype.kind == "f" else np.uint16 if white > 255 else np.uint8
+    return x.astype(kept, copy=False)
 
 
 def _numbered(arrays: Arrays) -> tuple[Labels, Labels, tuple[str, ...]]:
     """Return the labels of both sets, from 0, and the classes' names."""
     source = arrays.source
-    y_train, y_test = (_checked_labels(arrays, part) for part in ("train", "test"))
-    if y_train.dtype.kind != y_test.dtype.kind:
-        kinds = f"y_train has {arrays.y_train.dtype}, y_test {arrays.y_test.dtype}"
-        raise InputError(f"{source}: {kinds}; must be both text or numbers")
-    labels: Any = np.concatenate([y_train, y_test])
-    if not arrays.names or labels.dtype.kind == "U":  # labels such as 1 to 26 become 0 to 25
-        present, labels = np.unique(labels, return_inverse=True)
-        names = tuple(map(str, present.tolist()))
-    else:
-        names = arrays.class_names(int(labels.max()) + 1, source)
+    train, test = _labels(arrays.y_train, f"{source}: y_train"), _labels(arrays.y_test, f"{source}: y_test")
+    if arrays.names and isinstance(train[0], int):
+        names = arrays.class_names(max(*train, *test) + 1, source)
+    else:  # labels such as 1 to 26 become 0 to 25
+        found = sorted({*train, *test})
+        number = {label: index for index, label in enumerate(found)}
+        train, test = [number[label] for label in train], [number[label] for label in test]
+        names = tuple(map(str, found))
     if len(names) > MOST_CLASSES:
         raise InputError(f"{source}: has {len(names)} different labels; must be at most {MOST_CLASSES}")
     for name in names:
         check_class_name(name, source)
-    train, test = np.split(labels.astype(np.int64), [len(y_train)])
-    _check_classes(set(train.tolist()), set(test.tolist()), names, source)
-    return train, test, names
+    _check_classes(set(train), set(test), names, source)
+    return np.array(train, np.int64), np.array(test, np.int64), names
 
 
-def _checked_labels(arrays: Arrays, part: str) -> npt.NDArray[np.generic]:
-    """Check the labels of `part`, and return them as int64 or text."""
-    images, y = len(getattr(arrays, f"x_{part}")), np.asarray(getattr(arrays, f"y_{part}"))
-    where = f"{arrays.source}: y_{part}"
-    if y.ndim != 1 or y.dtype.kind not in "uiUS":
-        raise InputError(
-            f"{where} has {y.dtype} of shape {y.shape}; must be whole numbers, or text, of shape (N,)"
-            f"{'; argmax(axis=1) makes them of one-hot vectors' if y.ndim == 2 else ''}"
-        )
-    if images != len(y):
-        raise InputError(f"{arrays.source}: {images} images in x_{part}, {len(y)} labels in y_{part}; must be equal")
-    if y.dtype.kind == "U":
-        return y
-    if y.dtype.kind == "S":
-        try:
-            return np.char.decode(y, "utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where} has labels that are no text in UTF-8 ({error.reason})") from error
-    if y.min() < 0 or y.max() >= MOST_CLASSES:
+def _labels(y: npt.NDArray[Any], where: str) -> list[Any]:
+    """Check labels, and return them as int or str."""
+    if y.dtype.kind in "ui" and (y.min() < 0 or y.max() >= MOST_CLASSES):
         raise InputError(f"{where} goes from {y.min()} to {y.max()}; labels count from 0 to at most {MOST_CLASSES - 1}")
-    return y.astype(np.int64)
+    try:
+        labels: list[Any] = y.tolist()
+        return [label.decode() for label in labels] if y.dtype.kind == "S" else labels
+    except (ValueError, SystemError) as error:  # not UTF-8, or above U+10FFFF
+        raise InputError(f"{where} has labels that are not valid Unicode text; write them anew") from error
 
 
 def _check_classes(train: set[int], test: set[int], names: tuple[str, ...], source: str) -> None:

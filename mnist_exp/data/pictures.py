@@ -1,8 +1,10 @@
 """Picture files become pixels, in training as in prediction; a folder of them is a class."""
 
+import io
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +17,15 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from mnist_exp.config.files import open_file
+from mnist_exp.data import memory
 from mnist_exp.data.metadata import check_class_name
 from mnist_exp.errors import InputError
 
 # Pillow knows more formats; some of them are programs, such as PostScript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+MAX_FILE_BYTES = 300_000_000
+MAX_SECONDS = 30  # of the processor for a file
+BYTES_PER_PIXEL = 20  # a picture and the copies that its conversions make
 _IN_FOLDERS = ("PNG", "JPEG")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -39,21 +45,46 @@ def reading() -> Iterator[None]:
         yield
 
 
-def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    """Read a picture of at most 89 million pixels, within `reading`, and turn it upright.
+class _Timed(io.BufferedReader):
+    """An image file that may take 30 seconds of the processor, since Pillow stops for no loop or text without end."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        super().__init__(file.detach())
+        self._end = time.thread_time() + MAX_SECONDS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.thread_time() > self._end:
+            raise TimeoutError
+        return super().read(size)
+
+
+def open_picture(path: Path, formats: tuple[str, ...] = FORMATS, at_once: int = 1) -> Image.Image:
+    """Read a picture within `reading`, and turn it upright.
+
+    Args:
+        path: of the file.
+        formats: of Pillow's names.
+        at_once: the number of threads that read pictures, which must fit into half of the memory together.
 
     Raises:
-        InputError: if it is no such picture.
+        InputError: if it is no picture, is too large or takes too long.
     """
-    file = open_file(path)
     try:
+        file = _Timed(open_file(path, most=MAX_FILE_BYTES))
         with file, Image.open(file, formats=formats) as picture:
+            width, height = picture.size
+            what = f"{path}: decoding {at_once} at once of {width} x {height} pixels takes"
+            memory.check(what, at_once * BYTES_PER_PIXEL * width * height, "save it with fewer pixels")
             picture.load()
             with suppress(Exception):  # Pillow raises anything for damaged metadata
                 ImageOps.exif_transpose(picture, in_place=True)
             return picture
+    except InputError:
+        raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: must have at most {Image.MAX_IMAGE_PIXELS} pixels") from error
+    except TimeoutError as error:
+        raise InputError(f"{path}: takes more than {MAX_SECONDS} seconds to read; save it anew as PNG") from error
     except Exception as error:  # Pillow raises anything for damaged files
         raise InputError(f"{path}: must be a whole picture in one of the formats {', '.join(formats)}") from error
 
@@ -95,19 +126,18 @@ def find(folder: Path, share: float, seed: int) -> tuple[tuple[str, ...], Listin
     key = f"dataset.path={folder}"
     if not folder.is_dir():
         raise InputError(f"{key}: must be a folder with a folder of pictures for each class")
-    split = [name for name in ("train", "test") if _subfolders(folder / name)]
-    if split == ["train", "test"]:
-        train, test = _classes(folder / "train", key), _classes(folder / "test", key)
-        for part, lacking, other in (("train", train, test), ("test", test, train)):
-            if missing := sorted(other.keys() - lacking.keys()):
-                raise InputError(f"{key}: {part}/ has no folder {missing[0]}; both sets must have the same classes")
-        return tuple(train), _in_turn(train.values()), _in_turn(test.values())
-    if split:
-        other_part = "test" if split == ["train"] else "train"
-        raise InputError(
-            f"{key}: has {split[0]}/ but no {other_part}/ with folders of pictures; add it, or type "
-            f"dataset.path={folder / split[0]} to hold a share of it out as the test set"
-        )
+    match [name for name in ("train", "test") if _subfolders(folder / name)]:
+        case [_, _]:
+            train, test = _classes(folder / "train", key), _classes(folder / "test", key)
+            if differs := sorted(train.keys() ^ test.keys()):
+                part = "test" if differs[0] in train else "train"
+                raise InputError(f"{key}: {part}/ has no folder {differs[0]}; both sets must have the same classes")
+            return tuple(train), _in_turn(train.values()), _in_turn(test.values())
+        case [part]:
+            raise InputError(
+                f"{key}: has only {part}/ with folders of pictures; add train/ or test/ beside it, or type "
+                f"dataset.path={folder / part} to hold a share of it out as the test set"
+            )
     found = _classes(folder, key)
     kept, held_out = [], []
     for label, (name, paths) in enumerate(found.items()):
@@ -154,9 +184,8 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
                 f"{key}: {folder / name} has no picture ({', '.join(_SUFFIXES)}); each folder there must be a class"
             )
     if len(found) < 2:
-        had = f"only the folder {next(iter(found))}" if found else "no folders"
         raise InputError(
-            f"{key}: {folder} has {had}; there must be a folder of pictures for each of two or more classes"
+            f"{key}: {folder} has {len(found)} folders; must have one with pictures for each class, two or more"
         )
     return found
 
@@ -176,14 +205,16 @@ def decode(paths: Sequence[Path], size: int, *, color: bool) -> npt.NDArray[np.u
     images = np.empty((len(paths), size, size, *([3] if color else [])), np.uint8)
     step = max(1, len(paths) // 100) if sys.stderr.isatty() else 0
 
+    threads = min(16, os.cpu_count() or 1)
+
     def read(index: int) -> None:
-        picture = open_picture(paths[index], _IN_FOLDERS)
+        picture = open_picture(paths[index], _IN_FOLDERS, threads)
         try:
             images[index] = pixels(picture, size, size, 3 if color else 1)
         except InputError as error:
             raise InputError(f"{paths[index]}: {error}") from error
 
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)  # Pillow releases the GIL to decode
+    pool = ThreadPoolExecutor(threads)  # Pillow releases the GIL to decode
     with reading():
         try:
             for done, _ in enumerate(pool.map(read, range(len(paths))), 1):

@@ -1,17 +1,12 @@
-"""Each source of images is a class with the keys of its file in conf/dataset/. Imports nothing heavy.
-
-A new source needs a class here, a place in `SOURCES` and such a file.
-"""
+"""A source of images is a class here, with the keys of its file in conf/dataset/. Imports nothing heavy."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_exp.config.own_code import in_use, own_choices
 from mnist_exp.config.values import Count, ExistingPath, Maximum, Seed, Share, Side
-from mnist_exp.data import memory
 from mnist_exp.data.metadata import Metadata, read_metadata
 from mnist_exp.errors import InputError
 
@@ -100,7 +95,7 @@ class IdxDataset(Dataset):
         from mnist_exp.data.array_files import read_idx
 
         folder = Path(self.path).expanduser()
-        return Arrays(**read_idx(folder, self), name=folder.resolve().name, source=str(folder))
+        return Arrays(**read_idx(folder, self.limit), name=folder.resolve().name, source=str(folder))
 
     def files(self) -> list[Path]:
         from mnist_exp.data.array_files import idx_files
@@ -151,11 +146,16 @@ class FolderDataset(Dataset):
     def read(self) -> Arrays:
         import numpy as np
 
+        from mnist_exp.data.array_files import Header, check_arrays
         from mnist_exp.data.pictures import decode, find
 
         folder = Path(self.path).expanduser()
         names, train, test = find(folder, self.test, self.seed)
-        self._check_fits(len(train), len(test))
+        image, headers = (self.size, self.size, *([3] if self.color else [])), {}
+        for part, found in (("train", train), ("test", test)):
+            headers[f"x_{part}"] = Header((len(found), *image), np.dtype(np.uint8))
+            headers[f"y_{part}"] = Header((len(found),), np.dtype(np.int64))
+        check_arrays(f"dataset.path={self.path}", headers, self.limit, "set a smaller dataset.size")
         paths, labels = zip(*train, *test, strict=True)
         images = decode(paths, self.size, color=self.color)
         file_names, count = tuple(path.relative_to(folder).as_posix() for path in paths), len(train)
@@ -176,27 +176,6 @@ class FolderDataset(Dataset):
 
         _, train, test = find(Path(self.path).expanduser(), self.test, self.seed)
         return [path for path, _ in train + test]
-
-    def _check_fits(self, train: int, test: int) -> None:
-        import numpy as np
-
-        def check(size: int, channels: int, advice: str = "") -> None:
-            sets = (("x_train", train), ("x_test", test))
-            headers = {part: memory.Header((n, size, size, channels), np.dtype(np.uint8)) for part, n in sets}
-            memory.check(self, f"dataset.path={self.path}", headers, advice)
-
-        channels, fits = 3 if self.color else 1, []
-        smaller = [(f"dataset.size={size}", size, channels) for size in range(self.size - 1, 9, -1)]
-        for words, size, colours in [("dataset.color=false", self.size, 1)] * self.color + smaller:
-            with suppress(InputError):
-                check(size, colours)
-                fits.append(words)
-                if size < self.size:
-                    break
-        check(self.size, channels, f"type {' or '.join(fits)}" if fits else "keep fewer pictures there")
-
-
-SOURCES = (MnistDataset, NpzDataset, IdxDataset, KerasDataset, FolderDataset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,12 +206,12 @@ class OwnDataset(Dataset):
 
 def sources() -> list[type[Dataset]]:
     """Return all sources that can be chosen now."""
-    return [*SOURCES, *own_choices("dataset", OwnDataset)]
+    return [one for one in Dataset.__subclasses__() if one is not OwnDataset] + own_choices("dataset", OwnDataset)
 
 
 def _from_npz(config: Dataset, path: Path, source: str, maximum: float | None = None) -> Arrays:
     """Return the arrays of a file with its metadata; `maximum` takes precedence over the file's."""
     from mnist_exp.data.array_files import read_npz
 
-    arrays, known = read_npz(path, config), asdict(read_metadata(path))
+    arrays, known = read_npz(path, config.limit), asdict(read_metadata(path))
     return Arrays(**arrays, name=path.stem, source=source, **known | {"maximum": maximum or known["maximum"]})

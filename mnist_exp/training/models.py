@@ -59,11 +59,7 @@ def check_size(config: Model, shape: tuple[int, ...], classes: int) -> None:
         return
     with without_values():
         weights = build(config, shape, classes).count_params()
-    if 16 * weights > (half := memory.memory() // 2):
-        raise InputError(
-            f"model={config.kind}: has {weights:,} weights, which take {16 * weights / 1e9:.1f} GB while training; "
-            f"half of this machine's memory is {half / 1e9:.1f} GB; type smaller numbers"
-        )
+    memory.check(f"model={config.kind}: has {weights:,} weights, which take", 16 * weights, "type smaller numbers")
 
 
 def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> Any:
