@@ -3,7 +3,7 @@
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,7 @@ from mnist_exp.config.keras_source import REQUIRED
 from mnist_exp.config.overrides import Override, leaves, of_the_experiment, refuse_passwords
 from mnist_exp.config.own_code import CodeFile, read_code
 from mnist_exp.config.parsing import parse
-from mnist_exp.config.preset_errors import naming_presets
-from mnist_exp.config.preset_folder import PresetFolder, offered, refuse_hidden
-from mnist_exp.config.presets import CONF, Preset, check_values
+from mnist_exp.config.presets import CONF, Preset, check_values, list_files, naming_presets, offered, read_chosen
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
@@ -139,9 +137,8 @@ def user_choices(
     code = _typed_code(parsed)
     if not in_sweep:
         _refuse_several(parsed)
-    folder = PresetFolder.of(Path(config_dir)) if config_dir is not None else None
-    if folder is not None:
-        folder.load_typed(parsed)  # before any code runs
+    files = list_files(Path(config_dir)) if config_dir is not None else {}
+    presets = read_chosen(files, overrides)  # before any code runs
     if code is not None:
         choose_backend(_backend(parsed, recorded))
         if in_sweep:
@@ -149,11 +146,11 @@ def user_choices(
     own_code.use(code)
     for choice in (choices := _own_choices()):
         in_conf = (CONF / choice.group / f"{choice.name}.yaml").exists()
-        if in_conf or (folder is not None and (choice.group, choice.name) in folder.files):
+        if in_conf or (choice.group, choice.name) in files:
             where = "this project" if in_conf else f"a preset in {config_dir}"
             chosen = f"{choice.group}={choice.name}"
             raise InputError(f"code={code and code.path}: {chosen} is a choice of {where}; rename yours")
-    with naming_presets(folder, overrides) if folder is not None else nullcontext(), offered(choices, folder):
+    with naming_presets(presets, overrides), offered([*presets, *choices], files):
         yield code
 
 
@@ -256,7 +253,6 @@ def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], co
 
 def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:
     """Check a configuration without its part `hydra`; raise InputError for a value that cannot be used."""
-    refuse_hidden(OmegaConf.select(composed, "hydra.runtime.choices") or {})  # a running job has none
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     with as_input_errors():
         values: Any = OmegaConf.to_container(own, resolve=True)
