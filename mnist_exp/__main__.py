@@ -10,11 +10,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
-from hydra.types import RunMode
-
 from mnist_exp.commands import exit_on_errors
-from mnist_exp.config.composition import ONLY_CONFIG_DIR, compose_values, run_of, user_choices
+from mnist_exp.config.composition import ONLY_CONFIG_DIR, check_composed, run_of, user_choices
 from mnist_exp.config.hydra_api import answer, read_arguments, run_composed
+from mnist_exp.config.hydra_compose import as_yaml, compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
@@ -46,10 +45,14 @@ def _run_typed(typed: Sequence[str]) -> None:
         _sweep(overrides, config_dir)
         return
     with user_choices(config_dir, overrides) as code, as_input_errors(overrides):
-        if asks:
+        if asks and not arguments.cfg:
             _answer(arguments)
+            return
+        composed = compose_values(overrides)
+        if arguments.cfg:
+            print(printable_lines(as_yaml(composed, arguments)), end="")
+            check_composed(composed, code)
         else:
-            composed = compose_values(overrides, RunMode.RUN)
             experiment = run_of(composed, overrides, code)
             make_folder(experiment.output)
             run_composed(composed, lambda: _run(experiment))

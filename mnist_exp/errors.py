@@ -8,6 +8,18 @@ from mnist_exp.text import printable
 
 _LONGEST = 1_000  # characters of a message
 
+# Words of other programs, in lower case, for keys of ours.
+OTHER_WORDS = {
+    **dict.fromkeys(("lr", "learningrate", "rate", "eta"), "learning_rate"),
+    **dict.fromkeys(("epoch", "n_epochs", "num_epochs", "max_epochs"), "epochs"),
+    **dict.fromkeys(("batch", "bs", "batchsize", "batches"), "batch_size"),
+    **dict.fromkeys(("units", "hidden_units", "hidden_size", "neurons"), "hidden"),
+    **dict.fromkeys(("dropout_rate", "drop"), "dropout"),
+    **dict.fromkeys(("act", "nonlinearity"), "activation"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    "launcher": "hydra/launcher",
+}
+
 
 class InputError(ValueError):
     """Bad input: the message names the key, the value, and what would be right, on one line and without passwords.
@@ -35,6 +47,8 @@ def did_you_mean(name: str, choices: Iterable[str], above: str = "", after: str 
     ''
     """
     plain = {choice.lower().replace("_", "").replace("-", ""): choice for choice in choices}
+    if (meant := OTHER_WORDS.get(name.lower())) in plain.values():
+        name = str(meant)
     near = get_close_matches(name.lower().replace("_", "").replace("-", ""), plain, n=1)
     return f"; did you mean {above}{plain[near[0]]}{after}?" if near else ""
 

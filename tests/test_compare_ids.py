@@ -9,12 +9,12 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
-from hydra.types import RunMode
 
 from mnist_exp import run
 from mnist_exp.compare import compare
-from mnist_exp.config.composition import compose, compose_values
+from mnist_exp.config.composition import compose
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.errors import InputError
 from mnist_exp.predict import predict
 from mnist_exp.sweeps.best_rows import read_rows
@@ -170,5 +170,5 @@ def test_a_race_gets_an_id_as_it_was_typed_though_it_is_a_number_too(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri(folder))
     overrides = ["sweep=race", f"hydra.sweeper.from_sweep={typed}"]
     with pytest.raises(InputError) as caught:
-        plan(compose_values(overrides, RunMode.MULTIRUN), overrides, None, JobLoader.of_conf())
+        plan(compose_values(overrides), overrides, None, JobLoader.of_conf())
     assert str(caught.value).startswith(f"hydra.sweeper.from_sweep={typed.strip(chr(39))}: no such run")

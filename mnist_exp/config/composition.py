@@ -8,21 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override as ParsedOverride
 from hydra.core.override_parser.types import QuotedString, ValueType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config import own_code
-from mnist_exp.config.hydra_api import JobLoader, compose_conf
+from mnist_exp.config.conversion import UnknownKeyError
+from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_output, check_subfolder
 from mnist_exp.config.keras_source import REQUIRED
+from mnist_exp.config.known_keys import unknown
 from mnist_exp.config.overrides import Override, leaves, of_the_experiment, refuse_passwords
 from mnist_exp.config.own_code import CodeFile, read_code
 from mnist_exp.config.parsing import parse
-from mnist_exp.config.presets import CONF, Preset, check_values, list_files, naming_presets, offered, read_chosen
+from mnist_exp.config.presets import (
+    CONF,
+    GLOBAL_GROUPS,
+    Preset,
+    check_values,
+    list_files,
+    naming_presets,
+    offered,
+    read_chosen,
+)
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
@@ -31,12 +42,6 @@ from mnist_exp.training.engine import choose_backend, compute_with_one_thread
 ONLY_CONFIG_DIR = (
     "would let Hydra read settings that can run code; presets of your own are read, as values, from --config-dir DIR"
 )
-
-# These maps take any key, so that callbacks and tags need no plus on the command line. `prune` is null until one is
-# chosen. Configs outside of groups are in no list of choices.
-_open_map = DictConfig({}, flags={"struct": False})
-ConfigStore.instance().store(name="open_map", node={"training": {"callbacks": _open_map}, "prune": None})
-ConfigStore.instance().store(name="open_map_of_tags", node={"tags": _open_map})
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
         InputError: for an override or a preset that cannot be used.
     """
     with user_choices(config_dir, overrides) as code:
-        return run_of(compose_values(overrides, RunMode.RUN), overrides, code)
+        return run_of(compose_values(overrides), overrides, code)
 
 
 def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
@@ -96,7 +101,7 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
         ]
         with offered([Preset("experiment", "recorded", {"defaults": choices, **own})]):
             typed = ["experiment=recorded", *overrides]
-            return run_of(compose_values(typed, RunMode.RUN), typed, code)
+            return run_of(compose_values(typed), typed, code)
 
 
 def _choice(group: str, values: Any) -> str:
@@ -214,7 +219,7 @@ def _own_choices() -> list[Preset]:
 
 
 def run_of(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Experiment:
-    """Return the experiment of a single run, which Hydra composed in RUN mode from `overrides`.
+    """Return the experiment of a single run, which Hydra composed from `overrides`.
 
     Raises:
         InputError: for a value that cannot be used, or is for sweeps only.
@@ -231,12 +236,6 @@ def run_of(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None
         )
     check_output(composed, "hydra.run.dir")
     return Experiment(config, of_the_experiment(overrides), Path(str(composed.hydra.run.dir)).resolve())
-
-
-def compose_values(overrides: Sequence[str], mode: RunMode) -> DictConfig:
-    """Compose conf/ as `compose_conf` does, with Hydra's errors as InputError."""
-    with as_input_errors(overrides):
-        return compose_conf(overrides, mode)
 
 
 def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Config:
@@ -256,4 +255,8 @@ def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     with as_input_errors():
         values: Any = OmegaConf.to_container(own, resolve=True)
-    return check(values, code)
+    try:
+        return check(values, code)
+    except UnknownKeyError as error:
+        others = () if "." in error.key else GLOBAL_GROUPS  # the root has these as files, and not as keys
+        raise InputError(unknown(error.key, error.value, error.place, [*error.known, *others])) from None

@@ -33,6 +33,14 @@ class OneOf:
     classes: Callable[[], Sequence[type | None]]
 
 
+class UnknownKeyError(InputError):
+    """A key that is not there, at a `place` with the keys `known`."""
+
+    def __init__(self, key: str, value: Any, place: str, known: Sequence[str]) -> None:
+        super().__init__(f"{key}={shorten(show(value), 60)}: {place} has no such key")
+        self.key, self.value, self.place, self.known = key, value, place, known
+
+
 def convert(wanted: Any, value: Any, key: str) -> Any:
     """Check `value` against the type `wanted` and return it, with dataclasses for maps.
 
@@ -145,10 +153,7 @@ def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
     for name in value:
         if name not in names:
             where = f"{key} ({value['kind']})" if "kind" in value else key or "the configuration"
-            keys = ", ".join(n for n in names if n != "kind")
-            hint = did_you_mean(str(name), names, prefix) or (f"; its keys are {keys}" if keys else "; it has no keys")
-            shown = shorten(show(value[name]), 60)
-            raise InputError(f"{prefix}{name}={shown}: {where} has no such key{hint}")
+            raise UnknownKeyError(f"{prefix}{name}", value[name], where, names)
     for name in names:
         if name not in value:
             raise InputError(f"{prefix}{name}: is missing; it must be {describe(hints[name])}")

@@ -118,7 +118,9 @@ def parse_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:
             return str(name), {}
         if isinstance(arguments, Mapping):
             return str(name), dict(arguments)
-    raise InputError(f"{key}={show(spec)}: must be a name, or a name with arguments, such as {{Dense: {{units: 64}}}}")
+    null = f"; {key}=null before it takes the other away" if isinstance(spec, Mapping) and len(spec) > 1 else ""
+    wanted = "must be a name, or a name with arguments, such as {Dense: {units: 64}}"
+    raise InputError(f"{key}={show(spec)}: {wanted}{null if '[' not in key else ''}")
 
 
 def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str) -> None:

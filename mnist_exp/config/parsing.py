@@ -1,5 +1,6 @@
 """Overrides in Hydra's grammar: reading them, and counting what they list. Imports nothing heavy."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -56,6 +57,21 @@ def _parsed(text: str) -> Override:
         raise InputError(f"{text}: has more than {_MOST_LEVELS} levels of brackets")
     _check_choice(parsed)
     return parsed
+
+
+def handed_on(overrides: Sequence[Override]) -> list[str]:
+    """Return overrides as Hydra gets them: with ++, which merges any value, where `schema.check` judges key and value.
+
+    Hydra itself judges groups, its own settings, and what is left out.
+    """
+    return [f"++{text.lstrip('+')}" if _is_value(one) else text for one in overrides if (text := one.input_line or "")]
+
+
+def _is_value(one: Override) -> bool:
+    key = one.key_or_group
+    if one.is_delete() or one.package is not None or re.match(r"hydra\b", key) or "/" in key:
+        return False
+    return isinstance(one.value(), dict) or not (CONF / key).is_dir()
 
 
 def _levels(value: Any) -> int:

@@ -28,7 +28,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
 GROUPS = ("dataset", "preprocessing", "model", "optimizer", "training")
-_ALL_GROUPS = (*GROUPS, "experiment", "sweep")  # the last two set keys of several parts, with @package _global_
+GLOBAL_GROUPS = ("experiment", "sweep")  # presets of several parts, with @package _global_
+_ALL_GROUPS = (*GROUPS, *GLOBAL_GROUPS)
 _NAME = re.compile(r"[\w-]+")
 
 _PARAMS = "hydra.sweeper.params."

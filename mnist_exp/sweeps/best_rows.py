@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from hydra.types import RunMode
-
 from mnist_exp.commands import stored
-from mnist_exp.config.composition import check_composed, compose_values
+from mnist_exp.config.composition import check_composed
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, flatten
 from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import may_vary, parse_values
@@ -88,4 +87,4 @@ def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[st
 
 
 def _composed(typed: Typed, row: Sequence[str]) -> Config:
-    return check_composed(compose_values([*typed.fixed, *row], RunMode.RUN), typed.code)
+    return check_composed(compose_values([*typed.fixed, *row]), typed.code)

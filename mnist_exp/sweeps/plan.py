@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.config.composition import check_job, compose_values, user_choices
+from mnist_exp.config.composition import check_job, user_choices
 from mnist_exp.config.conversion import convert
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_output, check_settings, check_subfolders
 from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
@@ -44,7 +44,7 @@ def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None, *,
     """
     with user_choices(config_dir, overrides, in_sweep=True) as code, as_input_errors(overrides):
         loader = JobLoader.of_conf()
-        sweep, kind = plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, loader)
+        sweep, kind = plan(compose_values(overrides), overrides, code, loader)
         from mnist_exp.sweeps.sweep import run_planned  # only now, since it imports NumPy
 
         return run_planned(replace(sweep, verbose=verbose), kind, overrides, loader)
@@ -55,7 +55,7 @@ def plan(
 ) -> tuple[Sweep, Kind]:
     """Return the sweep, each of its values checked, and its kind.
 
-    `composed` is in Hydra's MULTIRUN mode; `code` is the file that `overrides` name.
+    `composed` is without the values that vary; `code` is the file that `overrides` name.
 
     Raises:
         InputError: for a value that cannot be used or is listed twice, or jobs that cannot be ranked together.

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from hydra.types import RunMode
-
-from mnist_exp.config.composition import check_job, compose_values
+from mnist_exp.config.composition import check_job
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.overrides import values_of
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
@@ -26,7 +25,7 @@ def find_finished(
     Runs of other sweeps, and single ones, are recorded as jobs of this one.
     """
     compute_with_one_thread()  # before a dataset imports TensorFlow
-    composed = compose_values(overrides, RunMode.MULTIRUN)
+    composed = compose_values(overrides)
     looked_up, found, reasons = [], [], list[str]()
     for job in sweep.first_jobs:
         values = values_of(record.parent.keys, job)

@@ -10,6 +10,7 @@ from functools import partial
 from mnist_exp import signals
 from mnist_exp.config.files import read_text, write_text
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.overrides import quoted, values_of
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.presets import parse_values
@@ -68,7 +69,7 @@ def _run_opened(
             tell(sweep, line)
         task = Task(record.parent, stage, sweep.config.code, _proposals(sweep, kind, record, stage))
         with Progress(record, sweep, kind, stage, before):
-            launch_jobs([*overrides, *_settings(sweep)], loader, task)
+            launch_jobs(compose_values([*overrides, *_settings(sweep)]), loader, task)
         return _finish(sweep, kind, record, stage)
     except BaseException as error:
         with signals.closing():

@@ -19,7 +19,8 @@ _IMPORTS = {"keras": "import Keras", "tensorflow": "import Keras", "jax": "impor
     name: f"import {label}" for name, label in (("mlflow", "MLflow"), ("matplotlib", "matplotlib"))
 }
 _FUNCTIONS = {
-    "mnist_exp.config.composition": {"compose_values": "composing", "check_composed": "composing"},
+    "mnist_exp.config.hydra_compose": {"compose_values": "composing"},
+    "mnist_exp.config.composition": {"check_composed": "composing"},
     "mnist_exp.training.split": {"load_data": "data"},
     "mnist_exp.training.models": {"build": "building the model", "servable": "building the model"},
     "mnist_exp.training.training": {

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.config.composition import compose_values
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values, record_typed
+from mnist_exp.config.parsing import handed_on, parse
 
 pytestmark = pytest.mark.fast
 
@@ -53,23 +53,25 @@ SWEEPS: list[tuple[str, dict[str, list[str]], int]] = [
 def test_a_job_is_what_hydra_composes(
     monkeypatch: pytest.MonkeyPatch, fixed: str, varied: dict[str, list[str]], times: int
 ) -> None:
-    sweep = compose_values(fixed.split(), RunMode.MULTIRUN)
+    sweep = compose_values(fixed.split())
     shared = [text for text in fixed.split() if not text.startswith(("hydra.", "hydra/"))]
     values = [zip(varied, chosen, strict=True) for chosen in product(*varied.values())]
     jobs = [[*shared, *(f"{key}={value}" for key, value in job)] for job in values]
     load = ConfigLoaderImpl.load_sweep_config
-    expected = [load(JobLoader.of_conf(), sweep, job) for job in jobs]
-    composed: list[object] = []
+    expected = [load(JobLoader.of_conf(), sweep, handed_on(parse(job))) for job in jobs]
+    for composed, job in zip(expected, jobs, strict=True):
+        record_typed(composed, parse(job))
+    times_composed: list[object] = []
 
     def counted(*given: Any) -> DictConfig:
-        composed.append(given)
+        times_composed.append(given)
         return load(*given)
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
     loader = JobLoader.of_conf()
     found = [loader.load_sweep_config(sweep, job) for job in jobs]
     assert [_all_of(job) for job in found] == [_all_of(job) for job in expected]
-    assert len(composed) == times
+    assert len(times_composed) == times
 
 
 def _all_of(job: DictConfig) -> tuple[Any, Any, Any]:

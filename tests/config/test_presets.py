@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from hydra.core.config_store import ConfigStore
-from hydra.types import RunMode
 
 from mnist_exp import run, sweep
-from mnist_exp.config.composition import compose, compose_values, user_choices
+from mnist_exp.config.composition import compose, user_choices
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
@@ -159,7 +159,7 @@ def choice(files: dict[str, str]) -> str:
 
 def planned(overrides: list[str], config_dir: Path | None) -> tuple[Sweep, Kind]:
     with user_choices(config_dir, overrides, in_sweep=True) as code:
-        return plan(compose_values(overrides, RunMode.MULTIRUN), overrides, code, JobLoader.of_conf())
+        return plan(compose_values(overrides), overrides, code, JobLoader.of_conf())
 
 
 @pytest.mark.parametrize(("files", "said"), HOSTILE)

@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 import pytest
 import yaml
-from hydra.types import RunMode
 
-from mnist_exp.config.composition import check_composed, compose, compose_values
+from mnist_exp.config.composition import check_composed, compose
 from mnist_exp.config.files import OWN_FILES
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 
@@ -54,7 +54,7 @@ IMAGES = "model=layers"
         (f"optimizer.beta_1=1{'0' * 300}", "must be null, true, false, text, a number of at most 300 digits"),
         (f"{IMAGES} model.layers=[{{Dense:{{units:3,dtype:[{{class_name:Lambda}}]}}}}]", "model.layers[0].Dense.dtype=[{class_name: Lambda}]: must be null, true"),
         ("optimizer.kind=Adan", "optimizer.kind=Adan: not one of the optimizers that can be used here; did you mean Adam?"),
-        ("optimizer.momentum=0.9", "optimizer.momentum=0.9: optimizer (Adam) has no such key"),
+        ("optimizer.momentum=0.9", "optimizer.momentum=0.9: Adam has no such argument"),
         ("dataset.validation=0", "dataset.validation=0: must be test, or a whole number, at least 1, or a fraction"),
         ("dataset.validation=1.0", "dataset.validation=1.0: must be test"),
         ("dataset.validation=tset", "dataset.validation=tset: must be test"),
@@ -112,12 +112,10 @@ IMAGES = "model=layers"
         (f"{IMAGES} model.layers=[{{Bidirectional:{{layer:{{Residual:[Flatten]}}}}}}]", "must be a name"),
         (f"{IMAGES} model.layers=[[1]]", "model.layers[0]=[1]: must be a name"),
         (f"{IMAGES} model.layers=Flatten", "model.layers=Flatten: must be a list"),
-        ("experiment=convnet optimizer.learning_rate={CosineDecay:{alpha:0.1}}", "learning_rate.CosineDecay has no such key; +optimizer.learning_rate={CosineDecay:{alpha:0.1}} adds it"),
-        ("experiment=convnet optimizer.learning_rate.CosineDecay.nope.x=1", "optimizer.learning_rate.CosineDecay.nope.x=1: optimizer.learning_rate.CosineDecay has no such key"),
-        ("experiment=convnet optimizer.learning_rate={ExponentialDecay:{decay_rate:0.9}}", "optimizer.learning_rate has no such key; optimizer.learning_rate=null 'optimizer.learning_rate={ExponentialDecay: {...}}' puts it in the place of CosineDecay"),
-        ("experiment=convnet optimizer=adam optimizer.learning_rate.CosineDecay.alpha=0.1", "has no such key; +optimizer.learning_rate.CosineDecay.alpha=0.1 adds it"),
+        ("experiment=convnet optimizer.learning_rate.CosineDecay.nope.x=1", "optimizer.learning_rate.CosineDecay.nope={x: 1}: CosineDecay has no such argument"),
+        ("experiment=convnet optimizer.learning_rate={ExponentialDecay:{decay_rate:0.9}}", "; optimizer.learning_rate=null before it takes the other away"),
         ("training.epochs=3 train.batch_size=5", "train.batch_size=5: the configuration has no such key; did you mean training.batch_size=5?"),
-        ("experiment=convnet model=mlp", "model (mlp) has no such key; its keys are hidden, activation, dropout"),
+        ("experiment=convnet model=mlp", "model (mlp) has no such key; it is a key of model=layers"),
         ("experiment=convnet training.callbacks={ReduceLROnPlateau:{}}", "cannot change the schedule"),
         ("objective=f1", "objective=f1: this run logs no such metric; it logs loss, accuracy, val_loss"),
         ("tracking=none tracking.tags.study=x", "tracking (none) has no such key; it is a key of tracking=mlflow"),
@@ -155,7 +153,7 @@ def test_every_choice_composes_and_keeps_the_shape_of_its_file(choice: str) -> N
         "image": ["model=cnn"],
         "threshold": ["prune.lower=0.5"],
     }.get(name, [])
-    config = asdict(check_composed(compose_values([choice, *needed], RunMode.RUN), None))
+    config = asdict(check_composed(compose_values([choice, *needed]), None))
     if group != "experiment":
         written = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
         assert set(config[group]) == set(written) - {"defaults"}

@@ -6,10 +6,9 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from hydra.types import RunMode
 
-from mnist_exp.config.composition import compose_values
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.overrides import Override
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.plan import plan
@@ -26,7 +25,7 @@ Score = Callable[..., float | None]
 def said_of(*typed: str, score: Score, seeds: int = 3, direction: str = "maximize", images: int = 50_000) -> str:
     """Return the sentence about a grid whose scores are a function of its values, in their order, and of the seed."""
     typed = (*typed, f"direction={direction}")
-    sweep, kind = plan(compose_values(typed, RunMode.MULTIRUN), typed, None, JobLoader.of_conf())
+    sweep, kind = plan(compose_values(typed), typed, None, JobLoader.of_conf())
     assert kind.has_lists
     lists = {one.key: one.value.split(",") for one in map(Override.of, typed) if "," in one.value}
     jobs: list[Record] = []
@@ -132,6 +131,6 @@ def test_single_runs_do_not_tell() -> None:
 
 def test_a_race_of_the_rows_of_another_sweep_has_no_lists() -> None:
     typed = ("sweep=race", "model.hidden=4,8,16")
-    _, race = plan(compose_values(typed, RunMode.MULTIRUN), typed, None, JobLoader.of_conf())
+    _, race = plan(compose_values(typed), typed, None, JobLoader.of_conf())
     assert race.has_lists
     assert not replace(race, seen=frozenset({0})).has_lists  # type: ignore[call-arg]

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from hydra.types import RunMode
 
-from mnist_exp.config.composition import compose, compose_values
+from mnist_exp.config.composition import compose
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.comparable import measured, why_not_compared
 from mnist_exp.sweeps.outcome import rank_jobs
@@ -75,7 +75,7 @@ def test_other_training_images_matter_only_where_some_are_held_out(
 )
 def test_a_sweep_over_what_is_measured_says_so_and_a_race_refuses_it(typed: list[str], words: str) -> None:
     typed = ["dataset.validation=100", "preprocessing.one_hot=true", "model.activation=relu,tanh", *typed]
-    sweep, _ = plan(compose_values(typed, RunMode.MULTIRUN), typed, None, JobLoader.of_conf())
+    sweep, _ = plan(compose_values(typed), typed, None, JobLoader.of_conf())
     said = why_not_compared(sweep.config.objective, sweep.configs, [])
     assert said.endswith(words)
     assert bool(said) == bool(words)
@@ -84,14 +84,14 @@ def test_a_sweep_over_what_is_measured_says_so_and_a_race_refuses_it(typed: list
         with pytest.raises(
             InputError, match=r"^(dataset|training)\.\w+=\S+: must have one value in a race, whose rows"
         ):
-            plan(compose_values(race, RunMode.MULTIRUN), race, None, JobLoader.of_conf())
+            plan(compose_values(race), race, None, JobLoader.of_conf())
     else:
-        plan(compose_values(race, RunMode.MULTIRUN), race, None, JobLoader.of_conf())
+        plan(compose_values(race), race, None, JobLoader.of_conf())
 
 
 def test_a_sweep_over_the_split_is_ranked_without_a_comparison(tmp_path: Path) -> None:
     typed = ["dataset.seed=0,1", "seed=0,1", "dataset.validation=100", "tracking=none"]
-    sweep, kind = plan(compose_values(typed, RunMode.MULTIRUN), typed, None, JobLoader.of_conf())
+    sweep, kind = plan(compose_values(typed), typed, None, JobLoader.of_conf())
     jobs = [
         recorded_job(
             {"dataset.seed": split, "seed": seed}, "FINISHED", 0.8 + int(split) / 10 + int(seed) / 100, {}, 1.0
@@ -117,4 +117,4 @@ def test_jobs_on_other_data_are_not_compared() -> None:
 def test_a_race_refuses_another_dataset_before_it_reads_it() -> None:
     typed = ["sweep=race", "dataset=mnist,keras"]
     with pytest.raises(InputError, match=r"dataset\.kind=mnist,keras: must have one value in a race"):
-        plan(compose_values(typed, RunMode.MULTIRUN), typed, None, JobLoader.of_conf())
+        plan(compose_values(typed), typed, None, JobLoader.of_conf())

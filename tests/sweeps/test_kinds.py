@@ -1,10 +1,9 @@
 """Which kind a sweep is of."""
 
 import pytest
-from hydra.types import RunMode
 
-from mnist_exp.config.composition import compose_values
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.kind import Grid, Kind
@@ -13,7 +12,7 @@ from mnist_exp.sweeps.race import Race
 
 
 def planned(*typed: str) -> tuple[Sweep, Kind]:
-    return plan(compose_values(typed, RunMode.MULTIRUN), typed, None, JobLoader.of_conf())
+    return plan(compose_values(typed), typed, None, JobLoader.of_conf())
 
 
 @pytest.mark.fast

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hydra.types import RunMode
 
 from mnist_exp import run
-from mnist_exp.config.composition import check_composed, compose, compose_values
+from mnist_exp.config.composition import check_composed, compose
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.schema import Config, NoTracking
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
@@ -57,7 +57,7 @@ MEDIAN = ("prune=median", "prune.n_startup_trials=1")
 
 def settings(*overrides: str) -> Config:
     """The configuration of a job of four epochs, of a sweep."""
-    return check_composed(compose_values(["training.epochs=4", "tracking=none", *overrides], RunMode.RUN), None)
+    return check_composed(compose_values(["training.epochs=4", "tracking=none", *overrides]), None)
 
 
 def record_in(folder: Path) -> SweepRecord:
@@ -203,7 +203,7 @@ def test_what_cannot_be_used_is_said(overrides: list[str], message: str) -> None
 )
 def test_what_a_sweep_cannot_use_is_said(overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        plan(compose_values(overrides, RunMode.MULTIRUN), overrides, None, JobLoader.of_conf())
+        plan(compose_values(overrides), overrides, None, JobLoader.of_conf())
 
 
 @pytest.mark.fast

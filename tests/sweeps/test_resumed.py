@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.types import RunMode
 
-from mnist_exp.config.composition import compose_values
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.sweeps.plan import plan
 
 from ..conftest import Arrays, facts, in_process, runs_in, sweep_in
@@ -76,7 +75,7 @@ def test_a_sweep_of_which_no_job_finished_says_where_it_goes_on(tmp_path: Path) 
 )
 def test_the_first_jobs_are_those_that_surely_run(typed: list[str], number: int, first: str, last: str) -> None:
     for resume in (["resume=true"], []):
-        composed = compose_values([*typed, *resume], RunMode.MULTIRUN)
+        composed = compose_values([*typed, *resume])
         sweep, _ = plan(composed, [*typed, *resume], None, JobLoader.of_conf())
         jobs = [" ".join(one for one in job if re.match("seed|model", one)) for job in sweep.first_jobs]
         assert len(jobs) == (number if resume else 0)

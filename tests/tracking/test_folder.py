@@ -8,10 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from hydra.types import RunMode
 
-from mnist_exp.config.composition import compose_values
 from mnist_exp.config.hydra_api import JobLoader
+from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.schema import NoTracking
 from mnist_exp.config.values import MedianPruning
 from mnist_exp.errors import InputError
@@ -194,7 +193,7 @@ def test_tags_are_added_and_other_fields_replaced(tmp_path: Path) -> None:
 
 
 def test_the_jobs_of_a_sweep_see_that_it_is_over(tmp_path: Path) -> None:
-    composed = compose_values(["tracking=none", "seed=0,1"], RunMode.MULTIRUN)
+    composed = compose_values(["tracking=none", "seed=0,1"])
     sweep, _ = plan(composed, ["tracking=none", "seed=0,1"], None, JobLoader.of_conf())
     new = Record("a sweep", {"mnist_exp.sweep": "0" * 64})
     with working(tmp_path), begun_sweep(replace(sweep, folder=tmp_path), new) as made:

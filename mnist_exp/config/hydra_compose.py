@@ -1,0 +1,87 @@
+"""Configurations of conf/ that Hydra composes, by its public functions. Imports nothing heavy."""
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mnist_exp.config.hydra_errors import as_input_errors
+from mnist_exp.config.parsing import handed_on, parse
+from mnist_exp.config.presets import CONF
+from mnist_exp.errors import InputError
+
+# Hydra 1.3 warns where this is missing, 1.4 where it is given.
+DEFAULTS = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
+
+def compose_values(overrides: Sequence[str]) -> DictConfig:
+    """Compose conf/, with Hydra's own configuration under `hydra`, and without the overrides with several values.
+
+    Raises:
+        InputError: for an override that Hydra cannot use.
+    """
+    parsed = parse(overrides)
+    with as_input_errors(overrides), hydra_of_conf():
+        given = handed_on([one for one in parsed if not one.is_sweep_override()])
+        composed = hydra.compose("config", given, return_hydra_config=True)
+    record_typed(composed, parsed)
+    return composed
+
+
+def record_typed(composed: DictConfig, parsed: Sequence[Override]) -> None:
+    """Let Hydra's own record have what was typed."""
+    own, typed = composed.hydra, [one for one in parsed if not one.is_hydra_override()]
+    own.overrides.task = [one.input_line for one in typed]
+    if DEFAULTS:  # Hydra 1.4 has a resolver
+        how = own.job.config.override_dirname
+        lines = sorted(str(one.input_line) for one in typed if one.key_or_group not in how.exclude_keys)
+        own.job.override_dirname = how.item_sep.join(lines).replace("=", how.kv_sep)
+
+
+def as_yaml(composed: DictConfig, asked: Namespace) -> str:
+    """Return what `--cfg`, `--package` and `--resolve` ask for.
+
+    Raises:
+        InputError: if there is no such package, or an interpolation that cannot be resolved.
+    """
+    HydraConfig.instance().set_config(composed)
+    keys = [str(key) for key in composed if asked.cfg == "all" or (key == "hydra") == (asked.cfg == "hydra")]
+    shown = OmegaConf.masked_copy(composed, keys)
+    if "hydra" in keys:
+        OmegaConf.set_readonly(shown.hydra, None)
+    if asked.cfg == "hydra":
+        with open_dict(shown.hydra):
+            del shown.hydra.help, shown.hydra.hydra_help
+    with as_input_errors():
+        part = shown if asked.package in (None, "_global_") else OmegaConf.select(shown, asked.package)
+        if part is None:
+            raise InputError(f"--package {asked.package}: the configuration has no such part")
+        if not OmegaConf.is_config(part):
+            return f"{part}\n"
+        if asked.resolve:
+            OmegaConf.resolve(part)
+    header = "" if part is shown else f"# @package {asked.package}\n"
+    return header + OmegaConf.to_yaml(part)
+
+
+@contextmanager
+def hydra_of_conf() -> Iterator[None]:
+    """Let Hydra compose conf/ in the block."""
+    with fresh_hydra(), hydra.initialize_config_dir(str(CONF), **DEFAULTS):
+        yield
+
+
+@contextmanager
+def fresh_hydra() -> Iterator[None]:
+    """Give the block a Hydra of its own, since the user's program may be in a `@hydra.main`."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = outer
