@@ -172,6 +172,9 @@ def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
     # Hydra accepts several spellings of the key.
     if any(re.split(r"[./\[\]]+", override.key_or_group)[:2] == ["hydra", "searchpath"] for override in parsed):
         raise InputError(f"hydra.searchpath: {ONLY_CONFIG_DIR}")
+    for override in parsed:
+        if override.key_or_group == "hydra/sweeper" and override.value() != "mnist_exp":
+            raise InputError(f"{override.input_line}: is not used here; choose sweep=grid, random, optuna or race")
     typed = [override for override in parsed if override.key_or_group == "code" and not override.is_delete()]
     if not typed or (path := typed[-1].value()) is None:
         return None

@@ -86,9 +86,7 @@ def plan(
 
 
 def _settings(composed: DictConfig) -> Settings:
-    """Return the settings of `hydra.sweeper`; raise InputError for one that cannot be used, or another sweeper."""
-    if (sweeper := composed.hydra.runtime.choices["hydra/sweeper"]) != "mnist_exp":
-        raise InputError(f"hydra/sweeper={sweeper}: is not used here; choose sweep=grid, random, optuna or race")
+    """Return the settings of `hydra.sweeper`; raise InputError for one that cannot be used."""
     values: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
     own = {key: value for key, value in values.items() if key not in ("_target_", "_recursive_")}
     settings: Settings = convert(Settings, own, "hydra.sweeper")
