@@ -1,17 +1,14 @@
-"""Hydra's own settings that a run or a sweep uses: ranges, and output folders. Imports nothing heavy."""
+"""Hydra's own settings that a run or a sweep uses: launchers, and output folders. Imports nothing heavy."""
 
-import math
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.config.conversion import Rule, convert
 from mnist_exp.config.overrides import Override
-from mnist_exp.config.values import Count, NotNegative, WholeNumber
 from mnist_exp.errors import InputError, did_you_mean, show
 
 # By the key of the output folder: settings that only the other way to run reads.
@@ -20,60 +17,18 @@ _WITHOUT_EFFECT = {
     "hydra.sweep.dir": (r"hydra\.run\b", "is for a single run; with -m, hydra.sweep.dir=DIR is the output folder"),
 }
 
-_Above0 = Annotated[float, Rule(lambda x: 0 < x < math.inf, "a number above 0")]
-_Processes = Annotated[
-    int,
-    Rule(lambda n: n != 0 and abs(n) <= 1024, "a whole number from 1 to 1024, or -1 for all CPUs"),
-]
 
-
-def _text(pattern: str, wanted: str) -> Any:
-    return Annotated[str, Rule(lambda text: re.fullmatch(pattern, text) is not None, wanted)]
-
-
-# Of Hydra's launchers, without "hydra."; what is not there is not checked.
-_BY_TYPE: list[tuple[Any, str]] = [
-    (NotNegative | None, "launcher.ray.remote.num_cpus launcher.ray.remote.num_gpus"),
-    (_Above0 | None, "launcher.timeout"),
-    (Count, "launcher.nodes launcher.array_parallelism"),
-    (Count | None, "launcher.cpus_per_task launcher.tasks_per_node launcher.mem_gb"),
-    (Count | None, "launcher.cpus_per_gpu"),
-    (WholeNumber, "launcher.verbose"),
-    (WholeNumber, "launcher.timeout_min launcher.signal_delay_s launcher.max_num_timeout"),
-    (WholeNumber | None, "launcher.gpus_per_node launcher.gpus_per_task"),
-    (WholeNumber | None, "launcher.ray.init.num_cpus launcher.ray.init.num_gpus"),
-    (_Processes, "launcher.n_jobs"),
-    (
-        _text(r"all|[1-9]\d{0,8}|(\d{1,8}(\.\d{1,8})?\s*\*\s*)?n_jobs", "all, or such as 8 or 2*n_jobs"),
-        "launcher.pre_dispatch",
-    ),
-    (_text(r"auto|[1-9]\d{0,8}", "auto, or a whole number, at least 1"), "launcher.batch_size"),
-    (_text(r"\d{1,15}[KMG]?", "a whole number, or such as 1M") | None, "launcher.max_nbytes"),
-    (Literal["loky", "multiprocessing", "threading"] | None, "launcher.backend"),
-    (Literal["processes", "threads"], "launcher.prefer"),
-    (Literal["sharedmem"] | None, "launcher.require"),
-    (Literal["r", "r+", "w+", "c"], "launcher.mmap_mode"),
-]
-SETTINGS = {key: wanted for wanted, keys in _BY_TYPE for key in keys.split()}
-
-
-def check_settings(composed: DictConfig) -> None:
-    """Raise InputError for a setting of the sweeper or the launcher that it has not, or that is out of its range."""
-    for name in ("launcher",):
-        if not isinstance(settings := composed.hydra[name], DictConfig):
-            raise InputError(f"hydra.{name}={show(settings)}: must be a map; hydra/{name}=CHOICE chooses one")
-        store, choice = ConfigStore.instance(), f"{composed.hydra.runtime.choices[f'hydra/{name}']}.yaml"
-        if choice not in store.list(f"hydra/{name}"):
-            continue  # of a plugin with files
-        keys = list(map(str, store.load(f"hydra/{name}/{choice}").node))
-        for key in map(str, settings):
-            if key not in keys:
-                raise InputError(f"hydra.{name}.{key}: is no setting of this {name}{did_you_mean(key, keys)}")
-    for full_key, wanted in SETTINGS.items():
-        group, _, key = f"hydra.{full_key}".rpartition(".")
-        settings = OmegaConf.select(composed, group)
-        if isinstance(settings, DictConfig) and key in settings:
-            convert(wanted, settings[key], f"{group}.{key}")
+def check_launcher(composed: DictConfig) -> None:
+    """Raise InputError for a setting that the launcher has not; it judges the values itself."""
+    if not isinstance(settings := composed.hydra.launcher, DictConfig):
+        raise InputError(f"hydra.launcher={show(settings)}: must be a map; hydra/launcher=CHOICE chooses one")
+    store, choice = ConfigStore.instance(), f"{composed.hydra.runtime.choices['hydra/launcher']}.yaml"
+    if choice not in store.list("hydra/launcher"):
+        return  # of a plugin with files
+    keys = list(map(str, store.load(f"hydra/launcher/{choice}").node))
+    for key in map(str, settings):
+        if key not in keys:
+            raise InputError(f"hydra.launcher.{key}: is no setting of this launcher{did_you_mean(key, keys)}")
 
 
 def check_output(composed: DictConfig, key: str) -> None:

@@ -15,7 +15,7 @@ from mnist_exp.config.conversion import convert
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
-from mnist_exp.config.hydra_settings import check_output, check_settings, check_subfolders
+from mnist_exp.config.hydra_settings import check_launcher, check_output, check_subfolders
 from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.parsing import count, parse
@@ -61,7 +61,7 @@ def plan(
         InputError: for a value that cannot be used or is listed twice, or jobs that cannot be ranked together.
     """
     check_output(composed, "hydra.sweep.dir")
-    check_settings(composed)
+    check_launcher(composed)
     settings = _settings(composed)
     chosen = _KINDS[settings.kind]
     typed = _typed(settings, overrides, code, loader, draws=chosen.draws)

@@ -16,6 +16,7 @@ from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import check, objective_direction
 from mnist_exp.ends import about_folder, end_of
+from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
 from mnist_exp.resume import claimed
 from mnist_exp.runner import complete
@@ -68,8 +69,13 @@ def _run_opened(
         if line:
             tell(sweep, line)
         task = Task(record.parent, stage, sweep.config.code, _proposals(sweep, kind, record, stage))
-        with Progress(record, sweep, kind, stage, before):
-            launch_jobs(compose_values([*overrides, *_settings(sweep)]), loader, task)
+        try:
+            with Progress(record, sweep, kind, stage, before):
+                launch_jobs(compose_values([*overrides, *_settings(sweep)]), loader, task)
+        except ValueError as error:
+            if len(sweep.launcher) == 1 or record.jobs():  # it has no settings but _target_
+                raise
+            raise InputError(f"hydra.launcher: {next(iter(str(error).splitlines()), error)}") from error
         return _finish(sweep, kind, record, stage)
     except BaseException as error:
         with signals.closing():
