@@ -160,7 +160,7 @@ def test_a_split_must_leave_both_sides_something(tmp_path: Path, small: Arrays, 
         ({"y_train": np.full(200, "cat"), "y_test": np.full(100, "a\x1b")}, "a class is named 'a\\?'; must be some"),
         ({"y_train": np.full(200, b"\xff"), "y_test": np.full(100, b"a")}, "y_train has labels that are not valid Unicode"),
         ({part: np.full(count, 0x110000, np.uint32).view("U1") for part, count in COUNTS}, "y_train has labels that are not valid Unicode"),
-        ({"y_train": np.full(200, "cat"), "y_test": np.full(100, "c" * 10**6)}, "a class is named 'c+'; must be some"),
+        ({"y_train": np.full(200, "cat"), "y_test": np.full(100, "c" * 10**6)}, "a class is named 'c+…'; must be some"),
         ({"x_train": np.array([{"a": 1}] * 200)}, "x_train has object; must be whole numbers"),
     ],
 )  # fmt: skip

@@ -21,7 +21,7 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout of this project with one commit."""
     folder = tmp_path / "checkout"
     for name in ("mnist_exp", "conf", "hydra_plugins"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "mnist.npz"))
     (folder / ".gitignore").write_text("__pycache__/\n")
     git(folder, "init", "--quiet")
     git(folder, "add", ".")
