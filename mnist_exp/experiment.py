@@ -179,8 +179,8 @@ CODE_OF_THE_RESULT = (
     "runner.py",
     "stack.py",
     "training/*.py",
-    "config/keras_names.py",
-    "config/keras_source.py",
+    "config/backend.py",
+    "config/keras_*.py",
     "config/own_code.py",
 )
 

@@ -105,8 +105,8 @@ def predict(
             uri = commands.stored(settings).uri
             with store.store_errors(uri):
                 path = logged_models.fetch_model(uri, model, Path(folder))
+        from mnist_exp.config.keras_backend import REFUSALS, keras_reason
         from mnist_exp.training import saved_models  # Keras, once there is a model
-        from mnist_exp.training.keras_backend import REFUSALS, keras_reason
 
         loaded = saved_models.load(path, own)
         known = read_metadata(path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mnist_exp import signals
 from mnist_exp.config import own_code
+from mnist_exp.config.backend import choose_backend
 from mnist_exp.config.files import replaced
 from mnist_exp.config.schema import Config
 from mnist_exp.data.datasets import Data
@@ -20,7 +21,7 @@ from mnist_exp.tracking.folder import Folder, log_file, package_logs, working
 from mnist_exp.tracking.record import Run
 from mnist_exp.tracking.tracker import open_run as open_in_store
 from mnist_exp.training import checkpoints
-from mnist_exp.training.engine import choose_backend, choose_engine
+from mnist_exp.training.engine import choose_engine
 from mnist_exp.training.split import load_data
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_exp import commands
+from mnist_exp.config.backend import choose_backend
 from mnist_exp.config.composition import compose
 from mnist_exp.config.files import replaced
 from mnist_exp.data.array_files import PARTS
@@ -18,7 +19,6 @@ from mnist_exp.data.datasets import Data, read
 from mnist_exp.data.metadata import write_metadata
 from mnist_exp.errors import InputError
 from mnist_exp.text import printable, say, wrapped
-from mnist_exp.training.engine import choose_backend
 from mnist_exp.training.split import split
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from mnist_exp import digits, run
+from mnist_exp.config.keras_backend import keras
 from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.predict import predict
 from mnist_exp.tracking.logged_models import fetch_model
-from mnist_exp.training.keras_backend import keras
 from mnist_exp.training.saved_models import load
 
 from .conftest import QUICK, facts, in_process, runs_in, store, sweep_in

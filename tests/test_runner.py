@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from mnist_exp import run
+from mnist_exp.config.keras_backend import keras
 from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.record import Run
-from mnist_exp.training.keras_backend import keras
 
 from .conftest import QUICK, Arrays, command, in_process
 from .data.test_datasets import write_idx

@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config import own_code
+from mnist_exp.config.backend import choose_backend, compute_with_one_thread
 from mnist_exp.config.conversion import UnknownKeyError
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
@@ -37,7 +38,6 @@ from mnist_exp.config.presets import (
 from mnist_exp.config.schema import Config, check
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
-from mnist_exp.training.engine import choose_backend, compute_with_one_thread
 
 ONLY_CONFIG_DIR = (
     "would let Hydra read settings that can run code; presets of your own are read, as values, from --config-dir DIR"

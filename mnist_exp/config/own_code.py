@@ -178,7 +178,7 @@ def unregistered(name: object) -> str:
 
 def saved_classes() -> set[tuple[str, str]]:
     """Return the own and the registered name of each class of the file in use that a saved model may have."""
-    from mnist_exp.training.keras_backend import keras
+    from mnist_exp.config.keras_backend import keras
 
     classes = [found for kind in SAVED_KINDS for found in own_classes(kind).values()]
     return {(found.__name__, keras.saving.get_registered_name(found)) for found in classes}
@@ -223,7 +223,7 @@ def _objects(kind: str) -> Mapping[str, Any]:
 
 def _import(code: CodeFile) -> _Imported:
     """Run a file as a module, and ask the registries for what it registered or imports of other modules."""
-    from mnist_exp.training.keras_backend import keras
+    from mnist_exp.config.keras_backend import keras
 
     spec = spec_from_file_location(code.module, Path(code.path).expanduser().absolute())
     assert spec is not None

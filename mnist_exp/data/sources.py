@@ -111,7 +111,7 @@ class KerasDataset(Dataset):
     name: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
 
     def read(self) -> Arrays:
-        from mnist_exp.training.keras_backend import keras
+        from mnist_exp.config.keras_backend import keras
 
         try:
             (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, self.name).load_data()
@@ -186,7 +186,7 @@ class OwnDataset(Dataset):
         """Call the function, which returns `(x_train, y_train), (x_test, y_test)`, as `keras.datasets` does."""
         import numpy as np
 
-        from mnist_exp.training.own_code import call
+        from mnist_exp.config.own_code import call
 
         code = in_use()
         assert code is not None

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from mnist_exp import signals
 from mnist_exp.config import keras_names
+from mnist_exp.config.backend import choose_backend, compute_with_one_thread
 from mnist_exp.config.composition import Composed
 from mnist_exp.config.overrides import Override, values_of
 from mnist_exp.config.own_code import CodeFile
@@ -30,7 +31,7 @@ from mnist_exp.tracking.job_folders import free_folder
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 from mnist_exp.tracking.tracker import join_sweep
-from mnist_exp.training.engine import choose_backend, choose_engine, compute_with_one_thread, split, stackable
+from mnist_exp.training.engine import choose_engine, split, stackable
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_IN_A_STACK = 200  # each keeps its log open, and macOS lets a process open 256 files

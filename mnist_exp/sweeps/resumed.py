@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mnist_exp.config.backend import compute_with_one_thread
 from mnist_exp.config.composition import check_job
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
@@ -13,7 +14,6 @@ from mnist_exp.runner import identify
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.tracking.folder import from_here
 from mnist_exp.tracking.sweep_record import SweepRecord
-from mnist_exp.training.engine import compute_with_one_thread
 from mnist_exp.training.split import load_data
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from mnist_exp import signals
+from mnist_exp.config.backend import choose_backend
 from mnist_exp.config.files import read_text, write_text
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
 from mnist_exp.config.hydra_compose import compose_values
@@ -33,7 +34,6 @@ from mnist_exp.tracking.record import failure_reason
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import SweepRecord
 from mnist_exp.tracking.tracker import open_sweep
-from mnist_exp.training.engine import choose_backend
 from mnist_exp.training.split import load_data
 
 log = logging.getLogger(__name__)

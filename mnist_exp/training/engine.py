@@ -1,13 +1,12 @@
 """What an engine is, the choice of one, and which jobs it can train together. Imports nothing heavy."""
 
 import json
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
 from mnist_exp.config import keras_names
+from mnist_exp.config.backend import choose_backend
 from mnist_exp.config.own_code import own_classes
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
@@ -34,29 +33,6 @@ class Engine(Protocol):
 
     def stack_size(self, experiment: Experiment, wanted: int) -> int:
         """Return how many experiments like this one train best together on this machine, up to `wanted`."""
-
-
-def choose_backend(name: str) -> None:
-    """Make Keras run with the backend `name`, `tensorflow` or `jax`, which it reads once, when it is imported.
-
-    Raises:
-        InputError: if this process has imported Keras with another backend, or KERAS_BACKEND names another.
-    """
-    keras = sys.modules.get("keras")
-    if keras is not None and keras.backend.backend() != name:
-        raise InputError(
-            f"backend={name}: Keras already runs with {keras.backend.backend()} in this process; start a new process "
-            "for another backend"
-        )
-    if (named := os.environ.get("KERAS_BACKEND", name)) != name:
-        raise InputError(f"KERAS_BACKEND={named}: differs from backend={name}; unset it, or type backend={named}")
-    os.environ["KERAS_BACKEND"] = name
-
-
-def compute_with_one_thread() -> None:
-    """Make TensorFlow compute with one thread, unless it has been imported: how it rounds depends on their number."""
-    if "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 
 def choose_engine(backend: str) -> Engine:

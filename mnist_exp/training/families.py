@@ -99,7 +99,7 @@ class OwnModel(Model):
 
     def hidden_layers(self) -> list[Any]:
         """Return the function with its keys."""
-        from mnist_exp.training.own_code import call
+        from mnist_exp.config.own_code import call
 
         return [partial(call, "model", self)]
 

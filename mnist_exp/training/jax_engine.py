@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_exp import signals
+from mnist_exp.config.keras_backend import REFUSALS, build_symbolically, is_out_of_memory, keras
 from mnist_exp.config.schema import Training
 from mnist_exp.data.datasets import Data, Images
 from mnist_exp.data.memory import memory
@@ -30,7 +31,6 @@ from mnist_exp.training.jax_program import (
     stacked,
     unstack,
 )
-from mnist_exp.training.keras_backend import REFUSALS, build_symbolically, is_out_of_memory, keras
 from mnist_exp.training.models import build, check_size, output_shapes, servable, set_seed
 from mnist_exp.training.preprocessing import fit_preprocessor
 from mnist_exp.training.split import load_data

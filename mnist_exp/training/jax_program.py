@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_exp import signals
+from mnist_exp.config.keras_backend import keras
 from mnist_exp.config.keras_names import SCALARS
-from mnist_exp.training.keras_backend import keras
 from mnist_exp.training.training import EVALUATION_BATCH
 
 # The stacked variables: trainable, non-trainable, and the optimizer's.

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp.config import keras_names, own_code
+from mnist_exp.config.keras_backend import REFUSALS, keras, keras_reason, without_values
 from mnist_exp.data import memory
 from mnist_exp.errors import InputError, show
 from mnist_exp.training.families import Model
-from mnist_exp.training.keras_backend import REFUSALS, keras, keras_reason, without_values
 from mnist_exp.training.preprocessing import BYTES, Preprocessor, Raw
 from mnist_exp.training.saved_models import check_loadable
 

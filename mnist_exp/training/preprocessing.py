@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from mnist_exp.config.keras_backend import keras
 from mnist_exp.config.schema import Preprocessing
 from mnist_exp.data.datasets import Data, Images
 from mnist_exp.errors import InputError
-from mnist_exp.training.keras_backend import keras
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import numpy as np
 
 from mnist_exp.config import keras_names, own_code
 from mnist_exp.config.files import open_file
+from mnist_exp.config.keras_backend import REFUSALS, arrays_within, keras, keras_reason, without_values
 from mnist_exp.config.own_code import PACKAGE, SAVED_KINDS, CodeFile, saved_classes
 from mnist_exp.data import memory
 from mnist_exp.data.metadata import DAMAGED
 from mnist_exp.errors import InputError
 from mnist_exp.text import cut
-from mnist_exp.training.keras_backend import REFUSALS, arrays_within, keras, keras_reason, without_values
 
 
 def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -> keras.Model:

@@ -6,13 +6,13 @@ from functools import partial
 from typing import Any
 
 from mnist_exp import signals
+from mnist_exp.config.keras_backend import REFUSALS, is_out_of_memory, keras, unseeded_state
 from mnist_exp.config.schema import callbacks_within_epochs
 from mnist_exp.data.datasets import Data, Images, Labels
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.training import models
 from mnist_exp.training.checkpoints import Checkpoints
-from mnist_exp.training.keras_backend import REFUSALS, is_out_of_memory, keras, unseeded_state
 from mnist_exp.training.preprocessing import Preprocessor, fit_preprocessor
 from mnist_exp.training.training import (
     Fitted,

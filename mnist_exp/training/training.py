@@ -15,10 +15,7 @@ import numpy.typing as npt
 
 from mnist_exp import signals
 from mnist_exp.config import keras_names
-from mnist_exp.config.schema import Config, Training
-from mnist_exp.errors import InputError, show
-from mnist_exp.experiment import Experiment
-from mnist_exp.training.keras_backend import (
+from mnist_exp.config.keras_backend import (
     REFUSALS,
     disable_all_reduce,
     is_out_of_memory,
@@ -26,6 +23,9 @@ from mnist_exp.training.keras_backend import (
     keras_reason,
     schedule_of,
 )
+from mnist_exp.config.schema import Config, Training
+from mnist_exp.errors import InputError, show
+from mnist_exp.experiment import Experiment
 from mnist_exp.training.models import make, output_shapes
 
 # Takes the number of an epoch, from 1, and the metrics of each experiment that trained in it, by index; returns the

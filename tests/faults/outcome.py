@@ -125,10 +125,10 @@ def files(folder: Path) -> set[str]:
 def without_training() -> Iterator[None]:
     """Let a run do all but train, on few images, and a sweep do all before its first job."""
     from mnist_exp import resume
+    from mnist_exp.config.keras_backend import keras
     from mnist_exp.experiment import Result, SweepResult
     from mnist_exp.sweeps import sweep
     from mnist_exp.training import tensorflow_engine
-    from mnist_exp.training.keras_backend import keras
     from mnist_exp.training.split import load_data
 
     def prepare(experiment: Any) -> Result:

@@ -263,7 +263,7 @@ def test_a_checkpoint_that_is_none_is_named_and_training_begins_anew(
 
 
 def test_the_state_of_each_callback_of_keras_is_known() -> None:
-    from mnist_exp.training.keras_backend import keras
+    from mnist_exp.config.keras_backend import keras
 
     assert checkpoints.STATES.keys() == ALLOWED["callbacks"] - {"TerminateOnNaN"} | {"History"}
     for name, attributes in checkpoints.STATES.items():

@@ -99,8 +99,8 @@ def _together(*jobs: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def _by_keras(*overrides: str) -> tuple[History, list[Any]]:
     """What Keras's own `fit` makes, on JAX, of the same model and batches, an epoch a call."""
+    from mnist_exp.config.keras_backend import keras
     from mnist_exp.training import models, training
-    from mnist_exp.training.keras_backend import keras
     from mnist_exp.training.preprocessing import fit_preprocessor
     from mnist_exp.training.split import load_data
 
@@ -394,7 +394,7 @@ def test_one_backend_a_process(on_jax: OnJax) -> None:
 
 def _on_tensorflow() -> None:
     from mnist_exp import run
-    from mnist_exp.training import keras_backend
+    from mnist_exp.config import keras_backend
 
     assert keras_backend.keras.backend.backend() == "jax"
     run("tracking=none", *QUICK)

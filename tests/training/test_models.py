@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mnist_exp.config.composition import compose
+from mnist_exp.config.keras_backend import keras
 from mnist_exp.errors import InputError
-from mnist_exp.training.keras_backend import keras
 from mnist_exp.training.models import build, check_size, set_seed
 
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from mnist_exp.config.keras_backend import keras
 from mnist_exp.config.schema import Preprocessing
 from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError
-from mnist_exp.training.keras_backend import keras
 from mnist_exp.training.preprocessing import fit_preprocessor
 
 

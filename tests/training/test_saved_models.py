@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
+from mnist_exp.config.keras_backend import keras
 from mnist_exp.data import memory
 from mnist_exp.errors import InputError
 from mnist_exp.training import saved_models
-from mnist_exp.training.keras_backend import keras
 from mnist_exp.training.saved_models import load
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from mnist_exp import run
 from mnist_exp.config.composition import compose
+from mnist_exp.config.keras_backend import keras
 from mnist_exp.config.keras_names import ALLOWED, metric_name
 from mnist_exp.config.presets import CONF
 from mnist_exp.data.datasets import Data
@@ -18,7 +19,6 @@ from mnist_exp.errors import InputError, show
 from mnist_exp.experiment import Result
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.training import tensorflow_engine
-from mnist_exp.training.keras_backend import keras
 from mnist_exp.training.models import augmentation, build, make
 from mnist_exp.training.preprocessing import Preprocessor
 from mnist_exp.training.split import load_data

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import mnist_exp
-from mnist_exp.training import keras_backend
+from mnist_exp.config import keras_backend
 
 from ..conftest import QUICK
 
