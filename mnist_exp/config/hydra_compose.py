@@ -2,13 +2,15 @@
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.parsing import handed_on, parse
@@ -64,9 +66,20 @@ def as_yaml(composed: DictConfig, asked: Namespace) -> str:
         if not OmegaConf.is_config(part):
             return f"{part}\n"
         if asked.resolve:
-            OmegaConf.resolve(part)
+            _resolve(part)
     header = "" if part is shown else f"# @package {asked.package}\n"
     return header + OmegaConf.to_yaml(part)
+
+
+def _resolve(node: Any) -> None:
+    """Resolve all interpolations but those of what is missing, such as a job's number."""
+    for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        with suppress(InterpolationToMissingValueError, MissingMandatoryValue):
+            value = node[key]
+            if OmegaConf.is_interpolation(node, key):
+                node[key] = value
+            if OmegaConf.is_config(value):
+                _resolve(value)
 
 
 @contextmanager

@@ -21,9 +21,6 @@ _EXTRAS = {
     "hydra/launcher=submitit_slurm": "slurm",
 }
 
-_PARAMS = "hydra.sweeper.params"
-_TYPE_THEM = "cannot be set in this sweep; values that vary are typed, -m KEY=VALUE,VALUE"
-
 
 @contextmanager
 def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
@@ -34,13 +31,15 @@ def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
         raise InputError(f"a preset cannot be read: {' '.join(str(error).split())}") from error
     except MissingConfigException as error:
         raise InputError(_explain_choice(error, overrides)) from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_explain(error, overrides)) from error
-    except (AssertionError, AttributeError) as error:  # OmegaConf 2.3's, for a map below a key that is null
-        below = [text for text in overrides if Override.of(text).key.startswith(_PARAMS)]
-        if not below:
+    except (HydraException, OmegaConfBaseException, AssertionError, AttributeError) as error:
+        # OmegaConf 2.3 asserts, or misses an attribute, for a map below a key that is null.
+        is_bug = isinstance(error, AssertionError | AttributeError) and not isinstance(error, OmegaConfBaseException)
+        params = next((text for text in overrides if Override.of(text).key.startswith("hydra.sweeper.params")), "")
+        if params and (is_bug or params.lstrip("+") in str(error)):
+            raise InputError(f"{params}: is for sweep=grid; values that vary are typed, -m KEY=VALUE,VALUE") from error
+        if is_bug:
             raise
-        raise InputError(f"{below[0]}: {_TYPE_THEM}") from error
+        raise InputError(_explain(error, overrides)) from error
 
 
 def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
@@ -62,10 +61,7 @@ def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> str:
     """Return what is near a key of Hydra that is not there, else Hydra's first line, or OmegaConf's below it."""
-    said = str(error)
-    typed = next((text for text in overrides if text.lstrip("+") in said), "")
-    if Override.of(typed).key.startswith(_PARAMS):
-        return f"{typed}: {_TYPE_THEM}"
+    typed = next((text for text in overrides if text.lstrip("+") in str(error)), "")
     causes = [one for one in (error.__cause__, error.__context__) if isinstance(one, OmegaConfBaseException)]
     cause = causes[0] if causes else error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
@@ -73,9 +69,9 @@ def _explain(error: Exception, overrides: Sequence[str]) -> str:
         value: Any = next((one.value for one in map(Override.of, overrides) if one.key == key), {})
         where = key.rpartition(".")[0] or "the configuration"
         return unknown(key, value, where, map(str, cause.parent_node))
-    if causes and typed and not typed.startswith(("~", "hydra")):
+    if causes and typed[:1] not in ("", "~") and not Override.of(typed).is_below("hydra"):
         is_list = Override.of(typed).value.startswith("[")
         wanted = "be a map of keys to values, {KEY: VALUE}" if is_list else "have lists and maps where conf/ has them"
         return f"{typed}: must {wanted}"
-    lines = [str(one).strip().partition("\n")[0].rstrip(":") for one in dict.fromkeys((error, cause))]
+    lines = list(dict.fromkeys(str(one).strip().partition("\n")[0].rstrip(":") for one in (error, cause)))
     return f"{typed}: {lines[-1]}" if typed and causes else ": ".join(lines)

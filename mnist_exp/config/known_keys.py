@@ -6,10 +6,8 @@ from functools import cache
 from textwrap import shorten
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from mnist_exp.config.overrides import leaves
-from mnist_exp.config.presets import CONF, GLOBAL_GROUPS
+from mnist_exp.config.presets import CONF
 from mnist_exp.errors import OTHER_WORDS, did_you_mean, show
 
 
@@ -55,12 +53,8 @@ def _keys() -> dict[str, list[str]]:
     found["hydra.launcher.n_jobs"] = ["hydra/launcher=joblib"]
     for file in sorted(CONF.glob("*/*.yaml")):
         group = file.parent.name
-        values: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-        if group == "sweep":
-            group, values = "hydra.sweeper", values["hydra"]["sweeper"]
-        elif group in GLOBAL_GROUPS:
-            continue
-        for key in values:
-            if key not in ("kind", "defaults"):
-                found.setdefault(f"{group}.{key}", []).append(f"{file.parent.name}={file.stem}")
+        above, depth = ("hydra.sweeper", 4) if group == "sweep" else (group, 0)
+        if group != "experiment":
+            for key in re.findall(rf"^ {{{depth}}}(\w+):", file.read_text(encoding="utf-8"), re.MULTILINE):
+                found.setdefault(f"{above}.{key}", []).append(f"{group}={file.stem}")
     return found

@@ -170,7 +170,7 @@ def test_a_sweep_may_be_asked_for_at_the_end(tmp_path: Path) -> None:
         ("Model.Hidden=16", "did you mean model.hidden=16?"),
         ("optimizer={lr:0.1}", "optimizer.lr=0.1: Adam has no such argument; did you mean learning_rate?"),
         ("hydra.mode=x", "hydra.mode=x: Invalid value 'x', expected one of [RUN, MULTIRUN]"),
-        ("hydra.sweeper.params={seed:'0,1'}", "cannot be set in this sweep; values that vary are typed, -m KEY"),
+        ("hydra.sweeper.params={seed:'0,1'}", "is for sweep=grid; values that vary are typed, -m KEY"),
     ],
 )
 @pytest.mark.fast
