@@ -117,7 +117,6 @@ def test_arguments_of_a_function_are_keys(header: str) -> None:
         ("model=onw", "model=onw: no such choice; did you mean own?"),
         ("model=layers model.layers=[gain]", "model.layers[0]=gain: not one of the layers that can"),
         ("model=layers model.layers=[{Gain:{stat:2}}]", "model.layers[0].Gain.stat=2: Gain has no such argument"),
-        ("model=layers model.layers=[{Gain:{start:x}}]", "model.layers[0].Gain.start=x: must be a number"),
         ("training.loss=Mine", "training.loss=Mine: not one of the losses that can be used here"),
         ("training.loss=Other", "mine.py defines it, but without @keras.saving.register_keras_serializable() above it"),
         ("backend=torch", "backend=torch: must be one of tensorflow, jax"),

@@ -25,7 +25,7 @@ def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
     (_, *below), leaf = next(leaves({key: value}))
     typed = "" if leaf == {} else f"={shorten(show(leaf), 60)}"
     tail = "".join(f".{part}" for part in below) + typed
-    siblings = [name for name in siblings if name != "kind"]
+    siblings = [name for name in siblings if name != "kind" and name[:1] != "_"]
     is_here = not below and OTHER_WORDS.get(word.lower(), word.lower()) in siblings
     hint = "" if is_here else _elsewhere([*below[-1:], word], above, typed)
     hint = hint or did_you_mean(word, siblings, f"{above}{dot}", tail)

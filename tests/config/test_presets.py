@@ -246,7 +246,10 @@ def test_unchosen_preset_is_listed_and_not_read(tmp_path: Path, arguments: tuple
 WRONG = {
     "unknown key": ({"experiment/a": "model: {hiden: 4}"}, "model.hiden=4: model (mlp) has no such key"),
     "type": ({"experiment/a": "dataset: {validation: {a: 1}}"}, "dataset.validation={a: 1}: must be test, or"),
-    "map for a list": ({"experiment/a": "training: {metrics: {a: 1}}"}, "training.metrics: must be a list or a map"),
+    "map for a list": (
+        {"experiment/a": "training: {metrics: {a: 1}}"},
+        "ConfigTypeError raised while composing config: Cannot merge",
+    ),
     "no map": ({"experiment/a": "training: [1, 2]"}, "training=[1, 2]: must be a map"),
     "choice": ({"experiment/a": "defaults: [override /model: nope]"}, "model=nope: no such choice"),
     "name": ({"experiment/a": "defaults: [nope]"}, "Could not load 'experiment/nope'"),

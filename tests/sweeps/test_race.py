@@ -381,9 +381,12 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
         ),
         (
             ["hydra.sweeper.sedes=3"],
-            "hydra.sweeper.sedes=3: hydra.sweeper has no such key; did you mean hydra.sweeper.initial_seeds=3?",
+            "hydra.sweeper.sedes=3: hydra.sweeper has no such key; its keys are params, n_trials, n_jobs",
         ),
-        (["max_jobs=9"], "max_jobs=9: is written hydra.sweeper.max_jobs=9; it needs -m and sweep=race"),
+        (
+            ["max_jobs=9"],
+            "max_jobs=9: the configuration has no such key; did you mean -m sweep=race hydra.sweeper.max_jobs=9?",
+        ),
         (["optimizer.rho=interval(0.1,0.5)"], "optimizer.rho=interval(0.1,0.5): is a range to draw from"),
         (["model.hidden=0,16"], "model.hidden=0: must be"),
     ],
