@@ -252,7 +252,7 @@ def test_a_preset_may_choose_what_the_file_has() -> None:
         (("sweep=stacked",), None, "jax"),
         (("sweep=stacked", "backend=tensorflow"), "jax", "tensorflow"),
         ((), "jax", "jax"),
-        (("backend=torch",), None, "tensorflow"),  # as is refused later
+        (("backend=torch",), None, "tensorflow"),  # torch is refused later
     ],
 )
 def test_the_backend_is_known_before_the_import(typed: tuple[str, ...], recorded: str | None, backend: str) -> None:

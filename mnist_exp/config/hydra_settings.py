@@ -24,7 +24,7 @@ def check_launcher(composed: DictConfig) -> None:
         raise InputError(f"hydra.launcher={show(settings)}: must be a map; hydra/launcher=CHOICE chooses one")
     store, choice = ConfigStore.instance(), f"{composed.hydra.runtime.choices['hydra/launcher']}.yaml"
     if choice not in store.list("hydra/launcher"):
-        return  # of a plugin with files
+        return  # its plugin has files, which Hydra checks
     keys = list(map(str, store.load(f"hydra/launcher/{choice}").node))
     for key in map(str, settings):
         if key not in keys:

@@ -288,6 +288,6 @@ def _is_type(wanted: Any) -> bool:
     return wanted in (int, float, bool, str, list, Any, NoneType)
 
 
-@cache  # so that configurations can be equal
+@cache  # equal configurations need equal classes
 def _dataclass_of(name: str, base: type, keys: tuple[tuple[str, Any], ...]) -> Any:
     return make_dataclass(name, [("kind", Literal[name]), *keys], bases=(base,), frozen=True, kw_only=True)

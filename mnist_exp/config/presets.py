@@ -285,7 +285,7 @@ def _source(message: str, presets: Sequence[Preset], overrides: Sequence[str]) -
     typed = [one for one in map(Override.of, overrides) if one.value[:1] == "{" or not (CONF / one.key).is_dir()]
     if any(f"{key}.".startswith(f"{one.key}.") for one in typed):
         return None
-    place = re.match(r"(?:In '?)?([\w-]+)/([\w-]+)", message)  # as Hydra names a preset
+    place = re.match(r"(?:In '?)?([\w-]+)/([\w-]+)", message)  # Hydra names a preset so
     missing = re.match(r"(\w+)\.\w+(?:: is missing|=null)", message)
     above = f"{missing[1] if missing else key}."
 

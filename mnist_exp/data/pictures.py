@@ -24,7 +24,7 @@ from mnist_exp.errors import InputError
 # Pillow knows more formats; some of them are programs, such as PostScript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_FILE_BYTES = 300_000_000
-MAX_SECONDS = 30  # of the processor for a file
+MAX_SECONDS = 30  # processor time for a file
 BYTES_PER_PIXEL = 20  # a picture and the copies that its conversions make
 _IN_FOLDERS = ("PNG", "JPEG")
 _SUFFIXES = (".png", ".jpg", ".jpeg")

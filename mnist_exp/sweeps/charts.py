@@ -22,7 +22,7 @@ from mnist_exp.tracking.records import usable
 _COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8")  # without C7, which is grey
 _NAMED = len(_COLOURS)
 _LABEL, _TICK, _TICK_LINE = 120, 60, 34  # characters
-_MAX_POINTS = 400  # of a curve; more could not be seen
+_MAX_POINTS = 400  # more points of a curve could not be seen
 _FEW, _MANY = 8, 1000  # up to which each value gets a tick; from which SVG holds points as a picture
 Curves = tuple[str, str, Sequence[Sequence[float]]]
 _Measured = Sequence[tuple[Mapping[str, str], float]]

@@ -10,8 +10,8 @@ from mnist_exp.text import printable
 from mnist_exp.tracking.names import short_names
 from mnist_exp.tracking.records import Record, usable
 
-_LEVEL = 0.05  # of the F test that tells the keys of a grid from chance
-_BEST = 0.25  # of the jobs, whose values Optuna compares with those of all
+_LEVEL = 0.05  # the F test that tells the keys of a grid from chance
+_BEST = 0.25  # the share of jobs whose values Optuna compares with those of all
 _MIN_JOBS = 20  # for Optuna, which advises at least 5 best ones
 
 

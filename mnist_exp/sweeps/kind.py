@@ -18,7 +18,7 @@ from mnist_exp.sweeps.ranking import SINGLE, Row, compared, verdict
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
 
-MOST_JOBS = 100_000  # of a sweep
+MOST_JOBS = 100_000  # a sweep's
 _MOST_CHECKED = 200  # values of a sweep, which take 10 ms each
 MOST_LOOKED_UP = 200  # jobs of one that is resumed, which take 20 ms each
 

@@ -28,7 +28,7 @@ from mnist_exp.sweeps.search import Search
 
 _KINDS: dict[str, type[Kind]] = {"grid": Grid, "race": Race, "search": Search}
 _PRESETS = {"race": "race", "search": "random or sweep=optuna"}
-_USERS = {  # which kind a setting is for
+_USERS = {  # the kind that a setting is for
     **dict.fromkeys(("n_trials", "n_jobs", "sampler"), "search"),
     **dict.fromkeys(("initial_seeds", "max_jobs", "indifference", "from_sweep", "n_best"), "race"),
 }

@@ -69,7 +69,7 @@ class Search(Kind):
             {one.key: one.value for one in typed.varied},
             settings.n_trials, shared, space, listed, sampler, settings.n_jobs,
         )  # fmt: skip
-        search._study([], "maximize")  # with errors now
+        search._study([], "maximize")  # raises now what it would raise later
         return search
 
     def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:

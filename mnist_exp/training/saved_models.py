@@ -44,10 +44,8 @@ def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -
         size = path.stat().st_size
         if not needed:
             _check_size(saved, size)
-        with (
-            arrays_within(size),
-            warnings.catch_warnings(action="ignore"),
-        ):  # of what the weights lack, before the error
+        # Keras warns of what the weights lack, before the error.
+        with arrays_within(size), warnings.catch_warnings(action="ignore"):
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
         takes_images = _IMAGES.fullmatch(str(model.input_shape)) and model.inputs[0].dtype in _PIXELS
         fits = takes_images and _CLASSES.fullmatch(str(model.output_shape))

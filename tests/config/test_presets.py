@@ -417,7 +417,7 @@ def test_copy_of_any_choice_in_conf_works_as_a_preset(tmp_path: Path, typed: tup
     (ours, kind), (theirs, their_kind) = planned([*typed], None), planned(copied, tmp_path)
     assert replace(theirs, folder=ours.folder, overrides=ours.overrides) == ours
     theirs_and_ours = [vars(one) | dict.fromkeys(("overrides", "combinations", "shared")) for one in (their_kind, kind)]
-    assert theirs_and_ours[0] == theirs_and_ours[1]  # but for overrides, which name the preset
+    assert theirs_and_ours[0] == theirs_and_ours[1]  # overrides name the preset, and are left out
 
 
 @pytest.mark.parametrize("varied", ["tiny,wide", "glob(*i*)", "choice(tiny,wide)", "glob(*,exclude=[broken,c*,l*,m*])"])
