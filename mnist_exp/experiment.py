@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_exp.config.schema import Config
+from mnist_exp.config.schema import Config, keys
 
 if TYPE_CHECKING:
     import keras
@@ -138,16 +138,13 @@ class Sweep:
         return any(config.dataset.validation == "test" for config in self.configs)
 
 
-# Parts of a configuration that cannot change a result; of the user's own code, the digest counts instead of the path.
-_NOT_OF_THE_RESULT = ("tracking", "resume", "prune", "code")
-
-
-def of_the_result(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those values of a configuration that can change a result."""
-    own = {key: value for key, value in values.items() if key not in _NOT_OF_THE_RESULT}
-    if isinstance(training := own.get("training"), Mapping):
-        own["training"] = {key: value for key, value in training.items() if key != "checkpoint_seconds"}
-    return own
+def of_the_result(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Return those values of a configuration, or of its part `above.`, that can change a result."""
+    return {
+        key: of_the_result(value, f"{above}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{above}{key}" not in keys("no result")
+    }
 
 
 def identity(config: Config) -> dict[str, Any]:

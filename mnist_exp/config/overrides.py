@@ -11,12 +11,6 @@ from typing import Any
 from mnist_exp.errors import InputError, show
 from mnist_exp.text import has_password
 
-# All jobs of a sweep have these in common.
-SHARED_BY_JOBS = (
-    *("tracking", "hydra", "objective", "direction", "resume", "backend", "code", "prune", "sweep"),
-    "training.checkpoint_seconds",
-)
-
 
 @dataclass(frozen=True)
 class Override:

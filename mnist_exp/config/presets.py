@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_exp.config.files import read_text
 from mnist_exp.config.keras_source import is_plain
 from mnist_exp.config.overrides import Override, leaves, refuse_passwords
+from mnist_exp.config.schema import keys
 from mnist_exp.errors import InputError, show
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -34,8 +35,6 @@ _NAME = re.compile(r"[\w-]+")
 
 _PARAMS = "hydra.sweeper.params."
 _GROUP = "|".join(GROUPS)
-_TRACKING = "experiment|run_name|note|keep|tags(?:[.].*)?"
-_KEYS = re.compile(rf"(?:{_GROUP})(?:[.].*)?|seed|backend|objective|direction|resume|tracking[.](?:{_TRACKING})", re.S)
 _SWEEPER_KEYS = re.compile(
     "kind|n_trials|n_jobs|initial_seeds|max_jobs|indifference|n_best|sampler[.](TPESampler|RandomSampler)[.][a-z][a-z_]*"
 )
@@ -218,11 +217,17 @@ def check_values(values: Mapping[str, Any], where: str, group: str = "experiment
             raise InputError(f"{where}: {shown}: must be a plain value, without ${{...}}")
         if key in GROUPS and not isinstance(value, Mapping):
             raise InputError(f"{where}: {shown}: must be a map of keys to values")
-        if not _KEYS.fullmatch(key) and not (group == "sweep" and _is_of_sweep(path, value)):
+        if not _may_be_set(path) and not (group == "sweep" and _is_of_sweep(path, value)):
             raise InputError(
                 f"{where}: {shown}: a preset or recorded run may not set this; if you trust it, type it on the command "
                 "line"
             )
+
+
+def _may_be_set(path: Sequence[str]) -> bool:
+    """Return whether a key is in a part of an experiment, or is declared without the mark `typed`."""
+    key = "tracking.tags" if path[:2] == ("tracking", "tags") else ".".join(path)
+    return path[0] in GROUPS or key in keys() - keys("typed")
 
 
 def _is_of_sweep(path: Sequence[str], value: Any) -> bool:
@@ -248,7 +253,7 @@ def may_vary(key: str, values: str) -> bool:
         return False
     if key in (*GROUPS, "experiment"):  # Hydra 1.3 also takes paths for choices
         return re.fullmatch(r"[\w\s,()*-]+", values) is not None
-    return re.fullmatch(r"[\w.]+", key) is not None and _KEYS.fullmatch(key) is not None
+    return re.fullmatch(r"[\w.]+", key) is not None and _may_be_set(tuple(key.split(".")))
 
 
 @contextmanager

@@ -1,7 +1,10 @@
-"""The schema of conf/: types, ranges and the checks between fields. Imports nothing heavy.
+"""The schema of conf/: types, ranges, marks, and the checks between fields. Imports nothing heavy.
 
 Defaults are in conf/ only, the keys of datasets in `data/`, those of models in `training/`. `dataclasses.asdict` of a
 `Config` has the shape of the YAML.
+
+A key may have marks: `no result` if it cannot change one, `shared` if all jobs of a sweep have it in common, and
+`typed` if no preset may set it.
 """
 
 import importlib.util
@@ -9,7 +12,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -22,6 +26,10 @@ from mnist_exp.config.values import Count, ModelName, PruneSettings, Seconds, Se
 from mnist_exp.data.sources import Dataset, sources
 from mnist_exp.errors import InputError, did_you_mean, show
 from mnist_exp.training.families import Model, families
+
+
+def _marks(*names: Literal["no result", "shared", "typed"]) -> dict[str, tuple[str, ...]]:
+    return {"marks": names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +49,19 @@ class Training:
     loss: Annotated[Any, KerasName("losses")] | None
     metrics: list[Any]
     callbacks: dict[str, Any]
-    checkpoint_seconds: Seconds | None
+    checkpoint_seconds: Seconds | None = field(metadata=_marks("no result", "shared"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MLflowTracking:
-    kind: Literal["mlflow"]
-    uri: str
+    kind: Literal["mlflow"] = field(metadata=_marks("typed"))
+    uri: str = field(metadata=_marks("typed"))
     experiment: Text
     run_name: Text | None
     tags: dict[str, Any] | None
     note: str | None
     keep: Literal["best", "all"]
-    register: ModelName | None
+    register: ModelName | None = field(metadata=_marks("typed"))
 
     def __post_init__(self) -> None:
         _check_address(self.uri)
@@ -74,14 +82,30 @@ class Config:
     model: Annotated[Model, OneOf(families)]
     optimizer: dict[str, Any]
     training: Training
-    tracking: Annotated[MLflowTracking | NoTracking, OneOf(lambda: (MLflowTracking, NoTracking))]
-    prune: Annotated[PruneSettings | None, OneOf(lambda: (None, *get_args(PruneSettings)))]
+    tracking: Annotated[MLflowTracking | NoTracking, OneOf(lambda: (MLflowTracking, NoTracking))] = field(
+        metadata=_marks("no result", "shared", "typed")
+    )
+    prune: Annotated[PruneSettings | None, OneOf(lambda: (None, *get_args(PruneSettings)))] = field(
+        metadata=_marks("no result", "shared", "typed")
+    )
     seed: Seed
-    backend: Literal["tensorflow", "jax"]
-    objective: str
-    direction: Literal["maximize", "minimize"] | None
-    resume: bool
-    code: CodeFile | None
+    backend: Literal["tensorflow", "jax"] = field(metadata=_marks("shared"))
+    objective: str = field(metadata=_marks("shared"))
+    direction: Literal["maximize", "minimize"] | None = field(metadata=_marks("shared"))
+    resume: bool = field(metadata=_marks("no result", "shared"))
+    code: CodeFile | None = field(metadata=_marks("no result", "shared", "typed"))  # a signature has its digest
+
+
+@cache
+def keys(mark: str = "") -> frozenset[str]:
+    """Return the keys at the top, and those of training and of a store, that have a mark; all without one."""
+    parts = (("", Config), ("training.", Training), ("tracking.", MLflowTracking))
+    return frozenset(
+        f"{above}{one.name}"
+        for above, part in parts
+        for one in fields(part)
+        if not mark or mark in one.metadata.get("marks", ())
+    )
 
 
 def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
@@ -251,10 +275,10 @@ def _check_callbacks(training: Training, optimizer: Mapping[str, Any]) -> None:
                 wanted = "must be the name of a new file; the run, or another callback, writes this one"
                 raise InputError(f"{key}.{path}={template}: {wanted}")
             taken.add(template.casefold())
-            for field in re.findall(r"\{(\w+)", template):
-                if field not in {"epoch", *names}:
+            for metric in re.findall(r"\{(\w+)", template):
+                if metric not in {"epoch", *names}:
                     raise InputError(
-                        f"{key}: no such metric as {field} in {template}; this run logs {', '.join(names)}"
+                        f"{key}: no such metric as {metric} in {template}; this run logs {', '.join(names)}"
                     )
         monitor = (arguments or {}).get("monitor", names[0])
         if monitor not in names:

@@ -8,10 +8,10 @@ from typing import Any
 from mnist_exp.commands import stored
 from mnist_exp.config.composition import check_composed
 from mnist_exp.config.hydra_compose import compose_values
-from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, flatten
+from mnist_exp.config.overrides import Override, flatten
 from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import may_vary, parse_values
-from mnist_exp.config.schema import Config, objective_direction
+from mnist_exp.config.schema import Config, keys, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import of_the_result
 from mnist_exp.sweeps.kind import Typed
@@ -81,7 +81,7 @@ def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[st
         if key in typed:
             raise InputError(f"{key}: varies among the best rows of {name}; leave it out")
         own = Override.of(f"{key}={value}")
-        shared = own.is_below(*SHARED_BY_JOBS)
+        shared = own.is_below("hydra", "sweep", *keys("shared"))
         if not may_vary(key, value) or shared or parse([own.text])[0].is_sweep_override():
             raise InputError(f"{name}: {key}={value}: a sweep in a store may not set this; type the values yourself")
 

@@ -16,10 +16,10 @@ from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_launcher, check_output, check_subfolders
-from mnist_exp.config.overrides import SHARED_BY_JOBS, Override, of_the_experiment
+from mnist_exp.config.overrides import Override, of_the_experiment
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.parsing import count, parse
-from mnist_exp.config.schema import objective_direction
+from mnist_exp.config.schema import keys, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult
 from mnist_exp.sweeps.kind import MOST_LOOKED_UP, Grid, Kind, Settings, Typed, check_number
@@ -122,7 +122,7 @@ def _typed(
                 f"{override.key}=A,B"
             )
         varied[override] = samples
-        if override.is_below(*SHARED_BY_JOBS):
+        if override.is_below("hydra", "sweep", *keys("shared")):
             raise InputError(f"{override.key}: must have one value, which all jobs of a sweep share")
         if not samples:
             raise InputError(f"{override.text}: has no value; type at least one, such as {override.key}=0,1")
