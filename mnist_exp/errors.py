@@ -19,6 +19,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("random_seed", "random_state"), "seed"),
     "launcher": "hydra/launcher",
 }
+_OLD_WORDS = {"seeds": "initial_seeds", "of": "from_sweep", "top": "n_best"}  # version 0.2.0's, beside the new ones
 
 
 class InputError(ValueError):
@@ -47,7 +48,7 @@ def did_you_mean(name: str, choices: Iterable[str], above: str = "", after: str 
     ''
     """
     plain = {choice.lower().replace("_", "").replace("-", ""): choice for choice in choices}
-    if (meant := OTHER_WORDS.get(name.lower())) in plain.values():
+    if (meant := (OTHER_WORDS | _OLD_WORDS).get(name.lower())) in plain.values():
         name = str(meant)
     near = get_close_matches(name.lower().replace("_", "").replace("-", ""), plain, n=1)
     return f"; did you mean {above}{plain[near[0]]}{after}?" if near else ""

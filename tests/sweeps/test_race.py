@@ -380,8 +380,8 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
             "model.hidden=16,32: the combinations are those of hydra.sweeper.from_sweep; leave out one",
         ),
         (
-            ["hydra.sweeper.sedes=3"],
-            "hydra.sweeper.sedes=3: hydra.sweeper has no such key; its keys are params, n_trials, n_jobs",
+            ["hydra.sweeper.seeds=3"],
+            "hydra.sweeper.seeds=3: hydra.sweeper has no such key; did you mean hydra.sweeper.initial_seeds=3?",
         ),
         (
             ["max_jobs=9"],
