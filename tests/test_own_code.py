@@ -198,7 +198,7 @@ class Middle(keras.layers.Dense):
     use(text)
     opened, closed = (own_code.arguments_of(own_code.own_classes("layers")[name]) for name in ("Open", "Closed"))
     assert {"first", "gain", "units", "use_bias", "name", "trainable"} <= opened.keys()
-    assert opened["units"] is None  # which an __init__ may give it
+    assert opened["units"] is None  # __init__ may give the argument itself
     assert closed == {"first": (1, 2), "function": None}
     for layer, said in (("Open", "Open needs first"), ("Inherits", "Inherits needs rate")):
         with pytest.raises(InputError, match=said):
