@@ -18,7 +18,6 @@ from mlflow import MlflowClient
 from mnist_exp.tracking.folder import Folder
 
 from ..conftest import command, serving
-from . import postgresql
 from .left import left, runs_of_folders
 from .proxy import Fault, Proxy, proxied
 from .table import Lacks, Row
@@ -56,7 +55,7 @@ def cases(count: int, seed: int) -> Iterator[tuple[str, str, str]]:
 
 
 def tries(count: int, seed: int) -> Iterator[Row]:
-    """Try so many outages of a server, then Ctrl-C while a server is waited for, and a tenth as many of PostgreSQL."""
+    """Try so many outages of a server, then Ctrl-C while a server is waited for."""
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     with tempfile.TemporaryDirectory() as name, serving(Path(name)) as (uri, server):
         threading.Thread(target=lambda: list(server.stderr or ()), daemon=True).start()  # or the pipe would be full
@@ -70,7 +69,6 @@ def tries(count: int, seed: int) -> Iterator[Row]:
             folder.mkdir()
             with proxied(uri) as proxy:
                 yield try_ctrl_c(proxy, folder, typed)
-    yield from postgresql.tries((count + 9) // 10)
 
 
 def try_one(proxy: Proxy, folder: Path, fault: str, moment: str, typed: str) -> Row:

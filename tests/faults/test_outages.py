@@ -8,7 +8,6 @@ import pytest
 from mlflow import MlflowClient
 
 from ..conftest import QUICK, in_process, store
-from . import postgresql
 from .left import left
 from .outages import MOMENTS, SYNC, cases
 from .proxy import Fault, proxied
@@ -93,27 +92,6 @@ def test_a_database_that_is_put_back_has_all(tmp_path: Path) -> None:
     mover.join()
     assert done.returncode == 0, done.stderr
     assert uploaded(tmp_path, store(tmp_path), "mnist_exp") == {}
-
-
-@pytest.mark.skipif(postgresql.missing() != "", reason=postgresql.missing())
-def test_postgresql_that_is_killed_and_started_again_has_all(tmp_path: Path) -> None:
-    ended = threading.Event()
-
-    def crash() -> None:
-        while epochs(tmp_path) < 1 and not ended.is_set():
-            time.sleep(0.001)
-        server.kill()
-        server.begin()
-
-    with postgresql.database() as server:
-        postgresql.make_tables(server)
-        crashing = threading.Thread(target=crash)
-        crashing.start()
-        done = in_process(*QUICK, "training.epochs=20", cwd=tmp_path, MLFLOW_TRACKING_URI=server.uri)
-        ended.set()
-        crashing.join()
-        assert done.returncode == 0, done.stderr
-        assert uploaded(tmp_path, MlflowClient(server.uri), "mnist_exp") == {}
 
 
 def test_each_fault_is_tried_at_each_moment_and_of_each_command() -> None:
