@@ -9,7 +9,7 @@ import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 
-from . import disks, inputs, interruptions, moments, namespaces, outages, ray_nodes
+from . import disks, inputs, interruptions, moments, outages
 from .table import Row, add, markdown
 
 # Each part yields a row a try; those of the same name are added.
@@ -17,8 +17,6 @@ PARTS: dict[str, Callable[[Namespace], Iterator[Row]]] = {
     "inputs": lambda asked: inputs.tries(asked.count or 10_000, asked.seed, asked.kinds),
     "interruptions": lambda asked: interruptions.tries(asked.count or 60, asked.seed),
     "moments": lambda asked: moments.tries(asked.count or 60, asked.seed),
-    "namespaces": lambda asked: namespaces.tries(asked.count or 6, asked.seed),
-    "ray": lambda asked: ray_nodes.tries(asked.count or 3, asked.seed),
     "disks": lambda asked: disks.tries(asked.count or 64, asked.seed),
     "outages": lambda asked: outages.tries(asked.count or 84, asked.seed),
 }

@@ -1,4 +1,4 @@
-"""Some of `python -m tests.faults interruptions` and `namespaces`: nothing is lost, and nothing there twice."""
+"""Some of `python -m tests.faults interruptions` and `moments`: nothing is lost, and nothing there twice."""
 
 import signal
 from functools import partial
@@ -11,7 +11,7 @@ from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.records import Record
 
 from ..conftest import in_process, installed
-from . import interruptions, moments, namespaces
+from . import interruptions, moments
 from .interruptions import exit_codes, fewer_lines, first_epochs, lines_in
 from .process import Fault, Process
 
@@ -90,9 +90,3 @@ def test_a_command_killed_at_a_moment_has_each_result_once(name: str, tmp_path: 
     is_alone = moment.signs and "backend=jax" not in moment.command.typed
     row = moments.one_try(name, tmp_path / "killed", Random(0), in_process if is_alone else moments.to_end)
     assert row.bad() == 0, row.notes
-
-
-@pytest.mark.skipif(not namespaces.may(), reason="needs the right to make process namespaces")
-def test_a_sweep_in_another_process_namespace_is_closed_when_it_is_dead_and_not_before(tmp_path: Path) -> None:
-    found = namespaces.one_try("sweep", namespaces.OWN, namespaces.in_this_process, tmp_path)
-    assert not any(found.values()), found
