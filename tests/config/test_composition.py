@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mnist_exp.config.composition import compose
 from mnist_exp.config.hydra_api import JobLoader
@@ -339,6 +341,23 @@ def test_bad_input_is_one_message_without_traceback_and_leaves_nothing(tmp_path:
     assert done.stderr == "training.epochs=0: must be a whole number, at least 1\n"
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+# random text alone would rarely reach Hydra's grammar
+NAMES = ["seed", "model.hidden", "training.callbacks", "range(", "${", "oc.env:HOME"]
+PARTS = st.sampled_from([*NAMES, *"=+~@,:[]{}()'\\ 1"]) | st.text(max_size=3)
+
+
+@pytest.mark.fast
+@settings(max_examples=200, deadline=None, database=None, derandomize=True)
+@given(st.lists(PARTS, max_size=8).map("".join))
+def test_any_override_is_used_or_refused_in_one_message(override: str) -> None:
+    message = ""
+    try:
+        compose([override])
+    except InputError as error:
+        message = str(error)
+    assert len(message) < 2000
 
 
 @pytest.mark.fast

@@ -1,1 +1,1 @@
-"""Faults: signals, full disks, and inputs that nobody would think of."""
+"""Faults: signals, full disks and stores that are away."""
