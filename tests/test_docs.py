@@ -302,8 +302,8 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     prose = prose_of(page)
     assert not re.search(r"^    \S", prose, re.MULTILINE), "an indented block would not be run"
     for link in re.findall(r"\]\(([^)]+)\)", prose):
-        if link.startswith("http://127.0.0.1"):
-            continue  # what a command of the page serves
+        if link.startswith(("http://127.0.0.1", "https://")):
+            continue  # a command of the page serves the first, and tests run offline
         path, _, heading = link.partition("#")
         target = (page.parent / path) if path else page
         assert target.exists(), link
@@ -317,13 +317,6 @@ def test_every_extra_that_a_page_installs_exists() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {extra for page in PAGES for extra in re.findall(r"pip install -e '\.\[(\w+)\]'", page.read_text())}
     assert {"jax", "joblib", "optuna", "ray", "slurm", "test"} <= named <= set(extras)
-
-
-@pytest.mark.fast
-def test_every_module_is_where_the_guide_says() -> None:
-    guide = (ROOT / "docs" / "extending.md").read_text()
-    modules = {path.name for path in (ROOT / "mnist_exp").rglob("*.py")} - {"__init__.py"}
-    assert modules == set(re.findall(r"\w+\.py", guide[: guide.index("## Without Python")]))
 
 
 @pytest.mark.fast
