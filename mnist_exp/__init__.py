@@ -54,16 +54,20 @@ def run(
         InputError: a ValueError that names the key, its value, and what would be right.
     """
     from mnist_exp.config.composition import compose
-    from mnist_exp.program_log import logs_to_program
-    from mnist_exp.resume import finish, load
-    from mnist_exp.runner import run_experiment
+    from mnist_exp.logs import logs_to_program
+    from mnist_exp.resume import finish
+    from mnist_exp.runner import read_result, run_experiment
+    from mnist_exp.tracking.folder import Folder
 
     with _one_at_a_time, _left_as_it_was(), logs_to_program():
         experiment = compose([text for given in overrides for text in as_typed(given)], config_dir)
         gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
         experiment = replace(experiment, verbose=bool(verbose))
         found = finish(experiment)
-        return found if isinstance(found, Result) else load(found, experiment) or run_experiment(experiment)
+        if isinstance(found, Result):
+            return found
+        folder = Folder(Path(found.output))
+        return read_result(folder, experiment) if folder.has_weights() else run_experiment(experiment)
 
 
 def sweep(
@@ -81,7 +85,7 @@ def sweep(
     Raises:
         InputError: a ValueError that names the key, its value, and what would be right.
     """
-    from mnist_exp.program_log import logs_to_program
+    from mnist_exp.logs import logs_to_program
     from mnist_exp.sweeps.plan import run_sweep
 
     typed = [text for given in overrides for text in as_typed(given)]

@@ -19,7 +19,7 @@ from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Result
 from mnist_exp.text import printable_lines, say
-from mnist_exp.tracking.folder import make_folder
+from mnist_exp.tracking.locks import make_folder
 
 
 def main() -> None:

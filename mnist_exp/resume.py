@@ -1,6 +1,5 @@
 """What `resume=true` makes of a run, a job or a sweep: it has finished, goes on, still runs, or is new."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -8,21 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from mnist_exp.config.files import NoFileError
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Result
 from mnist_exp.runner import Identity, identify, run_experiment
 from mnist_exp.text import say
-from mnist_exp.tracking import index, locks
+from mnist_exp.tracking import index
 from mnist_exp.tracking.environment import run_record
-from mnist_exp.tracking.folder import Folder, from_here, no_locks, working
+from mnist_exp.tracking.folder import Folder, from_here
+from mnist_exp.tracking.locks import is_left, wait_for, working
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.tracker import send_rest
-
-_SECONDS_BETWEEN_LOOKS = 0.5
-
-
-Earlier = tuple[Folder, Record]
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class Answer:
     line: str = ""
 
 
-def resume(known: Sequence[Earlier], wanted: Record) -> Answer:
+def resume(known: Sequence[Record], wanted: Record) -> Answer:
     """Say what to make of a run, a job or a sweep.
 
     Args:
@@ -52,59 +46,41 @@ def resume(known: Sequence[Earlier], wanted: Record) -> Answer:
         same number of threads, if possible after a checkpoint; else why it is new. A sweep that ended goes on, too.
     """
     # What was interrupted before its data were known has no signature.
-    same = [(folder, record) for folder, record in known if record.signature in (wanted.signature, "")]
-    is_sweep = wanted.is_sweep
-    if not is_sweep and (done := [folder for folder, record in same if record.is_whole]):
-        return Answer("finished", done[0])
-    sweep = wanted.fact("parent")
-    if runs := [one for one in same if one[1].status == "RUNNING" and not one[0].is_left(sweep)]:
-        folder, record = runs[0]
-        what = f"{'still runs' if is_sweep else 'still trains'}, in process {record.fact('process')} on {record.host}"
-        return Answer("runs", folder, f"{name_of(record)} {what}; waiting for it")
-    of_the_same = [one for one in same if one[1].job == wanted.job]
-    left = [one for one in of_the_same if is_sweep or one[1].status in ("RUNNING", "KILLED")]
-    left.sort(key=lambda one: one[1].stage == "begun" and not (one[0].path / "checkpoint.npz").exists())
-    for folder, record in left:
-        if is_sweep or record.fact("threads") == wanted.fact("threads"):
-            return Answer("resumes", folder, f"{name_of(record)} was interrupted, and goes on")
+    same = [record for record in known if record.signature in (wanted.signature, "")]
+    is_sweep, sweep = wanted.is_sweep, wanted.fact("parent")
+    if not is_sweep and (done := [record for record in same if record.is_whole]):
+        return Answer("finished", _folder(done[0]))
+    for record in same:
+        if record.status == "RUNNING" and not is_left(_folder(record), sweep):
+            what = "still runs" if is_sweep else "still trains"
+            where = f"in process {record.fact('process')} on {record.host}"
+            return Answer("runs", _folder(record), f"{name_of(record)} {what}, {where}; waiting for it")
+    left = [
+        record
+        for record in same
+        if record.job == wanted.job
+        and (is_sweep or (record.status in ("RUNNING", "KILLED") and record.fact("threads") == wanted.fact("threads")))
+    ]
+    left.sort(key=lambda record: record.stage == "begun" and not (Path(record.output) / "checkpoint.npz").exists())
+    if left:
+        return Answer("resumes", _folder(left[0]), f"{name_of(left[0])} was interrupted, and goes on")
     return Answer("new", None, why_new(known, wanted))
 
 
-def why_new(known: Sequence[Earlier], wanted: Record) -> str:
+def why_new(known: Sequence[Record], wanted: Record) -> str:
     """Return which of configuration, data, code, packages and threads differ from those of the nearest earlier run.
 
     >>> why_new([], Record("run", {}))
     'no earlier run is like it'
     """
-    found = [(differences(record, wanted), record) for _, record in known]
-    if not found:
+    if not known:
         return "no earlier run is like it"
-    differing, nearest = min(found, key=lambda one: len(one[0]))
+    nearest = min(known, key=lambda record: len(record.differences(wanted)))
+    differing = nearest.differences(wanted)
     if not differing:
         return f"{name_of(nearest)} is of another version, or failed"
     listed = " and ".join(filter(None, [", ".join(differing[:-1]), differing[-1]]))
     return f"other {listed} than {name_of(nearest)}"
-
-
-def differences(earlier: Record, wanted: Record) -> list[str]:
-    """Return which of configuration, data, code and packages differ between two runs, or else whether threads do."""
-
-    def packages(record: Record) -> set[str]:
-        listed = record.fact("packages").split(", ")
-        return {one for one in listed if not one.startswith(("python ", "mnist_exp "))}
-
-    def differ_in(*names: str) -> bool:
-        return any(earlier.fact(name) != wanted.fact(name) for name in names)
-
-    differ = {
-        "configuration": earlier.parameters != wanted.parameters,
-        "data": earlier.digest not in ("", wanted.digest) and wanted.digest != "",
-        "code": differ_in("code", "own_code"),
-        "packages": packages(earlier) != packages(wanted),
-    }
-    if not any(differ.values()):  # only then does another number of threads keep a run from going on
-        differ = {"number of threads": differ_in("threads")}
-    return [name for name, differs in differ.items() if differs]
 
 
 def name_of(record: Record) -> str:
@@ -112,19 +88,23 @@ def name_of(record: Record) -> str:
     return f"{'sweep' if record.is_sweep else 'run'} {record.run_id or from_here(Path(record.output))}"
 
 
-def earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = False) -> list[Earlier]:
+def _folder(record: Record) -> Folder:
+    return Folder(Path(record.output))
+
+
+def earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = False) -> list[Record]:
     """Return the earlier runs with a key, the newest first, in the store that is wanted.
 
     One that was pruned but did not end needs `prunes`. Without any, `or_newest` asks for the newest runs of all keys.
     """
     found = []
-    for folder in map(Folder, index.find(key) or (index.newest() if or_newest else [])):
+    for path in index.find(key) or (index.newest() if or_newest else []):
         with suppress(InputError):  # it was removed meanwhile
-            record = folder.read()
+            record = Folder(path).read()
             was_pruned = record.status != "FINISHED" and record.fact("pruned") != ""
             is_alike = record.is_in(wanted.tracking) and record.is_sweep == wanted.is_sweep
             if is_alike and (prunes or not was_pruned):
-                found.append((folder, record))
+                found.append(record)
     return found
 
 
@@ -169,67 +149,30 @@ def claimed(key: str, wanted: Record, output: Path, say: Callable[[str], object]
         yield answer
 
 
-def wait_for(folder: Folder, sweep: str | None = None) -> None:
-    """Wait until nobody works on a run, or it has ended; `sweep` is as for `is_left`.
-
-    Raises:
-        InputError: if that cannot be known, since its file system has no locks.
-    """
-    with locks.held(folder.path) as found:
-        if found is None:
-            raise InputError(no_locks(folder))
-    while not folder.is_left(sweep):
-        with suppress(NoFileError):  # it is about to begin
-            if folder.read().status != "RUNNING":
-                return
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-
-
 def finish(experiment: Experiment) -> Result | Record:
     """Run an experiment to its end; with `resume`, return the run that has finished it, if any, or go on with one.
 
     Raises:
         InputError: as `run_experiment` does.
     """
-    identity = identify(experiment.config) if experiment.config.resume else None
-    if identity is None:  # nothing is looked for, or the run says why its data cannot be read
-        return _run(experiment)
-    wanted = wanted_record(experiment, identity)
-    with claimed(identity.key, wanted, experiment.output, partial(_print, experiment)) as answer:
-        if answer.state == "new":
-            _print(experiment, f"Starts anew: {answer.line}")
-            return _run(experiment)
-        assert answer.folder is not None
-        with suppress(OSError):
-            experiment.output.rmdir()
-        if answer.state == "finished":
-            _print(experiment, send_rest(experiment.config.tracking, answer.folder))
-            return answer.folder.read()
-        _print(experiment, answer.line)
-        return _run(replace(experiment, output=answer.folder.path, resumes=True))
-
-
-def _run(experiment: Experiment) -> Result:
+    output = experiment.output
     try:
-        return run_experiment(experiment)
-    except InputError:
+        identity = identify(experiment.config) if experiment.config.resume else None
+        if identity is None:  # nothing is looked for, or the run says why its data cannot be read
+            return run_experiment(experiment)
+        wanted, tell = wanted_record(experiment, identity), partial(_print, experiment)
+        with claimed(identity.key, wanted, output, tell) as answer:
+            if answer.folder is None:
+                tell(f"Starts anew: {answer.line}")
+                return run_experiment(experiment)
+            if answer.state == "finished":
+                tell(send_rest(experiment.config.tracking, answer.folder))
+                return answer.folder.read()
+            tell(answer.line)
+            return run_experiment(replace(experiment, output=answer.folder.path, resumes=True))
+    finally:
         with suppress(OSError):
-            experiment.output.rmdir()  # no run needs it
-        raise
-
-
-def load(job: Record, experiment: Experiment) -> Result | None:
-    """Return what a finished run of an experiment gave, or None if its files cannot be read here."""
-    from mnist_exp.training import saved_models
-
-    folder = Folder(Path(job.output))
-    if not folder.has_weights():
-        return None
-    scores = dict(folder.read().scores)
-    objective = scores.pop("objective")
-    code = experiment.config.code
-    model = saved_models.load(folder.path / "model.keras", code, folder.path)
-    return Result(folder.history(), scores, objective, model, job.run_id or None, experiment.config, folder.path)
+            output.rmdir()  # it is empty if no run needs it
 
 
 def _print(experiment: Experiment, text: str) -> None:

@@ -16,8 +16,10 @@ from mnist_exp.data.datasets import Data
 from mnist_exp.data.metadata import write_metadata
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Result, experiment_key, experiment_signature
+from mnist_exp.logs import log_file, package_logs
 from mnist_exp.text import say, wrapped
-from mnist_exp.tracking.folder import Folder, log_file, package_logs, working
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.locks import working
 from mnist_exp.tracking.record import Run
 from mnist_exp.tracking.tracker import open_run as open_in_store
 from mnist_exp.training import checkpoints
@@ -74,7 +76,7 @@ def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on
                     engine = choose_engine(config.backend)
                     [trained] = engine.train([experiment], data, recorded([run], on_epoch))
                 else:
-                    trained = _read(experiment)
+                    trained = _read_trained(experiment)
                 result = record(experiment, run, data, trained)
             _print_place(experiment, result, run)
     return result
@@ -120,16 +122,25 @@ def identify(config: Config, sweep: object = None) -> Identity | None:
         return None
 
 
-def _read(experiment: Experiment) -> "Trained":
-    """Return what an experiment gave before it was interrupted."""
+def read_result(folder: Folder, experiment: Experiment) -> Result:
+    """Return what a run of an experiment gave, with its model, from its folder."""
     from mnist_exp.training import saved_models
+
+    record = folder.read()
+    scores = dict(record.scores)
+    objective = scores.pop("objective")
+    model = saved_models.load(folder.path / "model.keras", experiment.config.code, folder.path)
+    return Result(folder.history(), scores, objective, model, record.run_id or None, experiment.config, folder.path)
+
+
+def _read_trained(experiment: Experiment) -> "Trained":
+    """Return what an experiment gave before it was interrupted."""
     from mnist_exp.training.training import Trained
 
     folder = Folder(experiment.output)
-    record = folder.read()
-    scores = {name: value for name, value in record.scores.items() if name != "objective"}
-    model = saved_models.load(folder.path / "model.keras", experiment.config.code, folder.path)
-    return Trained(model, folder.history(), record.kept_epoch or 1, scores, scores["fit_seconds"])
+    result = read_result(folder, experiment)
+    epoch = folder.read().kept_epoch or 1
+    return Trained(result.model, result.history, epoch, result.scores, result.scores["fit_seconds"])
 
 
 def complete(folder: Folder, data: Data, model: "keras.Model") -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from mnist_exp.config import own_code
 from mnist_exp.config.backend import choose_backend
 from mnist_exp.experiment import Experiment, Result
+from mnist_exp.logs import log_file, package_logs
 from mnist_exp.runner import OpenRun, record, recorded
-from mnist_exp.tracking.folder import log_file, package_logs, working
+from mnist_exp.tracking.locks import working
 from mnist_exp.training.engine import choose_engine
 from mnist_exp.training.split import load_data
 

@@ -15,7 +15,7 @@ from mnist_exp.ends import FINISHED
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.formats import counted
 from mnist_exp.text import say, shown_address
-from mnist_exp.tracking import abandoned
+from mnist_exp.tracking import locks
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.index import PLACES
 from mnist_exp.tracking.records import Record
@@ -75,6 +75,7 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     keys = {Override.of(text).key for text in overrides}
     folders = _found(places or [Path(name) for name in PLACES if Path(name).is_dir()], untracked=bool(places))
     from mnist_exp.tracking import store
+    from mnist_exp.tracking.reading import close_in_store
     from mnist_exp.tracking.uploads import Uploads
 
     here = store.recorded_address(settings.uri)
@@ -94,7 +95,7 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     for experiment, several in waiting.items():
         with store.store_errors(settings.uri):
             reached = store.connect(replace(settings, experiment=experiment))
-            closed = abandoned.close_in_store(reached)
+            closed = close_in_store(reached)
         uploads.append(Uploads(reached, partial(list, [*several, *closed])))
     left: dict[Path, str] = {}
     for one in uploads:
@@ -130,7 +131,7 @@ def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Rec
         if not os.path.isdir(place):  # noqa: PTH112, a name of any length
             raise InputError(f"{place}: no such folder; type the folder of a run or a sweep, or one above")
         for path in sorted(place.absolute().rglob("run.json"), key=lambda path: path.parent):
-            abandoned.close([path])
+            locks.close([path])
             try:
                 record = Folder(path.parent).read()
             except InputError as error:

@@ -16,10 +16,9 @@ from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.formats import aligned, counted
 from mnist_exp.text import cut, say
-from mnist_exp.tracking import abandoned, locks, store, views
-from mnist_exp.tracking.folder import Folder, from_here
+from mnist_exp.tracking import locks, store, views
+from mnist_exp.tracking.folder import Folder, from_here, reused_in
 from mnist_exp.tracking.index import PLACES
-from mnist_exp.tracking.job_folders import reused_in
 from mnist_exp.tracking.reading import stored_run
 from mnist_exp.tracking.records import Record, now
 
@@ -105,7 +104,7 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
 def find() -> list[Entry]:
     """Return the runs and sweeps in `outputs` and `multirun`, the largest first, each job with its sweep."""
     records = [path for place in _places() for path in place.rglob("run.json")]
-    abandoned.close(records)
+    locks.close(records)
     known: dict[Path, Record] = {}
     tops: dict[Path, dict[Path, Record]] = {}
     for path in sorted(record.parent for record in records):  # a sweep before its jobs

@@ -18,7 +18,7 @@ import mnist_exp
 from mnist_exp import InputError, Result, Runs, run, runs, sweep
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import as_typed
-from mnist_exp.program_log import logs_to_program
+from mnist_exp.logs import logs_to_program
 
 from .conftest import QUICK, command
 

@@ -14,8 +14,8 @@ from mlflow import MlflowClient
 from mnist_exp import run
 from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError
+from mnist_exp.logs import log_file, package_logs
 from mnist_exp.text import has_password, traceback_text, without_secrets
-from mnist_exp.tracking.folder import log_file, package_logs
 
 from .conftest import QUICK, Server, in_process, installed, start, wait_for_line
 

@@ -16,8 +16,8 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import of_the_result
 from mnist_exp.sweeps.kind import Typed
 from mnist_exp.sweeps.ranking import rank
-from mnist_exp.tracking.job_folders import last_tries
 from mnist_exp.tracking.reading import find_sweep, jobs_of, read_config
+from mnist_exp.tracking.records import last_tries
 from mnist_exp.tracking.store import connect_existing
 
 _MOST_NOTES = 10

@@ -21,13 +21,13 @@ from mnist_exp.config.own_code import CodeFile
 from mnist_exp.ends import TERMINATION, Terminated
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
-from mnist_exp.resume import earlier, resume, wait_for, wanted_record
+from mnist_exp.resume import earlier, resume, wanted_record
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.stack import run_stack
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.text import traceback_text
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.job_folders import free_folder
+from mnist_exp.tracking.locks import free_folder, wait_for
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 from mnist_exp.tracking.tracker import join_sweep
@@ -186,14 +186,14 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
         before = earlier(identity.key, wanted, prunes=config.prune is not None)
         first = Folder(experiment.output)
         if first.is_there() and not (begun := first.read()).signature:
-            before.append((first, begun))
+            before.append(begun)
         answer = resume(before, wanted)
         if answer.state != "runs" or answer.folder is None:
             break
         stage.news.append(f"{name}: {answer.line}")
         wait_for(answer.folder, record.parent.id)
     if answer.folder is None:
-        if any(folder.path.parent == record.folder.path for folder, _ in before):
+        if any(Path(one.output).parent == record.folder.path for one in before):
             stage.news.append(f"{name} starts anew: {answer.line}")
         return replace(experiment, output=free_folder(experiment.output, wanted))
     if answer.state == "resumes":

@@ -29,7 +29,8 @@ from mnist_exp.sweeps.progress import Progress, tell
 from mnist_exp.sweeps.resumed import find_finished
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.environment import sweep_record
-from mnist_exp.tracking.folder import Folder, from_here, working
+from mnist_exp.tracking.folder import Folder, from_here
+from mnist_exp.tracking.locks import working
 from mnist_exp.tracking.record import failure_reason
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import SweepRecord

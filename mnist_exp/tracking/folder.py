@@ -5,26 +5,20 @@ it again, and `run.log` is the log of this package.
 """
 
 import json
-import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any, TypedDict
+from typing import Any, TypedDict
 
 from mnist_exp.config import files
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.errors import InputError
-from mnist_exp.text import make_printable
-from mnist_exp.tracking import locks
 from mnist_exp.tracking.records import STAGES, Record, now
 
 _DATA = ("name", "digest", "source_type", "source", "schema", "profile")  # MLflow's, of which the last two may lack
-_ANOTHER_FOLDER = "choose another folder with hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m"
-_SECONDS_FOR_OTHERS = 1.0  # who asks whether a folder is free holds its lock for a moment
 _LARGEST_METRICS = 100_000_000  # bytes; an epoch has 200 or so
 
 
@@ -164,17 +158,6 @@ class Folder:
                 return self.path.parent
         return self.path
 
-    def is_left(self, sweep: str | None = None) -> bool:
-        """Return whether nobody works on the run, or whether this process may as it works on its sweep.
-
-        `sweep` is the id of the sweep of which this process is to run a job, if it is; another process has its lock.
-        """
-        if not locks.is_free(self.path):
-            return False
-        above = self.top
-        is_mine = above == self.path or locks.is_held_here(above) or Folder(above).read().id == sweep
-        return is_mine or locks.is_free(above)
-
     def is_there(self) -> bool:
         """Return whether there is a record."""
         return files.is_file(self.path / "run.json", self.path)
@@ -274,121 +257,15 @@ def _are_numbers(values: object) -> bool:
     return isinstance(values, dict) and all(type(value) in (int, float) for value in values.values())
 
 
-@contextmanager
-def package_logs() -> Iterator[None]:
-    """Let this package log from DEBUG on, to its own handlers alone, such as that of `log_file`."""
-    package = logging.getLogger("mnist_exp")
-    level, propagate = package.level, package.propagate
-    package.setLevel(logging.DEBUG)
-    package.propagate = False
-    try:
-        yield
-    finally:
-        package.setLevel(level)
-        package.propagate = propagate
-
-
-def foreign(output: Path) -> str:
-    """Return why no run may write to a folder; "" if it is new, is empty, or has a run.
-
-    What comes before a record does not count. A folder with a link is nobody's, since a run could write through it.
-    """
-    if os.path.islink(output):  # noqa: PTH114, a name of any length
-        return "is a link"
-    try:
-        entries = list(os.scandir(output))
-    except (OSError, ValueError):  # it is new, or cannot be read, which comes up when it is written
-        return ""
-    if others := {entry.name for entry in entries} - {name.rstrip("/") for name in files.BEFORE_A_RECORD}:
-        try:
-            Folder(output).read()
-        except files.NoFileError:
-            return f"has files that no run wrote, such as {min(others)}"
-        except InputError as error:
-            return f"has a record that cannot be used ({error})"
-    odd = (one.name for one in entries if not (one.is_file(follow_symlinks=False) or one.is_dir(follow_symlinks=False)))
-    return next((f"has a link or a pipe, {name}" for name in odd), "")
-
-
-def make_folder(output: Path) -> None:
-    """Make the output folder of a run or a sweep.
+def reused_in(path: Path) -> Record:
+    """Return the run that a `reused.json` counts as a job, as its own folder has it.
 
     Raises:
-        InputError: if it is not one's own, or cannot be made or written.
+        InputError: if one of the two is missing or damaged.
     """
-    reason = foreign(output)
-    if not reason:
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=output).close()
-        except (OSError, ValueError) as error:  # ValueError: a name with a null character
-            reason = f"cannot be written ({error.strerror if isinstance(error, OSError) else error})"
-    if reason:
-        raise InputError(f"{output}: {reason}; {_ANOTHER_FOLDER}")
-
-
-def no_locks(folder: Folder) -> str:
-    """Return the message on a run that may still run, in a folder whose lock cannot be asked."""
-    host = folder.read().host
-    return f"{folder.path}: cannot be locked here, and its run may go on, on {host}; once that has ended, remove it"
-
-
-@contextmanager
-def working(output: Path) -> Iterator[None]:
-    """Make the output folder of a run or a sweep, and hold its lock; it does not stay without a record.
-
-    A job in its sweep's process needs no lock of its own.
-
-    Raises:
-        InputError: as `make_folder` does, or if somebody works there, or may on a file system without locks.
-    """
-    make_folder(output)
-    if locks.is_held_here(output.parent):
-        yield
-        return
-    folder = Folder(output)
-    with locks.held(output, _SECONDS_FOR_OTHERS) as found:
-        if found is False:
-            raise InputError(f"{output}: a run still writes here; {_ANOTHER_FOLDER}")
-        if found is None and folder.is_there() and folder.read().status == "RUNNING":
-            raise InputError(no_locks(folder))
-        try:
-            yield
-        finally:
-            if not folder.is_there():
-                with suppress(OSError):
-                    (output / locks.LOCK).unlink(missing_ok=True)
-                    output.rmdir()
-
-
-@contextmanager
-def log_file(output: Path) -> Iterator[None]:
-    """Write the log of this package to `run.log` in the output folder; it does not stay without a word."""
-    try:
-        handler = _LogFile(output / "run.log", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise InputError(f"{output / 'run.log'}: cannot be written ({error.strerror})") from None
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    # A message about one of the jobs that train together names its output folder; any other is for all.
-    handler.addFilter(lambda record: getattr(record, "output", output) == output)
-    handler.addFilter(make_printable)
-    package = logging.getLogger("mnist_exp")
-    package.addHandler(handler)
-    try:
-        yield
-    finally:
-        package.removeHandler(handler)
-        with suppress(OSError):
-            handler.close()
-            if not (written := output / "run.log").stat().st_size:  # of a run that its store refused
-                written.unlink()
-
-
-class _LogFile(logging.FileHandler):
-    """A log that follows no link, and that a full disk cuts short without a word: what matters is said elsewhere."""
-
-    def _open(self) -> IO[str]:  # type: ignore[override]
-        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=files.no_link)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Do nothing."""
+    content = files.read_json(path, path.parent)
+    output, values = content.get("output"), content.get("values")
+    if not (isinstance(output, str) and isinstance(values, dict)):
+        raise InputError(f"{path}: is damaged, or of another program")
+    folder = Folder(Path(os.path.normpath(path.parent / output)))
+    return folder.read().with_values({str(key): str(value) for key, value in values.items()})

@@ -2,21 +2,32 @@
 
 To begin, resume, complete, mirror, close or remove a run or a sweep is to hold the lock on `run.lock` in its folder. No
 clock decides. A job in its sweep's process is under the sweep's lock alone, since macOS lets a process open 256 files.
-Imports nothing heavy.
+What is RUNNING without a process, after a `kill -9` or a power cut, is closed by who gets the lock. Imports nothing
+heavy.
 """
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
+
+from mnist_exp.config.files import BEFORE_A_RECORD, NoFileError
+from mnist_exp.errors import InputError
+from mnist_exp.tracking.folder import Folder
+from mnist_exp.tracking.records import Record
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 LOCK = "run.lock"
-_SECONDS_BETWEEN_TRIES = 0.01  # who asks whether it is free holds a lock for a moment
+_ANOTHER_FOLDER = "choose another folder with hydra.run.dir=DIR, or hydra.sweep.dir=DIR with -m"
+_SECONDS_BETWEEN_TRIES = 0.01
+_SECONDS_FOR_OTHERS = 1.0  # who asks whether a folder is free holds its lock for a moment
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 _held: dict[Path, tuple["BaseFileLock", int]] = {}  # a folder's lock, and how often this process holds it
 _changing = threading.Lock()
@@ -86,6 +97,142 @@ def is_free(folder: Path) -> bool:
         return True
     with held(folder) as found:
         return found is True
+
+
+def is_left(folder: Folder, sweep: str | None = None) -> bool:
+    """Return whether nobody works on a run, or whether this process may as it works on its sweep.
+
+    `sweep` is the id of the sweep of which this process is to run a job, if it is; another process has its lock.
+    """
+    if not is_free(folder.path):
+        return False
+    above = folder.top
+    is_mine = above == folder.path or is_held_here(above) or Folder(above).read().id == sweep
+    return is_mine or is_free(above)
+
+
+def wait_for(folder: Folder, sweep: str | None = None) -> None:
+    """Wait until nobody works on a run, or it has ended; `sweep` is as for `is_left`.
+
+    Raises:
+        InputError: if that cannot be known, since its file system has no locks.
+    """
+    with held(folder.path) as found:
+        if found is None:
+            raise InputError(_no_locks(folder))
+    while not is_left(folder, sweep):
+        with suppress(NoFileError):  # it is about to begin
+            if folder.read().status != "RUNNING":
+                return
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def close(paths: Iterable[Path]) -> int:
+    """Record as KILLED the runs, given by their `run.json`, whose process has gone; return how many still run."""
+    running = 0
+    for folder in (Folder(path.parent) for path in paths):
+        with suppress(OSError, InputError):  # deleted, damaged, or of another program
+            if folder.read().status != "RUNNING":
+                continue
+            if is_held_here(folder.path):
+                running += 1
+                continue
+            with held(folder.top) as has_sweep, held(folder.path) as has_run:
+                if not (has_sweep and has_run):
+                    running += 1
+                elif folder.read().status == "RUNNING":
+                    folder.end("KILLED")
+    return running
+
+
+def _no_locks(folder: Folder) -> str:
+    """Return the message on a run that may still run, in a folder whose lock cannot be asked."""
+    host = folder.read().host
+    return f"{folder.path}: cannot be locked here, and its run may go on, on {host}; once that has ended, remove it"
+
+
+def foreign(output: Path) -> str:
+    """Return why no run may write to a folder; "" if it is new, is empty, or has a run.
+
+    What comes before a record does not count. A folder with a link is nobody's, since a run could write through it.
+    """
+    if os.path.islink(output):  # noqa: PTH114, a name of any length
+        return "is a link"
+    try:
+        entries = list(os.scandir(output))
+    except (OSError, ValueError):  # it is new, or cannot be read, which comes up when it is written
+        return ""
+    if others := {entry.name for entry in entries} - {name.rstrip("/") for name in BEFORE_A_RECORD}:
+        try:
+            Folder(output).read()
+        except NoFileError:
+            return f"has files that no run wrote, such as {min(others)}"
+        except InputError as error:
+            return f"has a record that cannot be used ({error})"
+    odd = (one.name for one in entries if not (one.is_file(follow_symlinks=False) or one.is_dir(follow_symlinks=False)))
+    return next((f"has a link or a pipe, {name}" for name in odd), "")
+
+
+def make_folder(output: Path) -> None:
+    """Make the output folder of a run or a sweep.
+
+    Raises:
+        InputError: if it is not one's own, or cannot be made or written.
+    """
+    reason = foreign(output)
+    if not reason:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=output).close()
+        except (OSError, ValueError) as error:  # ValueError: a name with a null character
+            reason = f"cannot be written ({error.strerror if isinstance(error, OSError) else error})"
+    if reason:
+        raise InputError(f"{output}: {reason}; {_ANOTHER_FOLDER}")
+
+
+def free_folder(output: Path, wanted: Record | None = None) -> Path:
+    """Return a job's folder, or one beside it if that is another's, as in a sweep that goes on.
+
+    The folder of an earlier try of the job that is `wanted`, which ended before it had finished, is used again.
+    """
+    if wanted is not None:
+        with suppress(InputError):
+            before = Folder(output).read()
+            if before.job == wanted.job and before.status in ("KILLED", "FAILED"):
+                return output
+    number, first = 1, output.name
+    while foreign(output) or any((output / name).exists() for name in ("run.json", "reused.json")):
+        number += 1
+        output = output.with_name(f"{first}-{number}")
+    return output
+
+
+@contextmanager
+def working(output: Path) -> Iterator[None]:
+    """Make the output folder of a run or a sweep, and hold its lock; it does not stay without a record.
+
+    A job in its sweep's process needs no lock of its own.
+
+    Raises:
+        InputError: as `make_folder` does, or if somebody works there, or may on a file system without
+    """
+    make_folder(output)
+    if is_held_here(output.parent):
+        yield
+        return
+    folder = Folder(output)
+    with held(output, _SECONDS_FOR_OTHERS) as found:
+        if found is False:
+            raise InputError(f"{output}: a run still writes here; {_ANOTHER_FOLDER}")
+        if found is None and folder.is_there() and folder.read().status == "RUNNING":
+            raise InputError(_no_locks(folder))
+        try:
+            yield
+        finally:
+            if not folder.is_there():
+                with suppress(OSError):
+                    (output / LOCK).unlink(missing_ok=True)
+                    output.rmdir()
 
 
 def _forget() -> None:

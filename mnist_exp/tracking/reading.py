@@ -1,6 +1,7 @@
 """Read runs from a store."""
 
 import re
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from mnist_exp.config.files import read_text
 from mnist_exp.errors import InputError
 from mnist_exp.text import shown_address
-from mnist_exp.tracking import store
+from mnist_exp.tracking import locks, store
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.names import short_ids
 from mnist_exp.tracking.records import REUSED, Record, map_in
@@ -200,3 +201,29 @@ def jobs_of(client: "MlflowClient", sweep: Record) -> list[Record]:
         job.with_values(map_in(sweep.tags[name])) if (name := f"{REUSED}{job.run_id}") in sweep.tags else job
         for job in jobs
     ]
+
+
+def close_in_store(to: store.Store) -> list[Folder]:
+    """Close the RUNNING runs of a store that nobody works on; return the folders of those that are to be mirrored.
+
+    The lock of its folder decides. A run on this host whose folder is gone has nobody; one on another host is left.
+    """
+    folders = []
+    for run in search(to.client, to.experiment_id, "attributes.status = 'RUNNING'"):
+        folder = Folder(Path(run.output))
+        if _id_and_status(folder)[0] == run.id:
+            # The store may lack those of a sweep's jobs that had just begun.
+            jobs = (Folder(path.parent) for path in folder.path.glob("*/run.json"))
+            closed = [folder, *(job for job in jobs if _id_and_status(job)[1] == "RUNNING")]
+            if not locks.close(one.path / "run.json" for one in closed):
+                folders += closed
+        elif run.host == socket.gethostname():
+            to.client.set_terminated(run.run_id, "KILLED")
+    return folders
+
+
+def _id_and_status(folder: Folder) -> tuple[str, str]:
+    with suppress(InputError):
+        record = folder.read()
+        return record.id, record.status
+    return "", ""

@@ -5,7 +5,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -146,6 +146,26 @@ class Record:
     def _score(self, name: str) -> float | None:
         return usable(self.scores[name]) if name in self.scores else None
 
+    def differences(self, other: "Record") -> list[str]:
+        """Return which of configuration, data, code and packages differ, or else whether threads do."""
+
+        def packages(record: Record) -> set[str]:
+            listed = record.fact("packages").split(", ")
+            return {package for package in listed if not package.startswith(("python ", "mnist_exp "))}
+
+        def differ_in(*names: str) -> bool:
+            return any(self.fact(name) != other.fact(name) for name in names)
+
+        differ = {
+            "configuration": self.parameters != other.parameters,
+            "data": "" not in (self.digest, other.digest) and self.digest != other.digest,
+            "code": differ_in("code", "own_code"),
+            "packages": packages(self) != packages(other),
+        }
+        if not any(differ.values()):  # only then does another number of threads keep a run from going on
+            differ = {"number of threads": differ_in("threads")}
+        return [name for name, differs in differ.items() if differs]
+
     def own_files(self) -> frozenset[str]:
         """Return the names, relative to the folder, of all files that this run may have written."""
         paths = re.compile(r"training\.callbacks\.(CSVLogger\.filename|ModelCheckpoint\.filepath)")
@@ -160,6 +180,19 @@ class Record:
     def is_in(self, tracking: Mapping[str, str]) -> bool:
         """Return whether this is in the same store and MLflow experiment as what has that `tracking`, if in any."""
         return tracking.items() <= self.tracking.items()
+
+
+def last_tries(jobs: Iterable[Record]) -> list[Record]:
+    """Return the last whole job of those with the same values, or else the last."""
+    tries: dict[str, list[Record]] = {}
+    for job in jobs:
+        tries.setdefault(json.dumps(job.values), []).append(job)
+    return [max(reversed(same), key=lambda job: job.is_whole) for same in tries.values()]
+
+
+def place_of(name: str) -> list[int]:
+    """Return the place of a job's folder, which Hydra names by a number, and of the try."""
+    return [int(number) for number in re.findall("[0-9]{1,9}", name)]
 
 
 def map_in(text: str) -> dict[str, str]:

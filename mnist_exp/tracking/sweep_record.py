@@ -17,12 +17,11 @@ from mnist_exp.ends import CTRL_C, FINISHED
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.text import printable, traceback_text
-from mnist_exp.tracking import abandoned, index, locks, store, views
+from mnist_exp.tracking import index, locks, store, views
 from mnist_exp.tracking.environment import code_patch, refused_record
-from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.job_folders import free_folder, last_tries, place_of, reused_in
+from mnist_exp.tracking.folder import Folder, reused_in
 from mnist_exp.tracking.record import Run, ended, failure_reason
-from mnist_exp.tracking.records import REUSED, Record
+from mnist_exp.tracking.records import REUSED, Record, last_tries, place_of
 from mnist_exp.tracking.uploads import Uploads
 
 _SECONDS_FOR_JOBS_TO_END, _SECONDS_TO_SETTLE = 20.0, 3.0
@@ -130,7 +129,7 @@ class SweepRecord:
         """Record a job that failed before it had a run, and return its folder."""
         parent = self.parent
         refused = refused_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error))
-        output = free_folder(output)  # an earlier try may have a checkpoint
+        output = locks.free_folder(output)  # an earlier try may have a checkpoint
         folder = Folder(output)
         folder.begin(refused)
         write_text(output / "error.txt", traceback_text(error))
@@ -176,7 +175,7 @@ class SweepRecord:
         if status is not None:
             self.folder.change(status=status)
         deadline = time.monotonic() + _SECONDS_FOR_JOBS_TO_END
-        while abandoned.close(self.folder.path.glob("*/run.json")) and time.monotonic() < deadline:
+        while locks.close(self.folder.path.glob("*/run.json")) and time.monotonic() < deadline:
             if signals.hurried():
                 return
             time.sleep(0.2)
@@ -221,7 +220,7 @@ def begun_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
     try:
         if sweep.resumes:
             record = folder.reopen(record)
-            abandoned.close(folder.path.glob("*/run.json"))
+            locks.close(folder.path.glob("*/run.json"))
         else:
             folder.begin(record, sweep.config.code, code_patch())
             index.add(record.tags["mnist_exp.sweep"], folder.path)

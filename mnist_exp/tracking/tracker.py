@@ -14,9 +14,9 @@ from mnist_exp.ends import end_of
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.tracking import store
-from mnist_exp.tracking.abandoned import close_in_store
 from mnist_exp.tracking.environment import sweep_record
 from mnist_exp.tracking.folder import Folder, from_here
+from mnist_exp.tracking.reading import close_in_store
 from mnist_exp.tracking.record import Run, ended
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
