@@ -3,9 +3,7 @@
 import os
 import re
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,35 +11,10 @@ from matplotlib.figure import Figure
 
 from mnist_exp import commands
 from mnist_exp.config.files import no_link, open_file, remove_files, replaced, write_text
-from mnist_exp.config.own_code import read_code
-from mnist_exp.data.pictures import open_picture
-from mnist_exp.data.sources import IdxDataset, NpzDataset
 from mnist_exp.errors import InputError
 from mnist_exp.figures import Sheet, save, write
 
 pytestmark = pytest.mark.fast
-
-KEYS: dict[str, Any] = {"validation": "test", "limit": None, "seed": 0}
-READERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    ".png": (open_picture, "is a pipe"),
-    ".npz": (lambda path: NpzDataset(kind="npz", path=str(path), maximum=None, **KEYS).read(), "is a pipe"),
-    ".py": (lambda path: read_code(str(path)), "is a pipe"),
-    ".svg": (commands.check_plot, "is a pipe"),
-    "/train-images-idx3-ubyte": (
-        lambda path: IdxDataset(kind="idx", path=str(path.parent), **KEYS).read(),
-        "has no file train-images-idx3-ubyte",
-    ),
-}
-
-
-@pytest.mark.parametrize("suffix", READERS)
-def test_reader_waits_for_no_pipe(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"a{suffix}"
-    path.parent.mkdir(exist_ok=True)
-    os.mkfifo(path)
-    read, message = READERS[suffix]
-    with pytest.raises(InputError, match=message):
-        read(path)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.record import Run
 
-from .conftest import QUICK, Arrays, command, in_process
-from .data.test_datasets import write_idx
+from .conftest import QUICK, command
 
 
 def weights(folder: Path) -> list[Any]:
@@ -88,26 +87,6 @@ def test_the_same_configuration_gives_the_same_weights_in_a_process_that_needs_n
     assert_same_weights(run(*typed, "tracking=none").model.get_weights(), elsewhere)
 
 
-def test_idx_and_npz_of_the_same_images_give_the_same_weights(tmp_path: Path, mnist: Data) -> None:
-    arrays: Arrays = {
-        "x_train": mnist.x_train[:2000],
-        "y_train": mnist.y_train[:2000].astype(np.uint8),
-        "x_test": mnist.x_test[:500],
-        "y_test": mnist.y_test[:500].astype(np.uint8),
-    }
-    np.savez(tmp_path / "digits.npz", **arrays)
-    write_idx(tmp_path / "plain", arrays)
-    write_idx(tmp_path / "zipped", arrays, zipped=True)
-    trained: list[list[Any]] = []
-    for source in (
-        "dataset=npz dataset.path=digits.npz",
-        "dataset=idx dataset.path=plain",
-        "dataset=idx dataset.path=zipped",
-    ):
-        trained.append(run("training.epochs=1", "tracking=none", *source.split()).model.get_weights())
-        assert_same_weights(trained[-1], trained[0])
-
-
 def test_other_sizes_channels_and_numbers_of_classes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 300)
@@ -120,15 +99,6 @@ def test_other_sizes_channels_and_numbers_of_classes(tmp_path: Path) -> None:
         assert result.model.input_shape == (None, 12, 10, 3)
         assert result.model.output_shape == (None, 3)
         assert result.scores["test_accuracy"] > 0.6  # by chance 0.33
-
-
-def test_layers_that_do_not_fit_are_one_message(tmp_path: Path) -> None:
-    stack = "model.layers=[{Conv2D:{filters:4,kernel_size:40}}]"
-    done = in_process("model=layers", stack, "tracking=none", "dataset.limit=100", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "does not fit its input of shape (28, 28, 1)" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_bug_shows_its_traceback() -> None:

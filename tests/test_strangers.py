@@ -84,18 +84,6 @@ def test_no_name_in_a_record_leads_out_of_the_folder(tmp_path: Path) -> None:
         copy_files(tmp_path / "outputs", ["../mine/key"], tmp_path / "copies")
 
 
-@pytest.mark.parametrize("typed", [("hydra.run.dir=.",), ("-m", "hydra.sweep.dir=.", "seed=0,1")])
-def test_a_project_is_no_output_folder(tmp_path: Path, typed: tuple[str, ...]) -> None:
-    mine(tmp_path)
-    for name in ("config.yaml", "code/a.py", "model/b", "figures/c.png", "0/config.yaml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("mine")
-    before = state(tmp_path)
-    said = check(tmp_path, *typed, "tracking=none", "training.epochs=1", module="")
-    assert ": has files that no run wrote, such as 0; choose another folder with hydra.run.dir=DIR" in said
-    assert state(tmp_path) == before
-
-
 def test_a_run_above_others_is_not_removed_with_them(tmp_path: Path) -> None:
     mine(tmp_path)
     for place in ("outputs", "outputs/day/run"):

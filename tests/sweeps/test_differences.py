@@ -2,7 +2,7 @@
 
 import pytest
 
-from mnist_exp.sweeps.formats import differing_keys, find_differences
+from mnist_exp.sweeps.formats import find_differences
 
 pytestmark = pytest.mark.fast
 
@@ -14,11 +14,6 @@ def said(*values: str, key: str = "model.layers", width: int = 0) -> list[str]:
     runs = [{key: value} for value in values]
     differences = find_differences(runs, width)
     return [differences.label(run) for run in runs]
-
-
-def test_what_all_have_alike_is_no_difference() -> None:
-    assert differing_keys([{"a": "1", "b": "2"}, {"a": "1", "b": "3", "c": ""}]) == ["b", "c"]
-    assert differing_keys([MLP]) == []
 
 
 def test_keys_that_all_runs_have_get_a_column_and_the_others_are_said_beside() -> None:
@@ -34,14 +29,6 @@ def test_what_has_no_room_is_said_beside() -> None:
     differences = find_differences(runs, 4)
     assert list(differences.columns) == ["a"]
     assert [differences.also(run) for run in runs] == ["b=most seed=0"] * 3 + ["b=few seed=1"]
-
-
-def test_names_are_as_short_as_they_can_be() -> None:
-    runs = [
-        {"seed": "0", "dataset.seed": "0", "model.hidden": "8"},
-        {"seed": "1", "dataset.seed": "1", "model.hidden": "9"},
-    ]
-    assert list(find_differences(runs, 99).columns.values()) == ["seed", "dataset.seed", "hidden"]
 
 
 @pytest.mark.parametrize(

@@ -56,15 +56,12 @@ def test_what_differs_from_the_commit_is_a_patch_that_git_applies(checkout: Path
     assert changed.read_text() == f"{before}# another line\n"
 
 
-def test_a_password_is_taken_out_of_a_patch(checkout: Path) -> None:
-    (checkout / "conf" / "config.yaml").write_text("address: https://me:hunter2@host/mlflow\n")
-    patch = patch_of(checkout)
-    assert "https://host/mlflow" in patch
+def test_a_patch_has_no_password_and_is_not_kept_where_it_is_large(checkout: Path) -> None:
+    config = checkout / "conf" / "config.yaml"
+    config.write_text("address: https://me:hunter2@host/mlflow\n")
+    assert "https://host/mlflow" in (patch := patch_of(checkout))
     assert "hunter2" not in patch
-
-
-def test_a_large_change_is_counted_and_not_kept(checkout: Path) -> None:
-    (checkout / "conf" / "config.yaml").write_text("# a line\n" * 200_000)
+    config.write_text("# a line\n" * 200_000)
     assert patch_of(checkout).startswith("The changes are not kept: they have 2")
 
 
