@@ -33,20 +33,12 @@ CALLBACK = f"hydra: {{callbacks: {{x: {CALL}}}}}"
 KEYS = {
     "experiment": [
         ("hydra.callbacks.x", CALL),
-        ("hydra.launcher", CALL),
-        ("hydra.sweeper", CALL),
         ("hydra.job_logging", LOGGING),
         ("hydra.overrides.hydra", "['+hydra.callbacks.x._target_=os.abort']"),
-        ("hydra.job.env_set.PATH", "elsewhere"),
-        ("hydra.job.env_copy", "[HOME]"),
-        ("hydra.mode", "MULTIRUN"),
-        ("hydra.output_subdir", "../../.."),
         ("hydra.run.dir", "/tmp/elsewhere"),
         ("hydra.searchpath", "['file:///tmp']"),
-        ("hydra.help.template", "'${oc.env:HOME}'"),
         ("hydra.sweeper.n_trials", "1"),
         ("tracking.uri", "'http://127.0.0.1:9'"),
-        ("tracking.kind", "none"),
         ("tracking.register", "digits"),
         ("tracking.note", "'${oc.env:HOME}'"),
         ("tracking.tags.a", "['${oc.env:HOME}']"),
@@ -54,61 +46,41 @@ KEYS = {
         ("model.hidden", "'${oc.decode:${oc.env:HOME}}'"),
     ],
     "sweep": [
-        ("hydra.overrides.hydra", "['+hydra.callbacks.x._target_=os.abort']"),
-        ("hydra.overrides.task", "[tracking.uri=http://127.0.0.1:9]"),
-        ("hydra.sweep.dir", "/tmp/elsewhere"),
-        ("hydra.sweeper.max_batch_size", "1"),
         ("hydra.sweeper.sampler", CALL),
         ("hydra.sweeper.sampler._target_", "os.abort"),
         ("hydra.sweeper.n_trials", f"[{CALL}]"),
-        ("hydra.sweeper.custom_search_space", "os.abort"),
-        ("hydra.sweeper.storage", "'sqlite:////tmp/elsewhere.db'"),
         ("hydra.sweeper.storage", "'sqlite:///../elsewhere.db'"),
-        ("hydra.sweeper.storage", "'mysql://127.0.0.1/db'"),
         ("hydra.sweeper.params", f"{{+hydra.job_logging: '{LOGGING}'}}"),
-        ("hydra.sweeper.params", "{hydra.job.env_set: '{PATH: elsewhere}'}"),
         ("hydra.sweeper.params", "{++hydra/launcher: joblib}"),
         ("hydra.sweeper.params", "{tracking.uri: 'http://127.0.0.1:9'}"),
-        ("hydra.sweeper.params", "{tracking: server}"),
         ("hydra.sweeper.params", "{tracking.note: '${oc.env:HOME},b'}"),
         ("hydra.sweeper.params", "{tracking.note: '$\\{oc.env\\:HOME\\}', seed: '0,1'}"),
         ("hydra.sweeper.params", "{tracking: {note: a}}"),
         ("hydra.sweeper.params", "{model.layers: '[{Dense:{dtype: a/../../b}}],[Flatten]'}"),
         ("hydra.sweeper.params", "{'model@hydra.job': 'cnn,mlp'}"),
         ("hydra.sweeper.params", "{experiment: '../other/evil,baseline'}"),
-        ("hydra.sweeper.params", "{model: '/../other/evil'}"),
     ],
 }
 
 # The files of a folder, of which the first is chosen, and the message.
 FILES = {
-    "launcher by choice": ({"sweep/evil.yaml": "defaults: [override /hydra/launcher: joblib]"}, "defaults: "),
     "logging by choice": ({EVIL: "defaults: [override /hydra/job_logging: colorlog]"}, "defaults: "),
-    "environment in a choice": ({EVIL: "defaults: [override /model: '${oc.env:HOME}']"}, "defaults: "),
     "server by choice": ({EVIL: "defaults: [override /tracking: server]"}, "defaults: "),
-    "place by choice": ({EVIL: "defaults: ['override /model@hydra.job': mlp]"}, "defaults: "),
     "second choice": (
         {"model/evil.yaml": "defaults: ['/model@_global_.model': evil]"},
         "is chosen already; write override /model@_global_.model: evil",
     ),
     "place": ({"model/evil.yaml": "# @package hydra.job\nenv_set: {PATH: elsewhere}"}, "# @package hydra.job"),
-    "everywhere": ({"model/evil.yaml": f"# @package _global_\n{CALLBACK}"}, "# @package _global_"),
     "launcher of Hydra": ({"hydra/launcher/basic.yaml": "_target_: os.abort"}, "may not have this"),
-    "help of Hydra": ({"hydra/help/mnist_exp.yaml": "template: ${oc.env:HOME}"}, "may not have this"),
     "store": ({"tracking/evil.yaml": "{kind: mlflow, uri: 'http://127.0.0.1:9'}"}, "may not have this"),
     "dotted key": ({EVIL: "hydra.job.chdir: true"}, "hydra.job.chdir="),
     "python": ({EVIL: "seed: !!python/object/apply:os.system [touch HACKED]"}, "YAML tag"),
-    "paths": ({EVIL: "seed: !!python/object/apply:pathlib.PosixPath [/tmp]"}, "YAML tag"),
     "bytes": ({EVIL: "seed: !!binary aGFja2Vk"}, "uses a YAML tag (!!binary)"),
-    "tag": ({EVIL: "seed: !!bool x"}, "line 2 uses a YAML tag (!!bool)"),
     "billion laughs": ({EVIL: "seed: [&a [x, x], &b [*a, *a], [*b, *b]]"}, "alias"),
-    "anchor": ({EVIL: "seed: &a 1"}, "alias"),
     "endless": ({EVIL: f"seed: {'[' * 90_000}"}, "line 2 has more than 50 levels"),
     "long": ({EVIL: f"seed: [{'1,' * 5_000}]"}, "has more than 5,000 values"),
     "large": ({EVIL: "#" * 100_000}, "must have at most 100000"),
     "digits": ({EVIL: f"seed: -0x{'F' * 5000}"}, "line 2 has a number of more than 300 digits; a text needs quotes"),
-    "digits in a key": ({EVIL: f"model: {{? 1{':59' * 500} : 1}}"}, "line 2 has a number of more"),
-    "itself": ({EVIL: "defaults: [evil]"}, "includes itself: evil includes evil"),
     "circle": (
         {EVIL: "defaults: [a]", "experiment/a.yaml": "defaults: [evil, _self_]"},
         "includes itself: evil includes a includes evil",
@@ -117,16 +89,10 @@ FILES = {
         {EVIL: "defaults: [e0]"} | {f"experiment/e{n}.yaml": f"defaults: [e{n + 1}, e{n + 1}]" for n in range(24)},
         "is too large with what it includes; together at most 100 presets and 100 kB",
     ),
-    "many": ({EVIL: f"defaults: [{'baseline, ' * 200}]"}, "is too large"),
-    "chain": (
-        {EVIL: "defaults: [e0]"} | {f"experiment/e{n}.yaml": f"defaults: [e{n + 1}]" for n in range(200)},
-        "is too large",
-    ),
     "bytes together": (
         {EVIL: "defaults: [a, b]"} | {f"experiment/{name}.yaml": f"seed: {'x' * 60_000}" for name in "ab"},
         "is too large",
     ),
-    "name of our own": ({"experiment/baseline.yaml": "seed: 1"}, "is a choice of this project"),
     "name beside": ({EVIL: "", "model/mlp.yaml": ""}, "model=mlp is a choice of this project; give the preset another"),
 }
 
@@ -175,7 +141,7 @@ def test_hostile_preset_is_refused_before_hydra_has_it(tmp_path: Path, files: di
     assert {path.name for path in tmp_path.iterdir()} == {"theirs", "other"}
 
 
-@pytest.mark.parametrize("name", ["link", "linked folder", "device", "pipe", "folder", "missing link"])
+@pytest.mark.parametrize("name", ["link", "linked folder", "device", "pipe"])
 @pytest.mark.fast
 def test_preset_is_read_from_a_file_of_its_folder_only(tmp_path: Path, name: str) -> None:
     secret = write(tmp_path / "outside", {"experiment/evil.yaml": "tracking: {note: secret}"}) / "experiment/evil.yaml"
@@ -187,10 +153,8 @@ def test_preset_is_read_from_a_file_of_its_folder_only(tmp_path: Path, name: str
         path.parent.mkdir()
     if name == "pipe":
         os.mkfifo(path)
-    elif name == "folder":
-        path.mkdir()
     elif name != "linked folder":
-        path.symlink_to({"link": secret, "device": Path("/dev/zero")}.get(name, tmp_path / "none"))
+        path.symlink_to(secret if name == "link" else "/dev/zero")
     with pytest.raises(InputError, match=r"evil\.yaml: (must be a file|is a link|.* is a link)") as caught:
         compose(["experiment=evil"], tmp_path / "theirs")
     assert "secret" not in str(caught.value)
@@ -201,9 +165,6 @@ def test_preset_is_read_from_a_file_of_its_folder_only(tmp_path: Path, name: str
     [
         ("mnist_exp", ("experiment=evil",)),
         ("mnist_exp", ("--help", "experiment=evil")),
-        ("mnist_exp", ("--cfg", "all", "--resolve", "experiment=evil")),
-        ("mnist_exp", ("--info", "defaults-tree", "experiment=evil")),
-        ("mnist_exp", ("-m", "seed=0,1", "experiment=evil")),
         ("mnist_exp", ("-m", "experiment=evil,best")),
         ("mnist_exp", ("-m", "experiment=glob(e*)")),
         ("mnist_exp", ("-m", "sweep=chooses")),
@@ -229,9 +190,7 @@ def test_program_refuses_a_hostile_choice(tmp_path: Path, call: type) -> None:
         call("experiment=evil", config_dir=write(tmp_path, {EVIL: CALLBACK}))
 
 
-@pytest.mark.parametrize(
-    "arguments", [("--help",), ("--hydra-help",), ("--cfg", "all"), ("--info", "all"), ("-sc", "query=bash")]
-)
+@pytest.mark.parametrize("arguments", [("--help",), ("--cfg", "all"), ("-sc", "query=bash")])
 @pytest.mark.fast
 def test_unchosen_preset_is_listed_and_not_read(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     theirs = write(tmp_path, {EVIL: CALLBACK, "model/evil.yaml": "[", "experiment/a=b.yaml": "["})
@@ -250,13 +209,8 @@ WRONG = {
         {"experiment/a": "training: {metrics: {a: 1}}"},
         "ConfigTypeError raised while composing config: Cannot merge",
     ),
-    "no map": ({"experiment/a": "training: [1, 2]"}, "training=[1, 2]: must be a map"),
     "choice": ({"experiment/a": "defaults: [override /model: nope]"}, "model=nope: no such choice"),
     "name": ({"experiment/a": "defaults: [nope]"}, "Could not load 'experiment/nope'"),
-    "order": (
-        {"experiment/a": "defaults: [override /model: cnn, best]"},
-        "Override 'model : cnn' is defined before",
-    ),
     "missing kind": ({"model/a": "hidden: 3"}, "model.kind=null: must be one of"),
     "missing key": ({"model/a": "kind: mlp"}, "model.hidden: is missing"),
     "included": (
@@ -266,14 +220,6 @@ WRONG = {
     "last of two": (
         {"model/a": "defaults: [b]\nhidden: x", "model/b": "defaults: [mlp]\nhidden: 3"},
         "model.hidden=x: must be a whole number",
-    ),
-    "first of two": (
-        {"model/b": "defaults: [_self_, a]\nhidden: 3", "model/a": "defaults: [mlp]\nhidden: x"},
-        "model.hidden=x: must be a whole number",
-    ),
-    "key of a sampler": (
-        {"sweep/a": "hydra: {sweeper: {sampler: {seed: 1}}}"},
-        "hydra.sweeper.sampler.seed=1: a preset or recorded run may not set this",
     ),
     "type in a sweeper": (
         {"sweep/a": "hydra: {sweeper: {kind: race, max_jobs: x}}"},
@@ -304,7 +250,7 @@ def test_message_about_what_is_typed_names_no_preset(tmp_path: Path, typed: str)
         compose(["experiment=a", typed], folder)
 
 
-@pytest.mark.parametrize("text", ["", "# later", "# @package _global_", "defaults: []", "defaults: [baseline]"])
+@pytest.mark.parametrize("text", ["", "# later", "defaults: [baseline]"])
 @pytest.mark.fast
 def test_preset_may_set_nothing(tmp_path: Path, text: str) -> None:
     folder = write(tmp_path, {"experiment/a.yaml": text, "model/a.yaml": ""})
@@ -321,11 +267,12 @@ def test_preset_goes_to_the_processes_of_jobs_as_it_was_read(tmp_path: Path) -> 
     assert pickle.loads(sent).load("experiment/a.yaml").node == {"seed": 3}
 
 
-@pytest.mark.parametrize("name", ["../../../elsewhere", "/tmp/elsewhere"])
 @pytest.mark.fast
-def test_preset_does_not_lead_the_output_elsewhere(tmp_path: Path, name: str) -> None:
-    theirs = write(tmp_path, {EVIL: f"tracking: {{experiment: {name}}}"})
-    with pytest.raises(InputError, match=f"leads to {name} through another value; type the folder itself"):
+def test_preset_does_not_lead_the_output_elsewhere(tmp_path: Path) -> None:
+    theirs = write(tmp_path, {EVIL: "tracking: {experiment: ../../../elsewhere}"})
+    with pytest.raises(
+        InputError, match=r"leads to \.\./\.\./\.\./elsewhere through another value; type the folder itself"
+    ):
         compose(["experiment=evil", "hydra.run.dir='${tracking.experiment}'"], theirs)
 
 
@@ -333,14 +280,10 @@ def test_preset_does_not_lead_the_output_elsewhere(tmp_path: Path, name: str) ->
     ("arguments", "message"),
     [
         (("--config-path", "theirs"), "--config-path: would let Hydra read settings that can run code"),
-        (("-cp=theirs",), "--config-path: would let Hydra"),
         (("--config-name", "evil"), "--config-name: would let Hydra"),
         (("--config-di", "theirs"), "--config-dir: would let Hydra"),
         (("hydra.searchpath=[file://theirs]",), "hydra.searchpath: would let Hydra"),
-        (("++hydra.searchpath=[file://theirs]",), "hydra.searchpath: would let Hydra"),
         (("hydra/searchpath=[file://theirs]",), "hydra.searchpath: would let Hydra"),
-        (("-m", "seed=0,1", "hydra.searchpath=[file://theirs]"), "hydra.searchpath: would let Hydra"),
-        (("--help", "hydra.searchpath=[file://theirs]"), "hydra.searchpath: would let Hydra"),
         (("--config-dir",), "--config-dir: needs a folder"),
         (("--config-dir", "nowhere"), "--config-dir nowhere: must be an existing folder"),
     ],
@@ -395,11 +338,8 @@ tracking.run_name=narrow tracking.tags={team:vision,level:3} tracking.note=about
         ("dataset=npz", f"dataset.path={CONF}"),
         ("model=layers", "preprocessing=image"),
         ("optimizer=sgd", "training=default"),
-        ("experiment=convnet",),
-        ("sweep=grid",),
         ("sweep=stacked",),
         ("sweep=race", "model.hidden=2,32"),
-        ("sweep=random",),
         ("sweep=optuna",),
     ],
 )
@@ -412,7 +352,7 @@ def test_copy_of_any_choice_in_conf_works_as_a_preset(tmp_path: Path, typed: tup
     if "sweep" not in typed[0]:
         assert compose(copied, tmp_path).config == compose(typed).config
         return
-    if typed[0] in ("sweep=random", "sweep=optuna") and not installed("optuna"):
+    if typed[0] == "sweep=optuna" and not installed("optuna"):
         pytest.skip("needs pip install -e '.[optuna]'")
     (ours, kind), (theirs, their_kind) = planned([*typed], None), planned(copied, tmp_path)
     assert replace(theirs, folder=ours.folder, overrides=ours.overrides) == ours
@@ -420,7 +360,7 @@ def test_copy_of_any_choice_in_conf_works_as_a_preset(tmp_path: Path, typed: tup
     assert theirs_and_ours[0] == theirs_and_ours[1]  # overrides name the preset, and are left out
 
 
-@pytest.mark.parametrize("varied", ["tiny,wide", "glob(*i*)", "choice(tiny,wide)", "glob(*,exclude=[broken,c*,l*,m*])"])
+@pytest.mark.parametrize("varied", ["tiny,wide", "choice(tiny,wide)", "glob(*,exclude=[broken,c*,l*,m*])"])
 @pytest.mark.fast
 def test_sweep_chooses_among_presets(tmp_path: Path, varied: str) -> None:
     files = {f"model/{name}.yaml": f"defaults: [mlp]\nhidden: {size}" for name, size in (("tiny", 2), ("wide", 99))}
@@ -455,7 +395,7 @@ def test_nothing_of_the_current_folder_is_imported(tmp_path: Path) -> None:
     assert not (tmp_path / "HACKED").exists()
 
 
-def test_a_program_that_imports_the_package_keeps_its_own_path(tmp_path: Path) -> None:
+def test_program_that_imports_the_package_keeps_its_own_path(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("import mnist_exp, mine\nprint(mine.value)\n")
     (tmp_path / "mine.py").write_text("value = 'from my own folder'\n")
     assert command(cwd=tmp_path, module="program").stdout == "from my own folder\n"

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from mnist_exp.config.composition import check_composed, compose
-from mnist_exp.config.files import OWN_FILES
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
@@ -21,73 +20,46 @@ IMAGES = "model=layers"
     ("overrides", "message"),
     [
         ("model.hidden=0", "model.hidden=0: must be a whole number, at least 1, or a list"),
-        ("model.hidden=-3", "model.hidden=-3: must be"),
         ("model.hidden=[]", "model.hidden=[]: must be"),
         ("model.hidden=[16,0]", "model.hidden[1]=0: must be a whole number, at least 1"),
-        ("model.hidden=16.5", "model.hidden=16.5: must be a whole number"),
         ("model.hidden=true", "model.hidden=true: must be a whole number"),
-        ("model.hidden=many", "model.hidden=many: must be a whole number"),
-        ("model.dropout=1.5", "model.dropout=1.5: must be a number from 0"),
         ("model.dropout=1", "model.dropout=1: must be a number from 0"),
         ("model.activation=sigmod", "model.activation=sigmod: not one of the activations that can be used here; did you mean sigmoid?"),
         ("training.epochs=0", "training.epochs=0: must be a whole number, at least 1"),
-        ("training.batch_size=0", "training.batch_size=0: must be"),
-        *((f"training.checkpoint_seconds={value}", "must be a number greater than 0, such as 30, or null") for value in (0, -1, "inf", "soon")),
+        *((f"training.checkpoint_seconds={value}", "must be a number greater than 0, such as 30, or null") for value in (0, "inf", "soon")),
         ("training.shuffle=1", "training.shuffle=1: must be true or false"),
-        ("training.loss=mse", "training.loss=mse: not one of the losses"),
-        ("training.loss=categorical_crossentropy", "did you mean CategoricalCrossentropy?"),
-        ("training.metrics=[acuracy]", "did you mean accuracy?"),
         ("training.callbacks={EarlyStoping:{}}", "did you mean EarlyStopping?"),
         ("training.callbacks={EarlyStopping:{patince:3}}", "patince=3: EarlyStopping has no such argument; did you mean patience?"),
         ("training.callbacks={EarlyStopping:{monitor:val_acc}}", "monitor=val_acc: no such metric; did you mean val_accuracy?"),
         ("training.callbacks={ModelCheckpoint:{}}", "ModelCheckpoint needs filepath"),
-        ("training.callbacks={ModelCheckpoint:{filepath:/tmp/a.keras}}", "must be the name of a new file"),
         ("training.callbacks={ModelCheckpoint:{filepath:../a.keras}}", "must be the name of a new file"),
-        ("training.callbacks={CSVLogger:{filename:new/a.csv}}", "must be the name of a new file"),
         ("training.callbacks={SwapEMAWeights:{}}", "needs optimizer.use_ema=true"),
         ("training.metrics=[F1Score]", "gives a value for each class; type {F1Score: {average: macro}} for one"),
         ("training.callbacks={RemoteMonitor:{}}", "not one of the callbacks that can be used here"),
-        ("training.callbacks={LambdaCallback:{}}", "not one of the callbacks that can be used here"),
         ("optimizer.learning_rate=fast", "optimizer.learning_rate=fast: not one of the schedules"),
-        ("optimizer.learning_rate={CosineDecy:{}}", "did you mean CosineDecay?"),
         ("optimizer.learning_rate={CosineDecay:{decay_steps:10}}", "CosineDecay needs initial_learning_rate"),
         (f"optimizer.beta_1=1{'0' * 300}", "must be null, true, false, text, a number of at most 300 digits"),
         (f"{IMAGES} model.layers=[{{Dense:{{units:3,dtype:[{{class_name:Lambda}}]}}}}]", "model.layers[0].Dense.dtype=[{class_name: Lambda}]: must be null, true"),
         ("optimizer.kind=Adan", "optimizer.kind=Adan: not one of the optimizers that can be used here; did you mean Adam?"),
         ("optimizer.momentum=0.9", "optimizer.momentum=0.9: Adam has no such argument"),
         ("dataset.validation=0", "dataset.validation=0: must be test, or a whole number, at least 1, or a fraction"),
-        ("dataset.validation=1.0", "dataset.validation=1.0: must be test"),
         ("dataset.validation=tset", "dataset.validation=tset: must be test"),
-        ("dataset.limit=0", "dataset.limit=0: must be a whole number, at least 1, or null"),
         ("dataset.limit=9 dataset.validation=9", "dataset.validation=9: must be less than dataset.limit=9, or a share"),
         ("dataset=npz dataset.path=nowhere.npz", "dataset.path=nowhere.npz: must be an existing file or folder"),
         ("dataset=keras dataset.name=mnst", "dataset.name=mnst: must be one of mnist, fashion_mnist, cifar10, cifar100; did you mean mnist?"),
         ("dataset.kind=csv", "dataset.kind=csv: must be one of mnist, npz, idx, keras"),
         ("seed=-1", "seed=-1: must be a whole number from 0"),
-        ("seed=1.5", "seed=1.5: must be a whole number from 0"),
         ("preprocessing.scale=yes please", "preprocessing.scale=yes please: must be true or false"),
-        ("tracking.uri=''", "tracking.uri: must be the address of a store"),
         ("tracking.uri=foo://bar", "tracking.uri: must be the address of a store"),
         ("tracking.uri=http://127.0.0.1:abc", "tracking.uri: must be the address of a store"),
-        ("tracking.uri='http://[bad'", "tracking.uri: must be the address of a store"),
         ("tracking.uri='sqlite:///:memory:'", "tracking.uri: must be the address of a store"),
         ("tracking.tags={mnist_exp.signature:mine}", "tracking.tags.mnist_exp.signature: begins with mlflow. or mnist_exp."),
-        ("tracking.tags={MLflow.user:me}", "tracking.tags.MLflow.user: begins with mlflow. or mnist_exp."),
         ("tracking.register=..", "tracking.register=..: must be a name of letters, digits, _ - and ., and no folder"),
-        ("tracking.register=..a", "tracking.register=..a: must be a name of letters"),
-        ("tracking.register=.", "tracking.register=.: must be a name of letters"),
-        ("tracking.tags={mnist_exp.reused.x:y}", "tracking.tags.mnist_exp.reused.x: begins with"),
         ("tracking.experiment='\x1b[2J'", "must be some text, on one line"),
         ("training.metrics=[{MeanSquaredError:{name:objective}}]", "training.metrics[0]={MeanSquaredError: {name: objective}}: would be logged as objective"),
-        ("training.metrics=[{MeanSquaredError:{name:fit_seconds}}]", "would be logged as fit_seconds, a name that this run uses already"),
-        ("training.metrics=[{MeanSquaredError:{name:learning_rate}}]", "would be logged as learning_rate"),
         ("training.metrics=[accuracy,{MeanSquaredError:{name:test_accuracy}}]", "training.metrics[1]={MeanSquaredError: {name: test_accuracy}}: would be logged as test_accuracy"),
         ("training.metrics=[accuracy,accuracy]", "training.metrics[1]=accuracy: would be logged as accuracy"),
-        ("training.metrics=[accuracy,{MeanSquaredError:{name:val_loss}}]", "would be logged as val_loss"),
         ("model.hidden=99999999999999", "model.hidden=99999999999999: must be a whole number"),
-        ("training.callbacks={CSVLogger:{filename:''}}", "CSVLogger.filename=: must be the name of a new file"),
-        ("training.callbacks={CSVLogger:{filename:..}}", "CSVLogger.filename=..: must be the name of a new file"),
-        *((f"training.callbacks={{CSVLogger:{{filename:{name}}}}}", "must be the name of a new file") for name in sorted(OWN_FILES)),
         ("training.callbacks={CSVLogger:{filename:Predictions.CSV}}", "must be the name of a new file; the run, or an"),
         ("training.callbacks={CSVLogger:{filename:a.h5},ModelCheckpoint:{filepath:A.h5}}", "must be the name of a new"),
         ("training.callbacks={ModelCheckpoint:{filepath:'..{epoch:c}x.keras'}}", "must be the name of a new file"),
@@ -95,26 +67,19 @@ IMAGES = "model=layers"
         ("training.metrics=[{AUC:{name:5}}]", "AUC.name=5: must be a word"),
         ("model=cnn preprocessing=flatten", "model=cnn needs images; preprocessing=image fits"),
         ("model=mlp preprocessing=image", "model=mlp needs vectors; preprocessing=flatten fits"),
-        ("model=linear preprocessing=image", "model=linear needs vectors; preprocessing=flatten fits"),
         (f"{IMAGES} model.layers=[Flaten]", "model.layers[0]=Flaten: not one of the layers that can be used here; did you mean Flatten?"),
         (f"{IMAGES} model.layers=[Flatten,{{Dense:{{}}}}]", "model.layers[1].Dense: Dense needs units"),
-        (f"{IMAGES} model.layers=[{{Dense:{{unit:3}}}}]", "Dense has no such argument; did you mean units?"),
         (f"{IMAGES} model.layers=[{{Dense:{{units:3,activation:rlu}}}}]", "activation=rlu: not one of the activations"),
         (f"{IMAGES} model.layers=[{{Dense:{{units:3,kernel_initializer:{{HeNorml:{{}}}}}}}}]", "did you mean HeNormal?"),
         (f"{IMAGES} model.layers=[{{Bidirectional:{{layer:Lambda}}}}]", "layer=Lambda: not one of the layers"),
-        (f"{IMAGES} model.layers=[Lambda]", "model.layers[0]=Lambda: not one of the layers"),
-        (f"{IMAGES} model.layers=[TFSMLayer]", "model.layers[0]=TFSMLayer: not one of the layers"),
-        (f"{IMAGES} model.layers=[{{Residul:[Flatten]}}]", "model.layers[0]={Residul: [Flatten]}: must be a name"),
         (f"{IMAGES} model.layers=[{{Residual:Flatten}}]", "model.layers[0].Residual=Flatten: must be a list of layers"),
         (f"{IMAGES} model.layers=[{{Residual:[{{Dense:{{unit:3}}}}]}}]", "model.layers[0].Residual[0].Dense.unit=3: Dense has no such argument"),
         (f"{IMAGES} model.layers=[{{Branches:[[Flatten]]}}]", "model.layers[0].Branches=[[Flatten]]: must be two or more lists of layers"),
         (f"{IMAGES} model.layers=[{{Branches:[[],[Flaten]]}}]", "model.layers[0].Branches[1][0]=Flaten: not one of the layers that can be used here; did you mean Flatten?"),
         (f"{IMAGES} model.layers=[{{Bidirectional:{{layer:{{Residual:[Flatten]}}}}}}]", "must be a name"),
-        (f"{IMAGES} model.layers=[[1]]", "model.layers[0]=[1]: must be a name"),
         (f"{IMAGES} model.layers=Flatten", "model.layers=Flatten: must be a list"),
         ("experiment=convnet optimizer.learning_rate.CosineDecay.nope.x=1", "optimizer.learning_rate.CosineDecay.nope={x: 1}: CosineDecay has no such argument"),
         ("experiment=convnet optimizer.learning_rate={ExponentialDecay:{decay_rate:0.9}}", "; optimizer.learning_rate=null before it takes the other away"),
-        ("training.epochs=3 train.batch_size=5", "train.batch_size=5: the configuration has no such key; did you mean training.batch_size=5?"),
         ("experiment=convnet model=mlp", "model (mlp) has no such key; it is a key of model=layers"),
         ("experiment=convnet training.callbacks={ReduceLROnPlateau:{}}", "cannot change the schedule"),
         ("objective=f1", "objective=f1: this run logs no such metric; it logs loss, accuracy, val_loss"),
@@ -132,7 +97,7 @@ def test_bad_values_are_refused(overrides: str, message: str) -> None:
 @pytest.mark.parametrize(
     "sparse", ["training.loss=SparseCategoricalCrossentropy", "training.metrics=[SparseCategoricalAccuracy]"]
 )
-def test_labels_fit_the_loss_and_metrics_or_the_message_says_which_do(sparse: str) -> None:
+def test_labels_must_fit_the_loss_and_the_metrics(sparse: str) -> None:
     with pytest.raises(InputError, match=r"preprocessing\.one_hot=false does"):
         compose([sparse])
     compose([sparse, "preprocessing.one_hot=false", "objective=val_loss"])
@@ -159,7 +124,7 @@ def test_every_choice_composes_and_keeps_the_shape_of_its_file(choice: str) -> N
         assert set(config[group]) == set(written) - {"defaults"}
 
 
-def test_every_file_opens_with_what_it_is_for_and_a_command() -> None:
+def test_every_file_of_conf_opens_with_its_purpose_and_a_command() -> None:
     for path in CONF.rglob("*.yaml"):
         comment = [line for line in path.read_text().splitlines()[:5] if line.startswith("# ") and "@" not in line]
         assert comment, path
