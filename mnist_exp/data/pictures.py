@@ -152,24 +152,18 @@ def find(folder: Path, share: float, seed: int) -> tuple[tuple[str, ...], Listin
 
 def _subfolders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder: numbers in their order, then words."""
-    names = _names(folder, os.DirEntry.is_dir)
+    names = _names(folder, Path.is_dir)
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
-def _names(folder: Path, is_wanted: "Callable[[os.DirEntry[str]], bool]") -> list[str]:
+def _names(folder: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
     """Return the names of a folder's wanted entries that are not hidden, none if it does not exist."""
     try:
-        entries = list(os.scandir(folder))
+        return [path.name for path in folder.iterdir() if not path.name.startswith(".") and is_wanted(path)]
     except (NotADirectoryError, FileNotFoundError):
         return []
     except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
-    names = []
-    for entry in entries:
-        with suppress(OSError):  # a link to itself, or into a closed folder
-            if is_wanted(entry) and not entry.name.startswith("."):
-                names.append(entry.name)
-    return names
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
@@ -177,7 +171,7 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
     found = {}
     for name in _subfolders(folder):
         check_class_name(name, key)
-        files = _names(folder / name, os.DirEntry.is_file)
+        files = _names(folder / name, Path.is_file)
         found[name] = [folder / name / file for file in sorted(files) if file.lower().endswith(_SUFFIXES)]
         if not found[name]:
             raise InputError(
