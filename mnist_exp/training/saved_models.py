@@ -5,7 +5,6 @@ import math
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,16 +166,14 @@ def _foreign_classes(saved: Any) -> list[str]:
 
 
 def _named(saved: Any) -> list[dict[str, Any]]:
-    """Return the parts of a saved model that name a class."""
-    return [part for part in _parts(saved) if isinstance(part, dict) and "class_name" in part]
-
-
-def _parts(saved: Any) -> Iterator[Any]:
-    """Yield all values of a saved model."""
-    waiting = [saved]
+    """Return the parts of a saved model, nested to any depth, that name a class."""
+    found, waiting = [], [saved]
     while waiting:
-        yield (part := waiting.pop())
+        part = waiting.pop()
         if isinstance(part, dict):
             waiting += part.values()
+            if "class_name" in part:
+                found.append(part)
         elif isinstance(part, list):
             waiting += part
+    return found
