@@ -14,7 +14,8 @@ from mnist_exp.config.schema import Config
 from mnist_exp.config.values import Count, NotNegative, Text
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.formats import counted
-from mnist_exp.sweeps.ranking import SINGLE, Row, compared, verdict
+from mnist_exp.sweeps.ranking import Row, compared
+from mnist_exp.sweeps.verdict import SINGLE, judge, word
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
 
@@ -147,7 +148,7 @@ class Kind:
         single = "one seed may be better or worse by chance" if self.planned > 1 else SINGLE
         of = self.jobs // self.planned if self.planned else len(rows)
         family = f"the {len(rows)} of {of} rows that have finished jobs" if len(rows) < of else ""
-        return verdict(rows, self.label, images=images, family=family, single=single)
+        return word(judge(rows), self.label, images=images, family=family, single=single)
 
     def label(self, values: Mapping[str, str]) -> str:
         """Return the name of a row with these values."""

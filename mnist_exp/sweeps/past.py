@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from mnist_exp.sweeps.comparable import measured, part_measured, varying
 from mnist_exp.sweeps.formats import counted, differing_keys, find_differences
 from mnist_exp.sweeps.outcome import order
-from mnist_exp.sweeps.ranking import SINGLE, Row, combination, compared, measured_on, rank, unranked, verdict
+from mnist_exp.sweeps.ranking import Row, combination, compared, measured_on, rank, unranked
 from mnist_exp.sweeps.table import Table
+from mnist_exp.sweeps.verdict import SINGLE, judge, word
 from mnist_exp.text import cut
 from mnist_exp.tracking.names import short_ids
 from mnist_exp.tracking.records import Record
@@ -132,7 +133,7 @@ def _table(
         images = measured_on(rows[0], *parts) if len(parts) == 1 else ""
         single = "one seed may be better or worse by chance, and the sweep has more" if seeds else SINGLE
         family = _family(rows, len(hidden), found)
-        decided = verdict(rows, differences.label, images=images, family=family, single=single)
+        decided = word(judge(rows), differences.label, images=images, family=family, single=single)
         decided += f" {counted(seeds, 'run')} of these rows {'are' if seeds > 1 else 'is'} not shown." * (seeds > 0)
         if decided and found.are_picked and "" in sweeps:
             decided += " What is picked for its score looks better than it is."

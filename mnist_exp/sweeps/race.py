@@ -18,8 +18,9 @@ from mnist_exp.errors import InputError
 from mnist_exp.sweeps.comparable import check_alike
 from mnist_exp.sweeps.formats import as_csv, counted
 from mnist_exp.sweeps.kind import MOST_JOBS, Kind, Typed
-from mnist_exp.sweeps.ranking import Row, combination, verdict
+from mnist_exp.sweeps.ranking import Row, combination
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
+from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.text import printable
 from mnist_exp.tracking.names import job_name, shown_value
 from mnist_exp.tracking.records import Record, map_in
@@ -251,7 +252,7 @@ class Race(Kind):
     def verdict(self, rows: Sequence[Row], images: str, run_id: str) -> str:
         rounds, indifference = len(self.rounds), self.indifference if self.rounds else 0.0
         single = "the race was not over"
-        return verdict(rows, self.label, images=images, rounds=rounds, indifference=indifference, single=single)
+        return word(judge(rows, indifference), self.label, images=images, rounds=rounds, single=single)
 
     def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
         """Return how many of all jobs did not finish: an earlier race, with a larger `max_jobs`, launched more."""

@@ -11,7 +11,8 @@ from mnist_exp.config.overrides import Override
 from mnist_exp.config.parsing import parse
 from mnist_exp.errors import InputError, show
 from mnist_exp.sweeps.kind import Kind, Typed
-from mnist_exp.sweeps.ranking import Row, verdict
+from mnist_exp.sweeps.ranking import Row
+from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.tracking.records import Record
 
 _SAMPLERS = ("TPESampler", "RandomSampler")
@@ -139,7 +140,7 @@ class Search(Kind):
             "each row of a search is a single run, and the best of many is lucky too; with other seeds: "
             f"-m sweep=race hydra.sweeper.from_sweep={run_id or 'SWEEP_ID'}"
         )
-        return verdict(rows, self.label, images=images, single=single)
+        return word(judge(rows), self.label, images=images, single=single)
 
     def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
         """Return how many jobs did not end; the number launched says little, since a point may be drawn twice."""

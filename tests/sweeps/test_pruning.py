@@ -21,8 +21,9 @@ from mnist_exp.experiment import Experiment
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.sweeps.pruning import Pruning
-from mnist_exp.sweeps.ranking import compared, rank, unranked, verdict
+from mnist_exp.sweeps.ranking import compared, rank, unranked
 from mnist_exp.sweeps.table import Table
+from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
@@ -250,13 +251,13 @@ def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared(
     assert lines[4].startswith("-  0.04")
     assert lines[4].endswith("2 pruned after epochs 1 to 3")
     assert len(lines) == 6  # and the sentence about what "at best" means
-    said = verdict(rows, partial(job_name, keys=["optimizer.learning_rate"]))
+    said = word(judge(rows), partial(job_name, keys=["optimizer.learning_rate"]))
     assert said.startswith("learning_rate=0.01 is best of the 2 rows that are compared: ")
     assert said.endswith("Rows with a pruned job are not compared.")
     for few in ([rows[0], rows[2]], [rows[2], rows[1]]):
         assert [row.comparison for row in compared(few, "maximize")] == [None, None]
-        assert "but a row with a pruned job is not compared, since" in verdict(
-            compared(few, "maximize"), partial(job_name, keys=["optimizer.learning_rate"])
+        assert "but a row with a pruned job is not compared, since" in word(
+            judge(compared(few, "maximize")), partial(job_name, keys=["optimizer.learning_rate"])
         )
     written = list(csv.DictReader(as_csv(table.records).splitlines()))
     assert [line["reason"] for line in written if not line["rank"]] == [

@@ -18,9 +18,10 @@ from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.outcome import advised_validation, as_text
 from mnist_exp.sweeps.page import as_svg
-from mnist_exp.sweeps.ranking import Row, compared, on_other_images, rank, unranked, verdict
+from mnist_exp.sweeps.ranking import Row, compared, on_other_images, rank, unranked
 from mnist_exp.sweeps.statistics import Comparison
 from mnist_exp.sweeps.table import Table
+from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
 
@@ -137,14 +138,15 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
     ],
 )
 def test_a_sentence_names_the_row_to_take_first(rows: list[Row], options: dict[str, Any], said: str) -> None:
-    assert verdict(rows, partial(job_name, keys=["a"]), **options) == said
+    indifference = options.pop("indifference", 0.0)
+    assert word(judge(rows, indifference), partial(job_name, keys=["a"]), **options) == said
 
 
 def test_a_row_of_a_single_run_is_not_compared() -> None:
     jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
     rows = compared(rank([*jobs, job(0.7, a="2", seed="0")], "maximize"), "maximize")
     assert [row.comparison is None for row in rows] == [True, False, True]
-    said = verdict(rows, partial(job_name, keys=["a"]))
+    said = word(judge(rows), partial(job_name, keys=["a"]))
     assert said.startswith("a=0 is best of the 2 rows that are compared: the other is not better (95 %, paired over 5")
     assert said.endswith(" Rows with a single run are not compared.")
 
@@ -155,12 +157,27 @@ def test_a_row_with_a_failed_job_is_not_compared_since_the_others_flatter_it() -
     name = partial(job_name, keys=["a"])
     rows = compared(rank([*jobs, *lost], "maximize"), "maximize")
     assert [row.comparison for row in rows] == [None] * 3
-    assert verdict(rows, name).startswith("a=2 leads with 0.9500, but a row with a failed job is not compared, since")
+    assert word(judge(rows), name).startswith(
+        "a=2 leads with 0.9500, but a row with a failed job is not compared, since"
+    )
     tried_again = compared(rank([*jobs, *lost, job(0.95, a="2", seed="2")], "maximize"), "maximize")
-    assert verdict(tried_again, name).startswith("a=2 is best of 3: ")
+    assert word(judge(tried_again), name).startswith("a=2 is best of 3: ")
     last = [job(0.05, a="2", seed="0"), job(0.05, a="2", seed="1"), job(None, "FAILED", a="2", seed="2")]
     rows = compared(rank([*jobs, *last], "maximize"), "maximize")
-    assert verdict(rows, name).endswith(" Rows with a failed job are not compared.")
+    assert word(judge(rows), name).endswith(" Rows with a failed job are not compared.")
+
+
+def test_verdict_names_a_row_that_fails_now_and_then() -> None:
+    rows = scored((0.9, 0.91, 0.92), (0.8, 0.81, 0.82), (0.7, 0.71, 0.73), (0.89, 0.69, 0.9))
+    found = judge(rows)
+    assert found is not None
+    assert found.erratic is not None
+    assert (found.erratic.row.values["a"], found.erratic.seed, found.erratic.objective) == ("3", "1", 0.69)
+    said = word(found, partial(job_name, keys=["a"]))
+    assert said.endswith("vary far more than the others' (deviation 0.1185, theirs 0.0100): seed 1 has 0.6900.")
+    steady = judge(scored((0.9, 0.91, 0.92), (0.8, 0.81, 0.82), (0.88, 0.86, 0.89)))
+    assert steady is not None
+    assert steady.erratic is None
 
 
 def test_rows_that_are_not_shown_count_as_well() -> None:
@@ -285,7 +302,10 @@ def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, 
         rows = compared(rank(jobs, direction), direction)
         ranked = [job for row in rows for job in row.jobs]
         assert all(abs(job.objective or 0) < 1e100 for job in ranked)
-        decided, found = verdict(rows, partial(job_name, keys=["a", "b"])), importance(ranked, "val_loss", direction)
+        decided, found = (
+            word(judge(rows), partial(job_name, keys=["a", "b"])),
+            importance(ranked, "val_loss", direction),
+        )
         notes = [on_other_images(rows[0]), as_sentence(found) if found else ""]
         table = Table("val_loss", direction, rows, unranked(jobs), title="12 runs", verdict=decided, notes=notes)
         for form in ("table", "csv", "json", "markdown", "latex"):
