@@ -12,10 +12,10 @@ import yaml
 
 from mnist_exp import InputError, run
 from mnist_exp.config import own_code
+from mnist_exp.config.checks import check
 from mnist_exp.config.composition import _backend, compose, recompose
 from mnist_exp.config.own_code import CodeFile, read_code
 from mnist_exp.config.parsing import parse
-from mnist_exp.config.schema import check
 from mnist_exp.experiment import experiment_signature
 from mnist_exp.tracking.environment import recorded_config
 from mnist_exp.training.saved_models import load

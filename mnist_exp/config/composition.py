@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config import own_code
 from mnist_exp.config.backend import choose_backend, compute_with_one_thread
+from mnist_exp.config.checks import check
 from mnist_exp.config.conversion import UnknownKeyError
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
@@ -35,7 +36,7 @@ from mnist_exp.config.presets import (
     offered,
     read_chosen,
 )
-from mnist_exp.config.schema import Config, check
+from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
 

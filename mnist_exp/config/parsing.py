@@ -60,7 +60,7 @@ def _parsed(text: str) -> Override:
 
 
 def handed_on(overrides: Sequence[Override]) -> list[str]:
-    """Return overrides as Hydra gets them: with ++, which merges any value, where `schema.check` judges key and value.
+    """Return overrides as Hydra gets them: with ++, which merges any value, where `checks.check` judges key and value.
 
     Hydra itself judges groups, its own settings, and what is left out.
     """

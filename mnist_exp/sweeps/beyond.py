@@ -9,8 +9,9 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
+from mnist_exp.config.checks import check
 from mnist_exp.config.overrides import flatten
-from mnist_exp.config.schema import Config, check
+from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.importance import as_numbers

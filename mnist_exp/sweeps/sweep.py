@@ -9,13 +9,14 @@ from functools import partial
 
 from mnist_exp import signals
 from mnist_exp.config.backend import choose_backend
+from mnist_exp.config.checks import check
 from mnist_exp.config.files import read_text, write_text
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.overrides import quoted, values_of
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.presets import parse_values
-from mnist_exp.config.schema import check, objective_direction
+from mnist_exp.config.schema import objective_direction
 from mnist_exp.ends import about_folder, end_of
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult, identity, signature
