@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 
-from mnist_exp import run, sweep
 from mnist_exp.config.composition import compose, user_choices
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
@@ -183,13 +182,6 @@ def test_every_command_refuses_a_hostile_choice(tmp_path: Path, module: str, arg
     assert {path.name for path in tmp_path.iterdir()} == {"theirs"}
 
 
-@pytest.mark.parametrize("call", [run, sweep])
-@pytest.mark.fast
-def test_program_refuses_a_hostile_choice(tmp_path: Path, call: type) -> None:
-    with pytest.raises(InputError, match=r"hydra\.callbacks"):
-        call("experiment=evil", config_dir=write(tmp_path, {EVIL: CALLBACK}))
-
-
 @pytest.mark.parametrize("arguments", [("--help",), ("--cfg", "all"), ("-sc", "query=bash")])
 @pytest.mark.fast
 def test_unchosen_preset_is_listed_and_not_read(tmp_path: Path, arguments: tuple[str, ...]) -> None:
@@ -270,9 +262,7 @@ def test_preset_goes_to_the_processes_of_jobs_as_it_was_read(tmp_path: Path) -> 
 @pytest.mark.fast
 def test_preset_does_not_lead_the_output_elsewhere(tmp_path: Path) -> None:
     theirs = write(tmp_path, {EVIL: "tracking: {experiment: ../../../elsewhere}"})
-    with pytest.raises(
-        InputError, match=r"leads to \.\./\.\./\.\./elsewhere through another value; type the folder itself"
-    ):
+    with pytest.raises(InputError, match="elsewhere through another value; type the folder itself"):
         compose(["experiment=evil", "hydra.run.dir='${tracking.experiment}'"], theirs)
 
 

@@ -41,7 +41,6 @@ IMAGES = "model=layers"
         (f"optimizer.beta_1=1{'0' * 300}", "must be null, true, false, text, a number of at most 300 digits"),
         (f"{IMAGES} model.layers=[{{Dense:{{units:3,dtype:[{{class_name:Lambda}}]}}}}]", "model.layers[0].Dense.dtype=[{class_name: Lambda}]: must be null, true"),
         ("optimizer.kind=Adan", "optimizer.kind=Adan: not one of the optimizers that can be used here; did you mean Adam?"),
-        ("optimizer.momentum=0.9", "optimizer.momentum=0.9: Adam has no such argument"),
         ("dataset.validation=0", "dataset.validation=0: must be test, or a whole number, at least 1, or a fraction"),
         ("dataset.validation=tset", "dataset.validation=tset: must be test"),
         ("dataset.limit=9 dataset.validation=9", "dataset.validation=9: must be less than dataset.limit=9, or a share"),
