@@ -58,6 +58,7 @@ class Checkpoints:
         named = {type(callback).__name__: callback for callback in callbacks}
         self._callbacks = {name: one for name, one in named.items() if name in STATES or _is_own(one)}
         self._path = experiment.output / CHECKPOINT
+        self._key = signature(identity(experiment.config))
         self._interval = experiment.config.training.checkpoint_seconds
         self._start = self._written = start
         self._found = self._read() if experiment.resumes else {}
@@ -93,16 +94,16 @@ class Checkpoints:
         """Write a checkpoint after an epoch whose metrics are recorded."""
         import numpy as np
 
-        start = time.perf_counter()
         content: dict[str, Any] = {
-            "key": self._key(),
+            "key": self._key,
             "epoch": epoch,
             "seconds": self.seconds(),
             "callbacks": {name: _state(callback) for name, callback in self._callbacks.items()},
             "variables": [np.asarray(variable) for variable in self._variables],
         }
         try:
-            _check_keys([state for name, state in content["callbacks"].items() if name not in STATES])
+            if not _has_text_keys([state for name, state in content["callbacks"].items() if name not in STATES]):
+                raise TypeError("a key is no text")
             content["metrics"] = read_text(self._path.with_name(METRICS), folder=self._path.parent, most=None)
             if content["metrics"].count("\n") != epoch:
                 raise OSError(f"{METRICS} lacks what a full disk kept back")
@@ -112,9 +113,6 @@ class Checkpoints:
             log.warning("no checkpoint after epoch %d: %s", epoch, error)
         except (TypeError, ValueError) as error:
             self._give_up(f"callback: get_state must return JSON values and arrays ({error})")
-        else:
-            size, seconds = self._path.stat().st_size, time.perf_counter() - start
-            log.debug("checkpoint after epoch %d: %d bytes in %.3f sec", epoch, size, seconds)
         self._written = time.perf_counter()
 
     def _give_up(self, reason: str) -> None:
@@ -125,10 +123,6 @@ class Checkpoints:
         log.warning("%s", message)
         if self._experiment.prints:
             say(message)
-
-    def _key(self) -> str:
-        """Return a text that differs from that of any other experiment."""
-        return signature(identity(self._experiment.config))
 
     def _read(self) -> dict[str, Any]:
         """Return what the checkpoint has, nothing if there is none that can be used."""
@@ -147,7 +141,7 @@ class Checkpoints:
 
     def _fits(self, found: Mapping[str, Any]) -> bool:
         return (
-            found["key"] == self._key()
+            found["key"] == self._key
             and 0 < found["epoch"] < self._experiment.config.training.epochs
             and found["seconds"] >= 0
             and found["metrics"].count("\n") == found["epoch"]
@@ -193,17 +187,11 @@ def _set_state(callback: Any, state: Any) -> None:
             setattr(callback, name, state[name])
 
 
-def _check_keys(states: list[Any]) -> None:
-    """Raise TypeError for a key that JSON would turn into text."""
-    waiting = list(states)
-    while waiting:
-        match waiting.pop():
-            case dict() as values:
-                if odd := [key for key in values if not isinstance(key, str)]:
-                    raise TypeError(f"the key {odd[0]!r} is no text")
-                waiting += values.values()
-            case list() | tuple() as values:
-                waiting += values
+def _has_text_keys(value: Any) -> bool:
+    """Return whether all keys within a value are text, into which JSON would turn others."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _has_text_keys(part) for key, part in value.items())
+    return not isinstance(value, list | tuple) or all(map(_has_text_keys, value))
 
 
 def _save(content: Mapping[str, Any], path: Path) -> None:

