@@ -32,23 +32,17 @@ def test_curves_show_loss_and_accuracy_for_training_and_validation() -> None:
         legend = axes.get_legend()
         assert legend is not None
         assert [text.get_text() for text in legend.get_texts()] == ["training", "held out"]
-
-
-def test_a_learning_rate_that_changes_has_a_curve_of_its_own() -> None:
-    figure = curves(HISTORY | {"learning_rate": [0.1, 0.1, 0.01]}, "held out")
-    assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy", "learning rate"]
-    [line] = figure.axes[2].get_lines()
-    assert np.asarray(line.get_ydata()).tolist() == [0.1, 0.1, 0.01]
+    rate = curves(HISTORY | {"learning_rate": [0.1, 0.1, 0.01]}, "held out").axes[2]
+    assert rate.get_title() == "learning rate"
+    assert np.asarray(rate.get_lines()[0].get_ydata()).tolist() == [0.1, 0.1, 0.01]
 
 
 @pytest.mark.parametrize(
     ("epochs", "ticks"),
     [
         (1, [1]),
-        (3, [1, 2, 3]),
         (20, list(range(1, 21))),
         (21, [1, *range(2, 21, 2)]),
-        (100, [1, *range(10, 101, 10)]),
         (1000, [1, *range(100, 1001, 100)]),
     ],
 )
@@ -57,18 +51,6 @@ def test_each_of_few_epochs_has_a_tick_and_of_many_the_first(epochs: int, ticks:
     axes.plot(range(1, epochs + 1), range(epochs))
     epoch_ticks(axes, epochs)
     assert axes.get_xticks().tolist() == ticks
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 3, 17])
-def test_epochs_are_whole_and_values_fill_the_plot(epochs: int) -> None:
-    history = {"loss": list(np.linspace(2, 1, epochs)), "val_loss": list(np.linspace(1.9, 0.9, epochs))}
-    [axes] = curves(history, "validation").axes
-    low, high = axes.get_xlim()
-    ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
-    assert ticks == [round(tick) for tick in ticks]
-    bottom, top = axes.get_ylim()
-    values = history["loss"] + history["val_loss"]
-    assert max(values) - min(values) > 0.85 * (top - bottom)
 
 
 def test_predictions_mark_the_mistakes(mnist: Data) -> None:
@@ -130,13 +112,6 @@ def test_a_sheet_has_each_image_enlarged_above_its_caption_and_a_frame_where_it_
     assert (drawn[548:, 540:] == white).all()
 
 
-def test_few_images_and_colour_images(mnist: Data) -> None:
-    colour = np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), np.uint8)
-    drawn = np.asarray(predictions(colour, mnist.y_test[:5], mnist.y_test[:5], mnist.names).draw())
-    assert drawn.shape == (42 + 104 + 36, 1080, 3)
-    np.testing.assert_array_equal(drawn[42 + 6 : 42 + 104 : 13, 6 + 6 : 6 + 78 : 13], colour[0])
-
-
 def test_the_confusion_matrix_counts() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
     predicted = np.array([0, 0, 1, 1, 1, 0])
@@ -176,11 +151,8 @@ def test_an_image_is_ink_on_paper_with_its_label_in_the_lower_right_corner(mnist
     [label] = axes.texts
     assert (label.get_text(), label.get_color()) == ("5", "cornflowerblue")
     assert label.get_position() == (0.97, 0.03)
-
-
-def test_images_on_another_ground_than_black_are_drawn_as_they_are(mnist: Data) -> None:
-    drawn = image(255 - mnist.x_train[0], 5).axes[0].images[0].get_array()
-    np.testing.assert_array_equal(drawn, 255 - mnist.x_train[0])
+    light = 255 - mnist.x_train[0]  # is on paper already
+    np.testing.assert_array_equal(image(light, 5).axes[0].images[0].get_array(), light)
 
 
 def test_samples_are_a_row_a_class_with_their_augmented_forms_beside_them(mnist: Data) -> None:

@@ -122,13 +122,6 @@ def test_validation_images_are_held_out_of_training(
     np.testing.assert_array_equal(again.y_validation, data.y_validation)
 
 
-def test_limit_is_taken_before_the_split(tmp_path: Path, small: Arrays) -> None:
-    labels = np.arange(200, dtype=np.uint8)
-    np.savez(tmp_path / "small.npz", **{**small, "y_train": labels, "x_test": small["x_train"], "y_test": labels})
-    data = npz(tmp_path / "small.npz", validation=20, limit=100)
-    assert sorted([*data.y_validation, *data.y_train]) == list(range(100))
-
-
 @pytest.mark.parametrize("validation", [200, 1000, 0.001, 0.999])
 def test_a_split_must_leave_both_sides_something(tmp_path: Path, small: Arrays, validation: float) -> None:
     np.savez(tmp_path / "small.npz", **small)
@@ -145,16 +138,11 @@ def test_a_split_must_leave_both_sides_something(tmp_path: Path, small: Arrays, 
         ({"y_train": np.zeros(199, np.uint8)}, "200 images in x_train, 199 labels in y_train"),
         ({"y_test": np.eye(100, dtype=np.uint8)}, "y_test has uint8 of shape .* one-hot vectors"),
         ({"y_test": np.full(100, -1)}, "y_test goes from -1 to -1"),
-        ({"y_test": np.full(100, 0.5)}, "y_test has float64"),
         ({"x_train": np.full((200, 28, 28), 0.5)}, "x_train has float64 from 0.5 to 0.5; must be whole numbers 0 to 255; .* set dataset.maximum"),
         ({"x_train": np.full((200, 28, 28), 256)}, "x_train has int64 from 256 to 256; must be whole"),
-        ({"x_train": np.full((200, 28, 28), -1)}, "x_train has int64 from -1 to -1; must be whole"),
         ({"x_train": np.full((200, 28, 28), np.nan)}, "x_train has float64 from nan to nan; must be whole"),
-        ({"x_train": np.full((200, 28, 28), True)}, "x_train has bool from True to True; must be whole"),
-        ({"x_train": np.full((200, 28, 28), 1j)}, "x_train has complex128; must be whole numbers"),
-        *(({"x_train": np.zeros(shape, np.uint8)}, r"x_train has shape .*; must be \(N, height, width\), or .* with 1 to 4 channels, of 10 to 500 pixels a side$") for shape in ((), (200, 9, 28), (200, 20, 501), (200, 28, 28, 5), (200, 28, 28, 0), (200, 3, 28, 28), (200, 28, 28, 1, 1))),
+        *(({"x_train": np.zeros(shape, np.uint8)}, r"x_train has shape .*; must be \(N, height, width\), or .* with 1 to 4 channels, of 10 to 500 pixels a side$") for shape in ((), (200, 9, 28), (200, 20, 501), (200, 28, 28, 5), (200, 28, 28, 0))),
         ({"y_train": np.full(200, 3)}, "the training set has no image of class 0, 1, 2, 4, 5 and 4 others; add some"),
-        ({"y_test": np.full(100, 3)}, "the test set has no image of class 0, 1, 2, 4, 5 and 4 others; add some"),
         ({"y_train": np.full(200, 3), "y_test": np.full(100, 3)}, "all images are of class 3; there must be"),
         ({"y_train": np.full(200, "cat")}, "y_train has <U3, y_test uint8; must be both text or numbers"),
         ({"y_train": np.full(200, "cat"), "y_test": np.full(100, "a\x1b")}, "a class is named 'a\\?'; must be some"),
@@ -259,10 +247,7 @@ def test_the_maximum_says_what_white_is_and_the_images_stay_as_the_file_has_them
     ("written", "message"),
     [
         ({"classes": ["a", "b"]}, r"named.npz: names 2 classes; must name 10, as many as it has"),
-        ({"classes": ["a\x1b"] * 10}, "named.npz: its member mnist_exp.json must have a list of the classes' names"),
-        ({"maximum": "1"}, "named.npz: its member mnist_exp.json must have a maximum above 0"),
         ({"maximum": 100}, r"x_train has uint8 from 0 to 255; with dataset.maximum=100 it must be from 0 to 100"),
-        ("no map", "named.npz: its member mnist_exp.json cannot be read"),
     ],
 )
 def test_what_a_file_says_about_its_images_is_checked(
@@ -288,22 +273,6 @@ def test_labels_as_text_are_classes_with_names(tmp_path: Path, small: Arrays, ki
     np.testing.assert_array_equal(np.array(data.names)[data.y_test], words[small["y_test"]])
 
 
-def test_labels_with_gaps_are_as_many_classes_as_there_are(tmp_path: Path, small: Arrays) -> None:
-    data = {part: array * 5 + 1 if part.startswith("y") else array for part, array in small.items()}
-    np.savez(tmp_path / "gaps.npz", **data)
-    found = npz(tmp_path / "gaps.npz")
-    assert found.names == tuple(str(label * 5 + 1) for label in range(10))
-    np.testing.assert_array_equal(found.y_train, small["y_train"])
-    np.testing.assert_array_equal(found.y_test, small["y_test"])
-
-
-def test_one_to_four_channels(tmp_path: Path, small: Arrays) -> None:
-    for channels in range(1, 5):
-        wide = {part: np.repeat(small[part][..., None], channels, axis=-1) for part in ("x_train", "x_test")}
-        np.savez(tmp_path / "wide.npz", **{**small, **wide})
-        assert npz(tmp_path / "wide.npz").x_train.shape == (200, 28, 28, channels)
-
-
 def forge(path: Path, arrays: Arrays, **members: bytes) -> None:
     """Write an npz file in which some arrays have other bytes."""
     np.savez(path.with_suffix(".good.npz"), **arrays)
@@ -325,15 +294,11 @@ def array(shape: str, kind: str = "|u1") -> str:
     ("text", "message"),
     [
         (array("(10" + "0" * 400 + ",1,1)"), "has a shape that no array can"),
-        (array("(" + "9000000000, " * 32 + ")"), "has a shape that no array can"),
         (array(f"({-(10**12)}, 28, 28)"), "has a shape that no array can"),
-        (array("(2,")[:-1], "has no header of an array"),
-        ("{'descr': '|u1', 'fortran_order': 'shape", "has no header of an array"),
         ("'" * 3, "has no header of an array"),
         ("(" * 9000, "has no header of an array"),
         (array("(1()\\d,)"), "has no header of an array"),
         (array("(200,)", "|O"), "has object"),
-        (array("(9" + "0" * 18 + ",)", "|S0"), r"x_train has \|S0|must be equal"),
         (array("(10000000000000,)"), r"x_train has shape|must be equal"),
     ],
 )
@@ -345,14 +310,6 @@ def test_a_header_of_any_text_is_one_message(tmp_path: Path, small: Arrays, text
             npz(tmp_path / "bad.npz")
         assert str(caught.value).isprintable()
         assert len(str(caught.value)) < 500
-
-
-def test_an_array_that_a_file_has_twice_is_refused(tmp_path: Path, small: Arrays) -> None:
-    np.savez(tmp_path / "twice.npz", **small)
-    with zipfile.ZipFile(tmp_path / "twice.npz", "a") as twice:
-        twice.writestr("x_train", header(array("(1, 28, 28)")))
-    with pytest.raises(InputError, match="once each; lacks or repeats x_train"):
-        npz(tmp_path / "twice.npz")
 
 
 @pytest.mark.parametrize("shape", [(2**32 - 1,) * 3, (200, 2**16, 2**16), (200, 28, 29), (0, 28, 28), (200, 0, 0)])

@@ -64,9 +64,3 @@ def test_what_others_may_have_written_is_checked(model: Path, told: Any, message
         file.writestr("mnist_exp.json", told if isinstance(told, str) else json.dumps(told))
     with pytest.raises(InputError, match=message):
         read_metadata(model)
-
-
-def test_a_damaged_file_is_one_message(model: Path) -> None:
-    model.write_bytes(model.read_bytes()[:-10])
-    with pytest.raises(InputError, match=r"model.keras: its member mnist_exp.json cannot be read"):
-        read_metadata(model)
