@@ -15,10 +15,8 @@ _MIN_SEEDS = 3  # of a row whose deviation counts
 
 Reason = Literal["pruned", "failed", "unsettled", "single"]
 _REMEDIES = {
-    "pruned": "a row with a pruned job is not compared, since the mean of the others flatters it; the same command "
-    "without prune, with resume=true, trains what was pruned to its end",
-    "failed": "a row with a failed job is not compared, since the mean of the others flatters it; the same command "
-    "with resume=true tries it again",
+    "pruned": "the same command without prune, with resume=true, trains what was pruned to its end",
+    "failed": "the same command with resume=true tries it again",
 }
 _NOT_COMPARED = {"single": "a single run", "pruned": "a pruned job", "failed": "a failed job"}
 
@@ -143,7 +141,11 @@ def word(
         return f"{first} is left, since jobs failed of all others, or of those that dropped them."
     if not others:
         reasons = {_why_not_compared(leader), *(reason for _, reason in verdict.not_compared)}
-        why = next((remedy for reason, remedy in _REMEDIES.items() if reason in reasons), single)
+        reason = next((reason for reason in _REMEDIES if reason in reasons), None)
+        why = single
+        if reason is not None:
+            flatters = f"a row with {_NOT_COMPARED[reason]} is not compared, since the mean of the others flatters it"
+            why = f"{flatters}; {_REMEDIES[reason]}"
         return f"{leads}, but {why}.{notes}"
     how = f"(95 %, {_seeds([one for _, one in others], rounds)})"
     if not verdict.open:

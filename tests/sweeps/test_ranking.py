@@ -142,15 +142,6 @@ def test_a_sentence_names_the_row_to_take_first(rows: list[Row], options: dict[s
     assert word(judge(rows, indifference), partial(job_name, keys=["a"]), **options) == said
 
 
-def test_a_row_of_a_single_run_is_not_compared() -> None:
-    jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
-    rows = compared(rank([*jobs, job(0.7, a="2", seed="0")], "maximize"), "maximize")
-    assert [row.comparison is None for row in rows] == [True, False, True]
-    said = word(judge(rows), partial(job_name, keys=["a"]))
-    assert said.startswith("a=0 is best of the 2 rows that are compared: the other is not better (95 %, paired over 5")
-    assert said.endswith(" Rows with a single run are not compared.")
-
-
 def test_a_row_with_a_failed_job_is_not_compared_since_the_others_flatter_it() -> None:
     jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
     lost = [job(0.95, a="2", seed="0"), job(0.95, a="2", seed="1"), job(None, "FAILED", a="2", seed="2")]
@@ -223,19 +214,6 @@ def test_what_an_interrupted_sweep_misses_is_counted_by_row() -> None:
     assert [line.split()[:2] for line in lines[2:]] == [["-", "4"], ["-", "3"]]
     assert lines[2].endswith("seed 5 FAILED: loss became nan")
     assert lines[3].endswith("KILLED, 0 of 6 seeds")
-
-
-def test_the_table_shows_what_varies_and_failures_last() -> None:
-    jobs = [
-        job(None, "FAILED", "loss became nan", **{"model.hidden": "8", "model.activation": "relu"}),
-        job(0.5, **{"model.hidden": "16", "model.activation": "relu"}),
-        job(0.75, **{"model.hidden": "32", "model.activation": "relu"}),
-    ]
-    _, *lines = Table("val_accuracy", "maximize", rank(jobs, "maximize"), unranked(jobs)).text().splitlines()
-    assert lines[0].split() == ["hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds"]
-    assert lines[1].split() == ["1", "32", "relu", "0.7500", "1.0000", "0.3750", "2.0"]
-    assert lines[2].split()[:3] == ["2", "16", "relu"]
-    assert lines[3] == "-  8       relu  FAILED: loss became nan"
 
 
 def test_the_csv_has_a_line_a_job_with_its_row() -> None:
