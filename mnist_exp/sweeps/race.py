@@ -1,7 +1,4 @@
-"""A race: all combinations run a few seeds, then only those that may still be the best, until one is.
-
-Imports nothing heavy.
-"""
+"""A race: all combinations run a few seeds, then only those that may still be the best, until one is."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,10 +32,16 @@ _SEEDS = 20  # of each combination, on average, unless `max_jobs` is given
 class Round:
     """The state of a race after a round; combinations are given by their places.
 
-    `number`: from 1. `seeds`: how many each combination has run that is left. `jobs`: how many have run so far.
-    `left`: those that may be the best, the leader first. `beaten`, `failed`: dropped in this round. `means` of all that
-    ran in it, and their `comparisons` with the leader. `end`: `decided`, `indifferent`, `spent`, `rounds` or `failed`;
-    None if the race goes on.
+    Attributes:
+        number: from 1.
+        seeds: how many each combination has run that is left.
+        jobs: how many have run so far.
+        left: may be the best, the leader first.
+        beaten: dropped in this round, by the leader.
+        failed: dropped in this round, since a job failed.
+        means: of all that ran in this round.
+        comparisons: with the leader.
+        end: `decided`, `indifferent`, `spent`, `rounds` or `failed`; None if the race goes on.
     """
 
     number: int
@@ -52,20 +55,17 @@ class Round:
     end: str | None
 
 
-class _RoundIsDueError(Exception):
-    """These jobs of a round, by the place of the combination and the seed, have not run yet."""
-
-    def __init__(self, jobs: Sequence[tuple[int, int]]) -> None:
-        self.jobs = jobs
-
-
 @dataclass
 class Race(Kind):
-    """A race between combinations, given by their overrides, and by their values by full key.
+    """A race between combinations.
 
-    `seeds`: of each in the first round. `max_jobs`: of the whole race. `indifference`: a difference in the objective
-    that does not matter. `seen`: seeds that it may not use. `notes`: shown at its start. `rounds`: those that ran, of
-    which so many are `reported`.
+    Attributes:
+        overrides, values: of each combination; the values by full key.
+        seeds: how many each combination runs in the first round.
+        indifference: the largest difference in the objective that does not matter.
+        seen: seeds that the race may not use.
+        notes: lines to show at its start.
+        reported: how many of the `rounds` were shown.
     """
 
     swept: dict[str, str] = field(init=False)
@@ -105,14 +105,13 @@ class Race(Kind):
         seeds = settings.initial_seeds
         for override in [*typed.varied, *map(Override.of, typed.fixed)]:
             if override.key == "seed":
-                raise InputError(
-                    f"{override.text}: a race chooses the seeds; hydra.sweeper.initial_seeds=3 is how many each has"
-                )
-        seen: frozenset[int] = frozenset()
-        notes: Sequence[str] = ()
+                how = "hydra.sweeper.initial_seeds=3 is how many each has"
+                raise InputError(f"{override.text}: a race chooses the seeds; {how}")
         if of is None:
             typed.count(seeds)
+            seen, notes = frozenset[int](), list[str]()
             rows = [dict(zip(typed.varied, samples, strict=True)) for samples in product(*typed.varied.values())]
+            too_few = "sweep=race: needs at least two combinations, such as model.hidden=16,32"
         elif typed.varied:
             text = next(iter(typed.varied)).text
             raise InputError(f"{text}: the combinations are those of {key}; leave out one of the two")
@@ -120,15 +119,13 @@ class Race(Kind):
             from mnist_exp.sweeps.best_rows import best_rows  # reads the store
 
             rows, seen, notes = best_rows(typed, of, settings.n_best)
+            too_few = f"{key}={of}: has one row only"
         if len(rows) < 2:
-            found = "has one row only" if of else "needs at least two combinations, such as model.hidden=16,32"
-            raise InputError(f"{f'{key}={of}' if of else 'sweep=race'}: {found}")
+            raise InputError(too_few)
         max_jobs = settings.max_jobs or min(max(_SEEDS, seeds) * len(rows), MOST_JOBS)
         if max_jobs < (first := seeds * len(rows)):
-            raise InputError(
-                f"hydra.sweeper.max_jobs={max_jobs}: must be at least {first}: {seeds} seeds of each of {len(rows)} "
-                "combinations"
-            )
+            needed = f"{first}: {seeds} seeds of each of {len(rows)} combinations"
+            raise InputError(f"hydra.sweeper.max_jobs={max_jobs}: must be at least {needed}")
         values = [{one.key: value for one, value in row.items()} for row in rows]
         return cls(typed.jobs(rows), values, seeds, max_jobs, settings.indifference, seen, notes)
 
@@ -138,10 +135,8 @@ class Race(Kind):
     def check(self, configs: Sequence[Config]) -> None:
         check_alike(configs)
         if (prune := configs[0].prune) is not None:
-            raise InputError(
-                f"prune={prune.kind}: leave it out of a race, which itself drops what is beaten, and compares "
-                "whole runs"
-            )
+            why = "which itself drops what is beaten, and compares whole runs"
+            raise InputError(f"prune={prune.kind}: leave it out of a race, {why}")
 
     def opening(self) -> str:
         values = {key: dict.fromkeys(shown_value(row[key]) for row in self.values) for key in self.values[0]}
@@ -154,26 +149,20 @@ class Race(Kind):
         return ["race", self.values, self.seeds, self.indifference, sorted(self.seen)]
 
     def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
-        """Return the jobs of the next round, after all rounds were played again on what has ended."""
-        objectives = {(combination(job.values), job.values["seed"]): job.objective for job in ended}
-        self.rounds = []
-        try:
-            for one in self.play(direction, lambda jobs: self._objectives(jobs, objectives)):
-                self.rounds.append(one)
-        except _RoundIsDueError as due:
-            return [[*self.overrides[place], f"seed={seed}"] for place, seed in due.jobs]
-        return None
+        """Play all rounds again on the jobs that ended; return the jobs of the round that is due."""
+        known = {(combination(job.values), job.values["seed"]): job.objective for job in ended}
+        due: list[list[str]] = []
 
-    def _objectives(
-        self, jobs: Sequence[tuple[int, int]], known: Mapping[tuple[tuple[tuple[str, str], ...], str], float | None]
-    ) -> list[float | None]:
-        """Return the objectives of jobs; raise _RoundIsDueError with their places and seeds if some are not known."""
-        seeds = self._seeds(max(number for _, number in jobs) + 1)
-        wanted = [(place, seeds[number]) for place, number in jobs]
-        keys = [(combination(self.values[place]), str(seed)) for place, seed in wanted]
-        if not known.keys() >= set(keys):
-            raise _RoundIsDueError(wanted)
-        return [known[key] for key in keys]
+        def look_up(jobs: Sequence[tuple[int, int]]) -> list[float | None] | None:
+            seeds = self._seeds(max(number for _, number in jobs) + 1)
+            keys = [(combination(self.values[place]), str(seeds[number])) for place, number in jobs]
+            if known.keys() >= set(keys):
+                return [known[key] for key in keys]
+            due.extend([*self.overrides[place], f"seed={seeds[number]}"] for place, number in jobs)
+            return None
+
+        self.rounds = list(self.play(direction, look_up))
+        return due or None
 
     def report(self, folder: Path) -> list[str]:
         """Write the rounds to `race.csv`; return a line for each that is new."""
@@ -183,14 +172,14 @@ class Race(Kind):
         return list(map(self._news, new))
 
     def play(
-        self, direction: str, launch: Callable[[Sequence[tuple[int, int]]], Sequence[float | None]]
+        self, direction: str, launch: Callable[[Sequence[tuple[int, int]]], Sequence[float | None] | None]
     ) -> Iterator[Round]:
         """Yield the rounds, each as soon as its jobs have ended.
 
         Args:
             direction: `maximize` or `minimize`.
             launch: runs jobs, given by the places of their combination and seed, from 0, and returns their objectives;
-                None for a job that failed, which drops its combination.
+                None for a job that failed, which drops its combination. If it returns None, the race stops there.
         """
         left = list(range(len(self.values)))
         scores: list[dict[str, float]] = [{} for _ in left]
@@ -198,8 +187,10 @@ class Race(Kind):
         new = self.seeds
         for number in range(1, ROUNDS + 1):
             launched = [(place, seed) for place in left for seed in range(seeds, seeds + new)]
+            if (objectives := launch(launched)) is None:
+                return
             failed = set()
-            for (place, seed), objective in zip(launched, launch(launched), strict=True):
+            for (place, seed), objective in zip(launched, objectives, strict=True):
                 if objective is None or not math.isfinite(objective):
                     failed.add(place)
                 else:
@@ -211,8 +202,12 @@ class Race(Kind):
             comparisons = {place: one for place, one in zip(ran[1:], found, strict=False) if one is not None}
             left = [place for place in ran if place == ran[0] or not comparisons[place].is_beaten]
             new = min(max(2, seeds // 2), (self.max_jobs - jobs) // max(len(left), 1))
-            end = _end(left, comparisons, self.indifference)
-            if end is None and (new < 1 or number == ROUNDS):
+            end = None
+            if len(left) < 2:
+                end = "decided" if left else "failed"
+            elif max(comparisons[place].at_best for place in left[1:]) <= self.indifference:
+                end = "indifferent"
+            elif new < 1 or number == ROUNDS:
                 end = "spent" if new < 1 else "rounds"
             beaten = tuple(place for place in ran if place not in left)
             yield Round(number, seeds, jobs, tuple(left), beaten, tuple(sorted(failed)), means, comparisons, end)
@@ -229,11 +224,10 @@ class Race(Kind):
         places = {combination(values): place for place, values in enumerate(self.values)}
         ran = {place: one for one in self.rounds for place in (*one.left, *one.beaten, *one.failed)}
         failed = {place for one in self.rounds for place in one.failed}
-        leads_first = {place: order for order, place in enumerate(self.rounds[-1].left)}
+        order_left = {place: order for order, place in enumerate(self.rounds[-1].left)}
         arranged: dict[int, Row] = {}
         for row in rows:
-            place = places[combination(row.values)]
-            one = ran[place]
+            one = ran[place := places[combination(row.values)]]
             leader = one.left[0] if place in one.beaten else None
             arranged[place] = replace(
                 _of_seeds(row, self._seeds(one.seeds)),
@@ -245,7 +239,7 @@ class Race(Kind):
 
         def order(place: int) -> tuple[bool, float, int]:
             row = arranged[place]
-            return row.failed, -(row.dropped or math.inf), leads_first.get(place, 0)
+            return row.failed, -(row.dropped or math.inf), order_left.get(place, 0)
 
         return [arranged[place] for place in sorted(arranged, key=order)], [self._ending()]
 
@@ -278,15 +272,10 @@ class Race(Kind):
         outcomes = dict.fromkeys(one.left[:1], "leads") | dict.fromkeys(one.left[1:], "left")
         outcomes |= dict.fromkeys(one.beaten, "beaten") | dict.fromkeys(one.failed, "failed")
         for place, outcome in outcomes.items():
-            yield {
-                "round": one.number,
-                **self.values[place],
-                "seeds": one.seeds,
-                "mean": one.means.get(place),
-                "difference": getattr(one.comparisons.get(place), "difference", None),
-                "at_best": getattr(one.comparisons.get(place), "at_best", None),
-                "outcome": outcome,
-            }
+            line = {"round": one.number, **self.values[place], "seeds": one.seeds, "mean": one.means.get(place)}
+            comparison = one.comparisons.get(place)
+            apart = {name: getattr(comparison, name, None) for name in ("difference", "at_best")}
+            yield line | apart | {"outcome": outcome}
 
     def _news(self, one: Round) -> str:
         ran = len(one.left) + len(one.beaten) + len(one.failed)
@@ -298,13 +287,6 @@ class Race(Kind):
 def is_race(varied: str) -> bool:
     """Return whether a sweep is a race, given the tag with what varies in it."""
     return map_in(varied).get("seed") == _OPEN
-
-
-def _end(left: Sequence[int], comparisons: Mapping[int, Comparison], indifference: float) -> str | None:
-    """Return why no more seeds are needed, or None: one is left, or none may be better by more than `indifference`."""
-    if len(left) < 2:
-        return "decided" if left else "failed"
-    return "indifferent" if max(comparisons[place].at_best for place in left[1:]) <= indifference else None
 
 
 def _of_seeds(row: Row, seeds: Sequence[int]) -> Row:
