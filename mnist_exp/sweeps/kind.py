@@ -1,4 +1,4 @@
-"""What a sweep asks of its kind, such as a grid, a search or a race. Imports nothing heavy."""
+"""Kinds of sweeps, such as a grid, a race or a search, propose its jobs. Imports nothing heavy."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,8 +54,11 @@ class Settings:
 class Typed:
     """The overrides of a sweep, its preset's included.
 
-    `settings`: those of `hydra.sweeper`. `varied`: the values of each key that has several; the ends of a range to draw
-    from. `fixed`: the overrides with one value. `code`: the user's own file.
+    Attributes:
+        settings: of `hydra.sweeper`.
+        varied: the values of each key that has several; of a range to draw from, its ends.
+        fixed: the overrides with one value.
+        code: the user's own file.
     """
 
     settings: Settings
@@ -77,10 +80,12 @@ class Typed:
 
 @dataclass
 class Kind:
-    """A kind of sweep; its methods do what suits most.
+    """A kind of sweep, whose methods do what suits most.
 
-    `swept`: the values of each key that varies, as recorded. `jobs`: their number, as far as it is known before.
-    `planned`: how many seeds each combination is to run; 0 where that is open.
+    Attributes:
+        swept: the values of each key that varies, as recorded.
+        jobs: their number, as far as it is known before the first has run.
+        planned: how many seeds each combination is to run; 0 where that is open.
     """
 
     swept: dict[str, str]
@@ -161,7 +166,7 @@ class Kind:
 
 @dataclass
 class Grid(Kind):
-    """Every combination of the listed values, by the overrides of its job."""
+    """Every combination of the listed values, as the overrides of its job."""
 
     combinations: Sequence[Sequence[str]]
 
