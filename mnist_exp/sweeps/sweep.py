@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -94,17 +94,14 @@ def _proposals(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> P
     direction, launched = objective_direction(sweep.config), list[dict[str, str]]()
 
     def propose() -> Sequence[Sequence[str]] | None:
-        finished = {combined(job.values): job for job in record.jobs() if job.status == "FINISHED"}
+        finished = {frozenset(job.values.items()): job for job in record.jobs() if job.status == "FINISHED"}
         failed = Record("", {}, status="FAILED")
-        ended = [finished.get(combined(values)) or failed.with_values(values) for values in launched]
+        ended = [finished.get(frozenset(one.items())) or failed.with_values(one) for one in launched]
         jobs = kind.propose([*earlier, *ended], direction)
         stage.news += kind.report(sweep.folder)
         launched.extend(values_of(record.parent.keys, job) for job in jobs or ())
         stage.jobs = max(stage.jobs, len(launched))
         return jobs
-
-    def combined(values: Mapping[str, str]) -> frozenset[tuple[str, str]]:
-        return frozenset(values.items())
 
     return propose
 
