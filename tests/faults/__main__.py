@@ -15,7 +15,7 @@ from .table import Row, add, markdown
 PARTS: dict[str, tuple[Callable[[int, int], Iterator[Row]], int]] = {
     "interruptions": (interruptions.tries, 60),
     "moments": (moments.tries, 60),
-    "disks": (disks.tries, 64),
+    "disks": (disks.tries, 43),
     "outages": (outages.tries, 84),
 }
 

@@ -1,48 +1,38 @@
-"""The disk is full, closed or gone, and folders have names that are no words, at several moments of a run and a sweep.
+"""The disk is full, closed or gone, at several moments of a run and a sweep.
 
 A try takes the better part of a minute. What needs root, or Linux, is skipped elsewhere, and the table says so.
 """
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 
 from mlflow import MlflowClient
 
-from ..conftest import command, serving, store
-from .damages import BEFORE, FAULTS, OUTPUTS, TRAINING, Damage, cases, nothing
+from ..conftest import command
+from .damages import BEFORE, FAULTS, OUTPUTS, TRAINING, Damage, cases
 from .left import left, open_in_store, runs_of_folders
 from .outages import LONGEST_WAIT, SYNC, shown
-from .proxy import Fault, proxied
 from .table import Lacks, Row
 from .watched import COMMANDS, Watched, epochs, watch
 
 NEXT = ("dataset.limit=500", "training.epochs=1")
 JOBS = {"run": None, "sweep": 4}  # as `left` counts them; another command runs in the same folder
-NAMES = ("100% b", "it's", 'say "hi"', "a; b", "#1", "two words", "Zürich 京都")
 
 
 def tries(count: int, seed: int) -> Iterator[Row]:  # noqa: ARG001, nothing is drawn
-    """Try damages of disks, three quarters of the tries, then names of folders, and a store that takes no files."""
+    """Try damages of disks, each at its moments."""
     with tempfile.TemporaryDirectory() as name:
-        for number, (what, moment, typed) in enumerate(islice(cases(), count * 3 // 4)):
+        for number, (what, moment, typed) in enumerate(islice(cases(), count)):
             folder = Path(name, f"try-{number}")
             folder.mkdir()
             with ExitStack() as mounted:
                 yield try_one(folder, what, moment, typed, mounted)
-        places = [(place, typed) for typed in ("run", "sweep") for place in NAMES]
-        for number, (place, typed) in enumerate(places[: max(count // 4 - 2, 1)]):
-            folder = Path(name, str(number), place)
-            folder.mkdir(parents=True)
-            yield try_name(folder, typed)
-        yield from _refused_artifacts(Path(name, "server"), ("run", "sweep")[: count // 4])
 
 
 def prefix() -> tuple[str, ...]:
@@ -139,47 +129,3 @@ def check_afterwards(folder: Path, path: Path, lacks: Lacks, whole: bool, typed:
         lacks.include(left(folder, JOBS[typed], client))
     else:
         lacks.include(open_in_store(client, "mnist_exp"))
-
-
-def try_name(folder: Path, typed: str) -> Row:
-    """Run a command in a folder of a difficult name, and in an output folder of that name."""
-    lacks = Lacks()
-    ended = watch(*COMMANDS[typed], cwd=folder)
-    lacks.add("wrong", f"exit {ended.code}: {ended.messages()}", ended.code != 0 or bool(ended.err))
-    lacks.add("wrong", "no scores are shown", ended.scores() is None)
-    elsewhere = [path for path in folder.parent.rglob("mlflow.db") if path.parent != folder]
-    lacks.add("wrong", f"the store lies in {elsewhere}", len(elsewhere))
-    if (folder / "mlflow.db").exists():
-        with closing(sqlite3.connect(folder / "mlflow.db")) as connection:  # MLflow would read the name its own way
-            copy = folder.parent / "mlflow.db"
-            connection.execute("VACUUM INTO ?", (str(copy),))
-        lacks.include(left(folder, JOBS[typed], store(copy.parent)))
-    else:
-        lacks.add("lost", "the store")
-    return lacks.row("disks: names of folders", f"{folder.name}, {typed}: exit {ended.code}")
-
-
-def _refused_artifacts(folder: Path, commands: tuple[str, ...]) -> Iterator[Row]:
-    """Run commands whose server takes metrics but no files."""
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    folder.mkdir()
-    damage = Damage(nothing, nothing, (), of_the_store=True)
-    with serving(folder) as (uri, server):
-        threading.Thread(target=lambda: list(server.stderr or ()), daemon=True).start()
-        for typed in commands:
-            lacks, place = Lacks(), folder / typed
-            place.mkdir()
-            with proxied(uri) as proxy:
-                proxy.fail(Fault(500, of="^PUT .*mlflow-artifacts"))
-                ended = watch(
-                    *COMMANDS[typed],
-                    f"tracking.experiment={typed}",
-                    cwd=place,
-                    environment={"MLFLOW_TRACKING_URI": proxy.uri},
-                )
-                proxy.heal()
-                judge(ended, place, lacks, damage, TRAINING)
-                done = command(cwd=place, module=SYNC, MLFLOW_TRACKING_URI=proxy.uri)
-                lacks.add("wrong", f"sync: {done.stderr.strip()[-200:]}", done.returncode != 0)
-                lacks.include(left(place, JOBS[typed], MlflowClient(proxy.uri), typed))
-            yield lacks.row("disks: files are answered 500", f"{typed}: exit {ended.code}{shown(ended)}")
