@@ -10,12 +10,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 from mlflow import MlflowClient
-
-from mnist_exp.tracking.folder import Folder
 
 from ..conftest import command, serving
 from .left import left, runs_of_folders
@@ -100,7 +97,7 @@ def try_one(proxy: Proxy, folder: Path, fault: str, moment: str, typed: str) -> 
         after(folder, client, experiment, lacks, typed, environment)
     note = f"{fault} {moment}, {typed}: {'refused' if refused else f'exit {ended.code}'}{shown(ended)}"
     lacks.add("wrong", "the fault never began", not in_time)
-    return lacks.row(f"outages: {fault}", f"{note}; {paces(folder, proxy.began or 0.0)}")
+    return lacks.row(f"outages: {fault}", note)
 
 
 def _interrupted(folder: Path, experiment: str, environment: dict[str, str]) -> None:
@@ -204,14 +201,3 @@ def shown(ended: Watched) -> str:
 
 def _has_trained(folder: Path, since: float) -> bool:
     return any(path.stat().st_mtime > since for path in folder.rglob("metrics.jsonl"))
-
-
-def paces(folder: Path, began: float) -> str:
-    """Return the longest time between the epochs of a run before an outage began, and from then on."""
-    longest = {"before": 0.0, "from then on": 0.0}
-    for run in runs_of_folders(folder):
-        times = [line["time"] / 1000 for line in Folder(run.files).measured() if line["step"] > 0]
-        for earlier, later in pairwise(times):
-            when = "before" if later < began else "from then on"
-            longest[when] = max(longest[when], later - earlier)
-    return "epochs took at most " + ", ".join(f"{seconds:.1f} s {when}" for when, seconds in longest.items())
