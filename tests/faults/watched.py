@@ -1,17 +1,18 @@
 """A command in a process of its own, watched until it ends: what it printed, and when."""
 
-import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
+
+import psutil
 
 from .process import environment as process_environment
 
@@ -83,7 +84,10 @@ def watch(
         time.sleep(0.01)
     seen.code = seen.process.poll()
     if seen.code is None:
-        kill_with_children(seen.process.pid)
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.kill()
         seen.process.wait()
     seen.end = time.time()
     for reader in readers:
@@ -94,19 +98,6 @@ def watch(
 def _read(stream: IO[str], lines: list[tuple[float, str]]) -> None:
     for line in stream:
         lines.append((time.time(), line.rstrip("\n")))
-
-
-def kill_with_children(pid: int) -> None:
-    """Kill a process, and those that it started."""
-    for child in children(pid):
-        kill_with_children(child)
-    os.kill(pid, signal.SIGKILL)
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started, on Linux."""
-    found = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for path in found for child in path.read_text().split()]
 
 
 def epochs(folder: Path) -> int:
