@@ -142,6 +142,15 @@ def test_a_sentence_names_the_row_to_take_first(rows: list[Row], options: dict[s
     assert word(judge(rows, indifference), partial(job_name, keys=["a"]), **options) == said
 
 
+def test_a_row_of_a_single_run_is_not_compared() -> None:
+    jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
+    rows = compared(rank([*jobs, job(0.7, a="2", seed="0")], "maximize"), "maximize")
+    assert [row.comparison is None for row in rows] == [True, False, True]
+    text = word(judge(rows), partial(job_name, keys=["a"]))
+    assert text.startswith("a=0 is best of the 2 rows that are compared: the other is not better (95 %, paired over 5")
+    assert text.endswith(" Rows with a single run are not compared.")
+
+
 def test_a_row_with_a_failed_job_is_not_compared_since_the_others_flatter_it() -> None:
     jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
     lost = [job(0.95, a="2", seed="0"), job(0.95, a="2", seed="1"), job(None, "FAILED", a="2", seed="2")]
