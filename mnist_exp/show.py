@@ -31,7 +31,6 @@ _EXAMPLES = """\
   python -m mnist_exp.show --save mnist_raw.npz
 """
 _COLUMNS = 10  # labels in a line
-_NAMED = 100  # at most so many classes' names are listed
 
 
 def main() -> None:
@@ -40,21 +39,11 @@ def main() -> None:
     parser = commands.parser("show", about, _EXAMPLES)
     parser.add_argument("overrides", nargs="*", help="what to change, as for a run: dataset=npz dataset.path=FILE")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="read presets of your own from this folder")
-    parser.add_argument(
-        "--index",
-        type=int,
-        default=0,
-        metavar="N",
-        help="the training image to show, from 0, counted before any is held out",
-    )
+    about_index = "the training image to show, from 0, counted before any is held out"
+    parser.add_argument("--index", type=int, default=0, metavar="N", help=about_index)
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the arrays to a new npz file, for dataset=npz")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        default=Path("outputs/show"),
-        help="folder for pictures; default: %(default)s",
-    )
+    about_output = "folder for pictures; default: %(default)s"
+    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("outputs/show"), help=about_output)
     given = parser.parse_intermixed_args()
     with commands.exit_on_errors():
         _show(given)
@@ -124,9 +113,8 @@ def _arrays(data: Data) -> str:
         for axis, values in zip("xy", arrays, strict=True):
             lines.append(f"{f'{axis}_{name}':14}{values.shape!s:22}{values.dtype!s:8}{values.min()} to {values.max()}")
     named = [f"label {label}: {printable(name)}" for label, name in enumerate(data.names) if name != str(label)]
-    lines += [""] * bool(named) + named[:_NAMED]
-    if len(named) > _NAMED:
-        lines.append(f"and {len(named) - _NAMED} more")
+    if named:
+        lines += ["", *named]
     counts = {f"y_{name}": np.bincount(y, minlength=data.classes) for name, (_, y) in sets.items()}
     lines.append("")
     for first in range(0, data.classes, _COLUMNS):
@@ -138,8 +126,7 @@ def _arrays(data: Data) -> str:
 def _numbers(pixels: npt.NDArray[np.generic], most: int) -> str:
     """Return an image as numbers, in columns as wide as they need.
 
-    Where a line would have more than `most` characters, the columns at the left and the right that are all 0 are left
-    out.
+    Columns of zeros at the left and the right are left out where a line would have more than `most` characters.
 
     >>> print(_numbers(np.array([[0, 7, 255], [0, 12, 3]], np.uint8), 8))
     0  7 255
@@ -150,19 +137,20 @@ def _numbers(pixels: npt.NDArray[np.generic], most: int) -> str:
     (columns 1 to 2 of 0 to 2; the others are all 0)
     """
     channels = np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), 2, 0)
-    blocks = []
+    lines = []
     for number, channel in enumerate(channels):
-        last = channel.shape[1] - 1
-        inked = np.flatnonzero(channel.any(axis=0)).tolist() or [0, last]
-        for first, end in ((0, last), (inked[0], inked[-1])):
-            texts = [[f"{value:g}" for value in row] for row in channel[:, first : end + 1].tolist()]
-            widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-            if sum(widths) + len(widths) - 1 <= most:
-                break
-        lines = [" ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)) for row in texts]
-        lines += [f"(columns {first} to {end} of 0 to {last}; the others are all 0)"] * (end - first < last)
-        blocks += [f"channel {number}:", *lines] if len(channels) > 1 else lines
-    return "\n".join(blocks)
+        if len(channels) > 1:
+            lines.append(f"channel {number}:")
+        texts = np.char.mod("%g", channel)
+        widths = np.char.str_len(texts).max(axis=0)
+        first, last = 0, len(widths) - 1
+        inked = np.flatnonzero(channel.any(axis=0))
+        if widths.sum() + last > most and inked.size:
+            first, last = inked[0], inked[-1]
+        lines += [" ".join(row) for row in np.char.rjust(texts, widths)[:, first : last + 1]]
+        if last - first + 1 < len(widths):
+            lines.append(f"(columns {first} to {last} of 0 to {len(widths) - 1}; the others are all 0)")
+    return "\n".join(lines)
 
 
 def _save(data: Data, path: Path) -> None:

@@ -54,7 +54,7 @@ outage; each thing once, however often this is typed, on another machine too."""
         if arguments.moved:
             if given:
                 raise InputError(f"{given[0]}: is not used with --moved; leave it out")
-            from mnist_exp.tracking.store import move_artifacts
+            from mnist_exp.tracking.moved import move_artifacts
 
             print(f"{counted(move_artifacts(), 'place')} in mlflow.db changed to this folder")
             return

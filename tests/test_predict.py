@@ -70,14 +70,12 @@ def test_a_line_a_picture_and_what_the_model_saw(
     assert capsys.readouterr().err == f"{pair}: seems to hold several digits, which are read as one\n"
 
 
-@pytest.mark.parametrize("change", ["as it is", "ink on paper, five times as large", "off centre, in colour"])
+@pytest.mark.parametrize("change", ["ink on paper, five times as large", "off centre, in colour"])
 def test_mnists_own_images_are_recognised_as_well_when_they_come_as_pictures(
     tracked_folder: Path, mnist: Data, change: str
 ) -> None:
     x, y = mnist.x_test[:1000], mnist.y_test[:1000]
-    if change == "as it is":
-        pictures = [Image.fromarray(image) for image in x]
-    elif change == "off centre, in colour":
+    if change == "off centre, in colour":
         colours = np.zeros((1000, 60, 90, 3), np.uint8) + np.array([30, 60, 20], np.uint8)
         colours[:, 20:48, 55:83] += (x[..., None] * np.array([0.8, 0.2, 0.5])).astype(np.uint8)
         pictures = [Image.fromarray(image) for image in colours]
@@ -100,7 +98,7 @@ def test_a_prepared_digit_fills_20_by_20_and_is_centred_by_mass() -> None:
         assert image.max() == 255
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["LA", "P", "CMYK", "I;16"])
 def test_a_picture_may_have_any_mode(mode: str) -> None:
     plain = draw(3, STYLES[0])
     if mode == "I;16":
@@ -198,11 +196,8 @@ def test_the_champion_is_the_best_of_those_measured_alike(capsys: pytest.Capture
         ("MODEL", "white.png", "white.png: no digit stands out from the background"),
         ("MODEL", "none.png", "none.png: no such file"),
         ("MODEL", "text.png", "text.png: must be a whole picture"),
-        ("MODEL", "program.png", "program.png: must be a whole picture"),
         ("MODEL", "dot.png", "dot.png: is 2 by 1 pixels; must be at least 8 by 8"),
-        ("MODEL", "x" * 300, ": cannot be read (File name too long)"),
         ("MODEL", "folder", "folder: must be a file; is a folder"),
-        ("MODEL", "pipe", "pipe: must be a file; is a pipe, a socket or a device"),
         ("pipe.keras", "seven.png", "pipe.keras: must be a file; is a pipe, a socket or a device"),
         ("text.keras", "white.png", "text.keras: must be a file model.keras that a run wrote"),
     ],
@@ -211,10 +206,8 @@ def test_bad_input_is_one_message(tracked_folder: Path, tmp_path: Path, name: st
     Image.new("RGB", (50, 50), "white").save(tmp_path / "white.png")
     Image.new("RGB", (2, 1), "white").save(tmp_path / "dot.png")
     (tmp_path / "text.png").write_text("no picture")
-    (tmp_path / "program.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 60 60\nshowpage\n")
     (tmp_path / "text.keras").write_text("no model")
     (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "pipe")
     os.mkfifo(tmp_path / "pipe.keras")
     draw(7, STYLES[7]).save(tmp_path / "seven.png")
     model = str(kept_model(tracked_folder)) if name == "MODEL" else name
@@ -233,18 +226,6 @@ def test_a_missing_model_imports_neither_keras_nor_mlflow(tmp_path: Path) -> Non
     assert (done.stdout, done.stderr, done.returncode) == ("[]\n", "none.keras: no such file\n", 1)
 
 
-def test_bad_input_on_the_command_line_is_one_message(tmp_path: Path) -> None:
-    for arguments, message in (
-        (["m.keras", "none.png"], "none.png: no such file"),
-        (["m.keras", "none.png", "--plot", "a.gif"], "--plot a.gif: must be a .png"),
-        (["m.keras", "tracking=none"], "no picture is named"),
-    ):
-        done = in_process(*arguments, cwd=tmp_path, module="mnist_exp.predict")
-        assert done.returncode == 1
-        assert done.stderr.startswith(message)
-        assert len(done.stderr.splitlines()) == 1
-
-
 def test_a_transparent_corner_or_margin_is_no_ink() -> None:
     page = draw(3, STYLES[0]).convert("RGBA")
     expected = digits.prepare(page, 28, 28)
@@ -252,14 +233,6 @@ def test_a_transparent_corner_or_margin_is_no_ink() -> None:
         page.paste((0, 0, 0, 0), (*corner, corner[0] + 40, corner[1] + 40))
     np.testing.assert_array_equal(digits.prepare(page, 28, 28), expected)
     assert digits.resized(draw(7, STYLES[7]), 32, 32).max() == 255  # black on nothing: on white
-
-
-def test_odd_pictures_are_prepared_or_refused() -> None:
-    holes = np.zeros((400, 400), np.uint8)
-    holes[50:350, 50:350] = 255
-    holes[60:340:22, 60:340:22] = 0
-    assert digits.prepare(Image.fromarray(holes), 28, 28).max() == 255
-    assert digits.prepare(draw(1, STYLES[1]).resize((8, 3000)), 28, 28).shape == (28, 28)
 
 
 @pytest.mark.parametrize("model", ["experiment=resnet", "rows as a sequence"])

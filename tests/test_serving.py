@@ -27,7 +27,7 @@ def ask(address: str, images: Any) -> Any:
 
 
 @pytest.mark.slow
-def test_a_served_model_answers_requests_with_raw_images(tracked_folder: Path, mnist: Data) -> None:
+def test_served_model_answers_for_raw_images(tracked_folder: Path, mnist: Data) -> None:
     [recorded] = runs_in(tracked_folder)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

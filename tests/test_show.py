@@ -10,7 +10,7 @@ from mnist_exp.data.datasets import Data
 from mnist_exp.data.sources import NpzDataset
 from mnist_exp.training.split import load_data
 
-from .conftest import QUICK, Arrays, in_process
+from .conftest import in_process
 
 AUGMENTED = "preprocessing.augment=[{RandomRotation:{factor:0.1,fill_mode:constant}}]"
 
@@ -65,36 +65,17 @@ def test_the_image_enlarged_and_samples_of_each_class(tmp_path: Path) -> None:
     assert (tmp_path / "changed/samples.png").is_file()
 
 
-@pytest.mark.parametrize("limit", [(), ("dataset.limit=100",)])
-def test_saved_arrays_are_read_back_bit_identical(tmp_path: Path, mnist: Data, limit: tuple[str, ...]) -> None:
-    done = in_process(*limit, "dataset.validation=50", "--save", "saved.npz", cwd=tmp_path, module="mnist_exp.show")
+def test_saved_arrays_are_read_back_bit_identical(tmp_path: Path, mnist: Data) -> None:
+    done = in_process("dataset.validation=50", "--save", "saved.npz", cwd=tmp_path, module="mnist_exp.show")
     assert done.returncode == 0, done.stderr
-    count = 100 if limit else 60000
     with np.load(tmp_path / "saved.npz") as saved:
         assert set(saved.files) == {"x_train", "y_train", "x_test", "y_test"}
-        np.testing.assert_array_equal(saved["x_train"], mnist.x_train[:count])
+        np.testing.assert_array_equal(saved["x_train"], mnist.x_train)
         assert saved["x_train"].dtype == np.uint8
     again = load_data(NpzDataset(kind="npz", path="saved.npz", maximum=None, validation="test", limit=None, seed=0))
-    np.testing.assert_array_equal(again.y_train, mnist.y_train[:count])
+    np.testing.assert_array_equal(again.y_train, mnist.y_train)
     np.testing.assert_array_equal(again.x_test, mnist.x_test)
-    if not limit:
-        assert again.digest == mnist.digest
-    done = in_process(
-        *QUICK, "dataset.limit=90", "tracking=none", "dataset=npz", "dataset.path=saved.npz", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def test_saved_floats_are_read_back_without_their_maximum_typed(tmp_path: Path, small: Arrays) -> None:
-    for maximum in (1, 255):
-        x = {part: small[part] * np.float32(maximum / 255) for part in ("x_train", "x_test")}
-        np.savez("floats.npz", **small | x)
-        path, saved = ("dataset=npz", f"dataset.maximum={maximum}", "dataset.path=floats.npz"), f"saved-{maximum}.npz"
-        done = in_process(*path, "--save", saved, cwd=tmp_path, module="mnist_exp.show")
-        assert done.returncode == 0, done.stderr
-        again = load_data(NpzDataset(kind="npz", path=saved, maximum=None, validation="test", limit=None, seed=0))
-        assert again.maximum == maximum
-        np.testing.assert_array_equal(again.x_train, x["x_train"])
+    assert again.digest == mnist.digest
 
 
 def test_images_in_colour_are_numbers_of_each_channel(tmp_path: Path) -> None:
@@ -112,14 +93,9 @@ def test_images_in_colour_are_numbers_of_each_channel(tmp_path: Path) -> None:
     [
         (["7"], "7: no KEY=VALUE; --index 7 shows"),
         (["--index", "60000"], "--index 60000: must be from 0 to 59999"),
-        (["--index", "-1"], "--index -1: must be from 0"),
         (["--save", "old.npz"], "--save old.npz: must be a new file"),
         (["--save", "new.txt"], "--save new.txt: must be a new file that ends with .npz"),
-        (["--save", f"{'x' * 300}.npz"], "x.npz: cannot be written (File name too long)"),
         (["--output", "drawn"], "--output drawn: samples.png: was not drawn by this program; choose another name"),
-        (["--output", "x" * 300], "cannot be read (File name too long)"),
-        (["modle=cnn"], "did you mean model=cnn?"),
-        (["preprocessing.augment=[RandomRotatoin]"], "did you mean RandomRotation?"),
     ],
 )
 def test_bad_input_is_one_message(tmp_path: Path, arguments: list[str], message: str) -> None:

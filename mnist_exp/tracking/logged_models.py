@@ -98,7 +98,11 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
         if name.startswith("models:/"):
             location = client.get_model_version_download_uri(*_registered_version(client, name))
         else:
-            run = _kept_run(client, find_run(client, uri, name))
+            run = find_run(client, uri, name)
+            if run.is_sweep:
+                if not (best := run.fact("best_run")):
+                    raise InputError(f"{run.run_id}: is a sweep without a best job ({run.status}); use the id of a job")
+                run = record_of(client.get_run(best), client)
             if (path := _file_here(run)) is not None:
                 return path
             location = client.get_logged_model(model_of_run(client, run.run_id)).artifact_location
@@ -119,15 +123,6 @@ def _file_here(run: Record) -> Path | None:
         if (here.id, here.status) == (run.id, "FINISHED") and folder.has_weights():
             return folder.path / "model.keras"
     return None
-
-
-def _kept_run(client: "MlflowClient", run: Record) -> Record:
-    """Return a run, or the best job of a sweep."""
-    if not run.is_sweep:
-        return run
-    if not (best := run.fact("best_run")):
-        raise InputError(f"{run.run_id}: is a sweep without a best job ({run.status}); type the id of a job")
-    return record_of(client.get_run(best), client)
 
 
 def model_of_run(client: "MlflowClient", run_id: str) -> str:
@@ -156,43 +151,41 @@ def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
     return model, number or str(client.get_model_version_by_alias(model, alias).version)
 
 
-def registered(store: Store, record: Record, run_id: str, best: str) -> str:
-    """Register the model of a run, or of a sweep's `best` job, if there is a name; return the outcome as a line."""
-    name, chosen = store.settings.register, best if record.is_sweep else run_id
-    if name is None or not chosen or record.status != "FINISHED" or "mlflow.parentRunId" in record.tags:
-        return ""
-    try:
-        return register(store.client, name, chosen)
-    except InputError as error:  # its weights are on another machine
-        return str(error)
-
-
-def register(client: "MlflowClient", name: str, run_id: str) -> str:
-    """Register a run's model as a new version of `name`, unless it is one, and return the outcome as a line.
+def register(store: Store, record: Record, run_id: str, best: str) -> str:
+    """Register the model of a run, or of a sweep's `best` job, if there is a name; return the outcome as a line.
 
     The first version gets the alias `champion`; a later one gets it if its objective is better than the champion's, and
     both were measured with the same metric and loss on the same data and validation set.
     """
+    name, chosen = store.settings.register, best if record.is_sweep else run_id
+    if name is None or not chosen or record.status != "FINISHED" or "mlflow.parentRunId" in record.tags:
+        return ""
     from mlflow.exceptions import MlflowException
 
-    model_id = model_of_run(client, run_id)
+    client = store.client
+    try:
+        model_id = model_of_run(client, chosen)
+    except InputError as error:  # its weights are on another machine
+        return str(error)
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    before = [one for one in client.search_model_versions(f"name = '{name}'") if one.run_id == run_id]
-    version = (
-        before[0] if before else client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
-    ).version
-    text = f"Registered {'before, ' * bool(before)}as models:/{name}/{version}"
     champion = client.get_registered_model(name).aliases.get("champion")
-    if before and champion is not None:
-        return text
+    before = [model for model in client.search_model_versions(f"name = '{name}'") if model.run_id == chosen]
+    if before:
+        version = before[0].version
+        text = f"Registered before, as models:/{name}/{version}"
+        if champion is not None:
+            return text
+    else:
+        version = client.create_model_version(name, f"models:/{model_id}", chosen, model_id=model_id).version
+        text = f"Registered as models:/{name}/{version}"
     if champion is None:
         client.set_registered_model_alias(name, "champion", version)
         return f"{text}, which is now the champion"
-    new = record_of(client.get_run(run_id), client)
+    new = record_of(client.get_run(chosen), client)
     try:
         old = record_of(client.get_run(str(client.get_model_version(name, champion).run_id)), client)
     except MlflowException:  # registered by hand, or its run was deleted
@@ -202,14 +195,16 @@ def register(client: "MlflowClient", name: str, run_id: str) -> str:
             f"{text}; champion stays version {champion}, whose objective was measured otherwise; if this one is "
             "better, move the alias in mlflow ui"
         )
-    objective, value, best = new.parameters["objective"], new.scores["objective"], old.scores["objective"]
-    if better := value > best if new.parameters["direction"] == "maximize" else value < best:
+    value, best_value = new.scores["objective"], old.scores["objective"]
+    outcome = f"champion stays version {champion}"
+    if value > best_value if new.parameters["direction"] == "maximize" else value < best_value:
         client.set_registered_model_alias(name, "champion", version)
-    on_test_set = objective.startswith("test_") or new.parameters["dataset.validation"] == "test"
-    return (
-        f"{text}, {'which is now the champion' if better else f'champion stays version {champion}'}: {objective} "
-        f"{value:.4f} against {best:.4f}{', MEASURED ON THE TEST SET' if on_test_set else ''}"
-    )
+        outcome = "which is now the champion"
+    objective = new.parameters["objective"]
+    text = f"{text}, {outcome}: {objective} {value:.4f} against {best_value:.4f}"
+    if objective.startswith("test_") or new.parameters["dataset.validation"] == "test":
+        text += ", MEASURED ON THE TEST SET"
+    return text
 
 
 def _measure(run: Record) -> list[str | None]:

@@ -11,10 +11,10 @@ from mnist_exp.config.files import copy_files, is_file, read_text
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import locks
 from mnist_exp.tracking.folder import Folder, Line, Mirrored
-from mnist_exp.tracking.logged_models import registered, send_model
+from mnist_exp.tracking.logged_models import register, send_model
 from mnist_exp.tracking.reading import PROFILE, record_of, run_in, runs_of, stored_run
 from mnist_exp.tracking.records import DESCRIPTION, REUSED, Record
-from mnist_exp.tracking.store import Store, mirrored, repository, sqlite_path
+from mnist_exp.tracking.store import Store, mirrored, recorded_address, repository, sqlite_path
 from mnist_exp.tracking.views import show_sweep
 
 if TYPE_CHECKING:
@@ -70,15 +70,13 @@ def mirror(folder: Folder, store: Store) -> Mirrored:
         if record.status == "RUNNING":
             return known
         _send_end(store, folder, record, run)
-        said = registered(store, record, run.info.run_id, best)
-        if record.best and not best:  # the best job comes later
-            complete = ""
-        return _note(folder, store, Mirrored(run.info.run_id, complete, said))
+        outcome = register(store, record, run.info.run_id, best)
+        return _note(folder, store, Mirrored(run.info.run_id, complete, outcome))
 
 
 def _note(folder: Folder, store: Store, mirrored: Mirrored) -> Mirrored:
     with suppress(OSError):  # of a folder that may only be read; the run is found by its tag, too
-        folder.write_mirrored(store.address, mirrored)
+        folder.write_mirrored(recorded_address(store.settings.uri), mirrored)
     return mirrored
 
 
@@ -123,9 +121,14 @@ def _create_run(store: Store, record: Record) -> "Run":
 
 
 def _best(store: Store, folder: Folder, record: Record, run: "Run") -> str:
-    """Return the id of the run of a sweep's best job, or "" if the store does not have it yet."""
+    """Return the id of the run of a sweep's best job, which is mirrored first; "" if there is none."""
     known = record_of(run, store.client).fact("best_run")
-    return run_in(store, Folder(folder.path / record.best), known) if record.best else known
+    if not record.best:
+        return known
+    best = Folder(folder.path / record.best)
+    with suppress(InputError, OSError):  # its folder is gone
+        return run_in(store, best, known) or mirror(best, store).run_id
+    return ""
 
 
 def _send_values(store: Store, folder: Folder, record: Record, run: "Run", best: str) -> None:

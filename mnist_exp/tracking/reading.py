@@ -222,8 +222,8 @@ def close_in_store(to: store.Store) -> list[Folder]:
     return folders
 
 
-def _id_and_status(folder: Folder) -> tuple[str, str]:
+def _id_and_status(folder: Folder) -> tuple[str | None, str]:
     with suppress(InputError):
         record = folder.read()
         return record.id, record.status
-    return "", ""
+    return None, ""

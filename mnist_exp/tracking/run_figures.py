@@ -39,11 +39,7 @@ def predictions_csv(
 ) -> str:
     """Return CSV with each test image's index from 0, its class, the predicted class and the probability of that.
 
-    Args:
-        labels: (N,) true labels.
-        probabilities: (N, classes).
-        names: the classes' names, by label.
-        files: the N images' names, which get a column; empty for images that have none.
+    Arguments are as for `mistakes`; `files` get a column.
     """
     safe = [no_formula(name) for name in names]
     predicted, surest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
@@ -142,8 +138,7 @@ def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
 def confusion_matrix(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
     """Draw the confusion matrix, coloured by the share of each true label; arguments are as for `classes`."""
     size, texts = len(names), [short(name, 16) for name in names]
-    counts = np.zeros((size, size), np.int64)
-    np.add.at(counts, (labels, predicted), 1)
+    counts = np.bincount(labels * size + predicted, minlength=size**2).reshape(size, size)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     wide = size <= 20 and max(map(len, texts)) > 3  # a constrained layout finds room for names
     figure = Figure(figsize=(7.5, 6.8), layout="constrained") if wide else Figure(figsize=(6.5, 5.8))

@@ -1,35 +1,32 @@
 """Reach an MLflow store, or make one; its database is complete or absent.
 
-All uses of what MLflow 3.15 to 3.17 keeps private are here. A name that a newer version lacks raises when it is used,
-before anything is written.
+What MLflow 3.15 to 3.17 keeps private is used here only.
 """
 
 import http.client
-import logging
-import os
 import re
 import sqlite3
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.text import make_printable, shown_address
+from mnist_exp.text import shown_address
 from mnist_exp.tracking.folder import Folder, Mirrored, from_here
+from mnist_exp.tracking.mlflow_import import import_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 _SECONDS_FOR_A_LOCK = 120.0
+_OF_A_SERVER = ("mlflow-artifacts", "s3", "gs", "wasbs", "abfss", "hdfs", "dbfs")  # schemes of artifacts
 _RAISE_FOR_A_STORE = ("mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3", "google", "botocore", "azure")
 
 
@@ -40,11 +37,6 @@ class Store:
     client: "MlflowClient"
     experiment_id: str
     settings: MLflowTracking
-
-    @property
-    def address(self) -> str:
-        """The store's address as folders record it."""
-        return recorded_address(self.settings.uri)
 
 
 def connect(tracking: MLflowTracking) -> Store:
@@ -80,10 +72,8 @@ def connect_existing(uri: str) -> "MlflowClient":
     """
     path = sqlite_path(uri)
     if path is not None and not path.exists():
-        raise InputError(
-            f"tracking.uri={uri}: no such store; type tracking.uri=ADDRESS for another, or run python -m mnist_exp in "
-            "this folder first"
-        )
+        others = "type tracking.uri=ADDRESS for another, or run python -m mnist_exp in this folder first"
+        raise InputError(f"tracking.uri={uri}: no such store; {others}")
     with _reached(uri):
         return _client(uri)
 
@@ -117,10 +107,9 @@ def store_errors(uri: str) -> Iterator[None]:
 def explained(error: BaseException) -> str:
     """Return the first line of a store's error, or what its database says if that is behind it."""
     cause: BaseException | None = error
-    while cause is not None and not hasattr(cause, "orig"):  # SQLAlchemy's, with the database's own error
+    while cause is not None and getattr(cause, "orig", None) is None:  # SQLAlchemy's have the database's own error
         cause = cause.__cause__ or cause.__context__
-    if cause is not None and cause.orig is not None:
-        error = cause.orig
+    error = error if cause is None else cause.orig  # type: ignore[attr-defined]
     line = (str(error).splitlines() or [type(error).__name__])[0]
     is_plain = isinstance(error, InputError | sqlite3.Error) or type(error).__module__ == "mlflow.exceptions"
     return line if is_plain else f"{type(error).__name__}: {line}"
@@ -128,36 +117,19 @@ def explained(error: BaseException) -> str:
 
 def linked(text: str, tracking: MLflowTracking, path: str) -> list[str]:
     """Return a text and, below it, a link to a page of the server, or of the local one that `mlflow ui` starts."""
-    if tracking.uri.startswith(("http://", "https://")):
-        return [f"{text}:", f"{shown_address(tracking.uri).rstrip('/')}/{path}"]
-    command = (
-        "mlflow ui" if is_default(tracking.uri) else f"mlflow ui --backend-store-uri {shown_address(tracking.uri)}"
-    )
+    address = shown_address(tracking.uri)
+    if address.startswith(("http://", "https://")):
+        return [f"{text}:", f"{address.rstrip('/')}/{path}"]
+    command = "mlflow ui" if is_default(tracking.uri) else f"mlflow ui --backend-store-uri {address}"
     return [f"{text}; {command}, then", f"http://127.0.0.1:5000/{path}"]
 
 
-@cache
-def opens_views(uri: str) -> bool:
-    """Return whether the page of a server, or of `mlflow ui` here, opens saved views, as it does from 3.15.2 on."""
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-    from mlflow.version import VERSION
-
-    version = VERSION
-    if uri.startswith(("http://", "https://")):
-        version = http_request(get_default_host_creds(uri), "/version", "GET").text
-    numbers = re.match(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", version)
-    return numbers is not None and tuple(map(int, numbers.groups())) >= (3, 15, 2)
-
-
 def repository(uri: str, location: str | None) -> "ArtifactRepository":
-    """Return the artifacts at a location that a store names, if it may be read, written and sent the user's password.
-
-    Allowed are the server, a cloud's storage, and `mlruns` beside an SQLite database or, for any other store, in the
-    current folder.
+    """Return the artifacts at a location that a store names.
 
     Raises:
-        InputError: for any other location.
+        InputError: if it is not on the server, in a cloud's storage, or in `mlruns` beside an SQLite database or, for
+            any other store, in the current folder.
     """
     allowed = _check_location(uri, location)
     # In public, artifacts are reached by a run's id, and the store, asked again, could name another location.
@@ -172,17 +144,14 @@ def repository(uri: str, location: str | None) -> "ArtifactRepository":
 def _check_location(uri: str, location: str | None) -> str:
     path = sqlite_path(uri)
     folder = (path.parent if path is not None else Path.cwd()) / "mlruns"
-    if not location or not _is_allowed(location, uri, folder):
-        others = "" if path is not None else f", or one of {', '.join(_OF_A_SERVER)}"
-        moved = "after a project was moved or copied here, type python -m mnist_exp.sync --moved; else "
-        raise InputError(
-            f"tracking.uri={shown_address(uri)}: keeps artifacts in {location}; they must be below {folder}{others}; "
-            f"{moved if is_default(uri) else ''}type another tracking.experiment"
-        )
-    return location
-
-
-_OF_A_SERVER = ("mlflow-artifacts", "s3", "gs", "wasbs", "abfss", "hdfs", "dbfs")
+    if location and _is_allowed(location, uri, folder):
+        return location
+    others = "" if path is not None else f", or one of {', '.join(_OF_A_SERVER)}"
+    moved = "after a project was moved or copied here, type python -m mnist_exp.sync --moved; else "
+    raise InputError(
+        f"tracking.uri={shown_address(uri)}: keeps artifacts in {location}; they must be below {folder}{others}; "
+        f"{moved if is_default(uri) else ''}type another tracking.experiment"
+    )
 
 
 def _is_allowed(location: str, uri: str, folder: Path) -> bool:
@@ -190,14 +159,14 @@ def _is_allowed(location: str, uri: str, folder: Path) -> bool:
         return False
     try:
         parts = urlsplit(location)
-        if parts.scheme in ("", "file") and not parts.netloc:
-            path = unquote(parts.path) if parts.scheme else location
-            return Path(path).resolve().is_relative_to(folder)
-        on_this_server = not parts.netloc or parts.netloc == urlsplit(uri).netloc.rpartition("@")[2]
     except ValueError:  # no address at all
         return False
-    server = sqlite_path(uri) is None and parts.scheme in _OF_A_SERVER
-    return server and (on_this_server or parts.scheme != "mlflow-artifacts")
+    if parts.scheme in ("", "file") and not parts.netloc:
+        return Path(unquote(parts.path) if parts.scheme else location).resolve().is_relative_to(folder)
+    if sqlite_path(uri) is not None or parts.scheme not in _OF_A_SERVER:
+        return False
+    is_its_own = not parts.netloc or parts.netloc == urlsplit(uri).netloc.rpartition("@")[2]
+    return is_its_own or parts.scheme != "mlflow-artifacts"
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -222,43 +191,6 @@ def mirrored(folder: Folder, uri: str) -> Mirrored:
     return found.get(recorded_address(uri), Mirrored())
 
 
-def move_artifacts() -> int:
-    """Let the store in this folder, which was moved or copied here, find its artifacts here; return how many places.
-
-    MLflow has absolute places of artifacts in four columns. They change all at once, or not at all.
-
-    Raises:
-        InputError: if there is no such store, or it cannot be used.
-    """
-    connect_existing("sqlite:///mlflow.db")
-    path = Path.cwd() / "mlflow.db"
-    new = (path.parent / "mlruns").as_uri()
-    columns = {
-        "experiments": "artifact_location",
-        "runs": "artifact_uri",
-        "logged_models": "artifact_location",
-        "model_versions": "storage_location",
-    }
-    try:
-        with closing(sqlite3.connect(path)) as connection, connection:
-            known = connection.execute(
-                "SELECT artifact_location FROM experiments JOIN runs USING (experiment_id) JOIN tags USING (run_uuid) "
-                "WHERE key = 'mnist_exp.folder' AND artifact_location LIKE 'file:///%/mlruns'"
-            )
-            roots = {str(place) for (place,) in known if place != new}
-            return sum(
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ?1 || substr({column}, length(?2) + 1) "  # noqa: S608, names from above
-                    f"WHERE {column} = ?2 OR substr({column}, 1, length(?2) + 1) = ?2 || '/'",
-                    (new, old),
-                ).rowcount
-                for old in roots
-                for table, column in columns.items()
-            )
-    except sqlite3.Error as error:  # another program has locked it, or it cannot be written
-        raise store_error("sqlite:///mlflow.db", explained(error)) from error
-
-
 @contextmanager
 def _reached(uri: str) -> Iterator[None]:
     """Fail at once where MLflow would try for minutes; make a missing SQLite store, and hold its lock meanwhile.
@@ -266,17 +198,15 @@ def _reached(uri: str) -> Iterator[None]:
     Without the lock, all but one of several processes that make the same store would fail.
 
     Raises:
-        InputError: if no server answers, or a file cannot be written or holds anything but this MLflow's tables.
+        InputError: if no server answers, or a file cannot be written or is not a store of this MLflow.
     """
     path = sqlite_path(uri)
     if path is None:
         _check_server(uri)
         yield
         return
-    if path.exists() and not path.is_file():
-        raise store_error(uri, "is no file")
     if not path.parent.is_dir():
-        raise store_error(uri, f"cannot be written ({path.parent} is no folder)")
+        raise store_error(uri, f"cannot be written ({path.parent} is not a folder)")
     if re.search("[?]|%[0-9a-fA-F]{2}", str(path)) or {"'", '"'} <= set(str(path)):
         raise store_error(uri, f"{path} has a ?, a % before two digits or both kinds of quotes, which MLflow misreads")
     import_mlflow()  # takes seconds, in which others may have the lock
@@ -284,21 +214,16 @@ def _reached(uri: str) -> Iterator[None]:
 
     lock = FileLock(path.with_name(f".{path.name}.lock"), thread_local=False, fallback_to_soft=False)
     try:
-        held = lock.acquire(timeout=_SECONDS_FOR_A_LOCK)
-    except (OSError, NotImplementedError, RuntimeError) as error:  # Timeout is an OSError
-        reason = getattr(error, "strerror", None) or str(error)
-        raise store_error(uri, f"cannot be written ({reason})") from error
-    with held:
-        try:
-            (_check_tables if _has_content(path) else _make)(path, uri)
-        except InputError:
-            raise
-        except Exception as error:  # SQLite, SQLAlchemy and Alembic raise their own
-            raise store_error(uri, f"cannot be written ({explained(error)})") from error
-        yield
+        with lock.acquire(timeout=_SECONDS_FOR_A_LOCK):
+            _check_tables(path, uri) if path.exists() and path.stat().st_size else _make(path)
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # SQLite, SQLAlchemy, Alembic and filelock raise their own
+        raise store_error(uri, f"cannot be written ({explained(error)})") from error
 
 
-def _make(path: Path, uri: str) -> None:
+def _make(path: Path) -> None:
     """Make an SQLite store under another name, and move it into place.
 
     MLflow makes its tables one by one, and never uses a database that lacks some, as Ctrl-C or a full disk could leave.
@@ -307,8 +232,6 @@ def _make(path: Path, uri: str) -> None:
     try:
         _remove_database(new)  # of a killed process
         make_tables(f"sqlite:///{new}")
-        if _has_content(path):
-            raise store_error(uri, "was just made by another program, such as mlflow ui; type the command again")
         _remove_database(path)  # an empty file, and a journal that would be applied to the new one
         new.replace(path)
     finally:
@@ -316,27 +239,21 @@ def _make(path: Path, uri: str) -> None:
 
 
 def _check_tables(path: Path, uri: str) -> None:
-    """Check that a database has all tables of the installed MLflow, and that none is a view, which may never end."""
-    found, known = None, tables(path)
+    """Check that a database has all tables of the installed MLflow, which would add its own to another database."""
+    from mlflow.store.db import base_sql_model, utils
+
+    known = tables(path)
     if {"alembic_version", "experiments", "runs", "tags"} <= known:
         with closing(sqlite3.connect(path)) as connection:
             found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    incomplete = store_error(uri, "holds a database that is not a complete MLflow store")
-    if found is None:
-        raise incomplete
-    from mlflow.store.db import base_sql_model, utils
-
-    if found[0] != utils._get_latest_schema_revision():
-        raise InputError(
-            f"tracking.uri={shown_address(uri)}: was made by another version of MLflow; copy {path}, then type mlflow "
-            f"db upgrade sqlite:///{path}"
-        )
-    if not base_sql_model.Base.metadata.tables.keys() <= known:
-        raise incomplete
-
-
-def _has_content(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
+        if found is not None and found[0] != utils._get_latest_schema_revision():
+            raise InputError(
+                f"tracking.uri={shown_address(uri)}: was made by another version of MLflow; copy {path}, then type "
+                f"mlflow db upgrade sqlite:///{path}"
+            )
+        if found is not None and base_sql_model.Base.metadata.tables.keys() <= known:
+            return
+    raise store_error(uri, "holds a database that is not a complete MLflow store")
 
 
 def _remove_database(path: Path) -> None:
@@ -345,56 +262,33 @@ def _remove_database(path: Path) -> None:
 
 
 def tables(path: Path) -> set[str]:
-    """Return the names of the tables in an SQLite file.
-
-    Raises:
-        sqlite3.Error: if it is no such file.
-    """
+    """Return the names of the tables in an SQLite file; raise sqlite3.Error if it is not one."""
     with closing(sqlite3.connect(path)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def store_error(uri: str, reason: str) -> InputError:
     """Return the error for a store that cannot be used."""
-    if re.search(r"\b40[13]\b", reason) and sqlite_path(uri) is None:
-        return InputError(
-            f"tracking.uri={shown_address(uri)}: {reason}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
-            "or MLFLOW_TRACKING_TOKEN, to what this server knows"
-        )
-    return InputError(
-        f"tracking.uri={shown_address(uri)}: {reason}; must be a database file that can be written, such as "
-        "sqlite:///mlflow.db, or a running server; tracking=none trains without a store"
+    advice = (
+        "must be a database file that can be written, such as sqlite:///mlflow.db, or a running server; tracking=none "
+        "trains without a store"
     )
+    if re.search(r"\b40[13]\b", reason) and sqlite_path(uri) is None:
+        advice = (
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what this server "
+            "knows"
+        )
+    return InputError(f"tracking.uri={shown_address(uri)}: {reason}; {advice}")
 
 
 def _check_server(uri: str) -> None:
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        urllib.request.urlopen(shown_address(uri), timeout=10).close()  # noqa: S310, http
-    except urllib.error.HTTPError:
-        return  # it answers
-    except (OSError, http.client.HTTPException) as error:
-        raise store_error(uri, f"no MLflow server answers ({error})") from error
-
-
-def import_mlflow() -> None:
-    """Import MLflow without announcements, telemetry or secrets in its log."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default waits for minutes in an outage
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds; the default is 120, and each is tried again
-    os.environ.setdefault("PGCONNECT_TIMEOUT", "10")  # seconds; PostgreSQL's default is minutes
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it may hold a password
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "IProgress not found")  # no progress bars are shown in a notebook
-        import mlflow  # noqa: F401
-
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces each table of a new store
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # so does it, and errors that are raised too
-    logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip where uv made the environment
-    for filtered in (logging.getLogger("urllib3.connectionpool"), *logging.getLogger("mlflow").handlers):
-        filtered.addFilter(make_printable)  # they print the address of a server that does not answer
+    if uri.startswith(("http://", "https://")):
+        try:
+            urllib.request.urlopen(shown_address(uri), timeout=10).close()  # noqa: S310, http
+        except urllib.error.HTTPError:
+            pass  # it answers
+        except (OSError, http.client.HTTPException) as error:
+            raise store_error(uri, f"no MLflow server answers ({error})") from error
 
 
 def make_tables(uri: str) -> None:

@@ -127,12 +127,9 @@ class SweepRecord:
 
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> Folder:
         """Record a job that failed before it had a run, and return its folder."""
-        parent = self.parent
-        refused = refused_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error))
-        output = locks.free_folder(output)  # an earlier try may have a checkpoint
-        folder = Folder(output)
-        folder.begin(refused)
-        write_text(output / "error.txt", traceback_text(error))
+        parent, folder = self.parent, Folder(locks.free_folder(output))  # an earlier try may have a checkpoint
+        folder.begin(refused_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error)))
+        write_text(folder.path / "error.txt", traceback_text(error))
         folder.end("FAILED")
         return folder
 
@@ -151,10 +148,9 @@ class SweepRecord:
     def is_over(self) -> bool:
         """Return whether the sweep has ended, has lost its process, or was started again."""
         try:
-            record = self.folder.read()
+            return self.folder.read().status != "RUNNING" or self.is_orphan()
         except NoFileError:  # deleted
             return True
-        return record.status != "RUNNING" or self._is_left_by(record)
 
     def is_orphan(self) -> bool:
         """Return whether the sweep has lost its process, by a kill -9, or goes on in another since."""
@@ -162,10 +158,8 @@ class SweepRecord:
             record = self.folder.read()
         except InputError:
             return False
-        return record.status == "RUNNING" and self._is_left_by(record)
-
-    def _is_left_by(self, record: Record) -> bool:
-        return record.attempt != self.parent.attempt or locks.is_free(self.folder.path)
+        is_left = record.attempt != self.parent.attempt or locks.is_free(self.folder.path)
+        return record.status == "RUNNING" and is_left
 
     def close_jobs(self, status: str | None = None) -> None:
         """Give jobs a moment to end; then record as KILLED those whose process has gone.

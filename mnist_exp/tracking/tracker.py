@@ -99,7 +99,7 @@ def join_sweep(parent: Parent) -> SweepRecord:
 
 
 def send_rest(settings: MLflowTracking | NoTracking, folder: Folder) -> str:
-    """Send what the store lacks of a run that has finished; return what is to be said of that, or ""."""
+    """Send what the store lacks of a run that has finished; return what to tell of that, or ""."""
     if isinstance(settings, NoTracking):
         return ""
     with store.store_errors(settings.uri):

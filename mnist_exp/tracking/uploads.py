@@ -38,10 +38,9 @@ class Uploads:
         self.store, self.reason = store, ""  # why the last pass failed, "" if it did not
         self.refused: dict[Path, str] = {}
         self._folders, self._watch = folders, watch
-        # By folder: its state when it was sent, the answer, and how many were complete by then.
-        self._sent: dict[Path, tuple[tuple[int, ...], Mirrored, int]] = {}
+        self._sent: dict[Path, tuple[tuple[int, ...], Mirrored]] = {}  # each folder's state when it was sent
         self._failing: set[Path] = set()  # which are tried last
-        self._steps = self._complete = self._idle = 0  # folders sent, and sent whole; passes that had nothing to do
+        self._steps = self._idle = 0  # folders sent; passes that had nothing to do
         self._wake = threading.Condition()
         self._hurried = self._closed = False
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -119,7 +118,7 @@ class Uploads:
 
     def registered(self) -> list[str]:
         """Return how the models of the folders were registered, a line for each that was to be."""
-        return [mirrored.registered for _, mirrored, _ in list(self._sent.values()) if mirrored.registered]
+        return [mirrored.registered for _, mirrored in list(self._sent.values()) if mirrored.registered]
 
     def close(self) -> None:
         """Ask the thread to end, without waiting for it."""
@@ -147,29 +146,14 @@ class Uploads:
         """Send what has changed; return whether something failed. After two failures, the store is left alone."""
         failures, steps = list[Exception](), self._steps
         try:
-            folders = sorted(self._folders(), key=lambda folder: folder.path in self._failing)
-        except Exception as error:
-            failures, folders = [error], []
-        for folder in folders:
-            if self._closed or len(failures) > 1:
-                break
-            try:
-                if self._is_due(folder):
-                    self._send(folder)
-                self._failing.discard(folder.path)
-            except BusyError:  # the other process sends it
-                pass
-            except Exception as error:  # a store raises anything, and its mirror never ends a training
-                if _is_final(error):
-                    self._refuse(folder, error)
-                    continue
-                failures.append(error)
-                self._failing.add(folder.path)
-        if not failures:
-            try:
+            for folder in sorted(self._folders(), key=lambda folder: folder.path in self._failing):
+                if self._closed or len(failures) > 1:
+                    break
+                self._try(folder, failures)
+            if not failures:
                 self._watch()
-            except Exception as error:
-                failures.append(error)
+        except Exception as error:  # a damaged folder, or a store, which raises anything
+            failures.append(error)
         reason = _shown(failures[0]) if failures else ""
         if reason and reason != self.reason:
             log.info("the store did not take everything, which is tried again: %s", reason)
@@ -177,33 +161,40 @@ class Uploads:
         self._idle += not failures and self._steps == steps
         return bool(failures)
 
+    def _try(self, folder: Folder, failures: list[Exception]) -> None:
+        """Send a folder that has changed; add a failure that another try may change."""
+        try:
+            if self._is_due(folder):
+                self._send(folder)
+            self._failing.discard(folder.path)
+        except BusyError:  # the other process sends it
+            pass
+        except Exception as error:  # a store raises anything, and its mirror never ends a training
+            if _is_final(error):
+                self._refuse(folder, error)
+                return
+            failures.append(error)
+            self._failing.add(folder.path)
+
     def _send(self, folder: Folder) -> None:
         state = _state(folder)
-        mirrored = mirror(folder, self.store)
+        self._sent[folder.path] = state, mirror(folder, self.store)
         self.refused.pop(folder.path, None)
-        self._complete += mirrored.complete != ""
-        self._sent[folder.path] = state, mirrored, self._complete
         with self._wake:
             self._steps += 1
 
     def _refuse(self, folder: Folder, error: Exception) -> None:
         """Leave a folder until it changes."""
         with suppress(OSError):  # somebody has deleted it
-            self._sent[folder.path] = _state(folder), Mirrored(), self._complete
+            self._sent[folder.path] = _state(folder), Mirrored()
             self.refused[folder.path] = _shown(error)
             log.info("%s: the store does not take it: %s", folder.path, self.refused[folder.path])
 
     def _is_due(self, folder: Folder) -> bool:
-        """Return whether a folder has changed since it was sent.
-
-        One that has ended and was not complete, as it lacked the run of a sweep's best job, is due after others are.
-        """
-        state, mirrored, complete = self._sent.get(folder.path, ((), Mirrored(), 0))
-        with suppress(OSError, InputError):  # somebody has deleted it
-            if state != _state(folder):
-                return True
-            is_waiting = not mirrored.complete and complete < self._complete and folder.path not in self.refused
-            return is_waiting and folder.read().status != "RUNNING"
+        """Return whether a folder has changed since it was sent."""
+        with suppress(OSError):  # somebody has deleted it
+            state = _state(folder)
+            return folder.path not in self._sent or self._sent[folder.path][0] != state
         return False
 
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.names import job_name, typed_value
 from mnist_exp.tracking.reading import run_in
 from mnist_exp.tracking.records import REUSED, Record, map_in
-from mnist_exp.tracking.store import Store, opens_views
+from mnist_exp.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,8 +31,8 @@ ALL = "mnist_exp-all"
 MAX_SWEEPS = 30  # beside 40 views, MLflow's page saves no other
 _TAG = "mlflow.sharedViewState."
 _MADE = f"{_TAG}mnist_exp-made"  # keys of the last 200 views: one that was deleted is not made again
-_DIGEST = ', "digest": '  # MLflow's page drops it from a changed view
 _NO_PARENTS = "tags.`mnist_exp.sweep` IS NULL"
+_MAX_TAG_CHARS = 5000  # that MLflow takes
 _MOST_NAMED = 60  # runs, for which a tag has room
 _SCORES = ("objective", "test_accuracy", "fit_seconds")
 
@@ -74,9 +75,8 @@ def save(client: "MlflowClient", experiment_id: str, key: str, view: View) -> bo
     before = _unchanged(tags, key)
     if tag in tags and (not before or (before["name"], before["state"]) == (view.name, state)):
         return True
-    body = json.dumps({"name": view.name, "createdAt": now, "updatedAt": now, "state": state})[:-1]
-    value = f"{body}{_DIGEST}{zlib.crc32(body.encode())}}}"
-    if (not before and key in made) or len(value) > 5000:
+    value = json.dumps({"name": view.name, "createdAt": now, "updatedAt": now, "state": state})
+    if (not before and key in made) or len(value) > _MAX_TAG_CHARS:
         return bool(before)
     if key not in made:
         client.set_experiment_tag(experiment_id, _MADE, " ".join([*made, key][-200:]))
@@ -86,21 +86,36 @@ def save(client: "MlflowClient", experiment_id: str, key: str, view: View) -> bo
     return True
 
 
-def _save_all(client: "MlflowClient", experiment_id: str) -> None:
-    """Write the view of all runs but parents, with keys in which the newest differ."""
-    runs = [run.data.params for run in client.search_runs([experiment_id], _NO_PARENTS, max_results=20)]
-    varied = {key for run in runs for key in run if any(other.get(key) != run[key] for other in runs)}
-    shared_first = sorted(varied, key=lambda key: (sum(key not in run for run in runs), key))
-    # An order by attributes.start_time, without quotes, makes the page add the parents.
-    view = View("All runs", _NO_PARENTS, shared_first[:8], order="attributes.`start_time`")
-    save(client, experiment_id, ALL, view)
+@cache
+def opens_views(uri: str) -> bool:
+    """Return whether the page of a server, or of `mlflow ui` here, opens saved views, as it does from 3.15.2 on."""
+    if not uri.startswith(("http://", "https://")):
+        return True
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(http_request(get_default_host_creds(uri), "/version", "GET").text) >= Version("3.15.2")
+    except InvalidVersion:
+        return False
 
 
 def show_all(store: Store) -> None:
-    """Bring the saved view of all runs up to date; after an outage, the next command does."""
+    """Write the view of all runs but parents, with keys in which the newest differ.
+
+    After an outage, the next command does.
+    """
     with suppress(Exception):  # a store raises anything
-        if opens_views(store.client.tracking_uri):
-            _save_all(store.client, store.experiment_id)
+        client, experiment_id = store.client, store.experiment_id
+        if not opens_views(client.tracking_uri):
+            return
+        runs = [run.data.params for run in client.search_runs([experiment_id], _NO_PARENTS, max_results=20)]
+        varied = {key for run in runs for key in run if any(other.get(key) != run[key] for other in runs)}
+        shared_first = sorted(varied, key=lambda key: (sum(key not in run for run in runs), key))
+        # An order by attributes.start_time, without quotes, makes the page add the parents.
+        view = View("All runs", _NO_PARENTS, shared_first[:8], order="attributes.`start_time`")
+        save(client, experiment_id, ALL, view)
 
 
 def show_sweep(store: Store, folder: Folder, record: Record, run_id: str) -> bool:
@@ -171,8 +186,8 @@ def remove(client: "MlflowClient", experiment_id: str, run_id: str) -> None:
 
 def _unchanged(tags: Mapping[str, str], key: str) -> dict[str, Any]:
     """Return the content of a view as this module wrote it, or an empty map."""
-    body, _, digest = tags.get(f"{_TAG}{key}", "").rpartition(_DIGEST)
-    return dict(json.loads(f"{body}}}")) if digest == f"{zlib.crc32(body.encode())}}}" else {}
+    view = dict(json.loads(tags.get(f"{_TAG}{key}", "{}")))
+    return view if view.get("createdAt") == view.get("updatedAt") else {}  # MLflow's page changes the second
 
 
 def _packed(view: View) -> str:

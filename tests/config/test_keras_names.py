@@ -23,8 +23,11 @@ def real_arguments(kind: str, name: str) -> dict[str, object]:
     return {p.name: p.default for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
 
 
-@pytest.mark.parametrize("kind", sorted(set(ALLOWED) - {"activations"}))
+@pytest.mark.parametrize("kind", sorted(ALLOWED))
 def test_arguments_are_those_of_the_installed_keras(kind: str) -> None:
+    if kind == "activations":
+        assert all(callable(getattr(keras.activations, name)) for name in ALLOWED[kind])
+        return
     for name in ALLOWED[kind]:
         read = signature_of(kind, name)
         real = real_arguments(kind, name)
@@ -34,11 +37,7 @@ def test_arguments_are_those_of_the_installed_keras(kind: str) -> None:
         assert {argument for argument, default in read.items() if default is REQUIRED} == required, name
 
 
-def test_activations_are_those_of_the_installed_keras() -> None:
-    assert all(callable(getattr(keras.activations, name)) for name in ALLOWED["activations"])
-
-
-def test_every_optimizer_has_a_file_with_all_its_arguments_at_keras_defaults() -> None:
+def test_every_optimizer_has_a_file_with_keras_defaults() -> None:
     written = [yaml.safe_load(path.read_text()) for path in (CONF / "optimizer").glob("*.yaml")]
     files = {values["kind"]: values for values in written}
     own = {
@@ -76,7 +75,7 @@ AUGMENTATIONS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("name", sorted(ALLOWED["augmentations"]))
-def test_every_augmentation_changes_images_and_keeps_their_shape_and_range(mnist: Data, name: str) -> None:
+def test_every_augmentation_keeps_the_shape_and_range(mnist: Data, name: str) -> None:
     keras.utils.set_random_seed(0)
     compose([f"preprocessing.augment=[{show({name: AUGMENTATIONS[name]})}]"])
     for images in (mnist.x_train[:20], np.repeat(mnist.x_train[:20, ..., None], 3, axis=-1)):

@@ -1,4 +1,4 @@
-"""MLflow's run is made from the run's folder, as often as one likes."""
+"""`mirror` makes a run of MLflow from the run's folder, and may be called again."""
 
 import json
 import time
@@ -20,12 +20,22 @@ from mnist_exp.tracking.logged_models import save_model
 from mnist_exp.tracking.mirror import mirror
 from mnist_exp.tracking.reading import record_of
 from mnist_exp.tracking.records import Record
-from mnist_exp.tracking.store import connect
+from mnist_exp.tracking.store import Store, connect
 
 from ..conftest import QUICK, artifacts, in_process, runs_in, sweep_in
 from ..conftest import store as client_of
 
 pytestmark = pytest.mark.slow
+
+
+def connected(*overrides: str) -> Store:
+    return connect(stored(compose(overrides).config.tracking))
+
+
+@pytest.fixture
+def store() -> Store:
+    """The default store of the test's folder."""
+    return connected()
 
 
 def contents(client: MlflowClient, run_id: str) -> dict[str, Any]:
@@ -45,10 +55,9 @@ def models(client: MlflowClient, experiment_id: str) -> list[str]:
     return [model.model_id for model in client.search_logged_models([experiment_id])]
 
 
-def test_a_folder_that_is_sent_again_changes_nothing(tmp_path: Path, mnist: Data) -> None:
+def test_mirror_changes_nothing_when_called_again(tmp_path: Path, store: Store, mnist: Data) -> None:
     result = run(*QUICK)
     assert result.run_id is not None
-    store = connect(stored(compose([]).config.tracking))
     client, experiment_id = store.client, store.experiment_id
     before, before_models = contents(client, result.run_id), models(client, experiment_id)
     assert len(before_models) == 1
@@ -61,8 +70,8 @@ def test_a_folder_that_is_sent_again_changes_nothing(tmp_path: Path, mnist: Data
     assert not (result.output / "model").exists()
 
 
-def test_a_run_that_a_server_made_again_is_deleted(tmp_path: Path, used_server: str) -> None:
-    store = connect(stored(compose([f"tracking.uri={used_server}", "tracking.experiment=again"]).config.tracking))
+def test_mirror_deletes_a_run_that_a_server_made_twice(tmp_path: Path, used_server: str) -> None:
+    store = connected(f"tracking.uri={used_server}", "tracking.experiment=again")
     client, experiment_id = store.client, store.experiment_id
     record, folder = Record("a run", {}), Folder(tmp_path / "outputs" / "day" / "time")
     folder.write(record)
@@ -74,8 +83,7 @@ def test_a_run_that_a_server_made_again_is_deleted(tmp_path: Path, used_server: 
     assert (made.info.run_id, made.data.metrics) == (sent.run_id, {"loss": 0.5})
 
 
-def test_an_epoch_that_is_trained_again_is_sent_once(tmp_path: Path) -> None:
-    store = connect(stored(compose([]).config.tracking))
+def test_mirror_sends_an_epoch_once_when_trained_again(tmp_path: Path, store: Store) -> None:
     folder, sent = Folder(tmp_path / "run"), None
     folder.begin(Record("run", {}))
     for epochs in ([1, 2, 3], [2, 3, 4], [4, 0]):  # after a checkpoint, and after none that can be used
@@ -92,8 +100,7 @@ def test_an_epoch_that_is_trained_again_is_sent_once(tmp_path: Path) -> None:
     assert [point.value for point in store.client.get_metric_history(sent.run_id, "fit_seconds")] == [1.0]
 
 
-def test_a_job_that_begins_anew_replaces_its_earlier_tries(tmp_path: Path) -> None:
-    store = connect(stored(compose([]).config.tracking))
+def test_mirror_replaces_earlier_tries_of_a_job(tmp_path: Path, store: Store) -> None:
     folder, tags = Folder(tmp_path / "0"), {"mnist_exp.parent": "a" * 32, "mnist_exp.swept": '{"seed": "1"}'}
     for status in ("KILLED", "FAILED", "FINISHED"):
         folder.begin(Record(status, tags))
@@ -108,74 +115,68 @@ def test_a_job_that_begins_anew_replaces_its_earlier_tries(tmp_path: Path) -> No
     assert len(runs_in(tmp_path)) == 2, "what has finished stays"
 
 
-def test_a_model_that_was_half_sent_is_sent_once(tmp_path: Path, mnist: Data) -> None:
-    result = run(*QUICK, "tracking=none")
-    settings = stored(compose([f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]).config.tracking)
-    store = connect(settings)
-    client, experiment_id = store.client, store.experiment_id
-    folder = Folder(result.output)
-    run_id = mirror(folder, store).run_id
-    begun = client.create_logged_model(experiment_id, "model", run_id)  # and then the power went
-    save_model(result.model, mnist, folder)
-    mirror(folder, store)
-    assert models(client, experiment_id) == [begun.model_id]
-    outputs = client.get_run(run_id).outputs
-    assert outputs is not None
-    assert [model.model_id for model in outputs.model_outputs] == [begun.model_id]
-
-
-def test_a_folder_that_is_used_again_has_the_last_run_alone(tmp_path: Path) -> None:
+def test_folder_that_is_used_again_has_the_last_run(tmp_path: Path) -> None:
     for seed in (0, 1):
         result = run(*QUICK, f"seed={seed}", f"hydra.run.dir={tmp_path}/out")
     assert Folder(tmp_path / "out").history() == result.history
     assert [len(client_of(tmp_path).get_metric_history(one.info.run_id, "loss")) for one in runs_in(tmp_path)] == [2, 2]
 
 
-def test_a_folder_is_all_that_a_store_needs(tmp_path: Path, mnist: Data) -> None:
-    """What no store has seen, such as after an outage, is made from the folder alone."""
+def test_mirror_needs_the_folder_alone(tmp_path: Path, mnist: Data) -> None:
     result = run(*QUICK, "tracking=none")
-    save_model(result.model, mnist, Folder(result.output))
-    ended = Folder(result.output).read().end
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    settings = stored(compose([f"tracking.uri=sqlite:///{elsewhere}/mlflow.db"]).config.tracking)
-    store = connect(settings)
-    client, experiment_id = store.client, store.experiment_id
-    run_id = mirror(Folder(result.output), store).run_id
+    folder = Folder(result.output)
+    (tmp_path / "elsewhere").mkdir()
+    store = connected(f"tracking.uri=sqlite:///{tmp_path}/elsewhere/mlflow.db")
+    client, run_id = store.client, mirror(folder, store).run_id
+    begun = client.create_logged_model(store.experiment_id, "model", run_id)  # and then the power went
+    save_model(result.model, mnist, folder)
+    mirror(folder, store)
+    assert models(client, store.experiment_id) == [begun.model_id]
+    outputs = client.get_run(run_id).outputs
+    assert outputs is not None
+    assert [model.model_id for model in outputs.model_outputs] == [begun.model_id]
     made = contents(client, run_id)
-    assert made["info"]["status"] == "FINISHED"
-    assert made["info"]["end_time"] == Folder(result.output).read().end == ended
+    assert (made["info"]["status"], made["info"]["end_time"]) == ("FINISHED", folder.read().end)
     assert {name: [point["value"] for point in made["history"][name]] for name in result.history} == result.history
     assert made["data"]["metrics"]["test_loss"] == result.scores["test_loss"]
     assert made["data"]["params"]["model.hidden"] == "16"
     assert "figures/curves.png" in made["files"]
-    assert len(models(client, experiment_id)) == 1
 
 
-@pytest.mark.parametrize("tracking", ["mlflow", "none"])
-def test_a_sweep_has_such_a_folder_too(tmp_path: Path, tracking: str) -> None:
-    done = in_process("-m", *QUICK, "seed=0,1", f"tracking={tracking}", cwd=tmp_path)
+def test_mirror_sends_the_best_job_of_a_sweep_first(tmp_path: Path, store: Store) -> None:
+    sweep, job = Folder(tmp_path / "sweep"), Folder(tmp_path / "sweep" / "0")
+    record = Record("sweep", {"mnist_exp.sweep": "a"})
+    sweep.begin(record)
+    job.begin(Record("job", {"mnist_exp.parent": record.id, "mlflow.parentRunId": "elsewhere"}))
+    job.end("FINISHED")
+    sweep.change(best="0")
+    sweep.end("FINISHED")
+    parent = mirror(sweep, store).run_id
+    tags = {run.info.run_name: run.data.tags for run in runs_in(tmp_path)}
+    assert tags["job"]["mlflow.parentRunId"] == parent
+    assert json.loads(tags["sweep"]["mnist_exp.record"])["best_run"] == mirror(job, store).run_id
+
+
+def test_sweep_records_means_and_its_run_has_them(tmp_path: Path) -> None:
+    done = in_process("-m", *QUICK, "seed=0,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     [folder] = [Folder(path.parent) for path in tmp_path.glob("multirun/*/*/run.json")]
-    assert folder.read().status == "FINISHED"
+    record = folder.read()
     jobs = [Folder(path.parent).read() for path in sorted(folder.path.glob("*/run.json"))]
-    assert [job.status for job in jobs] == ["FINISHED", "FINISHED"]
+    assert [job.status for job in (record, *jobs)] == ["FINISHED"] * 3
     [measured] = [line["metrics"] for line in folder.measured()]
     for name in ("objective", "val_accuracy", "test_accuracy", "test_loss"):
         assert measured[name] == pytest.approx(sum(job.scores.get(name, job.scores["objective"]) for job in jobs) / 2)
     assert measured["fit_seconds"] == pytest.approx(sum(job.scores["fit_seconds"] for job in jobs))
-    varied = json.loads(folder.read().tags["mnist_exp.varied"])
-    assert varied == {"seed": "0,1"}
+    assert json.loads(record.tags["mnist_exp.varied"]) == {"seed": "0,1"}
     parameters = {key: value for key, value in jobs[0].parameters.items() if key != "seed"}
-    assert folder.read().parameters == parameters
-    if tracking == "mlflow":
-        parent, _ = sweep_in(tmp_path)
-        assert parent.data.metrics["objective"] == measured["objective"]
-        assert parent.data.params == parameters
-        assert parent.data.tags["mnist_exp.folder"] == folder.read().id
+    parent, _ = sweep_in(tmp_path)
+    assert record.parameters == parent.data.params == parameters
+    assert parent.data.metrics["objective"] == measured["objective"]
+    assert parent.data.tags["mnist_exp.folder"] == record.id
 
 
-def test_the_page_of_a_sweep_shows_its_ranking_below_the_users_words(tmp_path: Path) -> None:
+def test_ranking_stands_below_the_users_description(tmp_path: Path) -> None:
     typed = ("-m", "seed=0,1", "dataset.limit=500", "training.epochs=1")
     assert in_process(*typed, cwd=tmp_path).returncode == 0
     parent, _ = sweep_in(tmp_path)
@@ -194,8 +195,7 @@ def test_the_page_of_a_sweep_shows_its_ranking_below_the_users_words(tmp_path: P
     ]
 
 
-def test_runs_that_begin_at_once_with_data_that_no_run_had_before_all_have_it(tmp_path: Path, mnist: Data) -> None:
-    store = connect(stored(compose([]).config.tracking))
+def test_runs_that_begin_at_once_all_have_their_new_data(tmp_path: Path, store: Store, mnist: Data) -> None:
     folders = [Folder(tmp_path / str(number)) for number in range(40)]
     for number, folder in enumerate(folders):
         folder.begin(Record(str(number), {}, data=recorded_data(mnist) | {"digest": str(number // 8)}))
@@ -208,8 +208,7 @@ def test_runs_that_begin_at_once_with_data_that_no_run_had_before_all_have_it(tm
         assert used.dataset.digest == str(number // 8)
 
 
-def test_each_run_has_its_own_sizes_though_mlflow_keeps_one_dataset(tmp_path: Path, mnist: Data) -> None:
-    store = connect(stored(compose([]).config.tracking))
+def test_runs_have_their_own_sizes_of_one_dataset(tmp_path: Path, store: Store, mnist: Data) -> None:
     for held_out in (10_000, 200):
         folder = Folder(tmp_path / str(held_out))
         data = replace(mnist, x_validation=mnist.x_validation[:held_out])
@@ -219,8 +218,7 @@ def test_each_run_has_its_own_sizes_though_mlflow_keeps_one_dataset(tmp_path: Pa
         assert recorded.test_digest == mnist.test_digest
 
 
-def test_a_run_may_have_more_parameters_than_mlflow_takes_at_once(tmp_path: Path) -> None:
-    store = connect(stored(compose([]).config.tracking))
+def test_mirror_sends_parameters_in_several_batches(tmp_path: Path, store: Store) -> None:
     parameters = {f"model.key_{number}": str(number) for number in range(250)}
     folder = Folder(tmp_path / "run")
     folder.begin(Record("many", {}, parameters))

@@ -15,24 +15,18 @@ from mnist_exp.tracking.store import connect_existing, make_tables
 from ..conftest import QUICK, in_process
 
 
-@pytest.fixture
-def uri(tmp_path: Path) -> str:
-    """An empty store."""
-    make_tables(f"sqlite:///{tmp_path}/mlflow.db")
-    return f"sqlite:///{tmp_path}/mlflow.db"
-
-
-def test_a_lock_that_another_process_holds_is_left(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_that_another_process_locks_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_SECONDS_FOR_A_LOCK", 0)
-    path = Path(uri.removeprefix("sqlite:///"))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    make_tables(uri)
     with (
-        FileLock(path.with_name(".mlflow.db.lock")),
-        pytest.raises(InputError, match=r"cannot be written \(The file lock .*\.lock' could not be acquired"),
+        FileLock(tmp_path / ".mlflow.db.lock"),
+        pytest.raises(InputError, match=r"cannot be written \(Timeout: The file lock .*\.lock' could not be acquired"),
     ):
         connect_existing(uri)
 
 
-def test_a_refusal_of_the_database_is_shown_in_its_own_words(tmp_path: Path) -> None:
+def test_refusal_of_the_database_is_shown_in_its_words(tmp_path: Path) -> None:
     assert run(*QUICK, "training.epochs=1").run_id is not None
     with closing(sqlite3.connect("mlflow.db")) as database:
         database.execute(

@@ -14,8 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mnist_exp.tracking import views
-from mnist_exp.tracking.store import opens_views
-from mnist_exp.tracking.views import View
+from mnist_exp.tracking.views import View, opens_views
 
 from ..conftest import QUICK, in_process, store, sweep_in
 
@@ -97,7 +96,7 @@ def test_oldest_views_go_but_not_a_persons(tmp_path: Path) -> None:
     for number, key in enumerate(keys):
         assert views.save(client, "1", key, View(key, f"params.seed = '{number}'", ["seed"]))
         if number == 0:
-            mine = json.loads(client.get_experiment("1").tags[f"{TAG}{key}"]) | {"name": "Mine"}
+            mine = json.loads(client.get_experiment("1").tags[f"{TAG}{key}"]) | {"updatedAt": 2}
             client.set_experiment_tag("1", f"{TAG}{key}", json.dumps(mine))
     assert set(saved(client, "1")) == {views.ALL, keys[0], *keys[3:]}
     assert not views.save(client, "1", keys[1], View("again", "", []))

@@ -1,7 +1,6 @@
 """The JAX engine and stacks of jobs: in a process of its own, since Keras has one backend a process."""
 
 import math
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -190,19 +189,6 @@ def test_a_run_on_jax_leaves_what_any_run_does(on_jax: OnJax) -> None:
     assert run["heavy"] == []
 
 
-def test_a_run_says_which_backend_is_faster_for_convolutions(tmp_path: Path, jax_command: Command) -> None:
-    small = (*JAX, "dataset.limit=100", "training.epochs=1", "tracking=none")
-    line = "Convolutions on a CPU: backend=tensorflow takes about half of the time\n"
-    convolution = (
-        "preprocessing=image",
-        "model=layers",
-        "model.layers=[{Conv2D:{filters:1,kernel_size:7,strides:7}},Flatten]",
-    )
-    for model, times in ((["model=linear"], 0), (convolution, 1)):
-        done = jax_command(*small, *model, cwd=tmp_path)
-        assert (done.returncode, done.stdout.count(line)) == (0, times), done.stderr
-
-
 # The optimizers whose state has a shape of its own: a mean, factors, one for matrices alone, one that is evaluated.
 OPTIMIZERS = ("sgd", "adafactor", "muon", "schedule_free_adamw")
 ALL_OPTIMIZERS = tuple(path.stem for path in sorted((CONF / "optimizer").glob("*.yaml")))
@@ -219,13 +205,6 @@ def test_every_optimizer_trains(on_jax: OnJax, names: tuple[str, ...]) -> None:
     assert len(losses) == len(names)
     for name, of_optimizer in losses.items():
         assert of_optimizer[-1] < of_optimizer[0], name
-
-
-def test_the_baseline_on_jax(on_jax: OnJax) -> None:
-    """In the article's range, as with TensorFlow; other weights, since JAX draws other random numbers."""
-    scores = on_jax(_alone, "dataset.limit=null", "training.epochs=10", "training.batch_size=1000")["scores"]
-    assert scores["test_accuracy"] == pytest.approx(0.894, abs=0.006)
-    assert scores["test_loss"] == pytest.approx(0.512, abs=0.03)
 
 
 SEEDS_AND_NUMBERS = (
@@ -249,10 +228,9 @@ def test_a_job_in_a_stack_does_what_it_does_alone(on_jax: OnJax) -> None:
     assert len({str(of_stack["history"]) for of_stack in together}) == 3
 
 
-@pytest.mark.parametrize("layers", [WITH_STATE, WITH_BLOCKS], ids=["with state", "in blocks"])
-def test_a_stack_of_layers_differs_by_rounding(on_jax: OnJax, layers: tuple[str, ...]) -> None:
+def test_a_stack_of_layers_differs_by_rounding(on_jax: OnJax) -> None:
     """Of 2,000 images and two epochs: losses by less than 1e-3, accuracies by less than 3 images in 1,000."""
-    jobs = [(*layers, f"seed={seed}") for seed in range(2)]
+    jobs = [(*WITH_STATE, f"seed={seed}") for seed in range(2)]
     for job, of_stack in zip(jobs, on_jax(_together, *jobs), strict=True):
         alone = on_jax(_alone, *job)
         for name, values in alone["history"].items():
@@ -283,23 +261,12 @@ def test_what_a_callback_sets_before_an_epoch_is_what_it_trains_with(on_jax: OnJ
 
 def test_a_job_whose_loss_is_no_number_fails_alone(on_jax: OnJax) -> None:
     linear = ("optimizer=sgd", "model.activation=linear")
-    jobs = [(*linear, f"optimizer.learning_rate={rate}") for rate in (0.1, 1e30, 0.2)]
+    jobs = [(*linear, f"optimizer.learning_rate={rate}") for rate in ("0.1", "1e30", "1")]
     first, second, third = on_jax(_together, *jobs)
     assert "loss became nan in epoch 1; try a smaller optimizer.learning_rate" in second["error"]
     for job, of_stack in ((jobs[0], first), (jobs[2], third)):
         assert "FAILED" not in of_stack["log"]
         assert of_stack["history"]["loss"] == pytest.approx(on_jax(_alone, *job)["history"]["loss"], abs=1e-5)
-
-
-def test_a_whole_number_is_a_learning_rate_too(on_jax: OnJax) -> None:
-    jobs = [("optimizer=sgd", f"optimizer.learning_rate={rate}") for rate in ("0.5", "1")]
-    for job, of_stack in zip(jobs, on_jax(_together, *jobs), strict=True):
-        assert of_stack["history"]["loss"] == pytest.approx(on_jax(_alone, *job)["history"]["loss"], abs=1e-5)
-
-
-def test_a_value_that_keras_refuses_names_its_key(on_jax: OnJax) -> None:
-    with pytest.raises(InputError, match="optimizer=Adam: Keras cannot train with these arguments: "):
-        on_jax(_alone, "optimizer.beta_1=x")
 
 
 def test_each_job_stops_at_its_own_epoch_and_keeps_its_best_weights(on_jax: OnJax) -> None:
@@ -368,25 +335,6 @@ def test_what_shapes_the_program_or_the_batches_keeps_jobs_apart() -> None:
         assert stack_key(configured(apart)) != base, apart
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ((*JAX, "training.callbacks={TerminateOnNaN:{}}"), "TerminateOnNaN: acts within an epoch"),
-        (
-            (*JAX, "training.callbacks={ModelCheckpoint:{filepath:best.keras,save_freq:10}}"),
-            "ModelCheckpoint: acts within an epoch",
-        ),
-        (
-            (*JAX, "optimizer.use_ema=true", "training.callbacks={SwapEMAWeights:{}}"),
-            "SwapEMAWeights: acts within an epoch",
-        ),
-    ],
-)
-def test_what_a_program_cannot_do_is_refused(overrides: tuple[str, ...], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        compose(overrides)
-
-
 def test_one_backend_a_process(on_jax: OnJax) -> None:
     with pytest.raises(InputError, match="backend=tensorflow: Keras already runs with jax in this process"):
         on_jax(_on_tensorflow)
@@ -434,32 +382,6 @@ def test_a_stacked_sweep_is_a_sweep(tmp_path: Path, jax_command: Command) -> Non
     assert again.returncode == 0, again.stderr
     assert "8 of 8 finished before" in again.stdout
     assert len(runs_in(tmp_path)) == 9
-
-
-def _two_at_most(*typed: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    from mnist_exp.sweeps import jobs
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "_MOST_IN_A_STACK", 2)
-        return in_process(*typed, cwd=cwd)
-
-
-def test_a_group_that_is_too_large_is_split(tmp_path: Path, on_jax: OnJax) -> None:
-    done = on_jax(_two_at_most, *STACKED, "seed=range(3)", "dataset.limit=300", "training.epochs=1", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    _, jobs = sweep_in(tmp_path)
-    assert sorted(facts(job).get("trained_together", "1") for job in jobs) == ["1", "2", "2"]
-
-
-def test_jobs_that_cannot_be_stacked_run_one_by_one_and_one_fails_alone(tmp_path: Path, jax_command: Command) -> None:
-    small = ("dataset.limit=300", "training.epochs=1", "training.batch_size=100", "optimizer=sgd")
-    swept = ("preprocessing=image", "model=cnn", "model.activation=linear", "optimizer.learning_rate=0.01,1e30")
-    done = jax_command(*STACKED, *small, *swept, cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == "1 of 2 jobs did not finish; the same command with resume=true retries them\n"
-    _, jobs = sweep_in(tmp_path)
-    assert sorted(job.info.status for job in jobs) == ["FAILED", "FINISHED"]
-    assert not any("trained_together" in facts(job) for job in jobs)
 
 
 def test_the_launcher_says_which_engine_it_needs(tmp_path: Path) -> None:

@@ -25,22 +25,12 @@ def kinds(model: Any) -> list[str]:
     return [type(layer).__name__ for layer in layers_of(model)]
 
 
-def test_the_baseline_is_784_16_10_with_sigmoid_and_softmax() -> None:
-    model = built(shape=(784,))
-    assert model.count_params() == 784 * 16 + 16 + 16 * 10 + 10
-    assert [layer.activation.__name__ for layer in layers_of(model)] == ["sigmoid", "softmax"]
-
-
 def test_hidden_layers_activation_and_dropout() -> None:
     model = built("model.hidden=[128,64]", "model.activation=relu", "model.dropout=0.2", shape=(784,), classes=7)
     assert kinds(model) == ["Dense", "Dropout", "Dense", "Dropout", "Dense"]
     assert [layer.units for layer in layers_of(model) if hasattr(layer, "units")] == [128, 64, 7]
     assert layers_of(model)[1].rate == 0.2
     assert layers_of(model)[0].activation is keras.activations.relu
-
-
-def test_linear_has_the_output_layer_alone() -> None:
-    assert kinds(built("model=linear", shape=(784,))) == ["Dense"]
 
 
 def test_a_convolution_and_a_pooling_for_each_number_of_filters() -> None:
@@ -50,34 +40,14 @@ def test_a_convolution_and_a_pooling_for_each_number_of_filters() -> None:
     assert layers_of(model)[4].output.shape == (None, 7 * 7 * 8)
 
 
-def test_any_stack_of_layers_in_one_line() -> None:
-    stack = "[{Conv2D:{filters:4,kernel_size:[3,3]}},BatchNormalization,{MaxPooling2D:{pool_size:2}},Flatten,{Dropout:{rate:0.5}}]"
-    assert kinds(built("model=layers", f"model.layers={stack}")) == [
-        "Conv2D", "BatchNormalization", "MaxPooling2D", "Flatten", "Dropout", "Dense",
-    ]  # fmt: skip
-
-
-def test_rows_of_an_image_as_a_sequence() -> None:
-    model = built(
-        "model=layers", "model.layers=[{Reshape:{target_shape:[28,28]}},{Bidirectional:{layer:{LSTM:{units:4}}}}]"
-    )
-    assert kinds(model) == ["Reshape", "Bidirectional", "Dense"]
-
-
 @pytest.mark.parametrize(
     ("layers", "shape", "message"),
     [
         ("[{Conv2D:{filters:4,kernel_size:3}}]", (784,), "model=layers, layer 0, {Conv2D: {filters: 4, kernel_size: 3}}: does not fit its input of shape (784,)"),
-        ("[{Conv2D:{filters:4,kernel_size:3}}]", (784,), "expected min_ndim=4, found ndim=2"),
-        ("[{Conv2D:{filters:4,kernel_size:3}}]", (784,), "if it is for images: preprocessing=image"),
         ("[{Dense:{units:4}}]", (28, 28, 1), "the last layer gives shape (28, 28, 4), the output layer takes vectors; add Flatten"),
         ("[{MaxPooling2D:{pool_size:8}},{MaxPooling2D:{pool_size:8}}]", (28, 28, 1), "layer 1, {MaxPooling2D: {pool_size: 8}}: does not fit its input of shape (3, 3, 1) (Computed output size would be zero"),
-        ("[{Reshape:{target_shape:[3]}}]", (28, 28, 1), "{Reshape: {target_shape: [3]}}: does not fit its input of shape (28, 28, 1)"),
         ("[{Reshape:{target_shape:x}}]", (28, 28, 1), "{Reshape: {target_shape: x}}: does not fit its input of shape (28, 28, 1) (gives shape (None,))"),
-        ("[{Reshape:{target_shape:[0.5]}}]", (28, 28, 1), "does not fit its input of shape (28, 28, 1) (gives shape (None,))"),
-        ("[{Resizing:{height:10,width:10}},{Cropping2D:{cropping:5}}]", (28, 28, 1), "layer 1, {Cropping2D: {cropping: 5}}: does not fit its input"),
         ("[{Conv2D:{filters:4,kernel_size:3,padding:sme}}]", (28, 28, 1), "model=layers, layer 0.Conv2D.padding=sme: The `padding` argument must be"),
-        ("[Flatten,{Dense:{units:0}}]", (28, 28, 1), "model=layers, layer 1.Dense.units=0: Received an invalid value for `units`"),
         ("[Flatten,{Dense:{units:3,kernel_regularizer:{L2:{l2:-1}}}}]", (28, 28, 1), "layer 1.Dense.kernel_regularizer.L2.l2=-1: "),
         ("[{Residual:[{Dropout:{rate:nan}}]},Flatten]", (28, 28, 1), "layer 0.Residual[0].Dropout.rate=nan: Invalid value"),
     ],
@@ -145,8 +115,6 @@ def test_branches_are_joined_along_the_last_axis_and_hold_blocks() -> None:
     ("layers", "message"),
     [
         ("[{Residual:[{Conv2D:{filters:4,kernel_size:3}}]}]", "layer 0.Residual: gives shape (26, 26, 4), to which its input of (28, 28, 1) cannot be added"),
-        ("[{Residual:[Flatten]}]", "layer 0.Residual: gives shape (784,)"),
-        ("[Flatten,{Residual:[{Conv2D:{filters:4,kernel_size:3}}]}]", "layer 1.Residual[0], {Conv2D: {filters: 4, kernel_size: 3}}: does not fit its input of shape (784,)"),
         ("[{Branches:[[],[Flatten]]}]", "layer 0: does not fit its input of shape [(28, 28, 1), (784,)]"),
         ("[{Branches:[[],[{Residual:[Flatten,{Conv2D:{filters:4,kernel_size:3}}]}]]}]", "layer 0.Branches[1][0].Residual[1], {Conv2D"),
     ],
@@ -157,14 +125,8 @@ def test_a_block_that_does_not_fit_is_named(layers: str, message: str) -> None:
     assert f"model=layers, {message}" in str(caught.value)
 
 
-def test_too_many_poolings_for_the_image() -> None:
-    with pytest.raises(InputError, match="model=cnn, layer 9, MaxPooling2D: does not fit its input of shape"):
-        built("model=cnn", "model.filters=[4,4,4,4,4]")
-
-
-@pytest.mark.parametrize("hidden", ["2147483647", "[100000,100000]"])
-def test_a_model_that_memory_cannot_hold_is_not_made(hidden: str) -> None:
-    config = compose([f"model.hidden={hidden}"]).config
+def test_a_model_that_memory_cannot_hold_is_not_made() -> None:
+    config = compose(["model.hidden=[1000000,1000000]"]).config
     with pytest.raises(InputError, match=r"model=mlp: has [\d,]+ weights, which take .*; type smaller numbers"):
         check_size(config.model, (784,), 10)
 

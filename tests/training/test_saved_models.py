@@ -56,14 +56,12 @@ def tampered(path: Path, target: Path, change: dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     "change",
     [
-        {"class_name": "Masking", "config": {}},
         {"class_name": "Lambda"},
         {"inbound_nodes": [{"args": [{"class_name": "Popen", "module": "subprocess", "config": {}}], "kwargs": {}}]},
         {"class_name": "TFSMLayer", "config": {"filepath": "elsewhere"}},
         {"module": "subprocess", "class_name": "Popen", "config": {"args": ["touch", "HACKED"]}},
         {"registered_name": "mine>Popen"},
         {"config": {"units": 16, "activation": {"class_name": "function", "module": "os", "config": "system"}}},
-        {"config": {"units": 16, "activation": {"class_name": "__lambda__", "config": {"value": "x"}}}},
         {"build_config": {"class_name": "__typespec__", "spec_name": "Popen", "module": "subprocess", "config": []}},
     ],
 )
@@ -83,12 +81,9 @@ def test_a_model_that_names_what_no_configuration_can_is_not_loaded(
             b'{"class_name":"Functional","module":"keras.src.models.functional","config":' * 99 + b"1" + b"}" * 300,
             "must",
         ),
-        (b"9" * 5000, "must be a file model.keras"),
         (b" " * 5_000_001, "its config.json has more than 5000000 bytes"),
-        (b"null", "must be a file model.keras"),
         ({"config": {"name": "\x1b[2J", "units": 3}}, "must be a file model.keras"),
         ({"config": {"units": 17}}, "must be a file model.keras"),
-        ({"config": {"units": "x"}}, "must be a file model.keras"),
     ],
 )
 def test_a_configuration_of_any_text_is_one_message(
@@ -122,17 +117,13 @@ REFUSED = "is not an array of numbers, or too large"
     [
         (f"{VARIABLES}/0", lambda _: h5py.ExternalLink("pipe", "/x"), "ExternalLink"),
         ("layers", lambda _: h5py.ExternalLink("pipe", "/x"), "must be a file model"),
-        ("layers", lambda _: h5py.SoftLink("/vars"), "must be a file model"),
         (
             "0",
             lambda file: file.create_dataset("x", (784, 16), "f4", external=[("pipe", 0, 50176)]),
             "external Dataset",
         ),
         ("0", lambda file: file.create_dataset("x", (10**4, 10**4), "f4", compression="gzip"), REFUSED),
-        ("0", lambda file: file.create_dataset("x", (10**4, 10**4), "f4"), REFUSED),
         ("0", lambda file: file.create_dataset("x", data=[file.ref], dtype=h5py.ref_dtype), REFUSED),
-        ("0", lambda file: file.create_dataset("x", data=["text"]), REFUSED),
-        ("0", lambda file: file.create_dataset("x", data=np.zeros((3, 3), "f4")), "must be a file model"),
         (VARIABLES, lambda file: file, "must be a file model.keras"),
     ],
 )
