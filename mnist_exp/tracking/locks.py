@@ -214,7 +214,7 @@ def working(output: Path) -> Iterator[None]:
     A job in its sweep's process needs no lock of its own.
 
     Raises:
-        InputError: as `make_folder` does, or if somebody works there, or may on a file system without
+        InputError: as `make_folder` does, or if somebody works there, or may on a file system without locks.
     """
     make_folder(output)
     if is_held_here(output.parent):
