@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -197,3 +199,10 @@ def test_a_project_that_was_moved_or_copied_works_after_one_command(tmp_path: Pa
     for module, *arguments in (("rerun", run_id), ("predict", "models:/digits@champion", seven), ("tidy",)):
         done = in_process(*arguments, cwd=new, module=f"mnist_exp.{module}")
         assert (done.returncode, done.stderr) == (0, ""), module
+
+
+@pytest.mark.fast
+def test_sync_imports_no_backend() -> None:
+    heavy = "{'keras', 'tensorflow', 'jax'} & set(sys.modules)"
+    code = f"import sys, mnist_exp.sync, mnist_exp.tracking.mirror; print({heavy})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -129,7 +129,7 @@ def word(
         return ""
 
     def name(row: Row) -> str:
-        return label(dict(combination(row.values)))
+        return label({key: value for key, value in row.values.items() if key != "seed"})
 
     leader, others = verdict.leader, [*verdict.beaten, *verdict.open]
     first = name(leader) or "The first row"
