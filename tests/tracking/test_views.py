@@ -96,7 +96,7 @@ def test_oldest_views_go_but_not_a_persons(tmp_path: Path) -> None:
     for number, key in enumerate(keys):
         assert views.save(client, "1", key, View(key, f"params.seed = '{number}'", ["seed"]))
         if number == 0:
-            mine = json.loads(client.get_experiment("1").tags[f"{TAG}{key}"]) | {"updatedAt": 2}
+            mine = json.loads(client.get_experiment("1").tags[f"{TAG}{key}"]) | {"name": "Mine"}
             client.set_experiment_tag("1", f"{TAG}{key}", json.dumps(mine))
     assert set(saved(client, "1")) == {views.ALL, keys[0], *keys[3:]}
     assert not views.save(client, "1", keys[1], View("again", "", []))
