@@ -10,8 +10,8 @@ from mnist_exp.sweeps.ranking import Row, by_seed, combination
 from mnist_exp.sweeps.statistics import Comparison, seeds_to_tell
 
 SINGLE = "a single run may be better or worse by chance; seed=0,1,2,3,4 runs each row with five seeds"
-ERRATIC = 3  # times the median deviation of the other rows
-_MIN_SEEDS = 3  # of a row whose deviation counts
+_ERRATIC = 3  # times the median deviation of the other rows
+_MIN_SEEDS = 3  # a deviation of fewer says nothing
 
 Reason = Literal["pruned", "failed", "unsettled", "single"]
 _REMEDIES = {
@@ -45,7 +45,7 @@ class Verdict:
         leader: the first row.
         beaten: rows that the leader beats, in their order.
         open: rows that may be better, the one that may be most first.
-        not_compared: why each other row is not compared.
+        not_compared: each other row, with a reason; twice if it has two.
         is_indifferent: whether no open row can be better by more than does not matter.
         more_seeds: how many more seeds of the leader and the open rows would decide; None above 200.
         erratic: a row that fails now and then, if there is one.
@@ -75,19 +75,18 @@ def judge(rows: Sequence[Row], indifference: float = 0.0) -> Verdict | None:
         rows[0],
         [item for item in others if not item[0].is_open],
         may_be_better,
-        [(row, _why_not_compared(row)) for row in rows[1:] if row.comparison is None],
+        [(row, reason) for row in rows[1:] if row.comparison is None for reason in _why_not_compared(row)],
         bool(may_be_better) and may_be_better[0][1].at_best <= indifference,
         max(1, max(known) - len(rows[0].jobs)) if known and len(known) == len(needed) else None,
         _find_erratic(rows),
     )
 
 
-def _why_not_compared(row: Row) -> Reason:
-    if row.pruned:
-        return "pruned"
+def _why_not_compared(row: Row) -> list[Reason]:
+    reasons: list[Reason] = ["pruned"] if row.pruned else []
     if row.lost or row.failed:
-        return "failed"
-    return "single" if row.dropped is None else "unsettled"
+        reasons.append("failed")
+    return reasons or ["single" if row.dropped is None else "unsettled"]
 
 
 def _find_erratic(rows: Sequence[Row]) -> Erratic | None:
@@ -98,9 +97,9 @@ def _find_erratic(rows: Sequence[Row]) -> Erratic | None:
     for row, objectives in sorted(scored, key=lambda item: -(item[0].deviation or 0.0)):
         usual = median(other.deviation or 0.0 for other, _ in scored if other is not row)
         middle = median(objectives.values())
-        is_erratic = (row.deviation or 0.0) > ERRATIC * usual > 0
+        is_erratic = (row.deviation or 0.0) > _ERRATIC * usual > 0
         # a row far behind, such as one that has not converged, is beaten and needs no warning
-        if is_erratic and abs(middle - leaders) <= ERRATIC * usual:
+        if is_erratic and abs(middle - leaders) <= _ERRATIC * usual:
             seed = max(objectives, key=lambda seed: abs(objectives[seed] - middle))
             return Erratic(row, usual, seed, objectives[seed])
     return None
@@ -140,7 +139,7 @@ def word(
     if not others and rounds:
         return f"{first} is left, since jobs failed of all others, or of those that dropped them."
     if not others:
-        reasons = {_why_not_compared(leader), *(reason for _, reason in verdict.not_compared)}
+        reasons = {*_why_not_compared(leader), *(reason for _, reason in verdict.not_compared)}
         reason = next((reason for reason in _REMEDIES if reason in reasons), None)
         why = single
         if reason is not None:
