@@ -1,8 +1,10 @@
 """Put into MLflow what an outage kept back: `python -m mnist_exp.sync`. Needs neither Keras nor TensorFlow."""
 
 import os
+import sqlite3
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,13 @@ _EXAMPLES = """\
   python -m mnist_exp.sync multirun tracking.uri=http://127.0.0.1:5000
   python -m mnist_exp.sync --moved
 """
+# MLflow has absolute places of artifacts in these columns of its tables.
+_ARTIFACT_COLUMNS = {
+    "experiments": "artifact_location",
+    "runs": "artifact_uri",
+    "logged_models": "artifact_location",
+    "model_versions": "storage_location",
+}
 
 
 def main() -> None:
@@ -54,8 +63,6 @@ outage; each thing once, however often this is typed, on another machine too."""
         if arguments.moved:
             if given:
                 raise InputError(f"{given[0]}: is not used with --moved; leave it out")
-            from mnist_exp.tracking.moved import move_artifacts
-
             print(f"{counted(move_artifacts(), 'place')} in mlflow.db changed to this folder")
             return
         overrides = [text for text in given if is_of_tracking(text)]
@@ -144,6 +151,39 @@ def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Rec
     if not found:
         raise InputError("nothing to send: no run or sweep that ended lies in outputs, multirun or the folders given")
     return [(Folder(path), record) for path, record in found.items()]
+
+
+def move_artifacts() -> int:
+    """Let the store in this folder, which was moved or copied here, find its artifacts here; return how many places.
+
+    They change all at once, or not at all.
+
+    Raises:
+        InputError: if there is no such store, or it cannot be used.
+    """
+    from mnist_exp.tracking.store import connect_existing, explained, store_error
+
+    connect_existing("sqlite:///mlflow.db")
+    path = Path.cwd() / "mlflow.db"
+    new = (path.parent / "mlruns").as_uri()
+    try:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            known = connection.execute(
+                "SELECT artifact_location FROM experiments JOIN runs USING (experiment_id) JOIN tags USING (run_uuid) "
+                "WHERE key = 'mnist_exp.folder' AND artifact_location LIKE 'file:///%/mlruns'"
+            )
+            roots = {str(place) for (place,) in known if place != new}
+            return sum(
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ?1 || substr({column}, length(?2) + 1) "  # noqa: S608, names from above
+                    f"WHERE {column} = ?2 OR substr({column}, 1, length(?2) + 1) = ?2 || '/'",
+                    (new, old),
+                ).rowcount
+                for old in roots
+                for table, column in _ARTIFACT_COLUMNS.items()
+            )
+    except sqlite3.Error as error:  # another program has locked it, or it cannot be written
+        raise store_error("sqlite:///mlflow.db", explained(error)) from error
 
 
 if __name__ == "__main__":
