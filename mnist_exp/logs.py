@@ -46,7 +46,7 @@ def log_file(output: Path) -> Iterator[None]:
         package.removeHandler(handler)
         with suppress(OSError):
             handler.close()
-            if not (written := output / "run.log").stat().st_size:  # of a run that its store refused
+            if not (written := output / "run.log").stat().st_size:  # a run that its store refuses logs nothing
                 written.unlink()
 
 

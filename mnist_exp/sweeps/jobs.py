@@ -193,7 +193,7 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
         stage.news.append(f"{name}: {answer.line}")
         wait_for(answer.folder, record.parent.id)
     if answer.folder is None:
-        if any(Path(one.output).parent == record.folder.path for one in before):
+        if any(Path(run.output).parent == record.folder.path for run in before):
             stage.news.append(f"{name} starts anew: {answer.line}")
         return replace(experiment, output=free_folder(experiment.output, wanted))
     if answer.state == "resumes":

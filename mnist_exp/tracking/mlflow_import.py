@@ -20,7 +20,7 @@ def import_mlflow() -> None:
         import mlflow  # noqa: F401
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it announces each table of a new store
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # so does it, and errors that are raised too
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it does, too, and logs what it raises
     logging.getLogger("mlflow.utils.environment").setLevel(logging.ERROR)  # it misses pip where uv made the environment
     for filtered in (logging.getLogger("urllib3.connectionpool"), *logging.getLogger("mlflow").handlers):
         filtered.addFilter(make_printable)  # they print the address of a server that does not answer

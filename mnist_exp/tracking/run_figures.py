@@ -39,7 +39,11 @@ def predictions_csv(
 ) -> str:
     """Return CSV with each test image's index from 0, its class, the predicted class and the probability of that.
 
-    Arguments are as for `mistakes`; `files` get a column.
+    Args:
+        labels: (N,) true labels.
+        probabilities: (N, classes).
+        names: the classes' names, by label.
+        files: the N images' names, which get a column; empty for images that have none.
     """
     safe = [no_formula(name) for name in names]
     predicted, surest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
