@@ -96,21 +96,22 @@ def sweep(
         return result
 
 
-def runs(condition: str = "", *overrides: str | Mapping[str, object], last: int | None = None) -> Runs:
-    """Return past runs, ranked, as `python -m mnist_exp.compare --filter CONDITION OVERRIDES` shows them.
+def runs(*which: str | Mapping[str, object], last: int | None = None) -> Runs:
+    """Return past runs, ranked, as `python -m mnist_exp.compare WHICH` chooses them.
 
     Args:
-        condition: in MLflow's search syntax, such as `"metrics.test_accuracy > 0.9"`; by default, all runs.
-        overrides: say where the runs are, such as `"tracking.experiment=digits"`.
+        which: ids of runs and sweeps, such as `"3f2a1c22"`; parameters, tags and status, such as `"model.hidden=16,32"`
+            or `{"status": "FINISHED"}`; metrics, such as `"val_accuracy>0.9"`. All must hold; by default, all runs.
+            `"tracking.experiment=digits"` says where the runs are.
         last: takes only so many, the newest; by default, all.
 
     Raises:
-        InputError: if there is no such store or experiment, no run fulfils the condition, or MLflow refuses it.
+        InputError: if there is no such store, experiment or run.
     """
     from mnist_exp.compare import past_runs
 
     with _one_at_a_time:
-        return past_runs(condition, [text for given in overrides for text in as_typed(given)], last)
+        return past_runs([text for given in which for text in as_typed(given)], last)
 
 
 def model(function: _Function) -> _Function:

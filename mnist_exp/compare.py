@@ -1,19 +1,15 @@
 """Rank the runs of an experiment: `python -m mnist_exp.compare`. Nothing heavy is imported before the store is read."""
 
 import json
-import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from mnist_exp import commands
-from mnist_exp.config.composition import compose
 from mnist_exp.config.files import replaced
-from mnist_exp.config.overrides import Override
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Runs
@@ -25,14 +21,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from mnist_exp.sweeps.charts import Curves
-    from mnist_exp.sweeps.past import Found
     from mnist_exp.sweeps.table import Table
 
 _EXAMPLES = """\
   python -m mnist_exp.compare --last 10
   python -m mnist_exp.compare SWEEP_ID RUN_ID
-  python -m mnist_exp.compare --filter 'params.`model.hidden` = "64"'
-  python -m mnist_exp.compare --sort 'metrics.test_loss ASC' --plot losses.svg
+  python -m mnist_exp.compare model.hidden=16,32 'val_accuracy>0.8'
+  python -m mnist_exp.compare status=FAILED
+  python -m mnist_exp.compare --sort test_loss --plot losses.svg
   python -m mnist_exp.compare SWEEP_ID --format latex > table.tex
   python -m mnist_exp.compare tracking.uri=sqlite:///other.db
 """
@@ -47,15 +43,16 @@ def main() -> None:
     about = "Rank the runs of an MLflow experiment by their objective, and draw their curves."
     parser = commands.parser("compare", about, _EXAMPLES)
     parser.add_argument(
-        "given",
+        "words",
         nargs="*",
-        metavar="ID|OVERRIDE",
-        help="only these runs, and the jobs of these sweeps; the first characters of an id are enough. Where runs are: "
-        "tracking.experiment=NAME tracking.uri=ADDRESS",
+        metavar="WHICH",
+        help="ids of runs and sweeps, or their first characters; KEY=VALUE or KEY=VALUE,VALUE for parameters, tags and "
+        "status; 'METRIC>NUMBER'. Where the runs are: tracking.experiment=NAME tracking.uri=ADDRESS",
     )
-    parser.add_argument("--filter", default="", help="only runs that fulfil a condition in MLflow's search syntax")
-    parser.add_argument("--sort", help="list the runs in MLflow's order_by instead of ranking them")
-    parser.add_argument("--last", type=int, metavar="N", help="only the newest N runs")
+    parser.add_argument("--sort", metavar="METRIC", help="list the runs by a metric instead of ranking them")
+    parser.add_argument("--last", metavar="N", help="only the newest N runs")
+    parser.add_argument("--like", metavar="ID", help="show the runs that are measured as this one, not as the newest")
+    parser.add_argument("--columns", metavar="NAMES", help="columns, such as model.hidden,test_loss,seconds")
     parser.add_argument(
         "--format",
         choices=("table", "csv", "json", "markdown", "latex"),
@@ -64,51 +61,53 @@ def main() -> None:
     )
     parser.add_argument("--plot", type=Path, help="where to draw the curves; default: comparison.png beside a table")
     given = parser.parse_intermixed_args()
-    overrides = [text for text in given.given if "=" in text or text.startswith("~")]
-    ids = [text for text in given.given if text not in overrides]
     plot = given.plot or (Path("comparison.png") if given.format == "table" else None)
     with commands.exit_on_errors():
-        compare(ids, overrides, given.filter, given.sort, given.last, given.format, plot)
+        columns = tuple(filter(None, (given.columns or "").split(",")))
+        compare(given.words, given.sort, given.last, given.like or "", columns, given.format, plot)
 
 
 def compare(
-    ids: Sequence[str],
-    overrides: Sequence[str],
-    condition: str,
-    sort: str | None,
-    last: int | None,
-    form: str,
-    plot: Path | None,
+    words: Sequence[str],
+    sort: str | None = None,
+    last: object = None,
+    like: str = "",
+    columns: Sequence[str] = (),
+    form: str = "table",
+    plot: Path | None = None,
 ) -> None:
     """Print finished runs by their objective, then the others, and draw the curves of the finished into `plot`.
 
-    Each objective, and each way to measure it, has a ranking. Among runs of the same experiment, seed included, only
-    the newest counts. The arguments are those of `--help`, `condition` for --filter and `form` for --format.
+    The table has the runs that measure the same as the newest one, or as `like`; a line counts each other kind. Among
+    runs of the same experiment, seed included, only the newest counts. The arguments are those of `--help`.
 
     Raises:
-        InputError: if there is no such store or run, or MLflow refuses the condition or order.
+        InputError: if there is no such store, run, metric or column.
     """
-    if last is not None and last < 1:
-        raise InputError(f"--last {last}: must be a whole number, at least 1")
     if plot is not None:
         commands.check_plot(plot)
-    tables, repeated, curves, link = _read(ids, overrides, condition, sort, last, draw=plot is not None)
-    from mnist_exp.sweeps.outcome import as_text
+    tables, repeated, curves, link = _read(words, sort, last, like, columns, draw=plot is not None)
+    from mnist_exp.sweeps.past import about_others
+    from mnist_exp.sweeps.table import as_text
 
-    print(as_text(tables, form))
+    others = about_others(tables)
+    print(as_text(tables, form, others))
     beside = []
     if form in {"csv", "json"}:
         beside += [text for table in tables for text in (table.title, *table.sentences)]
     if repeated:
-        named = ", ".join([*short_ids(repeated).values()][:_NAMED]) + ", ..." * (len(repeated) > _NAMED)
-        beside.append(f"Left out, since a newer run has the same configuration and code: {len(repeated)} ({named})")
+        named = ", ".join([*short_ids(repeated).values()][:_NAMED])
+        more = ", ..." if len(repeated) > _NAMED else ""
+        beside.append(
+            f"Left out, since a newer run has the same configuration and code: {len(repeated)} ({named}{more})"
+        )
     if plot is not None and curves:
         from mnist_exp.figures import write
         from mnist_exp.sweeps.charts import validation_curves
 
         with replaced(plot) as new:
-            write(validation_curves(curves, _metric(tables)), new)
-        left_out = f", of the first {len(curves)} rows" * (len(curves) < sum(len(table.rows) for table in tables))
+            write(validation_curves(curves, tables[0].metric), new)
+        left_out = f", of the first {len(curves)} rows" if len(curves) < len(tables[0].rows) else ""
         beside.append(f"Curves in {plot}{left_out}")
     if form == "table":
         beside += link
@@ -116,46 +115,44 @@ def compare(
         say(text, sys.stdout if form == "table" else sys.stderr)
 
 
-def past_runs(condition: str, overrides: Sequence[str], last: int | None) -> Runs:
-    """Return the runs of an experiment as `compare` ranks them; the arguments and errors are the same."""
-    if last is not None and last < 1:
-        raise InputError(f"last={last}: must be a whole number, at least 1")
-    tables, *_ = _read((), overrides, condition, None, last, draw=False)
+def past_runs(words: Sequence[str], last: object = None) -> Runs:
+    """Return the chosen runs as `compare` ranks them; the arguments and errors are the same."""
+    tables, *_ = _read(words, None, last, "", (), draw=False)
     records = [{"objective": table.objective, **record} for table in tables for record in table.records]
     return Runs(records, "\n".join(table.verdict for table in tables if table.verdict))
 
 
 def _read(
-    ids: Sequence[str], overrides: Sequence[str], condition: str, sort: str | None, last: int | None, *, draw: bool
+    words: Sequence[str], sort: str | None, last: object, like: str, columns: Sequence[str], *, draw: bool
 ) -> tuple[list["Table"], list[str], list["Curves"], list[str]]:
-    """Return the tables of runs, the ids of those that a newer run repeats, the first rows' curves, and a link."""
-    tracking = _where_runs_are(ids, overrides)
-    from mlflow.exceptions import MlflowException
+    """Return the tables of runs, the ids of those that a newer run repeats, the first table's curves, and a link."""
+    if last is not None and (not str(last).isdecimal() or int(str(last)) < 1):
+        raise InputError(f"--last {last}: must be a whole number, at least 1")
+    from mnist_exp.sweeps.choice import Words, find_runs
+    from mnist_exp.sweeps.past import newest_of_each, sorted_table, tables_of
+    from mnist_exp.tracking import reading, store
 
-    from mnist_exp.sweeps.past import newest_of_each, tables_of
-    from mnist_exp.tracking import store
-
-    with store.store_errors(tracking.uri):
-        client = store.connect_existing(tracking.uri)
-        try:
-            found = _find_runs(client, tracking, ids, condition, sort, last)
-        except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-            typed = " ".join(f"{flag} {text!r}" for flag, text in (("--filter", condition), ("--sort", sort)) if text)
-            raise InputError(f"{typed}: {str(error).splitlines()[0]}; --help shows examples") from error
-        newest = newest_of_each(found.runs)
-        tables = tables_of(replace(found, runs=newest, others=newest_of_each(found.others)), sort)
-        kept = {run.run_id for run in newest}
-        repeated = [run.run_id for run in found.runs if run.run_id not in kept]
-        return tables, repeated, _curves(client, tables) if draw else [], _link(tracking, tables, newest)
+    chosen = Words.of(words)
+    with store.store_errors(chosen.tracking.uri):
+        client = store.connect_existing(chosen.tracking.uri)
+        liked = reading.find_run(client, chosen.tracking.uri, like).run_id if like else ""
+        found = find_runs(client, chosen, None if last is None else int(str(last)))
+        kept = newest_of_each(found.runs)
+        repeated = sorted({run.run_id for run in found.runs} - {run.run_id for run in kept})
+        found = replace(found, runs=kept, others=newest_of_each(found.others))
+        tables = [sorted_table(found, sort, columns)] if sort else tables_of(found, columns)
+        tables.sort(key=lambda table: liked not in table.ids)
+        if liked and liked not in tables[0].ids:
+            raise InputError(f"--like {like}: is not among the runs that were chosen")
+        link = _link(chosen.tracking, tables[0], kept)
+        return tables, repeated, _curves(client, tables[0]) if draw else [], link
 
 
-def _link(tracking: MLflowTracking, tables: Sequence["Table"], runs: Sequence[Record]) -> list[str]:
-    """Return lines with a link to the runs of the tables, or to the first of them, in MLflow's page."""
+def _link(tracking: MLflowTracking, table: "Table", runs: Sequence[Record]) -> list[str]:
+    """Return lines with a link to the runs of a table, or to the first of them, in MLflow's page."""
     from mnist_exp.tracking.store import linked
 
-    ids = [job.run_id for table in tables for job in table.jobs]
+    ids = [job.run_id for job in table.jobs]
     shown = ids[:_LINKED]
     text = f"The first {_LINKED} of these runs, side by side" if len(ids) > _LINKED else "These runs, side by side"
     experiments = sorted({run.tracking["experiment_id"] for run in runs if run.run_id in shown})
@@ -170,124 +167,16 @@ def _link(tracking: MLflowTracking, tables: Sequence["Table"], runs: Sequence[Re
     return linked(text, tracking, f"{page}?{urlencode(query)}")
 
 
-def _where_runs_are(ids: Sequence[str], overrides: Sequence[str]) -> MLflowTracking:
-    for text in overrides:
-        if Override.of(text).key not in ("tracking", "tracking.uri", "tracking.experiment"):
-            raise InputError(
-                f"{text}: is not used here; tracking.uri and tracking.experiment say where runs are, --filter which: "
-                "see --help"
-            )
-        if ids and Override.of(text).key == "tracking.experiment":
-            raise InputError(f"{text}: is not used with ids, which are looked up in all experiments; leave it out")
-    return commands.stored(compose(overrides).config.tracking)
-
-
-def _find_runs(
-    client: "MlflowClient",
-    tracking: MLflowTracking,
-    ids: Sequence[str],
-    condition: str,
-    sort: str | None,
-    last: int | None,
-) -> "Found":
-    """Return the runs that fulfil a condition, without sweeps, the newest first or in the order `sort`."""
-    from mnist_exp.sweeps.past import Found
-    from mnist_exp.tracking.reading import search
-
-    parents: dict[str, str] = {}
-    at_once = 1000 if ids or sort or last is None else min(last + 10, 1000)  # some of them are sweeps
-
-    def runs(experiment_id: str, query: str, sweep: str = "") -> Iterator[Record]:
-        for run in search(client, experiment_id, query, sort or "attributes.start_time DESC", at_once):
-            if not run.is_sweep:
-                parents[run.run_id] = sweep or run.tags.get("mlflow.parentRunId", "")
-                yield run
-
-    searches = _searches(client, tracking, ids, condition)
-    read = (run for one in searches for run in runs(*one))
-    found = {run.run_id: run for run in (read if ids or sort else islice(read, last))}
-    newest = sorted(found.values(), key=lambda run: run.start, reverse=True)[:last]
-    if not newest:
-        where = " ".join(ids) or f"tracking.experiment={tracking.experiment}"
-        raise InputError(f"{where}: has no such run; --help shows how to filter")
-    experiments = dict.fromkeys(experiment_id for experiment_id, *_ in searches)
-    if sort is None:
-        whole = {sweep for *_, sweep in searches if not (condition or last)} if ids or condition or last else None
-        of = {run.run_id: parents[run.run_id] for run in newest}
-        return _with_sweeps(client, experiments, newest, of, whole)
-    if len(searches) > 1:  # only a single search orders runs
-        found = {run.run_id: run for one in experiments for run in runs(one, condition)}
-    wanted = {run.run_id for run in newest}
-    return Found([run for run_id, run in found.items() if run_id in wanted])
-
-
-def _with_sweeps(
-    client: "MlflowClient",
-    experiments: Iterable[str],
-    runs: Sequence[Record],
-    parents: Mapping[str, str],
-    whole: Collection[str] | None,
-) -> "Found":
-    """Return runs, with the sweeps that they belong to, and what they leave out of these if somebody chose them.
-
-    `parents`: the ids of their sweeps. `whole`: sweeps of which nothing is left out; None for runs that nobody chose.
-    """
-    from mnist_exp.sweeps.past import Found
-    from mnist_exp.sweeps.race import is_race
-    from mnist_exp.tracking.reading import queries_by_id, queries_of, search
-
-    queries = queries_by_id(sorted({one for one in parents.values() if re.fullmatch("[0-9a-f]{32}", one)}))
-    read = (run for one in experiments for query in queries for run in search(client, one, query))
-    sweeps = {run.run_id: run for run in read if run.is_sweep}
-    others = {
-        run.run_id: run
-        for sweep in sweeps.values()
-        if whole is not None and sweep.run_id not in whole
-        for query in queries_of(sweep)
-        for run in search(client, sweep.tracking["experiment_id"], query)
-        if run.run_id not in parents
-    }
-    races = frozenset(one for one, run in sweeps.items() if is_race(run.fact("varied")))
-    of = {run: one for run, one in parents.items() if one in sweeps}
-    return Found(runs, [*others.values()], of, races, are_picked=whole is not None)
-
-
-def _searches(
-    client: "MlflowClient", tracking: MLflowTracking, ids: Sequence[str], condition: str
-) -> list[tuple[str, str, str]]:
-    """Return experiments to search, each with a query, and its sweep if it is named."""
-    from mnist_exp.tracking.reading import find_run, queries_of
-
-    if ids:
-        begin = f"{condition} AND " if condition else ""
-        return [
-            (run.tracking["experiment_id"], f"{begin}{query}", run.run_id * run.is_sweep)
-            for run in [find_run(client, tracking.uri, one) for one in ids]
-            for query in queries_of(run)
-        ]
-    experiment = client.get_experiment_by_name(tracking.experiment)
-    if experiment is None:
-        names = ", ".join(experiment.name for experiment in client.search_experiments())
-        raise InputError(f"tracking.experiment={tracking.experiment}: no such experiment; the store has {names}")
-    return [(experiment.experiment_id, condition, "")]
-
-
-def _metric(tables: Sequence["Table"]) -> str:
-    """Return the metric of the curves."""
-    metrics = {table.metric for table in tables}
-    return metrics.pop() if len(metrics) == 1 else "val_loss"
-
-
-def _curves(client: "MlflowClient", tables: Sequence["Table"]) -> list["Curves"]:
+def _curves(client: "MlflowClient", table: "Table") -> list["Curves"]:
     from mnist_exp.tracking.reading import curve
 
     curves: list[Curves] = []
-    metric = _metric(tables)
-    for table, line in ((one, line) for one in tables for line in one.lines if line.row):
+    for line in (line for line in table.lines if line.row):
         if sum(len(jobs) for _, _, jobs in curves) < _CURVES:
-            place = f"{line.place}  {table.ids[line.jobs[0].run_id]}"
-            measured = [curve(client, job.run_id, metric) for job in line.jobs]
-            curves.append((place, table.varied.label(line.values), measured))
+            measured = [curve(client, job.run_id, table.metric) for job in line.jobs]
+            curves.append(
+                (f"{line.place}  {table.ids[line.jobs[0].run_id]}", table.varied.label(line.values), measured)
+            )
     return curves
 
 

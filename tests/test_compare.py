@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from .conftest import QUICK, in_process, runs_in, sweep_in
+from .conftest import QUICK, in_process, runs_in
 
 
 def compare(*arguments: str, cwd: Path, store: Path) -> subprocess.CompletedProcess[str]:
@@ -30,35 +29,48 @@ def test_all_runs_are_ranked_and_drawn(sweep_folder: Path, tmp_path: Path) -> No
     assert Image.open(tmp_path / "comparison.png").width == 1080
 
 
-def test_a_filter_an_order_and_the_newest(sweep_folder: Path, tmp_path: Path) -> None:
+def test_compare_chooses_runs_by_words(sweep_folder: Path, tmp_path: Path) -> None:
     def first_columns(*arguments: str) -> list[list[str]]:
         done = compare(*arguments, "--plot", "some.svg", cwd=tmp_path, store=sweep_folder)
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
         return [line.split()[2:4] for line in lines[2:] if line[:1].isdigit()]
 
-    assert [row[0] for row in first_columns("--filter", "params.`model.activation` = 'relu'")] == ["64", "32", "16"]
-    assert first_columns("--sort", "metrics.test_accuracy ASC")[0] == ["16", "sigmoid"]
+    for words in (
+        ["model.activation=relu"],
+        ["activation='relu'", "status=FINISHED"],
+        ["model.hidden=16,32,64", "activation=relu"],
+    ):
+        assert [row[0] for row in first_columns(*words)] == ["64", "32", "16"]
+    assert first_columns("model=mlp", "test_loss<1e9", "hidden=16,32") == [
+        ["32", "relu"], ["16", "relu"], ["32", "sigmoid"], ["16", "sigmoid"]
+    ]  # fmt: skip
+    assert first_columns("--sort", "test_accuracy")[-1] == ["16", "sigmoid"]
+    assert first_columns("--sort", "test_loss")[0] == ["64", "relu"]
     assert first_columns("--last", "2") == [["relu", "0.8933"], ["sigmoid", "0.8625"]]
-    parent, _ = sweep_in(sweep_folder)
-    assert len(first_columns("--filter", f"tags.mlflow.parentRunId = '{parent.info.run_id}'")) == 6
     assert (tmp_path / "some.svg").is_file()
+    done = compare("--columns", "hidden,training.epochs,loss", "--format", "latex", cwd=tmp_path, store=sweep_folder)
+    assert done.stdout.splitlines()[3].split(" & ") == ["", "hidden", "training.epochs", "loss \\\\"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--filter", "nonsense = 3"], "--filter 'nonsense = 3': Invalid attribute key 'nonsense'"),
-        (["--sort", "metrics"], "--sort 'metrics': "),
-        (["--filter", "params.seed = '77'"], "has no such run"),
+        (["hiden=3"], "hiden=3: no run has hiden; did you mean hidden?"),
+        (["acuracy>0.5"], "acuracy>0.5: no run has acuracy; did you mean accuracy?"),
+        (["accuracy>much"], "accuracy>much: must compare a metric with a number, such as 'val_accuracy>0.9'"),
+        (["--sort", "tes_loss"], "--sort tes_loss: no run has this metric; did you mean test_loss?"),
+        (["--columns", "hiden"], "--columns hiden: is not recorded; did you mean"),
+        (["seed=77"], "seed=77: there is no such run"),
         (["tracking.experiment=other"], "tracking.experiment=other: no such experiment; the store has mnist_exp"),
         (["tracking.uri=sqlite:///nowhere.db"], "no such store"),
         (["tracking=none"], "tracking=none: has no store"),
         (["--last", "0"], "--last 0: must be a whole number, at least 1"),
+        (["--last", "ten"], "--last ten: must be a whole number, at least 1"),
+        (["--like", "3f"], "3f: no such run"),
         (["--plot", "nowhere/a.png"], "--plot nowhere/a.png: must be"),
-        (["model=cnn"], "model=cnn: is not used here; tracking.uri and tracking.experiment say where runs are"),
-        (["tracking.note=x"], "tracking.note=x: is not used here"),
-        (["tracking.experiment=mnist_exp", "3f"], "tracking.experiment=mnist_exp: is not used with ids"),
+        (["model=cnn"], "model=cnn: there is no such run"),
+        (["tracking.experiment=mnist_exp", "3f"], "tracking.experiment: is not used with ids"),
         (["no-such-run"], "no-such-run: no such run in sqlite:///"),
     ],
 )
@@ -93,11 +105,12 @@ def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: 
     assert "FAILED: loss became" in lines[3]
     assert in_process(*QUICK, "objective=val_loss", cwd=tmp_path).returncode == 0
     mixed = compare(cwd=tmp_path, store=tmp_path).stdout
-    first, second = mixed.split("\n\n")
-    assert first.startswith("1 run, smallest val_loss first")
-    assert second.startswith("2 runs, largest val_accuracy first")
+    assert mixed.startswith("1 run, smallest val_loss first")
+    [other] = [line for line in mixed.splitlines() if "--like" in line]
+    assert other.startswith("2 more runs are measured with objective=val_accuracy: python -m mnist_exp.compare --like ")
     assert "Left out, since a newer run has the same configuration and code: 1 (" in mixed
-    assert compare("--sort", "metrics.test_loss ASC", cwd=tmp_path, store=tmp_path).returncode == 0
+    liked = compare("--like", other.split()[-1], cwd=tmp_path, store=tmp_path).stdout
+    assert liked.startswith("2 runs, largest val_accuracy first")
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_no_row(tmp_path: Path) -> None:
@@ -108,5 +121,5 @@ def test_runs_that_differ_in_more_than_the_seed_are_no_row(tmp_path: Path) -> No
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines if line[:1].isdigit()][1:] == ["1", "2", "3"]
     assert " std " not in lines[1]
-    [cnn] = [below for line, below in pairwise(lines) if "  cnn  " in line]
-    assert "filters=2 kernel_size=3" in cnn
+    [beside] = [line for line in lines if line.startswith("Without a column: ")]
+    assert {"filters", "kernel_size"} <= set(beside.removesuffix("; --columns shows them.").split(": ")[1].split(", "))

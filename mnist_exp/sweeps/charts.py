@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mnist_exp.figures import epoch_ticks, plain, short
-from mnist_exp.sweeps.columns import mean
-from mnist_exp.sweeps.formats import counted, shortened, shown_values
+from mnist_exp.sweeps.formats import counted, mean, shortened, shown_values
 from mnist_exp.sweeps.importance import Importance, as_numbers, spans_decades
 from mnist_exp.text import printable
 from mnist_exp.tracking.names import short_names

@@ -1,14 +1,14 @@
 """The lines and columns of a ranking: what each shows of a row, or of a job, and how."""
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
-from mnist_exp.sweeps.formats import decimals
+from mnist_exp.errors import InputError, did_you_mean
+from mnist_exp.sweeps.formats import decimals, every_key, mean
 from mnist_exp.sweeps.ranking import Row
-from mnist_exp.tracking.names import job_name, typed_value
+from mnist_exp.tracking.names import typed_value
 from mnist_exp.tracking.records import Record
 
 
@@ -30,42 +30,32 @@ class Line:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a ranking, in records and in tables.
+    """A column of a ranking.
 
     Attributes:
         key: its name in records, CSV and JSON; "" where they lack it.
         header: its name in tables; None where they lack it.
-        value: returns the value of a line, or None.
-        show: returns the text of a value in tables.
-        shown: returns the value of a line in tables, if it is another there.
-        is_text: whether it is aligned to the left, and lines without a row have a text, too.
-        spare: a narrow terminal lacks it, 1 first; 0 for never, and -1 for a table that is text.
+        value: returns the value of a line in records, or None.
+        text: returns the text of a line in tables; by default, the value is shown, a score with four decimals.
+        is_text: whether it is aligned to the left, and jobs that no row holds have a text.
+        spare: a narrow terminal lacks it, 1 first. Markdown and LaTeX have only columns with 0.
     """
 
     key: str
     header: str | None
     value: Callable[[Line], Any]
-    show: Callable[[Any], str] = str
-    shown: Callable[[Line], Any] | None = None
+    text: Callable[[Line], str] | None = None
     is_text: bool = False
     spare: int = 0
 
     def cell(self, line: Line) -> str:
-        """Return the text for a line."""
-        value = (self.shown or self.value)(line) if self.is_text or line.row else None
-        return "" if value is None else self.show(value)
-
-
-def mean(numbers: Sequence[float]) -> float:
-    """Return the mean; NaN of plus and minus infinity."""
-    return math.nan if {math.inf, -math.inf} <= set(numbers) else fmean(numbers)
-
-
-def reason(job: Record) -> str:
-    """Return why a job has no place, as far as it is known."""
-    if job.reason or job.status != "FINISHED":
-        return job.reason
-    return f"pruned after epoch {job.pruned}" if job.pruned is not None else "no objective"
+        """Return the text of a line."""
+        if line.row is None and not self.is_text:
+            return ""
+        if self.text is not None:
+            return self.text(line)
+        value = self.value(line)
+        return "" if value is None else decimals(value) if isinstance(value, float) else str(value)
 
 
 def recorded(key: str, line: Line) -> str | float | bool | None:
@@ -77,12 +67,7 @@ def recorded(key: str, line: Line) -> str | float | bool | None:
 
 def mark(line: Line) -> str:
     """Return the place of a line, marked = if its row may be better than the first."""
-    return "-" if line.row is None else f"{line.place}{'=' * line.row.is_open}"
-
-
-def pruned(row: Row) -> str:
-    """Return how many jobs of a row were pruned."""
-    return f"{row.pruned} of {row.pruned + len(row.jobs)}" if row.pruned else ""
+    return "-" if line.row is None else f"{line.place}{'=' if line.row.is_open else ''}"
 
 
 def seeds(planned: int, row: Row) -> str:
@@ -91,27 +76,80 @@ def seeds(planned: int, row: Row) -> str:
     return f"{len(row.jobs)} of {due}" if due > len(row.jobs) else str(due)
 
 
-def against(keys: Iterable[str], line: Line) -> str | None:
-    """Return the name of the row that dropped this one from a race."""
-    return job_name(line.row.against, keys) if line.row is not None and line.row.against is not None else None
+def pruned(row: Row) -> str:
+    """Return how many jobs of a row were pruned."""
+    return f"{row.pruned} of {row.pruned + len(row.jobs)}" if row.pruned else ""
 
 
-def dropped(first: Mapping[str, str], keys: Iterable[str], row: Row) -> str:
-    """Return when a race dropped a row, and which row led then, unless its values are the `first`."""
-    if row.dropped is None:
+def seconds(line: Line) -> str:
+    """Return the mean time of training."""
+    seconds = line.mean(attrgetter("seconds"))
+    return "" if seconds is None else f"{seconds:.1f}"
+
+
+def reason(job: Record) -> str:
+    """Return why a job has no place, as far as it is known."""
+    if job.reason or job.status != "FINISHED":
+        return job.reason
+    return f"pruned after epoch {job.pruned}" if job.pruned is not None else "no objective"
+
+
+def why_stopped(jobs: Sequence[Record], planned: int) -> str:
+    """Say how the jobs of a combination without a finished job ended."""
+    epochs = sorted(job.pruned for job in jobs if job.pruned is not None)
+    killed = " and ".join(sorted({job.status for job in jobs if job.pruned is None}))
+    if not epochs:
+        return f"{killed}, 0 of {planned} seeds" if planned > 1 else killed
+    when = f"epochs {epochs[0]} to {epochs[-1]}" if epochs[0] < epochs[-1] else f"epoch {epochs[0]}"
+    pruned = f"{len(epochs)} pruned after {when}" if len(epochs) > 1 else f"pruned after {when}"
+    return f"{pruned}, {len(jobs) - len(epochs)} {killed}" if killed else pruned
+
+
+def about_at_best(rows: Sequence[Row]) -> str:
+    """Say what the column `at best` holds, or nothing without one."""
+    if all(row.comparison is None for row in rows):
         return ""
-    by = f" by {job_name(row.against, keys)}" if row.against and row.against != first else ""
-    return f"{'failed, ' * row.failed}round {row.dropped}{by}"
+    first = "the first, or than the one that dropped it" if any(row.against for row in rows) else "the first"
+    marked = ", else marked =" if any(row.is_open for row in rows) else ""
+    return f"At best: by how much a row may be better than {first}; below 0, it is beaten{marked}."
 
 
-def ahead(sign: int, row: Row) -> str:
-    """Say that a row is better than the first one on the seeds that both have; `sign` is -1 to minimize."""
-    found = row.comparison
-    if found is None or row.dropped is not None or sign * found.difference <= 0:
-        return ""
-    return f"ahead on {found.seeds} shared seeds"
+def with_deviation(column: Column) -> Column:
+    """Return the column of the objective with the deviation behind each mean."""
+
+    def text(line: Line) -> str:
+        deviation = line.row.deviation if line.row else None
+        return column.cell(line) if deviation is None else f"{column.cell(line)} ± {decimals(deviation)}"
+
+    return replace(column, text=text)
 
 
-def signed(value: float) -> str:
-    """Return a difference with its sign."""
-    return f"{'+' if value > 0 else '-' if value < 0 else ''}{decimals(abs(value))}"
+def find_column(name: str, columns: Sequence[Column], jobs: Sequence[Record]) -> Column:
+    """Return the column of this name: one of `columns`, or one with a score or a parameter of the jobs.
+
+    Raises:
+        InputError: if no job has recorded such a value.
+    """
+    for column in columns:
+        if name in (column.key, column.header, column.key.rpartition(".")[2]):
+            return replace(column, header=column.header or name)
+    scores = {score for job in jobs for score in job.scores}
+    parameters = {key for job in jobs for key in job.parameters}
+    if name in scores:
+        return Column(name, name, lambda line: line.mean(lambda job: job.scores.get(name)))
+    ends = {key.rpartition(".")[2]: key for key in parameters}
+    if key := name if name in parameters else ends.get(name, ""):
+        texts = every_key([job.parameters for job in jobs if key in job.parameters])
+        return Column(
+            name,
+            name,
+            lambda line: typed_value(line.jobs[0].parameters.get(key, "null")),
+            lambda line: texts.cell(key, line.jobs[0].parameters.get(key, "")),
+            is_text=True,
+        )
+    known = {*(column.key for column in columns if column.key), *scores}
+    hint = (
+        did_you_mean(name, {*known, *parameters, *ends})
+        or f"; there are {', '.join(sorted(known))}, and each parameter"
+    )
+    raise InputError(f"--columns {name}: is not recorded{hint}")

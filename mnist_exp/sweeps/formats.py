@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from mnist_exp.errors import show
@@ -19,7 +20,7 @@ from mnist_exp.tracking.names import no_formula, short_names, shown_value
 
 Values = Mapping[str, str]
 
-_LONGEST = 110  # characters of a value
+_MAX_CHARS = 110  # of a value
 _IN_LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -27,6 +28,7 @@ _IN_LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "±": r"$\pm$",
     "|": r"\textbar{}",
     '"': r"\symbol{34}",
 }
@@ -37,6 +39,18 @@ def decimals(value: float) -> str:
     if 1e-8 < abs(value) < 5e-5:
         return f"{value:.1e}"
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
+def signed(value: float | None) -> str:
+    """Return a difference with its sign; "" for None."""
+    if value is None:
+        return ""
+    return f"{'+' if value > 0 else '-' if value < 0 else ''}{decimals(abs(value))}"
+
+
+def mean(numbers: Sequence[float]) -> float:
+    """Return the mean; NaN of plus and minus infinity."""
+    return math.nan if {math.inf, -math.inf} <= set(numbers) else fmean(numbers)
 
 
 def counted(number: int, noun: str) -> str:
@@ -105,7 +119,13 @@ def _in_latex(text: str) -> str:
 
 @dataclass(frozen=True)
 class Differences:
-    """The names of the keys in which runs differ, and of those that have a column; texts by key and value."""
+    """The keys in which runs differ.
+
+    Attributes:
+        names: of the keys.
+        columns: the names of those that have a column.
+        texts: of their values, by key and value.
+    """
 
     names: Values
     columns: Values
@@ -115,16 +135,9 @@ class Differences:
         """Return the text of a value; the value itself, which a refused run may have, where it is unknown."""
         return self.texts[key].get(value, value)
 
-    def also(self, values: Values) -> str:
-        """Return the values that have no column, such as `filters=[16, 32] kernel_size=3`."""
-        return self._text([key for key in self.names if key not in self.columns], values)
-
     def label(self, values: Values) -> str:
         """Return all values of a run, the model's first, such as `hidden=64 epochs=20`."""
         keys = sorted(self.names, key=lambda key: (not key.startswith("model."), key not in self.columns))
-        return self._text(keys, values)
-
-    def _text(self, keys: Sequence[str], values: Values) -> str:
         return " ".join(f"{self.names[key]}={self.cell(key, values[key])}" for key in keys if key in values)
 
 
@@ -143,15 +156,14 @@ def every_key(runs: Sequence[Values]) -> Differences:
 def find_differences(runs: Sequence[Values], width: int) -> Differences:
     """Return the keys in which runs differ.
 
-    Keys that all runs have get a column, those whose values are most mixed first, as long as all columns together are
-    at most `width` characters wide.
+    Those that most runs have, and whose values are most mixed, get a column, as long as all columns together are at
+    most `width` characters wide.
     """
     keys = differing_keys(runs)
     texts = _texts(keys, runs)
     names = dict(zip(keys, short_names(key.removesuffix(".kind") for key in keys).values(), strict=True))
-    shared = [key for key in keys if all(key in run for run in runs)]
     shown = set()
-    for key in sorted(shared, key=lambda key: max(Counter(run[key] for run in runs).values())):
+    for key in sorted(keys, key=lambda key: max(Counter(run.get(key) for run in runs).values())):
         wide = 2 + max(map(len, [names[key], *texts[key].values()]))
         if wide <= width:
             width -= wide
@@ -166,7 +178,7 @@ def _texts(keys: Iterable[str], runs: Sequence[Values]) -> dict[str, dict[str, s
 def shown_values(values: Iterable[str]) -> dict[str, str]:
     """Return the text of each value of one key; of long values, the beginning and the difference."""
     shown = {value: shown_value(value) for value in values}
-    short = shortened(shown.values(), _LONGEST)
+    short = shortened(shown.values(), _MAX_CHARS)
     return {value: short[text] for value, text in shown.items()}
 
 

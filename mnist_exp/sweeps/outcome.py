@@ -1,4 +1,4 @@
-"""The table of a sweep, with the sentences that say what its ranking decides, and tables as text."""
+"""The table of a sweep, with the sentences that say what its ranking decides."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ from mnist_exp.config.schema import objective_direction
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.beyond import beyond_the_lists
 from mnist_exp.sweeps.comparable import part_measured, why_not_compared
-from mnist_exp.sweeps.formats import as_csv, as_json, as_latex, as_markdown, counted
+from mnist_exp.sweeps.formats import counted
 from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.ranking import measured_on, on_other_images, rank, unranked
@@ -77,14 +77,3 @@ def advised_validation(jobs: Iterable[Record]) -> str:
 def order(objective: str, direction: str) -> str:
     """Return in which order rows are."""
     return f"{'largest' if direction == 'maximize' else 'smallest'} {objective} first"
-
-
-def as_text(found: Sequence[Table], form: str) -> str:
-    """Return tables as `table`, `csv`, `json`, `markdown` or `latex`."""
-    if form in {"csv", "json"}:
-        records = [{"objective": table.objective, **record} for table in found for record in table.records]
-        return as_json(records) if form == "json" else as_csv(records).rstrip("\n")
-    if form == "table":
-        return "\n\n".join(table.text("--format csv prints all") for table in found)
-    as_form = as_markdown if form == "markdown" else as_latex
-    return "\n\n".join(as_form(table.title, *table.cells, table.sentences) for table in found)

@@ -1,8 +1,11 @@
-"""Past runs as tables: in each those that measure the same, compared as members of the sweeps that they belong to."""
+"""Past runs as tables: those that measure the same are one table, compared as members of their sweeps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 
+from mnist_exp.config import keras_names
+from mnist_exp.errors import InputError, did_you_mean
+from mnist_exp.sweeps.choice import Found
 from mnist_exp.sweeps.comparable import measured, part_measured, varying
 from mnist_exp.sweeps.formats import counted, differing_keys, find_differences
 from mnist_exp.sweeps.outcome import order
@@ -18,26 +21,10 @@ _DIGITS = 8  # of a digest
 _DIGESTS = {"data", "test_set"}
 _PACKAGES = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on
 _PARTS = {"backend": "backend", "code": "code", "own_code": "code", "packages": "packages"}
-_LONGEST = 110  # characters of a value
-_NAMED = 3  # races
-_RACED = "A race is decided by its rounds: see the page of sweep {}. Nothing is compared here; for others, type ids."
+_MAX_CHARS = 110  # of a value
+_MAX_OTHERS = 6  # lines about other tables
 
 Measure = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Found:
-    """Runs to show, and the sweeps that they belong to.
-
-    `runs`: at least one, in their order. `others`: runs of the same sweeps that are not shown. `sweeps`: the sweep's id
-    by that of a run. `races`: ids of sweeps. `are_picked`: whether somebody chose which runs are shown.
-    """
-
-    runs: Sequence[Record]
-    others: Sequence[Record] = ()
-    sweeps: Mapping[str, str] = field(default_factory=dict)
-    races: frozenset[str] = frozenset()
-    are_picked: bool = False
 
 
 def newest_of_each(runs: Sequence[Record]) -> list[Record]:
@@ -54,28 +41,65 @@ def newest_of_each(runs: Sequence[Record]) -> list[Record]:
     return [run for run in runs if run.run_id in kept]
 
 
-def tables_of(found: Found, sort: str | None) -> list[Table]:
-    """Return a table for each objective, in the order in which they come first, and each way to measure it.
+def tables_of(found: Found, only: Sequence[str] = ()) -> list[Table]:
+    """Return a table for each objective, each way to measure it, and each race; the newest run's is the first.
 
-    Args:
-        found: the runs. One that was refused has recorded no objective, and one that failed early no data; they go with
-            the first table of theirs.
-        sort: the words for the order that the runs are in, to keep it in one table; None to rank them.
+    A run that was refused has recorded no objective, and one that failed early no data: they are in the first table.
     """
-    known = [*dict.fromkeys(filter(None, map(_objective, found.runs)))] or [("objective", "maximize")]
     keys = differing_keys(list(_configured(found.runs).values()))  # whose values all records have
-    if sort is not None:
-        return [_table(found, found.runs, (), known[0] if len(known) == 1 else ("value", "maximize"), {}, keys, sort)]
-    tables = []
-    for objective in known:
-        shown = [run for run in found.runs if (_objective(run) or known[0]) == objective]
-        hidden = [run for run in found.others if _objective(run) == objective]
-        groups = _measures(objective[0], shown, hidden)
-        differ = varying(map(dict, groups))
-        for measure, (members, others) in groups.items():
-            apart = {key: value[:_DIGITS] if key in _DIGESTS else value for key, value in measure if key in differ}
-            tables.append(_table(found, members, others, objective, apart, keys))
-    return tables
+    groups = _groups(found)
+    differ = varying(map(dict, groups))
+    return [
+        _table(found, *members, {key: value for key, value in measure if key in differ}, keys, only)
+        for measure, members in groups.items()
+    ]
+
+
+def sorted_table(found: Found, metric: str, only: Sequence[str] = ()) -> Table:
+    """Return all runs in one table, ordered by a metric: an accuracy with the largest first, others the smallest.
+
+    Raises:
+        InputError: if no run has recorded the metric.
+    """
+    names = {name for run in found.runs for name in run.scores}
+    if metric not in names:
+        hint = did_you_mean(metric, names) or f"; there are {', '.join(sorted(names))}"
+        raise InputError(f"--sort {metric}: no run has this metric{hint}")
+    larger = {name.lower() for name in keras_names.LARGER_IS_BETTER} | {"objective"}
+    direction = "maximize" if metric.rpartition("_")[2].lower() in larger else "minimize"
+    known = _configured(found.runs)
+    jobs = [_with_objective(job, metric) for job in _jobs(found.runs, known)]
+    rows = [row for job in jobs for row in rank([job], direction)]
+    return Table(
+        metric,
+        direction,
+        sorted(rows, key=lambda row: row.mean, reverse=direction == "maximize"),
+        unranked(jobs),
+        find_differences(list(known.values()), _WIDTH),
+        ids=short_ids(job.run_id for job in jobs),
+        listed=True,
+        only=only,
+        title=f"{counted(len(jobs), 'run')}, {order(metric, direction)}",
+    )
+
+
+def about_others(tables: Sequence[Table]) -> list[str]:
+    """Return a line for each table but the first: how many runs, what is measured, and the command that shows it."""
+    lines = []
+    for table in tables[1 : _MAX_OTHERS + 1]:
+        newest = max(table.jobs, key=lambda job: job.start)
+        count = counted(len(table.jobs), "more run")
+        verb = "is" if len(table.jobs) == 1 else "are"
+        command = f"python -m mnist_exp.compare --like {table.ids[newest.run_id]}"
+        lines.append(f"{count} {verb} measured with {table.measure}: {command}")
+    if left := tables[_MAX_OTHERS + 1 :]:
+        lines.append(f"{sum(len(table.jobs) for table in left)} more runs in {len(left)} more tables: --format csv")
+    return lines
+
+
+def _with_objective(job: Record, metric: str) -> Record:
+    scores = {name: value for name, value in job.scores.items() if name != "objective" or name == metric}
+    return replace(job, scores=scores | ({"objective": job.scores[metric]} if metric in job.scores else {}))
 
 
 def _objective(run: Record) -> tuple[str, str] | None:
@@ -83,20 +107,21 @@ def _objective(run: Record) -> tuple[str, str] | None:
     return (name, run.parameters.get("direction", "maximize")) if name else None
 
 
-def _measures(
-    objective: str, shown: Sequence[Record], hidden: Sequence[Record]
-) -> dict[Measure, tuple[list[Record], list[Record]]]:
-    """Return the runs that can be compared, those shown and those hidden, by what is equal in them.
+def _groups(found: Found) -> dict[Measure, tuple[list[Record], list[Record]]]:
+    """Return the runs that can be compared, those shown and those that are not, by what is equal in them.
 
-    Runs without data, which failed early, go with the first.
+    Runs without an objective or data, which failed early, are in the first group.
     """
-    tests = {run.digest: run.test_digest for run in (*shown, *hidden) if run.test_digest}
+    tests = {run.digest: run.test_digest for run in (*found.runs, *found.others) if run.test_digest}
     groups: dict[Measure, tuple[list[Record], list[Record]]] = {}
-    for place, runs in enumerate((sorted(shown, key=lambda run: not run.digest), hidden)):
+    for place, runs in enumerate((sorted(found.runs, key=lambda run: not run.digest), found.others)):
         for run in runs:
-            measure = tuple(measured(objective, run.parameters, run, tests).items())
-            if not run.digest:
-                measure = next(iter(groups), measure)
+            objective, _ = _objective(run) or ("objective", "")
+            same = {"objective": objective} | measured(objective, run.parameters, run, tests)
+            if found.races:
+                sweep = found.sweeps.get(run.run_id, "")
+                same["race"] = sweep if sweep in found.races else ""
+            measure = tuple(same.items()) if run.digest else next(iter(groups), tuple(same.items()))
             groups.setdefault(measure, ([], []))[place].append(run)
     return {measure: group for measure, group in groups.items() if group[0]}
 
@@ -105,38 +130,49 @@ def _table(
     found: Found,
     runs: Sequence[Record],
     others: Sequence[Record],
-    objective: tuple[str, str],
-    apart: dict[str, str],
+    apart: Mapping[str, str],
     keys: Sequence[str],
-    sort: str | None = None,
+    only: Sequence[str],
 ) -> Table:
-    """Return a table of runs that measure the same, or are sorted.
+    """Return a table of runs that measure the same.
 
-    `others` are hidden, `apart` tells tables apart, and the records have `keys`.
+    Args:
+        found: all runs.
+        runs: those of the table.
+        others: those that measure the same and are not shown.
+        apart: what tells the tables apart.
+        keys: of the records.
+        only: the columns that were asked for.
     """
-    name, direction = objective
+    name, direction = next(filter(None, map(_objective, runs)), ("objective", "maximize"))
     known = _configured(runs)
-    jobs = [job.with_values(apart | job.values) for job in _jobs(runs, known, keys)]
-    rows = rank(jobs, direction) if sort is None else [row for job in jobs for row in rank([job], direction)]
+    apart = {key: value[:_DIGITS] if key in {*_DIGESTS, "race"} else value for key, value in apart.items() if value}
+    columns = {key: value for key, value in apart.items() if key not in {"objective", "race"}}
+    jobs = [job.with_values(columns | job.values) for job in _jobs(runs, known, keys)]
+    rows = rank(jobs, direction)
     differences = find_differences(list(known.values()), _WIDTH)
-    sweeps = {found.sweeps.get(job.run_id, "") for row in rows for job in row.jobs}
-    whole = [run for run in runs if run.digest]
-    parts = {part_measured(one[0], run.parameters) for run in whole if (one := _objective(run))}
-    title = f"{counted(len(jobs), 'run')}, {sort or order(name, direction)}"
-    title += f", {'SOME ' * (len(parts) > 1)}MEASURED ON THE TEST SET" * ("test" in parts)
-    decided = ""
-    if races := sorted(short_ids(found.races & sweeps).values())[:_NAMED]:
-        decided = _RACED.format(", ".join(races))
-    elif rows and sort is None:
+    part = part_measured(name, runs[0].parameters)
+    title = f"{counted(len(jobs), 'run')}, {order(name, direction)}"
+    title += ", MEASURED ON THE TEST SET" if part == "test" and any(run.digest for run in runs) else ""
+    decided, notes = "", list[str]()
+    sweeps = {found.sweeps.get(run.run_id, "") for run in runs}
+    if races := sorted(short_ids(found.races & sweeps).values()):
+        decided = f"A race is decided by its rounds: see the page of sweep {races[0]}. Nothing is compared here."
+    elif rows:
         hidden, seeds = _hidden(runs, others, direction)
         rows = compared(rows, direction, hidden)
-        images = measured_on(rows[0], *parts) if len(parts) == 1 else ""
         single = "one seed may be better or worse by chance, and the sweep has more" if seeds else SINGLE
         family = _family(rows, len(hidden), found)
-        decided = word(judge(rows), differences.label, images=images, family=family, single=single)
-        decided += f" {counted(seeds, 'run')} of these rows {'are' if seeds > 1 else 'is'} not shown." * (seeds > 0)
-        if decided and found.are_picked and "" in sweeps:
-            decided += " What is picked for its score looks better than it is."
+        verdict = judge(rows)
+        decided = word(verdict, differences.label, images=measured_on(rows[0], part), family=family, single=single)
+        if verdict is not None and seeds:
+            notes.append(f"Not shown: {counted(seeds, 'more run')} of these rows.")
+        if verdict is not None and found.are_picked and "" in sweeps:
+            notes.append("What is picked for its score looks better than it is.")
+    beside = [differences.names[key] for key in differences.names if key not in differences.columns and key != "seed"]
+    notes += [_too(rows), f"Without a column: {', '.join(beside)}; --columns shows them." if beside else ""]
+    if any(len(row.jobs) > 1 for row in rows):
+        notes.append("The id of a row of several seeds is that of its best run.")
     return Table(
         name,
         direction,
@@ -144,11 +180,11 @@ def _table(
         unranked(jobs),
         differences,
         ids=short_ids(job.run_id for job in jobs),
-        listed=sort is not None,
+        only=only,
+        measure=_apart(runs, apart),
         title=title,
-        legend="The id of a row of several seeds is that of its best run." * any(len(row.jobs) > 1 for row in rows),
         verdict=decided,
-        notes=[_apart(name, runs, apart), _too(rows)],
+        notes=notes,
     )
 
 
@@ -177,17 +213,19 @@ def _family(rows: Sequence[Row], hidden: int, found: Found) -> str:
     if not (single or hidden or len(ids) > 1) or not (ids or found.are_picked):
         return ""
     parts = [f"sweep {ids[0]}" if len(ids) == 1 else counted(len(ids), "sweep")] if ids else []
-    parts += [counted(single, "single run") + " that were picked" * found.are_picked] if single else []
-    part = f"these {len(rows)} of " * (hidden > 0)
+    if single:
+        runs_alone = counted(single, "single run")
+        parts.append(f"{runs_alone} that were picked" if found.are_picked else runs_alone)
+    part = f"these {len(rows)} of " if hidden else ""
     return f"{part}the {len(rows) + hidden} rows of {' and '.join(parts)}"
 
 
-def _apart(objective: str, runs: Sequence[Record], values: Mapping[str, str]) -> str:
-    """Say what tells a table from the others of the same objective, or nothing."""
-    here = ", ".join(cut(f"{key}={value}", _LONGEST) for key, value in values.items())
+def _apart(runs: Sequence[Record], values: Mapping[str, str]) -> str:
+    """Say what tells a table from the others, or nothing."""
+    here = ", ".join(cut(f"{key}={value}", _MAX_CHARS) for key, value in values.items())
     if _DIGESTS & values.keys():
         here += f" ({next((run.data['name'] for run in runs if run.data), '')})"
-    return f"Ranked apart from the other {objective}, which is measured otherwise; here {here}." if here else ""
+    return here
 
 
 def _too(rows: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""A ranking as a table: lines of rows and of the jobs that no row holds, the sentences below them, and records."""
+"""A ranking as a table: its lines, its columns, and the sentences below; as text, and as records."""
 
 import shutil
 import sys
@@ -12,36 +12,55 @@ from typing import Any
 from mnist_exp.sweeps.columns import (
     Column,
     Line,
-    against,
-    ahead,
-    dropped,
+    about_at_best,
+    find_column,
     mark,
     pruned,
     reason,
     recorded,
+    seconds,
     seeds,
+    why_stopped,
+    with_deviation,
+)
+from mnist_exp.sweeps.formats import (
+    Differences,
+    aligned,
+    as_csv,
+    as_json,
+    as_latex,
+    as_markdown,
+    every_key,
     signed,
 )
-from mnist_exp.sweeps.formats import Differences, aligned, as_markdown, decimals, every_key
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination, is_missing
 from mnist_exp.text import cut, wrapped
+from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
 
 _ROWS_SHOWN = 20  # on a page of MLflow, and of each part of a table on a terminal
-_LONGEST = 2000  # characters of a text, but for CSV and JSON
-_AT_BEST = "At best: by how much a row may be better than the first{}; below 0, it is beaten{}."
-_OR_LEADER = ", or than the one that dropped it"
+_OF_COMPARISON = {"low": "low", "high": "high", "beaten": "is_beaten", "shared_seeds": "seeds"}
+_MAX_CHARS = 2000  # of a text, but for CSV and JSON
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in their order, the jobs that no row holds (`rest`), and the sentences around them, which may be empty.
+    """A ranking.
 
-    `differences`: how values are shown, by default all in columns. `ids`: a text for each run id; empty for no such
-    column. `raced`: whether rows can have been dropped. `planned`: how many seeds each row was to run; 0 if unknown.
-    `listed`: whether each job has its own line. `title` is above, `legend`, `verdict` (which row to take) and `notes`
-    are below. `importance`: how much each key matters.
+    Attributes:
+        objective, direction: what ranks the rows, and `maximize` or `minimize`.
+        rows: in their order.
+        rest: the jobs that no row holds.
+        differences: how values are shown; by default, each key has a column.
+        ids: a text for each run id; empty for no such column.
+        raced: whether rows can have been dropped.
+        planned: how many seeds each row was to run; 0 if that is unknown.
+        listed: whether each job has its own line.
+        only: the names of the columns that were asked for; empty for the usual ones.
+        measure: what tells it from other tables, such as `objective=val_loss`.
+        title, verdict, notes: the sentences above and below, which may be empty.
+        importance: how much each key matters.
     """
 
     objective: str
@@ -53,8 +72,9 @@ class Table:
     raced: bool = False
     planned: int = 0
     listed: bool = False
+    only: Sequence[str] = ()
+    measure: str = ""
     title: str = ""
-    legend: str = ""
     verdict: str = ""
     notes: Sequence[str] = ()
     importance: Importance | None = None
@@ -64,10 +84,11 @@ class Table:
         """The metric of an epoch that is nearest to the objective."""
         return "val_loss" if self.objective in {"objective", "value"} else self.objective.replace("test_", "val_", 1)
 
-    @property
+    @cached_property
     def sentences(self) -> list[str]:
         """The sentences below the table."""
-        return [text for text in (self.verdict, *self.notes, self._at_best, self.legend) if text]
+        measure = f"Measured with {self.measure}." if self.measure else ""
+        return [text for text in (self.verdict, measure, *self.notes) if text]
 
     @cached_property
     def jobs(self) -> list[Record]:
@@ -85,17 +106,10 @@ class Table:
         return self.differences or every_key([job.values for job in self.jobs])
 
     @cached_property
-    def has_also(self) -> bool:
-        """Whether a line has values that have no column."""
-        return any(self.varied.also(line.values) for line in self.lines)
-
-    @cached_property
     def lines(self) -> list[Line]:
         """A line for each row, then those of the jobs that no row holds."""
         best_first = partial(sorted, key=attrgetter("objective"), reverse=self.direction == "maximize")
-        rows = [
-            Line(row.values, best_first(row.jobs), "FINISHED", place, row) for place, row in enumerate(self.rows, 1)
-        ]
+        rows = [Line(row.values, best_first(row.jobs), "", place, row) for place, row in enumerate(self.rows, 1)]
         return [*rows, *self._others()]
 
     def _others(self) -> Iterator[Line]:
@@ -111,7 +125,7 @@ class Table:
         ranked = {combination(row.values) for row in self.rows}
         for shared, jobs in stopped.items():
             if shared not in ranked:
-                yield Line(dict(shared), jobs, _why_stopped(jobs, self.planned))
+                yield Line(dict(shared), jobs, why_stopped(jobs, self.planned))
 
     @cached_property
     def has_seeds(self) -> bool:
@@ -119,18 +133,8 @@ class Table:
         return self.planned > 1 or any(len(row.jobs) > 1 for row in self.rows)
 
     @cached_property
-    def is_compared(self) -> bool:
-        """Whether a row is compared with the first one."""
-        return any(row.comparison is not None for row in self.rows)
-
-    @property
-    def _at_best(self) -> str:
-        leader, marked = (any(row.against for row in self.rows), any(row.is_open for row in self.rows))
-        return _AT_BEST.format(_OR_LEADER * leader, ", else marked =" * marked) if self.is_compared else ""
-
-    @cached_property
     def columns(self) -> list[Column]:
-        """The columns, in their order."""
+        """The columns, in their order; a new one is added in `columns_of`."""
         return columns_of(self)
 
     @cached_property
@@ -138,12 +142,11 @@ class Table:
         """The lines as text, the header first, and the places of the columns that are aligned to the left."""
         return self._cells(self.columns, self.lines)
 
-    def _cells(self, columns: Sequence[Column], of: Sequence[Line]) -> tuple[list[list[str]], list[int]]:
+    def _cells(self, columns: Sequence[Column], lines: Sequence[Line]) -> tuple[list[list[str]], list[int]]:
         shown = [column for column in columns if column.header is not None]
-        lines = [[column.header or "" for column in shown]]
-        lines += [[column.cell(line) for column in shown] for line in of]
-        lines = [[cut(text, _LONGEST) for text in line] for line in lines]
-        return lines, [place for place, column in enumerate(shown) if column.is_text]
+        cells = [[column.header or "" for column in shown]]
+        cells += [[cut(column.cell(line), _MAX_CHARS) for column in shown] for line in lines]
+        return cells, [place for place, column in enumerate(shown) if column.is_text]
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -162,104 +165,127 @@ class Table:
         return scores
 
     def text(self, whole: str = "ranking.csv has all") -> str:
-        """Return the table for people; below a line are its values without a column.
+        """Return the table for people.
 
         A terminal shows the first rows, and the first of the jobs that no row holds, in its width, if possible; `whole`
         says where all are.
         """
         most = _ROWS_SHOWN if sys.stdout.isatty() else len(self.lines)
         rows, others = self.lines[: len(self.rows)][:most], self.lines[len(self.rows) :][:most]
-        columns = [column for column in self.columns if column.spare >= 0]
+        columns = [column for column in self.columns if column.key != "status" or self.only]
         for spare in (1, 2, 3, 4, None):  # what is left after 4 stays, however wide
             header, *lines = aligned(*self._cells(columns, [*rows, *others])).split("\n")
             if max(map(len, [header, *lines[: len(rows)]])) <= shutil.get_terminal_size().columns:
                 break
             columns = [column for column in columns if column.spare != spare]
-        for place, line in enumerate((*rows, *others)):
-            status, also = (cut(text, _LONGEST) for text in (line.status, self.varied.also(line.values)))
-            lines[place] += f"  {status}" * (line.row is None) + f"\n   also {also}" * bool(also)
+        for place, line in enumerate(others, len(rows)):
+            lines[place] += f"  {cut(line.status, _MAX_CHARS)}"
         left = len(self.lines) - len(lines)
         more = [f"... and {left} more rows and jobs; {whole}"] if left else []
-        title, *sentences = (wrapped(cut(text, _LONGEST)) for text in (self.title, *self.sentences))
+        below = [*self.sentences, about_at_best(self.rows)]
+        title, *sentences = (wrapped(cut(text, _MAX_CHARS)) for text in (self.title, *filter(None, below)))
         return "\n".join([title, header, *lines, *more, *sentences])
+
+    def brief(self) -> tuple[list[list[str]], list[int]]:
+        """Return `cells` with few columns, the mean and its deviation in one."""
+        columns = [column for column in self.columns if column.spare == 0 or self.only]
+        columns = [with_deviation(one) if one.key == self.objective else one for one in columns]
+        return self._cells(columns, self.lines)
 
     def markdown(self, most: int) -> str:
         """Return the verdict and as many rows as fit into `most` characters; nothing if not even one does."""
-        lines, texts = self.cells
+        lines, texts = self.brief()
         for rows in range(min(len(lines) - 1, _ROWS_SHOWN), 0, -1):
             left = len(lines) - 1 - rows
             more = f"{left} more in ranking.csv, among the artifacts." if left else ""
             # MLflow shows only the first lines, unless it is asked for more.
-            below = [text for text in self.sentences if text != self.verdict]
-            first, *notes = [*filter(None, [self.verdict, self.title, *below, more])] or [""]
+            first, *notes = [text for text in (self.verdict, self.title, *self.notes, more) if text] or [""]
             if len(text := as_markdown(first, lines[: rows + 1], texts, notes)) <= most:
                 return text
         return ""
 
 
-def _why_stopped(jobs: Sequence[Record], planned: int) -> str:
-    epochs = sorted(job.pruned for job in jobs if job.pruned is not None)
-    killed = " and ".join(sorted({job.status for job in jobs if job.pruned is None}))
-    if not epochs:
-        return f"{killed}, 0 of {planned} seeds" if planned > 1 else killed
-    when = f"epochs {epochs[0]} to {epochs[-1]}" if epochs[0] < epochs[-1] else f"epoch {epochs[0]}"
-    pruned = f"{f'{len(epochs)} ' * (len(epochs) > 1)}pruned after {when}"
-    return f"{pruned}, {len(jobs) - len(epochs)} {killed}" if killed else pruned
+def as_text(tables: Sequence[Table], form: str, notes: Sequence[str] = ()) -> str:
+    """Return tables in a form: `csv` and `json` have the records of all, others the first with `notes` below it.
+
+    Args:
+        tables: at least one.
+        form: `table`, `csv`, `json`, `markdown` or `latex`.
+        notes: sentences.
+    """
+    if form in {"csv", "json"}:
+        records = [{"objective": table.objective, **record} for table in tables for record in table.records]
+        return as_json(records) if form == "json" else as_csv(records).rstrip("\n")
+    first = replace(tables[0], notes=[*tables[0].notes, *notes]) if notes else tables[0]
+    if form == "table":
+        return first.text("--format csv prints all")
+    return (as_markdown if form == "markdown" else as_latex)(first.title, *first.brief(), first.sentences)
 
 
 def columns_of(table: Table) -> list[Column]:
-    """Return the columns of a ranking, in their order; those that it has no values for have no header."""
-    rows, names, objective = table.rows, table.varied.names, table.objective
-    first = rows[0].values if rows else {}
+    """Return the columns of a ranking, in their order; those that it has no values for have no header.
+
+    Raises:
+        InputError: if one that was asked for is neither among them nor recorded.
+    """
+    rows, objective, names, has_seeds = table.rows, table.objective, table.varied.names, table.has_seeds
+    is_compared = any(row.comparison is not None for row in rows)
     keys = dict.fromkeys(key for job in table.jobs for key in job.values)
     tests = dict.fromkeys(name for job in table.jobs for name in job.scores if name.startswith("test_"))
-    row, counted, differs = (
-        attrgetter("row"),
-        partial(seeds, table.planned),
-        "difference" if table.is_compared else None,
-    )
-    unranked, also = "status" if len(table.lines) > len(rows) else None, table.varied.also
-    note = partial(ahead, 1 if table.direction == "maximize" else -1)
+    first = rows[0].values if rows else {}
+    unranked = "status" if len(table.lines) > len(rows) else None
 
     def varied(key: str) -> Column:
-        header = table.varied.columns.get(key) if key != "seed" or not table.has_seeds else None
+        header = table.varied.columns.get(key) if key != "seed" or not has_seeds else None
         text = partial(table.varied.cell, key)
-        return Column(key, header, partial(recorded, key), text, lambda line: line.values.get(key), is_text=True)
+        return Column(key, header, partial(recorded, key), lambda line: text(line.values.get(key, "")), is_text=True)
 
     def score(name: str) -> Column:
         spare = 0 if name == "test_accuracy" else 1
-        return Column(name, name, lambda line: line.mean(lambda job: job.test_scores.get(name)), decimals, spare=spare)
+        return Column(name, name, lambda line: line.mean(lambda job: job.test_scores.get(name)), spare=spare)
 
-    def compared(name: str) -> Callable[[Line], Any]:
-        return lambda line: getattr(line.row and line.row.comparison, name, None)
+    def compared(key: str, name: str, header: str | None = None, spare: int = 0) -> Column:
+        def value(line: Line) -> Any:
+            return getattr(line.row and line.row.comparison, name, None)
 
-    race = [
-        Column("dropped", "dropped", lambda line: line.row and line.row.dropped, partial(dropped, first, names), row),
-        Column("against", None, partial(against, names)),
-    ]
-    return [
-        Column("rank", "", attrgetter("place"), shown=mark, is_text=True),
-        Column("", "id" if table.ids else None, lambda line: table.ids[line.jobs[0].run_id], is_text=True),
+        return Column(key, header if is_compared else None, value, lambda line: signed(value(line)), spare=spare)
+
+    def of_row(key: str, header: str | None, value: Callable[[Row], Any], text: Callable[[Row], str]) -> Column:
+        return Column(
+            key,
+            header,
+            lambda line: line.row and value(line.row),
+            lambda line: text(line.row) if line.row else "",
+            spare=0 if key else 5,
+        )
+
+    def leader(row: Row) -> str | None:
+        return job_name(row.against, names) if row.against else None
+
+    def dropped(row: Row) -> str:
+        if row.dropped is None:
+            return ""
+        by = f" by {leader(row)}" if row.against and row.against != first else ""
+        return f"{'failed, ' if row.failed else ''}round {row.dropped}{by}"
+
+    race = [of_row("dropped", "dropped", attrgetter("dropped"), dropped), of_row("against", None, leader, str)]
+    columns = [
+        Column("rank", "", attrgetter("place"), mark, is_text=True),
+        Column("", "id" if table.ids else None, str, lambda line: table.ids[line.jobs[0].run_id], True, 5),
         *map(varied, keys),
-        Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective")), decimals),
+        Column(objective, objective, lambda line: line.row and line.mean(attrgetter("objective"))),
         Column("mean", None, lambda line: line.row and line.row.mean),
-        Column(
-            "std", "std" if table.has_seeds else None, lambda line: line.row and line.row.deviation, decimals, spare=3
-        ),
-        Column("n", "n" if table.has_seeds else None, lambda line: line.row and len(line.row.jobs), counted, row),
-        Column("difference", differs, compared("difference"), signed, spare=4),
-        Column("at_best", differs and "at best", compared("at_best"), signed),
-        Column("low", None, compared("low")),
-        Column("high", None, compared("high")),
-        Column("beaten", None, compared("is_beaten")),
-        Column("shared_seeds", None, compared("seeds")),
+        Column("std", "std" if has_seeds else None, lambda line: line.row and line.row.deviation, spare=3),
+        of_row("n", "n" if has_seeds else None, lambda row: len(row.jobs), partial(seeds, table.planned)),
+        compared("difference", "difference", "difference", 4),
+        compared("at_best", "at_best", "at best", 5),
+        *(compared(key, name) for key, name in _OF_COMPARISON.items()),
         *(race if table.raced else []),
-        Column("", "pruned" if any(one.pruned for one in rows) else None, row, pruned),
+        of_row("", "pruned" if any(row.pruned for row in rows) else None, str, pruned),
         *(score(name) for name in tests if name != objective),
-        Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), "{:.1f}".format, spare=2),
-        Column("", "note" if any(map(note, rows)) else None, row, note),
-        Column("status", unranked, lambda line: line.jobs[0].status, str, attrgetter("status"), True, -1),
+        Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), seconds, spare=2),
+        Column("status", unranked, lambda line: line.jobs[0].status, attrgetter("status"), True),
         Column("reason", None, lambda line: "" if line.row else reason(line.jobs[0])),
         Column("run_id", None, lambda line: line.jobs[0].run_id),
-        Column("", "also" if table.has_also else None, lambda line: also(line.values), is_text=True, spare=-1),
     ]
+    return [columns[0], *(find_column(name, columns, table.jobs) for name in table.only)] if table.only else columns

@@ -16,11 +16,11 @@ from mnist_exp.sweeps.charts import objective_by_parameter, validation_curves
 from mnist_exp.sweeps.columns import Column
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.importance import as_sentence, importance
-from mnist_exp.sweeps.outcome import advised_validation, as_text
+from mnist_exp.sweeps.outcome import advised_validation
 from mnist_exp.sweeps.page import as_svg
 from mnist_exp.sweeps.ranking import Row, compared, on_other_images, rank, unranked
 from mnist_exp.sweeps.statistics import Comparison
-from mnist_exp.sweeps.table import Table
+from mnist_exp.sweeps.table import Table, as_text
 from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
@@ -196,16 +196,6 @@ def test_a_row_that_may_be_better_is_marked() -> None:
     assert " -0.1999   -0.1998 " in lines[3]
     assert sentence == "At best: by how much a row may be better than the first; below 0, it is beaten, else marked =."
     assert max(map(len, lines)) <= 80  # of a terminal
-
-
-def test_a_row_that_is_ahead_on_the_shared_seeds_says_so() -> None:
-    first = [job(value, a="1", seed=str(seed)) for seed, value in enumerate((0.8, 0.81, 0.99, 0.99))]
-    second = [job(value, a="2", seed=str(seed)) for seed, value in enumerate((0.85, 0.87))]
-    rows = compared(rank([*first, *second], "maximize"), "maximize")
-    lines = Table("val_accuracy", "maximize", rows).text().splitlines()
-    assert [row.values["a"] for row in rows] == ["1", "2"]
-    assert lines[3].endswith("ahead on 2 shared seeds")
-    assert not lines[2].endswith("seeds")
 
 
 def test_what_an_interrupted_sweep_misses_is_counted_by_row() -> None:

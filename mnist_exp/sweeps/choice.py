@@ -1,0 +1,201 @@
+"""Past runs are chosen by words: ids, `KEY=VALUE`, and `METRIC>NUMBER`."""
+
+import operator
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from mnist_exp.commands import stored
+from mnist_exp.config.composition import compose
+from mnist_exp.config.overrides import Override, refuse_passwords
+from mnist_exp.config.parsing import parse
+from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.errors import InputError, did_you_mean, show
+from mnist_exp.sweeps.race import is_race
+from mnist_exp.tracking.names import typed_value
+from mnist_exp.tracking.reading import find_run, jobs_of, queries_by_id, search
+from mnist_exp.tracking.records import Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_CONDITION = re.compile(r"([^<>=]+)(>=|<=|>|<|=)(.*)", re.DOTALL)
+_SIGNS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+_WHERE = ("tracking", "tracking.uri", "tracking.experiment")
+_PROGRAMS_TAGS = ("mlflow.", "mnist_exp.")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition on runs, such as `model.hidden=16,32`, `status=FAILED` or `val_accuracy>0.9`.
+
+    Attributes:
+        text: as it was typed.
+        name: a key of the configuration or its end, a tag, `status`, or a metric.
+        sign: `=`, or how a metric compares with the number.
+        wanted: the values, one of which a run must have.
+    """
+
+    text: str
+    name: str
+    sign: str
+    wanted: tuple[Any, ...]
+
+    def known(self, run: Record) -> Any:
+        """Return the value of a run, or None."""
+        if self.sign != "=":
+            return run.scores.get(self.name)
+        facts = run.parameters | {tag: text for tag, text in run.tags.items() if not tag.startswith(_PROGRAMS_TAGS)}
+        facts |= {"status": run.status}
+        ends = [key for key in facts if key.endswith(f".{self.name}")]
+        keys = [key for key in (self.name, f"{self.name}.kind") if key in facts] or ends[: len(ends) == 1]
+        return _plain(facts[keys[0]]) if keys else None
+
+    def holds(self, run: Record) -> bool:
+        """Return whether a run fulfils the condition."""
+        value = self.known(run)
+        if value is None or self.sign == "=":
+            return value in self.wanted
+        return bool(_SIGNS[self.sign](value, self.wanted[0]))
+
+
+@dataclass(frozen=True)
+class Words:
+    """What was typed to choose runs.
+
+    Attributes:
+        ids: of runs and sweeps, or their beginnings.
+        conditions: all of which must hold.
+        tracking: where the runs are.
+    """
+
+    ids: Sequence[str]
+    conditions: Sequence[Condition]
+    tracking: MLflowTracking
+
+    @classmethod
+    def of(cls, typed: Iterable[str]) -> "Words":
+        """Read words; raise InputError for one that cannot be used."""
+        ids: list[str] = []
+        conditions: list[Condition] = []
+        where: list[str] = []
+        for text in typed:
+            refuse_passwords([text])
+            found = _CONDITION.fullmatch(text)
+            if found is None:
+                ids.append(text)
+            elif found[1] in _WHERE and found[2] == "=":
+                where.append(text)
+            else:
+                conditions.append(_condition(text, *found.groups()))
+        if ids and any(Override.of(text).key == "tracking.experiment" for text in where):
+            raise InputError("tracking.experiment: is not used with ids, which are looked up in all experiments")
+        return cls(ids, conditions, stored(compose(where).config.tracking))
+
+
+@dataclass(frozen=True)
+class Found:
+    """The chosen runs, and the sweeps that they belong to.
+
+    Attributes:
+        runs: at least one, the newest first.
+        others: runs of the same sweeps that were not chosen.
+        sweeps: the id of its sweep by that of a run.
+        races: the ids of those sweeps that are races.
+        are_picked: whether somebody chose the runs.
+    """
+
+    runs: Sequence[Record]
+    others: Sequence[Record] = ()
+    sweeps: Mapping[str, str] = field(default_factory=dict)
+    races: frozenset[str] = frozenset()
+    are_picked: bool = False
+
+
+def find_runs(client: "MlflowClient", words: Words, last: int | None) -> Found:
+    """Return the runs that were chosen, the newest `last` of them if that is given.
+
+    Raises:
+        InputError: if there are none, or a condition names what no run has.
+    """
+    parents: dict[str, str] = {}
+    read: dict[str, Record] = {}
+
+    def fulfil() -> Iterator[Record]:
+        for run, sweep in _candidates(client, words, last):
+            read[run.run_id], parents[run.run_id] = run, sweep
+            if all(condition.holds(run) for condition in words.conditions):
+                yield run
+
+    runs = {run.run_id: run for run in (fulfil() if words.ids else islice(fulfil(), last))}
+    newest = sorted(runs.values(), key=lambda run: run.start, reverse=True)[:last]
+    if not newest:
+        raise _nothing(words, list(read.values()))
+    are_picked = bool(words.ids or words.conditions or last)
+    ids = {parents[run.run_id] for run in newest if re.fullmatch("[0-9a-f]{32}", parents[run.run_id])}
+    experiments = dict.fromkeys(run.tracking["experiment_id"] for run in newest)
+    queries = queries_by_id(sorted(ids))
+    sweeps = [run for one in experiments for query in queries for run in search(client, one, query) if run.is_sweep]
+    shown = {run.run_id for run in newest}
+    unread = [sweep for sweep in sweeps if are_picked and not sweep.run_id.startswith(tuple(words.ids) or "-")]
+    jobs = (read if words.ids else {}) | {job.run_id: job for sweep in unread for job in jobs_of(client, sweep)}
+    known = {sweep.run_id for sweep in sweeps}
+    return Found(
+        newest,
+        [job for run_id, job in jobs.items() if run_id not in shown],
+        {run.run_id: parents[run.run_id] for run in newest if parents[run.run_id] in known},
+        frozenset(sweep.run_id for sweep in sweeps if is_race(sweep.fact("varied"))),
+        are_picked,
+    )
+
+
+def _candidates(client: "MlflowClient", words: Words, last: int | None) -> Iterator[tuple[Record, str]]:
+    """Yield the runs that ids name, or all of the experiment, the newest first, each with the id of its sweep."""
+    for run in [find_run(client, words.tracking.uri, one) for one in words.ids]:
+        for job in jobs_of(client, run) if run.is_sweep else [run]:
+            yield job, run.run_id if run.is_sweep else job.tags.get("mlflow.parentRunId", "")
+    if words.ids:
+        return
+    experiment = client.get_experiment_by_name(words.tracking.experiment)
+    if experiment is None:
+        names = ", ".join(experiment.name for experiment in client.search_experiments())
+        raise InputError(f"tracking.experiment={words.tracking.experiment}: no such experiment; the store has {names}")
+    at_once = 1000 if last is None or words.conditions else min(last + 10, 1000)  # some of them are sweeps
+    for run in search(client, experiment.experiment_id, "", "attributes.start_time DESC", at_once):
+        if not run.is_sweep:
+            yield run, run.tags.get("mlflow.parentRunId", "")
+
+
+def _condition(text: str, name: str, sign: str, value: str) -> Condition:
+    if sign == "=":
+        [parsed] = parse([f"{name.strip()}={value}"])
+        several = parsed.sweep_string_iterator() if parsed.is_sweep_override() else [show(parsed.value())]
+        return Condition(text, name.strip(), sign, tuple(map(_plain, several)))
+    number = typed_value(value.strip())
+    if not isinstance(number, int | float):
+        raise InputError(f"{text}: must compare a metric with a number, such as 'val_accuracy>0.9'")
+    return Condition(text, name.strip(), sign, (number,))
+
+
+def _plain(text: str) -> Any:
+    value = typed_value(text)
+    return value.replace(" ", "").strip("'\"") if isinstance(value, str) else value
+
+
+def _nothing(words: Words, read: Sequence[Record]) -> InputError:
+    """Return the error that no run was found: a condition names what none has, or none fulfils them all."""
+    for one in words.conditions:
+        if read and all(one.known(run) is None for run in read):
+            if one.sign == "=":
+                keys = {key for run in read for key in (*run.parameters, *run.tags)}
+                keys = {key for key in keys if not key.startswith(_PROGRAMS_TAGS)}
+                names = keys | {key.rpartition(".")[2] for key in keys}
+            else:
+                names = {name for run in read for name in run.scores}
+            known = "--help shows what chooses runs" if one.sign == "=" else f"there are {', '.join(sorted(names))}"
+            hint = did_you_mean(one.name, names) or f"; {known}"
+            return InputError(f"{one.text}: no run has {one.name}{hint}")
+    where = " ".join([*words.ids, *(one.text for one in words.conditions)])
+    return InputError(f"{where or f'tracking.experiment={words.tracking.experiment}'}: there is no such run")
