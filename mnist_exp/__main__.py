@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 
 from mnist_exp.commands import exit_on_errors
 from mnist_exp.config.composition import ONLY_CONFIG_DIR, check_composed, run_of, user_choices
+from mnist_exp.config.guesses import respell
 from mnist_exp.config.hydra_api import answer, read_arguments, run_composed
 from mnist_exp.config.hydra_compose import as_yaml, compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
@@ -38,7 +39,7 @@ def _run_typed(typed: Sequence[str]) -> None:
     """
     config_dir, rest = _without_config_dir(typed)
     arguments, unknown = read_arguments(rest)
-    _check_flags(arguments, unknown)
+    _check_flags(arguments, unknown, rest)
     overrides = arguments.overrides
     asks = arguments.help or arguments.hydra_help or arguments.shell_completion or arguments.cfg or arguments.info
     if arguments.multirun and not asks:
@@ -58,11 +59,13 @@ def _run_typed(typed: Sequence[str]) -> None:
             run_composed(composed, lambda: _run(experiment))
 
 
-def _check_flags(arguments: Namespace, unknown: Sequence[str]) -> None:
+def _check_flags(arguments: Namespace, unknown: Sequence[str], typed: Sequence[str]) -> None:
     if unknown:
-        raise InputError(
-            f"{unknown[0]}: no such flag; a value is set by KEY=VALUE, such as training.epochs=3; see --help"
-        )
+        flag = unknown[0]
+        following = [] if "=" in flag else typed[typed.index(flag) + 1 :] if flag in typed else []
+        how = "a value is set by KEY=VALUE, such as training.epochs=3; see --help"
+        meant = respell(flag, following)
+        raise InputError(f"{flag}: no such flag; {f'did you mean {meant}?' if meant else how}")
     if arguments.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run any code; type the overrides again")
     for flag in ("config_path", "config_name", "config_dir"):

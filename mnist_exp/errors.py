@@ -17,6 +17,9 @@ OTHER_WORDS = {
     **dict.fromkeys(("dropout_rate", "drop"), "dropout"),
     **dict.fromkeys(("act", "nonlinearity"), "activation"),
     **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    **dict.fromkeys(("val", "val_split", "validation_split"), "validation"),
+    "opt": "optimizer",
+    "tf": "tensorflow",
     "launcher": "hydra/launcher",
 }
 _OLD_WORDS = {"seeds": "initial_seeds", "of": "from_sweep", "top": "n_best"}  # version 0.2.0's, beside the new ones

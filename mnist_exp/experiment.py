@@ -1,10 +1,11 @@
 """An experiment, and what makes two of them the same. Imports nothing heavy."""
 
 import hashlib
+import html
 import json
 import tokenize
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,13 +64,19 @@ class Result:
     configuration, log and model.
     """
 
-    history: dict[str, list[float]]
+    history: dict[str, list[float]] = field(repr=False)
     scores: dict[str, float]
     objective: float
-    model: "keras.Model"
+    model: "keras.Model" = field(repr=False)
     run_id: str | None
-    config: Config
+    config: Config = field(repr=False)
     output: Path
+
+    def _repr_html_(self) -> str:
+        import pandas
+
+        place = html.escape(f"Run {self.run_id or ''} in {self.output}")
+        return f"{pandas.Series(self.scores).to_frame('score').to_html()}<p>{place}</p>"
 
 
 @dataclass(frozen=True)
@@ -80,18 +87,28 @@ class Runs:
     says which row to take, in a sentence for each ranking; empty with a single row.
     """
 
-    records: Sequence[Mapping[str, object]]
+    records: Sequence[Mapping[str, object]] = field(repr=False)
     verdict: str
 
     def frame(self) -> "pandas.DataFrame":
-        """Return the records, one a row; a column with both numbers and texts, such as `16` and `[16, 32]`, is text."""
+        """Return the records, one a row.
+
+        A column with both numbers and texts, such as `16` and `[16, 32]`, is text; one with whole numbers and gaps has
+        pandas' type Int64.
+        """
         import pandas
 
         frame = pandas.DataFrame.from_records(list(self.records))
         for name, column in frame.items():
-            if pandas.api.types.infer_dtype(column).startswith("mixed"):
+            kinds = {type(record.get(str(name))) for record in self.records} - {type(None)}
+            if kinds == {int} and column.dtype.kind == "f":
+                frame[name] = column.astype("Int64")
+            elif pandas.api.types.infer_dtype(column).startswith("mixed"):
                 frame[name] = column.map(str, na_action="ignore")
         return frame
+
+    def _repr_html_(self) -> str:
+        return f"{self.frame().to_html(index=False, max_rows=20)}<p>{html.escape(self.verdict)}</p>"
 
 
 @dataclass(frozen=True)

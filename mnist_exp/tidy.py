@@ -1,6 +1,7 @@
 """Show what runs and sweeps take on disk, and remove old ones: `python -m mnist_exp.tidy`. Needs no Keras."""
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -52,7 +53,7 @@ or an age, ask, then remove these with their runs and artifacts in MLflow; but
 nothing that runs, is registered, counts in a sweep, or is in another store."""
     parser = commands.parser("tidy", about, _EXAMPLES)
     parser.add_argument("given", nargs="*", metavar="FOLDER|OVERRIDE", help="what to remove; tracking.uri=ADDRESS")
-    parser.add_argument("--older", type=float, metavar="DAYS", help="remove what ended so long ago")
+    parser.add_argument("--older", metavar="DAYS", help="remove what ended so long ago")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     given = parser.parse_intermixed_args()
     overrides = [text for text in given.given if is_of_tracking(text)]
@@ -61,10 +62,11 @@ nothing that runs, is registered, counts in a sweep, or is in another store."""
         for folder in folders:
             if not any(_real(folder).is_relative_to(place) for place in _places()):
                 raise InputError(f"{folder}: must be a folder in outputs or multirun, in the current folder")
-        if given.older is not None and not given.older >= 0:
-            raise InputError(f"--older {given.older:g}: must be a number of days, at least 0")
+        days = re.fullmatch(r"(\d+(?:\.\d+)?) ?d?", given.older or "0")
+        if days is None:
+            raise InputError(f"--older {given.older}: must be a number of days, such as 30")
         if folders or given.older is not None:
-            tidy(folders, given.older, overrides, asks=not given.yes)
+            tidy(folders, None if given.older is None else float(days[1]), overrides, asks=not given.yes)
         else:
             print(shown(find()))
             if Path("mlruns").is_dir():
@@ -88,7 +90,9 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
             say(f"{from_here(path)} stays: {reason}", sys.stderr)
         removed = [entry for entry in chosen if entry.path not in kept]
         if not removed:
-            raise InputError("nothing to remove: no other run or sweep is that old, or in the folders given")
+            asked = [f"in {', '.join(map(str, folders))}"] if folders else []
+            asked += [f"{days:g} days old"] if days is not None else []
+            raise InputError(f"nothing to remove: no other run or sweep is {' and '.join(asked)}")
         print(shown(removed))
         if asks and not _agrees():
             raise InputError("nothing was removed")

@@ -87,14 +87,14 @@ def test_a_sweep_and_what_a_store_has_are_data_frames(capfd: pytest.CaptureFixtu
     assert frame["val_accuracy"][0] >= frame["val_accuracy"][1]
     alone = run({"model.hidden": 8}, *small, verbose=0)
     assert capfd.readouterr() == ("", "")
-    past = runs("attributes.status = 'FINISHED'")
+    past = runs("status=FINISHED")
     assert alone.run_id in set(past.frame()["run_id"])
     assert len(past.frame()) == 3
     assert list(past.frame()["model.hidden"]).count(4) == 2
     with pytest.raises(InputError, match="seed=0,0: must list each value only once"):
         sweep("seed=0,0")
     with pytest.raises(InputError, match="no such experiment"):
-        runs("", {"tracking.experiment": "none"})
+        runs({"tracking.experiment": "none"})
 
 
 def test_a_program_that_logs_gets_a_line_a_run_and_a_job(
@@ -172,10 +172,13 @@ def test_a_column_of_a_data_frame_is_all_numbers_or_all_text() -> None:
     second = {"model.hidden": 8, "model.filters": 16, "dataset.limit": 500, "seconds": 0.5, "code": "00345678"}
     frame = Runs([first, second], "").frame().sort_values("model.hidden")
     assert frame["model.hidden"].sum() == 24
-    assert frame["dataset.limit"].sum() == 500
+    assert (frame["dataset.limit"].sum(), str(frame["dataset.limit"].dtype)) == (500, "Int64")
     assert frame["seconds"].mean() == 0.5
     assert list(frame["model.filters"]) == ["16", "[16, 32]"]
     assert list(frame["code"]) == ["00345678", "12e4"]
+    shown = Runs([first, second], "a < b")._repr_html_()
+    assert "[16, 32]</td>" in shown
+    assert shown.endswith("<p>a &lt; b</p>")
 
 
 def test_a_map_is_what_is_typed() -> None:

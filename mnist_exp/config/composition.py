@@ -17,12 +17,12 @@ from mnist_exp.config import own_code
 from mnist_exp.config.backend import choose_backend, compute_with_one_thread
 from mnist_exp.config.checks import check
 from mnist_exp.config.conversion import UnknownKeyError
+from mnist_exp.config.guesses import unknown
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_output, check_subfolder
 from mnist_exp.config.keras_source import REQUIRED
-from mnist_exp.config.known_keys import unknown
 from mnist_exp.config.overrides import Override, leaves, of_the_experiment, refuse_passwords
 from mnist_exp.config.own_code import CodeFile, read_code
 from mnist_exp.config.parsing import parse
@@ -36,7 +36,7 @@ from mnist_exp.config.presets import (
     offered,
     read_chosen,
 )
-from mnist_exp.config.schema import Config
+from mnist_exp.config.schema import Config, takes_list
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, of_the_result
 
@@ -164,9 +164,12 @@ def _refuse_several(parsed: Sequence[ParsedOverride]) -> None:
     for one in parsed:
         if one.is_sweep_override():
             typed = Override.of(one.input_line or "")
-            is_list = one.value_type == ValueType.SIMPLE_CHOICE_SWEEP and not (CONF / typed.key).is_dir()
-            or_list = f", or type '{typed.key}=[{typed.value}]' for one list" if is_list else ""
-            raise InputError(f"{typed.text}: has several values; add -m for a sweep over them{or_list}")
+            instead = ""
+            if re.fullmatch(r"0,\d+", typed.value):
+                instead = f", or type {typed.key}={typed.value.replace(',', '.')} for one number"
+            elif one.value_type == ValueType.SIMPLE_CHOICE_SWEEP and takes_list(typed.key):
+                instead = f", or type '{typed.key}=[{typed.value}]' for one list"
+            raise InputError(f"{typed.text}: has several values; add -m for a sweep over them{instead}")
 
 
 def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:

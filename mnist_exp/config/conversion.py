@@ -1,5 +1,6 @@
 """Dataclasses from plain values, checked by the types of the fields. Imports nothing heavy."""
 
+import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -62,8 +63,8 @@ def convert(wanted: Any, value: Any, key: str) -> Any:
     if origin is dict and isinstance(value, Mapping):
         return dict(value)
     if not _has_form(wanted, value):
-        hint = did_you_mean(str(value), get_args(wanted)) if origin is Literal else ""
-        raise InputError(f"{key}={show(value)}: must be {describe(wanted)}{hint}")
+        hint = did_you_mean(str(value), get_args(wanted), f"{key}=") if origin is Literal else ""
+        raise _refusal(key, value, describe(wanted), hint)
     if wanted is not float:
         return value
     try:
@@ -87,9 +88,9 @@ def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
     except InputError:
         if isinstance(value, list):
             raise
-        raise InputError(f"{key}={show(value)}: must be {rule.wanted}") from None
+        raise _refusal(key, value, rule.wanted) from None
     if not rule.holds(converted):
-        raise InputError(f"{key}={show(value)}: must be {rule.wanted}")
+        raise _refusal(key, value, rule.wanted)
     return converted
 
 
@@ -141,7 +142,23 @@ def _convert_union(wanted: Any, value: Any, key: str) -> Any:
             except InputError:
                 if _is_keras_name(choice) or (isinstance(value, list) and value):
                     raise
-    raise InputError(f"{key}={show(value)}: must be {describe(wanted)}")
+    raise _refusal(key, value, describe(wanted))
+
+
+def _refusal(key: str, value: Any, wanted: str, hint: str = "") -> InputError:
+    """Return the error that a value is not what is wanted, with the override that may be meant."""
+    text, meant = show(value), ""
+    if share := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text):
+        meant = f"{key}={float(share[1]) / 100:g}"
+    elif isinstance(value, float) and value.is_integer() and "whole" in wanted:
+        meant = f"{key}={value:.0f}"
+    elif ends := re.fullmatch(r"(\d{1,4}) ?(?:\.{2,3}|-|:) ?(\d{1,4})", text):
+        numbers = range(int(ends[1]), int(ends[2]) + 1)
+        listed = ",".join(map(str, numbers)) if len(numbers) <= 10 else f"range({numbers.start},{numbers.stop})"
+        meant = f"-m {key}={listed}"
+    elif wanted == "a list" and isinstance(value, str):
+        meant = f"{key}=[{value}]"
+    return InputError(f"{key}={text}: must be {wanted}{f'; did you mean {meant}?' if meant else hint}")
 
 
 def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:

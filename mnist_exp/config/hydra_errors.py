@@ -9,9 +9,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_exp.config.known_keys import unknown
+from mnist_exp.config.guesses import find_choice, unknown
 from mnist_exp.config.overrides import Override
-from mnist_exp.errors import InputError, did_you_mean
+from mnist_exp.errors import InputError
 
 # The extra of this package that installs the plugin of a choice.
 _EXTRAS = {
@@ -53,7 +53,7 @@ def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
     options = sorted(error.options or [])
     if not group or not options:
         return _explain(error, overrides)
-    hint = did_you_mean(choice, options) or ";"
+    hint = find_choice(group, choice, options) or ";"
     has_code = any(override.key == "code" for override in map(Override.of, overrides))
     own = "; one of your own needs code=FILE.py" if group in {"model", "dataset"} and not has_code else ""
     return f"{group}={choice}: no such choice{hint} the choices are {', '.join(options)}{own}"

@@ -56,6 +56,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     }.items()
 }
 
+# Keras's own short names of losses and metrics.
+_ALIASES = {"acc": "accuracy", "bce": "BinaryCrossentropy", "kld": "KLDivergence", "mae": "MeanAbsoluteError"}
+_ALIASES |= {"mse": "MeanSquaredError", "rmse": "RootMeanSquaredError"}
+
 LARGER_IS_BETTER = {"accuracy", "AUC", "CosineSimilarity", "F1Score", "Precision", "Recall"} | {
     name for name in ALLOWED["metrics"] if name.endswith("Accuracy")
 }
@@ -71,6 +75,24 @@ PATH_ARGUMENTS = frozenset({"filepath", "filename"})
 _FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d{0,2}(?:\.\d{1,2})?[df]?)?\}){1,100}", re.ASCII)
 
 
+def fold(text: str) -> str:
+    """Return the letters and digits of a text in lower case, by which names are compared."""
+    return re.sub("[^a-z0-9]", "", text.lower())
+
+
+def canonical(kind: str, spec: Any) -> Any:
+    """Return a spec with the name of the class for another spelling that Keras knows.
+
+    >>> canonical("losses", "mse"), canonical("metrics", {"top_k_categorical_accuracy": {"k": 3}})
+    ('MeanSquaredError', {'TopKCategoricalAccuracy': {'k': 3}})
+    """
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        return {canonical(kind, name): arguments for name, arguments in spec.items()}
+    if not isinstance(spec, str) or spec in own_classes(kind):
+        return spec
+    return _ALIASES.get(spec.lower(), {fold(name): name for name in ALLOWED[kind]}.get(fold(spec), spec))
+
+
 def check_name(kind: str, name: Any, key: str) -> None:
     """Check that `name` is the user's own, or one of `ALLOWED[kind]` that the installed Keras has.
 
@@ -84,8 +106,11 @@ def check_name(kind: str, name: Any, key: str) -> None:
         raise InputError(f"{key}={name}: the installed Keras has no {name}; a newer Keras may have it")
     nearest = allowed | own.keys() | {"metrics": {"accuracy"}, "layers": {"Branches", "Residual"}}.get(kind, set())
     choices = [*own, *sorted(allowed, key=str.lower)]
-    hint = unregistered(name) or did_you_mean(str(name), nearest) or f"; the choices are {', '.join(choices)}"
-    where = key if key.endswith(f".{name}") else f"{key}={show(name)}"
+    is_last = key.endswith(f".{name}")
+    above = key.removesuffix(str(name)) if is_last else "" if "[" in key or "." not in key else f"{key}="
+    near = did_you_mean(str(name), nearest, above)
+    hint = unregistered(name) or near or f"; the choices are {', '.join(choices)}"
+    where = key if is_last else f"{key}={show(name)}"
     raise InputError(f"{where}: not one of the {kind} that can be used here{hint}")
 
 
@@ -132,7 +157,8 @@ def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str
     own, signature = name in own_classes(kind), _signature(kind, name)
     for argument, value in arguments.items():
         if argument not in signature:
-            hint = did_you_mean(str(argument), signature) or f"; it takes {', '.join(signature) or 'none'}"
+            near = did_you_mean(str(argument), signature, f"{key}.", f"={show(value)}")
+            hint = near or f"; it takes {', '.join(signature) or 'none'}"
             raise InputError(f"{key}.{argument}={show(value)}: {name} has no such argument{hint}")
         _check_argument(argument, value, f"{key}.{argument}", own=own)
     for argument, default in signature.items():

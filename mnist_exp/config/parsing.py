@@ -13,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
+from mnist_exp.config.guesses import respell
 from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 
@@ -31,11 +32,14 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
     if sum(map(len, overrides)) > _LONGEST:
         key = max(overrides, key=len).partition("=")[0]
         raise InputError(f"{key}: is too long; all overrides together may have {_LONGEST:,} characters")
-    return [replace(_parsed(text), config_loader=loader) for text in overrides]
+    return [
+        replace(_parsed(text, () if "=" in text else tuple(overrides[place : place + 2])), config_loader=loader)
+        for place, text in enumerate(overrides, start=1)
+    ]
 
 
 @lru_cache(maxsize=1024)
-def _parsed(text: str) -> Override:
+def _parsed(text: str, following: tuple[str, ...] = ()) -> Override:
     if len(text.partition("=")[0]) > _LONGEST_NAME:
         raise InputError(f"{text}: no key has more than {_LONGEST_NAME} characters; write KEY=VALUE")
     try:
@@ -46,6 +50,11 @@ def _parsed(text: str) -> Override:
             raise ValueError("no key, or a function that 1.3 has not")
     # ValueError: Python reads no number of more than 4,300 digits.
     except (HydraException, RecursionError, ValueError) as error:
+        parts = text.split(" ")
+        if len(parts) > 1 and all(re.match(r"[\w./]+=.", part) for part in parts):
+            raise InputError(f"{text}: has {len(parts)} overrides in one text; give each a text of its own") from error
+        if meant := respell(text, following):
+            raise InputError(f"{text}: cannot be read; did you mean {meant}?") from error
         if "=" not in text:
             how = "without spaces, such as training.epochs=3; a text with spaces needs quotes: tracking.note='my run'"
         elif text.endswith(","):  # a shell split it at a space

@@ -9,10 +9,10 @@ A key may have marks: `no result` if it cannot change one, `shared` if all jobs 
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 from urllib.parse import urlsplit
 
 from mnist_exp.config import keras_names, own_code
@@ -103,6 +103,14 @@ def keys(mark: str = "") -> frozenset[str]:
         for one in fields(part)
         if not mark or mark in one.metadata.get("marks", ())
     )
+
+
+def takes_list(key: str) -> bool:
+    """Return whether a value of this key may be a list."""
+    group, _, name = key.partition(".")
+    declared: dict[str, Sequence[type]] = {"model": families(), "training": [Training]}
+    parts = declared.get(group, [Preprocessing] if group == "preprocessing" else [])
+    return any("list" in str(get_type_hints(part).get(name)).lower() for part in parts)
 
 
 def logged_metrics(training: Training) -> list[str]:

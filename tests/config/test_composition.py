@@ -86,7 +86,7 @@ def test_a_preset_that_cannot_be_read_is_one_message(tmp_path: Path, preset: str
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--epochs=3", "--epochs=3: no such flag; a value is set by KEY=VALUE"),
+        ("--epochs=3", "--epochs=3: no such flag; did you mean training.epochs=3?"),
         ("--resolve", "--resolve: shows a configuration without interpolations; type --cfg job --resolve"),
         ("--info=x", "--info/-i: invalid choice: 'x'"),
         ("--experimental-rerun config.pickle", "--experimental-rerun: reads a pickle"),
@@ -104,14 +104,14 @@ def test_a_flag_that_means_nothing_is_one_message(tmp_path: Path, flag: str, mes
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model=cn", "model=cn: no such choice; did you mean cnn?"),
+        ("model=cn", "model=cn: no such choice; did you mean model=cnn?"),
         ("modle.hidden=64", "modle.hidden=64: the configuration has no such key; did you mean model.hidden=64?"),
         ("experimnt=convnet", "experimnt=convnet: the configuration has no such key; did you mean experiment=convnet?"),
         ("dataset.swep=1", "dataset.swep=1: dataset (mnist) has no such key; its keys are validation, limit, seed"),
         ("model.hiden=3", "model.hiden=3: model (mlp) has no such key; did you mean model.hidden=3?"),
         ("hidden=3", "did you mean model.hidden=3?"),
         ("lr=0.1", "lr=0.1: the configuration has no such key; did you mean optimizer.learning_rate=0.1?"),
-        ("optimizer.lr=0.1", "optimizer.lr=0.1: Adam has no such argument; did you mean learning_rate?"),
+        ("optimizer.lr=0.1", "optimizer.lr=0.1: Adam has no such argument; did you mean optimizer.learning_rate=0.1?"),
         ("model=mine", "the choices are cnn, layers, linear, mlp; one of your own needs code=FILE.py"),
         ("model.hidden=[1", "model.hidden=[1: cannot be read; write KEY=VALUE"),
         ("model.hidden=16,", "model.hidden=16,: cannot be read; write KEY=VALUE, with no space after a comma: -m "),

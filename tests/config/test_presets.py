@@ -316,7 +316,7 @@ tracking.run_name=narrow tracking.tags={team:vision,level:3} tracking.note=about
     assert compose(["experiment=narrow", "model.activation=relu"], linked).config == typed.config
     narrower_model = compose(["experiment=narrower"], folder).config.model
     assert narrower_model == compose(["experiment=narrow", "model.hidden=2"], folder).config.model
-    with pytest.raises(InputError, match="experiment=narow: no such choice; did you mean narrow"):
+    with pytest.raises(InputError, match="experiment=narow: no such choice; did you mean experiment=narrow"):
         compose(["experiment=narow"], folder)
     with pytest.raises(InputError, match="experiment=narrow: no such choice"):  # nothing stays in the process
         compose(["experiment=narrow"])

@@ -197,7 +197,7 @@ def test_a_job_that_cannot_be_configured_is_recorded_as_failed(tmp_path: Path) -
     [
         ("model.hidden=16,0", "model.hidden=0: must be a whole number, at least 1"),
         ("model.hiden=16,32", "model.hiden=16: model (mlp) has no such key; did you mean model.hidden=16?"),
-        ("model=mlp,cn", "model=cn: no such choice; did you mean cnn?"),
+        ("model=mlp,cn", "model=cn: no such choice; did you mean model=cnn?"),
         ("tracking.run_name=a,b", "tracking.run_name: must have one value, which all jobs of a sweep share"),
         ("training.checkpoint_seconds=9,10", "training.checkpoint_seconds: must have one value, which all jobs"),
         ("seed=range(0)", "seed=range(0): has no value; type at least one, such as seed=0,1"),
