@@ -131,8 +131,7 @@ class Sweep:
 
     `overrides`: typed, without `tracking`, `hydra` and `resume`. `swept`: the values of each key that varies.
     `configs`: the first job's, then one for each other value. `folder`: for the sweep's files and its jobs' folders.
-    `launcher`: Hydra's settings. `verbose`: whether it may print. `first_jobs`: the overrides of those jobs that are
-    known before, 200 at most. `resumes`: whether it goes on in its folder.
+    `launcher`: Hydra's settings. `verbose`: whether it may print. `resumes`: whether it goes on in its folder.
     """
 
     overrides: tuple[str, ...]
@@ -141,7 +140,6 @@ class Sweep:
     folder: Path
     launcher: dict[str, Any]
     verbose: bool = True
-    first_jobs: Sequence[Sequence[str]] = ()
     resumes: bool = False
 
     @property

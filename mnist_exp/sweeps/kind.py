@@ -21,7 +21,6 @@ from mnist_exp.tracking.records import Record
 
 MOST_JOBS = 100_000  # a sweep's
 _MOST_CHECKED = 200  # values of a sweep, which take 10 ms each
-MOST_LOOKED_UP = 200  # jobs of one that is resumed, which take 20 ms each
 
 
 def check_number(number: float, typed: Iterable[str]) -> None:

@@ -22,7 +22,7 @@ from mnist_exp.config.parsing import count, parse
 from mnist_exp.config.schema import keys, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult
-from mnist_exp.sweeps.kind import MOST_LOOKED_UP, Grid, Kind, Settings, Typed, check_number
+from mnist_exp.sweeps.kind import Grid, Kind, Settings, Typed, check_number
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import Search
 
@@ -80,9 +80,7 @@ def plan(
     kind.check(configs)
     launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
     folder = Path(str(composed.hydra.sweep.dir)).absolute()
-    known = kind.propose([], "maximize") if configs[0].resume and not kind.draws else None
-    first_jobs = (known or ())[:MOST_LOOKED_UP]
-    return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher, first_jobs=first_jobs), kind
+    return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher), kind
 
 
 def _settings(composed: DictConfig) -> Settings:

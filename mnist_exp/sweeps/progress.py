@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from mnist_exp.experiment import Sweep
+from mnist_exp.resume import name_of
 from mnist_exp.sweeps.formats import decimals
 from mnist_exp.sweeps.jobs import Stage
 from mnist_exp.sweeps.kind import Kind
@@ -43,12 +44,10 @@ class Progress:
     Jobs that train together have one line, beside those of failures. On a terminal, a bar below the lines says how many
     have ended, what runs, and what time is left. It looks into the jobs' folders, in a thread of its own, since
     launchers block.
-    `before`: the values of the jobs that had finished before this command.
+    `before`: how many jobs had finished before this command.
     """
 
-    def __init__(
-        self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage, before: Sequence[Mapping[str, str]]
-    ) -> None:
+    def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage, before: int) -> None:
         self._record, self._sweep, self._kind, self._stage, self._before = record, sweep, kind, stage, before
         self._shown = {_name(job) for job in record.jobs() if job.status in _ENDED}
         self._ends: list[float] = []  # of this command's jobs, by the monotonic clock
@@ -67,7 +66,7 @@ class Progress:
             redirect_stderr=sys.stderr.isatty(),
             disable=not (sweep.verbose and sys.stdout.isatty() and console.is_interactive),
         )
-        self._task = self._bar.add_task(self._counts(), total=stage.jobs, completed=len(before))
+        self._task = self._bar.add_task(self._counts(), total=stage.jobs, completed=before)
 
     def __enter__(self) -> None:
         self._bar.start()
@@ -109,15 +108,19 @@ class Progress:
             if job.status not in _ENDED or _name(job) in self._shown:
                 continue
             self._shown.add(_name(job))
-            if job.values in self._before and Path(job.output).parent != self._sweep.folder:
-                continue  # a run of another sweep, which counts as a job of this one
-            self._ends.append(time.monotonic())
+            is_reused = Path(job.output).parent != self._sweep.folder  # a run of another sweep, or a single one
+            if is_reused:
+                self._before += 1
+            else:
+                self._ends.append(time.monotonic())
             if self._stage.together and job.status == "FINISHED":
                 is_told = False
                 continue
             left = self._left() if self._bar.disable else ""
             name = job_name(job.values, self._sweep.swept) or "the job"
-            if job.status != "FINISHED":
+            if is_reused:
+                what = f"finished before, as {name_of(job)}"
+            elif job.status != "FINISHED":
                 what = f"{job.status} {job.reason}".strip()
             else:
                 value = "none" if job.objective is None else decimals(job.objective)
@@ -131,7 +134,7 @@ class Progress:
 
     @property
     def _done(self) -> int:
-        return len(self._before) + len(self._ends)
+        return self._before + len(self._ends)
 
     def _counts(self) -> str:
         return f"{self._done} of {max(self._done, self._stage.jobs)} done"

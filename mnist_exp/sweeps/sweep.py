@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from mnist_exp import signals
-from mnist_exp.config.backend import choose_backend
+from mnist_exp.config.backend import choose_backend, compute_with_one_thread
 from mnist_exp.config.checks import check
 from mnist_exp.config.files import read_text, write_text
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
@@ -19,15 +19,14 @@ from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.ends import about_folder, end_of
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Sweep, SweepResult, identity, signature
-from mnist_exp.resume import claimed
-from mnist_exp.runner import complete
+from mnist_exp.experiment import Experiment, Sweep, SweepResult, identity, signature
+from mnist_exp.resume import claimed, earlier, resume, wanted_record
+from mnist_exp.runner import complete, identify
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.jobs import Propose, Stage, Task
 from mnist_exp.sweeps.kind import Kind
 from mnist_exp.sweeps.outcome import rank_jobs
 from mnist_exp.sweeps.progress import Progress, tell
-from mnist_exp.sweeps.resumed import find_finished
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.environment import sweep_record
 from mnist_exp.tracking.folder import Folder, from_here
@@ -67,7 +66,7 @@ def _run_opened(
     stage = Stage(jobs=kind.jobs)
     try:
         tell(sweep, kind.opening())
-        before, line = find_finished(sweep, kind, record, overrides, loader) if sweep.config.resume else ([], "")
+        before, line = _find_finished(sweep, kind, record) if sweep.config.resume else (0, "")
         if line:
             tell(sweep, line)
         task = Task(record.parent, stage, sweep.config.code, _proposals(sweep, kind, record, stage))
@@ -86,6 +85,23 @@ def _run_opened(
         if failure is not error:
             raise failure from None
         raise
+
+
+def _find_finished(sweep: Sweep, kind: Kind, record: SweepRecord) -> tuple[int, str]:
+    """Return how many jobs of this sweep finished before, and a line about them, or about why the first is new."""
+    compute_with_one_thread()  # before a dataset imports TensorFlow
+    known = [found for config in sweep.configs if (found := identify(config, record.parent)) is not None]
+    finished = [job for job in record.jobs() if job.status == "FINISHED"]
+    data = {identity.data for identity in known}
+    if number := sum((job.is_whole and job.digest in data) or not (kind.goes_back and data) for job in finished):
+        return number, f"{number} of {'its jobs' if kind.is_open else max(number, kind.jobs)} finished before"
+    if sweep.resumes and not finished:
+        return 0, f"The sweep in {from_here(sweep.folder)} goes on; none of its jobs finished before"
+    if not known:  # as the jobs say
+        return 0, ""
+    wanted = wanted_record(Experiment(sweep.config, sweep.overrides, sweep.folder), known[0])
+    answer = resume(earlier(known[0].key, wanted, or_newest=True), wanted)
+    return 0, f"none finished before: {answer.line}" if answer.state == "new" else ""
 
 
 def _proposals(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Propose:
