@@ -88,8 +88,8 @@ def test_what_runs_or_is_not_the_folders_own_stays(tmp_path: Path) -> None:
     ("typed", "message"),
     [
         ("outputs/../mine", "outputs/../mine: must be a folder in outputs or multirun, in the current folder"),
-        ("--older=-1", "--older -1: must be a number of days, at least 0"),
-        ("--older=nan", "--older nan: must be a number of days, at least 0"),
+        ("--older=-1", "--older -1: must be a number of days, such as 30"),
+        ("--older=nan", "--older nan: must be a number of days, such as 30"),
     ],
 )
 def test_what_cannot_be_removed_is_one_message(tmp_path: Path, typed: str, message: str) -> None:

@@ -136,8 +136,8 @@ class Differences:
         return self.texts[key].get(value, value)
 
     def label(self, values: Values) -> str:
-        """Return all values of a run, the model's first, such as `hidden=64 epochs=20`."""
-        keys = sorted(self.names, key=lambda key: (not key.startswith("model."), key not in self.columns))
+        """Return all values of a run, those with a column first, such as `hidden=64 epochs=20`."""
+        keys = sorted(self.names, key=lambda key: key not in self.columns)
         return " ".join(f"{self.names[key]}={self.cell(key, values[key])}" for key in keys if key in values)
 
 

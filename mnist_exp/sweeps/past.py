@@ -150,7 +150,8 @@ def _table(
     columns = {key: value for key, value in apart.items() if key not in {"objective", "race"}}
     jobs = [job.with_values(columns | job.values) for job in _jobs(runs, known, keys)]
     rows = rank(jobs, direction)
-    differences = find_differences(list(known.values()), _WIDTH)
+    ranked = [known[job.run_id] for row in rows for job in row.jobs if job.run_id in known]
+    differences = find_differences(ranked if len(rows) > 1 else list(known.values()), _WIDTH)
     part = part_measured(name, runs[0].parameters)
     title = f"{counted(len(jobs), 'run')}, {order(name, direction)}"
     title += ", MEASURED ON THE TEST SET" if part == "test" and any(run.digest for run in runs) else ""
@@ -238,13 +239,17 @@ def _too(rows: Sequence[Row]) -> str:
 def _configured(runs: Sequence[Record]) -> dict[str, dict[str, str]]:
     """Return by run id all that can make a result differ: configuration, data, code and packages.
 
-    A run without a configuration, which was refused, is left out.
+    What varies in a sweep comes first, in the newest one's order. Refused runs, without a configuration, are left out.
     """
     found = {}
+    swept = dict.fromkeys(key for run in sorted(runs, key=lambda run: -run.start) for key in run.values)
     for run in runs:
         parts = {"data": run.digest[:_DIGITS], "own_code": run.fact("own_code"), "code": run.fact("code")[:_DIGITS]}
         packages = (one.partition(" ") for one in run.fact("packages").split(", "))
         versions = {f"packages.{name}": number for name, _, number in packages if name in _PACKAGES}
         if run.parameters:
-            found[run.run_id] = run.parameters | {key: value for key, value in parts.items() if value} | versions
+            first = {key: run.parameters[key] for key in swept if key in run.parameters}
+            found[run.run_id] = (
+                first | run.parameters | {key: value for key, value in parts.items() if value} | versions
+            )
     return found
