@@ -68,6 +68,8 @@ def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on
             with open_run(experiment, 1) as run:
                 data = data or load_data(config.dataset)
                 run.log_data(data)
+                if experiment.prints and (size := config.training.batch_size) > len(data.x_train):
+                    say(f"training.batch_size={size}: all {len(data.x_train)} training images are one batch")
                 if experiment.prints and sys.stdout.isatty():
                     started = {"tensorflow": "TensorFlow", "jax": "JAX"}[config.backend]
                     say(f"{data.name}: {len(data.x_train)} training images; starting {started}")

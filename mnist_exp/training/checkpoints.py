@@ -67,7 +67,7 @@ class Checkpoints:
         if experiment.resumes:
             write_text(experiment.output / METRICS, self._found.get("metrics", ""))
         if lacking := [name for name, one in self._callbacks.items() if _is_own(one) and not _has_methods(one)]:
-            self._give_up(f"callback {' and '.join(lacking)}: must have the methods get_state and set_state")
+            self._give_up(f"{' and '.join(lacking)} has no get_state and set_state")
 
     def seconds(self) -> float:
         """Return the wall time of training, of what was before the checkpoint too."""
@@ -112,14 +112,14 @@ class Checkpoints:
         except (OSError, InputError) as error:
             log.warning("no checkpoint after epoch %d: %s", epoch, error)
         except (TypeError, ValueError) as error:
-            self._give_up(f"callback: get_state must return JSON values and arrays ({error})")
+            self._give_up(f"get_state of a callback must return JSON values and arrays ({error})")
         self._written = time.perf_counter()
 
     def _give_up(self, reason: str) -> None:
         if self._interval is None:
             return
         self._interval, code = None, self._experiment.config.code
-        message = f"No checkpoints: {code.path if code is not None else 'Keras'}, {reason}"
+        message = f"Note: no checkpoints are written, since in {code.path if code is not None else 'Keras'} {reason}"
         log.warning("%s", message)
         if self._experiment.prints:
             say(message)

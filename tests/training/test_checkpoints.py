@@ -255,13 +255,13 @@ def test_the_state_of_each_callback_of_keras_is_known() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("set_state", "restore", " Slower: must have the methods get_state and set_state"),
-        ("[self.losses]}", "{1}}", ": get_state must return JSON values and arrays (not <class 'set'>)"),
-        ("[self.losses]}", "{1: 2}}", ": get_state must return JSON values and arrays (a key is no text)"),
+        ("set_state", "restore", "Slower has no get_state and set_state"),
+        ("[self.losses]}", "{1}}", "get_state of a callback must return JSON values and arrays (not <class 'set'>)"),
+        ("[self.losses]}", "{1: 2}}", "get_state of a callback must return JSON values and arrays (a key is no text)"),
         (
             "[self.losses]}",
             "np.array([{}])}",
-            ": get_state must return JSON values and arrays (an array of objects)",
+            "get_state of a callback must return JSON values and arrays (an array of objects)",
         ),
     ],
 )
@@ -274,7 +274,7 @@ def test_a_callback_whose_state_cannot_be_saved_is_named_once(
     config = experiment.config
     (experiment.output / "metrics.jsonl").write_text("\n")
     choose_engine(config.backend).train([experiment], load_data(config.dataset), lambda *_: ())
-    message = f"No checkpoints: mine.py, callback{said}"
+    message = f"Note: no checkpoints are written, since in mine.py {said}"
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [message]
     assert capsys.readouterr().out.splitlines().count(message) == 1
     assert [path.name for path in experiment.output.iterdir()] == ["metrics.jsonl"]
