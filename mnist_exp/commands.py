@@ -13,7 +13,6 @@ from mnist_exp import signals
 from mnist_exp.config.files import LARGEST_TEXT, NoFileError, open_file
 from mnist_exp.config.overrides import refuse_passwords, refuse_split
 from mnist_exp.config.own_code import PACKAGE
-from mnist_exp.config.schema import MLflowTracking, NoTracking
 from mnist_exp.ends import CTRL_C
 from mnist_exp.errors import InputError
 from mnist_exp.text import printable_lines, traceback_in, traceback_text
@@ -79,14 +78,3 @@ def check_drawn(path: Path, where: str) -> None:
     with suppress(NoFileError), open_file(path, where, most=LARGEST_TEXT) as file:
         if not _DRAWN.match(file.read()):
             raise InputError(f"{where}: was not drawn by this program; choose another name")
-
-
-def stored(settings: MLflowTracking | NoTracking) -> MLflowTracking:
-    """Return the settings of a store that can be read.
-
-    Raises:
-        InputError: for `tracking=none`.
-    """
-    if isinstance(settings, NoTracking):
-        raise InputError("tracking=none: has no store to read; tracking=mlflow, the default, has one")
-    return settings

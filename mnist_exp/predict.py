@@ -14,6 +14,7 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.files import open_file, replaced
 from mnist_exp.config.overrides import is_of_tracking
 from mnist_exp.config.own_code import read_code
+from mnist_exp.config.schema import stored
 from mnist_exp.data import pictures
 from mnist_exp.errors import InputError
 from mnist_exp.text import cut, printable, say
@@ -102,7 +103,7 @@ def predict(
         if model.endswith(".keras"):
             path = Path(model)
         else:
-            uri = commands.stored(settings).uri
+            uri = stored(settings).uri
             with store.store_errors(uri):
                 path = logged_models.fetch_model(uri, model, Path(folder))
         from mnist_exp.config.keras_backend import REFUSALS, keras_reason

@@ -11,6 +11,7 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose, recompose
 from mnist_exp.config.overrides import Override, is_of_tracking
 from mnist_exp.config.presets import parse_values
+from mnist_exp.config.schema import stored
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.text import cut, printable, say
@@ -59,7 +60,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     Raises:
         InputError: if there is no such run, or its configuration or an override cannot be used.
     """
-    settings = commands.stored(compose([text for text in overrides if is_of_tracking(text)]).config.tracking)
+    settings = stored(compose([text for text in overrides if is_of_tracking(text)]).config.tracking)
     with store.store_errors(settings.uri):
         client = store.connect_existing(settings.uri)
         before = find_run(client, settings.uri, run_id)
@@ -120,7 +121,7 @@ def _use_threads(recorded: str) -> None:
 
 def _as_before(experiment: Experiment, before: Record, name: str, overrides: Sequence[str]) -> Experiment:
     """Return the experiment, named as the run was, in the MLflow experiment `name` unless another is typed."""
-    settings = commands.stored(experiment.config.tracking)
+    settings = stored(experiment.config.tracking)
     typed = [
         text
         for text in experiment.overrides

@@ -14,6 +14,7 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.files import BEFORE_A_RECORD, is_file, remove_files
 from mnist_exp.config.overrides import is_of_tracking
+from mnist_exp.config.schema import stored
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.formats import aligned, counted
 from mnist_exp.text import cut, say
@@ -79,7 +80,7 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
     Raises:
         InputError: if nothing is removed, or not all, or the store cannot be reached.
     """
-    uri = commands.stored(compose(overrides).config.tracking).uri
+    uri = stored(compose(overrides).config.tracking).uri
     everything = find()
     chosen = [entry for entry in everything if _is_chosen(entry, folders, days)]
     with store.store_errors(uri):

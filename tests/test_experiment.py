@@ -138,6 +138,39 @@ def test_modules_import_each_other_in_no_circle() -> None:
     assert not left
 
 
+LAYERS = (
+    ("errors", "text", "ends", "signals", "logs", "version"),
+    ("config", "experiment"),
+    ("data", "digits"),
+    ("training",),
+    ("tracking", "figures"),
+    ("runner",),
+    ("stack", "resume"),
+    ("sweeps",),
+    ("commands",),
+    ("compare", "show", "predict", "rerun", "sync", "tidy", "__init__", "__main__"),
+)
+UPWARDS = {  # files.py opens files for everybody, and schema.py lists the kinds that their own modules define
+    ("ends.py", "config/files.py"),
+    ("logs.py", "config/files.py"),
+    ("config/schema.py", "data/sources.py"),
+    ("config/schema.py", "training/families.py"),
+}
+
+
+@pytest.mark.fast
+def test_no_module_imports_from_a_layer_above() -> None:
+    package = Path(mnist_exp.__file__).parent
+    layers = {name: place for place, names in enumerate(LAYERS) for name in names}
+    found = {
+        (file, other)
+        for file in (str(path.relative_to(package)) for path in package.rglob("*.py"))
+        for other in imports(package / file, package)
+        if layers[Path(other).parts[0].removesuffix(".py")] > layers[Path(file).parts[0].removesuffix(".py")]
+    }
+    assert found == UPWARDS
+
+
 @pytest.mark.fast
 def test_another_version_of_a_package_is_another_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose([]).config

@@ -174,3 +174,14 @@ def callbacks_within_epochs(training: Training) -> list[str]:
         if (own_code.acts_on_batches(own[name]) if name in own else name in {"SwapEMAWeights", "TerminateOnNaN"})
         or (arguments or {}).get("save_freq", "epoch") != "epoch"
     ]
+
+
+def stored(settings: MLflowTracking | NoTracking) -> MLflowTracking:
+    """Return the settings of a store that can be read.
+
+    Raises:
+        InputError: for `tracking=none`.
+    """
+    if isinstance(settings, NoTracking):
+        raise InputError("tracking=none: has no store to read; tracking=mlflow, the default, has one")
+    return settings

@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mnist_exp.commands import stored
 from mnist_exp.config.composition import check_composed
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.overrides import Override, flatten
 from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import may_vary, parse_values
-from mnist_exp.config.schema import Config, keys, objective_direction
+from mnist_exp.config.schema import Config, keys, objective_direction, stored
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import of_the_result
 from mnist_exp.sweeps.kind import Typed

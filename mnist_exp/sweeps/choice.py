@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mnist_exp.commands import stored
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import Override, refuse_passwords
 from mnist_exp.config.parsing import parse
-from mnist_exp.config.schema import MLflowTracking
+from mnist_exp.config.schema import MLflowTracking, stored
 from mnist_exp.errors import InputError, did_you_mean, show
 from mnist_exp.sweeps.race import is_race
 from mnist_exp.tracking.names import typed_value

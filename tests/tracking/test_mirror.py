@@ -11,8 +11,8 @@ import pytest
 from mlflow import MlflowClient
 
 from mnist_exp import run
-from mnist_exp.commands import stored
 from mnist_exp.config.composition import compose
+from mnist_exp.config.schema import stored
 from mnist_exp.data.datasets import Data
 from mnist_exp.tracking.environment import recorded_data
 from mnist_exp.tracking.folder import Folder
