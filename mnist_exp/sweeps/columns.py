@@ -109,9 +109,8 @@ def about_at_best(rows: Sequence[Row]) -> str:
     """Say what the column `at best` holds, or nothing without one."""
     if all(row.comparison is None for row in rows):
         return ""
-    first = "the first, or than the one that dropped it" if any(row.against for row in rows) else "the first"
     marked = ", else marked =" if any(row.is_open for row in rows) else ""
-    return f"At best: by how much a row may be better than {first}; below 0, it is beaten{marked}."
+    return f"At best: by how much a row may be better than the first; below 0, it is beaten{marked}."
 
 
 def with_deviation(column: Column) -> Column:

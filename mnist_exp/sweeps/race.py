@@ -1,7 +1,7 @@
 """A race: all combinations run a few seeds, then only those that may still be the best, until one is."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice, product
 from pathlib import Path
@@ -16,43 +16,14 @@ from mnist_exp.sweeps.comparable import check_alike
 from mnist_exp.sweeps.formats import as_csv, counted
 from mnist_exp.sweeps.kind import MOST_JOBS, Kind, Typed
 from mnist_exp.sweeps.ranking import Row, combination
-from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
+from mnist_exp.sweeps.rounds import ROUNDS, Launch, Round, play
 from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.text import printable
 from mnist_exp.tracking.names import job_name, shown_value
 from mnist_exp.tracking.records import Record, map_in
 
-ROUNDS = 10  # at most
-_ROUND_LEVEL = LEVEL / ROUNDS  # so that all rounds together err in at most 5 % of races
 _OPEN = "as the race goes"  # the seeds that vary
 _SEEDS = 20  # of each combination, on average, unless `max_jobs` is given
-
-
-@dataclass(frozen=True)
-class Round:
-    """The state of a race after a round; combinations are given by their places.
-
-    Attributes:
-        number: from 1.
-        seeds: how many each combination has run that is left.
-        jobs: how many have run so far.
-        left: may be the best, the leader first.
-        beaten: dropped in this round, by the leader.
-        failed: dropped in this round, since a job failed.
-        means: of all that ran in this round.
-        comparisons: with the leader.
-        end: `decided`, `indifferent`, `spent`, `rounds` or `failed`; None if the race goes on.
-    """
-
-    number: int
-    seeds: int
-    jobs: int
-    left: tuple[int, ...]
-    beaten: tuple[int, ...]
-    failed: tuple[int, ...]
-    means: Mapping[int, float]
-    comparisons: Mapping[int, Comparison]
-    end: str | None
 
 
 @dataclass
@@ -171,75 +142,28 @@ class Race(Kind):
             write_text(folder / "race.csv", as_csv([line for one in self.rounds for line in self._lines(one)]))
         return list(map(self._news, new))
 
-    def play(
-        self, direction: str, launch: Callable[[Sequence[tuple[int, int]]], Sequence[float | None] | None]
-    ) -> Iterator[Round]:
-        """Yield the rounds, each as soon as its jobs have ended.
-
-        Args:
-            direction: `maximize` or `minimize`.
-            launch: runs jobs, given by the places of their combination and seed, from 0, and returns their objectives;
-                None for a job that failed, which drops its combination. If it returns None, the race stops there.
-        """
-        left = list(range(len(self.values)))
-        scores: list[dict[str, float]] = [{} for _ in left]
-        jobs = seeds = 0
-        new = self.seeds
-        for number in range(1, ROUNDS + 1):
-            launched = [(place, seed) for place in left for seed in range(seeds, seeds + new)]
-            if (objectives := launch(launched)) is None:
-                return
-            failed = set()
-            for (place, seed), objective in zip(launched, objectives, strict=True):
-                if objective is None or not math.isfinite(objective):
-                    failed.add(place)
-                else:
-                    scores[place][str(seed)] = objective
-            jobs, seeds = jobs + len(launched), seeds + new
-            means = {place: fmean(scores[place].values()) for place in left if place not in failed}
-            ran = sorted(means, key=lambda place: means[place], reverse=direction == "maximize")
-            found = compare_with_first([scores[place] for place in ran], direction, _ROUND_LEVEL, len(self.values))
-            comparisons = {place: one for place, one in zip(ran[1:], found, strict=False) if one is not None}
-            left = [place for place in ran if place == ran[0] or not comparisons[place].is_beaten]
-            new = min(max(2, seeds // 2), (self.max_jobs - jobs) // max(len(left), 1))
-            end = None
-            if len(left) < 2:
-                end = "decided" if left else "failed"
-            elif max(comparisons[place].at_best for place in left[1:]) <= self.indifference:
-                end = "indifferent"
-            elif new < 1 or number == ROUNDS:
-                end = "spent" if new < 1 else "rounds"
-            beaten = tuple(place for place in ran if place not in left)
-            yield Round(number, seeds, jobs, tuple(left), beaten, tuple(sorted(failed)), means, comparisons, end)
-            if end is not None:
-                return
+    def play(self, direction: str, launch: Launch) -> Iterator[Round]:
+        """Yield the rounds of this race; see `rounds.play`."""
+        return play(len(self.values), self.seeds, self.max_jobs, self.indifference, direction, launch)
 
     def arrange(self, rows: list[Row], direction: str) -> tuple[list[Row], list[str]]:
-        """Return the rows that are left, then the beaten, the latest first, then the failed; and how it ended.
-
-        A row keeps the comparison of the last round in which it ran, with the leader of that round.
-        """
+        """Return the rows that are left, then the beaten, the latest first, then the failed; and how it ended."""
         if not self.rounds:
             return super().arrange(rows, direction)
+        last, arranged = self.rounds[-1], dict[int, Row]()
         places = {combination(values): place for place, values in enumerate(self.values)}
-        ran = {place: one for one in self.rounds for place in (*one.left, *one.beaten, *one.failed)}
-        failed = {place for one in self.rounds for place in one.failed}
-        order_left = {place: order for order, place in enumerate(self.rounds[-1].left)}
-        arranged: dict[int, Row] = {}
         for row in rows:
-            one = ran[place := places[combination(row.values)]]
-            leader = one.left[0] if place in one.beaten else None
+            place = places[combination(row.values)]
             arranged[place] = replace(
-                _of_seeds(row, self._seeds(one.seeds)),
-                dropped=None if place in one.left else one.number,
-                failed=place in one.failed,
-                comparison=None if leader in failed else one.comparisons.get(place),
-                against=None if leader is None else self.values[leader],
+                _of_seeds(row, self._seeds(last.seeds[place])),
+                dropped=last.dropped.get(place),
+                failed=place in last.failed,
+                comparison=last.comparisons.get(place),
             )
 
         def order(place: int) -> tuple[bool, float, int]:
             row = arranged[place]
-            return row.failed, -(row.dropped or math.inf), order_left.get(place, 0)
+            return row.failed, -(row.dropped or math.inf), last.left.index(place) if place in last.left else 0
 
         return [arranged[place] for place in sorted(arranged, key=order)], [self._ending()]
 
@@ -265,23 +189,28 @@ class Race(Kind):
             "failed": " All combinations failed.",
             None: " It was not over.",
         }[last.end]
-        grid = f"{last.seeds} seeds of all {rows} combinations would take {last.seeds * rows}"
+        seeds = max(last.seeds.values())
+        grid = f"{seeds} seeds of all {rows} combinations would take {seeds * rows}"
         return f"{last.jobs} jobs in {counted(last.number, 'round')}; {grid}.{why}"
 
     def _lines(self, one: Round) -> Iterator[dict[str, object]]:
-        outcomes = dict.fromkeys(one.left[:1], "leads") | dict.fromkeys(one.left[1:], "left")
-        outcomes |= dict.fromkeys(one.beaten, "beaten") | dict.fromkeys(one.failed, "failed")
-        for place, outcome in outcomes.items():
-            line = {"round": one.number, **self.values[place], "seeds": one.seeds, "mean": one.means.get(place)}
+        outcomes = dict.fromkeys(one.dropped, "beaten") | dict.fromkeys(one.failed, "failed")
+        outcomes |= dict.fromkeys(one.left[:1], "leads") | dict.fromkeys(one.left[1:], "left")
+        outcomes |= dict.fromkeys(one.back, "taken back")
+        for place in dict.fromkeys([*one.ran, *one.back]):
             comparison = one.comparisons.get(place)
+            line = {"round": one.number, **self.values[place], "seeds": one.seeds[place], "mean": one.means.get(place)}
             apart = {name: getattr(comparison, name, None) for name in ("difference", "at_best")}
-            yield line | apart | {"outcome": outcome}
+            yield line | apart | {"outcome": outcomes[place]}
 
     def _news(self, one: Round) -> str:
-        ran = len(one.left) + len(one.beaten) + len(one.failed)
+        new = [place for place, number in one.dropped.items() if number == one.number]
+        beaten, failed = len([place for place in new if place not in one.failed]), len(one.failed.intersection(new))
         leads = f"{job_name(self.values[one.left[0]], self.values[0])} leads" if one.left else "none is left"
-        failed = f", {len(one.failed)} failed" if one.failed else ""
-        return f"Round {one.number}, {one.seeds} seeds each: {len(one.beaten)} of {ran} beaten{failed}; {leads}"
+        more = f", {failed} failed" if failed else ""
+        more += f", {len(one.back)} taken back" if one.back else ""
+        seeds = max(one.seeds.values())
+        return f"Round {one.number}, {seeds} seeds each: {beaten} of {len(one.ran)} beaten{more}; {leads}"
 
 
 def is_race(varied: str) -> bool:

@@ -18,7 +18,7 @@ class Row:
     `mean`, `deviation`: of the objective; the sample's deviation, None for one job. `dropped`: the round in which a
     race dropped the row; `failed`: because a job failed. `pruned`, `lost`: how many more jobs were stopped as hopeless,
     or failed, so that the mean flatters the row; `missing`: how many more were killed or still run. `comparison`: with
-    the first row, or with the leader of the round that dropped the row, whose values are `against`.
+    the first row.
     """
 
     values: Mapping[str, str]
@@ -31,7 +31,6 @@ class Row:
     lost: int = 0
     missing: int = 0
     comparison: Comparison | None = None
-    against: Mapping[str, str] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -41,7 +40,7 @@ class Row:
     @property
     def is_open(self) -> bool:
         """Whether the row may be better than the first one."""
-        return self.comparison is not None and not self.comparison.is_beaten and self.dropped is None
+        return self.comparison is not None and not self.comparison.is_beaten
 
 
 def rank(jobs: Iterable[Record], direction: str) -> list[Row]:

@@ -36,7 +36,6 @@ from mnist_exp.sweeps.formats import (
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination, is_missing
 from mnist_exp.text import cut, wrapped
-from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
 
 _ROWS_SHOWN = 20  # on a page of MLflow, and of each part of a table on a terminal
@@ -228,11 +227,10 @@ def columns_of(table: Table) -> list[Column]:
     Raises:
         InputError: if one that was asked for is neither among them nor recorded.
     """
-    rows, objective, names, has_seeds = table.rows, table.objective, table.varied.names, table.has_seeds
+    rows, objective, has_seeds = table.rows, table.objective, table.has_seeds
     is_compared = any(row.comparison is not None for row in rows)
     keys = dict.fromkeys(key for job in table.jobs for key in job.values)
     tests = dict.fromkeys(name for job in table.jobs for name in job.scores if name.startswith("test_"))
-    first = rows[0].values if rows else {}
     unranked = "status" if len(table.lines) > len(rows) else None
 
     def varied(key: str) -> Column:
@@ -259,16 +257,9 @@ def columns_of(table: Table) -> list[Column]:
             spare=0 if key else 5,
         )
 
-    def leader(row: Row) -> str | None:
-        return job_name(row.against, names) if row.against else None
-
     def dropped(row: Row) -> str:
-        if row.dropped is None:
-            return ""
-        by = f" by {leader(row)}" if row.against and row.against != first else ""
-        return f"{'failed, ' if row.failed else ''}round {row.dropped}{by}"
+        return "" if row.dropped is None else f"{'failed, ' if row.failed else ''}round {row.dropped}"
 
-    race = [of_row("dropped", "dropped", attrgetter("dropped"), dropped), of_row("against", None, leader, str)]
     columns = [
         Column("rank", "", attrgetter("place"), mark, is_text=True),
         Column("", "id" if table.ids else None, str, lambda line: table.ids[line.jobs[0].run_id], True, 5),
@@ -280,7 +271,7 @@ def columns_of(table: Table) -> list[Column]:
         compared("difference", "difference", "difference", 4),
         compared("at_best", "at_best", "at best", 5),
         *(compared(key, name) for key, name in _OF_COMPARISON.items()),
-        *(race if table.raced else []),
+        *([of_row("dropped", "dropped", attrgetter("dropped"), dropped)] if table.raced else []),
         of_row("", "pruned" if any(row.pruned for row in rows) else None, str, pruned),
         *(score(name) for name in tests if name != objective),
         Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), seconds, spare=2),

@@ -6,14 +6,14 @@ from statistics import median
 from typing import Literal
 
 from mnist_exp.sweeps.formats import counted, decimals
-from mnist_exp.sweeps.ranking import Row, by_seed, combination
+from mnist_exp.sweeps.ranking import Row, by_seed
 from mnist_exp.sweeps.statistics import Comparison, seeds_to_tell
 
 SINGLE = "a single run may be better or worse by chance; seed=0,1,2,3,4 runs each row with five seeds"
 _ERRATIC = 3  # times the median deviation of the other rows
 _MIN_SEEDS = 3  # a deviation of fewer says nothing
 
-Reason = Literal["pruned", "failed", "unsettled", "single"]
+Reason = Literal["pruned", "failed", "single"]
 _REMEDIES = {
     "pruned": "the same command without prune, with resume=true, trains what was pruned to its end",
     "failed": "the same command with resume=true tries it again",
@@ -86,7 +86,7 @@ def _why_not_compared(row: Row) -> list[Reason]:
     reasons: list[Reason] = ["pruned"] if row.pruned else []
     if row.lost or row.failed:
         reasons.append("failed")
-    return reasons or ["single" if row.dropped is None else "unsettled"]
+    return reasons or ["single"]
 
 
 def _find_erratic(rows: Sequence[Row]) -> Erratic | None:
@@ -137,7 +137,7 @@ def word(
     leads = f"Of {family}, {leads}" if family else leads
     notes = _notes(verdict, name)
     if not others and rounds:
-        return f"{first} is left, since jobs failed of all others, or of those that dropped them."
+        return f"{first} is left, since jobs failed of all others."
     if not others:
         reasons = {*_why_not_compared(leader), *(reason for _, reason in verdict.not_compared)}
         reason = next((reason for reason in _REMEDIES if reason in reasons), None)
@@ -150,10 +150,9 @@ def word(
     if not verdict.open:
         count = f"the {1 + len(others)} rows that are compared" if verdict.not_compared else family or len(others) + 1
         rest, following = ("none of the others is", "the next") if len(others) > 1 else ("the other is not", "it")
-        row, found = others[0]
-        is_beaten_by_leader = row.against in (None, dict(combination(leader.values)))
-        behind = f"; {following} is {decimals(abs(found.difference))} behind" if is_beaten_by_leader else ""
-        return f"{first} is best of {count}{where}: {rest} better {how}{behind}.{notes}"
+        _, found = others[0]
+        behind = f"{following} is {decimals(abs(found.difference))} behind"
+        return f"{first} is best of {count}{where}: {rest} better {how}; {behind}.{notes}"
     nearest, found = verdict.open[0]
     most = decimals(found.at_best)
     if verdict.is_indifferent:
@@ -177,8 +176,6 @@ def _notes(verdict: Verdict, name: Callable[[Row], str]) -> str:
     compared = bool(verdict.beaten or verdict.open)
     if compared and (kinds := [kind for reason, kind in _NOT_COMPARED.items() if reason in reasons]):
         text += f" Rows with {' or '.join(kinds)} are not compared."
-    if compared and "unsettled" in reasons:
-        text += " A row that was dropped by one that failed later is not compared."
     if (found := verdict.erratic) is not None:
         text += (
             f" The scores of {name(found.row) or 'one row'} vary far more than the others' (deviation "

@@ -4,7 +4,8 @@ The real bank, `bank.csv`, has 960 runs of this project: 24 combinations (4 widt
 40 seeds, trained on 10,000 of the first 20,000 training images for 5 epochs, validated on the 10,000 held out. A second
 one has means that are 0.001 apart, with the differences from the mean that the best eight of the real ones have. In the
 third each combination of the real one lacks its mean, so that all are equally good, and vary as they do. The fourth is
-of normal numbers, one combination ten times as noisy as the others.
+of normal numbers, one combination ten times as noisy as the others. The fifth, `skewed_bank.csv`, has 240 real runs:
+learning rates of 0.003, 0.01, 0.012 and 0.1 by 60 seeds, of which the last fails in three.
 """
 
 import csv
@@ -15,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mnist_exp.sweeps.race import Race, Round
+from mnist_exp.sweeps.race import Race
+from mnist_exp.sweeps.rounds import Round
 from mnist_exp.sweeps.statistics import compare_with_first
 
 SWEEPS, RACES = 1000, 500
@@ -43,13 +45,15 @@ class Raced:
     """What came of many races.
 
     `best_kept`: the share that kept a row within the indifference of the best. `best_leads`: the share with such a row
-    as leader. `dropped`: the largest share in which one and the same row was dropped. `ended`: the share that ended by
-    decision or indifference. `left`: the median of how many were left. `jobs`: as a share of a grid's.
+    as leader. `dropped`: the largest share in which one and the same row was dropped. `best_dropped`: the share that
+    dropped the best. `ended`: the share that ended by decision or indifference. `left`: the median of how many were
+    left. `jobs`: as a share of a grid's.
     """
 
     best_kept: float
     best_leads: float
     dropped: float
+    best_dropped: float
     ended: float
     left: float
     jobs: float
@@ -63,6 +67,11 @@ def real_bank() -> Scores:
         key = tuple(line[name] for name in ("model.hidden", "model.activation", "optimizer.learning_rate"))
         rows.setdefault(key, []).append(float(line["val_accuracy"]))
     return np.array(list(rows.values()))
+
+
+def skewed_bank() -> Scores:
+    with (Path(__file__).parent / "skewed_bank.csv").open() as file:
+        return np.array([list(map(float, line[1:])) for line in csv.reader(file)])
 
 
 def hard_bank() -> Scores:
@@ -127,6 +136,7 @@ def replay_races(bank: Scores, races: int) -> Raced:
         best_kept=float(kept[:, is_best].any(axis=1).mean()),
         best_leads=float(np.mean([is_best[last.left[0]] for last in ends])),
         dropped=float(1 - kept.mean(axis=0).min()),
+        best_dropped=float(1 - kept[:, means.argmax()].mean()),
         ended=float(np.mean([last.end in ("decided", "indifferent") for last in ends])),
         left=float(np.median([len(last.left) for last in ends])),
         jobs=float(np.mean([last.jobs for last in ends])) / race.max_jobs,
@@ -150,13 +160,15 @@ def lines_of_races() -> Iterator[str]:
     yield "| replayed on | a best one is kept | a best one leads | it ends | left, median | jobs of a grid's |"
     yield "|---|---|---|---|---|---|"
     real = real_bank()
-    banks = {"960 real runs": real, "neighbours 0.001 apart": hard_bank()}
+    banks = {"960 real runs": real, "neighbours 0.001 apart": hard_bank(), "4 rows, one fails at times": skewed_bank()}
     banks |= {"equal means": equal_means(real), "equal means, one ten times as noisy": noisy_bank()}
     for name, bank in banks.items():
         one = replay_races(bank, RACES)
         kept = f"{one.best_kept:.1%} | {one.best_leads:.1%}"
         if "equal" in name:
             kept = f"each dropped in at most {one.dropped:.1%} |"
+        if "fails" in name:
+            kept = f"the best one is dropped in {one.best_dropped:.1%} |"
         line = f"| {name} | {kept} | {one.ended:.1%} | {one.left:.0f} | {one.jobs:.1%} |"
         yield line.replace("%", " %")
 
