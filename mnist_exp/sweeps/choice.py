@@ -103,7 +103,7 @@ class Found:
         others: runs of the same sweeps that were not chosen.
         sweeps: the id of its sweep by that of a run.
         races: the ids of those sweeps that are races.
-        are_picked: whether somebody chose the runs.
+        are_picked: whether somebody chose the runs by more than their age.
     """
 
     runs: Sequence[Record]
@@ -132,13 +132,14 @@ def find_runs(client: "MlflowClient", words: Words, last: int | None) -> Found:
     newest = sorted(runs.values(), key=lambda run: run.start, reverse=True)[:last]
     if not newest:
         raise _nothing(words, list(read.values()))
-    are_picked = bool(words.ids or words.conditions or last)
+    are_picked = bool(words.ids or words.conditions)
     ids = {parents[run.run_id] for run in newest if re.fullmatch("[0-9a-f]{32}", parents[run.run_id])}
     experiments = dict.fromkeys(run.tracking["experiment_id"] for run in newest)
     queries = queries_by_id(sorted(ids))
     sweeps = [run for one in experiments for query in queries for run in search(client, one, query) if run.is_sweep]
     shown = {run.run_id for run in newest}
-    unread = [sweep for sweep in sweeps if are_picked and not sweep.run_id.startswith(tuple(words.ids) or "-")]
+    is_part = are_picked or last is not None
+    unread = [sweep for sweep in sweeps if is_part and not sweep.run_id.startswith(tuple(words.ids) or "-")]
     jobs = (read if words.ids else {}) | {job.run_id: job for sweep in unread for job in jobs_of(client, sweep)}
     known = {sweep.run_id for sweep in sweeps}
     return Found(

@@ -215,8 +215,7 @@ def _family(rows: Sequence[Row], hidden: int, found: Found) -> str:
         return ""
     parts = [f"sweep {ids[0]}" if len(ids) == 1 else counted(len(ids), "sweep")] if ids else []
     if single:
-        runs_alone = counted(single, "single run")
-        parts.append(f"{runs_alone} that were picked" if found.are_picked else runs_alone)
+        parts.append(counted(single, "picked run" if found.are_picked else "single run"))
     part = f"these {len(rows)} of " if hidden else ""
     return f"{part}the {len(rows) + hidden} rows of {' and '.join(parts)}"
 

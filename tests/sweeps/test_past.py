@@ -243,10 +243,10 @@ def test_several_sweeps_and_single_runs_are_one_family(experiment: Experiment, s
     assert luck not in everything
     assert "the 4 rows of 2 sweeps" in shown(first, second)
     picked = shown(*rows[2], *singles)
-    assert f"these 2 of the 4 rows of sweep {first[:8]} and 2 single runs that were picked" in picked
+    assert f"these 2 of the 4 rows of sweep {first[:8]} and 2 picked runs" in picked
     assert luck in picked
     others = experiment.row(0.97, {"model.hidden": "97"}, seeds=2)
-    assert "the 2 rows of 4 single runs that were picked" in shown(*singles, *others)
+    assert "the 2 rows of 4 picked runs" in shown(*singles, *others)
 
 
 def test_a_race_is_a_table_of_its_own(experiment: Experiment, shown: Shown) -> None:
@@ -275,6 +275,6 @@ def test_rows_may_differ_in_code_and_backend_and_a_note_says_so(experiment: Expe
 def test_a_sweep_whose_parent_is_gone_is_single_runs(experiment: Experiment) -> None:
     sweep, _ = experiment.grid(2)
     experiment.client.delete_run(sweep)
-    assert "the 2 rows of 6 single runs that were picked" in experiment.runs(last=6).verdict
+    assert "the 2 rows of 6 picked runs" in experiment.runs("status=FINISHED").verdict
     experiment.row(0.8, {}, parent="it's")
-    assert "the 3 rows of 9 single runs that were picked" in experiment.runs(last=9).verdict
+    assert "the 3 rows of 9 picked runs" in experiment.runs("status=FINISHED").verdict
