@@ -59,19 +59,18 @@ class Raced:
     jobs: float
 
 
+def _read(name: str) -> Scores:
+    """Return the scores in a file that has a line for each combination: its name, then a score for each seed."""
+    with (Path(__file__).parent / name).open() as file:
+        return np.array([list(map(float, line[1:])) for line in csv.reader(file)])
+
+
 def real_bank() -> Scores:
-    with (Path(__file__).parent / "bank.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    rows: dict[tuple[str, ...], list[float]] = {}
-    for line in lines:
-        key = tuple(line[name] for name in ("model.hidden", "model.activation", "optimizer.learning_rate"))
-        rows.setdefault(key, []).append(float(line["val_accuracy"]))
-    return np.array(list(rows.values()))
+    return _read("bank.csv")
 
 
 def skewed_bank() -> Scores:
-    with (Path(__file__).parent / "skewed_bank.csv").open() as file:
-        return np.array([list(map(float, line[1:])) for line in csv.reader(file)])
+    return _read("skewed_bank.csv")
 
 
 def hard_bank() -> Scores:
