@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
+from mnist_exp.config import CONF
 from mnist_exp.config.guesses import respell
-from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 
 _LONGEST = 30_000  # characters of all overrides together; Hydra reads them several times, at up to a second each

@@ -19,18 +19,13 @@ from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_exp.config import CONF, GLOBAL_GROUPS, GROUPS
 from mnist_exp.config.files import read_text
 from mnist_exp.config.keras_source import is_plain
 from mnist_exp.config.overrides import Override, leaves, refuse_passwords
 from mnist_exp.config.schema import keys
 from mnist_exp.errors import InputError, show
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-# In a wheel conf/ is inside the package, in a checkout beside it.
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-
-GROUPS = ("dataset", "preprocessing", "model", "optimizer", "training")
-GLOBAL_GROUPS = ("experiment", "sweep")  # presets of several parts, with @package _global_
 _ALL_GROUPS = (*GROUPS, *GLOBAL_GROUPS)
 _NAME = re.compile(r"[\w-]+")
 
@@ -288,4 +283,4 @@ def _blame(preset: Preset, key: str, message: str) -> int:
     if message.startswith((*said, *(f"In {quote}{preset.group}/{preset.name}{quote}:" for quote in ("", "'")))):
         return 2
     part = key.split(".")[0]
-    return int(any(own.split(".")[0] == part for own in preset.flat) and (key != part or part not in GROUPS))
+    return int(key not in GROUPS and part in {own.split(".")[0] for own in preset.flat})

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hydra.core.config_store import ConfigStore
 
+from mnist_exp.config import CONF
 from mnist_exp.config.composition import compose, user_choices
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
-from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.kind import Kind
@@ -77,6 +77,7 @@ FILES = {
     "bytes": ({EVIL: "seed: !!binary aGFja2Vk"}, "uses a YAML tag (!!binary)"),
     "billion laughs": ({EVIL: "seed: [&a [x, x], &b [*a, *a], [*b, *b]]"}, "alias"),
     "endless": ({EVIL: f"seed: {'[' * 90_000}"}, "line 2 has more than 5,000 values"),
+    "deep": ({EVIL: f"seed: {'[' * 900}{']' * 900}"}, "has more than 5,000 values"),
     "deep": ({EVIL: f"seed: {'[' * 900}{']' * 900}"}, "cannot be read (maximum recursion depth exceeded"),
     "long": ({EVIL: f"seed: [{'1,' * 5_000}]"}, "has more than 5,000 values"),
     "large": ({EVIL: "#" * 100_000}, "must have at most 100000"),
