@@ -26,7 +26,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
-from mnist_exp.config.presets import CONF
+from mnist_exp.config import CONF
 from mnist_exp.data.datasets import Data
 from mnist_exp.data.sources import Dataset, sources
 from mnist_exp.training.families import FAMILIES, Model

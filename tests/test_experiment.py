@@ -12,8 +12,8 @@ import pytest
 
 import mnist_exp
 from mnist_exp import experiment
+from mnist_exp.config import CONF
 from mnist_exp.config.composition import compose
-from mnist_exp.config.presets import CONF
 from mnist_exp.tracking.environment import run_record
 from mnist_exp.training.engine import stack_key
 

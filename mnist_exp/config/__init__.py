@@ -1,1 +1,10 @@
-"""From conf/ and what is typed to a checked `Config`."""
+"""From conf/ and what is typed to a checked `Config`; here, where conf/ is, and its groups."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+# In a wheel conf/ is inside the package, in a checkout beside it.
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+GROUPS = ("dataset", "preprocessing", "model", "optimizer", "training")
+GLOBAL_GROUPS = ("experiment", "sweep")  # presets of several parts, with @package _global_

@@ -13,11 +13,9 @@ from hydra.core.override_parser.types import QuotedString, ValueType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.config import own_code
+from mnist_exp.config import CONF, own_code
 from mnist_exp.config.backend import choose_backend, compute_with_one_thread
 from mnist_exp.config.checks import check
-from mnist_exp.config.conversion import UnknownKeyError
-from mnist_exp.config.guesses import unknown
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
@@ -27,8 +25,6 @@ from mnist_exp.config.overrides import Override, leaves, of_the_experiment, refu
 from mnist_exp.config.own_code import CodeFile, read_code
 from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import (
-    CONF,
-    GLOBAL_GROUPS,
     Preset,
     check_values,
     list_files,
@@ -262,8 +258,4 @@ def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     with as_input_errors():
         values: Any = OmegaConf.to_container(own, resolve=True)
-    try:
-        return check(values, code)
-    except UnknownKeyError as error:
-        others = () if "." in error.key else GLOBAL_GROUPS  # the root has these as files, and not as keys
-        raise InputError(unknown(error.key, error.value, error.place, [*error.known, *others])) from None
+    return check(values, code)

@@ -5,10 +5,10 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from textwrap import shorten
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mnist_exp.config import keras_names
+from mnist_exp.config.guesses import unknown
 from mnist_exp.errors import InputError, did_you_mean, show
 
 
@@ -32,14 +32,6 @@ class OneOf:
     """The value is the one of these dataclasses whose `kind` it names, or null if None is among them."""
 
     classes: Callable[[], Sequence[type | None]]
-
-
-class UnknownKeyError(InputError):
-    """A key that is not there, at a `place` with the keys `known`."""
-
-    def __init__(self, key: str, value: Any, place: str, known: Sequence[str]) -> None:
-        super().__init__(f"{key}={shorten(show(value), 60)}: {place} has no such key")
-        self.key, self.value, self.place, self.known = key, value, place, known
 
 
 def convert(wanted: Any, value: Any, key: str) -> Any:
@@ -170,7 +162,7 @@ def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
     for name in value:
         if name not in names:
             where = f"{key} ({value['kind']})" if "kind" in value else key or "the configuration"
-            raise UnknownKeyError(f"{prefix}{name}", value[name], where, names)
+            raise InputError(unknown(f"{prefix}{name}", value[name], where, names))
     for name in names:
         if name not in value:
             raise InputError(f"{prefix}{name}: is missing; it must be {describe(hints[name])}")

@@ -8,9 +8,9 @@ from functools import cache
 from textwrap import shorten
 from typing import Any
 
+from mnist_exp.config import CONF, GLOBAL_GROUPS, GROUPS
 from mnist_exp.config.keras_names import ALLOWED, fold
 from mnist_exp.config.overrides import leaves
-from mnist_exp.config.presets import CONF, GLOBAL_GROUPS, GROUPS
 from mnist_exp.errors import OTHER_WORDS, did_you_mean, show
 
 _QUOTES = str.maketrans("“”„«»‘’‚", '"""""' + "'''")
@@ -34,6 +34,7 @@ def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
     typed = "" if leaf == {} else f"={shorten(show(leaf), 60)}"
     tail = "".join(f".{part}" for part in below) + typed
     siblings = [name for name in siblings if name != "kind" and name[:1] != "_"]
+    siblings += () if dot else GLOBAL_GROUPS  # groups that are no keys
     plain = word.lower().replace("-", "_")
     is_here = not below and OTHER_WORDS.get(plain, plain) in siblings
     hint = "" if is_here else _callback(key, tail) or _elsewhere([*below[-1:], word], above, typed)

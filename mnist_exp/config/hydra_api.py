@@ -23,9 +23,9 @@ from hydra.core.utils import configure_log, run_job
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_exp.config import CONF
 from mnist_exp.config.hydra_compose import DEFAULTS, fresh_hydra, hydra_of_conf, record_typed
 from mnist_exp.config.parsing import handed_on, parse
-from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 from mnist_exp.version import __version__
 

@@ -12,9 +12,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue
 
+from mnist_exp.config import CONF
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.parsing import handed_on, parse
-from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 
 # Hydra 1.3 warns where this is missing, 1.4 where it is given.

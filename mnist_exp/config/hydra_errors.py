@@ -29,6 +29,8 @@ def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
         yield
     except YAMLError as error:
         raise InputError(f"a preset cannot be read: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise InputError("the lists and maps of an override or a preset have too many levels") from error
     except MissingConfigException as error:
         raise InputError(_explain_choice(error, overrides)) from error
     except (HydraException, OmegaConfBaseException, AssertionError, AttributeError) as error:

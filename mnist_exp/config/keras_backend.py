@@ -1,19 +1,17 @@
 """Import Keras without its banners.
 
 Private APIs of Keras 3.15 and TensorFlow 2.21 are used here, and in `checkpoints.STATES`.
-Keras reads its backend from KERAS_BACKEND once per process. If a newer version lacks what is used here, the import
-raises.
+Keras reads its backend from KERAS_BACKEND once per process.
 """
 
+import importlib
 import logging
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -41,53 +39,22 @@ def _banners_held_back() -> Iterator[None]:
             os.close(terminal)
 
 
-class _DeferringFinder(MetaPathFinder):
-    """Defers what Keras imports and nothing here uses: scikit-learn (0.5 seconds) and pyplot (0.2 seconds)."""
-
-    def find_spec(
-        self,
-        name: str,
-        path: Sequence[str] | None = None,
-        target: ModuleType | None = None,  # noqa: ARG002
-    ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path) if name in {"keras.wrappers", "matplotlib.pyplot"} else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = _DeferringLoader(spec.loader)
-        return spec
-
-
-class _DeferringLoader(Loader):
-    def __init__(self, loader: Loader) -> None:
-        self.loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _DeferredModule(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Do nothing: the module loads itself."""
-
-
 class _DeferredModule(ModuleType):
-    """Loads itself when an attribute is used, but for `__file__`, which `inspect` reads of all modules."""
+    """Imports itself when an attribute is used, but for `__file__`, which `inspect` reads of all modules."""
 
     def __getattr__(self, name: str) -> Any:
-        assert self.__spec__ is not None
-        waiting = self.__spec__.loader
-        if (name.startswith("__") and name != "__all__") or not isinstance(waiting, _DeferringLoader):
+        if name.startswith("__") and name != "__all__":
             raise AttributeError(f"module {self.__name__} has no attribute {name}")
-        self.__spec__.loader = waiting.loader
-        try:
-            waiting.loader.exec_module(self)
-        except BaseException:
-            self.__spec__.loader = waiting
-            raise
-        return getattr(self, name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextmanager
 def _imports_deferred() -> Iterator[None]:
-    finder = _DeferringFinder()
-    sys.meta_path.insert(0, finder)
+    # Nothing here uses scikit-learn (0.5 seconds) and pyplot (0.2 seconds).
+    for name in ("keras.wrappers", "matplotlib.pyplot"):
+        sys.modules.setdefault(name, _DeferredModule(name))
     # TensorFlow Lite imports JAX (0.3 seconds), and so does Keras, to patch an old version.
     hides_jax = os.environ["KERAS_BACKEND"] != "jax" and "jax" not in sys.modules
     if hides_jax:
@@ -95,7 +62,6 @@ def _imports_deferred() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.meta_path.remove(finder)
         if hides_jax:
             del sys.modules["jax"]
 
@@ -121,20 +87,7 @@ with _banners_held_back(), _imports_deferred():
     from keras.src.utils import module_utils
 
 
-def _require(owner: Any, attribute: str) -> None:
-    if not hasattr(owner, attribute):
-        raise ImportError(
-            f"{owner} has no {attribute} in Keras {keras.__version__}, which mnist_exp was written against at 3.15"
-        )
-
-
-_require(keras.optimizers.SGD(), "_learning_rate")
-_require(saving_lib, "safe_get_h5_dataset")
-if os.environ["KERAS_BACKEND"] == "tensorflow":
-    _require(keras.optimizers.Optimizer, "_all_reduce_sum_gradients")
-else:
-    _require(keras.Model, "_symbolic_build")
-    _require(module_utils.tensorflow, "_available")
+if os.environ["KERAS_BACKEND"] != "tensorflow":
     # Keras would import an installed TensorFlow to seed it and to save models: three seconds, half of the memory.
     module_utils.tensorflow._available = False
 

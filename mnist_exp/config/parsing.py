@@ -13,13 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
+from mnist_exp.config import CONF
 from mnist_exp.config.guesses import respell
-from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 
 _LONGEST = 30_000  # characters of all overrides together; Hydra reads them several times, at up to a second each
 _LONGEST_NAME = 250  # of a key or a choice, since Hydra looks for files with that name
-_MOST_LEVELS = 50  # of lists and maps, as in a preset
 _OPTIONAL = ("experiment", "sweep", "prune")  # groups of which ~GROUP leaves the choice out
 
 
@@ -27,7 +26,7 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
     """Parse overrides; `glob(*)` stands for the choices that `loader` finds.
 
     Raises:
-        InputError: for one that cannot be read, is too long or too deep, or chooses from a group without a name.
+        InputError: for one that cannot be read, is too long, or chooses from a group without a name.
     """
     if sum(map(len, overrides)) > _LONGEST:
         key = max(overrides, key=len).partition("=")[0]
@@ -45,7 +44,6 @@ def _parsed(text: str, following: tuple[str, ...] = ()) -> Override:
     try:
         with warnings.catch_warnings(action="ignore"):  # Hydra 1.4's about extend_list(), which 1.3 has not
             [parsed] = OverridesParser.create().parse_overrides([text])
-        levels = _levels(parsed._value)
         if not parsed.key_or_group or parsed.type.name == "EXTEND_LIST":
             raise ValueError("no key, or a function that 1.3 has not")
     # ValueError: Python reads no number of more than 4,300 digits.
@@ -62,8 +60,6 @@ def _parsed(text: str, following: tuple[str, ...] = ()) -> Override:
         else:
             how = """such as 'model.hidden=[128,64]'; other texts need two quotes: 'tracking.note="1st (of 3)"'"""
         raise InputError(f"{text or repr(text)}: cannot be read; write KEY=VALUE, {how}") from error
-    if levels > _MOST_LEVELS:
-        raise InputError(f"{text}: has more than {_MOST_LEVELS} levels of brackets")
     _check_choice(parsed)
     return parsed
 
@@ -81,13 +77,6 @@ def _is_value(one: Override) -> bool:
     if one.is_delete() or one.package is not None or re.match(r"hydra\b", key) or "/" in key:
         return False
     return isinstance(one.value(), dict) or not (CONF / key).is_dir()
-
-
-def _levels(value: Any) -> int:
-    if isinstance(value, ChoiceSweep):
-        return max(map(_levels, value.list), default=0)
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if items is None else 1 + max(map(_levels, items), default=0)
 
 
 def _check_choice(one: Override) -> None:

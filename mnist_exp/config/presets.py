@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,13 @@ from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_exp.config import CONF, GLOBAL_GROUPS, GROUPS
 from mnist_exp.config.files import read_text
 from mnist_exp.config.keras_source import is_plain
 from mnist_exp.config.overrides import Override, leaves, refuse_passwords
 from mnist_exp.config.schema import keys
 from mnist_exp.errors import InputError, show
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-# In a wheel conf/ is inside the package, in a checkout beside it.
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-
-GROUPS = ("dataset", "preprocessing", "model", "optimizer", "training")
-GLOBAL_GROUPS = ("experiment", "sweep")  # presets of several parts, with @package _global_
 _ALL_GROUPS = (*GROUPS, *GLOBAL_GROUPS)
 _NAME = re.compile(r"[\w-]+")
 
@@ -42,8 +38,7 @@ _CHOICES = re.compile(rf"(override )?/?({_GROUP}|experiment)(?:@_global_[.]\2)?:
 _CHOICES_OF_SWEEPS = re.compile(
     "(override )?/?(?:hydra/launcher: stacked|prune: (?:median|percentile|patient|threshold))"
 )
-_MOST_LEVELS, _MOST_VALUES, _MOST_DIGITS = 50, 5_000, 300
-_MOST_INCLUDED, _MOST_BYTES = 100, 100_000
+_MOST_VALUES, _MOST_INCLUDED, _MOST_BYTES = 5_000, 100, 100_000
 
 _Key = tuple[str, str]  # a group and a name
 
@@ -56,6 +51,11 @@ class Preset:
     name: str
     values: Mapping[str, Any]
     path: Path | None = None
+
+    @property
+    def package(self) -> str:
+        """Where Hydra puts the values."""
+        return self.group if self.group in GROUPS else "_global_"
 
     @property
     def whole(self) -> dict[str, Any]:
@@ -97,31 +97,25 @@ def read_chosen(files: Mapping[_Key, Path], overrides: Sequence[str]) -> list[Pr
     """Read the presets that overrides choose, and those that these choose or include, in the order of groups.
 
     Raises:
-        InputError: for one that cannot be used, that includes itself, or that is too large with what it includes.
+        InputError: for one that cannot be used, or that is too large with what it includes.
     """
     found: dict[_Key, Preset] = {}
     typed = [(one.key.removeprefix(_PARAMS).strip(), one.value) for one in map(Override.of, overrides)]
     if any(key == "hydra.sweeper.from_sweep" for key, _ in typed):  # rows of a store may choose any
         typed = [(group, "*") for group in _ALL_GROUPS]
     for first in [key for group, text in typed for key in _named(files, group.partition("@")[0], text)]:
-        included = size = 0
-        waiting = [[first]]
+        waiting, included, size = [first], 0, 0
         while waiting:
-            chain = waiting.pop()
-            key = chain[-1]
-            path = files[key]
-            if key in chain[:-1]:
-                circle = " includes ".join(name for _, name in chain[chain.index(key) :])
-                raise InputError(f"{path}: includes itself: {circle[:200]}")
-            preset = found[key] = found.get(key) or _read(path, key[0])
+            key = waiting.pop()
+            preset = found[key] = found.get(key) or _read(files[key], key[0])
             included += len(preset.choices)  # Hydra loads a preset as often as it is included
             size += len(str(preset.values))
             if included > _MOST_INCLUDED or size > _MOST_BYTES:
                 raise InputError(
-                    f"{files[first]}: is too large with what it includes; together at most {_MOST_INCLUDED} presets "
-                    f"and {_MOST_BYTES // 1000} kB"
+                    f"{files[first]}: includes itself, or is too large with what it includes; together at most "
+                    f"{_MOST_INCLUDED} presets and {_MOST_BYTES // 1000} kB"
                 )
-            waiting += [[*chain, one] for group, text in preset.choices for one in _named(files, group, text)]
+            waiting += [one for group, text in preset.choices for one in _named(files, group, text)]
     return sorted(found.values(), key=lambda preset: _ALL_GROUPS.index(preset.group))
 
 
@@ -138,11 +132,8 @@ def _read(path: Path, group: str) -> Preset:
     text = read_text(folder / group / path.name, str(path), most=_MOST_BYTES, folder=folder)
     preset = Preset(group, path.stem, parse_values(text, str(path)), path)
     found = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
-    package = found[1] if found else group
-    if group in GROUPS and package != group:
-        raise InputError(f"{path}: must have no line # @package {package}; its keys are those of {group}")
-    if group not in GROUPS and preset.values and package != "_global_":
-        raise InputError(f"{path}: the first line of a preset must be: # @package _global_")
+    if preset.values and (found[1] if found else group) != preset.package:
+        raise InputError(f"{path}: the first line of a preset must be: # @package {preset.package}")
     _check_defaults(preset)
     check_values(preset.whole, str(path), group)
     return preset
@@ -150,6 +141,8 @@ def _read(path: Path, group: str) -> Preset:
 
 def parse_values(text: str, where: str) -> dict[str, Any]:
     """Return the map in a YAML text, with interpolations as text; raise InputError, which begins with `where`."""
+    if len(text) > _MOST_BYTES:
+        raise InputError(f"{where}: must have at most {_MOST_BYTES} characters")
     try:
         _check_events(text, where)
         values = OmegaConf.to_container(OmegaConf.create(text)) if text.strip() else {}
@@ -158,32 +151,25 @@ def parse_values(text: str, where: str) -> dict[str, Any]:
     # ValueError: there is no such day.
     except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise InputError(f"{where}: cannot be read ({' '.join(str(error).split())[:300]})") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{where}: must be a map of keys to values")
+    if not isinstance(values, dict) or not all(is_plain(value) for _, value in leaves(values)):
+        raise InputError(f"{where}: must be a map of keys to plain values, with numbers of at most 300 digits")
     return {str(key): value for key, value in values.items()}
 
 
 def _check_events(text: str, where: str) -> None:
-    """Check YAML before anything is made of it: no anchors, no aliases, no tags, few levels, values and digits."""
-    levels = values = 0
+    """Raise InputError for an anchor, an alias, a tag or too many values in YAML, before anything is made of it."""
+    values = 0
     for event in yaml.parse(text, yaml.SafeLoader):
-        levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         values += isinstance(event, yaml.NodeEvent)
-        plain = event.value if isinstance(event, yaml.ScalarEvent) and event.implicit[0] else ""
-        reason = ""
-        if getattr(event, "anchor", None):
+        if values > _MOST_VALUES:
+            reason = f"has more than {_MOST_VALUES:,} values"
+        elif getattr(event, "anchor", None):
             reason = "uses a YAML alias (&name or *name); write out what it stands for"
         elif tag := getattr(event, "tag", None):
             reason = f"uses a YAML tag ({tag.replace('tag:yaml.org,2002:', '!!')[:60]}); write a plain value"
-        elif levels > _MOST_LEVELS:
-            reason = f"has more than {_MOST_LEVELS} levels"
-        elif values > _MOST_VALUES:
-            reason = f"has more than {_MOST_VALUES:,} values"
-        # In any base; Python writes no number of more than some thousand digits.
-        elif len(plain) > _MOST_DIGITS and re.fullmatch(r"[-+]?[0-9][\w:]*", plain):
-            reason = f"has a number of more than {_MOST_DIGITS} digits; a text needs quotes"
-        if reason:
-            raise InputError(f"{where}: line {event.start_mark.line + 1 if event.start_mark else 1} {reason}")
+        else:
+            continue
+        raise InputError(f"{where}: line {event.start_mark.line + 1 if event.start_mark else 1} {reason}")
 
 
 def _check_defaults(preset: Preset) -> None:
@@ -213,7 +199,7 @@ def check_values(values: Mapping[str, Any], where: str, group: str = "experiment
         key = ".".join(path)
         shown = f"{key}={show(value)}"
         refuse_passwords([shown])
-        if not is_plain(value) or "${" in repr((path, value)):
+        if "${" in repr((path, value)):
             raise InputError(f"{where}: {shown}: must be a plain value, without ${{...}}")
         if key in GROUPS and not isinstance(value, Mapping):
             raise InputError(f"{where}: {shown}: must be a map of keys to values")
@@ -263,8 +249,7 @@ def offered(presets: Sequence[Preset], files: Iterable[_Key] = ()) -> Iterator[N
     both = [*(Preset(*key, unread) for key in files), *presets]
     repo = ConfigStore.instance().repo
     for one in both:
-        package = one.group if one.group in GROUPS else "_global_"
-        node = ConfigNode(one.name, OmegaConf.create(dict(one.values)), one.group, package, "a preset")
+        node = ConfigNode(one.name, OmegaConf.create(dict(one.values)), one.group, one.package, "a preset")
         repo.setdefault(one.group, {})[f"{one.name}.yaml"] = node
     try:
         yield
@@ -279,27 +264,23 @@ def naming_presets(presets: Sequence[Preset], overrides: Sequence[str]) -> Itera
     try:
         yield
     except InputError as error:
-        if path := _source(str(error), presets, overrides):
-            shown = re.sub(r"^In '?[\w/-]+'?: ", "", str(error))
-            error.args = InputError(f"{path}: {shown}").args
+        message = str(error)
+        key = re.split(r"[=:\[]", message)[0]
+        shown = re.sub(r"^In '?[\w/-]+'?: ", "", message)
+        values = [one for one in map(Override.of, overrides) if one.value[:1] == "{" or not (CONF / one.key).is_dir()]
+        if not any(f"{key}.".startswith(f"{one.key}.") for one in values):
+            sources = [(_blame(preset, key, message), preset.path) for preset in reversed(presets)]
+            blame, path = max(sources, key=itemgetter(0), default=(0, None))
+            if blame and path is not None:
+                error.args = InputError(f"{path}: {shown}").args
         raise
 
 
-def _source(message: str, presets: Sequence[Preset], overrides: Sequence[str]) -> Path | None:
-    key, name = re.split(r"[=:\[]", message)[0], re.findall(r"[\w-]+|$", message.partition("=")[2])[0]
-    typed = [one for one in map(Override.of, overrides) if one.value[:1] == "{" or not (CONF / one.key).is_dir()]
-    if any(f"{key}.".startswith(f"{one.key}.") for one in typed):
-        return None
-    place = re.match(r"(?:In '?)?([\w-]+)/([\w-]+)", message)  # Hydra names a preset so
-    missing = re.match(r"(\w+)\.\w+(?:: is missing|=null)", message)
-    above = f"{missing[1] if missing else key}."
-
-    def is_source(one: Preset) -> bool:
-        keys = [f"{own}." for own in one.flat]
-        sets = any(f"{key}.".startswith(own) or (own.startswith(above) and "." in key) for own in keys)
-        return sets or (key, name) in one.choices or bool(place and place.groups() == (one.group, one.name))
-
-    # The last one that sets a key wins; only a choice can miss one.
-    sources = filter(is_source, presets if missing else reversed(presets))
-    found = max(sources, key=lambda one: message.startswith(f"{key}={show(one.flat.get(key))}"), default=None)
-    return found.path if found else None
+def _blame(preset: Preset, key: str, message: str) -> int:
+    """Return 2 if a message has what a preset says, 1 if it is about a part that the preset sets, else 0."""
+    said = [f"{own}={show(value)}" for own, value in preset.flat.items() if own.startswith(key)]
+    said += [f"{group}={name}:" for group, name in preset.choices]
+    if message.startswith((*said, *(f"In {quote}{preset.group}/{preset.name}{quote}:" for quote in ("", "'")))):
+        return 2
+    part = key.split(".")[0]
+    return int(key not in GROUPS and part in {own.split(".")[0] for own in preset.flat})

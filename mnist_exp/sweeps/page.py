@@ -21,9 +21,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mnist_exp import figures
+from mnist_exp.config import CONF
 from mnist_exp.config.files import is_file, read_text, write_text
 from mnist_exp.config.overrides import Override
-from mnist_exp.config.presets import CONF
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.charts import Curves, importance_bars, objective_by_parameter, validation_curves
 from mnist_exp.sweeps.formats import find_differences

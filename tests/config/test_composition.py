@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mnist_exp.config import CONF
 from mnist_exp.config.composition import compose
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
-from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import Config, MLflowTracking
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.plan import plan

@@ -4,12 +4,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-
-import pytest
 
 import mnist_exp
-from mnist_exp.config import keras_backend
 
 from ..conftest import QUICK
 
@@ -47,8 +43,3 @@ def test_what_was_put_off_works_after_a_run(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert (tmp_path / "gallery.png").is_file()
-
-
-def test_what_a_newer_keras_no_longer_has_is_named() -> None:
-    with pytest.raises(ImportError, match=r"has no _symbolic_build in Keras .*, which mnist_exp was written against"):
-        keras_backend._require(SimpleNamespace(), "_symbolic_build")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
+from mnist_exp.config import CONF
 from mnist_exp.config.composition import compose
 from mnist_exp.config.keras_backend import keras
 from mnist_exp.config.keras_names import ALLOWED
 from mnist_exp.config.keras_source import REQUIRED, signature_of
-from mnist_exp.config.presets import CONF
 from mnist_exp.data.datasets import Data
 from mnist_exp.errors import show
 from mnist_exp.training.models import augmentation, make

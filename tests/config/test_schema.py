@@ -6,9 +6,9 @@ from dataclasses import asdict
 import pytest
 import yaml
 
+from mnist_exp.config import CONF
 from mnist_exp.config.composition import check_composed, compose
 from mnist_exp.config.hydra_compose import compose_values
-from mnist_exp.config.presets import CONF
 from mnist_exp.errors import InputError
 
 pytestmark = pytest.mark.fast

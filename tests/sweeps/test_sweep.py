@@ -18,8 +18,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 import mnist_exp
 from mnist_exp import run
+from mnist_exp.config import CONF
 from mnist_exp.config.composition import compose
-from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnist_exp.config import CONF
 from mnist_exp.config.composition import compose
-from mnist_exp.config.presets import CONF
 from mnist_exp.config.schema import Config
 from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError

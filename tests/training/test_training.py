@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mnist_exp import run
+from mnist_exp.config import CONF
 from mnist_exp.config.composition import compose
 from mnist_exp.config.keras_backend import keras
 from mnist_exp.config.keras_names import ALLOWED, metric_name
-from mnist_exp.config.presets import CONF
 from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError, show
 from mnist_exp.experiment import Result
