@@ -56,8 +56,8 @@ def test_compare_chooses_runs_by_words(sweep_folder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hiden=3"], "hiden=3: no run has hiden; did you mean hidden?"),
-        (["acuracy>0.5"], "acuracy>0.5: no run has acuracy; did you mean accuracy?"),
+        (["hiden=3"], "hiden=3: no run has hiden; did you mean hidden=3?"),
+        (["acuracy>0.5"], "acuracy>0.5: no run has acuracy; did you mean 'accuracy>0.5'?"),
         (["accuracy>much"], "accuracy>much: must compare a metric with a number, such as 'val_accuracy>0.9'"),
         (["--sort", "tes_loss"], "--sort tes_loss: no run has this metric; did you mean test_loss?"),
         (["--columns", "hiden"], "--columns hiden: is not recorded; did you mean"),

@@ -195,7 +195,8 @@ def _nothing(words: Words, read: Sequence[Record]) -> InputError:
             else:
                 names = {name for run in read for name in run.scores}
             known = "--help shows what chooses runs" if one.sign == "=" else f"there are {', '.join(sorted(names))}"
-            hint = did_you_mean(one.name, names) or f"; {known}"
+            quote, (_, sign, value) = "" if one.sign == "=" else "'", one.text.partition(one.sign)
+            hint = did_you_mean(one.name, names, quote, f"{sign}{value}{quote}") or f"; {known}"
             return InputError(f"{one.text}: no run has {one.name}{hint}")
     where = " ".join([*words.ids, *(one.text for one in words.conditions)])
     return InputError(f"{where or f'tracking.experiment={words.tracking.experiment}'}: there is no such run")
