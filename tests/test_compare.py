@@ -38,7 +38,7 @@ def test_compare_chooses_runs_by_words(sweep_folder: Path, tmp_path: Path) -> No
 
     for words in (
         ["model.activation=relu"],
-        ["activation='relu'", "status=FINISHED"],
+        ["activation='RELU'", "status=finished", "hidden>4"],
         ["model.hidden=16,32,64", "activation=relu"],
     ):
         assert [row[0] for row in first_columns(*words)] == ["64", "32", "16"]
@@ -62,6 +62,7 @@ def test_compare_chooses_runs_by_words(sweep_folder: Path, tmp_path: Path) -> No
         (["--sort", "tes_loss"], "--sort tes_loss: no run has this metric; did you mean test_loss?"),
         (["--columns", "hiden"], "--columns hiden: is not recorded; did you mean"),
         (["seed=77"], "seed=77: there is no such run"),
+        (["accuracy=0.9"], "accuracy=0.9: is a metric; compare it, such as 'accuracy>0.9'"),
         (["tracking.experiment=other"], "tracking.experiment=other: no such experiment; the store has mnist_exp"),
         (["tracking.uri=sqlite:///nowhere.db"], "no such store"),
         (["tracking=none"], "tracking=none: has no store"),

@@ -33,7 +33,7 @@ class Condition:
     Attributes:
         text: as it was typed.
         name: a key of the configuration or its end, a tag, `status`, or a metric.
-        sign: `=`, or how a metric compares with the number.
+        sign: `=`, or how a metric, or a key with a number, compares with the number.
         wanted: the values, one of which a run must have.
     """
 
@@ -44,13 +44,15 @@ class Condition:
 
     def known(self, run: Record) -> Any:
         """Return the value of a run, or None."""
-        if self.sign != "=":
-            return run.scores.get(self.name)
         facts = run.parameters | {tag: text for tag, text in run.tags.items() if not tag.startswith(_PROGRAMS_TAGS)}
         facts |= {"status": run.status}
         ends = [key for key in facts if key.endswith(f".{self.name}")]
         keys = [key for key in (self.name, f"{self.name}.kind") if key in facts] or ends[: len(ends) == 1]
-        return _plain(facts[keys[0]]) if keys else None
+        value = _plain(facts[keys[0]]) if keys else None
+        if self.sign == "=":
+            return value
+        number = run.scores.get(self.name, value)
+        return number if isinstance(number, int | float) else None
 
     def holds(self, run: Record) -> bool:
         """Return whether a run fulfils the condition."""
@@ -181,7 +183,7 @@ def _condition(text: str, name: str, sign: str, value: str) -> Condition:
 
 def _plain(text: str) -> Any:
     value = typed_value(text)
-    return value.replace(" ", "").strip("'\"") if isinstance(value, str) else value
+    return value.replace(" ", "").strip("'\"").casefold() if isinstance(value, str) else value
 
 
 def _nothing(words: Words, read: Sequence[Record]) -> InputError:
@@ -192,6 +194,8 @@ def _nothing(words: Words, read: Sequence[Record]) -> InputError:
                 keys = {key for run in read for key in (*run.parameters, *run.tags)}
                 keys = {key for key in keys if not key.startswith(_PROGRAMS_TAGS)}
                 names = keys | {key.rpartition(".")[2] for key in keys}
+                if any(one.name in run.scores for run in read):
+                    return InputError(f"{one.text}: is a metric; compare it, such as '{one.name}>{one.wanted[0]}'")
             else:
                 names = {name for run in read for name in run.scores}
             known = "--help shows what chooses runs" if one.sign == "=" else f"there are {', '.join(sorted(names))}"
