@@ -59,22 +59,14 @@ def signature_of(kind: str, name: str) -> dict[str, Any]:
 
 def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool]:
     """Return the arguments of a class's `__init__`, or its base's, and whether it takes **kwargs."""
-    path = _keras_root().parent / Path(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    tree = _parse(path)
+    tree = _parse((_keras_root().parent / Path(*module.split("."))).with_suffix(".py"))
     found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name), None)
-    imports = _imported_names(tree)
-    if found is None:
-        return _class_signature(*imports[class_name]) if class_name in imports else ({}, True)
-    for node in found.body:
+    for node in found.body if found else []:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
             return _arguments_of(node.args), node.args.kwarg is not None
-    for base in found.bases:
+    for base in found.bases if found else []:
         if isinstance(base, ast.Name):
-            return _class_signature(*imports.get(base.id, (module, base.id)))
-        if isinstance(base, ast.Attribute) and isinstance(base.value, ast.Name):
-            package, submodule = imports[base.value.id]
-            return _class_signature(f"{package}.{submodule}", base.attr)
+            return _class_signature(*_imported_names(tree).get(base.id, (module, base.id)))
     return {}, True
 
 
