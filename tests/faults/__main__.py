@@ -8,14 +8,13 @@ import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 
-from . import disks, interruptions, moments, outages
+from . import interruptions, moments, outages
 from .table import Row, add, markdown
 
 # Each part yields a row a try, by count and seed, and has a usual count.
 PARTS: dict[str, tuple[Callable[[int, int], Iterator[Row]], int]] = {
     "interruptions": (interruptions.tries, 60),
     "moments": (moments.tries, 60),
-    "disks": (disks.tries, 43),
     "outages": (outages.tries, 84),
 }
 
