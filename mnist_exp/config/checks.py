@@ -25,7 +25,7 @@ def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
     if values.get("code") != (code.path if code is not None else None):
         raise InputError(f"code={show(values.get('code'))}: can only be typed, such as code=mine.py")
     own_code.use(code)
-    config: Config = convert(Config, {**values, "training": _with_class_names(values["training"]), "code": code}, "")
+    config: Config = convert(Config, {**values, "code": code}, "")
     _check_optimizer(config.optimizer)
     _check_training(config.training, one_hot=config.preprocessing.one_hot)
     _check_callbacks(config.training, config.optimizer)
@@ -44,16 +44,6 @@ def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
             "fits"
         )
     return config
-
-
-def _with_class_names(training: Any) -> Any:
-    """Return values of `training` with the names of classes for other spellings of the loss and the metrics."""
-    if not isinstance(training, Mapping):
-        return training
-    metrics = training.get("metrics")
-    if isinstance(metrics, list):
-        training = {**training, "metrics": [keras_names.canonical("metrics", spec) for spec in metrics]}
-    return {**training, "loss": keras_names.canonical("losses", training.get("loss"))}
 
 
 def _check_objective(config: Config) -> None:
@@ -102,7 +92,6 @@ def _check_training(training: Training, *, one_hot: bool) -> None:
         if metric == "accuracy":
             continue
         key = f"training.metrics[{index}]"
-        keras_names.check_spec("metrics", metric, key)
         _check_labels(metric, key, one_hot=one_hot)
         name, arguments = keras_names.parse_spec(metric, key)
         if name == "F1Score" and arguments.get("average") is None:

@@ -70,9 +70,10 @@ def _convert_annotated(wanted: Any, value: Any, key: str) -> Any:
     if isinstance(rule, KerasName):
         if rule.kind == "layers":
             _check_layer(value, key)
-        else:
-            keras_names.check_spec(rule.kind, value, key)
-        return value
+            return value
+        spec = keras_names.canonical(rule.kind, value)
+        keras_names.check_spec(rule.kind, spec, key)
+        return spec
     if isinstance(rule, OneOf):
         return _convert_one_of(rule.classes(), value, key)
     try:

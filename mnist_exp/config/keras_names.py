@@ -81,14 +81,14 @@ def fold(text: str) -> str:
 
 
 def canonical(kind: str, spec: Any) -> Any:
-    """Return a spec with the name of the class for another spelling that Keras knows.
+    """Return the spec of a loss or a metric with the name of the class for another spelling that Keras knows.
 
     >>> canonical("losses", "mse"), canonical("metrics", {"top_k_categorical_accuracy": {"k": 3}})
     ('MeanSquaredError', {'TopKCategoricalAccuracy': {'k': 3}})
     """
     if isinstance(spec, Mapping) and len(spec) == 1:
         return {canonical(kind, name): arguments for name, arguments in spec.items()}
-    if not isinstance(spec, str) or spec in own_classes(kind):
+    if kind not in ("losses", "metrics") or not isinstance(spec, str) or spec in own_classes(kind):
         return spec
     return _ALIASES.get(spec.lower(), {fold(name): name for name in ALLOWED[kind]}.get(fold(spec), spec))
 
@@ -121,6 +121,8 @@ def check_spec(kind: str, spec: Any, key: str) -> None:
         InputError: if its form, its name or an argument is wrong, or one is missing.
     """
     name, arguments = parse_spec(spec, key)
+    if kind == "metrics" and spec == "accuracy":  # Keras chooses the class by the labels
+        return
     check_name(kind, name, key)
     if kind == "activations":
         if arguments:

@@ -44,7 +44,7 @@ class Training:
     batch_size: Count
     shuffle: bool
     loss: Annotated[Any, KerasName("losses")] | None
-    metrics: list[Any]
+    metrics: list[Annotated[Any, KerasName("metrics")]]
     callbacks: dict[str, Any]
     checkpoint_seconds: Seconds | None = field(metadata=_marks("no result", "shared"))
 
