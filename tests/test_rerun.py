@@ -64,6 +64,9 @@ def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert f"{first.info.run_id} is KILLED; only what it logged is compared" in said
     assert " of 15 values differ" in said
     assert "  loss, epoch 3: none then, " in said
+    Path(first.info.artifact_uri.removeprefix("file://"), "config.yaml").unlink()  # as if killed before it was sent
+    with pytest.raises(InputError, match=r"has no config\.yaml in the store yet; python -m mnist_exp\.sync sends it"):
+        rerun(first.info.run_id)
 
 
 def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path) -> None:

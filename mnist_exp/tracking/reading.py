@@ -152,7 +152,11 @@ def read_config(client: "MlflowClient", run_id: str) -> str:
     artifacts = store.repository(client.tracking_uri, client.get_run(run_id).info.artifact_uri)
     with tempfile.TemporaryDirectory() as folder:
         try:
+            if all(file.path != "config.yaml" for file in artifacts.list_artifacts()):
+                raise InputError(f"{run_id}: has no config.yaml in the store yet; python -m mnist_exp.sync sends it")
             return read_text(Path(artifacts.download_artifacts("config.yaml", folder)))
+        except InputError:
+            raise
         except Exception as error:  # each kind of storage raises its own
             raise InputError(f"{run_id}: its config.yaml cannot be read ({store.explained(error)})") from None
 
