@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mnist_exp.config import keras_names
-from mnist_exp.config.guesses import unknown
+from mnist_exp.config.guesses import as_share, unknown
 from mnist_exp.errors import InputError, did_you_mean, show
 
 
@@ -141,8 +141,8 @@ def _convert_union(wanted: Any, value: Any, key: str) -> Any:
 def _refusal(key: str, value: Any, wanted: str, hint: str = "") -> InputError:
     """Return the error that a value is not what is wanted, with the override that may be meant."""
     text, meant = show(value), ""
-    if share := re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text):
-        meant = f"{key}={float(share[1]) / 100:g}"
+    if share := as_share(text):
+        meant = f"{key}={share}"
     elif isinstance(value, float) and value.is_integer() and "whole" in wanted:
         meant = f"{key}={value:.0f}"
     elif ends := re.fullmatch(r"(\d{1,4}) ?(?:\.{2,3}|-|:) ?(\d{1,4})", text):

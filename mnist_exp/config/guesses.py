@@ -31,8 +31,10 @@ def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
     above, dot, _ = key.rpartition(".")
     word = re.split("[./]", key)[-1]
     (_, *below), leaf = next(leaves({key: value}))
-    typed = "" if leaf == {} else f"={shorten(show(leaf), 60)}"
-    tail = "".join(f".{part}" for part in below) + typed
+    shown = shorten(show(leaf), 60)
+    typed = "" if leaf == {} else f"={as_share(shown) or shown}"
+    parts = "".join(f".{part}" for part in below)
+    tail = f"{parts}{typed}"
     siblings = [name for name in siblings if name != "kind" and name[:1] != "_"]
     siblings += () if dot else GLOBAL_GROUPS  # groups that are no keys
     plain = word.lower().replace("-", "_")
@@ -40,7 +42,7 @@ def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
     hint = "" if is_here else _callback(key, tail) or _elsewhere([*below[-1:], word], above, typed)
     hint = hint or did_you_mean(word, siblings, f"{above}{dot}", tail)
     keys = f"; its keys are {', '.join(siblings)}" if siblings else ""
-    return f"{key}{tail}: {place} has no such key{hint or keys}"
+    return f"{key}{parts}{f'={shown}' if typed else ''}: {place} has no such key{hint or keys}"
 
 
 def find_choice(group: str, choice: str, options: Sequence[str]) -> str:
@@ -74,6 +76,12 @@ def respell(text: str, following: Sequence[str] = ()) -> str:
         return hint.removeprefix("; did you mean ").removesuffix("?")
     meant = f"{name}={value}"
     return meant if re.fullmatch(r"[\w.=/-]+", meant) else shlex.quote(meant)
+
+
+def as_share(text: str) -> str:
+    """Return the number that a percentage is, such as 0.2 for 20%; "" for another text."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text)
+    return f"{float(found[1]) / 100:g}" if found else ""
 
 
 def _callback(key: str, tail: str) -> str:
