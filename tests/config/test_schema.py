@@ -34,6 +34,8 @@ IMAGES = "model=layers"
         ("training.callbacks={ModelCheckpoint:{}}", "ModelCheckpoint needs filepath"),
         ("training.callbacks={ModelCheckpoint:{filepath:../a.keras}}", "must be the name of a new file"),
         ("training.callbacks={SwapEMAWeights:{}}", "needs optimizer.use_ema=true"),
+        ("preprocessing.augment.a=3", "preprocessing.augment is a list; set all of it"),
+        ("training.metrics.a=3", "training.metrics is a list; set all of it, such as 'training.metrics=[A,B]'"),
         ("training.metrics=[F1Score]", "gives a value for each class; type {F1Score: {average: macro}} for one"),
         ("training.callbacks={RemoteMonitor:{}}", "not one of the callbacks that can be used here"),
         ("optimizer.learning_rate=fast", "optimizer.learning_rate=fast: not one of the schedules"),
