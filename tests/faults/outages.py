@@ -9,15 +9,16 @@ import signal
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow import MlflowClient
 
 from ..conftest import command, serving
-from .left import left, runs_of_folders
+from .left import Found, left, runs_of_folders
 from .proxy import Fault, Proxy, proxied
-from .table import Lacks, Row
+from .table import Row, row
 from .watched import COMMANDS, SWEEP, Watched, watch
 
 FAULTS = {
@@ -70,7 +71,8 @@ def tries(count: int, seed: int) -> Iterator[Row]:
 
 def try_one(proxy: Proxy, folder: Path, fault: str, moment: str, typed: str) -> Row:
     """Run a command, of which the store is taken away, then `sync`, and count what is missing."""
-    lacks, experiment = Lacks(), folder.name
+    found: Found = defaultdict(list)
+    experiment = folder.name
     environment = {"MLFLOW_TRACKING_URI": proxy.uri}
     arguments = (*COMMANDS[typed], f"tracking.experiment={experiment}")
     if typed == "resumed sweep":
@@ -88,16 +90,18 @@ def try_one(proxy: Proxy, folder: Path, fault: str, moment: str, typed: str) -> 
     first_contact = moment == "before the start" or (moment == "at a job's start" and typed == "run")
     refused = ended.code == 1 and first_contact
     if refused:
-        lacks.add("wrong", f"before training: {ended.messages()}", len(ended.err) != 1 or _has_trained(folder, began))
+        found["wrong"] += (
+            [f"before training: {ended.messages()}"] if len(ended.err) != 1 or _has_trained(folder, began) else []
+        )
     else:
-        judge(ended, lacks)
+        judge(ended, found)
         said = any(SYNC in line for _, line in (*ended.out, *ended.err))
         unsaid = not said and any(left(folder, None, client, experiment).values())
-        lacks.add("wrong", f"nothing says that python -m {SYNC} sends the rest", unsaid)
-        after(folder, client, experiment, lacks, typed, environment)
+        found["wrong"] += [f"nothing says that python -m {SYNC} sends the rest"] if unsaid else []
+        after(folder, client, experiment, found, typed, environment)
     note = f"{fault} {moment}, {typed}: {'refused' if refused else f'exit {ended.code}'}{shown(ended)}"
-    lacks.add("wrong", "the fault never began", not in_time)
-    return lacks.row(f"outages: {fault}", note)
+    found["wrong"] += ["the fault never began"] if not in_time else []
+    return row(f"outages: {fault}", found, note)
 
 
 def _interrupted(folder: Path, experiment: str, environment: dict[str, str]) -> None:
@@ -112,20 +116,20 @@ def _interrupted(folder: Path, experiment: str, environment: dict[str, str]) -> 
     )
 
 
-def judge(ended: Watched, lacks: Lacks) -> None:
+def judge(ended: Watched, found: Found) -> None:
     """Count what is wrong with how a command ended whose store was away."""
     if ended.code is None:
-        lacks.add("wrong", f"had to be killed; {ended.messages()}")
+        found["wrong"].append(f"had to be killed; {ended.messages()}")
         return
-    lacks.add("wrong", f"exit {ended.code}: {ended.messages()}", ended.code != 0)
-    lacks.add("wrong", "a traceback", any("Traceback" in line for _, line in ended.err))
-    lacks.add("wrong", "no scores are shown", ended.scores() is None)
+    found["wrong"] += [f"exit {ended.code}: {ended.messages()}"] if ended.code != 0 else []
+    found["wrong"] += ["a traceback"] if any("Traceback" in line for _, line in ended.err) else []
+    found["wrong"] += ["no scores are shown"] if ended.scores() is None else []
     if (scored := ended.scores()) is not None:
-        lacks.add("wrong", f"waited {ended.end - scored:.0f} s at the end", ended.end - scored > LONGEST_WAIT)
+        found["wrong"] += [f"waited {ended.end - scored:.0f} s at the end"] if ended.end - scored > LONGEST_WAIT else []
 
 
 def after(
-    folder: Path, client: MlflowClient, experiment: str, lacks: Lacks, typed: str, environment: dict[str, str]
+    folder: Path, client: MlflowClient, experiment: str, found: Found, typed: str, environment: dict[str, str]
 ) -> None:
     """Upload the rest, twice, now that the store is back; count what is still missing, and use what there is."""
     jobs = 0 if typed == "run" else 4
@@ -133,20 +137,21 @@ def after(
     for _ in range(2):
         done = command(cwd=folder, module=SYNC, **environment)
         if done.returncode != 0:
-            lacks.add("wrong", f"sync: exit {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
+            found["wrong"].append(f"sync: exit {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
             break
         seen.append(contents(client, experiment))
-    lacks.add("wrong", "the second sync changed something", len(seen) == 2 and seen[0] != seen[1])
-    lacks.include(left(folder, jobs, client, experiment))
+    found["wrong"] += ["the second sync changed something"] if len(seen) == 2 and seen[0] != seen[1] else []
+    for count, lines in left(folder, jobs, client, experiment).items():
+        found[count] += lines
     done = command(f"tracking.experiment={experiment}", cwd=folder, module="mnist_exp.compare", **environment)
-    lacks.add("wrong", f"compare: {done.stderr.strip()[-300:]}", done.returncode != 0)
+    found["wrong"] += [f"compare: {done.stderr.strip()[-300:]}"] if done.returncode != 0 else []
     if typed == "run":
         known = client.get_experiment_by_name(experiment)
         runs = client.search_runs([known.experiment_id], order_by=["attributes.start_time"]) if known else []
         done = command(runs[0].info.run_id if runs else "0", cwd=folder, module="mnist_exp.rerun", **environment)
-        lacks.add("wrong", f"rerun: {done.stdout[-300:]} {done.stderr.strip()[-300:]}", done.returncode != 0)
+        found["wrong"] += [f"rerun: {done.stdout[-300:]} {done.stderr.strip()[-300:]}"] if done.returncode != 0 else []
     else:
-        lacks.add("lost", "report.html", not any(folder.glob("multirun/*/*/report.html")))
+        found["lost"] += ["report.html"] if not any(folder.glob("multirun/*/*/report.html")) else []
 
 
 def contents(client: MlflowClient, experiment: str) -> list[str]:
@@ -166,7 +171,8 @@ def contents(client: MlflowClient, experiment: str) -> list[str]:
 
 def try_ctrl_c(proxy: Proxy, folder: Path, typed: str) -> Row:
     """Press Ctrl-C while a command that has shown its scores waits for its store."""
-    lacks, pressed = Lacks(), 0.0
+    found: Found = defaultdict(list)
+    pressed = 0.0
 
     def press(seen: Watched) -> None:
         nonlocal pressed
@@ -187,10 +193,10 @@ def try_ctrl_c(proxy: Proxy, folder: Path, typed: str) -> Row:
         environment={"MLFLOW_TRACKING_URI": proxy.uri},
     )
     proxy.heal()
-    lacks.add("wrong", "no scores are shown, or the store is not waited for", not pressed)
-    lacks.add("wrong", f"went on for {ended.end - pressed:.0f} s", bool(pressed) and ended.end - pressed > 3)
-    lacks.add("wrong", f"exit {ended.code}: {ended.messages()}", ended.code not in (0, 130))
-    return lacks.row("outages: Ctrl-C while a server is waited for", f"{typed}: exit {ended.code}")
+    found["wrong"] += ["no scores are shown, or the store is not waited for"] if not pressed else []
+    found["wrong"] += [f"went on for {ended.end - pressed:.0f} s"] if bool(pressed) and ended.end - pressed > 3 else []
+    found["wrong"] += [f"exit {ended.code}: {ended.messages()}"] if ended.code not in (0, 130) else []
+    return row("outages: Ctrl-C while a server is waited for", found, f"{typed}: exit {ended.code}")
 
 
 def shown(ended: Watched) -> str:

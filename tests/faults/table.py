@@ -1,8 +1,7 @@
 """What came of what was tried, as one table."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -45,36 +44,8 @@ def markdown(rows: Iterable[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
-def row(what: str, found: Mapping[str, Sequence[str]]) -> Row:
+def row(what: str, found: Mapping[str, Sequence[str]], *notes: str) -> Row:
     """Return the row of one try, of which `found` has the lines about each count, by the name of the count."""
     counts = {count: len(lines) for count, lines in found.items()}
-    return Row(what, **counts, notes=tuple(f"{count}: {line}" for count, lines in found.items() for line in lines))
-
-
-@dataclass
-class Lacks:
-    """What is lost, there twice, left open or wrong, as `Row` counts it, with a line for each.
-
-    >>> lacks = Lacks()
-    >>> lacks.add("lost", "no run", 3)
-    >>> lacks.row("outages").lost
-    3
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-
-    def add(self, what: str, note: str, number: int = 1) -> None:
-        """Count so many, unless there are none."""
-        if number:
-            self.counts[what] += int(number)
-            self.notes.append(f"{what} {int(number)}: {note}")
-
-    def include(self, found: Mapping[str, Sequence[str]]) -> None:
-        """Count lines about each count, by its name."""
-        for what, lines in found.items():
-            self.add(what, "; ".join(lines[:3]), len(lines))
-
-    def row(self, what: str, *notes: str) -> Row:
-        """Return the row of one try."""
-        return Row(what, **self.counts, notes=(*notes, *self.notes))
+    lines = (f"{count}: {line}" for count, lines in found.items() for line in lines)
+    return Row(what, **counts, notes=(*notes, *lines))
