@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_exp.config.guesses import find_choice, unknown
@@ -50,10 +51,12 @@ def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
 
 
 def _first_line(error: Exception, overrides: Sequence[str]) -> str:
-    """Return the override that is to blame, and the first line of Hydra's error or of OmegaConf's below it."""
+    """Return what is near a key of Hydra that is not there, else Hydra's first line, or OmegaConf's below it."""
     typed = next((text for text in overrides if text.lstrip("+") in str(error)), "")
     causes = [one for one in (error.__cause__, error.__context__) if isinstance(one, OmegaConfBaseException)]
     one = Override.of(typed)
+    if causes and isinstance(causes[0].parent_node, DictConfig) and one.key == str(causes[0].full_key):
+        return unknown(one.key, one.value, one.key.rpartition(".")[0], map(str, causes[0].parent_node))
     if causes and typed[:1] not in ("", "~") and not one.is_below("hydra"):
         if "/" in one.key:
             return unknown(one.key, one.value, "the configuration", ())

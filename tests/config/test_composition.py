@@ -127,7 +127,7 @@ def test_a_flag_that_means_nothing_is_one_message(tmp_path: Path, flag: str, mes
         ("n_trials=10", "did you mean -m sweep=optuna hydra.sweeper.n_trials=10?"),
         ("hydra.sweeper.n_trials=10", "hydra.sweeper.n_trials=10: is for a sweep; add -m, or leave it out"),
         ("launcher=joblib", "launcher=joblib: the configuration has no such key; did you mean hydra/launcher=joblib?"),
-        ("hydra.job.nme=a", "hydra.job.nme=a: Key 'nme' not in 'JobConf'"),
+        ("hydra.job.nme=a", "hydra.job.nme=a: hydra.job has no such key; did you mean hydra.job.name=a?"),
         ("dataset=/home/me/a.npz", "dataset=/home/me/a.npz: no such choice; the choices are"),
         (
             "dataset.path=a.npz",
