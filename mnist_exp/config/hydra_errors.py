@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from mnist_exp.config.guesses import find_choice, unknown
 from mnist_exp.config.overrides import Override
@@ -55,8 +55,9 @@ def _first_line(error: Exception, overrides: Sequence[str]) -> str:
     typed = next((text for text in overrides if text.lstrip("+") in str(error)), "")
     causes = [one for one in (error.__cause__, error.__context__) if isinstance(one, OmegaConfBaseException)]
     one = Override.of(typed)
-    if causes and isinstance(causes[0].parent_node, DictConfig) and one.key == str(causes[0].full_key):
-        return unknown(one.key, one.value, one.key.rpartition(".")[0], map(str, causes[0].parent_node))
+    cause = causes[0] if causes else None
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
+        return unknown(one.key, one.value, one.key.rpartition(".")[0], map(str, cause.parent_node))
     if causes and typed[:1] not in ("", "~") and not one.is_below("hydra"):
         if "/" in one.key:
             return unknown(one.key, one.value, "the configuration", ())
