@@ -92,7 +92,7 @@ def play(
         back = [place for place in ranked if place not in ran and not comparisons[place].is_beaten]
         left = [place for place in ran if place == ran[0] or not comparisons[place].is_beaten] + back
         dropped = {place: dropped.get(place, number) for place in [*ranked, *failed] if place not in left}
-        lacking = sum(target - had[place] for place in back)
+        lacking = sum(target - had[place] for place in left)
         new = min(max(2, target // 2), (max_jobs - jobs - lacking) // max(len(left), 1))
         end = None
         if len(left) < 2:
