@@ -137,10 +137,6 @@ def user_choices(
     refuse_passwords(overrides)
     parsed = parse(overrides)
     code = _typed_code(parsed)
-    for one in parsed:
-        above, _, part = one.key_or_group.rpartition(".")
-        if takes_list(above) and not part.isdecimal():
-            raise InputError(f"{one.input_line}: {above} is a list; set all of it, such as '{above}=[A,B]'")
     if not in_sweep:
         _refuse_several(parsed)
     files = list_files(Path(config_dir)) if config_dir is not None else {}
@@ -156,6 +152,10 @@ def user_choices(
             where = "this project" if in_conf else f"a preset in {config_dir}"
             chosen = f"{choice.group}={choice.name}"
             raise InputError(f"code={code and code.path}: {chosen} is a choice of {where}; rename yours")
+    for one in parsed:
+        above, _, part = one.key_or_group.rpartition(".")
+        if takes_list(above) and not part.isdecimal():
+            raise InputError(f"{one.input_line}: {above} is a list; set all of it, such as '{above}=[A,B]'")
     with naming_presets(presets, overrides), offered([*presets, *choices], files):
         yield code
 
