@@ -92,7 +92,7 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
         removed = [entry for entry in chosen if entry.path not in kept]
         if not removed:
             asked = [f"in {', '.join(map(str, folders))}"] if folders else []
-            asked += [f"{days:g} days old"] if days is not None else []
+            asked += ["that old"] if days is not None else []
             raise InputError(f"nothing to remove: no other run or sweep is {' and '.join(asked)}")
         print(shown(removed))
         if asks and not _agrees():

@@ -16,12 +16,14 @@ PICTURE = Path(mnist_exp.__file__).parents[1] / "docs/seven.png"
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
-    """Somebody in a folder with what the examples name: runs, a sweep, a champion, pictures."""
+    """Somebody in a folder with what the examples name: runs, one of which failed, a sweep, a champion, pictures."""
     folder = tmp_path_factory.mktemp("examples")
     done = in_process("-m", "model.hidden=64,32", "training.epochs=2", "optimizer.learning_rate=0.03", cwd=folder)
     assert done.returncode == 0, done.stderr
     with chdir(folder):
         result = mnist_exp.run(*QUICK, "tracking.register=digits")
+    failed = in_process(*QUICK, "optimizer.learning_rate=1e38", cwd=folder)
+    assert failed.returncode == 1, failed.stdout
     named = folder / "outputs/2026-01-31/12-00-00/model.keras"
     named.parent.mkdir(parents=True)
     shutil.copy(result.output / "model.keras", named)

@@ -13,7 +13,7 @@ from .conftest import QUICK, Terminal, in_process, runs_in, store
 
 pytestmark = pytest.mark.slow
 
-NOTHING = "nothing to remove: no other run or sweep is that old, or in the folders given"
+NOTHING = "nothing to remove: no other run or sweep is"
 
 
 def tidy(*typed: str, cwd: Path) -> list[str]:
@@ -52,7 +52,8 @@ def test_what_others_need_stays_and_the_rest_goes_with_its_runs_and_artifacts(
     assert {counted.run_id, registered.run_id} <= {model.source_run_id for model in models}
     assert old.run_id not in {model.source_run_id for model in models}
     assert len(models) == len(list(tmp_path.glob("mlruns/models/*/artifacts/MLmodel")))
-    assert tidy(str(next(sweep.glob("1"))), "--yes", cwd=tmp_path) == [NOTHING], "a job goes with its sweep"
+    job = str(next(sweep.glob("1")))
+    assert tidy(job, "--yes", cwd=tmp_path) == [f"{NOTHING} in {job}"], "a job goes with its sweep"
     tidy("--older", "0", "--yes", cwd=tmp_path)
     assert [one.info.run_id for one in runs_in(tmp_path)] == [registered.run_id]
     assert [path.parent for path in tmp_path.rglob("run.json")] == [registered.output]
@@ -70,13 +71,13 @@ def test_what_runs_or_is_not_the_folders_own_stays(tmp_path: Path) -> None:
     assert listed.returncode == 0
     assert len(listed.stdout.splitlines()) == 7
     assert max(map(len, listed.stdout.splitlines())) <= 80
-    assert tidy("--older", "1", "--yes", cwd=tmp_path) == [NOTHING]
+    assert tidy("--older", "1", "--yes", cwd=tmp_path) == [f"{NOTHING} that old"]
     assert set(tidy("--older", "0", "--yes", cwd=tmp_path)) == {
         f"{from_here(runs.output)} stays: it runs",
         f"{from_here(stranger.output)} stays: run {shown.run_id} is that of another folder",
         f"{from_here(shown.output)} stays: another folder is a copy",
         "outputs/copy stays: another folder is a copy",
-        NOTHING,
+        f"{NOTHING} that old",
     }
     locks.release(runs.output)
     assert len(list(tmp_path.glob("outputs/**/model.keras"))) == 4

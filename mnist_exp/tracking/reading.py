@@ -154,7 +154,7 @@ def read_config(client: "MlflowClient", run_id: str) -> str:
         try:
             if all(file.path != "config.yaml" for file in artifacts.list_artifacts()):
                 raise InputError(f"{run_id}: has no config.yaml in the store yet; python -m mnist_exp.sync sends it")
-            return read_text(Path(artifacts.download_artifacts("config.yaml", folder)))
+            return read_text(Path(artifacts.download_artifacts("config.yaml", folder)), f"{run_id}: its config.yaml")
         except InputError:
             raise
         except Exception as error:  # each kind of storage raises its own
