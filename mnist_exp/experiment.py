@@ -233,8 +233,8 @@ def _lines_that_run(path: Path) -> list[str]:
                 row, column = token.start
                 lines[row - 1] = lines[row - 1][:column].rstrip()
             elif token.type == tokenize.NEWLINE:
-                if any(one.type != tokenize.STRING for one in statement):
-                    kept.update(row for one in statement for row in range(one.start[0], one.end[0] + 1))
+                if any(token.type != tokenize.STRING for token in statement):
+                    kept.update(row for token in statement for row in range(token.start[0], token.end[0] + 1))
                 statement = []
             elif token.type not in (tokenize.ENCODING, tokenize.NL, tokenize.INDENT, tokenize.DEDENT):
                 statement.append(token)

@@ -63,7 +63,7 @@ def main() -> None:
             from mnist_exp import figures
 
             shown = figures.pictures(np.stack([prediction.seen for prediction in found]))
-            titles = [f"{text} ({one.probability:.0%})" for text, one in zip(classes, found, strict=True)]
+            titles = [f"{text} ({label.probability:.0%})" for text, label in zip(classes, found, strict=True)]
             with replaced(given.plot) as new:
                 figures.write(figures.seen(shown, titles, [prediction.path.name for prediction in found]), new)
             say(f"What the model saw: {given.plot}")

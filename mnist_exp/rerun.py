@@ -167,7 +167,7 @@ def _causes(before: Record, after: Record) -> list[str]:
 
 def _facts(run: Record) -> dict[str, str]:
     """Return a run's configuration, packages, code, data and machine."""
-    packages = [one.rpartition(" ")[::2] for one in run.fact("packages").split(", ") if one]
+    packages = [package.rpartition(" ")[::2] for package in run.fact("packages").split(", ") if package]
     tags = {name: run.fact(name) for name in ("code", "own_code") if run.fact(name)}
     machine = {name: run.fact(name) or "not recorded" for name in _COMPARED}
     data = {"data": run.digest[:12]} if run.digest else {}

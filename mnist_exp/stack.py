@@ -50,10 +50,10 @@ def run_stack(experiments: Sequence[Experiment], open_run: OpenRun, on_epoch: "O
         log.debug("trained as one program with %d others", len(runs) - 1)
         trained = choose_engine(config.backend).train(experiments, data, recorded(runs, on_epoch))
         outcomes: list[Result | Exception] = []
-        for experiment, run, end, one in zip(experiments, runs, ends, trained, strict=True):
+        for experiment, run, end, result in zip(experiments, runs, ends, trained, strict=True):
             try:
                 with end:
-                    outcomes.append(record(experiment, run, data, one))
+                    outcomes.append(record(experiment, run, data, result))
             except Exception as error:
                 outcomes.append(error)
     return outcomes

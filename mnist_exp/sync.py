@@ -106,8 +106,8 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
             closed = close_in_store(reached)
         uploads.append(Uploads(reached, partial(list, [*several, *closed])))
     left: dict[Path, str] = {}
-    for one in uploads:
-        left |= _send(one, 0.0 if left else FINISHED.seconds)
+    for upload in uploads:
+        left |= _send(upload, 0.0 if left else FINISHED.seconds)
     sent = len({folder.path for folder, _ in folders} - left.keys())
     print(f"{counted(sent, 'folder')} up to date in {shown_address(settings.uri)}")
     if left:

@@ -69,7 +69,7 @@ def printable(text: str) -> str:
     'wrong?[2J'
     """
     text = without_secrets(text)
-    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
+    return text if text.isprintable() else "".join(character if character.isprintable() else "?" for character in text)
 
 
 def printable_lines(text: str) -> str:
@@ -110,11 +110,11 @@ def traceback_in(package: str, error: BaseException) -> str:
     chain = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) is not None and before not in chain:
         chain.append(before)
-    for one in reversed(chain):
-        place = one.__traceback__
+    for link in reversed(chain):
+        place = link.__traceback__
         while place is not None:
             if str(place.tb_frame.f_globals.get("__name__")).startswith(f"{package}."):
-                return printable_lines("".join(traceback.format_exception(type(one), one, place, chain=False)))
+                return printable_lines("".join(traceback.format_exception(type(link), link, place, chain=False)))
             place = place.tb_next
     return ""
 

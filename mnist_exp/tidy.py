@@ -144,7 +144,7 @@ def reasons_to_keep(
         for path in (path for path, reason in before.items() if not reason):
             place = _place(path)
             for sweep, places in used.items():
-                if before.get(sweep) != "" and any(one[: len(place)] == place for one in places):
+                if before.get(sweep) != "" and any(path[: len(place)] == place for path in places):
                     reasons[path] = f"it counts in {from_here(sweep)}"
         if reasons == before:
             return {path: reason for path, reason in reasons.items() if reason}

@@ -59,7 +59,7 @@ def ids(folder: Path) -> list[str]:
 
 def beginning(folder: Path, run_id: str) -> str:
     """The shortest beginning of an id that no other run has."""
-    return next(run_id[:n] for n in range(1, 33) if sum(one.startswith(run_id[:n]) for one in ids(folder)) == 1)
+    return next(run_id[:n] for n in range(1, 33) if sum(other.startswith(run_id[:n]) for other in ids(folder)) == 1)
 
 
 def test_every_command_takes_the_beginning_of_an_id(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,14 +78,14 @@ def test_every_command_takes_the_beginning_of_an_id(folder: Path, monkeypatch: p
 
 def test_an_id_that_fits_several_runs_or_none_is_one_message(folder: Path) -> None:
     client = store(folder)
-    first, count = Counter(one[0] for one in ids(folder)).most_common(1)[0]
+    first, count = Counter(run_id[0] for run_id in ids(folder)).most_common(1)[0]
     with pytest.raises(InputError) as caught:
         find_run(client, "the-store", first)
     named = str(caught.value).removeprefix(f"{first}: is the beginning of several ids; type one of ").split(", ")
-    assert {len(one) for one in named if one != "and more"} == {8}
+    assert {len(name) for name in named if name != "and more"} == {8}
     assert len(named) == min(count, 7)
-    for one in named[:6]:
-        assert find_run(client, "the-store", one).run_id.startswith(one)
+    for name in named[:6]:
+        assert find_run(client, "the-store", name).run_id.startswith(name)
     for unknown in ("%", "_", "no-such-run", "", "f' OR run_id LIKE '", "0" * 32, "A" * 8):
         with pytest.raises(InputError, match="no such run in the-store"):
             find_run(client, "the-store", unknown)
@@ -95,7 +95,7 @@ def test_compare_takes_ids_of_runs_and_sweeps(folder: Path, capsys: pytest.Captu
     sweep, *jobs, linear, _, eight, four = (run.info.run_id for run in runs_in(folder))
 
     def shown(*typed: str, words: tuple[str, ...] = (), form: str = "table") -> str:
-        compare([*(beginning(folder, one) for one in typed), *words, f"tracking.uri={uri(folder)}"], form=form)
+        compare([*(beginning(folder, run_id) for run_id in typed), *words, f"tracking.uri={uri(folder)}"], form=form)
         return capsys.readouterr().out
 
     def listed(*typed: str, words: tuple[str, ...] = ()) -> list[str]:
@@ -134,8 +134,8 @@ def test_every_format_has_the_same_runs(folder: Path, capsys: pytest.CaptureFixt
 
     records = json.loads(shown("json")[0])
     lines = list(csv.DictReader(io.StringIO(shown("csv")[0])))
-    assert [one["run_id"] for one in records] == [one["run_id"] for one in lines]
-    assert len(records) == len({one["run_id"] for one in records}) == 8
+    assert [record["run_id"] for record in records] == [line["run_id"] for line in lines]
+    assert len(records) == len({record["run_id"] for record in records}) == 8
     measured = {
         run.info.run_id: run.data.metrics["objective"]
         for run in runs_in(folder)

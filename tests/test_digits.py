@@ -42,8 +42,8 @@ def test_two_colours_are_a_digit_only_if_one_of_them_is_most_of_the_border(
     pattern: str, is_digit: bool, size: int
 ) -> None:
     mask = two_colours(pattern, size)
-    for one, other in (((0, 0, 0), (255, 255, 255)), ((255, 0, 0), (0, 0, 255)), ((200, 200, 200), (100, 100, 100))):
-        for colours in ((one, other), (other, one)):
+    for color, other in (((0, 0, 0), (255, 255, 255)), ((255, 0, 0), (0, 0, 255)), ((200, 200, 200), (100, 100, 100))):
+        for colours in ((color, other), (other, color)):
             picture = Image.fromarray(np.where(mask[..., None], *np.array(colours)[::-1]).astype(np.uint8))
             try:
                 found = digits.prepare(picture, 28, 28).max()
@@ -72,6 +72,6 @@ def test_any_float_is_a_pixel_or_refused_without_a_warning(value: float) -> None
 
 def test_two_digits_beside_each_other_are_several_and_one_is_not(mnist: Data) -> None:
     framed = np.pad(mnist.x_test[:1000], ((0, 0), (4, 4), (4, 4)))
-    assert sum(digits.holds_several(Image.fromarray(one)) for one in framed) <= 2
+    assert sum(digits.holds_several(Image.fromarray(image)) for image in framed) <= 2
     pairs = zip(framed[0::2], framed[1::2], strict=True)
     assert sum(digits.holds_several(Image.fromarray(np.hstack(pair))) for pair in pairs) >= 0.97 * 500

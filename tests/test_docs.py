@@ -329,9 +329,9 @@ def test_the_table_of_a_group_has_its_choices_with_their_keys(page: str, classes
     rows = re.split(r"\n\n", text[text.index(f"| `{group}=` |") :])[0].splitlines()[2:]
     cells = [row.strip("|").split("|") for row in rows]
     shown = {name.strip(" `"): set(re.findall(r"`(\w+)`", keys)) for name, _, keys in cells}
-    kinds = {one: get_args(get_type_hints(one)["kind"])[0] for one in classes}
+    kinds = {part: get_args(get_type_hints(part)["kind"])[0] for part in classes}
     both = {field.name for field in fields(shared)}
-    assert shown == {kind: {field.name for field in fields(one)} - both for one, kind in kinds.items()}
+    assert shown == {kind: {field.name for field in fields(part)} - both for part, kind in kinds.items()}
     in_conf = {path.stem for path in (CONF / group).glob("*.yaml")}
     assert in_conf == set(kinds.values())
 

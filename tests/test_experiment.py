@@ -110,9 +110,11 @@ def test_the_digest_is_of_all_that_can_change_a_result() -> None:
     known, new = {"runner.py", "stack.py"}, {f"training/{path.name}" for path in (package / "training").glob("*.py")}
     while new:
         known |= new
-        new = {file for one in new for file in imports(package / one, package)} - known - STATED - ENDED
+        new = {file for imported in new for file in imports(package / imported, package)} - known - STATED - ENDED
         new = {file for file in new if not file.startswith("data/")}  # the digest of the data stands for it
-    digested = {str(path.relative_to(package)) for one in experiment.CODE_OF_THE_RESULT for path in package.glob(one)}
+    digested = {
+        str(path.relative_to(package)) for pattern in experiment.CODE_OF_THE_RESULT for path in package.glob(pattern)
+    }
     assert known == digested
 
 

@@ -170,6 +170,6 @@ def test_samples_are_a_row_a_class_with_their_augmented_forms_beside_them(mnist:
 
 def test_what_a_model_saw_is_a_picture_each(mnist: Data) -> None:
     axes = seen(mnist.x_test[:7], [str(n) for n in range(7)], [f"{n}.png" for n in range(7)]).axes
-    shown = [one for one in axes if one.get_visible()]
-    assert [(one.get_title(), one.get_xlabel()) for one in shown] == [(str(n), f"{n}.png") for n in range(7)]
+    shown = [axis for axis in axes if axis.get_visible()]
+    assert [(axis.get_title(), axis.get_xlabel()) for axis in shown] == [(str(n), f"{n}.png") for n in range(7)]
     np.testing.assert_array_equal(shown[6].get_images()[0].get_array(), mnist.x_test[6])

@@ -80,7 +80,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError), replaced(path) as new:
         new.rmdir()
     assert path.read_text() == "first \\ud800"
-    assert {one.name for one in tmp_path.iterdir()} == {"run.json", "victim"}
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "victim"}
     assert path.stat().st_mode == victim.stat().st_mode
     victim.unlink()
     (tmp_path / "folder").mkdir()

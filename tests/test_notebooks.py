@@ -34,5 +34,5 @@ def test_both_languages_have_the_same_code() -> None:
         nbformat.read(DOCS / name, as_version=4).cells for name in ("quickstart.ipynb", "quickstart.ja.ipynb")
     )
     assert [cell.cell_type for cell in english] == [cell.cell_type for cell in japanese]
-    for one, other in zip(english, japanese, strict=True):
-        assert (one.source == other.source) == (one.cell_type == "code")
+    for cell, other in zip(english, japanese, strict=True):
+        assert (cell.source == other.source) == (cell.cell_type == "code")

@@ -269,10 +269,10 @@ def test_own_code_is_swept_resumed_predicted_with_and_rerun(tmp_path: Path, exam
     assert first.returncode == 0, first.stderr
     parent, jobs = sweep_in(tmp_path)
     best = facts(parent)["best_run"]
-    for one in (parent, *jobs):
-        assert one.info.status == "FINISHED"
-        assert facts(one)["own_code"] == read_code(str(example)).label
-        assert "code/mine.py" in artifacts(store(tmp_path), one.info.run_id)
+    for recorded in (parent, *jobs):
+        assert recorded.info.status == "FINISHED"
+        assert facts(recorded)["own_code"] == read_code(str(example)).label
+        assert "code/mine.py" in artifacts(store(tmp_path), recorded.info.run_id)
     assert "2 of 2 finished before" in in_process(*sweep, cwd=tmp_path).stdout
 
     (tmp_path / "seven.png").symlink_to(GUIDE.with_name("seven.png"))

@@ -80,7 +80,7 @@ def test_a_run_outlasts_its_store_and_the_rest_is_sent_once(
         lines = Folder(output).measured()
         for name, found in points(tmp_path, recorded.info.run_id).items():
             assert found == [
-                (one["step"], one["time"], one["metrics"][name]) for one in lines if name in one["metrics"]
+                (line["step"], line["time"], line["metrics"][name]) for line in lines if name in line["metrics"]
             ]
         assert "figures/curves.png" in artifacts(store(tmp_path), recorded.info.run_id)
         [model] = store(tmp_path).search_logged_models([recorded.info.experiment_id])
@@ -127,7 +127,7 @@ def test_a_run_without_tracking_is_sent_if_its_folder_is_named_and_stays_deleted
 def test_what_has_lost_its_process_is_killed(tmp_path: Path) -> None:
     Folder(tmp_path / "outputs/a").write(Record("a run", {}))
     sync("outputs/a", cwd=tmp_path)
-    assert [one.info.status for one in runs_in(tmp_path)] == ["KILLED"]
+    assert [run.info.status for run in runs_in(tmp_path)] == ["KILLED"]
 
 
 def test_a_folder_for_which_no_time_was_left_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_record_that_no_store_takes_is_tried_once(tmp_path: Path, monkeypatch:
     assert "has not all of 1 folder, such as" in done.stderr
     assert "surrogates not allowed" in done.stderr
     assert tried == []
-    assert [one.info.run_name for one in runs_in(tmp_path)] == ["x"]
+    assert [run.info.run_name for run in runs_in(tmp_path)] == ["x"]
 
 
 @pytest.mark.parametrize("place", ["move", "copytree"])

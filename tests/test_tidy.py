@@ -55,7 +55,7 @@ def test_what_others_need_stays_and_the_rest_goes_with_its_runs_and_artifacts(
     job = str(next(sweep.glob("1")))
     assert tidy(job, "--yes", cwd=tmp_path) == [f"{NOTHING} in {job}"], "a job goes with its sweep"
     tidy("--older", "0", "--yes", cwd=tmp_path)
-    assert [one.info.run_id for one in runs_in(tmp_path)] == [registered.run_id]
+    assert [run.info.run_id for run in runs_in(tmp_path)] == [registered.run_id]
     assert [path.parent for path in tmp_path.rglob("run.json")] == [registered.output]
     assert (registered.output / "model.keras").exists()
 

@@ -152,22 +152,22 @@ def user_choices(
             where = "this project" if in_conf else f"a preset in {config_dir}"
             chosen = f"{choice.group}={choice.name}"
             raise InputError(f"code={code and code.path}: {chosen} is a choice of {where}; rename yours")
-    for one in parsed:
-        above, _, part = one.key_or_group.rpartition(".")
+    for override in parsed:
+        above, _, part = override.key_or_group.rpartition(".")
         if takes_list(above) and not part.isdecimal():
-            raise InputError(f"{one.input_line}: {above} is a list; set all of it, such as '{above}=[A,B]'")
+            raise InputError(f"{override.input_line}: {above} is a list; set all of it, such as '{above}=[A,B]'")
     with naming_presets(presets, overrides), offered([*presets, *choices], files):
         yield code
 
 
 def _refuse_several(parsed: Sequence[ParsedOverride]) -> None:
-    for one in parsed:
-        if one.is_sweep_override():
-            typed = Override.of(one.input_line or "")
+    for override in parsed:
+        if override.is_sweep_override():
+            typed = Override.of(override.input_line or "")
             instead = ""
             if re.fullmatch(r"0,\d+", typed.value):
                 instead = f", or type {typed.key}={typed.value.replace(',', '.')} for one number"
-            elif one.value_type == ValueType.SIMPLE_CHOICE_SWEEP and takes_list(typed.key):
+            elif override.value_type == ValueType.SIMPLE_CHOICE_SWEEP and takes_list(typed.key):
                 instead = f", or type '{typed.key}=[{typed.value}]' for one list"
             raise InputError(f"{typed.text}: has several values; add -m for a sweep over them{instead}")
 
@@ -191,8 +191,10 @@ def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
 
 def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
     """Return the backend that is typed, else that of a typed preset of conf/, the recorded one, or the default."""
-    overrides = [Override.of(one.input_line or "") for one in parsed if not one.is_delete()]
-    typed = {one.key: one.value.partition(",")[0].strip("'\"") for one in overrides}  # the first of several
+    overrides = [Override.of(override.input_line or "") for override in parsed if not override.is_delete()]
+    typed = {
+        override.key: override.value.partition(",")[0].strip("'\"") for override in overrides
+    }  # the first of several
     files = [CONF / group / f"{typed.get(group, '')}.yaml" for group in ("sweep", "experiment")]  # a sweep wins
     preset = [OmegaConf.select(OmegaConf.load(file), "backend") for file in files if file.is_file()]
     found = next(filter(None, [typed.get("backend"), *preset, recorded]), "tensorflow")
@@ -208,7 +210,7 @@ def _own_choices() -> list[Preset]:
         "optimizer": [],
     }
     found = [
-        (group, name, {key: one.default for key, one in keys.items()})
+        (group, name, {key: declared.default for key, declared in keys.items()})
         for group in ("model", "dataset")
         for name, keys in own_code.keys(group).items()
     ]

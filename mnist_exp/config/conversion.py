@@ -123,7 +123,7 @@ def _convert_one_of(classes: Sequence[type | None], value: Any, key: str) -> Any
 
 
 def _kinds(classes: Sequence[type | None]) -> dict[str, type]:
-    return {get_args(get_type_hints(one)["kind"])[0]: one for one in classes if one is not None}
+    return {get_args(get_type_hints(part)["kind"])[0]: part for part in classes if part is not None}
 
 
 def _convert_union(wanted: Any, value: Any, key: str) -> Any:

@@ -72,8 +72,8 @@ def open_file(
             user or too large.
     """
     where = where or str(path)
-    inside = [] if folder is None else [one for one in (path, *path.parents) if one.is_relative_to(folder)]
-    if links := [one for one in inside if os.path.islink(one)]:  # noqa: PTH114, a name of any length
+    inside = [] if folder is None else [parent for parent in (path, *path.parents) if parent.is_relative_to(folder)]
+    if links := [parent for parent in inside if os.path.islink(parent)]:  # noqa: PTH114, a name of any length
         raise InputError(f"{where}: {'' if links[0] == path else f'{links[0]} '}is a link; must be a file")
     if folder is not None and ".." in path.relative_to(folder).parts:
         raise InputError(f"{where}: is outside {folder}")

@@ -92,10 +92,14 @@ class JobLoader(ConfigLoaderImpl):
         parsed = parse([*lines_of_hydra, *sweep_overrides])
         choices = master_config.hydra.runtime.choices
         plain = _plain_values(parsed, choices)
-        lines = [(one.key_or_group in choices, one.input_line or "") for one in parsed if one not in plain]
+        lines = [
+            (override.key_or_group in choices, override.input_line or "")
+            for override in parsed
+            if override not in plain
+        ]
         # The order of groups does not matter.
         others = (*sorted(line for group, line in lines if group), *(line for group, line in lines if not group))
-        values = {one.key_or_group for one in plain}
+        values = {override.key_or_group for override in plain}
         replaced, composed = self._composed.get(others, ({""}, None))
         if composed is None or not replaced <= values:
             composed = super().load_sweep_config(master_config, handed_on(parsed[len(lines_of_hydra) :]))
@@ -112,17 +116,17 @@ class JobLoader(ConfigLoaderImpl):
 
 def _plain_values(overrides: Sequence[Override], choices: Container[str]) -> list[Override]:
     """Return the overrides that set a number, a text or a list, and that no other one touches."""
-    keys = [one.key_or_group for one in overrides]
+    keys = [override.key_or_group for override in overrides]
     # Choices of groups come before all values.
     paths = [["/"] if key in choices else re.split(r"[.\[\]]+", key) for key in keys]
     return [
-        one
-        for one, path in zip(overrides, paths, strict=True)
+        override
+        for override, path in zip(overrides, paths, strict=True)
         if path != ["/"]
-        and one.type == OverrideType.CHANGE
-        and one.package is None
-        and re.fullmatch(r"[\w.]+", one.key_or_group)
-        and isinstance(one.value(), str | int | float | list | None)
+        and override.type == OverrideType.CHANGE
+        and override.package is None
+        and re.fullmatch(r"[\w.]+", override.key_or_group)
+        and isinstance(override.value(), str | int | float | list | None)
         and sum(other[: len(path)] == path[: len(other)] for other in paths) == 1
     ]
 

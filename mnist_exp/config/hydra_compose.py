@@ -29,7 +29,7 @@ def compose_values(overrides: Sequence[str]) -> DictConfig:
     """
     parsed = parse(overrides)
     with as_input_errors(overrides), hydra_of_conf():
-        given = handed_on([one for one in parsed if not one.is_sweep_override()])
+        given = handed_on([override for override in parsed if not override.is_sweep_override()])
         composed = hydra.compose("config", given, return_hydra_config=True)
     record_typed(composed, parsed)
     return composed
@@ -37,11 +37,11 @@ def compose_values(overrides: Sequence[str]) -> DictConfig:
 
 def record_typed(composed: DictConfig, parsed: Sequence[Override]) -> None:
     """Let Hydra's own record have what was typed."""
-    own, typed = composed.hydra, [one for one in parsed if not one.is_hydra_override()]
-    own.overrides.task = [one.input_line for one in typed]
+    own, typed = composed.hydra, [override for override in parsed if not override.is_hydra_override()]
+    own.overrides.task = [override.input_line for override in typed]
     if DEFAULTS:  # Hydra 1.4 has a resolver
         how = own.job.config.override_dirname
-        lines = sorted(str(one.input_line) for one in typed if one.key_or_group not in how.exclude_keys)
+        lines = sorted(str(override.input_line) for override in typed if override.key_or_group not in how.exclude_keys)
         own.job.override_dirname = how.item_sep.join(lines).replace("=", how.kv_sep)
 
 

@@ -53,16 +53,16 @@ def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
 def _first_line(error: Exception, overrides: Sequence[str]) -> str:
     """Return what is near a key of Hydra that is not there, else Hydra's first line, or OmegaConf's below it."""
     typed = next((text for text in overrides if text.lstrip("+") in str(error)), "")
-    causes = [one for one in (error.__cause__, error.__context__) if isinstance(one, OmegaConfBaseException)]
-    one = Override.of(typed)
+    causes = [cause for cause in (error.__cause__, error.__context__) if isinstance(cause, OmegaConfBaseException)]
+    override = Override.of(typed)
     cause = causes[0] if causes else None
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
-        return unknown(one.key, one.value, one.key.rpartition(".")[0], map(str, cause.parent_node))
-    if causes and typed[:1] not in ("", "~") and not one.is_below("hydra"):
-        if "/" in one.key:
-            return unknown(one.key, one.value, "the configuration", ())
-        is_list = one.value.startswith("[")
+        return unknown(override.key, override.value, override.key.rpartition(".")[0], map(str, cause.parent_node))
+    if causes and typed[:1] not in ("", "~") and not override.is_below("hydra"):
+        if "/" in override.key:
+            return unknown(override.key, override.value, "the configuration", ())
+        is_list = override.value.startswith("[")
         wanted = "be a map of keys to values, {KEY: VALUE}" if is_list else "have lists and maps where conf/ has them"
         return f"{typed}: must {wanted}"
-    lines = [str(one).strip().partition("\n")[0].rstrip(":") for one in (error, *causes[:1])]
+    lines = [str(raised).strip().partition("\n")[0].rstrip(":") for raised in (error, *causes[:1])]
     return f"{typed}: {lines[-1]}" if typed and causes else ": ".join(dict.fromkeys(lines))

@@ -106,10 +106,10 @@ def refuse_passwords(texts: Iterable[str]) -> None:
 
 def refuse_split(arguments: Sequence[str]) -> None:
     """Raise InputError for a key that is typed twice in a row: a shell's `hidden={16,32}` is `hidden=16 hidden=32`."""
-    for one, other in pairwise(arguments):
-        key, _, value = one.partition("=")
+    for argument, other in pairwise(arguments):
+        key, _, value = argument.partition("=")
         is_replaced = value == "null" and other.startswith(f"{key}={{")  # Hydra would merge the two maps
-        if value and other.startswith(f"{key}=") and one != other and not is_replaced:
+        if value and other.startswith(f"{key}=") and argument != other and not is_replaced:
             raise InputError(
                 f"{key}: is given twice in a row; keep one. If a shell made two of braces, type '{key}={{...}}' in "
                 f"single quotes, or for a sweep -m {key}=A,B"

@@ -116,11 +116,11 @@ def arguments_of(own_class: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for init in (vars(base)["__init__"] for base in own_class.__mro__ if "__init__" in vars(base)):
         parameters = [*inspect.signature(init).parameters.values()][1:]
-        for one in parameters:
-            is_kept = is_plain(one.default) or (one.default is REQUIRED and init is own_class.__init__)
-            if one.kind not in _OPEN:
-                found.setdefault(one.name, one.default if is_kept else None)
-        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+        for parameter in parameters:
+            is_kept = is_plain(parameter.default) or (parameter.default is REQUIRED and init is own_class.__init__)
+            if parameter.kind not in _OPEN:
+                found.setdefault(parameter.name, parameter.default if is_kept else None)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break
     return found
 
@@ -146,11 +146,11 @@ def keys(group: str) -> dict[str, dict[str, inspect.Parameter]]:
         except Exception as error:  # any, since annotations are evaluated
             raise InputError(f"{_where(group, name)}: its types cannot be read ({error})") from error
         found[name] = {}
-        for one in [*inspect.signature(function).parameters.values()][group == "model" :]:
-            if one.kind not in _OPEN and (one.default is REQUIRED or is_plain(one.default)):
-                inferred = type(one.default) if isinstance(one.default, bool | int | float | str) else Any
-                wanted = types.get(one.name, inferred)
-                found[name][one.name] = one.replace(annotation=wanted if _is_type(wanted) else Any)
+        for parameter in [*inspect.signature(function).parameters.values()][group == "model" :]:
+            if parameter.kind not in _OPEN and (parameter.default is REQUIRED or is_plain(parameter.default)):
+                inferred = type(parameter.default) if isinstance(parameter.default, bool | int | float | str) else Any
+                wanted = types.get(parameter.name, inferred)
+                found[name][parameter.name] = parameter.replace(annotation=wanted if _is_type(wanted) else Any)
     return found
 
 
@@ -165,7 +165,7 @@ def own_choices(group: Literal["model", "dataset"], base: type) -> list[Any]:
         if taken := [key for key in own if key in {"defaults", *map(attrgetter("name"), fields(base)), *dir(base)}]:
             where = f"{_where(group, name)}, argument {taken[0]}"
             raise InputError(f"{where}: cannot be a key of a {group}; give it another name")
-        found.append(_dataclass_of(name, base, tuple((key, one.annotation) for key, one in own.items())))
+        found.append(_dataclass_of(name, base, tuple((key, parameter.annotation) for key, parameter in own.items())))
     return found
 
 
@@ -238,7 +238,7 @@ def _import(code: CodeFile) -> _Imported:
         return {
             name.rpartition(">")[2]: value
             for name, value in registry.items()
-            if value.__module__ in modules or any(value is one for one in named)
+            if value.__module__ in modules or any(value is thing for thing in named)
         }
 
     objects = {group: own(functions) for group, functions in FUNCTIONS.items()}

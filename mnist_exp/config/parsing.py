@@ -69,19 +69,23 @@ def handed_on(overrides: Sequence[Override]) -> list[str]:
 
     Hydra itself judges groups, its own settings, and what is left out.
     """
-    return [f"++{text.lstrip('+')}" if _is_value(one) else text for one in overrides if (text := one.input_line or "")]
+    return [
+        f"++{text.lstrip('+')}" if _is_value(override) else text
+        for override in overrides
+        if (text := override.input_line or "")
+    ]
 
 
-def _is_value(one: Override) -> bool:
-    key = one.key_or_group
-    if one.is_delete() or one.package is not None or re.match(r"hydra\b", key) or "/" in key:
+def _is_value(override: Override) -> bool:
+    key = override.key_or_group
+    if override.is_delete() or override.package is not None or re.match(r"hydra\b", key) or "/" in key:
         return False
-    return isinstance(one.value(), dict) or not (CONF / key).is_dir()
+    return isinstance(override.value(), dict) or not (CONF / key).is_dir()
 
 
-def _check_choice(one: Override) -> None:
+def _check_choice(override: Override) -> None:
     """Raise InputError for an override of a group that names no choice, such as model=5; a map sets keys of it."""
-    group, value = one.key_or_group, one.value()
+    group, value = override.key_or_group, override.value()
     of_hydra = group.startswith("hydra/")
     if not (of_hydra or (CONF / group).is_dir()):
         return
@@ -93,25 +97,27 @@ def _check_choice(one: Override) -> None:
 
     several = value.list if isinstance(value, ChoiceSweep) else value if of_hydra or group == "experiment" else None
     named = all(map(is_choice, several)) if isinstance(several, list) else is_choice(value)
-    if one.is_delete():
+    if override.is_delete():
         named = group in _OPTIONAL
     if not named and not isinstance(value, Glob):
         example = "hydra/launcher=joblib" if of_hydra else "model=cnn"
-        raise InputError(f"{one.input_line}: must be GROUP=CHOICE, such as {example}; --help lists all")
+        raise InputError(f"{override.input_line}: must be GROUP=CHOICE, such as {example}; --help lists all")
 
 
-def count(one: Override) -> float:
+def count(override: Override) -> float:
     """Return how many values a choice or a range has, which for a range is computed.
 
     Raises:
         InputError: for a range without an end, or with a step of 0.
     """
-    value = one.value()
+    value = override.value()
     if not isinstance(value, RangeSweep):
-        return len(list(one.sweep_iterator()))
+        return len(list(override.sweep_iterator()))
     with localcontext(Context(traps=[])):  # so that inf, nan and a division by 0 raise nothing
         start, stop, step = (Decimal(end or 0) for end in (value.start, value.stop, value.step))
         steps = ((stop - start) / step).to_integral_value(ROUND_CEILING)
     if not steps.is_finite():
-        raise InputError(f"{one.input_line}: must be range(FROM, TO, STEP), finite numbers, with a step that is not 0")
+        raise InputError(
+            f"{override.input_line}: must be range(FROM, TO, STEP), finite numbers, with a step that is not 0"
+        )
     return max(0.0, float(steps))

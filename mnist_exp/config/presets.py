@@ -100,7 +100,7 @@ def read_chosen(files: Mapping[_Key, Path], overrides: Sequence[str]) -> list[Pr
         InputError: for one that cannot be used, or that is too large with what it includes.
     """
     found: dict[_Key, Preset] = {}
-    typed = [(one.key.removeprefix(_PARAMS).strip(), one.value) for one in map(Override.of, overrides)]
+    typed = [(override.key.removeprefix(_PARAMS).strip(), override.value) for override in map(Override.of, overrides)]
     if any(key == "hydra.sweeper.from_sweep" for key, _ in typed):  # rows of a store may choose any
         typed = [(group, "*") for group in _ALL_GROUPS]
     for first in [key for group, text in typed for key in _named(files, group.partition("@")[0], text)]:
@@ -115,7 +115,7 @@ def read_chosen(files: Mapping[_Key, Path], overrides: Sequence[str]) -> list[Pr
                     f"{files[first]}: includes itself, or is too large with what it includes; together at most "
                     f"{_MOST_INCLUDED} presets and {_MOST_BYTES // 1000} kB"
                 )
-            waiting += [one for group, text in preset.choices for one in _named(files, group, text)]
+            waiting += [choice for group, text in preset.choices for choice in _named(files, group, text)]
     return sorted(found.values(), key=lambda preset: _ALL_GROUPS.index(preset.group))
 
 
@@ -123,8 +123,8 @@ def _named(files: Mapping[_Key, Path], group: str, text: str) -> list[_Key]:
     """Return the files that a text such as `a`, `a,b` or `glob(*,exclude=a)` chooses."""
     chosen, but = (re.findall(r"[\w*?-]+", part) for part in text.partition("exclude=")[::2])
     names = [name for of_group, name in files if of_group == group]
-    names = [name for name in names if any(fnmatchcase(name, one) for one in chosen)]
-    return [(group, name) for name in names if not any(fnmatchcase(name, one) for one in but)]
+    names = [name for name in names if any(fnmatchcase(name, pattern) for pattern in chosen)]
+    return [(group, name) for name in names if not any(fnmatchcase(name, pattern) for pattern in but)]
 
 
 def _read(path: Path, group: str) -> Preset:
@@ -248,14 +248,16 @@ def offered(presets: Sequence[Preset], files: Iterable[_Key] = ()) -> Iterator[N
     unread = {"defaults": ["a file that is read only if it is typed"]}  # Hydra lists such a choice, and cannot load it
     both = [*(Preset(*key, unread) for key in files), *presets]
     repo = ConfigStore.instance().repo
-    for one in both:
-        node = ConfigNode(one.name, OmegaConf.create(dict(one.values)), one.group, one.package, "a preset")
-        repo.setdefault(one.group, {})[f"{one.name}.yaml"] = node
+    for override in both:
+        node = ConfigNode(
+            override.name, OmegaConf.create(dict(override.values)), override.group, override.package, "a preset"
+        )
+        repo.setdefault(override.group, {})[f"{override.name}.yaml"] = node
     try:
         yield
     finally:
-        for one in both:
-            repo[one.group].pop(f"{one.name}.yaml", None)
+        for override in both:
+            repo[override.group].pop(f"{override.name}.yaml", None)
 
 
 @contextmanager
@@ -267,8 +269,12 @@ def naming_presets(presets: Sequence[Preset], overrides: Sequence[str]) -> Itera
         message = str(error)
         key = re.split(r"[=:\[]", message)[0]
         shown = re.sub(r"^In '?[\w/-]+'?: ", "", message)
-        values = [one for one in map(Override.of, overrides) if one.value[:1] == "{" or not (CONF / one.key).is_dir()]
-        if not any(f"{key}.".startswith(f"{one.key}.") for one in values):
+        values = [
+            override
+            for override in map(Override.of, overrides)
+            if override.value[:1] == "{" or not (CONF / override.key).is_dir()
+        ]
+        if not any(f"{key}.".startswith(f"{override.key}.") for override in values):
             sources = [(_blame(preset, key, message), preset.path) for preset in reversed(presets)]
             blame, path = max(sources, key=itemgetter(0), default=(0, None))
             if blame and path is not None:

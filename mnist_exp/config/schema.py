@@ -98,10 +98,10 @@ def keys(mark: str = "") -> frozenset[str]:
     """Return the keys at the top, and those of training and of a store, that have a mark; all without one."""
     parts = (("", Config), ("training.", Training), ("tracking.", MLflowTracking))
     return frozenset(
-        f"{above}{one.name}"
+        f"{above}{field.name}"
         for above, part in parts
-        for one in fields(part)
-        if not mark or mark in one.metadata.get("marks", ())
+        for field in fields(part)
+        if not mark or mark in field.metadata.get("marks", ())
     )
 
 

@@ -206,7 +206,9 @@ class OwnDataset(Dataset):
 
 def sources() -> list[type[Dataset]]:
     """Return all sources that can be chosen now."""
-    return [one for one in Dataset.__subclasses__() if one is not OwnDataset] + own_choices("dataset", OwnDataset)
+    return [source for source in Dataset.__subclasses__() if source is not OwnDataset] + own_choices(
+        "dataset", OwnDataset
+    )
 
 
 def _from_npz(config: Dataset, path: Path, source: str, maximum: float | None = None) -> Arrays:

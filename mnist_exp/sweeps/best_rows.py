@@ -28,7 +28,7 @@ def best_rows(typed: Typed, sweep: str, top: int) -> tuple[list[dict[Override, s
     check_rows(rows, sweep, [Override.of(text).key for text in typed.fixed])
     overrides = [{Override.of(f"{key}={value}"): value for key, value in row.items()} for row in rows]
     varied = re.compile(rf"({'|'.join(map(re.escape, ['seed', *rows[0]]))})(\.|$)")
-    config = _composed(typed, [one.text for one in overrides[0]])
+    config = _composed(typed, [override.text for override in overrides[0]])
     then, now = flatten(of_the_result(before)), flatten(of_the_result(asdict(config)))
     keys = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key) and not varied.match(key)]
     notes = [f"{key} is {now.get(key, 'not set')}; in {sweep} it was {then.get(key, 'not set')}" for key in keys]

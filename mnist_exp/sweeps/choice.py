@@ -138,7 +138,13 @@ def find_runs(client: "MlflowClient", words: Words, last: int | None) -> Found:
     ids = {parents[run.run_id] for run in newest if re.fullmatch("[0-9a-f]{32}", parents[run.run_id])}
     experiments = dict.fromkeys(run.tracking["experiment_id"] for run in newest)
     queries = queries_by_id(sorted(ids))
-    sweeps = [run for one in experiments for query in queries for run in search(client, one, query) if run.is_sweep]
+    sweeps = [
+        run
+        for experiment in experiments
+        for query in queries
+        for run in search(client, experiment, query)
+        if run.is_sweep
+    ]
     shown = {run.run_id for run in newest}
     is_part = are_picked or last is not None
     unread = [sweep for sweep in sweeps if is_part and not sweep.run_id.startswith(tuple(words.ids) or "-")]
@@ -155,7 +161,7 @@ def find_runs(client: "MlflowClient", words: Words, last: int | None) -> Found:
 
 def _candidates(client: "MlflowClient", words: Words, last: int | None) -> Iterator[tuple[Record, str]]:
     """Yield the runs that ids name, or all of the experiment, the newest first, each with the id of its sweep."""
-    for run in [find_run(client, words.tracking.uri, one) for one in words.ids]:
+    for run in [find_run(client, words.tracking.uri, run_id) for run_id in words.ids]:
         for job in jobs_of(client, run) if run.is_sweep else [run]:
             yield job, run.run_id if run.is_sweep else job.tags.get("mlflow.parentRunId", "")
     if words.ids:
@@ -188,19 +194,23 @@ def _plain(text: str) -> Any:
 
 def _nothing(words: Words, read: Sequence[Record]) -> InputError:
     """Return the error that no run was found: a condition names what none has, or none fulfils them all."""
-    for one in words.conditions:
-        if read and all(one.known(run) is None for run in read):
-            if one.sign == "=":
+    for condition in words.conditions:
+        if read and all(condition.known(run) is None for run in read):
+            if condition.sign == "=":
                 keys = {key for run in read for key in (*run.parameters, *run.tags)}
                 keys = {key for key in keys if not key.startswith(_PROGRAMS_TAGS)}
                 names = keys | {key.rpartition(".")[2] for key in keys}
-                if any(one.name in run.scores for run in read):
-                    return InputError(f"{one.text}: is a metric; compare it, such as '{one.name}>{one.wanted[0]}'")
+                if any(condition.name in run.scores for run in read):
+                    return InputError(
+                        f"{condition.text}: is a metric; compare it, such as '{condition.name}>{condition.wanted[0]}'"
+                    )
             else:
                 names = {name for run in read for name in run.scores}
-            known = "--help shows what chooses runs" if one.sign == "=" else f"there are {', '.join(sorted(names))}"
-            quote, (_, sign, value) = "" if one.sign == "=" else "'", one.text.partition(one.sign)
-            hint = did_you_mean(one.name, names, quote, f"{sign}{value}{quote}") or f"; {known}"
-            return InputError(f"{one.text}: no run has {one.name}{hint}")
-    where = " ".join([*words.ids, *(one.text for one in words.conditions)])
+            known = (
+                "--help shows what chooses runs" if condition.sign == "=" else f"there are {', '.join(sorted(names))}"
+            )
+            quote, (_, sign, value) = "" if condition.sign == "=" else "'", condition.text.partition(condition.sign)
+            hint = did_you_mean(condition.name, names, quote, f"{sign}{value}{quote}") or f"; {known}"
+            return InputError(f"{condition.text}: no run has {condition.name}{hint}")
+    where = " ".join([*words.ids, *(condition.text for condition in words.conditions)])
     return InputError(f"{where or f'tracking.experiment={words.tracking.experiment}'}: there is no such run")

@@ -46,7 +46,7 @@ def measured(
 
 def varying(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
     """Return the different values of each key that not all have alike; who lacks a key does not differ in it."""
-    items = dict.fromkeys(item for one in found for item in one.items())
+    items = dict.fromkeys(item for job in found for item in job.items())
     values = {key: [value for other, value in items if other == key] for key, _ in items}
     return {key: several for key, several in values.items() if len(several) > 1}
 
@@ -57,7 +57,7 @@ def why_not_compared(objective: str, configs: Sequence[Config], jobs: Iterable[R
     `configs`: one for each value that varies.
     """
     values = [flatten(asdict(config)) for config in configs]
-    known = [measured(objective, one) for one in values]
+    known = [measured(objective, job) for job in values]
     known += [measured(objective, values[0], job) for job in jobs]
     what = " and ".join(keys := varying(known)) + (" vary" if len(keys) > 1 else " varies")
     return f"The rows are not compared, since they do not measure the same: {what}." if keys else ""
@@ -66,8 +66,8 @@ def why_not_compared(objective: str, configs: Sequence[Config], jobs: Iterable[R
 def check_alike(configs: Sequence[Config]) -> None:
     """Raise InputError if a race with these configurations has several datasets or measures in several ways."""
     objective, values = configs[0].objective, [flatten(asdict(config)) for config in configs]
-    data = [{key: value for key, value in one.items() if key.startswith("dataset.")} for one in values]
-    for key, several in varying([measured(objective, one) for one in values] + data).items():
+    data = [{key: value for key, value in job.items() if key.startswith("dataset.")} for job in values]
+    for key, several in varying([measured(objective, job) for job in values] + data).items():
         raise InputError(
             f"{key}={show(','.join(several))}: must have one value in a race, whose rows measure the same {objective}; "
             "a sweep without sweep=race may vary it"

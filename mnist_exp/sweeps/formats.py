@@ -197,7 +197,7 @@ def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
             found |= {text: cut(text, most) for text in members}
             continue
         first, last = min(members), max(members)
-        same = next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+        same = next((i for i, (left, other) in enumerate(zip(first, last, strict=False)) if left != other), len(first))
         word = max(first.rfind(sign, 0, same) for sign in " (,{") + 1
         part = max(len(head), word if same - word < most // 2 else same)
         rests = shortened((text[part:] for text in members), max(most - len(head) - 1, 8))

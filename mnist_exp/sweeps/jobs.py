@@ -115,10 +115,14 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
         signals.install()
     record = _joined(parent)
     prepared = [_prepare(record, composed, stage) for composed in jobs]
-    objectives = [None if isinstance(one, Experiment) else one for one in prepared]
-    experiments = {index: one for index, one in enumerate(prepared) if isinstance(one, Experiment)}
-    scored = [index for index, one in experiments.items() if one.resumes and Folder(one.output).read().stage != "begun"]
-    rest = {index: one for index, one in experiments.items() if index not in scored}
+    objectives = [None if isinstance(job, Experiment) else job for job in prepared]
+    experiments = {index: job for index, job in enumerate(prepared) if isinstance(job, Experiment)}
+    scored = [
+        index
+        for index, experiment in experiments.items()
+        if experiment.resumes and Folder(experiment.output).read().stage != "begun"
+    ]
+    rest = {index: experiment for index, experiment in experiments.items() if index not in scored}
     for group in [*([index] for index in scored), *stackable(rest)]:
         first = experiments[group[0]]
         size = choose_engine(first.config.backend).stack_size(first, len(group)) if len(group) > 1 else 1

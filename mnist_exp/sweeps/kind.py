@@ -68,13 +68,13 @@ class Typed:
     def count(self, each: int = 1) -> int:
         """Return how many jobs run each combination so often; raise InputError if a sweep may not have so many."""
         jobs = each * math.prod(map(len, self.varied.values()))
-        check_number(jobs, [one.text for one in self.varied])
+        check_number(jobs, [override.text for override in self.varied])
         return jobs
 
     def jobs(self, rows: Iterable[Mapping[Override, str]]) -> list[list[str]]:
         """Return the overrides of jobs with these values, without any for Hydra."""
         shared = [text for text in self.fixed if not Override.of(text).is_below("hydra")]
-        return [[*shared, *(one.set_to(value) for one, value in row.items())] for row in rows]
+        return [[*shared, *(override.set_to(value) for override, value in row.items())] for row in rows]
 
 
 @dataclass
@@ -111,9 +111,14 @@ class Kind:
         """
         first = {override: samples[0] for override, samples in typed.varied.items()}
         step = math.ceil(sum(map(len, typed.varied.values())) / _MOST_CHECKED) or 1
-        checked = {one: dict.fromkeys([*samples[step::step], samples[-1]]) for one, samples in typed.varied.items()}
+        checked = {
+            override: dict.fromkeys([*samples[step::step], samples[-1]]) for override, samples in typed.varied.items()
+        }
         others = (
-            first | {one: sample} for one, samples in checked.items() for sample in samples if sample != first[one]
+            first | {override: sample}
+            for override, samples in checked.items()
+            for sample in samples
+            if sample != first[override]
         )
         return typed.jobs([first, *others])
 
@@ -173,16 +178,20 @@ class Grid(Kind):
     def of(cls, typed: Typed) -> Self:
         number = typed.count()
         rows = typed.jobs(dict(zip(typed.varied, row, strict=True)) for row in product(*typed.varied.values()))
-        grid = cls({one.key: one.value for one in typed.varied}, number, rows)
-        grid.planned = next((len(samples) for one, samples in typed.varied.items() if one.key == "seed"), 1)
+        grid = cls({override.key: override.value for override in typed.varied}, number, rows)
+        grid.planned = next((len(samples) for override, samples in typed.varied.items() if override.key == "seed"), 1)
         return grid
 
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
         """Return each value once, and each combination of groups, whose choices may not fit each other."""
-        groups = {one: samples for one, samples in typed.varied.items() if "." not in one.key and one.key != "seed"}
+        groups = {
+            override: samples
+            for override, samples in typed.varied.items()
+            if "." not in override.key and override.key != "seed"
+        }
         if len(groups) < 2:
             return super().to_check(typed)
-        first = {one: samples[0] for one, samples in typed.varied.items()}
+        first = {override: samples[0] for override, samples in typed.varied.items()}
         rows = (first | dict(zip(groups, row, strict=True)) for row in islice(product(*groups.values()), _MOST_CHECKED))
         return [*super().to_check(typed), *typed.jobs(rows)]
 

@@ -244,7 +244,7 @@ def _configured(runs: Sequence[Record]) -> dict[str, dict[str, str]]:
     swept = dict.fromkeys(key for run in sorted(runs, key=lambda run: -run.start) for key in run.values)
     for run in runs:
         parts = {"data": run.digest[:_DIGITS], "own_code": run.fact("own_code"), "code": run.fact("code")[:_DIGITS]}
-        packages = (one.partition(" ") for one in run.fact("packages").split(", "))
+        packages = (package.partition(" ") for package in run.fact("packages").split(", "))
         versions = {f"packages.{name}": number for name, _, number in packages if name in _PACKAGES}
         if run.parameters:
             first = {key: run.parameters[key] for key in swept if key in run.parameters}

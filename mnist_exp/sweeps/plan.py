@@ -65,7 +65,7 @@ def plan(
     settings = _settings(composed)
     chosen = _KINDS[settings.kind]
     typed = _typed(settings, overrides, code, loader, draws=chosen.draws)
-    check_subfolders(composed, [one.key for one in typed.varied], draws=chosen.draws)
+    check_subfolders(composed, [override.key for override in typed.varied], draws=chosen.draws)
     kind = chosen.of(typed)
     configs = [check_job(loader, composed, job, code) for job in kind.to_check(typed)]
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
@@ -103,16 +103,16 @@ def _typed(
 ) -> Typed:
     """Return the last override of each key, a preset's first; `draws`: whether ranges may be among them."""
     preset = parse([f"{key}={value}" for key, value in (settings.params or {}).items()], loader)
-    parsed = {one.get_key_element(): one for one in [*preset, *parse(overrides, loader)]}
+    parsed = {override.get_key_element(): override for override in [*preset, *parse(overrides, loader)]}
     varied: dict[Override, Sequence[str]] = {}
-    for one in parsed.values():
-        if not one.is_sweep_override():
+    for given in parsed.values():
+        if not given.is_sweep_override():
             continue
-        override = Override.of(one.input_line or "")
-        if one.is_discrete_sweep():
-            check_number(number := count(one), [override.text])
-            samples = list(islice(one.sweep_string_iterator(), int(number) + 1))
-        elif draws and isinstance(ends := one.value(), IntervalSweep):
+        override = Override.of(given.input_line or "")
+        if given.is_discrete_sweep():
+            check_number(number := count(given), [override.text])
+            samples = list(islice(given.sweep_string_iterator(), int(number) + 1))
+        elif draws and isinstance(ends := given.value(), IntervalSweep):
             samples = _ends(override, ends)
         else:
             raise InputError(
@@ -126,7 +126,7 @@ def _typed(
             raise InputError(f"{override.text}: has no value; type at least one, such as {override.key}=0,1")
         if len(set(samples)) < len(samples):
             raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
-    fixed = [one.input_line or "" for one in parsed.values() if not one.is_sweep_override()]
+    fixed = [override.input_line or "" for override in parsed.values() if not override.is_sweep_override()]
     return Typed(settings, varied, fixed, code)
 
 

@@ -101,7 +101,7 @@ class Progress:
         except Exception as error:  # a job that meets an outage of the store shows it
             log.warning("no progress can be shown: %s", failure_reason(error))
             return
-        self._running = [job_name(one.values, self._sweep.swept) for one in recent if one.status == "RUNNING"]
+        self._running = [job_name(job.values, self._sweep.swept) for job in recent if job.status == "RUNNING"]
         self._at_once = max(self._at_once, len(self._running))
         is_told = True
         for job in recent:

@@ -97,7 +97,7 @@ class Race(Kind):
         if max_jobs < (first := seeds * len(rows)):
             needed = f"{first}: {seeds} seeds of each of {len(rows)} combinations"
             raise InputError(f"hydra.sweeper.max_jobs={max_jobs}: must be at least {needed}")
-        values = [{one.key: value for one, value in row.items()} for row in rows]
+        values = [{override.key: value for override, value in row.items()} for row in rows]
         return cls(typed.jobs(rows), values, seeds, max_jobs, settings.indifference, seen, notes)
 
     def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
@@ -139,7 +139,7 @@ class Race(Kind):
         """Write the rounds to `race.csv`; return a line for each that is new."""
         new, self.reported = self.rounds[self.reported :], len(self.rounds)
         if new:
-            write_text(folder / "race.csv", as_csv([line for one in self.rounds for line in self._lines(one)]))
+            write_text(folder / "race.csv", as_csv([line for ended in self.rounds for line in self._lines(ended)]))
         return list(map(self._news, new))
 
     def play(self, direction: str, launch: Launch) -> Iterator[Round]:
@@ -193,24 +193,29 @@ class Race(Kind):
         grid = f"{seeds} seeds of all {rows} combinations would take {seeds * rows}"
         return f"{last.jobs} jobs in {counted(last.number, 'round')}; {grid}.{why}"
 
-    def _lines(self, one: Round) -> Iterator[dict[str, object]]:
-        outcomes = dict.fromkeys(one.dropped, "beaten") | dict.fromkeys(one.failed, "failed")
-        outcomes |= dict.fromkeys(one.left[:1], "leads") | dict.fromkeys(one.left[1:], "left")
-        outcomes |= dict.fromkeys(one.back, "taken back")
-        for place in dict.fromkeys([*one.ran, *one.back]):
-            comparison = one.comparisons.get(place)
-            line = {"round": one.number, **self.values[place], "seeds": one.seeds[place], "mean": one.means.get(place)}
+    def _lines(self, ended: Round) -> Iterator[dict[str, object]]:
+        outcomes = dict.fromkeys(ended.dropped, "beaten") | dict.fromkeys(ended.failed, "failed")
+        outcomes |= dict.fromkeys(ended.left[:1], "leads") | dict.fromkeys(ended.left[1:], "left")
+        outcomes |= dict.fromkeys(ended.back, "taken back")
+        for place in dict.fromkeys([*ended.ran, *ended.back]):
+            comparison = ended.comparisons.get(place)
+            line = {
+                "round": ended.number,
+                **self.values[place],
+                "seeds": ended.seeds[place],
+                "mean": ended.means.get(place),
+            }
             apart = {name: getattr(comparison, name, None) for name in ("difference", "at_best")}
             yield line | apart | {"outcome": outcomes[place]}
 
-    def _news(self, one: Round) -> str:
-        new = [place for place, number in one.dropped.items() if number == one.number]
-        beaten, failed = len([place for place in new if place not in one.failed]), len(one.failed.intersection(new))
-        leads = f"{job_name(self.values[one.left[0]], self.values[0])} leads" if one.left else "none is left"
+    def _news(self, ended: Round) -> str:
+        new = [place for place, number in ended.dropped.items() if number == ended.number]
+        beaten, failed = len([place for place in new if place not in ended.failed]), len(ended.failed.intersection(new))
+        leads = f"{job_name(self.values[ended.left[0]], self.values[0])} leads" if ended.left else "none is left"
         more = f", {failed} failed" if failed else ""
-        more += f", {len(one.back)} taken back" if one.back else ""
-        seeds = max(one.seeds.values())
-        return f"Round {one.number}, {seeds} seeds each: {beaten} of {len(one.ran)} beaten{more}; {leads}"
+        more += f", {len(ended.back)} taken back" if ended.back else ""
+        seeds = max(ended.seeds.values())
+        return f"Round {ended.number}, {seeds} seeds each: {beaten} of {len(ended.ran)} beaten{more}; {leads}"
 
 
 def is_race(varied: str) -> bool:

@@ -94,7 +94,7 @@ def compared(rows: Sequence[Row], direction: str, others: Sequence[Row] = ()) ->
     `others`: rows of the same sweep that are not shown, which count for its level and for what its variances share.
     """
     found = compare_with_first([by_seed(row) if row.is_whole else {} for row in (*rows, *others)], direction)
-    return [replace(row, comparison=one) for row, one in zip(rows, [None, *found], strict=False)]
+    return [replace(row, comparison=comparison) for row, comparison in zip(rows, [None, *found], strict=False)]
 
 
 def by_seed(row: Row) -> dict[str, float]:

@@ -123,4 +123,4 @@ def _compare(
             if place != ran[0] and ((one := found.get(place)) is None or one.is_beaten):
                 own = {f"own {seed}": score for seed, score in scores[place].items()}
                 [found[place]] = compare_with_first([scores[ran[0]], own], direction, _ROUND_LEVEL, len(scores))
-    return {place: one for place, one in found.items() if one is not None}
+    return {place: ended for place, ended in found.items() if ended is not None}

@@ -67,7 +67,7 @@ class Search(Kind):
         [shared] = typed.jobs([{}])
         sampler = _sampler(settings.sampler)
         search = cls(
-            {one.key: one.value for one in typed.varied},
+            {override.key: override.value for override in typed.varied},
             settings.n_trials, shared, space, listed, sampler, settings.n_jobs,
         )  # fmt: skip
         search._study([], "maximize")  # raises now what it would raise later
@@ -87,8 +87,8 @@ class Search(Kind):
         if not values:
             study = self._study(trials, direction)
             drawn = [study.ask(self._distributions).params for _ in range(number)]
-            values = [{key: self._text(key, value) for key, value in one.items()} for one in drawn]
-        return [[*self.shared, *(one.set_to(row[one.key]) for one in self.space)] for row in values]
+            values = [{key: self._text(key, value) for key, value in row.items()} for row in drawn]
+        return [[*self.shared, *(override.set_to(row[override.key]) for override in self.space)] for row in values]
 
     def _study(self, trials: Sequence[Record], direction: str) -> Any:
         """Return a study of the jobs that ended; one that was pruned tells its last epoch, and the value there."""
@@ -121,7 +121,7 @@ class Search(Kind):
 
     @property
     def _distributions(self) -> dict[str, Any]:
-        return {one.key: distribution for one, distribution in self.space.items()}
+        return {override.key: distribution for override, distribution in self.space.items()}
 
     def _text(self, key: str, value: Any) -> str:
         return self.listed[key][value] if key in self.listed else str(value)

@@ -63,7 +63,7 @@ def compare_with_first(
     among = max(2, sum(len(row) > 1 for row in rows) if among is None else among)
     sign = 1 if direction == "maximize" else -1
     shared = [[value - rows[0][seed] for seed, value in row.items() if seed in rows[0]] for row in rows[1:]]
-    prior = _prior([(_variance(one), len(one) - 1) for one in shared if len(one) > 1])
+    prior = _prior([(_variance(group), len(group) - 1) for group in shared if len(group) > 1])
     found: list[Comparison | None] = []
     tail = level / among
     for row, differences in zip(rows[1:], shared, strict=True):
@@ -87,8 +87,8 @@ def _prior(variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
         return 0.0, 1.0
     from scipy.special import digamma, polygamma
 
-    least = 1e-5 * sorted(one for one, _ in variances)[len(variances) // 2] + 1e-300
-    logs = [math.log(max(one, least) * own / 2) - float(digamma(own / 2)) for one, own in variances]
+    least = 1e-5 * sorted(variance for variance, _ in variances)[len(variances) // 2] + 1e-300
+    logs = [math.log(max(variance, least) * own / 2) - float(digamma(own / 2)) for variance, own in variances]
     of_chance = fmean(float(polygamma(1, own / 2)) for _, own in variances)
     middle, spread = fmean(logs), _variance(logs) - of_chance
     if spread <= 0:

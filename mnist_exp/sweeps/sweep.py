@@ -112,7 +112,7 @@ def _proposals(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> P
     def propose() -> Sequence[Sequence[str]] | None:
         finished = {frozenset(job.values.items()): job for job in record.jobs() if job.status == "FINISHED"}
         failed = Record("", {}, status="FAILED")
-        ended = [finished.get(frozenset(one.items())) or failed.with_values(one) for one in launched]
+        ended = [finished.get(frozenset(values.items())) or failed.with_values(values) for values in launched]
         jobs = kind.propose([*earlier, *ended], direction)
         stage.news += kind.report(sweep.folder)
         launched.extend(values_of(record.parent.keys, job) for job in jobs or ())

@@ -188,7 +188,7 @@ class Table:
     def brief(self) -> tuple[list[list[str]], list[int]]:
         """Return `cells` with few columns, the mean and its deviation in one."""
         columns = [column for column in self.columns if column.spare == 0 or self.only]
-        columns = [with_deviation(one) if one.key == self.objective else one for one in columns]
+        columns = [with_deviation(column) if column.key == self.objective else column for column in columns]
         return self._cells(columns, self.lines)
 
     def markdown(self, most: int) -> str:

@@ -69,7 +69,7 @@ def judge(rows: Sequence[Row], indifference: float = 0.0) -> Verdict | None:
         return None
     others = [(row, row.comparison) for row in rows[1:] if row.comparison is not None]
     may_be_better = sorted((item for item in others if item[0].is_open), key=lambda item: -item[1].at_best)
-    needed = [seeds_to_tell(one) for _, one in may_be_better]
+    needed = [seeds_to_tell(comparison) for _, comparison in may_be_better]
     known = [seeds for seeds in needed if seeds is not None]
     return Verdict(
         rows[0],
@@ -146,7 +146,7 @@ def word(
             flatters = f"a row with {_NOT_COMPARED[reason]} is not compared, since the mean of the others flatters it"
             why = f"{flatters}; {_REMEDIES[reason]}"
         return f"{leads}, but {why}.{notes}"
-    how = f"(95 %, {_seeds([one for _, one in others], rounds)})"
+    how = f"(95 %, {_seeds([comparison for _, comparison in others], rounds)})"
     if not verdict.open:
         count = f"the {1 + len(others)} rows that are compared" if verdict.not_compared else family or len(others) + 1
         rest, following = ("none of the others is", "the next") if len(others) > 1 else ("the other is not", "it")
@@ -189,9 +189,9 @@ def _seeds(comparisons: Sequence[Comparison], rounds: int) -> str:
     """Say by how many seeds, or in how many rounds, rows were compared with the first one."""
     if rounds:
         return f"over {counted(rounds, 'round')}"
-    paired = sorted({one.seeds for one in comparisons if one.seeds})
+    paired = sorted({comparison.seeds for comparison in comparisons if comparison.seeds})
     if not paired:
         return "from different seeds"
     most = f" to {paired[-1]}" if len(paired) > 1 else ""
-    some = "" if all(one.seeds for one in comparisons) else ", some from different ones"
+    some = "" if all(comparison.seeds for comparison in comparisons) else ", some from different ones"
     return f"paired over {paired[0]}{most} seeds{some}"

@@ -133,17 +133,20 @@ class Folder:
         """Return what stores have of this folder, by their addresses; only the mirror writes it, to `mlflow.json`."""
         try:
             found = {
-                store: Mirrored(**one) for store, one in files.read_json(self.path / "mlflow.json", self.path).items()
+                store: Mirrored(**fields)
+                for store, fields in files.read_json(self.path / "mlflow.json", self.path).items()
             }
         except (InputError, TypeError):  # missing, damaged, or of another program
             return {}
-        texts = [text for one in found.values() for text in asdict(one).values()]
+        texts = [text for mirrored in found.values() for text in asdict(mirrored).values()]
         return found if all(isinstance(text, str) for text in texts) else {}
 
     def write_mirrored(self, store: str, mirrored: Mirrored) -> None:
         """Replace what `mlflow.json` says of a store."""
         found = self.mirrors() | {store: mirrored}
-        content = {store: {"run_id": one.run_id, "complete": one.complete} for store, one in found.items()}
+        content = {
+            store: {"run_id": mirrored.run_id, "complete": mirrored.complete} for store, mirrored in found.items()
+        }
         self._replace("mlflow.json", content)
 
     def has_model(self) -> bool:
@@ -222,14 +225,14 @@ def _is_valid(record: Record) -> bool:
     data = dict.fromkeys(_DATA, "") if record.data is None else record.data
     maps = [record.tags, record.tracking, record.parameters, data]
     return (
-        all(isinstance(one, dict) and all(isinstance(value, str) for value in one.values()) for one in maps)
+        all(isinstance(texts, dict) and all(isinstance(value, str) for value in texts.values()) for texts in maps)
         and set(_DATA[:4]) <= data.keys() <= set(_DATA)
-        and all(isinstance(one, str) for one in (record.name, record.best, record.attempt))
+        and all(isinstance(text, str) for text in (record.name, record.best, record.attempt))
         and re.fullmatch("[0-9a-f]{32}", str(record.id)) is not None
         and record.status in ("RUNNING", "FINISHED", "FAILED", "KILLED")
         and record.stage in STAGES
         and _is_count(record.start)
-        and all(one is None or _is_count(one) for one in (record.end, record.kept_epoch))
+        and all(number is None or _is_count(number) for number in (record.end, record.kept_epoch))
         and _are_numbers(record.scores)
     )
 

@@ -169,7 +169,11 @@ def foreign(output: Path) -> str:
             return f"has files that no run wrote, such as {min(others)}"
         except InputError as error:
             return f"has a record that cannot be used ({error})"
-    odd = (one.name for one in entries if not (one.is_file(follow_symlinks=False) or one.is_dir(follow_symlinks=False)))
+    odd = (
+        entry.name
+        for entry in entries
+        if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False))
+    )
     return next((f"has a link or a pipe, {name}" for name in odd), "")
 
 

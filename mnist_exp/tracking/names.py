@@ -37,9 +37,9 @@ def short_ids(ids: Iterable[str]) -> dict[str, str]:
     {'3f2a1c22d5e64f7f': '3f2a1c22', 'a7c5b2a13f2a1c22': 'a7c5b2a1'}
     """
     whole, length = dict.fromkeys(ids), 8
-    while len({one[:length] for one in whole}) < len(whole):
+    while len({name[:length] for name in whole}) < len(whole):
         length += 1
-    return {one: one[:length] for one in whole}
+    return {name: name[:length] for name in whole}
 
 
 def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:

@@ -98,7 +98,7 @@ def queries_of(run: Record) -> list[str]:
 def queries_by_id(ids: Sequence[str]) -> list[str]:
     """Return the queries that find runs by their hexadecimal ids."""
     starts = range(0, len(ids), _IDS_IN_A_SEARCH)
-    parts = [", ".join(f"'{one}'" for one in ids[start : start + _IDS_IN_A_SEARCH]) for start in starts]
+    parts = [", ".join(f"'{run_id}'" for run_id in ids[start : start + _IDS_IN_A_SEARCH]) for start in starts]
     return [f"attributes.run_id IN ({part})" for part in parts]
 
 
@@ -219,7 +219,7 @@ def close_in_store(to: store.Store) -> list[Folder]:
             # The store may lack those of a sweep's jobs that had just begun.
             jobs = (Folder(path.parent) for path in folder.path.glob("*/run.json"))
             closed = [folder, *(job for job in jobs if _id_and_status(job)[1] == "RUNNING")]
-            if not locks.close(one.path / "run.json" for one in closed):
+            if not locks.close(folder.path / "run.json" for folder in closed):
                 folders += closed
         elif run.host == socket.gethostname():
             to.client.set_terminated(run.run_id, "KILLED")

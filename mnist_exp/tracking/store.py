@@ -187,7 +187,7 @@ def recorded_address(uri: str) -> str:
 
 def mirrored(folder: Folder, uri: str) -> Mirrored:
     """Return what a store has of a folder, which may have been tracked from another folder than this."""
-    found = {recorded_address(store): one for store, one in folder.mirrors().items()}
+    found = {recorded_address(store): mirrored for store, mirrored in folder.mirrors().items()}
     return found.get(recorded_address(uri), Mirrored())
 
 

@@ -56,7 +56,7 @@ class Checkpoints:
         """
         self._experiment, self._variables = experiment, variables
         named = {type(callback).__name__: callback for callback in callbacks}
-        self._callbacks = {name: one for name, one in named.items() if name in STATES or _is_own(one)}
+        self._callbacks = {name: callback for name, callback in named.items() if name in STATES or _is_own(callback)}
         self._path = experiment.output / CHECKPOINT
         self._key = signature(identity(experiment.config))
         self._interval = experiment.config.training.checkpoint_seconds
@@ -66,7 +66,9 @@ class Checkpoints:
         self._start -= self._found.get("seconds", 0.0)
         if experiment.resumes:
             write_text(experiment.output / METRICS, self._found.get("metrics", ""))
-        if lacking := [name for name, one in self._callbacks.items() if _is_own(one) and not _has_methods(one)]:
+        if lacking := [
+            name for name, callback in self._callbacks.items() if _is_own(callback) and not _has_methods(callback)
+        ]:
             self._give_up(f"{' and '.join(lacking)} has no get_state and set_state")
 
     def seconds(self) -> float:
@@ -145,8 +147,8 @@ class Checkpoints:
             and 0 < found["epoch"] < self._experiment.config.training.epochs
             and found["seconds"] >= 0
             and found["metrics"].count("\n") == found["epoch"]
-            and [(one.shape, str(one.dtype)) for one in found["variables"]]
-            == [(tuple(one.shape), str(one.dtype)) for one in self._variables]
+            and [(variable.shape, str(variable.dtype)) for variable in found["variables"]]
+            == [(tuple(variable.shape), str(variable.dtype)) for variable in self._variables]
             and found["callbacks"].keys() == self._callbacks.keys()
         )
 

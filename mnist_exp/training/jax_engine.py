@@ -71,13 +71,13 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
     fitted = fit(compiled, experiments, training_set, validation_set, on_epoch)
     start = time.perf_counter()
     if validation_is_test(config):
-        scores = [{} if isinstance(one, InputError) else validated_scores(one) for one in fitted]
+        scores = [{} if isinstance(fit, InputError) else validated_scores(fit) for fit in fitted]
     else:
         scores = evaluate(compiled, data.x_test, np.asarray(preprocessor.labels(data.y_test)))
     seconds = (time.perf_counter() - start) / len(experiments)
     return [
-        one if isinstance(one, InputError) else trained(model, one, test, seconds)
-        for model, one, test in zip(served, fitted, scores, strict=True)
+        score if isinstance(score, InputError) else trained(model, score, test, seconds)
+        for model, score, test in zip(served, fitted, scores, strict=True)
     ]
 
 
@@ -256,7 +256,7 @@ def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str,
     """Return each compiled model's loss and metrics on raw images and prepared labels, by name."""
     with signals.deferred():
         measured = evaluation_program(models[0])(stacked(models), jnp.asarray(x), jnp.asarray(y))
-    return [{"loss": one.pop("loss"), **one} for one in per_job(measured)]
+    return [{"loss": scores.pop("loss"), **scores} for scores in per_job(measured)]
 
 
 def _bytes_a_job(model: keras.Model, batch_size: int) -> int:

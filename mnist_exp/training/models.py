@@ -97,7 +97,7 @@ def _apply(layer: Callable[[Any], Any], flow: Any, where: str) -> Any:
         if not all(isinstance(length, int) and length > 0 for length in shape):
             raise ValueError(f"gives shape {shape}")
     except REFUSALS as error:
-        shapes = [one.shape[1:] for one in flow] if isinstance(flow, list) else flow.shape[1:]
+        shapes = [tensor.shape[1:] for tensor in flow] if isinstance(flow, list) else flow.shape[1:]
         needs = "; if it is for images: preprocessing=image" if len(shapes) == 1 else ""
         raise InputError(f"{where}: does not fit its input of shape {shapes} ({keras_reason(error)}){needs}") from error
     return after
@@ -214,6 +214,6 @@ def make(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
         return getattr(_MODULES.get(kind) or getattr(keras, kind), name)(**made)
     except REFUSALS as error:
         reason = keras_reason(error)
-        named = [one for one in arguments if re.search(rf"\b{one}\b", reason)] or list(arguments)
+        named = [name for name in arguments if re.search(rf"\b{name}\b", reason)] or list(arguments)
         argument = f".{named[0]}={show(arguments[named[0]])}" if len(named) == 1 else ""
         raise InputError(f"{where}{argument}: {reason}") from error

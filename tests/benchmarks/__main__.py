@@ -85,7 +85,7 @@ def convolutional_sweep(jobs: int = 8) -> dict[str, list[Measured]]:
             script = ("-m", "tests.benchmarks.convnet", "2", "tensorflow")
             scripts = list(pool.map(lambda _: measure(Path(name), *script), range(jobs)))
             seconds = time.perf_counter() - start
-        rows["plain Keras scripts, two at a time"] = [Measured(seconds, max(one.megabytes for one in scripts))]
+        rows["plain Keras scripts, two at a time"] = [Measured(seconds, max(run.megabytes for run in scripts))]
         network = ("experiment=convnet", "training.epochs=2", f"seed=range({jobs})")
         joblib = ("-m", "mnist_exp", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *network)
         rows["`hydra/launcher=joblib hydra.launcher.n_jobs=2`"] = [measure(Path(name), *joblib)]

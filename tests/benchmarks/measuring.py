@@ -48,7 +48,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def median(measured: Sequence[Measured]) -> float:
     """Of the seconds."""
-    return statistics.median(one.seconds for one in measured)
+    return statistics.median(run.seconds for run in measured)
 
 
 def against_reference(rows: dict[str, list[Measured]]) -> str:
@@ -56,7 +56,7 @@ def against_reference(rows: dict[str, list[Measured]]) -> str:
     reference = next(iter(rows.values()))
     lines = []
     for title, measured in rows.items():
-        memory = statistics.median(one.megabytes for one in measured)
+        memory = statistics.median(run.megabytes for run in measured)
         times = statistics.median(a.seconds / b.seconds for a, b in zip(measured, reference, strict=True))
         sizes = statistics.median(a.megabytes / b.megabytes for a, b in zip(measured, reference, strict=True))
         lines.append([title, f"{median(measured):.2f}", f"{times:.2f}", f"{memory:.0f}", f"{sizes:.2f}"])
@@ -65,4 +65,4 @@ def against_reference(rows: dict[str, list[Measured]]) -> str:
 
 def plain(rows: dict[str, list[Measured]]) -> dict[str, list[dict[str, float]]]:
     """For JSON."""
-    return {title: [vars(one) for one in measured] for title, measured in rows.items()}
+    return {title: [vars(run) for run in measured] for title, measured in rows.items()}

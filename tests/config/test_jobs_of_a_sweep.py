@@ -36,7 +36,7 @@ SWEEPS: list[tuple[str, dict[str, list[str]], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("fixed", "varied", "times"), SWEEPS, ids=[f"{one}{two}" for one, two, _ in SWEEPS])
+@pytest.mark.parametrize(("fixed", "varied", "times"), SWEEPS, ids=[f"{first}{two}" for first, two, _ in SWEEPS])
 def test_a_job_is_what_hydra_composes(
     monkeypatch: pytest.MonkeyPatch, fixed: str, varied: dict[str, list[str]], times: int
 ) -> None:

@@ -347,7 +347,9 @@ def test_copy_of_any_choice_in_conf_works_as_a_preset(tmp_path: Path, typed: tup
         pytest.skip("needs pip install -e '.[optuna]'")
     (ours, kind), (theirs, their_kind) = planned([*typed], None), planned(copied, tmp_path)
     assert replace(theirs, folder=ours.folder, overrides=ours.overrides) == ours
-    theirs_and_ours = [vars(one) | dict.fromkeys(("overrides", "combinations", "shared")) for one in (their_kind, kind)]
+    theirs_and_ours = [
+        vars(sweep) | dict.fromkeys(("overrides", "combinations", "shared")) for sweep in (their_kind, kind)
+    ]
     assert theirs_and_ours[0] == theirs_and_ours[1]  # overrides name the preset, and are left out
 
 

@@ -57,8 +57,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 FAULTS = (
     Fault((signal.SIGKILL,)),
     Fault((signal.SIGKILL,), to_group=True),
-    *(Fault((one,), to_group) for one in SIGNALS[:3] for to_group in (False, True)),
-    *(Fault((one, two), to_group) for one in SIGNALS[:3] for two in SIGNALS for to_group in (False, True)),
+    *(Fault((number,), to_group) for number in SIGNALS[:3] for to_group in (False, True)),
+    *(Fault((first, two), to_group) for first in SIGNALS[:3] for two in SIGNALS for to_group in (False, True)),
     Fault(()),
 )
 
@@ -74,7 +74,7 @@ def tries(count: int, seed: int) -> Iterator[Row]:
     turns = {name: cycle((True, True, True, False)) for name in names}
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         references = cache(partial(reference, Path(temporary)))
-        for index, name in enumerate(islice((one for one in cycle(ORDER) if one in names), count)):
+        for index, name in enumerate(islice((name for name in cycle(ORDER) if name in names), count)):
             folder = Path(temporary) / str(index)
             yield one_try(name, next(faults[name]), next(turns[name]), references, folder, Random(f"{seed} {index}"))
 
@@ -200,7 +200,7 @@ def exit_codes(code: int, fault: Fault, folder: Path) -> list[str]:
     for which a shell says 128 and the number, as we do.
     """
     signals = fault.signals or (signal.SIGHUP,)
-    if code in {one for number in signals for one in (-number, 128 + number) if one != 128 + signal.SIGKILL}:
+    if code in {status for number in signals for status in (-number, 128 + number) if status != 128 + signal.SIGKILL}:
         return []
     if code != 0:
         return [f"exit code {code} after {fault}"]

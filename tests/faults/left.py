@@ -78,7 +78,7 @@ def runs_of_store(client: MlflowClient, experiment: str = "mnist_exp") -> list[R
     for run in client.search_runs([known.experiment_id], max_results=1000, order_by=["attributes.start_time"]):
         tags, info = run.data.tags, run.info
         histories = {name: client.get_metric_history(info.run_id, name) for name in run.data.metrics}
-        points = [((name, one.step), one.value) for name, history in histories.items() for one in history]
+        points = [((name, point.step), point.value) for name, history in histories.items() for point in history]
         parts = {f"{key}={value}" for key, value in run.data.params.items()} | artifacts(client, info.run_id)
         if run.inputs is not None and run.inputs.dataset_inputs:
             parts.add("data")
@@ -124,10 +124,10 @@ def open_in_store(client: MlflowClient, experiment: str) -> Found:
     """Return what is RUNNING or PENDING in a store, and logged models that a run has twice."""
     known = client.get_experiment_by_name(experiment)
     models = client.search_logged_models([known.experiment_id]) if known else []
-    of_runs = Counter(one.source_run_id for one in models)
+    of_runs = Counter(model.source_run_id for model in models)
     return {
         "running": [f"store: {run.run_id}" for run in runs_of_store(client, experiment) if run.status == "RUNNING"],
-        "pending": [f"a logged model is {one.status}" for one in models if one.status != "READY"],
+        "pending": [f"a logged model is {model.status}" for model in models if model.status != "READY"],
         "twice": [f"run {run_id} has {count} logged models" for run_id, count in of_runs.items() if count > 1],
     }
 
@@ -196,7 +196,7 @@ def _compare_with_store(folders: Iterable[Run], stored: Iterable[Run], found: Fo
             for point in here.keys() & values.keys()
             if not equal(here[point], values[point])
         ]
-    found["twice"] += [f"store: {one.run_id}, of which no folder is here" for runs in mirrors.values() for one in runs]
+    found["twice"] += [f"store: {run.run_id}, of which no folder is here" for runs in mirrors.values() for run in runs]
 
 
 def equal(one: float, other: float) -> bool:
@@ -210,8 +210,8 @@ def differences(folder: Path, reference: Path) -> list[str]:
     Their metrics, but for times, and the weights of their models must be the same to the last digit.
     """
     ours, theirs = (
-        {run.job: run for run in runs_of_folders(one) if run.status == "FINISHED" and run.job != THE_SWEEP}
-        for one in (folder, reference)
+        {run.job: run for run in runs_of_folders(path) if run.status == "FINISHED" and run.job != THE_SWEEP}
+        for path in (folder, reference)
     )
     found = []
     for job in ours.keys() & theirs.keys():

@@ -124,8 +124,8 @@ def one_try(name: str, folder: Path, random: Random, run: Run = to_end) -> Row:
         what, note = (name, f"sign {place + 1}") if killed.lives() else (f"{name}, too late", "")
         killed.kill()
         found["wrong"] += [*killed.errors(), *killed.remains()]
-        runs = [one for one in records(folder) if "mnist_exp.sweep" not in one["tags"]]
-        scored = {one["id"] for one in runs if one["stage"] != "begun"}
+        runs = [record for record in records(folder) if "mnist_exp.sweep" not in record["tags"]]
+        scored = {record["id"] for record in runs if record["stage"] != "begun"}
         note += f", {len(scored)} of {len(runs)} scored"
         moment.damage(folder, random)
         if random.random() < 0.5:
@@ -137,14 +137,14 @@ def one_try(name: str, folder: Path, random: Random, run: Run = to_end) -> Row:
         folder.mkdir()
         with ThreadPoolExecutor() as both:
             done = [*both.map(lambda _: resume(), range(2)), sync()]
-    for one in done:
-        if one.returncode != 0 or "Traceback" in one.stderr:
-            found["wrong"].append(f"exit code {one.returncode} of {one.args}: {one.stderr.strip()[-1000:]}")
+    for attempt in done:
+        if attempt.returncode != 0 or "Traceback" in attempt.stderr:
+            found["wrong"].append(f"exit code {attempt.returncode} of {attempt.args}: {attempt.stderr.strip()[-1000:]}")
     jobs = moment.command.jobs
     for more in (left(folder, jobs, store(folder)), finished_once(folder, jobs or 1)):
         for count, lines in more.items():
             found.setdefault(count, []).extend(lines)
-    finished = {one["id"] for one in records(folder) if one["status"] == "FINISHED"}
-    found["lost"] = [*found.get("lost", []), *(f"run {one}, which was scored" for one in scored - finished)]
+    finished = {record["id"] for record in records(folder) if record["status"] == "FINISHED"}
+    found["lost"] = [*found.get("lost", []), *(f"run {run_id}, which was scored" for run_id in scored - finished)]
     counted = row(what, found)
     return replace(counted, notes=(f"{note}:", *counted.notes))

@@ -162,7 +162,10 @@ def contents(client: MlflowClient, experiment: str) -> list[str]:
     runs = client.search_runs([known.experiment_id], max_results=1000)
     models = client.search_logged_models([known.experiment_id])
     points = [
-        sorted((one.step, one.timestamp, str(one.value)) for one in client.get_metric_history(run.info.run_id, name))
+        sorted(
+            (point.step, point.timestamp, str(point.value))
+            for point in client.get_metric_history(run.info.run_id, name)
+        )
         for run in runs
         for name in sorted(run.data.metrics)
     ]

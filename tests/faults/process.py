@@ -30,7 +30,7 @@ class Fault:
     to_group: bool = False
 
     def __str__(self) -> str:
-        names = ", ".join(one.name for one in self.signals) or "terminal closed"
+        names = ", ".join(number.name for number in self.signals) or "terminal closed"
         return f"{names} to the group" if self.to_group else names
 
 
@@ -96,9 +96,9 @@ class Process:
         if self._screen is not None:
             os.close(self._screen)
             self._screen = None
-        for one in fault.signals:
+        for number in fault.signals:
             with suppress(ProcessLookupError):
-                (os.killpg if fault.to_group else os.kill)(self.pid, one)
+                (os.killpg if fault.to_group else os.kill)(self.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(STEP)
 

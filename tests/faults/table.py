@@ -32,14 +32,14 @@ def add(rows: Iterable[Row]) -> list[Row]:
     sums: dict[str, Row] = {}
     for row in rows:
         before = sums.get(row.what, Row(row.what, tries=0))
-        added = {one.name: getattr(before, one.name) + getattr(row, one.name) for one in fields(Row)[1:]}
+        added = {field.name: getattr(before, field.name) + getattr(row, field.name) for field in fields(Row)[1:]}
         sums[row.what] = Row(row.what, **added)
     return list(sums.values())
 
 
 def markdown(rows: Iterable[Row]) -> str:
     """Return the table, as a page of docs/ shows it."""
-    names = [one.name for one in fields(Row)[:-1]]
+    names = [field.name for field in fields(Row)[:-1]]
     cells = [names, ["---"] * len(names), *([str(getattr(row, name)) for name in names] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 

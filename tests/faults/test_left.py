@@ -133,7 +133,7 @@ def test_rows_of_what_is_alike_are_added() -> None:
         row("run", {"twice": ["b", "c"]}),
         Row("sweep (skipped)", tries=0),
     ]
-    assert [one.bad() for one in rows] == [1, 2, 0]
+    assert [row.bad() for row in rows] == [1, 2, 0]
     assert rows[1].notes == ("twice: b", "twice: c")
     assert markdown(add(rows)).splitlines() == [
         "| what | tries | lost | twice | running | pending | wrong |",

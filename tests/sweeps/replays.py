@@ -92,7 +92,11 @@ def beaten(scores: Sequence[dict[str, float]], direction: str = "maximize") -> l
     means = [float(np.mean(list(row.values()))) for row in scores]
     order = sorted(range(len(scores)), key=lambda place: means[place], reverse=direction == "maximize")
     found = compare_with_first([scores[place] for place in order], direction)
-    return [place for place, one in zip(order[1:], found, strict=True) if one is not None and one.is_beaten]
+    return [
+        place
+        for place, comparison in zip(order[1:], found, strict=True)
+        if comparison is not None and comparison.is_beaten
+    ]
 
 
 def replay_sweeps(bank: Scores, rows: int, seeds: int, sweeps: int) -> Told:

@@ -27,7 +27,7 @@ def said_of(*typed: str, score: Score, seeds: int = 3, direction: str = "maximiz
     typed = (*typed, f"direction={direction}")
     sweep, kind = plan(compose_values(typed), typed, None, JobLoader.of_conf())
     assert kind.has_lists
-    lists = {one.key: one.value.split(",") for one in map(Override.of, typed) if "," in one.value}
+    lists = {override.key: override.value.split(",") for override in map(Override.of, typed) if "," in override.value}
     jobs: list[Record] = []
     for row, seed in product(product(*lists.values()), range(seeds)):
         found = score(*map(float, row), seed)

@@ -146,7 +146,7 @@ def test_jobs_that_no_signal_reaches_end_with_their_sweep(tmp_path: Path) -> Non
     process.communicate(timeout=300)
     assert process.returncode == 143
     parent, jobs = sweep_in(tmp_path)
-    assert [one.info.status for one in [parent, *jobs]] == ["KILLED"] * (1 + len(jobs))
+    assert [run.info.status for run in [parent, *jobs]] == ["KILLED"] * (1 + len(jobs))
 
 
 @pytest.fixture

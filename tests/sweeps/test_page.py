@@ -80,7 +80,7 @@ def sweep(rows: int) -> Report:
 def hostile() -> Report:
     """A report that says something hostile wherever it can."""
     points = [(dict.fromkeys(HOSTILE[:3], other), 0.1) for other in HOSTILE]
-    cells = [({"a": one, "b": other}, 0.1) for one in HOSTILE for other in HOSTILE]
+    cells = [({"a": text, "b": other}, 0.1) for text in HOSTILE for other in HOSTILE]
     drawn = {
         "points": objective_by_parameter(points, HOSTILE[1]),
         "map": objective_by_parameter(cells, HOSTILE[2]),
@@ -139,7 +139,7 @@ def test_all_that_was_given_is_text_in_the_page(report: Report) -> None:
     assert [*read.of("h1"), read.of("title")[0]] == [title, title]
     pairs = [(printable(key), printable(value)) for table in report.tables.values() for key, value in table.items()]
     assert pairs == list(zip(read.of("dt"), read.of("dd"), strict=True))
-    assert [printable(one) for one in report.verdict] == read.of("p")[: len(report.verdict)]
+    assert [printable(line) for line in report.verdict] == read.of("p")[: len(report.verdict)]
 
 
 @pytest.mark.fast
@@ -300,4 +300,4 @@ def test_its_policy_runs_no_other_script(browser: "Browser") -> None:
     added = "<script>window.ran = true</script><img src=x onerror=window.ran=true></body>"
     shown, heard = opened(browser, page(sweep(1)).replace("</body>", added))
     assert shown.evaluate("window.ran") is None
-    assert any("Content Security Policy" in one for one in heard)
+    assert any("Content Security Policy" in message for message in heard)

@@ -154,7 +154,7 @@ def test_what_is_measured_on_other_images_has_a_table_of_its_own(experiment: Exp
     assert "hidden=16 is best of 2 on these 200 images" in table
     assert experiment.runs().verdict.count("is best of 2") == 2
     records = experiment.runs().records
-    assert {(one["dataset.validation"], one["data"]) for one in records if one["rank"]} == {
+    assert {(record["dataset.validation"], record["data"]) for record in records if record["rank"]} == {
         (200, "3f2a3f2a"),
         (300, "3f2a3f2a"),
         (300, "b10bb10b"),
@@ -227,7 +227,7 @@ def test_the_records_of_each_table_have_what_differs_between_the_tables(experime
     for hidden, values in (("16", {}), ("16", {"objective": "val_loss"}), ("32", {"objective": "val_loss"})):
         experiment.run(0.5, {"model.hidden": hidden, **values})
     records = experiment.runs().records
-    assert sorted((one["objective"], one["model.hidden"]) for one in records) == [
+    assert sorted((record["objective"], record["model.hidden"]) for record in records) == [
         ("val_accuracy", 16), ("val_loss", 16), ("val_loss", 32)
     ]  # fmt: skip
 

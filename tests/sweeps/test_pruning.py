@@ -267,11 +267,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_hopeless_job_stops_and_is_recorded_as_pruned(folder: Path) -> None:
     parent, [whole, pruned] = sweep_in(folder)
-    assert [one.info.status for one in (parent, whole, pruned)] == ["FINISHED"] * 3
+    assert [run.info.status for run in (parent, whole, pruned)] == ["FINISHED"] * 3
     assert facts(pruned)["pruned"] == "1"
     assert "pruned" not in facts(whole)
     client = store(folder)
-    lengths = [len(client.get_metric_history(one.info.run_id, "val_accuracy")) for one in (whole, pruned)]
+    lengths = [len(client.get_metric_history(run.info.run_id, "val_accuracy")) for run in (whole, pruned)]
     assert lengths == [4, 1]
     assert pruned.data.metrics["objective"] == pruned.data.metrics["val_accuracy"]
     said = (folder / "stdout").read_text()
@@ -290,16 +290,16 @@ def test_a_pruned_job_is_never_taken_for_a_finished_one(folder: Path) -> None:
     assert "1 of 2 finished before" in to_the_end.stdout
     assert "pruned" not in to_the_end.stdout
     parent, jobs = sweep_in(folder)
-    assert [one.info.run_id for one in jobs[:2]] == [whole.info.run_id, pruned.info.run_id]
-    assert [facts(one).get("pruned") for one in jobs] == [None, "1", "1", None]
-    assert {one.data.tags["mlflow.parentRunId"] for one in jobs} == {parent.info.run_id}
-    assert len({one.data.tags["mnist_exp.signature"] for one in jobs[1:]}) == 1
+    assert [run.info.run_id for run in jobs[:2]] == [whole.info.run_id, pruned.info.run_id]
+    assert [facts(run).get("pruned") for run in jobs] == [None, "1", "1", None]
+    assert {run.data.tags["mlflow.parentRunId"] for run in jobs} == {parent.info.run_id}
+    assert len({run.data.tags["mnist_exp.signature"] for run in jobs[1:]}) == 1
     single = [text.replace("0.03,", "") for text in TWO]
     assert in_process(*single, "resume=true", cwd=folder).stdout.startswith(f"Run {jobs[3].info.run_id} ")
 
 
 def test_a_pruned_job_is_repeated_to_its_end(folder: Path) -> None:
-    pruned = next(one for one in runs_in(folder) if "pruned" in facts(one))
+    pruned = next(run for run in runs_in(folder) if "pruned" in facts(run))
     done = in_process(pruned.info.run_id, cwd=folder, module="mnist_exp.rerun")
     assert done.returncode == 0, done.stdout
     assert f"{pruned.info.run_id} was pruned after epoch 1, which a repeat is not; only its epochs" in done.stdout
@@ -352,7 +352,7 @@ def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any
     overrides = ("tracking=none", "backend=jax", "dataset.limit=1000", "training.epochs=4", "training.batch_size=100")
     rates = [0.001 * (seed + 1) for seed in range(8)]
     jobs = [compose([*overrides, f"seed={seed}", f"optimizer.learning_rate={rate}"]) for seed, rate in enumerate(rates)]
-    jobs = [replace(one, child=Child("", {})) for one in jobs]
+    jobs = [replace(job, child=Child("", {})) for job in jobs]
     sizes: list[int] = []
     engine = choose_engine("jax")
     fill = vars(engine)["stacked"]
@@ -364,9 +364,9 @@ def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "stacked", filled)
         trained = engine.train(jobs, load_data(jobs[0].config.dataset), lambda epoch, _: stop.get(epoch, ()))
-    assert all(isinstance(one, Trained) for one in trained)
-    whole = [one for one in trained if isinstance(one, Trained)]
-    return [one.model.get_weights() for one in whole], [len(one.history["loss"]) for one in whole], sizes
+    assert all(isinstance(result, Trained) for result in trained)
+    whole = [result for result in trained if isinstance(result, Trained)]
+    return [result.model.get_weights() for result in whole], [len(result.history["loss"]) for result in whole], sizes
 
 
 @pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
@@ -377,6 +377,6 @@ def test_a_stack_of_which_half_is_stopped_goes_on_as_a_smaller_program(on_jax: O
     assert epochs == [2, 1, 4, 4, 1, 4, 2, 4]
     assert sizes == [8, 4]
     for place in (2, 3, 5, 7):
-        for one, other in zip(weights[place], whole[place], strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-5)
-    assert any(not np.allclose(one, other, atol=1e-3) for one, other in zip(weights[1], whole[1], strict=True))
+        for weight, other in zip(weights[place], whole[place], strict=True):
+            np.testing.assert_allclose(weight, other, atol=1e-5)
+    assert any(not np.allclose(weight, other, atol=1e-3) for weight, other in zip(weights[1], whole[1], strict=True))

@@ -70,10 +70,10 @@ def test_a_clear_best_is_found_in_the_first_round(direction: str) -> None:
 @pytest.mark.fast
 def test_seeds_go_to_what_is_open_until_no_jobs_are_left() -> None:
     rounds = raced(race_of(3, max_jobs=30), [0.9, 0.9001, 0.1], spread=0.01)
-    assert all(one.dropped == {2: 1} for one in rounds)
-    assert [one.jobs for one in rounds] == [9, 13, 17, 23, 29]  # and the next would be for one of the two alone
-    assert [one.seeds[0] for one in rounds] == [3, 5, 7, 10, 13]
-    assert [one.end for one in rounds] == [None, None, None, None, "spent"]
+    assert all(ended.dropped == {2: 1} for ended in rounds)
+    assert [ended.jobs for ended in rounds] == [9, 13, 17, 23, 29]  # and the next would be for one of the two alone
+    assert [ended.seeds[0] for ended in rounds] == [3, 5, 7, 10, 13]
+    assert [ended.end for ended in rounds] == [None, None, None, None, "spent"]
 
 
 @pytest.mark.fast
@@ -238,7 +238,7 @@ def test_a_race_proposes_rounds_and_reports_each_once(direction: str, tmp_path: 
     assert "1 of 3 beaten" in news[0]
     rows, _ = race.arrange(rank(jobs, direction), direction)
     records = Table("val_accuracy", direction, rows, raced=True).records
-    assert {(one["dropped"], one["beaten"]) for one in records if one["a"] == "2"} == {(1, True)}
+    assert {(record["dropped"], record["beaten"]) for record in records if record["a"] == "2"} == {(1, True)}
     [written] = [line for line in race_csv(tmp_path) if line["a"] == "2"]
     assert float(written["difference"]) == pytest.approx(sign * -0.8, abs=0.02)
 

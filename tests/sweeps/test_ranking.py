@@ -60,7 +60,7 @@ def test_another_seed_is_no_seed() -> None:
 def test_a_row_lacks_what_failed() -> None:
     jobs = [job(None, "FAILED", a="1"), job(math.nan, a="2"), job(0.1, a="3"), job(None, "KILLED", a="4")]
     assert [row.values["a"] for row in rank(jobs, "maximize")] == ["3"]
-    assert [one.values["a"] for one in unranked(jobs)] == ["1", "2", "4"]
+    assert [job.values["a"] for job in unranked(jobs)] == ["1", "2", "4"]
 
 
 def rows_of(
@@ -143,7 +143,7 @@ def test_a_sentence_names_the_row_to_take_first(rows: list[Row], options: dict[s
 
 
 def test_a_row_of_a_single_run_is_not_compared() -> None:
-    jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
+    jobs = [job for row in rows_of(0.9, 0.8) for job in row.jobs]
     rows = compared(rank([*jobs, job(0.7, a="2", seed="0")], "maximize"), "maximize")
     assert [row.comparison is None for row in rows] == [True, False, True]
     text = word(judge(rows), partial(job_name, keys=["a"]))
@@ -152,7 +152,7 @@ def test_a_row_of_a_single_run_is_not_compared() -> None:
 
 
 def test_a_row_with_a_failed_job_is_not_compared_since_the_others_flatter_it() -> None:
-    jobs = [one for row in rows_of(0.9, 0.8) for one in row.jobs]
+    jobs = [job for row in rows_of(0.9, 0.8) for job in row.jobs]
     lost = [job(0.95, a="2", seed="0"), job(0.95, a="2", seed="1"), job(None, "FAILED", a="2", seed="2")]
     name = partial(job_name, keys=["a"])
     rows = compared(rank([*jobs, *lost], "maximize"), "maximize")
@@ -237,7 +237,8 @@ def test_the_csv_has_a_line_a_job_with_its_row() -> None:
 def test_the_advice_to_hold_images_out_can_be_followed(counts: list[object], advice: str) -> None:
     data = [None if count is None else {"profile": json.dumps({"training": count})} for count in counts]
     assert (
-        advised_validation([recorded_job({}, "FINISHED", data=one) for one in data]) == f"dataset.validation={advice}"
+        advised_validation([recorded_job({}, "FINISHED", data=facts) for facts in data])
+        == f"dataset.validation={advice}"
     )
 
 

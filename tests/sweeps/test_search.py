@@ -129,4 +129,4 @@ def test_a_random_search_whose_jobs_all_fail_says_why(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == "2 of 2 jobs did not finish; the same command with resume=true retries them\n"
     assert done.stdout.count("FAILED: dataset.validation=0.999: holds out 200 of 200 training images") == 2
-    assert [one.info.status for one in runs_in(tmp_path)] == ["FAILED"] * 3
+    assert [run.info.status for run in runs_in(tmp_path)] == ["FAILED"] * 3

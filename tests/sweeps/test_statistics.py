@@ -21,7 +21,11 @@ def by_seed(values: Sequence[float] | Scores, first: int = 0) -> dict[str, float
 
 
 def comparisons(rows: Sequence[Sequence[float] | Scores], direction: str = "maximize") -> list[Comparison]:
-    return [one for one in compare_with_first([by_seed(row) for row in rows], direction) if one is not None]
+    return [
+        comparison
+        for comparison in compare_with_first([by_seed(row) for row in rows], direction)
+        if comparison is not None
+    ]
 
 
 def test_two_rows_are_compared_by_the_usual_paired_test() -> None:
@@ -57,17 +61,17 @@ def test_variances_are_shrunk_as_far_as_they_are_alike() -> None:
     a = math.sqrt(2 * math.pi**2 / 3 - 1)
     variances = [math.exp(power) for power in (-a, 0, a)]
     apart = comparisons([np.zeros(5), *(math.sqrt(variance) * SWINGS for variance in variances)])
-    for one, variance in zip(apart, variances, strict=True):
+    for comparison, variance in zip(apart, variances, strict=True):
         shrunk = (1 / math.e + 4 * variance) / 5
-        assert one.deviation == pytest.approx(math.sqrt(shrunk))
-        assert one.at_best == pytest.approx(t.isf(0.05 / 4, 5) * math.sqrt(shrunk / 5))
-        assert one.high == pytest.approx(t.isf(0.05 / 4 / 3, 5) * math.sqrt(shrunk / 5))
+        assert comparison.deviation == pytest.approx(math.sqrt(shrunk))
+        assert comparison.at_best == pytest.approx(t.isf(0.05 / 4, 5) * math.sqrt(shrunk / 5))
+        assert comparison.high == pytest.approx(t.isf(0.05 / 4 / 3, 5) * math.sqrt(shrunk / 5))
     alike = comparisons([np.zeros(5), SWINGS, -SWINGS, SWINGS])
     shrunk = (2 * 2 * math.exp(np.euler_gamma - 1) + 4) / 6
-    assert [one.deviation for one in alike] == pytest.approx([math.sqrt(shrunk)] * 3)
+    assert [comparison.deviation for comparison in alike] == pytest.approx([math.sqrt(shrunk)] * 3)
     assert alike[0].at_best == pytest.approx(t.isf(0.05 / 4, 6) * math.sqrt(shrunk / 5))
     both = comparisons([np.zeros(5), SWINGS, 2 * SWINGS])
-    assert [one.deviation for one in both] == pytest.approx([1, 2])  # of two, nothing is in common
+    assert [comparison.deviation for comparison in both] == pytest.approx([1, 2])  # of two, nothing is in common
 
 
 def test_a_noisy_row_does_not_blur_the_others() -> None:
@@ -90,7 +94,7 @@ def test_the_best_row_is_seldom_called_beaten(deviations: Sequence[float], seeds
         rows = (draw.normal(size=(seeds, len(deviations))) * deviations).T
         wrong[beaten([by_seed(row) for row in rows])] += 1
         ordered = rows[np.argsort(-rows.mean(axis=1))]
-        missed += not all(one.low <= 0 <= one.high for one in comparisons(list(ordered)))
+        missed += not all(comparison.low <= 0 <= comparison.high for comparison in comparisons(list(ordered)))
     most = 0.05 * sweeps + 2 * math.sqrt(0.05 * 0.95 * sweeps)
     assert wrong.max() <= most
     assert missed <= most
@@ -111,7 +115,9 @@ def test_the_number_of_seeds_that_is_named_is_enough() -> None:
     seeds = seeds_to_tell(found)
     assert seeds is not None
     told = sum(
-        one.is_beaten for _ in range(500) for one in comparisons([np.zeros(seeds), draw.normal(-0.5, size=seeds)])
+        comparison.is_beaten
+        for _ in range(500)
+        for comparison in comparisons([np.zeros(seeds), draw.normal(-0.5, size=seeds)])
     )
     assert 0.75 < told / 500 < 0.85
     assert seeds_to_tell(Comparison(-0.001, 1.0, -1.0, 1.0, 3, 1.0, 0.025)) is None
@@ -119,15 +125,15 @@ def test_the_number_of_seeds_that_is_named_is_enough() -> None:
 
 def test_rows_without_spread_differ_or_do_not() -> None:
     first, same, worse = [0.7] * 3, [0.1 + 0.6] * 3, [0.6] * 3  # 0.1 + 0.6 is not quite 0.7
-    assert [one.is_beaten for one in comparisons([first, same, worse, same])] == [False, True, False]
-    assert [one.is_beaten for one in comparisons([worse, same], "minimize")] == [True]
+    assert [comparison.is_beaten for comparison in comparisons([first, same, worse, same])] == [False, True, False]
+    assert [comparison.is_beaten for comparison in comparisons([worse, same], "minimize")] == [True]
 
 
 def test_the_smallest_is_compared_as_the_largest_is() -> None:
     rows = [by_seed(row) for row in np.random.default_rng(0).normal(size=(6, 5))]
     largest = compare_with_first(rows, "maximize")
     smallest = compare_with_first([{seed: -value for seed, value in row.items()} for row in rows], "minimize")
-    for one, other in zip(largest, smallest, strict=True):
-        assert one is not None
+    for large, other in zip(largest, smallest, strict=True):
+        assert large is not None
         assert other is not None
-        assert (one.at_best, one.low, one.high) == (other.at_best, -other.high, -other.low)
+        assert (large.at_best, large.low, large.high) == (other.at_best, -other.high, -other.low)

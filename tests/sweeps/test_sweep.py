@@ -293,14 +293,14 @@ def test_two_sweeps_at_once_do_not_mix(tmp_path: Path) -> None:
     for process in processes:
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
-    recorded = runs_in(tmp_path)
-    sweeps = [one for one in recorded if "mnist_exp.sweep" in one.data.tags]
-    parents = {one.info.run_id: one.data.tags["mnist_exp.overrides"] for one in sweeps}
+    runs = runs_in(tmp_path)
+    sweeps = [run for run in runs if "mnist_exp.sweep" in run.data.tags]
+    parents = {run.info.run_id: run.data.tags["mnist_exp.overrides"] for run in sweeps}
     assert len(parents) == 2
-    for one in recorded:
-        if "mnist_exp.swept" in one.data.tags:
-            assert f"model.hidden={one.data.params['model.hidden']}" in parents[one.data.tags["mlflow.parentRunId"]]
-    assert len(recorded) == 6
+    for job in runs:
+        if "mnist_exp.swept" in job.data.tags:
+            assert f"model.hidden={job.data.params['model.hidden']}" in parents[job.data.tags["mlflow.parentRunId"]]
+    assert len(runs) == 6
 
 
 def test_a_sweep_without_a_store_is_ranked_from_its_folder(tmp_path: Path) -> None:

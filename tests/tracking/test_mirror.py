@@ -109,7 +109,7 @@ def test_mirror_replaces_earlier_tries_of_a_job(tmp_path: Path, store: Store) ->
             mirror(folder, store)
         folder.end(status)
     mirror(folder, store)
-    assert [(one.info.run_name, one.info.status) for one in runs_in(tmp_path)] == [("FINISHED", "FINISHED")]
+    assert [(run.info.run_name, run.info.status) for run in runs_in(tmp_path)] == [("FINISHED", "FINISHED")]
     folder.begin(Record("other", tags))
     mirror(folder, store)
     assert len(runs_in(tmp_path)) == 2, "what has finished stays"
@@ -119,7 +119,7 @@ def test_folder_that_is_used_again_has_the_last_run(tmp_path: Path) -> None:
     for seed in (0, 1):
         result = run(*QUICK, f"seed={seed}", f"hydra.run.dir={tmp_path}/out")
     assert Folder(tmp_path / "out").history() == result.history
-    assert [len(client_of(tmp_path).get_metric_history(one.info.run_id, "loss")) for one in runs_in(tmp_path)] == [2, 2]
+    assert [len(client_of(tmp_path).get_metric_history(run.info.run_id, "loss")) for run in runs_in(tmp_path)] == [2, 2]
 
 
 def test_mirror_needs_the_folder_alone(tmp_path: Path, mnist: Data) -> None:
@@ -201,8 +201,8 @@ def test_runs_that_begin_at_once_all_have_their_new_data(tmp_path: Path, store: 
         folder.begin(Record(str(number), {}, data=recorded_data(mnist) | {"digest": str(number // 8)}))
     with ThreadPoolExecutor(8) as at_once:
         sent = list(at_once.map(lambda folder: mirror(folder, store), folders))
-    for number, one in enumerate(sent):
-        inputs = store.client.get_run(one.run_id).inputs
+    for number, upload in enumerate(sent):
+        inputs = store.client.get_run(upload.run_id).inputs
         assert inputs is not None
         [used] = inputs.dataset_inputs
         assert used.dataset.digest == str(number // 8)

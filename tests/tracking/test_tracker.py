@@ -196,9 +196,9 @@ def test_what_has_lost_its_process_is_closed_by_the_next_command(tmp_path: Path)
     for host in ("far", socket.gethostname()):
         tags = {"mnist_exp.host": host, "mnist_exp.output": str(tmp_path / "gone")}
         client.create_run(recorded.info.experiment_id, tags=tags, start_time=now())
-    assert [one.info.status for one in runs_in(tmp_path)] == ["RUNNING"] * 3
+    assert [run.info.status for run in runs_in(tmp_path)] == ["RUNNING"] * 3
     run(*QUICK)
-    assert [one.info.status for one in runs_in(tmp_path)] == ["KILLED", "RUNNING", "KILLED", "FINISHED"]
+    assert [run.info.status for run in runs_in(tmp_path)] == ["KILLED", "RUNNING", "KILLED", "FINISHED"]
     assert Folder(result.output).read().status == "KILLED"
 
 

@@ -124,7 +124,7 @@ def train(folder: str, overrides: Sequence[str], *, resumes: bool = False, inter
     config, given = experiment.config, list[Any]()
     engine = choose_engine(config.backend)
     with suppress(KeyboardInterrupt):
-        given = [as_plain(one) for one in engine.train([experiment], load_data(config.dataset), on_epoch)]
+        given = [as_plain(result) for result in engine.train([experiment], load_data(config.dataset), on_epoch)]
     return {"epochs": epochs, "given": given}
 
 

@@ -370,7 +370,7 @@ def test_a_stacked_sweep_is_a_sweep(tmp_path: Path, jax_command: Command) -> Non
     assert "8 of 8 done" in done.stdout
     assert "8 jobs, largest val_accuracy first" in done.stdout
     parent, jobs = sweep_in(tmp_path)
-    assert [one.info.status for one in (parent, *jobs)] == ["FINISHED"] * 9
+    assert [run.info.status for run in (parent, *jobs)] == ["FINISHED"] * 9
     assert {facts(job)["trained_together"] for job in jobs} == {"4"}
     assert len({job.data.metrics["val_loss"] for job in jobs}) == 8
     assert len({job.data.tags["mnist_exp.output"] for job in jobs}) == 8
@@ -399,7 +399,7 @@ def test_an_interrupted_stack_is_killed_whole(tmp_path: Path) -> None:
     process.communicate(timeout=300)
     assert process.returncode == 143
     parent, jobs = sweep_in(tmp_path)
-    assert [one.info.status for one in (parent, *jobs)] == ["KILLED"] * 3
+    assert [run.info.status for run in (parent, *jobs)] == ["KILLED"] * 3
     assert not list(tmp_path.rglob("checkpoint.npz"))
 
 

@@ -137,6 +137,6 @@ def test_to_count_weights_changes_none() -> None:
     check_size(compose([]).config.model, (784,), 10)
     set_seed(0)
     after = built(shape=(784,))
-    for one, other in zip(before.get_weights(), after.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for weight, other in zip(before.get_weights(), after.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, other)
     assert [layer.name for layer in before.layers] == [layer.name for layer in after.layers]

@@ -47,9 +47,9 @@ def test_images_of_any_scale_are_prepared_alike(mnist: Data, kind: type, maximum
     few = dataclasses.replace(mnist, x_train=mnist.x_train[:500])
     raw: Any = np.asarray(few.x_train * (maximum / 255), kind)
     other = dataclasses.replace(mnist, x_train=raw, maximum=maximum)
-    for one in (config(), config(standardize=True)):
-        expected = np.asarray(fit_preprocessor(one, few).images(few.x_train))
-        np.testing.assert_allclose(fit_preprocessor(one, other).images(raw), expected, atol=1e-5)
+    for part in (config(), config(standardize=True)):
+        expected = np.asarray(fit_preprocessor(part, few).images(few.x_train))
+        np.testing.assert_allclose(fit_preprocessor(part, other).images(raw), expected, atol=1e-5)
 
 
 def test_standardizing_equal_pixels_is_refused(mnist: Data) -> None:
