@@ -29,10 +29,10 @@ class StackedLauncher(BasicLauncher):
         task: Any = self.task_function
         if not hasattr(task, "run_jobs"):
             return super().launch(job_overrides, initial_job_idx)
-        from mnist_exp.sweeps.jobs import parts
+        from mnist_exp.sweeps.jobs import group_jobs
 
         returned: dict[int, JobReturn] = {}
-        for places in parts(job_overrides):
+        for places in group_jobs(job_overrides):
             part = {place: self._compose(job_overrides[place], initial_job_idx + place) for place in places}
             objectives = task.run_jobs([composed.return_value for composed in part.values()])
             for composed, objective in zip(part.values(), objectives, strict=True):

@@ -23,7 +23,7 @@ from pathlib import Path
 from threading import RLock
 from typing import TypeVar
 
-from mnist_exp.config.overrides import as_typed
+from mnist_exp.config.overrides import to_overrides
 from mnist_exp.config.own_code import FUNCTIONS
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Result, Runs, SweepResult
@@ -54,13 +54,13 @@ def run(
         InputError: a ValueError that names the key, its value, and what would be right.
     """
     from mnist_exp.config.composition import compose
-    from mnist_exp.logs import logs_to_program
+    from mnist_exp.logs import forward_logs
     from mnist_exp.resume import finish
     from mnist_exp.runner import read_result, run_experiment
     from mnist_exp.tracking.folder import Folder
 
-    with _one_at_a_time, _left_as_it_was(), logs_to_program():
-        experiment = compose([text for given in overrides for text in as_typed(given)], config_dir)
+    with _one_at_a_time, _left_as_it_was(), forward_logs():
+        experiment = compose([text for given in overrides for text in to_overrides(given)], config_dir)
         gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
         experiment = replace(experiment, verbose=bool(verbose))
         found = finish(experiment)
@@ -85,11 +85,11 @@ def sweep(
     Raises:
         InputError: a ValueError that names the key, its value, and what would be right.
     """
-    from mnist_exp.logs import logs_to_program
+    from mnist_exp.logs import forward_logs
     from mnist_exp.sweeps.plan import run_sweep
 
-    typed = [text for given in overrides for text in as_typed(given)]
-    with _one_at_a_time, _left_as_it_was(), logs_to_program():
+    typed = [text for given in overrides for text in to_overrides(given)]
+    with _one_at_a_time, _left_as_it_was(), forward_logs():
         result = run_sweep(typed, config_dir, verbose=bool(verbose))
         if result.unfinished:
             _log.warning("%d of %d jobs did not finish", result.unfinished, result.jobs)
@@ -111,7 +111,7 @@ def runs(*which: str | Mapping[str, object], last: int | None = None) -> Runs:
     from mnist_exp.compare import past_runs
 
     with _one_at_a_time:
-        return past_runs([text for given in which for text in as_typed(given)], last)
+        return past_runs([text for given in which for text in to_overrides(given)], last)
 
 
 def model(function: _Function) -> _Function:

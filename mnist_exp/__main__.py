@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 from mnist_exp.commands import exit_on_errors
-from mnist_exp.config.composition import ONLY_CONFIG_DIR, check_composed, run_of, user_choices
+from mnist_exp.config.composition import ONLY_CONFIG_DIR, check_composed, compose_run, offer_user_choices
 from mnist_exp.config.guesses import respell
 from mnist_exp.config.hydra_api import answer, read_arguments, run_composed
 from mnist_exp.config.hydra_compose import as_yaml, compose_values
@@ -45,7 +45,7 @@ def _run_typed(typed: Sequence[str]) -> None:
     if arguments.multirun and not asks:
         _sweep(overrides, config_dir)
         return
-    with user_choices(config_dir, overrides) as code, as_input_errors(overrides):
+    with offer_user_choices(config_dir, overrides) as code, as_input_errors(overrides):
         if asks and not arguments.cfg:
             _answer(arguments)
             return
@@ -54,7 +54,7 @@ def _run_typed(typed: Sequence[str]) -> None:
             print(printable_lines(as_yaml(composed, arguments)), end="")
             check_composed(composed, code)
         else:
-            experiment = run_of(composed, overrides, code)
+            experiment = compose_run(composed, overrides, code)
             make_folder(experiment.output)
             run_composed(composed, lambda: _run(experiment))
 

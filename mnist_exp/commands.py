@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from mnist_exp import signals
 from mnist_exp.config.files import LARGEST_TEXT, NoFileError, open_file
-from mnist_exp.config.overrides import refuse_passwords, refuse_split
+from mnist_exp.config.overrides import check_brace_expansion, refuse_passwords
 from mnist_exp.config.own_code import PACKAGE
 from mnist_exp.ends import CTRL_C
 from mnist_exp.errors import InputError
@@ -52,7 +52,7 @@ def exit_on_errors() -> Iterator[None]:
     signals.install()
     try:
         refuse_passwords(sys.argv)
-        refuse_split(sys.argv[1:])
+        check_brace_expansion(sys.argv[1:])
         yield
     except InputError as error:
         sys.exit(traceback_in(PACKAGE, error) + str(error))

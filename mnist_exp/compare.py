@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from mnist_exp import commands
-from mnist_exp.config.files import replaced
+from mnist_exp.config.files import replacing
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Runs
@@ -88,10 +88,10 @@ def compare(
         commands.check_plot(plot)
     tables, repeated, curves, link = _read(words, sort, last, like, columns, draw=plot is not None)
     from mnist_exp.sweeps.past import about_others
-    from mnist_exp.sweeps.table import as_text
+    from mnist_exp.sweeps.table import format_tables
 
     others = about_others(tables)
-    print(as_text(tables, form, others))
+    print(format_tables(tables, form, others))
     beside = []
     if form in {"csv", "json"}:
         beside += [text for table in tables for text in (table.title, *table.sentences)]
@@ -105,7 +105,7 @@ def compare(
         from mnist_exp.figures import write
         from mnist_exp.sweeps.charts import validation_curves
 
-        with replaced(plot) as new:
+        with replacing(plot) as new:
             write(validation_curves(curves, tables[0].metric), new)
         left_out = f", of the first {len(curves)} rows" if len(curves) < len(tables[0].rows) else ""
         beside.append(f"Curves in {plot}{left_out}")
@@ -129,7 +129,7 @@ def _read(
     if last is not None and (not str(last).isdecimal() or int(str(last)) < 1):
         raise InputError(f"--last {last}: must be a whole number, at least 1")
     from mnist_exp.sweeps.choice import Words, find_runs
-    from mnist_exp.sweeps.past import newest_of_each, sorted_table, tables_of
+    from mnist_exp.sweeps.past import drop_repeats, make_tables, sorted_table
     from mnist_exp.tracking import reading, store
 
     chosen = Words.of(words)
@@ -137,10 +137,10 @@ def _read(
         client = store.connect_existing(chosen.tracking.uri)
         liked = reading.find_run(client, chosen.tracking.uri, like).run_id if like else ""
         found = find_runs(client, chosen, None if last is None else int(str(last)))
-        kept = newest_of_each(found.runs)
+        kept = drop_repeats(found.runs)
         repeated = sorted({run.run_id for run in found.runs} - {run.run_id for run in kept})
-        found = replace(found, runs=kept, others=newest_of_each(found.others))
-        tables = [sorted_table(found, sort, columns)] if sort else tables_of(found, columns)
+        found = replace(found, runs=kept, others=drop_repeats(found.others))
+        tables = [sorted_table(found, sort, columns)] if sort else make_tables(found, columns)
         tables.sort(key=lambda table: liked not in table.ids)
         if liked and liked not in tables[0].ids:
             raise InputError(f"--like {like}: is not among the runs that were chosen")
@@ -150,7 +150,7 @@ def _read(
 
 def _link(tracking: MLflowTracking, table: "Table", runs: Sequence[Record]) -> list[str]:
     """Return lines with a link to the runs of a table, or to the first of them, in MLflow's page."""
-    from mnist_exp.tracking.store import linked
+    from mnist_exp.tracking.store import add_link
 
     ids = [job.run_id for job in table.jobs]
     shown = ids[:_LINKED]
@@ -164,7 +164,7 @@ def _link(tracking: MLflowTracking, table: "Table", runs: Sequence[Record]) -> l
     else:
         page = "#/compare-runs"
         query |= {"runs": json.dumps(shown), "experiments": json.dumps(experiments)}
-    return linked(text, tracking, f"{page}?{urlencode(query)}")
+    return add_link(text, tracking, f"{page}?{urlencode(query)}")
 
 
 def _curves(client: "MlflowClient", table: "Table") -> list["Curves"]:

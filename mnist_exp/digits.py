@@ -27,7 +27,7 @@ _STEP = 16  # pixels that are taken off a stroke at once, as the time grows with
 _NOTHING = "no digit stands out from the background"
 
 
-def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
+def to_mnist_format(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Return a picture of a digit as MNIST has it: bright on black, scaled and centred, (height, width).
 
     The picture may have any two colours, transparent or not; most of its border is background.
@@ -54,7 +54,7 @@ def prepare(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uin
 
 
 def holds_several(picture: Image.Image) -> bool:
-    """Return whether a picture, which `prepare` takes, seems to hold digits beside each other that do not touch.
+    """Return whether a picture seems to hold several digits, beside each other and apart.
 
     True for 6 of MNIST's 70,000 digits, and for 98 of 100 pairs of them.
     """
@@ -65,7 +65,7 @@ def holds_several(picture: Image.Image) -> bool:
     return any(start >= end for (_, end), (start, _) in pairwise(spans))
 
 
-def resized(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
+def resize(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Return a picture in colour, (height, width, 3).
 
     Raises:

@@ -56,7 +56,7 @@ TERMINATION = End(Terminated, "KILLED", 143, 5.0)
 CTRL_C = End(Interrupted, "KILLED", 130, 5.0)
 
 
-def end_of(error: BaseException | None) -> End:
+def find_end(error: BaseException | None) -> End:
     """Return the end that an exception brings about: the first row that has it.
 
     Any other BaseException, such as KeyboardInterrupt in a program with its own handlers, counts as Ctrl-C.
@@ -65,7 +65,7 @@ def end_of(error: BaseException | None) -> End:
     return next((end for end in ends if isinstance(error, end.exception)), CTRL_C)
 
 
-def signal_behind(error: BaseException | None) -> BaseException | None:
+def find_signal(error: BaseException | None) -> BaseException | None:
     """Return the exception of a signal that an exception came of, if any.
 
     Python 3.11 turns a signal within `__set_name__`, as in an import, into RuntimeError.
@@ -75,7 +75,7 @@ def signal_behind(error: BaseException | None) -> BaseException | None:
     return error if isinstance(error, KeyboardInterrupt | Terminated) else None
 
 
-def about_folder(error: BaseException, folder: Path) -> BaseException:
+def as_folder_error(error: BaseException, folder: Path) -> BaseException:
     """Return an error about writing a run's folder as FolderError, and any other as it is."""
     if not folder.exists() and isinstance(error, OSError | NoFileError):
         return FolderError(f"{folder}: cannot be written (was deleted)")

@@ -57,12 +57,12 @@ def did_you_mean(name: str, choices: Iterable[str], above: str = "", after: str 
     return f"; did you mean {above}{plain[near[0]]}{after}?" if near else ""
 
 
-def show(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as a user would type it.
 
-    >>> show({"Dense": {"units": 4}}), show(None), show(True)
+    >>> format_value({"Dense": {"units": 4}}), format_value(None), format_value(True)
     ('{Dense: {units: 4}}', 'null', 'true')
-    >>> show([10**5000])
+    >>> format_value([10**5000])
     '[0x31e20801036510f3c5...]'
     """
     match value:
@@ -73,7 +73,7 @@ def show(value: Any) -> str:
         case int() if abs(value) >= 10**300:  # Python may refuse to write it
             return f"{hex(value)[:20]}..."
         case list() | tuple():
-            return f"[{', '.join(map(show, value))}]"
+            return f"[{', '.join(map(format_value, value))}]"
         case Mapping():
-            return "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
+            return "{" + ", ".join(f"{key}: {format_value(item)}" for key, item in value.items()) + "}"
     return str(value)

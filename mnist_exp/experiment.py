@@ -153,10 +153,10 @@ class Sweep:
         return any(config.dataset.validation == "test" for config in self.configs)
 
 
-def of_the_result(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+def result_settings(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Return those values of a configuration, or of its part `above.`, that can change a result."""
     return {
-        key: of_the_result(value, f"{above}{key}.") if isinstance(value, Mapping) else value
+        key: result_settings(value, f"{above}{key}.") if isinstance(value, Mapping) else value
         for key, value in values.items()
         if f"{above}{key}" not in keys("no result")
     }
@@ -165,7 +165,7 @@ def of_the_result(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 def identity(config: Config) -> dict[str, Any]:
     """Return all that can change a result but the data: configuration, code and packages."""
     own = {"own_code": config.code.digest} if config.code is not None else {}
-    values = of_the_result(asdict(config))
+    values = result_settings(asdict(config))
     return {"configuration": values, "code": code_digest(), "packages": package_versions(config.backend), **own}
 
 
@@ -176,7 +176,7 @@ def experiment_signature(config: Config, data_digest: str) -> str:
 
 def experiment_key(config: Config, data_digest: str) -> str:
     """Return the key of a configuration and its data, which runs with other code and packages share."""
-    return signature([of_the_result(asdict(config)), data_digest])
+    return signature([result_settings(asdict(config)), data_digest])
 
 
 def signature(content: Any) -> str:

@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from mnist_exp.config.files import replaced
-from mnist_exp.text import cut
+from mnist_exp.config.files import replacing
+from mnist_exp.text import truncate
 
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # announces its cache once
 
@@ -28,12 +28,12 @@ _TRAINING, VALIDATION, _WRONG = "black", "cornflowerblue", "crimson"
 _CREATOR = ("Creator", "mnist_exp")  # metadata, by which `check_plot` knows a file that may be replaced
 
 
-def save(drawn: Mapping[str, "Figure | Sheet"], folder: Path) -> None:
+def save(drawn: Mapping[str, "Figure | ImageGrid"], folder: Path) -> None:
     """Write each figure as NAME.png into `folder`, which need not exist, packed quickly for a tenth more bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
-        with replaced(folder / f"{name}.png") as new:
-            if isinstance(figure, Sheet):
+        with replacing(folder / f"{name}.png") as new:
+            if isinstance(figure, ImageGrid):
                 text = PngInfo()
                 text.add_text(*_CREATOR)
                 figure.draw().save(new, compress_level=1, pnginfo=text)
@@ -69,7 +69,7 @@ def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figu
         if (validated := history.get(f"val_{name}")) is not None:
             axes.plot(epochs, validated, color=VALIDATION, label=validation_name, marker=marker, markersize=3)
             axes.legend()
-        axes.set(title=plain(name.replace("_", " ")), xlabel="epoch")
+        axes.set(title=axis_label(name.replace("_", " ")), xlabel="epoch")
         epoch_ticks(axes, len(epochs))
         axes.grid(alpha=0.4)
     return figure
@@ -82,17 +82,17 @@ def epoch_ticks(axes: Axes, epochs: int) -> None:
     axes.tick_params("x", labelsize=8 if epochs > 12 else 10)
 
 
-def plain(text: str) -> str:
+def axis_label(text: str) -> str:
     """Return a label in at most 60 characters, without line breaks and formulas."""
-    return short(" ".join(text.split()), 60)
+    return escape_label(" ".join(text.split()), 60)
 
 
-def short(name: str, most: int) -> str:
+def escape_label(name: str, most: int) -> str:
     """Cut a label to `most` characters; matplotlib finds no formula in it."""
-    return cut(name, most).replace("$", r"\$")
+    return truncate(name, most).replace("$", r"\$")
 
 
-def pictures(images: npt.NDArray[np.generic], maximum: float = 255.0) -> npt.NDArray[np.uint8]:
+def to_uint8(images: npt.NDArray[np.generic], maximum: float = 255.0) -> npt.NDArray[np.uint8]:
     """Return raw images, (..., height, width) or (N, height, width, channels), 0 to `maximum`, as bytes.
 
     Of two channels the first is kept, of four the first three.
@@ -110,7 +110,7 @@ def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes: Axes = figure.subplots()
     _show(axes, _on_paper(pixels))
-    name = short(str(label), 24)
+    name = escape_label(str(label), 24)
     size = 40 if len(name) <= 3 else 28 - len(name) / 2
     axes.text(0.97, 0.03, name, fontsize=size, color=VALIDATION, ha="right", va="bottom", transform=axes.transAxes)
     axes.set(xlabel=f"{pixels.shape[1]} pixels", ylabel=f"{pixels.shape[0]} pixels")
@@ -131,10 +131,10 @@ def samples(
     shown, each = min(len(names), 20), 10 if augment is None else 5
     chosen = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
     picked = images[np.concatenate(chosen)]
-    raw = pictures(picked, maximum)
+    raw = to_uint8(picked, maximum)
     kinds = [_on_paper(raw)]
     if augment is not None:
-        augmented = pictures(np.clip(np.asarray(augment(picked)), 0, maximum), maximum)
+        augmented = to_uint8(np.clip(np.asarray(augment(picked)), 0, maximum), maximum)
         kinds.append(_on_paper(augmented, raw))
     height, width, *channels = kinds[0].shape[1:]
     columns = each * len(kinds)
@@ -143,7 +143,7 @@ def samples(
     figure = Figure(figsize=(0.6 * columns + 1, 0.6 * shown * height / width + 0.8), layout="constrained")
     axes: Axes = figure.subplots()
     _show(axes, sheet.swapaxes(1, 2).reshape(shown * height, columns * width, *channels))
-    axes.set_yticks(height * (np.arange(shown) + 0.5) - 0.5, [short(name, 16) for name in names[:shown]])
+    axes.set_yticks(height * (np.arange(shown) + 0.5) - 0.5, [escape_label(name, 16) for name in names[:shown]])
     axes.tick_params(length=0)
     axes.set(xticks=[], ylabel="label")
     classes_shown = "each class" if shown == len(names) else f"the first {shown} of {len(names)} classes"
@@ -155,7 +155,7 @@ def samples(
     return figure
 
 
-def seen(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) -> Figure:
+def draw_predictions(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) -> Figure:
     """Draw N images as a model saw them, each with a title above and a name below."""
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)
@@ -163,8 +163,8 @@ def seen(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) 
     for place, (image, title, name) in enumerate(zip(images, titles, names, strict=True), start=1):
         axes = figure.add_subplot(rows, columns, place)
         _show(axes, image)
-        axes.set_title(short(title, 24), fontsize=11)
-        axes.set_xlabel(plain(name), fontsize=8)
+        axes.set_title(escape_label(title, 24), fontsize=11)
+        axes.set_xlabel(axis_label(name), fontsize=8)
         axes.set(xticks=[], yticks=[])
     return figure
 
@@ -193,7 +193,7 @@ def predictions(
     labels: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
     names: Sequence[str],
-) -> "Sheet":
+) -> "ImageGrid":
     """Return the first 96 test images with their predicted labels; wrong ones are framed, the true label in brackets.
 
     `images` are (N, height, width) or (N, height, width, channels), 0 to 255, `names` those of the classes.
@@ -201,16 +201,16 @@ def predictions(
     images, captions = images[:96], []
     wrong = (predicted[:96] != labels[:96]).tolist()
     for index in range(len(images)):
-        text, true = (cut(names[label], 12) for label in (predicted[index], labels[index]))
+        text, true = (truncate(names[label], 12) for label in (predicted[index], labels[index]))
         if wrong[index]:
             text = f"{text} ({true})" if len(text) + len(true) < 8 else f"{text}\n({true})"
         captions.append(text)
     title = f"First {len(images)} test images and their predictions; {sum(wrong)} wrong (true label in brackets)"
-    return Sheet(images, captions, title, columns=12, framed=wrong)
+    return ImageGrid(images, captions, title, columns=12, framed=wrong)
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ImageGrid:
     """Images in rows, each with a caption of one to three lines below it; those that are `framed` are marked in red.
 
     `images` are (N, height, width) or (N, height, width, channels), 0 to 255.

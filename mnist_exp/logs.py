@@ -61,7 +61,7 @@ class _LogFile(logging.FileHandler):
 
 
 @contextmanager
-def logs_to_program() -> Iterator[None]:
+def forward_logs() -> Iterator[None]:
     """Give the logger `mnist_exp`'s records to the program's handlers, from the program's level on, without passwords.
 
     None of Hydra's loggers says anything meanwhile. A program without handlers gets nothing, not even warnings, which

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
-from mnist_exp.config.files import open_file, replaced
-from mnist_exp.config.overrides import is_of_tracking
+from mnist_exp.config.files import open_file, replacing
+from mnist_exp.config.overrides import is_tracking_override
 from mnist_exp.config.own_code import read_code
 from mnist_exp.config.schema import stored
 from mnist_exp.data import pictures
 from mnist_exp.errors import InputError
-from mnist_exp.text import cut, printable, say
+from mnist_exp.text import printable, say, truncate
 
 _EXAMPLES = """\
   python -m mnist_exp.predict RUN_ID three.png four.jpg
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--code", metavar="FILE", help="the Python file of your own that the model was trained with")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what the model saw, as .png, .pdf or .svg")
     given = parser.parse_intermixed_args()
-    overrides = [text for text in given.pictures if is_of_tracking(text)]
+    overrides = [text for text in given.pictures if is_tracking_override(text)]
     files = [Path(text) for text in given.pictures if text not in overrides]
     with commands.exit_on_errors():
         if given.plot is not None:
@@ -62,10 +62,12 @@ def main() -> None:
         if given.plot is not None:
             from mnist_exp import figures
 
-            shown = figures.pictures(np.stack([prediction.seen for prediction in found]))
+            shown = figures.to_uint8(np.stack([prediction.seen for prediction in found]))
             titles = [f"{text} ({label.probability:.0%})" for text, label in zip(classes, found, strict=True)]
-            with replaced(given.plot) as new:
-                figures.write(figures.seen(shown, titles, [prediction.path.name for prediction in found]), new)
+            with replacing(given.plot) as new:
+                figures.write(
+                    figures.draw_predictions(shown, titles, [prediction.path.name for prediction in found]), new
+                )
             say(f"What the model saw: {given.plot}")
 
 
@@ -123,7 +125,7 @@ def predict(
     try:
         probabilities = loaded.predict((raw if dtype.kind == "f" else np.rint(raw)).astype(dtype), verbose=0)
     except REFUSALS as error:
-        raise InputError(f"{model}: cannot be computed ({cut(keras_reason(error), 300)})") from error
+        raise InputError(f"{model}: cannot be computed ({truncate(keras_reason(error), 300)})") from error
     return [
         Prediction(path, image, int(row.argmax()), classes[row.argmax()], float(row.max()))
         for path, image, row in zip(files, seen, probabilities, strict=True)
@@ -140,8 +142,8 @@ def _prepared(path: Path, shape: tuple[int, ...], *, resized: bool) -> npt.NDArr
         if resized or channels in ([2], [4]):
             return pictures.pixels(picture, height, width, *channels or [1])
         if channels == [3]:
-            return digits.resized(picture, height, width)
-        image = digits.prepare(picture, height, width)
+            return digits.resize(picture, height, width)
+        image = digits.to_mnist_format(picture, height, width)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     if digits.holds_several(picture):

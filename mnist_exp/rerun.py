@@ -9,16 +9,16 @@ from dataclasses import replace
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose, recompose
-from mnist_exp.config.overrides import Override, is_of_tracking
+from mnist_exp.config.overrides import Override, is_tracking_override
 from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import stored
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
-from mnist_exp.text import cut, printable, say
+from mnist_exp.text import printable, say, truncate
 from mnist_exp.tracking import store
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.reading import find_run, points, read_config
-from mnist_exp.tracking.records import Record, map_in
+from mnist_exp.tracking.records import Record, parse_map
 
 _EXAMPLES = """\
   python -m mnist_exp.rerun RUN_ID
@@ -43,7 +43,9 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     with commands.exit_on_errors():
         identical = rerun(given.run_id, given.overrides)
-    overridden = any(not is_of_tracking(text) and not Override.of(text).is_below("code") for text in given.overrides)
+    overridden = any(
+        not is_tracking_override(text) and not Override.parse(text).is_below("code") for text in given.overrides
+    )
     sys.exit(0 if identical or overridden else 1)
 
 
@@ -60,7 +62,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     Raises:
         InputError: if there is no such run, or its configuration or an override cannot be used.
     """
-    settings = stored(compose([text for text in overrides if is_of_tracking(text)]).config.tracking)
+    settings = stored(compose([text for text in overrides if is_tracking_override(text)]).config.tracking)
     with store.store_errors(settings.uri):
         client = store.connect_existing(settings.uri)
         before = find_run(client, settings.uri, run_id)
@@ -104,7 +106,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
 def _check_code(before: Record, overrides: Sequence[str]) -> None:
     """Raise InputError if the run used own code and no `code=FILE` is typed: a record never chooses what runs."""
     label = before.fact("own_code")
-    if label and not any(Override.of(text).key == "code" for text in overrides):
+    if label and not any(Override.parse(text).key == "code" for text in overrides):
         name, _, digest = label.rpartition(" ")
         name = name if re.fullmatch(r"[\w-][\w. -]*\.py", name) else "FILE.py"  # a record can say anything
         raise InputError(
@@ -125,13 +127,13 @@ def _as_before(experiment: Experiment, before: Record, name: str, overrides: Seq
     typed = [
         text
         for text in experiment.overrides
-        if text != "experiment=recorded" and not Override.of(text).is_below("code")
+        if text != "experiment=recorded" and not Override.parse(text).is_below("code")
     ]
     settings = replace(settings, run_name=settings.run_name or " ".join([printable(before.name), *typed]))
-    if not any(Override.of(text).key == "tracking.experiment" for text in overrides):
+    if not any(Override.parse(text).key == "tracking.experiment" for text in overrides):
         settings = replace(settings, experiment=name)
     config = replace(experiment.config, tracking=settings)
-    recorded = cut(before.fact("overrides"), 1000)
+    recorded = truncate(before.fact("overrides"), 1000)
     return replace(experiment, config=config, overrides=tuple(filter(None, [recorded, *typed])), repeats=before.run_id)
 
 
@@ -157,7 +159,7 @@ def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:
 def _causes(before: Record, after: Record) -> list[str]:
     """Return a line for each value that can change a result and differs; first those with a value then and now."""
     then, now = _facts(before), _facts(after)
-    files = [map_in(run.fact("code_files")) for run in (before, after)]
+    files = [parse_map(run.fact("code_files")) for run in (before, after)]
     if all(files):  # a job of a sweep has none
         then, now = then | files[0], now | files[1]
     keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]

@@ -13,8 +13,8 @@ from mnist_exp.runner import Identity, identify, run_experiment
 from mnist_exp.text import say
 from mnist_exp.tracking import index
 from mnist_exp.tracking.environment import run_record
-from mnist_exp.tracking.folder import Folder, from_here
-from mnist_exp.tracking.locks import is_left, wait_for, working
+from mnist_exp.tracking.folder import Folder, relative_path
+from mnist_exp.tracking.locks import has_no_owner, wait_until_idle, working
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.tracker import send_rest
 
@@ -51,10 +51,10 @@ def resume(known: Sequence[Record], wanted: Record) -> Answer:
     if not is_sweep and (done := [record for record in same if record.is_whole]):
         return Answer("finished", _folder(done[0]))
     for record in same:
-        if record.status == "RUNNING" and not is_left(_folder(record), sweep):
+        if record.status == "RUNNING" and not has_no_owner(_folder(record), sweep):
             what = "still runs" if is_sweep else "still trains"
             where = f"in process {record.fact('process')} on {record.host}"
-            return Answer("runs", _folder(record), f"{name_of(record)} {what}, {where}; waiting for it")
+            return Answer("runs", _folder(record), f"{run_name(record)} {what}, {where}; waiting for it")
     left = [
         record
         for record in same
@@ -63,7 +63,7 @@ def resume(known: Sequence[Record], wanted: Record) -> Answer:
     ]
     left.sort(key=lambda record: record.stage == "begun" and not (Path(record.output) / "checkpoint.npz").exists())
     if left:
-        return Answer("resumes", _folder(left[0]), f"{name_of(left[0])} was interrupted, and goes on")
+        return Answer("resumes", _folder(left[0]), f"{run_name(left[0])} was interrupted, and goes on")
     return Answer("new", None, why_new(known, wanted))
 
 
@@ -78,21 +78,21 @@ def why_new(known: Sequence[Record], wanted: Record) -> str:
     nearest = min(known, key=lambda record: len(record.differences(wanted)))
     differing = nearest.differences(wanted)
     if not differing:
-        return f"{name_of(nearest)} is of another version, or failed"
+        return f"{run_name(nearest)} is of another version, or failed"
     listed = " and ".join(filter(None, [", ".join(differing[:-1]), differing[-1]]))
-    return f"other {listed} than {name_of(nearest)}"
+    return f"other {listed} than {run_name(nearest)}"
 
 
-def name_of(record: Record) -> str:
+def run_name(record: Record) -> str:
     """Return what a run or a sweep is called: by its id in a store, or else by its folder."""
-    return f"{'sweep' if record.is_sweep else 'run'} {record.run_id or from_here(Path(record.output))}"
+    return f"{'sweep' if record.is_sweep else 'run'} {record.run_id or relative_path(Path(record.output))}"
 
 
 def _folder(record: Record) -> Folder:
     return Folder(Path(record.output))
 
 
-def earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = False) -> list[Record]:
+def find_earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = False) -> list[Record]:
     """Return the earlier runs with a key, the newest first, in the store that is wanted.
 
     One that was pruned but did not end needs `prunes`. Without any, `or_newest` asks for the newest runs of all keys.
@@ -116,7 +116,7 @@ def wanted_record(experiment: Experiment, identity: Identity) -> Record:
 
 
 @contextmanager
-def claimed(key: str, wanted: Record, output: Path, say: Callable[[str], object]) -> Iterator[Answer]:
+def claim(key: str, wanted: Record, output: Path, say: Callable[[str], object]) -> Iterator[Answer]:
     """Yield what to make of a run or a sweep, and hold the lock of the folder that goes on, or else of the new one.
 
     The key is locked meanwhile, so that two equal commands do not both begin. A run that still runs is waited for.
@@ -136,7 +136,7 @@ def claimed(key: str, wanted: Record, output: Path, say: Callable[[str], object]
                 if begins := index.find_beginning(key):
                     answer = Answer("runs", Folder(begins[0]), "the same command begins in another process")
                 else:
-                    answer = resume(earlier(key, wanted, or_newest=True), wanted)
+                    answer = resume(find_earlier(key, wanted, or_newest=True), wanted)
                 if answer.state == "resumes" and answer.folder is not None:
                     work.enter_context(working(answer.folder.path))
                 elif answer.state == "new":
@@ -145,7 +145,7 @@ def claimed(key: str, wanted: Record, output: Path, say: Callable[[str], object]
             if answer.state != "runs" or answer.folder is None:
                 break
             say(answer.line)
-            wait_for(answer.folder)
+            wait_until_idle(answer.folder)
         yield answer
 
 
@@ -161,7 +161,7 @@ def finish(experiment: Experiment) -> Result | Record:
         if identity is None:  # nothing is looked for, or the run says why its data cannot be read
             return run_experiment(experiment)
         wanted, tell = wanted_record(experiment, identity), partial(_print, experiment)
-        with claimed(identity.key, wanted, output, tell) as answer:
+        with claim(identity.key, wanted, output, tell) as answer:
             if answer.folder is None:
                 tell(f"Starts anew: {answer.line}")
                 return run_experiment(experiment)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from mnist_exp import signals
 from mnist_exp.config import own_code
 from mnist_exp.config.backend import choose_backend
-from mnist_exp.config.files import replaced
+from mnist_exp.config.files import replacing
 from mnist_exp.config.schema import Config
 from mnist_exp.data.datasets import Data
 from mnist_exp.data.metadata import write_metadata
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Result, experiment_key, experiment_signature
 from mnist_exp.logs import log_file, package_logs
-from mnist_exp.text import say, wrapped
+from mnist_exp.text import say, wrap_text
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.locks import working
 from mnist_exp.tracking.record import Run
@@ -29,7 +29,7 @@ from mnist_exp.training.split import load_data
 if TYPE_CHECKING:
     import keras
 
-    from mnist_exp.training.training import OnEpoch, Trained
+    from mnist_exp.training.training import OnEpoch, TrainingResult
 
 # As `tracker.open_run`.
 OpenRun = Callable[[Experiment, int], AbstractContextManager[Run]]
@@ -76,7 +76,7 @@ def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on
                 if run.folder.read().stage == "begun":
                     # Only now, since Keras takes seconds to import.
                     engine = choose_engine(config.backend)
-                    [trained] = engine.train([experiment], data, recorded([run], on_epoch))
+                    [trained] = engine.train([experiment], data, log_epochs([run], on_epoch))
                 else:
                     trained = _read_trained(experiment)
                 result = record(experiment, run, data, trained)
@@ -84,7 +84,7 @@ def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on
     return result
 
 
-def recorded(runs: Sequence[Run], on_epoch: "OnEpoch") -> "OnEpoch":
+def log_epochs(runs: Sequence[Run], on_epoch: "OnEpoch") -> "OnEpoch":
     """Return a function for an engine that records the epochs of runs, and those that `on_epoch` stops as pruned."""
 
     def record_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
@@ -135,14 +135,14 @@ def read_result(folder: Folder, experiment: Experiment) -> Result:
     return Result(folder.history(), scores, objective, model, record.run_id or None, experiment.config, folder.path)
 
 
-def _read_trained(experiment: Experiment) -> "Trained":
+def _read_trained(experiment: Experiment) -> "TrainingResult":
     """Return what an experiment gave before it was interrupted."""
-    from mnist_exp.training.training import Trained
+    from mnist_exp.training.training import TrainingResult
 
     folder = Folder(experiment.output)
     result = read_result(folder, experiment)
     epoch = folder.read().kept_epoch or 1
-    return Trained(result.model, result.history, epoch, result.scores, result.scores["fit_seconds"])
+    return TrainingResult(result.model, result.history, epoch, result.scores, result.scores["fit_seconds"])
 
 
 def complete(folder: Folder, data: Data, model: "keras.Model") -> None:
@@ -157,7 +157,7 @@ def complete(folder: Folder, data: Data, model: "keras.Model") -> None:
     folder.change(stage="completed")
 
 
-def record(experiment: Experiment, run: Run, data: Data, trained: "Trained | InputError") -> Result:
+def record(experiment: Experiment, run: Run, data: Data, trained: "TrainingResult | InputError") -> Result:
     """Write what an experiment gave, each stage after what it stands for.
 
     Raises:
@@ -173,7 +173,7 @@ def record(experiment: Experiment, run: Run, data: Data, trained: "Trained | Inp
     kept = f"{config.objective} {objective} of epoch {trained.kept_epoch}"
     log.debug("scores %s, %s", trained.scores, kept, extra={"output": output})
     if run.folder.read().stage == "begun":
-        with replaced(output / "model.keras") as new, signals.deferred():
+        with replacing(output / "model.keras") as new, signals.deferred():
             trained.model.save(new)
             write_metadata(new, data.metadata())
         run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)
@@ -183,7 +183,7 @@ def record(experiment: Experiment, run: Run, data: Data, trained: "Trained | Inp
     return Result(trained.history, trained.scores, objective, trained.model, run.id, config, output)
 
 
-def _print_scores(config: Config, trained: "Trained") -> None:
+def _print_scores(config: Config, trained: "TrainingResult") -> None:
     if (epochs := len(trained.history["loss"])) < config.training.epochs:
         print(f"Stopped after epoch {epochs} of {config.training.epochs}")
     if trained.kept_epoch < epochs:
@@ -199,4 +199,4 @@ def _print_place(experiment: Experiment, result: Result, run: Run) -> None:
     if experiment.child is None:
         log.info("%s %.6g; %s", experiment.config.objective, result.objective, run.describe())
     if experiment.prints:
-        print(wrapped(run.describe()))
+        print(wrap_text(run.describe()))

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from mnist_exp import commands
 from mnist_exp.config.backend import choose_backend
 from mnist_exp.config.composition import compose
-from mnist_exp.config.files import replaced
+from mnist_exp.config.files import replacing
 from mnist_exp.data.array_files import PARTS
 from mnist_exp.data.datasets import Data, read
 from mnist_exp.data.metadata import write_metadata
 from mnist_exp.errors import InputError
-from mnist_exp.text import printable, say, wrapped
+from mnist_exp.text import printable, say, wrap_text
 from mnist_exp.training.split import split
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def _show(given: argparse.Namespace) -> None:
     preprocessor = fit_preprocessor(config.preprocessing, held_out)
     print(_prepared(preprocessor, pixels, label))
     models.set_seed(config.seed)
-    augment = models.augmentation(config.preprocessing.augment, pixels.shape, preprocessor.raw)
-    image = figures.image(figures.pictures(pixels[None], data.maximum)[0], data.names[label])
+    augment = models.augmentation_model(config.preprocessing.augment, pixels.shape, preprocessor.raw)
+    image = figures.image(figures.to_uint8(pixels[None], data.maximum)[0], data.names[label])
     samples = figures.samples(data.x_train, data.y_train, data.names, augment, data.maximum)
     try:
         figures.save({drawn[0].stem: image, drawn[1].stem: samples}, given.output)
@@ -94,7 +94,7 @@ def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], lab
     image = np.asarray(preprocessor.images(pixels[None]))[0]
     height, width = pixels.shape[:2]
     middle = image.reshape(height, width, -1)[height // 2, :, 0]
-    values = wrapped(" ".join(f"{value:.2f}".rstrip("0").rstrip(".") for value in middle))
+    values = wrap_text(" ".join(f"{value:.2f}".rstrip("0").rstrip(".") for value in middle))
     channel = " in the first channel" if pixels.shape[2:] not in ((), (1,)) else ""
     return (
         f"\nThe model gets {image.dtype} values of shape {image.shape}, from {image.min():.4g} to {image.max():.4g}.\n"
@@ -160,7 +160,7 @@ def _save(data: Data, path: Path) -> None:
     for part, names in zip(("train", "test"), data.file_names or (), strict=False):
         arrays[f"files_{part}"] = np.array(names)
     try:
-        with replaced(path) as new:
+        with replacing(path) as new:
             np.savez_compressed(new, **arrays)
             write_metadata(new, data.metadata())
     except OSError as error:

@@ -33,7 +33,7 @@ def install() -> None:
 
     Signals within a second count as one. A process that `nohup` started still ignores SIGHUP.
     """
-    forget()
+    clear()
     _State.is_hurried = False
     for number in filter(None, _ENDS):
         if number != _HANGUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -55,7 +55,7 @@ def deferred() -> Iterator[None]:
 
 
 @contextmanager
-def closing() -> Iterator[None]:
+def shielded() -> Iterator[None]:
     """Raise nothing in the block, which records how a run ended.
 
     The end of the block raises for the first signal that came in it.
@@ -71,19 +71,19 @@ def closing() -> Iterator[None]:
 
 
 def raise_if_received() -> None:
-    """Raise the exception of a signal that was received, if any, outside `closing`."""
+    """Raise the exception of a signal that was received, if any, outside `shielded`."""
     if _State.received and not _State.closing:
         end = _ENDS[_State.received]
         raise end.exception(end.exit_code)
 
 
-def forget() -> None:
+def clear() -> None:
     """Forget a signal whose exception has done its work."""
     _State.received = 0
 
 
-def hurried() -> bool:
-    """Return whether a signal came in `closing`, whose waits then end."""
+def interrupted_again() -> bool:
+    """Return whether a signal came in `shielded`, whose waits then end."""
     return _State.is_hurried
 
 
@@ -114,7 +114,7 @@ def _send_again(unraisable: "sys.UnraisableHookArgs") -> None:
     """Send a signal again whose exception Python ignored, as in a finalizer."""
     if isinstance(unraisable.exc_value, Interrupted | Terminated):
         _thread.start_new_thread(_send, (_State.received,))  # a Thread takes locks, and may be what is finalized
-        forget()
+        clear()
     else:
         sys.__unraisablehook__(unraisable)
 

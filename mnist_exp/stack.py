@@ -9,7 +9,7 @@ from mnist_exp.config import own_code
 from mnist_exp.config.backend import choose_backend
 from mnist_exp.experiment import Experiment, Result
 from mnist_exp.logs import log_file, package_logs
-from mnist_exp.runner import OpenRun, record, recorded
+from mnist_exp.runner import OpenRun, log_epochs, record
 from mnist_exp.tracking.locks import working
 from mnist_exp.training.engine import choose_engine
 from mnist_exp.training.split import load_data
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def run_stack(experiments: Sequence[Experiment], open_run: OpenRun, on_epoch: "OnEpoch") -> list[Result | Exception]:
-    """Run the jobs of a sweep that `engine.stackable` finds alike, as `run_experiment` runs one.
+    """Run the jobs of a sweep that `engine.group_stackable` finds alike, as `run_experiment` runs one.
 
     Args:
         experiments: to run, from their first epoch on.
@@ -48,7 +48,7 @@ def run_stack(experiments: Sequence[Experiment], open_run: OpenRun, on_epoch: "O
         for run in runs:
             run.log_data(data)
         log.debug("trained as one program with %d others", len(runs) - 1)
-        trained = choose_engine(config.backend).train(experiments, data, recorded(runs, on_epoch))
+        trained = choose_engine(config.backend).train(experiments, data, log_epochs(runs, on_epoch))
         outcomes: list[Result | Exception] = []
         for experiment, run, end, result in zip(experiments, runs, ends, trained, strict=True):
             try:

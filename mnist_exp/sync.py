@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
-from mnist_exp.config.overrides import Override, is_of_tracking
+from mnist_exp.config.overrides import Override, is_tracking_override
 from mnist_exp.config.schema import stored
 from mnist_exp.ends import FINISHED
 from mnist_exp.errors import InputError
-from mnist_exp.sweeps.formats import counted
-from mnist_exp.text import say, shown_address
+from mnist_exp.sweeps.formats import pluralize
+from mnist_exp.text import redact_uri, say
 from mnist_exp.tracking import locks
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.index import PLACES
@@ -64,9 +64,9 @@ outage; each thing once, however often this is typed, on another machine too."""
         if arguments.moved:
             if given:
                 raise InputError(f"{given[0]}: is not used with --moved; leave it out")
-            print(f"{counted(move_artifacts(), 'place')} in mlflow.db changed to this folder")
+            print(f"{pluralize(move_artifacts(), 'place')} in mlflow.db changed to this folder")
             return
-        overrides = [text for text in given if is_of_tracking(text)]
+        overrides = [text for text in given if is_tracking_override(text)]
         sync([Path(text) for text in given if text not in overrides], overrides)
 
 
@@ -80,8 +80,8 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
         InputError: if there is nothing to send, or the store cannot be reached, or does not get all.
     """
     settings = stored(compose(overrides).config.tracking)
-    keys = {Override.of(text).key for text in overrides}
-    folders = _found(places or [Path(name) for name in PLACES if Path(name).is_dir()], untracked=bool(places))
+    keys = {Override.parse(text).key for text in overrides}
+    folders = _collect_folders(places or [Path(name) for name in PLACES if Path(name).is_dir()], untracked=bool(places))
     from mnist_exp.tracking import store
     from mnist_exp.tracking.reading import close_in_store
     from mnist_exp.tracking.uploads import Uploads
@@ -109,11 +109,11 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     for upload in uploads:
         left |= _send(upload, 0.0 if left else FINISHED.seconds)
     sent = len({folder.path for folder, _ in folders} - left.keys())
-    print(f"{counted(sent, 'folder')} up to date in {shown_address(settings.uri)}")
+    print(f"{pluralize(sent, 'folder')} up to date in {redact_uri(settings.uri)}")
     if left:
         path, reason = next(iter(left.items()))
-        lacks = f"has not all of {counted(len(left), 'folder')}, such as {path}"
-        raise InputError(f"{shown_address(settings.uri)}: {lacks} ({reason})")
+        lacks = f"has not all of {pluralize(len(left), 'folder')}, such as {path}"
+        raise InputError(f"{redact_uri(settings.uri)}: {lacks} ({reason})")
 
 
 def _send(uploads: "Uploads", seconds: float) -> dict[Path, str]:
@@ -132,7 +132,7 @@ def _send(uploads: "Uploads", seconds: float) -> dict[Path, str]:
     return {folder.path: reason for folder in left} | uploads.refused
 
 
-def _found(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Record]]:
+def _collect_folders(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Record]]:
     """Return the folders with what they record, each sweep before its jobs."""
     found: dict[Path, Record] = {}
     for place in places:
@@ -162,7 +162,7 @@ def move_artifacts() -> int:
     Raises:
         InputError: if there is no such store, or it cannot be used.
     """
-    from mnist_exp.tracking.store import connect_existing, explained, store_error
+    from mnist_exp.tracking.store import connect_existing, explain, store_error
 
     connect_existing("sqlite:///mlflow.db")
     path = Path.cwd() / "mlflow.db"
@@ -184,7 +184,7 @@ def move_artifacts() -> int:
                 for table, column in _ARTIFACT_COLUMNS.items()
             )
     except sqlite3.Error as error:  # another program has locked it, or it cannot be written
-        raise store_error("sqlite:///mlflow.db", explained(error)) from error
+        raise store_error("sqlite:///mlflow.db", explain(error)) from error
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ def has_password(text: str) -> bool:
     return bool(_PASSWORD.search(text)) or any(re.search(":/{1,3}[^/:]*:", part) for part in before)
 
 
-def shown_address(address: str) -> str:
+def redact_uri(address: str) -> str:
     """Return an address without its user, password, query and fragment.
 
-    >>> shown_address("postgresql://me:secret@host/db?password=another")
+    >>> redact_uri("postgresql://me:secret@host/db?password=another")
     'postgresql://host/db'
     """
     scheme, separator, rest = address.partition("://")
@@ -41,10 +41,10 @@ def shown_address(address: str) -> str:
     return address if is_file else scheme + separator + re.split("[?#]", rest.rpartition("@")[2])[0]
 
 
-def without_secrets(text: str) -> str:
+def redact(text: str) -> str:
     """Return text without the logins of addresses, and without the passwords and tokens that MLflow is told.
 
-    >>> without_secrets("https://me:secret@host/mlflow does not answer")
+    >>> redact("https://me:secret@host/mlflow does not answer")
     'https://host/mlflow does not answer'
     """
     for secret in _secrets(*(os.environ.get(name, "") for name in _VARIABLES)):
@@ -68,7 +68,7 @@ def printable(text: str) -> str:
     >>> printable("wrong\x1b[2J")
     'wrong?[2J'
     """
-    text = without_secrets(text)
+    text = redact(text)
     return text if text.isprintable() else "".join(character if character.isprintable() else "?" for character in text)
 
 
@@ -77,13 +77,13 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.expandtabs().split("\n")))
 
 
-def cut(text: str, most: int) -> str:
+def truncate(text: str, most: int) -> str:
     """Return printable text, or its beginning, in at most `most` characters."""
     text = printable(text)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def wrapped(text: str) -> str:
+def wrap_text(text: str) -> str:
     """Return a text with lines that a terminal does not break within words; as it is where output is no terminal."""
     if not sys.stdout.isatty():
         return text
@@ -94,7 +94,7 @@ def wrapped(text: str) -> str:
 
 def say(text: str, to: TextIO | None = None) -> None:
     """Print a line on standard output, or `to`."""
-    print(wrapped(printable(text)), file=to, flush=True)
+    print(wrap_text(printable(text)), file=to, flush=True)
 
 
 def traceback_text(error: BaseException) -> str:

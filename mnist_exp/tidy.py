@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.files import BEFORE_A_RECORD, is_file, remove_files
-from mnist_exp.config.overrides import is_of_tracking
+from mnist_exp.config.overrides import is_tracking_override
 from mnist_exp.config.schema import stored
 from mnist_exp.errors import InputError
-from mnist_exp.sweeps.formats import aligned, counted
-from mnist_exp.text import cut, say
+from mnist_exp.sweeps.formats import aligned, pluralize
+from mnist_exp.text import say, truncate
 from mnist_exp.tracking import locks, store, views
-from mnist_exp.tracking.folder import Folder, from_here, reused_in
+from mnist_exp.tracking.folder import Folder, read_reused, relative_path
 from mnist_exp.tracking.index import PLACES
 from mnist_exp.tracking.reading import stored_run
 from mnist_exp.tracking.records import Record, now
@@ -57,7 +57,7 @@ nothing that runs, is registered, counts in a sweep, or is in another store."""
     parser.add_argument("--older", metavar="DAYS", help="remove what ended so long ago")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     given = parser.parse_intermixed_args()
-    overrides = [text for text in given.given if is_of_tracking(text)]
+    overrides = [text for text in given.given if is_tracking_override(text)]
     folders = [Path(text) for text in given.given if text not in overrides]
     with commands.exit_on_errors():
         for folder in folders:
@@ -69,7 +69,7 @@ nothing that runs, is registered, counts in a sweep, or is in another store."""
         if folders or given.older is not None:
             tidy(folders, None if given.older is None else float(days[1]), overrides, asks=not given.yes)
         else:
-            print(shown(find()))
+            print(format_entries(find_entries()))
             if Path("mlruns").is_dir():
                 print(f"{_size(_bytes(Path('mlruns')))} beside them, in mlruns, are what MLflow shows of them")
 
@@ -81,32 +81,32 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
         InputError: if nothing is removed, or not all, or the store cannot be reached.
     """
     uri = stored(compose(overrides).config.tracking).uri
-    everything = find()
+    everything = find_entries()
     chosen = [entry for entry in everything if _is_chosen(entry, folders, days)]
     with store.store_errors(uri):
         tracked = any(Folder(path).mirrors() for entry in chosen for path in entry.runs)
         client = store.connect_existing(uri) if tracked else None
         kept = reasons_to_keep(everything, chosen, uri, client)
         for path, reason in kept.items():
-            say(f"{from_here(path)} stays: {reason}", sys.stderr)
+            say(f"{relative_path(path)} stays: {reason}", sys.stderr)
         removed = [entry for entry in chosen if entry.path not in kept]
         if not removed:
             asked = [f"in {', '.join(map(str, folders))}"] if folders else []
             asked += ["that old"] if days is not None else []
             raise InputError(f"nothing to remove: no other run or sweep is {' and '.join(asked)}")
-        print(shown(removed))
+        print(format_entries(removed))
         if asks and not _agrees():
             raise InputError("nothing was removed")
-        if kept != reasons_to_keep(find(), chosen, uri, client):
+        if kept != reasons_to_keep(find_entries(), chosen, uri, client):
             raise InputError("nothing was removed, as something has changed meanwhile; type the command again")
         for entry in removed:
             if stays := _remove(entry, uri, client):
                 more = f", and {len(stays) - 1} more" if len(stays) > 1 else ""
-                say(f"{from_here(stays[0])} stays{more}: no run writes a file of that name", sys.stderr)
-    print(f"Removed {counted(len(removed), 'folder')}, {_size(sum(entry.bytes for entry in removed))}")
+                say(f"{relative_path(stays[0])} stays{more}: no run writes a file of that name", sys.stderr)
+    print(f"Removed {pluralize(len(removed), 'folder')}, {_size(sum(entry.bytes for entry in removed))}")
 
 
-def find() -> list[Entry]:
+def find_entries() -> list[Entry]:
     """Return the runs and sweeps in `outputs` and `multirun`, the largest first, each job with its sweep."""
     records = [path for place in _places() for path in place.rglob("run.json")]
     locks.close(records)
@@ -145,7 +145,7 @@ def reasons_to_keep(
             place = _place(path)
             for sweep, places in used.items():
                 if before.get(sweep) != "" and any(path[: len(place)] == place for path in places):
-                    reasons[path] = f"it counts in {from_here(sweep)}"
+                    reasons[path] = f"it counts in {relative_path(sweep)}"
         if reasons == before:
             return {path: reason for path, reason in reasons.items() if reason}
 
@@ -239,7 +239,7 @@ def _used(sweep: Entry) -> list[tuple[str, ...]]:
     found = []
     for path in sweep.path.rglob("reused.json"):
         with suppress(InputError):  # damaged, or gone
-            found.append(_place(Path(reused_in(path).output)))
+            found.append(_place(Path(read_reused(path).output)))
     return found
 
 
@@ -266,12 +266,12 @@ def _bytes(folder: Path) -> int:
     return total
 
 
-def shown(entries: Sequence[Entry]) -> str:
+def format_entries(entries: Sequence[Entry]) -> str:
     """Return a line for each, and their sum."""
     lines = [["size", "days", "runs", "folder", "name"]]
     for entry in entries:
-        days, name = (now() - entry.end) / _DAY, cut(entry.runs[entry.path].name, _LONGEST)
-        lines.append([_size(entry.bytes), f"{days:.0f}", str(len(entry.runs)), from_here(entry.path), name])
+        days, name = (now() - entry.end) / _DAY, truncate(entry.runs[entry.path].name, _LONGEST)
+        lines.append([_size(entry.bytes), f"{days:.0f}", str(len(entry.runs)), relative_path(entry.path), name])
     return aligned([*lines, [_size(sum(entry.bytes for entry in entries)), "", "", "all of these", ""]], [3, 4])
 
 

@@ -34,7 +34,7 @@ import mnist_exp
 from mnist_exp.data.datasets import Data
 from mnist_exp.data.sources import MnistDataset
 from mnist_exp.tracking import store as tracking_store
-from mnist_exp.tracking.records import Record, map_in
+from mnist_exp.tracking.records import Record, parse_map
 from mnist_exp.training.split import load_data
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -66,7 +66,7 @@ def recorded_job(
 def facts(run: Run) -> dict[str, str]:
     """Return the tags of this project's that a store has of a run, without their prefix, and those within `record`."""
     tags = {key.removeprefix("mnist_exp."): value for key, value in run.data.tags.items()}
-    return tags | map_in(tags.get("record", ""))
+    return tags | parse_map(tags.get("record", ""))
 
 
 # Two epochs on a slice of MNIST: for tests that need a whole run, not a good one.

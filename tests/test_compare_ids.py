@@ -17,7 +17,7 @@ from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.errors import InputError
 from mnist_exp.predict import predict
-from mnist_exp.sweeps.best_rows import read_rows
+from mnist_exp.sweeps.best_rows import read_best_rows
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.tracking.reading import find_run
 
@@ -68,12 +68,12 @@ def test_every_command_takes_the_beginning_of_an_id(folder: Path, monkeypatch: p
     assert find_run(store(folder), uri(folder), beginning(folder, job)).run_id == job
     [seen] = predict(beginning(folder, sweep), [SEVEN])
     assert 0 <= seen.label <= 9
-    rows, _, _ = read_rows(compose([]).config, beginning(folder, sweep), 5)
+    rows, _, _ = read_best_rows(compose([]).config, beginning(folder, sweep), 5)
     assert {row["model.hidden"] for row in rows} == {"8", "16"}
     with pytest.raises(
         InputError, match=rf"hydra.sweeper.from_sweep={job[:12]}: is no sweep; it is a job of the sweep {sweep}"
     ):
-        read_rows(compose([]).config, job[:12], 5)
+        read_best_rows(compose([]).config, job[:12], 5)
 
 
 def test_an_id_that_fits_several_runs_or_none_is_one_message(folder: Path) -> None:

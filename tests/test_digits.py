@@ -46,7 +46,7 @@ def test_two_colours_are_a_digit_only_if_one_of_them_is_most_of_the_border(
         for colours in ((color, other), (other, color)):
             picture = Image.fromarray(np.where(mask[..., None], *np.array(colours)[::-1]).astype(np.uint8))
             try:
-                found = digits.prepare(picture, 28, 28).max()
+                found = digits.to_mnist_format(picture, 28, 28).max()
             except InputError as error:
                 assert str(error) == "no digit stands out from the background"  # noqa: PT017
                 found = 0
@@ -59,7 +59,7 @@ def test_any_float_is_a_pixel_or_refused_without_a_warning(value: float) -> None
     pixels[5:15, 12:16] = value
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for prepare in (digits.prepare, digits.resized):
+        for prepare in (digits.to_mnist_format, digits.resize):
             try:
                 assert prepare(Image.fromarray(pixels), 28, 28).dtype == np.uint8
             except InputError as error:

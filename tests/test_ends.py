@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp.ends import CTRL_C, FAILED, FINISHED, FULL_DISK, HANGUP, TERMINATION, End, about_folder, end_of
+from mnist_exp.ends import CTRL_C, FAILED, FINISHED, FULL_DISK, HANGUP, TERMINATION, End, as_folder_error, find_end
 from mnist_exp.errors import InputError
 
 pytestmark = pytest.mark.fast
@@ -23,4 +23,4 @@ pytestmark = pytest.mark.fast
     ],
 )
 def test_exception_chooses_end(tmp_path: Path, error: BaseException | None, end: End) -> None:
-    assert end_of(error and about_folder(error, tmp_path)) is end
+    assert find_end(error and as_folder_error(error, tmp_path)) is end

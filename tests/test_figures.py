@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mnist_exp.data.datasets import Data
-from mnist_exp.figures import Sheet, curves, epoch_ticks, image, pictures, predictions, samples, seen
+from mnist_exp.figures import ImageGrid, curves, draw_predictions, epoch_ticks, image, predictions, samples, to_uint8
 from mnist_exp.tracking.run_figures import classes, confusion_matrix, draw_run, mistakes
 
 pytestmark = pytest.mark.fast
@@ -79,7 +79,7 @@ def test_of_many_mistakes_forty_are_drawn_and_of_none_no_picture(mnist: Data) ->
     assert set(drawn) == {"curves", "predictions", "confusion_matrix", "classes"}
     drawn = draw_run(HISTORY, mnist, np.roll(right, 1, axis=1))
     sheet = drawn["mistakes"]
-    assert isinstance(sheet, Sheet)
+    assert isinstance(sheet, ImageGrid)
     assert len(sheet.captions) == len(sheet.images) == 40
     assert sheet.title.startswith("The 40 surest of 10000 mistakes")
 
@@ -99,7 +99,7 @@ def test_classes_are_drawn_with_their_accuracy_the_worst_first() -> None:
 
 def test_a_sheet_has_each_image_enlarged_above_its_caption_and_a_frame_where_it_is_wrong(mnist: Data) -> None:
     drawn = np.asarray(
-        Sheet(mnist.x_test[:3], ["7", "2", "1\n(0)"], "Three", columns=2, framed=(False, True, False)).draw()
+        ImageGrid(mnist.x_test[:3], ["7", "2", "1\n(0)"], "Three", columns=2, framed=(False, True, False)).draw()
     )
     assert drawn.shape == (42 + 2 * (470 + 36), 1080, 3)
     white, crimson = [255, 255, 255], [220, 20, 60]
@@ -138,11 +138,11 @@ def test_names_of_classes_stand_where_their_numbers_would(mnist: Data) -> None:
 
 def test_raw_images_of_any_scale_and_channels_are_looked_at_as_bytes() -> None:
     raw = np.random.default_rng(0).integers(0, 256, (3, 12, 10, 4), np.uint8)
-    np.testing.assert_array_equal(pictures(raw), raw[..., :3])
-    np.testing.assert_array_equal(pictures(raw[..., :2]), raw[..., :1])
-    np.testing.assert_array_equal(pictures(raw[..., 0]), raw[..., 0])
-    np.testing.assert_array_equal(pictures(raw[..., :3].astype(np.uint16) * 257, 65535), raw[..., :3])
-    np.testing.assert_array_equal(pictures(np.asarray(raw[..., 0] / 255, np.float32), 1), raw[..., 0])
+    np.testing.assert_array_equal(to_uint8(raw), raw[..., :3])
+    np.testing.assert_array_equal(to_uint8(raw[..., :2]), raw[..., :1])
+    np.testing.assert_array_equal(to_uint8(raw[..., 0]), raw[..., 0])
+    np.testing.assert_array_equal(to_uint8(raw[..., :3].astype(np.uint16) * 257, 65535), raw[..., :3])
+    np.testing.assert_array_equal(to_uint8(np.asarray(raw[..., 0] / 255, np.float32), 1), raw[..., 0])
 
 
 def test_an_image_is_ink_on_paper_with_its_label_in_the_lower_right_corner(mnist: Data) -> None:
@@ -169,7 +169,7 @@ def test_samples_are_a_row_a_class_with_their_augmented_forms_beside_them(mnist:
 
 
 def test_what_a_model_saw_is_a_picture_each(mnist: Data) -> None:
-    axes = seen(mnist.x_test[:7], [str(n) for n in range(7)], [f"{n}.png" for n in range(7)]).axes
+    axes = draw_predictions(mnist.x_test[:7], [str(n) for n in range(7)], [f"{n}.png" for n in range(7)]).axes
     shown = [axis for axis in axes if axis.get_visible()]
     assert [(axis.get_title(), axis.get_xlabel()) for axis in shown] == [(str(n), f"{n}.png") for n in range(7)]
     np.testing.assert_array_equal(shown[6].get_images()[0].get_array(), mnist.x_test[6])

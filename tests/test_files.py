@@ -10,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from mnist_exp import commands
-from mnist_exp.config.files import no_link, open_file, remove_files, replaced, write_text
+from mnist_exp.config.files import no_link, open_file, remove_files, replacing, write_text
 from mnist_exp.errors import InputError
-from mnist_exp.figures import Sheet, save, write
+from mnist_exp.figures import ImageGrid, save, write
 
 pytestmark = pytest.mark.fast
 
@@ -77,7 +77,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path.symlink_to("victim")
     write_text(path, "first \ud800")
     assert (path.is_symlink(), path.read_text(), victim.read_text()) == (False, "first \\ud800", "mine")
-    with pytest.raises(NotADirectoryError), replaced(path) as new:
+    with pytest.raises(NotADirectoryError), replacing(path) as new:
         new.rmdir()
     assert path.read_text() == "first \\ud800"
     assert {path.name for path in tmp_path.iterdir()} == {"run.json", "victim"}
@@ -131,5 +131,5 @@ def test_a_plot_replaces_what_was_drawn_here_alone(tmp_path: Path, suffix: str) 
 
 
 def test_a_sheet_of_images_is_known_as_drawn_here(tmp_path: Path) -> None:
-    save({"seen": Sheet(np.zeros((1, 28, 28)), ["0"], "seen", 2)}, tmp_path)
+    save({"seen": ImageGrid(np.zeros((1, 28, 28)), ["0"], "seen", 2)}, tmp_path)
     commands.check_drawn(tmp_path / "seen.png", "--output")

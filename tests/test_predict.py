@@ -82,14 +82,14 @@ def test_mnists_own_images_are_recognised_as_well_when_they_come_as_pictures(
     else:
         pictures = [Image.fromarray(255 - image).resize((140, 140), Image.Resampling.BICUBIC) for image in x]
     model = load(kept_model(tracked_folder))
-    prepared = np.stack([digits.prepare(picture, 28, 28) for picture in pictures])
+    prepared = np.stack([digits.to_mnist_format(picture, 28, 28) for picture in pictures])
     raw, pictured = ((model.predict(images, verbose=0).argmax(1) == y).mean() for images in (x, prepared))
     assert pictured >= raw - 0.01
 
 
 def test_a_prepared_digit_fills_20_by_20_and_is_centred_by_mass() -> None:
     for digit, style in STYLES.items():
-        image = digits.prepare(draw(digit, style), 28, 28)
+        image = digits.to_mnist_format(draw(digit, style), 28, 28)
         rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
         assert max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1 == 20
         mass = image / image.sum()
@@ -105,8 +105,8 @@ def test_a_picture_may_have_any_mode(mode: str) -> None:
         picture = Image.fromarray(np.asarray(plain.convert("L")).astype(np.uint16) * 257)
     else:
         picture = plain.convert(mode)
-    expected = digits.prepare(plain, 28, 28).astype(int)
-    assert np.abs(digits.prepare(picture, 28, 28) - expected).mean() < 10
+    expected = digits.to_mnist_format(plain, 28, 28).astype(int)
+    assert np.abs(digits.to_mnist_format(picture, 28, 28) - expected).mean() < 10
 
 
 def test_dirt_and_a_fine_pen_do_not_matter() -> None:
@@ -114,9 +114,9 @@ def test_dirt_and_a_fine_pen_do_not_matter() -> None:
     dirty = clean.copy()
     dirty.putpixel((10, 10), (0, 0, 0))
     dirty.putpixel((480, 20), (90, 0, 0))
-    np.testing.assert_array_equal(digits.prepare(dirty, 28, 28), digits.prepare(clean, 28, 28))
+    np.testing.assert_array_equal(digits.to_mnist_format(dirty, 28, 28), digits.to_mnist_format(clean, 28, 28))
     hair = draw(0, STYLES[0].__class__((600, 600), (0, 0, 0), (255, 255, 255), 2, (50, 50), 0.8))
-    assert digits.prepare(hair, 28, 28).mean() > 20  # of MNIST, 33
+    assert digits.to_mnist_format(hair, 28, 28).mean() > 20  # of MNIST, 33
 
 
 def test_a_model_of_images_in_colour_gets_the_picture_resized(tmp_path: Path) -> None:
@@ -228,11 +228,11 @@ def test_a_missing_model_imports_neither_keras_nor_mlflow(tmp_path: Path) -> Non
 
 def test_a_transparent_corner_or_margin_is_no_ink() -> None:
     page = draw(3, STYLES[0]).convert("RGBA")
-    expected = digits.prepare(page, 28, 28)
+    expected = digits.to_mnist_format(page, 28, 28)
     for corner in ((0, 0), (160, 0), (0, 260), (160, 260)):
         page.paste((0, 0, 0, 0), (*corner, corner[0] + 40, corner[1] + 40))
-    np.testing.assert_array_equal(digits.prepare(page, 28, 28), expected)
-    assert digits.resized(draw(7, STYLES[7]), 32, 32).max() == 255  # black on nothing: on white
+    np.testing.assert_array_equal(digits.to_mnist_format(page, 28, 28), expected)
+    assert digits.resize(draw(7, STYLES[7]), 32, 32).max() == 255  # black on nothing: on white
 
 
 @pytest.mark.parametrize("model", ["experiment=resnet", "rows as a sequence"])

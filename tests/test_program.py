@@ -17,8 +17,8 @@ import pytest
 import mnist_exp
 from mnist_exp import InputError, Result, Runs, run, runs, sweep
 from mnist_exp.config.composition import compose
-from mnist_exp.config.overrides import as_typed
-from mnist_exp.logs import logs_to_program
+from mnist_exp.config.overrides import to_overrides
+from mnist_exp.logs import forward_logs
 
 from .conftest import QUICK, command
 
@@ -132,7 +132,7 @@ def test_a_log_has_the_programs_level_and_no_password_and_nothing_of_hydra(capfd
         package.addHandler(handler)
         package.setLevel(level)
         before = (package.level, package.propagate, list(package.handlers), logging.getLogger("hydra").level)
-        with logs_to_program():
+        with forward_logs():
             inside.debug("epoch")
             inside.info("run")
             inside.warning("postgresql://me:very-secret@host/db")
@@ -198,7 +198,7 @@ def test_a_map_is_what_is_typed() -> None:
         r"tracking.note='it\'s a note, with = and {braces}'",
         "dataset.limit=null",
     ]
-    assert compose(as_typed(given)).config == compose(typed).config
+    assert compose(to_overrides(given)).config == compose(typed).config
 
 
 @pytest.mark.parametrize(

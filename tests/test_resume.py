@@ -11,11 +11,11 @@ import pytest
 from mnist_exp import Result, run
 from mnist_exp.config.composition import compose
 from mnist_exp.experiment import Experiment
-from mnist_exp.resume import Answer, earlier, resume, wanted_record
+from mnist_exp.resume import Answer, find_earlier, resume, wanted_record
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.tracking import index, locks
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.record import Run, ended
+from mnist_exp.tracking.record import Run, recording
 from mnist_exp.tracking.records import Record
 from mnist_exp.training.split import load_data
 
@@ -135,7 +135,7 @@ def made(name: str, *, status: str = "KILLED", **changes: Any) -> Folder:
 def answer() -> Answer:
     identity = identify(asked().config)
     assert identity is not None
-    return resume(earlier(identity.key, wanted(), or_newest=True), wanted())
+    return resume(find_earlier(identity.key, wanted(), or_newest=True), wanted())
 
 
 @pytest.mark.fast
@@ -203,7 +203,7 @@ def test_a_pruned_try_goes_on_with_pruning_alone() -> None:
     made("a", tags={"mnist_exp.pruned": "1"})
     key = identify(asked().config)
     assert key is not None
-    assert [bool(earlier(key.key, wanted(), prunes=prunes)) for prunes in (False, True)] == [False, True]
+    assert [bool(find_earlier(key.key, wanted(), prunes=prunes)) for prunes in (False, True)] == [False, True]
 
 
 @pytest.mark.fast
@@ -211,7 +211,7 @@ def test_a_pruned_try_goes_on_with_pruning_alone() -> None:
 def test_a_run_that_was_interrupted_as_it_began_goes_on(error: type[BaseException]) -> None:
     folder, digest = Folder(Path("outputs") / "a"), load_data(asked().config.dataset).digest
     experiment = replace(asked(), output=folder.path, digest=digest)
-    with pytest.raises(KeyboardInterrupt), ended(Run(experiment)):
+    with pytest.raises(KeyboardInterrupt), recording(Run(experiment)):
         raise error from KeyboardInterrupt()
     assert answer().state == "resumes"
 

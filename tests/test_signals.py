@@ -45,12 +45,12 @@ try:
         print("begun", flush=True)
         work()
     except BaseException:
-        with signals.closing():
+        with signals.shielded():
             close()
             done = True
         raise
     finally:
-        with signals.closing():
+        with signals.shielded():
             if not done:
                 close()
 except KeyboardInterrupt:
@@ -157,9 +157,9 @@ with exit_on_errors():
 
 def test_a_signal_ends_a_wait_and_nothing_else_of_the_closing() -> None:
     program = """
-with signals.closing():
+with signals.shielded():
     print("begun", flush=True)
-    while not signals.hurried():
+    while not signals.interrupted_again():
         pass
     print("closed", flush=True)
 print("goes on")
@@ -176,7 +176,7 @@ import signal
 signal.raise_signal(signal.SIGHUP)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
-    with signals.closing():
+    with signals.shielded():
         signal.raise_signal(signal.SIGINT)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
@@ -198,7 +198,7 @@ try:
     print("begun", flush=True)
     time.sleep(3600)
 except SystemExit as signal:
-    with signals.closing():
+    with signals.shielded():
         reader.poll()  # until it has gone
         print("closing", flush=True)
         Path("new").write_text(str(signal.code))
@@ -223,12 +223,12 @@ def test_no_run_stays_running_wherever_two_signals_meet_it(tmp_path: Path, pairs
 from dataclasses import replace
 from pathlib import Path
 from mnist_exp.config.composition import compose
-from mnist_exp.tracking.record import Run, ended
+from mnist_exp.tracking.record import Run, recording
 
 experiment = replace(compose(["tracking=none"]), output=Path(sys.argv[1]))
 try:
     print("begun", flush=True)
-    with ended(Run(experiment)) as run:
+    with recording(Run(experiment)) as run:
         for epoch in range(1, 100_000):
             run.log_epoch(epoch, {"loss": 0.5})
 except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from mnist_exp import run
 from mnist_exp.config.composition import compose
 from mnist_exp.errors import InputError
 from mnist_exp.logs import log_file, package_logs
-from mnist_exp.text import has_password, traceback_text, without_secrets
+from mnist_exp.text import has_password, redact, traceback_text
 
 from .conftest import QUICK, Server, in_process, installed, start, wait_for_line
 
@@ -52,7 +52,7 @@ def assert_no_secret(folder: Path, *outputs: str) -> None:
 @pytest.mark.fast
 def test_text_loses_logins_and_tokens(monkeypatch: pytest.MonkeyPatch, text: str, shown: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken-of-mine")
-    assert without_secrets(text) == shown
+    assert redact(text) == shown
     assert str(InputError(text)) == shown
 
 
@@ -62,8 +62,8 @@ def test_text_loses_the_password_of_the_environment(monkeypatch: pytest.MonkeyPa
     address = f"postgresql://somebody:{password}@host/db?sslkey=qu3ry-secret"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     for text in (f"{address}: no host hunter2@home", "wrong: hunter2%40home", '"hunter2@home", sslkey=qu3ry-secret'):
-        assert not any(secret in without_secrets(text) for secret in SECRETS)
-    assert without_secrets("tracking=mlflow of anna@home") == "tracking=mlflow of anna@home"
+        assert not any(secret in redact(text) for secret in SECRETS)
+    assert redact("tracking=mlflow of anna@home") == "tracking=mlflow of anna@home"
 
 
 @pytest.mark.fast

@@ -7,7 +7,7 @@ import pytest
 
 from mnist_exp import run
 from mnist_exp.tracking import locks
-from mnist_exp.tracking.folder import Folder, Mirrored, from_here
+from mnist_exp.tracking.folder import Folder, Mirrored, relative_path
 
 from .conftest import QUICK, Terminal, in_process, runs_in, store
 
@@ -35,8 +35,8 @@ def test_what_others_need_stays_and_the_rest_goes_with_its_runs_and_artifacts(
     (tmp_path / "multirun").symlink_to("elsewhere")
     [sweep] = (path.parent for path in tmp_path.glob("elsewhere/*/*/run.json"))
     stays = [
-        f"{from_here(counted.output)} stays: it counts in {from_here(sweep)}",
-        f"{from_here(registered.output)} stays: its model is registered as digits",
+        f"{relative_path(counted.output)} stays: it counts in {relative_path(sweep)}",
+        f"{relative_path(registered.output)} stays: its model is registered as digits",
     ]
     asked = "nothing was removed, as nobody can be asked; --yes removes it"
     assert sorted(tidy("outputs", cwd=tmp_path)) == sorted([*stays, asked])
@@ -73,9 +73,9 @@ def test_what_runs_or_is_not_the_folders_own_stays(tmp_path: Path) -> None:
     assert max(map(len, listed.stdout.splitlines())) <= 80
     assert tidy("--older", "1", "--yes", cwd=tmp_path) == [f"{NOTHING} that old"]
     assert set(tidy("--older", "0", "--yes", cwd=tmp_path)) == {
-        f"{from_here(runs.output)} stays: it runs",
-        f"{from_here(stranger.output)} stays: run {shown.run_id} is that of another folder",
-        f"{from_here(shown.output)} stays: another folder is a copy",
+        f"{relative_path(runs.output)} stays: it runs",
+        f"{relative_path(stranger.output)} stays: run {shown.run_id} is that of another folder",
+        f"{relative_path(shown.output)} stays: another folder is a copy",
         "outputs/copy stays: another folder is a copy",
         f"{NOTHING} that old",
     }

@@ -11,7 +11,7 @@ from mnist_exp.config.conversion import convert
 from mnist_exp.config.files import OWN_FILES
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.schema import Config, Training, callbacks_within_epochs, logged_metrics, objective_metric
-from mnist_exp.errors import InputError, did_you_mean, show
+from mnist_exp.errors import InputError, did_you_mean, format_value
 
 
 def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
@@ -23,7 +23,7 @@ def check(values: Mapping[str, Any], code: CodeFile | None = None) -> Config:
         InputError: for an unknown or missing key, a value that cannot be used, or values that do not fit each other.
     """
     if values.get("code") != (code.path if code is not None else None):
-        raise InputError(f"code={show(values.get('code'))}: can only be typed, such as code=mine.py")
+        raise InputError(f"code={format_value(values.get('code'))}: can only be typed, such as code=mine.py")
     own_code.use(code)
     config: Config = convert(Config, {**values, "code": code}, "")
     _check_optimizer(config.optimizer)
@@ -96,7 +96,7 @@ def _check_training(training: Training, *, one_hot: bool) -> None:
         name, arguments = keras_names.parse_spec(metric, key)
         if name == "F1Score" and arguments.get("average") is None:
             raise InputError(
-                f"{key}={show(metric)}: gives a value for each class; type {{F1Score: {{average: macro}}}} for one"
+                f"{key}={format_value(metric)}: gives a value per class; use {{F1Score: {{average: macro}}}} for one"
             )
     _check_metric_names(training.metrics)
 
@@ -110,7 +110,7 @@ def _check_metric_names(metrics: list[Any]) -> None:
         names = {name, f"val_{name}", f"test_{name}"}
         if clash := sorted(taken & names):
             raise InputError(
-                f"training.metrics[{index}]={show(metric)}: would be logged as {clash[0]}, a name that this run uses "
+                f"training.metrics[{index}]={format_value(metric)}: would be logged as {clash[0]}, which this run uses "
                 "already; give it another name by {NAME: {name: mine}}"
             )
         taken |= names
@@ -136,12 +136,12 @@ def _check_callbacks(training: Training, optimizer: Mapping[str, Any]) -> None:
         monitor = (arguments or {}).get("monitor", names[0])
         if monitor not in names:
             hint = did_you_mean(str(monitor), names) or f"; this run logs {', '.join(names)}"
-            raise InputError(f"{key}.monitor={show(monitor)}: no such metric{hint}")
+            raise InputError(f"{key}.monitor={format_value(monitor)}: no such metric{hint}")
     rate = optimizer["learning_rate"]
     if "ReduceLROnPlateau" in training.callbacks and isinstance(rate, Mapping):
         raise InputError(
-            f"training.callbacks.ReduceLROnPlateau: cannot change the schedule optimizer.learning_rate={show(rate)}; "
-            "choose one of the two"
+            f"training.callbacks.ReduceLROnPlateau: cannot change optimizer.learning_rate={format_value(rate)}, a "
+            "schedule; choose one of the two"
         )
     if "SwapEMAWeights" in training.callbacks and not optimizer.get("use_ema"):
         raise InputError("training.callbacks.SwapEMAWeights: needs optimizer.use_ema=true")

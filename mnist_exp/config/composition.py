@@ -21,20 +21,20 @@ from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_output, check_subfolder
 from mnist_exp.config.keras_source import REQUIRED
-from mnist_exp.config.overrides import Override, leaves, of_the_experiment, refuse_passwords
+from mnist_exp.config.overrides import Override, leaves, refuse_passwords, select_experiment
 from mnist_exp.config.own_code import CodeFile, read_code
 from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import (
     Preset,
+    attribute_errors,
     check_values,
     list_files,
-    naming_presets,
-    offered,
+    list_presets,
     read_chosen,
 )
 from mnist_exp.config.schema import Config, takes_list
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Experiment, of_the_result
+from mnist_exp.experiment import Experiment, result_settings
 
 ONLY_CONFIG_DIR = (
     "would let Hydra read settings that can run code; presets of your own are read, as values, from --config-dir DIR"
@@ -55,7 +55,7 @@ class Composed:
 
     def experiment(self) -> Experiment:
         """Check the job; raise InputError for a value that cannot be used."""
-        return Experiment(check_composed(self.values, self.code), of_the_experiment(self.overrides), self.output)
+        return Experiment(check_composed(self.values, self.code), select_experiment(self.overrides), self.output)
 
 
 def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> Experiment:
@@ -68,8 +68,8 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
     Raises:
         InputError: for an override or a preset that cannot be used.
     """
-    with user_choices(config_dir, overrides) as code:
-        return run_of(compose_values(overrides), overrides, code)
+    with offer_user_choices(config_dir, overrides) as code:
+        return compose_run(compose_values(overrides), overrides, code)
 
 
 def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
@@ -81,24 +81,24 @@ def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experime
     Raises:
         InputError: if either has a value that cannot be used.
     """
-    own = of_the_result(recorded)
+    own = result_settings(recorded)
     check_values(own, "a recorded configuration")
     for path, value in leaves(own):
         if value == "???":  # Hydra would take the value of conf/
             raise InputError(f"{'.'.join(path)}: is not set in the recorded configuration")
-    chosen = {Override.of(text).key for text in overrides}
+    chosen = {Override.parse(text).key for text in overrides}
     if chosen & {"experiment", "sweep"}:
         raise InputError("experiment: cannot be changed in a rerun; change single values or groups, such as model=cnn")
     own = {key: value for key, value in own.items() if not (isinstance(value, Mapping) and key in chosen)}
-    with user_choices(None, overrides, recorded=own.get("backend")) as code:
+    with offer_user_choices(None, overrides, recorded=own.get("backend")) as code:
         choices = [
             {f"override /{group}": _choice(group, own[group])}
             for group in ("dataset", "model", "preprocessing", "optimizer")
             if group in own
         ]
-        with offered([Preset("experiment", "recorded", {"defaults": choices, **own})]):
+        with list_presets([Preset("experiment", "recorded", {"defaults": choices, **own})]):
             typed = ["experiment=recorded", *overrides]
-            return run_of(compose_values(typed), typed, code)
+            return compose_run(compose_values(typed), typed, code)
 
 
 def _choice(group: str, values: Any) -> str:
@@ -112,7 +112,7 @@ def _choice(group: str, values: Any) -> str:
 
 
 @contextmanager
-def user_choices(
+def offer_user_choices(
     config_dir: str | Path | None,
     overrides: Sequence[str],
     *,
@@ -156,14 +156,14 @@ def user_choices(
         above, _, part = override.key_or_group.rpartition(".")
         if takes_list(above) and not part.isdecimal():
             raise InputError(f"{override.input_line}: {above} is a list; set all of it, such as '{above}=[A,B]'")
-    with naming_presets(presets, overrides), offered([*presets, *choices], files):
+    with attribute_errors(presets, overrides), list_presets([*presets, *choices], files):
         yield code
 
 
 def _refuse_several(parsed: Sequence[ParsedOverride]) -> None:
     for override in parsed:
         if override.is_sweep_override():
-            typed = Override.of(override.input_line or "")
+            typed = Override.parse(override.input_line or "")
             instead = ""
             if re.fullmatch(r"0,\d+", typed.value):
                 instead = f", or type {typed.key}={typed.value.replace(',', '.')} for one number"
@@ -191,7 +191,7 @@ def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
 
 def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
     """Return the backend that is typed, else that of a typed preset of conf/, the recorded one, or the default."""
-    overrides = [Override.of(override.input_line or "") for override in parsed if not override.is_delete()]
+    overrides = [Override.parse(override.input_line or "") for override in parsed if not override.is_delete()]
     typed = {
         override.key: override.value.partition(",")[0].strip("'\"") for override in overrides
     }  # the first of several
@@ -227,7 +227,7 @@ def _own_choices() -> list[Preset]:
     ]
 
 
-def run_of(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Experiment:
+def compose_run(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Experiment:
     """Return the experiment of a single run, which Hydra composed from `overrides`.
 
     Raises:
@@ -244,7 +244,7 @@ def run_of(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None
             "such as seed=0,1,2; for one run there is training.callbacks.EarlyStopping={patience:3}"
         )
     check_output(composed, "hydra.run.dir")
-    return Experiment(config, of_the_experiment(overrides), Path(str(composed.hydra.run.dir)).resolve())
+    return Experiment(config, select_experiment(overrides), Path(str(composed.hydra.run.dir)).resolve())
 
 
 def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Config:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from mnist_exp.config import keras_names
 from mnist_exp.config.guesses import as_share, unknown
-from mnist_exp.errors import InputError, did_you_mean, show
+from mnist_exp.errors import InputError, did_you_mean, format_value
 
 
 @dataclass(frozen=True)
@@ -99,14 +99,16 @@ def _check_layer(spec: Any, key: str) -> None:
         case {"Branches": [_, _, *_] as branches, **others} if not others:
             inner = {f"{key}.Branches[{index}]": layers for index, layers in enumerate(branches)}
         case {"Branches": other}:
-            raise InputError(f"{key}.Branches={show(other)}: must be two or more lists of layers, [[LAYERS], [LAYERS]]")
+            raise InputError(
+                f"{key}.Branches={format_value(other)}: must be two or more lists of layers, [[LAYERS], [LAYERS]]"
+            )
         case _:
             keras_names.check_spec("layers", spec, key)
             return
     for where, layers in inner.items():
         if not isinstance(layers, list):
             raise InputError(
-                f"{where}={show(layers)}: must be a list of layers, such as [Flatten, {{Dense: {{units: 64}}}}]"
+                f"{where}={format_value(layers)}: must be a list of layers, such as [Flatten, {{Dense: {{units: 64}}}}]"
             )
         for index, layer in enumerate(layers):
             _check_layer(layer, f"{where}[{index}]")
@@ -118,7 +120,7 @@ def _convert_one_of(classes: Sequence[type | None], value: Any, key: str) -> Any
     kinds = _kinds(classes)
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(kind, str) or kind not in kinds:
-        raise InputError(f"{key}.kind={show(kind)}: must be one of {', '.join(kinds)}")
+        raise InputError(f"{key}.kind={format_value(kind)}: must be one of {', '.join(kinds)}")
     return _convert_dataclass(kinds[kind], value, key)
 
 
@@ -140,7 +142,7 @@ def _convert_union(wanted: Any, value: Any, key: str) -> Any:
 
 def _refusal(key: str, value: Any, wanted: str, hint: str = "") -> InputError:
     """Return the error that a value is not what is wanted, with the override that may be meant."""
-    text, meant = show(value), ""
+    text, meant = format_value(value), ""
     if share := as_share(text):
         meant = f"{key}={share}"
     elif isinstance(value, float) and value.is_integer() and "whole" in wanted:
@@ -156,7 +158,7 @@ def _refusal(key: str, value: Any, wanted: str, hint: str = "") -> InputError:
 
 def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
     if not isinstance(value, Mapping):
-        raise InputError(f"{key or 'configuration'}={show(value)}: must be a map of keys to values")
+        raise InputError(f"{key or 'configuration'}={format_value(value)}: must be a map of keys to values")
     prefix = f"{key}." if key else ""
     hints = get_type_hints(wanted, include_extras=True)
     names = [field.name for field in fields(wanted)]

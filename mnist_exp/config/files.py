@@ -140,7 +140,7 @@ def read_json(path: Path, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a new file, which the block writes; then sync it to disk and put it in place in one step.
 
     After an exception, the new file is removed, and `path` is as it was. A link at `path` is replaced, not followed.
@@ -163,7 +163,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file by a text in UTF-8, in which what cannot be encoded is escaped."""
-    with replaced(path) as new:
+    with replacing(path) as new:
         new.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 

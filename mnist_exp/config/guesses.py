@@ -11,7 +11,7 @@ from typing import Any
 from mnist_exp.config import CONF, GLOBAL_GROUPS, GROUPS
 from mnist_exp.config.keras_names import ALLOWED, fold
 from mnist_exp.config.overrides import leaves
-from mnist_exp.errors import OTHER_WORDS, did_you_mean, show
+from mnist_exp.errors import OTHER_WORDS, did_you_mean, format_value
 
 _QUOTES = str.maketrans("“”„«»‘’‚", '"""""' + "'''")
 _OTHER_CHOICES = {"dense": "model=mlp", "images": "dataset=folder"} | {
@@ -31,7 +31,7 @@ def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
     above, dot, _ = key.rpartition(".")
     word = re.split("[./]", key)[-1]
     (_, *below), leaf = next(leaves({key: value}))
-    shown = shorten(show(leaf), 60)
+    shown = shorten(format_value(leaf), 60)
     typed = "" if leaf == {} else f"={as_share(shown) or shown}"
     parts = "".join(f".{part}" for part in below)
     tail = f"{parts}{typed}"

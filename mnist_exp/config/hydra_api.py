@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config import CONF
 from mnist_exp.config.hydra_compose import DEFAULTS, fresh_hydra, hydra_of_conf, record_typed
-from mnist_exp.config.parsing import handed_on, parse
+from mnist_exp.config.parsing import parse, to_hydra
 from mnist_exp.errors import InputError
 from mnist_exp.version import __version__
 
@@ -102,7 +102,7 @@ class JobLoader(ConfigLoaderImpl):
         values = {override.key_or_group for override in plain}
         replaced, composed = self._composed.get(others, ({""}, None))
         if composed is None or not replaced <= values:
-            composed = super().load_sweep_config(master_config, handed_on(parsed[len(lines_of_hydra) :]))
+            composed = super().load_sweep_config(master_config, to_hydra(parsed[len(lines_of_hydra) :]))
             if len(self._composed) >= _MOST_KEPT:
                 self._composed.pop(next(iter(self._composed)))
             self._composed[others] = values, composed

@@ -14,7 +14,7 @@ from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryV
 
 from mnist_exp.config import CONF
 from mnist_exp.config.hydra_errors import as_input_errors
-from mnist_exp.config.parsing import handed_on, parse
+from mnist_exp.config.parsing import parse, to_hydra
 from mnist_exp.errors import InputError
 
 # Hydra 1.3 warns where this is missing, 1.4 where it is given.
@@ -29,7 +29,7 @@ def compose_values(overrides: Sequence[str]) -> DictConfig:
     """
     parsed = parse(overrides)
     with as_input_errors(overrides), hydra_of_conf():
-        given = handed_on([override for override in parsed if not override.is_sweep_override()])
+        given = to_hydra([override for override in parsed if not override.is_sweep_override()])
         composed = hydra.compose("config", given, return_hydra_config=True)
     record_typed(composed, parsed)
     return composed

@@ -36,7 +36,7 @@ def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
 def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
     missing = error.missing_cfg_file or ""
     group, _, choice = missing.rpartition("/")
-    for override in map(Override.of, overrides):
+    for override in map(Override.parse, overrides):
         if f"{override.key}/{override.value}" == missing:  # a path for a choice
             group, choice = override.key, override.value
     if (extra := _EXTRAS.get(f"{group}={choice}")) is not None:
@@ -45,7 +45,7 @@ def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
     if not group or not options:
         return _first_line(error, overrides)
     hint = find_choice(group, choice, options) or ";"
-    has_code = any(override.key == "code" for override in map(Override.of, overrides))
+    has_code = any(override.key == "code" for override in map(Override.parse, overrides))
     own = "; one of your own needs code=FILE.py" if group in {"model", "dataset"} and not has_code else ""
     return f"{group}={choice}: no such choice{hint} the choices are {', '.join(options)}{own}"
 
@@ -54,7 +54,7 @@ def _first_line(error: Exception, overrides: Sequence[str]) -> str:
     """Return what is near a key of Hydra that is not there, else Hydra's first line, or OmegaConf's below it."""
     typed = next((text for text in overrides if text.lstrip("+") in str(error)), "")
     causes = [cause for cause in (error.__cause__, error.__context__) if isinstance(cause, OmegaConfBaseException)]
-    override = Override.of(typed)
+    override = Override.parse(typed)
     cause = causes[0] if causes else None
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
         return unknown(override.key, override.value, override.key.rpartition(".")[0], map(str, cause.parent_node))

@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.overrides import Override
-from mnist_exp.errors import InputError, did_you_mean, show
+from mnist_exp.errors import InputError, did_you_mean, format_value
 
 # By the key of the output folder: settings that only the other way to run reads.
 _WITHOUT_EFFECT = {
@@ -21,7 +21,7 @@ _WITHOUT_EFFECT = {
 def check_launcher(composed: DictConfig) -> None:
     """Raise InputError for a setting that the launcher has not; it judges the values itself."""
     if not isinstance(settings := composed.hydra.launcher, DictConfig):
-        raise InputError(f"hydra.launcher={show(settings)}: must be a map; hydra/launcher=CHOICE chooses one")
+        raise InputError(f"hydra.launcher={format_value(settings)}: must be a map; hydra/launcher=CHOICE chooses one")
     store, choice = ConfigStore.instance(), f"{composed.hydra.runtime.choices['hydra/launcher']}.yaml"
     if choice not in store.list("hydra/launcher"):
         return  # its plugin has files, which Hydra checks
@@ -41,7 +41,7 @@ def check_output(composed: DictConfig, key: str) -> None:
     hydra: Any = OmegaConf.to_container(composed.hydra, resolve=False)
     others, instead = _WITHOUT_EFFECT[key]
     for override in hydra["overrides"]["hydra"]:
-        if re.match(others, Override.of(override).key):
+        if re.match(others, Override.parse(override).key):
             raise InputError(f"{override}: {instead}")
     name = key.split(".")[1]
     typed, folder = str(hydra[name]["dir"]), str(composed.hydra[name]["dir"])

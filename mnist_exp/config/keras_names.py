@@ -10,7 +10,7 @@ from typing import Any
 
 from mnist_exp.config.keras_source import REQUIRED, has_class, is_plain, signature_of
 from mnist_exp.config.own_code import arguments_of, own_classes, unregistered
-from mnist_exp.errors import InputError, did_you_mean, show
+from mnist_exp.errors import InputError, did_you_mean, format_value
 
 ALLOWED: dict[str, frozenset[str]] = {
     kind: frozenset(names.split())
@@ -110,7 +110,7 @@ def check_name(kind: str, name: Any, key: str) -> None:
     above = key.removesuffix(str(name)) if is_last else "" if "[" in key or "." not in key else f"{key}="
     near = did_you_mean(str(name), nearest, above)
     hint = unregistered(name) or near or f"; the choices are {', '.join(choices)}"
-    where = key if is_last else f"{key}={show(name)}"
+    where = key if is_last else f"{key}={format_value(name)}"
     raise InputError(f"{where}: not one of the {kind} that can be used here{hint}")
 
 
@@ -126,7 +126,7 @@ def check_spec(kind: str, spec: Any, key: str) -> None:
     check_name(kind, name, key)
     if kind == "activations":
         if arguments:
-            raise InputError(f"{key}={show(spec)}: an activation takes no arguments here; write {name}")
+            raise InputError(f"{key}={format_value(spec)}: an activation takes no arguments here; write {name}")
     else:
         check_arguments(kind, name, arguments, key if isinstance(spec, str) else f"{key}.{name}")
 
@@ -147,7 +147,7 @@ def parse_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:
             return str(name), dict(arguments)
     null = f"; {key}=null before it takes the other away" if isinstance(spec, Mapping) and len(spec) > 1 else ""
     wanted = "must be a name, or a name with arguments, such as {Dense: {units: 64}}"
-    raise InputError(f"{key}={show(spec)}: {wanted}{null if '[' not in key else ''}")
+    raise InputError(f"{key}={format_value(spec)}: {wanted}{null if '[' not in key else ''}")
 
 
 def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str) -> None:
@@ -159,9 +159,9 @@ def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str
     own, signature = name in own_classes(kind), _signature(kind, name)
     for argument, value in arguments.items():
         if argument not in signature:
-            near = did_you_mean(str(argument), signature, f"{key}.", f"={show(value)}")
+            near = did_you_mean(str(argument), signature, f"{key}.", f"={format_value(value)}")
             hint = near or f"; it takes {', '.join(signature) or 'none'}"
-            raise InputError(f"{key}.{argument}={show(value)}: {name} has no such argument{hint}")
+            raise InputError(f"{key}.{argument}={format_value(value)}: {name} has no such argument{hint}")
         _check_argument(argument, value, f"{key}.{argument}", own=own)
     for argument, default in signature.items():
         if default is REQUIRED and argument not in arguments:
@@ -224,7 +224,7 @@ def _check_argument(argument: str, value: Any, key: str, *, own: bool) -> None:
         fits = is_plain(value) and (own or not _has_map(value))  # Keras makes objects of maps
         wanted = "null, true, false, text, a number of at most 300 digits, or a list of these"
     if not fits:
-        raise InputError(f"{key}={show(value)}: must be {wanted}")
+        raise InputError(f"{key}={format_value(value)}: must be {wanted}")
 
 
 def _has_map(value: Any) -> bool:

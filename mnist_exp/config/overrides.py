@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from os import PathLike
 from typing import Any
 
-from mnist_exp.errors import InputError, show
+from mnist_exp.errors import InputError, format_value
 from mnist_exp.text import has_password
 
 
@@ -21,10 +21,10 @@ class Override:
     value: str
 
     @classmethod
-    def of(cls, text: str) -> "Override":
+    def parse(cls, text: str) -> "Override":
         """Split a text that Hydra has parsed.
 
-        >>> Override.of("+training.callbacks={}").key, Override.of("model.hidden=16,32").value
+        >>> Override.parse("+training.callbacks={}").key, Override.parse("model.hidden=16,32").value
         ('training.callbacks', '16,32')
         """
         key, _, value = text.lstrip("+~").partition("=")
@@ -33,7 +33,7 @@ class Override:
     def set_to(self, value: str) -> str:
         """Return the override with another value.
 
-        >>> Override.of("+model.hidden=16,32").set_to("16")
+        >>> Override.parse("+model.hidden=16,32").set_to("16")
         '+model.hidden=16'
         """
         return f"{self.text.partition('=')[0]}={value}"
@@ -43,10 +43,10 @@ class Override:
         return self.key in parts or re.split(r"[./@]", self.key)[0] in parts
 
 
-def as_typed(given: object) -> list[str]:
+def to_overrides(given: object) -> list[str]:
     """Return an argument of `run` or `sweep` as overrides.
 
-    >>> as_typed("seed=1"), as_typed({"model": "cnn", "model.filters": [8, 16], "model.dropout": 0.5})
+    >>> to_overrides("seed=1"), to_overrides({"model": "cnn", "model.filters": [8, 16], "model.dropout": 0.5})
     (['seed=1'], ["model='cnn'", 'model.filters=[8,16]', 'model.dropout=0.5'])
 
     Raises:
@@ -66,7 +66,7 @@ def _literal(value: object, key: str) -> str:
         case bool():
             return str(value).lower()
         case Integral() if abs(int(value)) >= 10**300:
-            raise InputError(f"{key}={show(value)}: must be a number of at most 300 digits")
+            raise InputError(f"{key}={format_value(value)}: must be a number of at most 300 digits")
         case Integral():
             return str(int(value))
         case Real():
@@ -80,18 +80,18 @@ def _literal(value: object, key: str) -> str:
     raise InputError(f"{key}={value!r}: must be a number, a text, true, false, None, or lists and maps of them")
 
 
-def of_the_experiment(overrides: Sequence[str]) -> tuple[str, ...]:
+def select_experiment(overrides: Sequence[str]) -> tuple[str, ...]:
     """Return the overrides without those of `hydra`, `resume` and `tracking`."""
-    return tuple(text for text in overrides if not Override.of(text).is_below("tracking", "hydra", "resume"))
+    return tuple(text for text in overrides if not Override.parse(text).is_below("tracking", "hydra", "resume"))
 
 
-def is_of_tracking(argument: str) -> bool:
+def is_tracking_override(argument: str) -> bool:
     """Whether an argument of a command is an override of `tracking`.
 
-    >>> is_of_tracking("tracking.uri=sqlite:///mlflow.db"), is_of_tracking("tracking.png")
+    >>> is_tracking_override("tracking.uri=sqlite:///mlflow.db"), is_tracking_override("tracking.png")
     (True, False)
     """
-    return "=" in argument and Override.of(argument).is_below("tracking")
+    return "=" in argument and Override.parse(argument).is_below("tracking")
 
 
 def refuse_passwords(texts: Iterable[str]) -> None:
@@ -104,7 +104,7 @@ def refuse_passwords(texts: Iterable[str]) -> None:
         )
 
 
-def refuse_split(arguments: Sequence[str]) -> None:
+def check_brace_expansion(arguments: Sequence[str]) -> None:
     """Raise InputError for a key that is typed twice in a row: a shell's `hidden={16,32}` is `hidden=16 hidden=32`."""
     for argument, other in pairwise(arguments):
         key, _, value = argument.partition("=")
@@ -118,7 +118,7 @@ def refuse_split(arguments: Sequence[str]) -> None:
 
 def values_of(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
     """Return the values that overrides give to `keys`, in the order of `keys`."""
-    values = {override.key: override.value for override in map(Override.of, overrides)}
+    values = {override.key: override.value for override in map(Override.parse, overrides)}
     return {key: values[key] for key in keys if key in values}
 
 
@@ -137,7 +137,7 @@ def flatten(values: Mapping[str, Any]) -> dict[str, str]:
     >>> flatten({"model": {"hidden": [128, 64], "dropout": None}})
     {'model.hidden': '[128, 64]', 'model.dropout': 'null'}
     """
-    return {".".join(path): show(value) for path, value in leaves(values)}
+    return {".".join(path): format_value(value) for path, value in leaves(values)}
 
 
 def quoted(text: str) -> str:

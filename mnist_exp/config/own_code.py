@@ -1,6 +1,6 @@
 """The Python file that `code=` names, and what it registers. Imports nothing heavy, but `use` imports Keras.
 
-Only a file that the user typed gets here (`composition.user_choices`).
+Only a file that the user typed gets here (`composition.offer_user_choices`).
 """
 
 import hashlib

@@ -64,7 +64,7 @@ def _parsed(text: str, following: tuple[str, ...] = ()) -> Override:
     return parsed
 
 
-def handed_on(overrides: Sequence[Override]) -> list[str]:
+def to_hydra(overrides: Sequence[Override]) -> list[str]:
     """Return overrides as Hydra gets them: with ++, which merges any value, where `checks.check` judges key and value.
 
     Hydra itself judges groups, its own settings, and what is left out.

@@ -24,7 +24,7 @@ from mnist_exp.config.files import read_text
 from mnist_exp.config.keras_source import is_plain
 from mnist_exp.config.overrides import Override, leaves, refuse_passwords
 from mnist_exp.config.schema import keys
-from mnist_exp.errors import InputError, show
+from mnist_exp.errors import InputError, format_value
 
 _ALL_GROUPS = (*GROUPS, *GLOBAL_GROUPS)
 _NAME = re.compile(r"[\w-]+")
@@ -100,7 +100,9 @@ def read_chosen(files: Mapping[_Key, Path], overrides: Sequence[str]) -> list[Pr
         InputError: for one that cannot be used, or that is too large with what it includes.
     """
     found: dict[_Key, Preset] = {}
-    typed = [(override.key.removeprefix(_PARAMS).strip(), override.value) for override in map(Override.of, overrides)]
+    typed = [
+        (override.key.removeprefix(_PARAMS).strip(), override.value) for override in map(Override.parse, overrides)
+    ]
     if any(key == "hydra.sweeper.from_sweep" for key, _ in typed):  # rows of a store may choose any
         typed = [(group, "*") for group in _ALL_GROUPS]
     for first in [key for group, text in typed for key in _named(files, group.partition("@")[0], text)]:
@@ -176,7 +178,7 @@ def _check_defaults(preset: Preset) -> None:
     """Check that a preset chooses only from groups of this project, or as conf/sweep/ does."""
     defaults = preset.values.get("defaults", [])
     if not isinstance(defaults, list):
-        raise InputError(f"{preset.path}: defaults={show(defaults)}: must be a list")
+        raise InputError(f"{preset.path}: defaults={format_value(defaults)}: must be a list")
     for entry in defaults:
         if isinstance(entry, str) and _NAME.fullmatch(entry):  # _self_, or a preset of the same group
             continue
@@ -187,7 +189,7 @@ def _check_defaults(preset: Preset) -> None:
         if found:
             reason = f"is chosen already; write override {text}"
         if not (found and found[1]):
-            raise InputError(f"{preset.path}: defaults: {show(entry)}: {reason}")
+            raise InputError(f"{preset.path}: defaults: {format_value(entry)}: {reason}")
 
 
 def check_values(values: Mapping[str, Any], where: str, group: str = "experiment") -> None:
@@ -197,7 +199,7 @@ def check_values(values: Mapping[str, Any], where: str, group: str = "experiment
     """
     for path, value in leaves(values):
         key = ".".join(path)
-        shown = f"{key}={show(value)}"
+        shown = f"{key}={format_value(value)}"
         refuse_passwords([shown])
         if "${" in repr((path, value)):
             raise InputError(f"{where}: {shown}: must be a plain value, without ${{...}}")
@@ -243,7 +245,7 @@ def may_vary(key: str, values: str) -> bool:
 
 
 @contextmanager
-def offered(presets: Sequence[Preset], files: Iterable[_Key] = ()) -> Iterator[None]:
+def list_presets(presets: Sequence[Preset], files: Iterable[_Key] = ()) -> Iterator[None]:
     """Offer presets to Hydra in the block, and list the names of files that were not read."""
     unread = {"defaults": ["a file that is read only if it is typed"]}  # Hydra lists such a choice, and cannot load it
     both = [*(Preset(*key, unread) for key in files), *presets]
@@ -261,7 +263,7 @@ def offered(presets: Sequence[Preset], files: Iterable[_Key] = ()) -> Iterator[N
 
 
 @contextmanager
-def naming_presets(presets: Sequence[Preset], overrides: Sequence[str]) -> Iterator[None]:
+def attribute_errors(presets: Sequence[Preset], overrides: Sequence[str]) -> Iterator[None]:
     """Let an InputError in the block begin with the file of the preset that sets the key, unless it is typed."""
     try:
         yield
@@ -271,7 +273,7 @@ def naming_presets(presets: Sequence[Preset], overrides: Sequence[str]) -> Itera
         shown = re.sub(r"^In '?[\w/-]+'?: ", "", message)
         values = [
             override
-            for override in map(Override.of, overrides)
+            for override in map(Override.parse, overrides)
             if override.value[:1] == "{" or not (CONF / override.key).is_dir()
         ]
         if not any(f"{key}.".startswith(f"{override.key}.") for override in values):
@@ -284,7 +286,7 @@ def naming_presets(presets: Sequence[Preset], overrides: Sequence[str]) -> Itera
 
 def _blame(preset: Preset, key: str, message: str) -> int:
     """Return 2 if a message has what a preset says, 1 if it is about a part that the preset sets, else 0."""
-    said = [f"{own}={show(value)}" for own, value in preset.flat.items() if own.startswith(key)]
+    said = [f"{own}={format_value(value)}" for own, value in preset.flat.items() if own.startswith(key)]
     said += [f"{group}={name}:" for group, name in preset.choices]
     if message.startswith((*said, *(f"In {quote}{preset.group}/{preset.name}{quote}:" for quote in ("", "'")))):
         return 2

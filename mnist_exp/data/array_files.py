@@ -19,7 +19,7 @@ from mnist_exp.config.files import open_file
 from mnist_exp.data import memory
 from mnist_exp.data.metadata import DAMAGED
 from mnist_exp.errors import InputError
-from mnist_exp.text import cut
+from mnist_exp.text import truncate
 
 PARTS = ("x_train", "y_train", "x_test", "y_test")
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -106,7 +106,9 @@ def read_npz(path: Path, limit: int | None) -> dict[str, Any]:
     except InputError:
         raise
     except (ValueError, *DAMAGED) as error:
-        raise InputError(f"{key}: is not a valid npz file ({cut(str(error), 200)}); np.savez writes one") from error
+        raise InputError(
+            f"{key}: is not a valid npz file ({truncate(str(error), 200)}); np.savez writes one"
+        ) from error
 
 
 def _npy_header(file: zipfile.ZipFile, part: str) -> Header:

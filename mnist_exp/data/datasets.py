@@ -11,7 +11,7 @@ from mnist_exp.data.array_files import PARTS, check_arrays
 from mnist_exp.data.metadata import check_class_name, numbers
 from mnist_exp.data.sources import Arrays, Dataset
 from mnist_exp.errors import InputError
-from mnist_exp.text import cut
+from mnist_exp.text import truncate
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -139,7 +139,7 @@ def _check_classes(train: set[int], test: set[int], names: tuple[str, ...], sour
         raise InputError(f"{source}: all images are of class {names[train.pop()]}; there must be at least two classes")
     for missing, part in ((test - train, "training"), (train - test, "test")):
         if missing:
-            some = ", ".join(cut(names[label], 40) for label in sorted(missing)[:5])
+            some = ", ".join(truncate(names[label], 40) for label in sorted(missing)[:5])
             more = f" and {len(missing) - 5} others" if len(missing) > 5 else ""
             raise InputError(
                 f"{source}: the {part} set has no image of class {some}{more}; add some, or take the class out of the "

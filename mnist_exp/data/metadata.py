@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp.errors import InputError
-from mnist_exp.text import cut
+from mnist_exp.text import truncate
 
 # A damaged zip file makes zipfile, NumPy and Keras raise these.
 DAMAGED = (
@@ -60,7 +60,7 @@ def check_class_name(name: str, where: str) -> None:
     """Raise InputError, which begins with `where`, unless a class may have this name."""
     if not is_class_name(name):
         raise InputError(
-            f"{where}: a class is named {cut(name, 40)!r}; must be some printable text of at most 255 characters"
+            f"{where}: a class is named {truncate(name, 40)!r}; must be some printable text of at most 255 characters"
         )
 
 

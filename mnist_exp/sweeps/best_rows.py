@@ -12,31 +12,33 @@ from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import may_vary, parse_values
 from mnist_exp.config.schema import Config, keys, objective_direction, stored
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import of_the_result
-from mnist_exp.sweeps.kind import Typed
+from mnist_exp.experiment import result_settings
+from mnist_exp.sweeps.kind import SweepOverrides
 from mnist_exp.sweeps.ranking import rank
-from mnist_exp.tracking.reading import find_sweep, jobs_of, read_config
-from mnist_exp.tracking.records import last_tries
+from mnist_exp.tracking.reading import find_sweep, read_config, read_jobs
+from mnist_exp.tracking.records import latest_attempts
 from mnist_exp.tracking.store import connect_existing
 
 _MOST_NOTES = 10
 
 
-def best_rows(typed: Typed, sweep: str, top: int) -> tuple[list[dict[Override, str]], frozenset[int], list[str]]:
-    """Return the rows of `read_rows`, checked, as overrides with their values; the seeds; notes on what differs now."""
-    rows, seeds, before = read_rows(_composed(typed, []), sweep, top)
-    check_rows(rows, sweep, [Override.of(text).key for text in typed.fixed])
-    overrides = [{Override.of(f"{key}={value}"): value for key, value in row.items()} for row in rows]
+def best_rows(
+    typed: SweepOverrides, sweep: str, top: int
+) -> tuple[list[dict[Override, str]], frozenset[int], list[str]]:
+    """Return the checked rows of a sweep as overrides with values, its seeds, and notes on what differs now."""
+    rows, seeds, before = read_best_rows(_composed(typed, []), sweep, top)
+    check_rows(rows, sweep, [Override.parse(text).key for text in typed.fixed])
+    overrides = [{Override.parse(f"{key}={value}"): value for key, value in row.items()} for row in rows]
     varied = re.compile(rf"({'|'.join(map(re.escape, ['seed', *rows[0]]))})(\.|$)")
     config = _composed(typed, [override.text for override in overrides[0]])
-    then, now = flatten(of_the_result(before)), flatten(of_the_result(asdict(config)))
+    then, now = flatten(result_settings(before)), flatten(result_settings(asdict(config)))
     keys = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key) and not varied.match(key)]
     notes = [f"{key} is {now.get(key, 'not set')}; in {sweep} it was {then.get(key, 'not set')}" for key in keys]
     more = [f"and {len(keys) - _MOST_NOTES} keys more differ"] if len(keys) > _MOST_NOTES else []
     return overrides, seeds, notes[:_MOST_NOTES] + more
 
 
-def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]], frozenset[int], dict[str, Any]]:
+def read_best_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]], frozenset[int], dict[str, Any]]:
     """Return the `top` rows of a sweep, without `seed`, the seeds that it has run, and its best job's configuration.
 
     Args:
@@ -58,7 +60,7 @@ def read_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]
     experiment = str(client.get_experiment(run.tracking["experiment_id"]).name)
     if experiment != tracking.experiment:
         raise InputError(f"{name}: is in another experiment; type tracking.experiment={experiment}")
-    jobs = last_tries(jobs_of(client, run))
+    jobs = latest_attempts(read_jobs(client, run))
     rows = rank(jobs, objective_direction(config))[:top]
     if not rows:
         raise InputError(f"{name}: has no finished job")
@@ -79,11 +81,11 @@ def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[st
     for key, value in (item for row in rows for item in row.items()):
         if key in typed:
             raise InputError(f"{key}: varies among the best rows of {name}; leave it out")
-        own = Override.of(f"{key}={value}")
+        own = Override.parse(f"{key}={value}")
         shared = own.is_below("hydra", "sweep", *keys("shared"))
         if not may_vary(key, value) or shared or parse([own.text])[0].is_sweep_override():
             raise InputError(f"{name}: {key}={value}: a sweep in a store may not set this; type the values yourself")
 
 
-def _composed(typed: Typed, row: Sequence[str]) -> Config:
+def _composed(typed: SweepOverrides, row: Sequence[str]) -> Config:
     return check_composed(compose_values([*typed.fixed, *row]), typed.code)

@@ -13,7 +13,7 @@ from mnist_exp.tracking.records import Record
 _FEWEST = 3  # values: of two, each is an end
 
 
-def beyond_the_lists(rows: Sequence[Row], jobs: Sequence[Record], sweep: Sweep) -> str:
+def suggest_values(rows: Sequence[Row], jobs: Sequence[Record], sweep: Sweep) -> str:
     """Say which numbers of the best row are the largest or smallest that were tried, 0 aside.
 
     Seeds and data are left out, and keys with another value whose row may be as good. `rows`: best first, and compared.

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from mnist_exp.figures import epoch_ticks, plain, short
-from mnist_exp.sweeps.formats import counted, mean, shortened, shown_values
+from mnist_exp.figures import axis_label, epoch_ticks, escape_label
+from mnist_exp.sweeps.formats import mean, pluralize, shortened, shown_values
 from mnist_exp.sweeps.importance import Importance, as_numbers, spans_decades
 from mnist_exp.text import printable
 from mnist_exp.tracking.names import short_names
@@ -40,7 +40,7 @@ def validation_curves(rows: Sequence[Curves], metric: str) -> Figure:
     """
     names = shortened((printable(name) for _, name, _ in rows[:_NAMED]), _LABEL)
     texts = (f"{place}  {names[printable(name)]}, n={len(jobs)}" for place, name, jobs in rows[:_NAMED])
-    labels = [short(text.replace("  , ", "  "), 2 * _LABEL) for text in texts]
+    labels = [escape_label(text.replace("  , ", "  "), 2 * _LABEL) for text in texts]
     columns = 2 if max(map(len, labels)) <= _LABEL / 2 else 1
     figure = Figure(figsize=(9, 5 + 0.19 * (1 + len(labels) / columns)), layout="constrained")
     axes: Axes = figure.subplots()
@@ -59,7 +59,9 @@ def validation_curves(rows: Sequence[Curves], metric: str) -> Figure:
         axes.set_ylim(np.nanmin(seen) - height / 25, np.nanmax(seen) + height / 25)
     all_jobs = [job for *_, jobs in rows for job in jobs]
     epoch_ticks(axes, max(map(len, all_jobs)))
-    axes.set(title=f"{plain(metric)} of {counted(len(all_jobs), 'job')}", xlabel="epoch", ylabel=plain(metric))
+    axes.set(
+        title=f"{axis_label(metric)} of {pluralize(len(all_jobs), 'job')}", xlabel="epoch", ylabel=axis_label(metric)
+    )
     axes.grid(alpha=0.4)
     notes = ["the line is the mean, the band from the smallest to the largest"] if len(all_jobs) > len(rows) else []
     notes += [f"the first {_NAMED} of {len(rows)} are in colour"] if len(rows) > _NAMED else []
@@ -106,7 +108,7 @@ def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:
     for place, name in enumerate(shown, start=1):
         axes = figure.add_subplot(height, width, place)
         _points(axes, [(values[name], value) for values, value in jobs if name in values])
-        axes.set(xlabel=plain(name), ylabel=plain(objective))
+        axes.set(xlabel=axis_label(name), ylabel=axis_label(objective))
         axes.grid(alpha=0.4)
     return figure
 
@@ -152,10 +154,10 @@ def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, acros
     axes: Axes = figure.subplots()
     title = "mean ± standard deviation" if any(len(values) > 1 for values in cells.values()) else ""
     picture = axes.imshow(means, cmap="viridis", aspect="auto", interpolation="none")
-    figure.colorbar(picture, ax=axes, label=plain(objective))
+    figure.colorbar(picture, ax=axes, label=axis_label(objective))
     _name_ticks(axes, columns, 14)
     axes.set_yticks(range(len(rows)), _tick_labels(rows), fontsize=8)
-    axes.set(xlabel=plain(across), ylabel=plain(down), title=title)
+    axes.set(xlabel=axis_label(across), ylabel=axis_label(down), title=title)
     middle = (means.min() + means.max()) / 2
     for (y, x), value in np.ndenumerate(means):
         values = cells[rows[y], columns[x]]
@@ -168,7 +170,7 @@ def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, acros
 
 def importance_bars(found: Importance) -> Figure:
     """Draw the share of each key, and the remainder in grey."""
-    shares, labels = list(found.shares.values()), list(map(plain, short_names(found.shares).values()))
+    shares, labels = list(found.shares.values()), list(map(axis_label, short_names(found.shares).values()))
     if found.rest:
         shares.append(max(1 - sum(shares), 0.0))
         labels.append(found.rest)
@@ -180,7 +182,7 @@ def importance_bars(found: Importance) -> Figure:
     axes.set_yticks(range(len(shares)), labels)
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set(xlim=(0, 1.08), title=f"What explains {plain(found.whole)}")
+    axes.set(xlim=(0, 1.08), title=f"What explains {axis_label(found.whole)}")
     return figure
 
 

@@ -11,10 +11,10 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import Override, refuse_passwords
 from mnist_exp.config.parsing import parse
 from mnist_exp.config.schema import MLflowTracking, stored
-from mnist_exp.errors import InputError, did_you_mean, show
+from mnist_exp.errors import InputError, did_you_mean, format_value
 from mnist_exp.sweeps.race import is_race
 from mnist_exp.tracking.names import typed_value
-from mnist_exp.tracking.reading import find_run, jobs_of, queries_by_id, search
+from mnist_exp.tracking.reading import find_run, queries_by_id, read_jobs, search
 from mnist_exp.tracking.records import Record
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Words:
                 where.append(text)
             else:
                 conditions.append(_condition(text, *found.groups()))
-        if ids and any(Override.of(text).key == "tracking.experiment" for text in where):
+        if ids and any(Override.parse(text).key == "tracking.experiment" for text in where):
             raise InputError("tracking.experiment: is not used with ids, which are looked up in all experiments")
         return cls(ids, conditions, stored(compose(where).config.tracking))
 
@@ -148,7 +148,7 @@ def find_runs(client: "MlflowClient", words: Words, last: int | None) -> Found:
     shown = {run.run_id for run in newest}
     is_part = are_picked or last is not None
     unread = [sweep for sweep in sweeps if is_part and not sweep.run_id.startswith(tuple(words.ids) or "-")]
-    jobs = (read if words.ids else {}) | {job.run_id: job for sweep in unread for job in jobs_of(client, sweep)}
+    jobs = (read if words.ids else {}) | {job.run_id: job for sweep in unread for job in read_jobs(client, sweep)}
     known = {sweep.run_id for sweep in sweeps}
     return Found(
         newest,
@@ -162,7 +162,7 @@ def find_runs(client: "MlflowClient", words: Words, last: int | None) -> Found:
 def _candidates(client: "MlflowClient", words: Words, last: int | None) -> Iterator[tuple[Record, str]]:
     """Yield the runs that ids name, or all of the experiment, the newest first, each with the id of its sweep."""
     for run in [find_run(client, words.tracking.uri, run_id) for run_id in words.ids]:
-        for job in jobs_of(client, run) if run.is_sweep else [run]:
+        for job in read_jobs(client, run) if run.is_sweep else [run]:
             yield job, run.run_id if run.is_sweep else job.tags.get("mlflow.parentRunId", "")
     if words.ids:
         return
@@ -179,7 +179,7 @@ def _candidates(client: "MlflowClient", words: Words, last: int | None) -> Itera
 def _condition(text: str, name: str, sign: str, value: str) -> Condition:
     if sign == "=":
         [parsed] = parse([f"{name.strip()}={value}"])
-        several = parsed.sweep_string_iterator() if parsed.is_sweep_override() else [show(parsed.value())]
+        several = parsed.sweep_string_iterator() if parsed.is_sweep_override() else [format_value(parsed.value())]
         return Condition(text, name.strip(), sign, tuple(map(_plain, several)))
     number = typed_value(value.strip())
     if not isinstance(number, int | float):

@@ -58,7 +58,7 @@ class Column:
         return "" if value is None else decimals(value) if isinstance(value, float) else str(value)
 
 
-def recorded(key: str, line: Line) -> str | float | bool | None:
+def column_value(key: str, line: Line) -> str | float | bool | None:
     """Return the value of a key that varies, a number as a number; choices, digests, files and versions are texts."""
     text = line.values.get(key)
     is_name = ("." not in key and key != "seed") or key.endswith((".path", ".name")) or key.startswith("packages.")

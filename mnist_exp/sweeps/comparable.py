@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from mnist_exp.config.overrides import flatten
 from mnist_exp.config.schema import Config
-from mnist_exp.errors import InputError, show
+from mnist_exp.errors import InputError, format_value
 from mnist_exp.tracking.records import Record
 
 
@@ -22,7 +22,7 @@ def part_measured(objective: str, values: Mapping[str, str]) -> str:
     return "training"
 
 
-def measured(
+def comparison_key(
     objective: str, values: Mapping[str, str], run: Record | None = None, tests: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """Return what must be equal in two runs so that their objectives can be compared, as far as it is known.
@@ -44,7 +44,7 @@ def measured(
     return same
 
 
-def varying(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
+def find_conflicts(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
     """Return the different values of each key that not all have alike; who lacks a key does not differ in it."""
     items = dict.fromkeys(item for job in found for item in job.items())
     values = {key: [value for other, value in items if other == key] for key, _ in items}
@@ -57,18 +57,18 @@ def why_not_compared(objective: str, configs: Sequence[Config], jobs: Iterable[R
     `configs`: one for each value that varies.
     """
     values = [flatten(asdict(config)) for config in configs]
-    known = [measured(objective, job) for job in values]
-    known += [measured(objective, values[0], job) for job in jobs]
-    what = " and ".join(keys := varying(known)) + (" vary" if len(keys) > 1 else " varies")
+    known = [comparison_key(objective, job) for job in values]
+    known += [comparison_key(objective, values[0], job) for job in jobs]
+    what = " and ".join(keys := find_conflicts(known)) + (" vary" if len(keys) > 1 else " varies")
     return f"The rows are not compared, since they do not measure the same: {what}." if keys else ""
 
 
-def check_alike(configs: Sequence[Config]) -> None:
+def check_comparable(configs: Sequence[Config]) -> None:
     """Raise InputError if a race with these configurations has several datasets or measures in several ways."""
     objective, values = configs[0].objective, [flatten(asdict(config)) for config in configs]
     data = [{key: value for key, value in job.items() if key.startswith("dataset.")} for job in values]
-    for key, several in varying([measured(objective, job) for job in values] + data).items():
+    for key, several in find_conflicts([comparison_key(objective, job) for job in values] + data).items():
         raise InputError(
-            f"{key}={show(','.join(several))}: must have one value in a race, whose rows measure the same {objective}; "
-            "a sweep without sweep=race may vary it"
+            f"{key}={format_value(','.join(several))}: must have one value in a race, whose rows measure the same "
+            f"{objective}; a sweep without sweep=race may vary it"
         )

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from mnist_exp.errors import show
-from mnist_exp.text import cut, printable
+from mnist_exp.errors import format_value
+from mnist_exp.text import printable, truncate
 from mnist_exp.tracking.names import no_formula, short_names, shown_value
 
 Values = Mapping[str, str]
@@ -53,7 +53,7 @@ def mean(numbers: Sequence[float]) -> float:
     return math.nan if {math.inf, -math.inf} <= set(numbers) else fmean(numbers)
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """Return a number and a noun, such as `1 job` or `3 jobs`."""
     return f"{number} {noun}{'s' * (number != 1)}"
 
@@ -71,7 +71,9 @@ def as_csv(records: Sequence[Mapping[str, object]]) -> str:
     """Return a line for each record, with the columns of all; a text that looks like a formula gets an apostrophe."""
 
     def shown(value: object) -> object:
-        return no_formula(value) if isinstance(value, str) else show(value) if isinstance(value, bool) else value
+        return (
+            no_formula(value) if isinstance(value, str) else format_value(value) if isinstance(value, bool) else value
+        )
 
     names, text = dict.fromkeys(name for record in records for name in record), io.StringIO()
     lines: list[list[object]] = [list(names), *([record.get(name) for name in names] for record in records)]
@@ -194,7 +196,7 @@ def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
     found: dict[str, str] = {}
     for head, members in alike.items():
         if len(members) == 1 or max(map(len, members)) <= most:
-            found |= {text: cut(text, most) for text in members}
+            found |= {text: truncate(text, most) for text in members}
             continue
         first, last = min(members), max(members)
         same = next((i for i, (left, other) in enumerate(zip(first, last, strict=False)) if left != other), len(first))

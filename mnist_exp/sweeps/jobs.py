@@ -21,17 +21,17 @@ from mnist_exp.config.own_code import CodeFile
 from mnist_exp.ends import TERMINATION, Terminated
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
-from mnist_exp.resume import earlier, resume, wanted_record
+from mnist_exp.resume import find_earlier, resume, wanted_record
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.stack import run_stack
 from mnist_exp.sweeps.pruning import Pruning
 from mnist_exp.text import traceback_text
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.locks import free_folder, wait_for
+from mnist_exp.tracking.locks import free_folder, wait_until_idle
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 from mnist_exp.tracking.tracker import join_sweep
-from mnist_exp.training.engine import choose_engine, split, stackable
+from mnist_exp.training.engine import choose_engine, group_stackable, split
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _MOST_IN_A_STACK = 200  # each keeps its log open, and macOS lets a process open 256 files
@@ -42,7 +42,7 @@ Propose = Callable[[], Sequence[Sequence[str]] | None]
 
 
 @dataclass
-class Stage:
+class SweepProgress:
     """How far a sweep has come, beside what its jobs record.
 
     `text`: says how far jobs are that train together in this process; empty while none do. `together`: whether any did,
@@ -65,7 +65,7 @@ class Task:
     """
 
     parent: Parent
-    stage: Stage
+    stage: SweepProgress
     code: CodeFile | None
     propose: Propose | None
 
@@ -93,27 +93,27 @@ class Task:
             raise RuntimeError(traceback_text(error)) from None
 
 
-def parts(jobs: Sequence[Sequence[str]]) -> list[Sequence[int]]:
+def group_jobs(jobs: Sequence[Sequence[str]]) -> list[Sequence[int]]:
     """Group the places of jobs that differ in nothing but what `engine.stack_key` leaves out, not too many in a group.
 
-    >>> parts([["model.hidden=16", "seed=0"], ["model.hidden=32", "seed=0"], ["model.hidden=16", "seed=1"]])
+    >>> group_jobs([["model.hidden=16", "seed=0"], ["model.hidden=32", "seed=0"], ["model.hidden=16", "seed=1"]])
     [[0, 2], [1]]
     """
     numbers = {"seed", *(f"optimizer.{name}" for name in ("learning_rate", *keras_names.SCALARS))}
     groups: dict[tuple[str, ...], list[int]] = {}
     for place, overrides in enumerate(jobs):
-        others = tuple(text for text in overrides if Override.of(text).key not in numbers)
+        others = tuple(text for text in overrides if Override.parse(text).key not in numbers)
         groups.setdefault(others, []).append(place)
     return [part for group in groups.values() for part in split(group, _MOST_IN_A_STACK)]
 
 
-def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[float | None]:
+def _run_jobs(parent: Parent, stage: SweepProgress, jobs: Sequence[Composed]) -> list[float | None]:
     if parent.cwd.is_dir():
         os.chdir(parent.cwd)
     compute_with_one_thread()
     if not parent.is_this_process and threading.current_thread() is threading.main_thread():
         signals.install()
-    record = _joined(parent)
+    record = _join_sweep(parent)
     prepared = [_prepare(record, composed, stage) for composed in jobs]
     objectives = [None if isinstance(job, Experiment) else job for job in prepared]
     experiments = {index: job for index, job in enumerate(prepared) if isinstance(job, Experiment)}
@@ -123,7 +123,7 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
         if experiment.resumes and Folder(experiment.output).read().stage != "begun"
     ]
     rest = {index: experiment for index, experiment in experiments.items() if index not in scored}
-    for group in [*([index] for index in scored), *stackable(rest)]:
+    for group in [*([index] for index in scored), *group_stackable(rest)]:
         first = experiments[group[0]]
         size = choose_engine(first.config.backend).stack_size(first, len(group)) if len(group) > 1 else 1
         for stack in split(group, size):
@@ -138,7 +138,7 @@ def _run_jobs(parent: Parent, stage: Stage, jobs: Sequence[Composed]) -> list[fl
 _records: dict[str, SweepRecord] = {}  # by the sweep and its start
 
 
-def _joined(parent: Parent) -> SweepRecord:
+def _join_sweep(parent: Parent) -> SweepRecord:
     """Return the record of a sweep, one for all of its jobs in this process, which ends once the sweep's has gone."""
     if (record := _records.get(repr(parent))) is None:
         _records.clear()
@@ -167,7 +167,7 @@ def _placed(experiment: Experiment, width: int) -> Experiment:
     return experiment
 
 
-def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experiment | float | None:
+def _prepare(record: SweepRecord, composed: Composed, stage: SweepProgress) -> Experiment | float | None:
     """Return a job that is to run, the objective of one that has finished, or None, once recorded, for bad input."""
     values = values_of(record.parent.keys, composed.overrides)
     try:
@@ -187,7 +187,7 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
         return replace(experiment, output=free_folder(experiment.output))
     name, wanted = job_name(values, record.parent.keys), wanted_record(experiment, identity)
     while True:
-        before = earlier(identity.key, wanted, prunes=config.prune is not None)
+        before = find_earlier(identity.key, wanted, prunes=config.prune is not None)
         first = Folder(experiment.output)
         if first.is_there() and not (begun := first.read()).signature:
             before.append(begun)
@@ -195,7 +195,7 @@ def _prepare(record: SweepRecord, composed: Composed, stage: Stage) -> Experimen
         if answer.state != "runs" or answer.folder is None:
             break
         stage.news.append(f"{name}: {answer.line}")
-        wait_for(answer.folder, record.parent.id)
+        wait_until_idle(answer.folder, record.parent.id)
     if answer.folder is None:
         if any(Path(run.output).parent == record.folder.path for run in before):
             stage.news.append(f"{name} starts anew: {answer.line}")
@@ -214,7 +214,7 @@ def _has_begun(output: Path, parent: Parent) -> bool:
     return False
 
 
-def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage: Stage) -> list[float | None]:
+def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage: SweepProgress) -> list[float | None]:
     """Return the objectives, None for a job that failed."""
     # Free the last job's model, whose cycles hold its data; what is left, mostly Keras, stays for good.
     gc.collect()
@@ -228,7 +228,7 @@ def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage:
             raise Terminated(TERMINATION.exit_code)
         if together:
             stage.text = f"{len(metrics)} jobs as one program: epoch {epoch} of {config.training.epochs}"
-        return pruning.hopeless(epoch, metrics) if pruning is not None else ()
+        return pruning.find_unpromising(epoch, metrics) if pruning is not None else ()
 
     stage.text = f"{len(experiments)} jobs as one program: starting" if together else ""
     stage.together |= together

@@ -13,8 +13,8 @@ from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.schema import Config
 from mnist_exp.config.values import Count, NotNegative, Text
 from mnist_exp.errors import InputError
-from mnist_exp.sweeps.formats import counted
-from mnist_exp.sweeps.ranking import Row, compared
+from mnist_exp.sweeps.formats import pluralize
+from mnist_exp.sweeps.ranking import Row, compare_rows
 from mnist_exp.sweeps.verdict import SINGLE, judge, word
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
@@ -50,7 +50,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Typed:
+class SweepOverrides:
     """The overrides of a sweep, its preset's included.
 
     Attributes:
@@ -73,7 +73,7 @@ class Typed:
 
     def jobs(self, rows: Iterable[Mapping[Override, str]]) -> list[list[str]]:
         """Return the overrides of jobs with these values, without any for Hydra."""
-        shared = [text for text in self.fixed if not Override.of(text).is_below("hydra")]
+        shared = [text for text in self.fixed if not Override.parse(text).is_below("hydra")]
         return [[*shared, *(override.set_to(value) for override, value in row.items())] for row in rows]
 
 
@@ -100,11 +100,11 @@ class Kind:
         return not self.draws
 
     @classmethod
-    def of(cls, typed: Typed) -> Self:
+    def of(cls, typed: SweepOverrides) -> Self:
         """Return the sweep that was typed; raise InputError for what this kind cannot use."""
         raise NotImplementedError
 
-    def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
+    def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
         """Return the overrides of the jobs to check: each value once, beside the first of all others.
 
         Of more than 200 values, those are left out between every second, third or so on, and the last of their key.
@@ -142,7 +142,7 @@ class Kind:
     def opening(self) -> str:
         """Return the first lines of the sweep: how many jobs, and what varies."""
         varied = " ".join(f"{key}={values}" for key, values in self.swept.items())
-        return f"{counted(self.jobs, 'job')}: {varied or 'no key has several values, such as seed=0,1'}"
+        return f"{pluralize(self.jobs, 'job')}: {varied or 'no key has several values, such as seed=0,1'}"
 
     def signature(self) -> list[object]:
         """Return plain values that tell this sweep from others in which the same varies."""
@@ -150,7 +150,7 @@ class Kind:
 
     def arrange(self, rows: list[Row], direction: str) -> tuple[list[Row], list[str]]:
         """Return ranked rows in this kind's order, compared with the first, and notes."""
-        return compared(rows, direction), []
+        return compare_rows(rows, direction), []
 
     def verdict(self, rows: Sequence[Row], images: str, run_id: str) -> str:
         """Return the sentence below the ranking of arranged rows, measured on `images`; `run_id`: the sweep's."""
@@ -175,14 +175,14 @@ class Grid(Kind):
     combinations: Sequence[Sequence[str]]
 
     @classmethod
-    def of(cls, typed: Typed) -> Self:
+    def of(cls, typed: SweepOverrides) -> Self:
         number = typed.count()
         rows = typed.jobs(dict(zip(typed.varied, row, strict=True)) for row in product(*typed.varied.values()))
         grid = cls({override.key: override.value for override in typed.varied}, number, rows)
         grid.planned = next((len(samples) for override, samples in typed.varied.items() if override.key == "seed"), 1)
         return grid
 
-    def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
+    def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
         """Return each value once, and each combination of groups, whose choices may not fit each other."""
         groups = {
             override: samples

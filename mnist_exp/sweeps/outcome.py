@@ -4,18 +4,18 @@ from collections.abc import Iterable, Sequence
 
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.experiment import Sweep
-from mnist_exp.sweeps.beyond import beyond_the_lists
+from mnist_exp.sweeps.beyond import suggest_values
 from mnist_exp.sweeps.comparable import part_measured, why_not_compared
-from mnist_exp.sweeps.formats import counted
+from mnist_exp.sweeps.formats import pluralize
 from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.kind import Kind
-from mnist_exp.sweeps.ranking import measured_on, on_other_images, rank, unranked
+from mnist_exp.sweeps.ranking import describe_images, find_unranked, on_other_images, rank
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import SweepRecord
 
 
-def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], kind: Kind) -> Table:
+def make_sweep_table(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], kind: Kind) -> Table:
     """Return the jobs of a sweep ranked, those that differ only in their seed as one row.
 
     The notes say which keys matter, but not in a race, in which better rows have more jobs.
@@ -31,18 +31,18 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], kind: K
     decided = ""
     if rows and not apart:
         part = part_measured(objective, {"dataset.validation": str(sweep.config.dataset.validation)})
-        decided = kind.verdict(rows, measured_on(rows[0], part), record.parent.run_id)
+        decided = kind.verdict(rows, describe_images(rows[0], part), record.parent.run_id)
     if rows:
         notes.append(on_other_images(rows[0]))
     ended = sum(job.status in {"FINISHED", "FAILED"} for job in jobs)
     is_partial = kind.planned > 0 and ended < kind.jobs
     if is_partial:
-        notes.append(f"{counted(kind.jobs - ended, 'job')} did not run to the end.")
-    notes.append(beyond_the_lists(rows, jobs, sweep) if kind.has_lists and not apart and not is_partial else "")
+        notes.append(f"{pluralize(kind.jobs - ended, 'job')} did not run to the end.")
+    notes.append(suggest_values(rows, jobs, sweep) if kind.has_lists and not apart and not is_partial else "")
     pruned = sum(job.pruned is not None for job in jobs)
     if not rows and pruned:
         decided = "Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune."
-    title = f"{ended} of {counted(kind.jobs, 'job')}" if is_partial else counted(len(jobs), "job")
+    title = f"{ended} of {pluralize(kind.jobs, 'job')}" if is_partial else pluralize(len(jobs), "job")
     title += f", {pruned} of them pruned" * (pruned > 0) + f", {order(objective, direction)}"
     if objective.startswith("test_"):
         title += ", MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy"
@@ -53,7 +53,7 @@ def rank_jobs(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], kind: K
         objective,
         direction,
         rows,
-        unranked(jobs),
+        find_unranked(jobs),
         raced=kind.is_open,
         planned=kind.planned,
         title=title,

@@ -96,10 +96,10 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
         tables={"What varies": sweep.swept, "What is fixed": kept.parameters, "Record": _facts(sweep, kept, outcome)},
         patch=read_text(patch, folder=folder) if is_file(patch := folder / "code.patch", folder) else "",
     )
-    write_text(folder / "report.html", page(report))
+    write_text(folder / "report.html", render_report(report))
 
 
-def page(report: Report) -> str:
+def render_report(report: Report) -> str:
     """Return the page, with at most 200 lines of the ranking."""
     environment = Environment(
         loader=PackageLoader("mnist_exp.sweeps", ""),
@@ -162,7 +162,7 @@ def _date(milliseconds: int) -> str:
 
 def _command(sweep: Sweep, row: Row) -> str:
     """Return the command that repeats a row's jobs; only its first job if a preset of a sweep or the user's decides."""
-    overrides = [Override.of(text) for text in sweep.overrides]
+    overrides = [Override.parse(text) for text in sweep.overrides]
     typed = {override.key: override for override in overrides if override.key in sweep.swept}
     presets = {f"{preset.key}/{preset.value}" for preset in overrides if preset.key in ("sweep", "experiment")}
     in_conf = {f"experiment/{path.stem}" for path in (CONF / "experiment").glob("*.yaml")}

@@ -6,13 +6,13 @@ from dataclasses import replace
 from mnist_exp.config import keras_names
 from mnist_exp.errors import InputError, did_you_mean
 from mnist_exp.sweeps.choice import Found
-from mnist_exp.sweeps.comparable import measured, part_measured, varying
-from mnist_exp.sweeps.formats import counted, differing_keys, find_differences
+from mnist_exp.sweeps.comparable import comparison_key, find_conflicts, part_measured
+from mnist_exp.sweeps.formats import differing_keys, find_differences, pluralize
 from mnist_exp.sweeps.outcome import order
-from mnist_exp.sweeps.ranking import Row, combination, compared, measured_on, rank, unranked
+from mnist_exp.sweeps.ranking import Row, combination, compare_rows, describe_images, find_unranked, rank
 from mnist_exp.sweeps.table import Table
 from mnist_exp.sweeps.verdict import SINGLE, judge, word
-from mnist_exp.text import cut
+from mnist_exp.text import truncate
 from mnist_exp.tracking.names import short_ids
 from mnist_exp.tracking.records import Record
 
@@ -27,7 +27,7 @@ _MAX_OTHERS = 6  # lines about other tables
 Measure = tuple[tuple[str, str], ...]
 
 
-def newest_of_each(runs: Sequence[Record]) -> list[Record]:
+def drop_repeats(runs: Sequence[Record]) -> list[Record]:
     """Return the newest of the runs with the same signature: the same experiment twice says nothing about chance.
 
     A whole run goes before one that was pruned, and that before one that did not finish.
@@ -41,14 +41,14 @@ def newest_of_each(runs: Sequence[Record]) -> list[Record]:
     return [run for run in runs if run.run_id in kept]
 
 
-def tables_of(found: Found, only: Sequence[str] = ()) -> list[Table]:
+def make_tables(found: Found, only: Sequence[str] = ()) -> list[Table]:
     """Return a table for each objective, each way to measure it, and each race; the newest run's is the first.
 
     A run that was refused has recorded no objective, and one that failed early no data: they are in the first table.
     """
     keys = differing_keys(list(_configured(found.runs).values()))  # whose values all records have
     groups = _groups(found)
-    differ = varying(map(dict, groups))
+    differ = find_conflicts(map(dict, groups))
     return [
         _table(found, *members, {key: value for key, value in measure if key in differ}, keys, only)
         for measure, members in groups.items()
@@ -74,12 +74,12 @@ def sorted_table(found: Found, metric: str, only: Sequence[str] = ()) -> Table:
         metric,
         direction,
         sorted(rows, key=lambda row: row.mean, reverse=direction == "maximize"),
-        unranked(jobs),
+        find_unranked(jobs),
         find_differences(list(known.values()), _WIDTH),
         ids=short_ids(job.run_id for job in jobs),
         listed=True,
         only=only,
-        title=f"{counted(len(jobs), 'run')}, {order(metric, direction)}",
+        title=f"{pluralize(len(jobs), 'run')}, {order(metric, direction)}",
     )
 
 
@@ -88,7 +88,7 @@ def about_others(tables: Sequence[Table]) -> list[str]:
     lines = []
     for table in tables[1 : _MAX_OTHERS + 1]:
         newest = max(table.jobs, key=lambda job: job.start)
-        count = counted(len(table.jobs), "more run")
+        count = pluralize(len(table.jobs), "more run")
         verb = "is" if len(table.jobs) == 1 else "are"
         command = f"python -m mnist_exp.compare --like {table.ids[newest.run_id]}"
         lines.append(f"{count} {verb} measured with {table.measure}: {command}")
@@ -117,7 +117,7 @@ def _groups(found: Found) -> dict[Measure, tuple[list[Record], list[Record]]]:
     for place, runs in enumerate((sorted(found.runs, key=lambda run: not run.digest), found.others)):
         for run in runs:
             objective, _ = _objective(run) or ("objective", "")
-            same = {"objective": objective} | measured(objective, run.parameters, run, tests)
+            same = {"objective": objective} | comparison_key(objective, run.parameters, run, tests)
             if found.races:
                 sweep = found.sweeps.get(run.run_id, "")
                 same["race"] = sweep if sweep in found.races else ""
@@ -153,7 +153,7 @@ def _table(
     ranked = [known[job.run_id] for row in rows for job in row.jobs if job.run_id in known]
     differences = find_differences(ranked if len(rows) > 1 else list(known.values()), _WIDTH)
     part = part_measured(name, runs[0].parameters)
-    title = f"{counted(len(jobs), 'run')}, {order(name, direction)}"
+    title = f"{pluralize(len(jobs), 'run')}, {order(name, direction)}"
     title += ", MEASURED ON THE TEST SET" if part == "test" and any(run.digest for run in runs) else ""
     decided, notes = "", list[str]()
     sweeps = {found.sweeps.get(run.run_id, "") for run in runs}
@@ -161,28 +161,28 @@ def _table(
         decided = f"A race is decided by its rounds: see the page of sweep {races[0]}. Nothing is compared here."
     elif rows:
         hidden, seeds = _hidden(runs, others, direction)
-        rows = compared(rows, direction, hidden)
+        rows = compare_rows(rows, direction, hidden)
         single = "one seed may be better or worse by chance, and the sweep has more" if seeds else SINGLE
-        family = _family(rows, len(hidden), found)
+        family = _describe_family(rows, len(hidden), found)
         verdict = judge(rows)
-        decided = word(verdict, differences.label, images=measured_on(rows[0], part), family=family, single=single)
+        decided = word(verdict, differences.label, images=describe_images(rows[0], part), family=family, single=single)
         if verdict is not None and seeds:
-            notes.append(f"Not shown: {counted(seeds, 'more run')} of these rows.")
+            notes.append(f"Not shown: {pluralize(seeds, 'more run')} of these rows.")
         if verdict is not None and found.are_picked and "" in sweeps:
             notes.append("What is picked for its score looks better than it is.")
     beside = [differences.names[key] for key in differences.names if key not in differences.columns and key != "seed"]
-    notes += [_too(rows), f"Without a column: {', '.join(beside)}; --columns shows them." if beside else ""]
+    notes += [_difference_note(rows), f"Without a column: {', '.join(beside)}; --columns shows them." if beside else ""]
     if any(len(row.jobs) > 1 for row in rows):
         notes.append("The id of a row of several seeds is that of its best run.")
     return Table(
         name,
         direction,
         rows,
-        unranked(jobs),
+        find_unranked(jobs),
         differences,
         ids=short_ids(job.run_id for job in jobs),
         only=only,
-        measure=_apart(runs, apart),
+        measure=_split_note(runs, apart),
         title=title,
         verdict=decided,
         notes=notes,
@@ -206,29 +206,29 @@ def _hidden(runs: Sequence[Record], others: Sequence[Record], direction: str) ->
     return rank(rest, direction), len(others) - len(rest)
 
 
-def _family(rows: Sequence[Row], hidden: int, found: Found) -> str:
+def _describe_family(rows: Sequence[Row], hidden: int, found: Found) -> str:
     """Say what rows are a part of; nothing if they are all rows of one sweep, or runs that nobody picked."""
     runs = [job.run_id for row in rows for job in row.jobs]
     ids = [*short_ids(found.sweeps[run] for run in runs if run in found.sweeps).values()]
     single = sum(run not in found.sweeps for run in runs)
     if not (single or hidden or len(ids) > 1) or not (ids or found.are_picked):
         return ""
-    parts = [f"sweep {ids[0]}" if len(ids) == 1 else counted(len(ids), "sweep")] if ids else []
+    parts = [f"sweep {ids[0]}" if len(ids) == 1 else pluralize(len(ids), "sweep")] if ids else []
     if single:
-        parts.append(counted(single, "picked run" if found.are_picked else "single run"))
+        parts.append(pluralize(single, "picked run" if found.are_picked else "single run"))
     part = f"these {len(rows)} of " if hidden else ""
     return f"{part}the {len(rows) + hidden} rows of {' and '.join(parts)}"
 
 
-def _apart(runs: Sequence[Record], values: Mapping[str, str]) -> str:
+def _split_note(runs: Sequence[Record], values: Mapping[str, str]) -> str:
     """Say what tells a table from the others, or nothing."""
-    here = ", ".join(cut(f"{key}={value}", _MAX_CHARS) for key, value in values.items())
+    here = ", ".join(truncate(f"{key}={value}", _MAX_CHARS) for key, value in values.items())
     if _DIGESTS & values.keys():
         here += f" ({next((run.data['name'] for run in runs if run.data), '')})"
     return here
 
 
-def _too(rows: Sequence[Row]) -> str:
+def _difference_note(rows: Sequence[Row]) -> str:
     """Say which parts of the program rows differ in, or nothing."""
     keys = differing_keys([row.values for row in rows])
     parts = dict.fromkeys(_PARTS[part] for key in keys if (part := key.partition(".")[0]) in _PARTS)

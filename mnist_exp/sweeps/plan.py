@@ -10,19 +10,19 @@ from typing import Any
 from hydra.core.override_parser.types import IntervalSweep
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp.config.composition import check_job, user_choices
+from mnist_exp.config.composition import check_job, offer_user_choices
 from mnist_exp.config.conversion import convert
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
 from mnist_exp.config.hydra_settings import check_launcher, check_output, check_subfolders
-from mnist_exp.config.overrides import Override, of_the_experiment
+from mnist_exp.config.overrides import Override, select_experiment
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.parsing import count, parse
 from mnist_exp.config.schema import keys, objective_direction
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Sweep, SweepResult
-from mnist_exp.sweeps.kind import Grid, Kind, Settings, Typed, check_number
+from mnist_exp.sweeps.kind import Grid, Kind, Settings, SweepOverrides, check_number
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.search import Search
 
@@ -42,7 +42,7 @@ def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None, *,
     Raises:
         InputError: for bad overrides or presets, or a store that cannot be written.
     """
-    with user_choices(config_dir, overrides, in_sweep=True) as code, as_input_errors(overrides):
+    with offer_user_choices(config_dir, overrides, in_sweep=True) as code, as_input_errors(overrides):
         loader = JobLoader.of_conf()
         sweep, kind = plan(compose_values(overrides), overrides, code, loader)
         from mnist_exp.sweeps.sweep import run_planned  # only now, since it imports NumPy
@@ -80,7 +80,7 @@ def plan(
     kind.check(configs)
     launcher: Any = OmegaConf.to_container(composed.hydra.launcher)
     folder = Path(str(composed.hydra.sweep.dir)).absolute()
-    return Sweep(of_the_experiment(overrides), kind.swept, configs, folder, launcher), kind
+    return Sweep(select_experiment(overrides), kind.swept, configs, folder, launcher), kind
 
 
 def _settings(composed: DictConfig) -> Settings:
@@ -89,7 +89,7 @@ def _settings(composed: DictConfig) -> Settings:
     own = {key: value for key, value in values.items() if key not in ("_target_", "_recursive_")}
     settings: Settings = convert(Settings, own, "hydra.sweeper")
     typed: Any = OmegaConf.to_container(composed.hydra.overrides.hydra)
-    for override in map(Override.of, typed):
+    for override in map(Override.parse, typed):
         key = override.key.removeprefix("hydra.sweeper.").partition(".")[0]
         if override.key.startswith("hydra.sweeper.") and (users := _USERS.get(key, settings.kind)) != settings.kind:
             raise InputError(
@@ -100,7 +100,7 @@ def _settings(composed: DictConfig) -> Settings:
 
 def _typed(
     settings: Settings, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader, *, draws: bool
-) -> Typed:
+) -> SweepOverrides:
     """Return the last override of each key, a preset's first; `draws`: whether ranges may be among them."""
     preset = parse([f"{key}={value}" for key, value in (settings.params or {}).items()], loader)
     parsed = {override.get_key_element(): override for override in [*preset, *parse(overrides, loader)]}
@@ -108,7 +108,7 @@ def _typed(
     for given in parsed.values():
         if not given.is_sweep_override():
             continue
-        override = Override.of(given.input_line or "")
+        override = Override.parse(given.input_line or "")
         if given.is_discrete_sweep():
             check_number(number := count(given), [override.text])
             samples = list(islice(given.sweep_string_iterator(), int(number) + 1))
@@ -127,7 +127,7 @@ def _typed(
         if len(set(samples)) < len(samples):
             raise InputError(f"{override.key}={','.join(samples)}: must list each value only once")
     fixed = [override.input_line or "" for override in parsed.values() if not override.is_sweep_override()]
-    return Typed(settings, varied, fixed, code)
+    return SweepOverrides(settings, varied, fixed, code)
 
 
 def _ends(override: Override, values: IntervalSweep) -> list[str]:

@@ -13,11 +13,11 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from mnist_exp.experiment import Sweep
-from mnist_exp.resume import name_of
+from mnist_exp.resume import run_name
 from mnist_exp.sweeps.formats import decimals
-from mnist_exp.sweeps.jobs import Stage
+from mnist_exp.sweeps.jobs import SweepProgress
 from mnist_exp.sweeps.kind import Kind
-from mnist_exp.text import cut, printable_lines, wrapped
+from mnist_exp.text import printable_lines, truncate, wrap_text
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.record import failure_reason
 from mnist_exp.tracking.records import Record
@@ -31,10 +31,10 @@ _ENDED = ("FINISHED", "FAILED")  # a job that was KILLED goes on, or its sweep e
 log = logging.getLogger(__name__)
 
 
-def tell(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
+def announce(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
     """Print a text on standard output or `to`, unless the sweep is silent, and log it."""
     if sweep.verbose:
-        print(wrapped(printable_lines(text)), file=to, flush=True)
+        print(wrap_text(printable_lines(text)), file=to, flush=True)
     log.info("%s", text, extra={"output": sweep.folder})  # not in the log of a job
 
 
@@ -47,7 +47,7 @@ class Progress:
     `before`: how many jobs had finished before this command.
     """
 
-    def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: Stage, before: int) -> None:
+    def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: SweepProgress, before: int) -> None:
         self._record, self._sweep, self._kind, self._stage, self._before = record, sweep, kind, stage, before
         self._shown = {_name(job) for job in record.jobs() if job.status in _ENDED}
         self._ends: list[float] = []  # of this command's jobs, by the monotonic clock
@@ -86,7 +86,7 @@ class Progress:
             if not self._bar.disable:
                 doing = self._stage.text or ", ".join(self._running)
                 text = f"{self._counts()}{self._left()}{f'; {doing}' if doing else ''}"
-                shown = cut(text, self._bar.console.width - 14)  # beside the bar, and ^C, which a terminal echoes
+                shown = truncate(text, self._bar.console.width - 14)  # beside the bar, and ^C, which a terminal echoes
                 total, done = self._stage.jobs, self._done
                 self._bar.update(self._task, total=total, completed=done, description=shown, refresh=True)
             elif (stage := self._stage.text) not in ("", self._shown_stage) and time.monotonic() >= self._next_line:
@@ -119,18 +119,18 @@ class Progress:
             left = self._left() if self._bar.disable else ""
             name = job_name(job.values, self._sweep.swept) or "the job"
             if is_reused:
-                what = f"finished before, as {name_of(job)}"
+                what = f"finished before, as {run_name(job)}"
             elif job.status != "FINISHED":
                 what = f"{job.status} {job.reason}".strip()
             else:
                 value = "none" if job.objective is None else decimals(job.objective)
                 what = f"{self._sweep.config.objective} {value}, {job.seconds or 0.0:.1f} s"
                 what = f"pruned after epoch {job.pruned}, {what}" if job.pruned is not None else what
-            tell(self._sweep, f"{self._counts()}{left}: {name}: {what}")
+            announce(self._sweep, f"{self._counts()}{left}: {name}: {what}")
         if self._bar.disable and not is_told:
-            tell(self._sweep, self._counts())
+            announce(self._sweep, self._counts())
         while self._stage.news:
-            tell(self._sweep, self._stage.news.pop(0))
+            announce(self._sweep, self._stage.news.pop(0))
 
     @property
     def _done(self) -> int:

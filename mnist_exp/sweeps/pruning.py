@@ -55,7 +55,7 @@ class Pruning:
             with suppress(InputError):  # damaged
                 self._judged = len(self._folder.history().get(self._objective, ()))
 
-    def hopeless(self, epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> list[int]:
+    def find_unpromising(self, epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> list[int]:
         """Return the places of the jobs to stop; none after the last epoch.
 
         `epoch`, from 1, has ended with these `metrics`, by the place of each job that trained in it.

@@ -12,15 +12,15 @@ from mnist_exp.config.files import write_text
 from mnist_exp.config.overrides import Override, values_of
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
-from mnist_exp.sweeps.comparable import check_alike
-from mnist_exp.sweeps.formats import as_csv, counted
-from mnist_exp.sweeps.kind import MOST_JOBS, Kind, Typed
+from mnist_exp.sweeps.comparable import check_comparable
+from mnist_exp.sweeps.formats import as_csv, pluralize
+from mnist_exp.sweeps.kind import MOST_JOBS, Kind, SweepOverrides
 from mnist_exp.sweeps.ranking import Row, combination
 from mnist_exp.sweeps.rounds import ROUNDS, Launch, Round, play
 from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.text import printable
 from mnist_exp.tracking.names import job_name, shown_value
-from mnist_exp.tracking.records import Record, map_in
+from mnist_exp.tracking.records import Record, parse_map
 
 _OPEN = "as the race goes"  # the seeds that vary
 _SEEDS = 20  # of each combination, on average, unless `max_jobs` is given
@@ -62,7 +62,7 @@ class Race(Kind):
         return not self.seen  # or the rows are those of another sweep
 
     @classmethod
-    def of(cls, typed: Typed) -> Self:
+    def of(cls, typed: SweepOverrides) -> Self:
         """Return the race that was typed, between all combinations or the best rows of an earlier sweep.
 
         Raises:
@@ -74,7 +74,7 @@ class Race(Kind):
         if settings.from_sweep is not None:  # Hydra reads an id such as 1e5 as a power of 10
             of = values_of([key], typed.fixed).get(key, "").strip("'\"") or str(settings.from_sweep)
         seeds = settings.initial_seeds
-        for override in [*typed.varied, *map(Override.of, typed.fixed)]:
+        for override in [*typed.varied, *map(Override.parse, typed.fixed)]:
             if override.key == "seed":
                 how = "hydra.sweeper.initial_seeds=3 is how many each has"
                 raise InputError(f"{override.text}: a race chooses the seeds; {how}")
@@ -100,11 +100,11 @@ class Race(Kind):
         values = [{override.key: value for override, value in row.items()} for row in rows]
         return cls(typed.jobs(rows), values, seeds, max_jobs, settings.indifference, seen, notes)
 
-    def to_check(self, typed: Typed) -> Sequence[Sequence[str]]:
+    def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
         return super().to_check(typed) if typed.varied else self.overrides
 
     def check(self, configs: Sequence[Config]) -> None:
-        check_alike(configs)
+        check_comparable(configs)
         if (prune := configs[0].prune) is not None:
             why = "which itself drops what is beaten, and compares whole runs"
             raise InputError(f"prune={prune.kind}: leave it out of a race, {why}")
@@ -191,7 +191,7 @@ class Race(Kind):
         }[last.end]
         seeds = max(last.seeds.values())
         grid = f"{seeds} seeds of all {rows} combinations would take {seeds * rows}"
-        return f"{last.jobs} jobs in {counted(last.number, 'round')}; {grid}.{why}"
+        return f"{last.jobs} jobs in {pluralize(last.number, 'round')}; {grid}.{why}"
 
     def _lines(self, ended: Round) -> Iterator[dict[str, object]]:
         outcomes = dict.fromkeys(ended.dropped, "beaten") | dict.fromkeys(ended.failed, "failed")
@@ -220,7 +220,7 @@ class Race(Kind):
 
 def is_race(varied: str) -> bool:
     """Return whether a sweep is a race, given the tag with what varies in it."""
-    return map_in(varied).get("seed") == _OPEN
+    return parse_map(varied).get("seed") == _OPEN
 
 
 def _of_seeds(row: Row, seeds: Sequence[int]) -> Row:

@@ -74,7 +74,7 @@ def combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(item for item in values.items() if item[0] != "seed"))
 
 
-def unranked(jobs: Iterable[Record]) -> list[Record]:
+def find_unranked(jobs: Iterable[Record]) -> list[Record]:
     """Return the jobs that no row holds: pruned, failed, killed or running, or without a finite objective."""
     return [job for job in jobs if not _is_ranked(job)]
 
@@ -88,7 +88,7 @@ def _is_ranked(job: Record) -> bool:
     return job.is_whole and job.objective is not None and math.isfinite(job.objective)
 
 
-def compared(rows: Sequence[Row], direction: str, others: Sequence[Row] = ()) -> list[Row]:
+def compare_rows(rows: Sequence[Row], direction: str, others: Sequence[Row] = ()) -> list[Row]:
     """Return the rows, each compared with the first if both are whole.
 
     `others`: rows of the same sweep that are not shown, which count for its level and for what its variances share.
@@ -102,7 +102,7 @@ def by_seed(row: Row) -> dict[str, float]:
     return {job.values.get("seed", f"{job.run_id} {i}"): job.objective or 0.0 for i, job in enumerate(row.jobs)}
 
 
-def measured_on(best: Row, part: str) -> str:
+def describe_images(best: Row, part: str) -> str:
     """Return the images of a part of a row's data, such as `10,000 test images`; "" if their number is not known."""
     count = best.jobs[0].images(part)
     return f"{count:,} {'test ' * (part == 'test')}images" if count else ""

@@ -9,8 +9,8 @@ from hydra.core.override_parser.types import IntervalSweep
 from mnist_exp.config.keras_names import parse_spec
 from mnist_exp.config.overrides import Override
 from mnist_exp.config.parsing import parse
-from mnist_exp.errors import InputError, show
-from mnist_exp.sweeps.kind import Kind, Typed
+from mnist_exp.errors import InputError, format_value
+from mnist_exp.sweeps.kind import Kind, SweepOverrides
 from mnist_exp.sweeps.ranking import Row
 from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.tracking.records import Record
@@ -39,7 +39,7 @@ class Search(Kind):
     goes_back: ClassVar[bool] = False
 
     @classmethod
-    def of(cls, typed: Typed) -> Self:
+    def of(cls, typed: SweepOverrides) -> Self:
         """Return the search that was typed.
 
         Raises:
@@ -106,7 +106,7 @@ class Search(Kind):
             sampler = getattr(optuna.samplers, name)(**arguments)
             study = optuna.create_study(direction=StudyDirection[direction.upper()], sampler=sampler)
         except (TypeError, ValueError) as error:
-            raise InputError(f"hydra.sweeper.sampler.{name}={show(dict(arguments))}: {error}") from error
+            raise InputError(f"hydra.sweeper.sampler.{name}={format_value(dict(arguments))}: {error}") from error
         for job in trials:
             state, last = TrialState.FAIL if job.objective is None else TrialState.COMPLETE, {}
             if job.objective is not None and job.pruned is not None:
@@ -151,8 +151,10 @@ def _sampler(spec: Any) -> tuple[str, Mapping[str, Any]]:
     """Return the name and the arguments of a sampler, `Name` or `{Name: arguments}`."""
     key = "hydra.sweeper.sampler"
     if isinstance(spec, Mapping) and len(spec) > 1:  # Hydra merges a typed map with that of a preset
-        raise InputError(f"{key}={show(spec)}: must be one sampler; choose sweep=random, or sweep=optuna")
+        raise InputError(f"{key}={format_value(spec)}: must be one sampler; choose sweep=random, or sweep=optuna")
     name, arguments = parse_spec(spec or "TPESampler", key)
     if name not in _SAMPLERS:
-        raise InputError(f"{key}={show(spec)}: must be {' or '.join(_SAMPLERS)}, such as {{TPESampler: {{seed: 0}}}}")
+        raise InputError(
+            f"{key}={format_value(spec)}: must be {' or '.join(_SAMPLERS)}, such as {{TPESampler: {{seed: 0}}}}"
+        )
     return name, arguments

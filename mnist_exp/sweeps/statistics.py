@@ -63,7 +63,7 @@ def compare_with_first(
     among = max(2, sum(len(row) > 1 for row in rows) if among is None else among)
     sign = 1 if direction == "maximize" else -1
     shared = [[value - rows[0][seed] for seed, value in row.items() if seed in rows[0]] for row in rows[1:]]
-    prior = _prior([(_variance(group), len(group) - 1) for group in shared if len(group) > 1])
+    prior = _variance_prior([(_variance(group), len(group) - 1) for group in shared if len(group) > 1])
     found: list[Comparison | None] = []
     tail = level / among
     for row, differences in zip(rows[1:], shared, strict=True):
@@ -72,13 +72,13 @@ def compare_with_first(
             continue
         seeds = len(differences) if len(differences) > 1 else 0
         difference, error, degrees, deviation = _paired(differences, *prior) if seeds else _independent(rows[0], row)
-        at_best = sign * difference + _beyond(tail, degrees) * error
-        reach = _beyond(tail / (among - 1), degrees) * error
+        at_best = sign * difference + _t_quantile(tail, degrees) * error
+        reach = _t_quantile(tail / (among - 1), degrees) * error
         found.append(Comparison(difference, at_best, difference - reach, difference + reach, seeds, deviation, tail))
     return found
 
 
-def _prior(variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
+def _variance_prior(variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
     """Return the degrees of freedom and the variance that rows have in common, by the moments of their logarithms.
 
     `variances`: each with its own degrees of freedom. Of fewer than three, nothing is in common: 0 degrees.
@@ -133,16 +133,16 @@ def _variance(values: Sequence[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
-def seeds_to_tell(comparison: Comparison) -> int | None:
+def seeds_for_power(comparison: Comparison) -> int | None:
     """Return how many seeds a row needs, so that 80 of 100 sweeps tell such a difference from none; None above 200."""
     for seeds in range(2, _MOST_SEEDS + 1):
-        reach = _beyond(comparison.level, seeds - 1) + _beyond(1 - POWER, seeds - 1)
+        reach = _t_quantile(comparison.level, seeds - 1) + _t_quantile(1 - POWER, seeds - 1)
         if abs(comparison.difference) > reach * comparison.deviation / math.sqrt(seeds):
             return seeds
     return None
 
 
-def _beyond(tail: float, degrees: float) -> float:
+def _t_quantile(tail: float, degrees: float) -> float:
     """Return the value that Student's t distribution exceeds with the probability `tail`."""
     from scipy.special import stdtrit  # comes with MLflow; scipy.stats takes a second to import
 

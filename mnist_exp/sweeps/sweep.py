@@ -17,19 +17,19 @@ from mnist_exp.config.overrides import quoted, values_of
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import objective_direction
-from mnist_exp.ends import about_folder, end_of
+from mnist_exp.ends import as_folder_error, find_end
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep, SweepResult, identity, signature
-from mnist_exp.resume import claimed, earlier, resume, wanted_record
+from mnist_exp.resume import claim, find_earlier, resume, wanted_record
 from mnist_exp.runner import complete, identify
 from mnist_exp.sweeps.formats import as_csv
-from mnist_exp.sweeps.jobs import Propose, Stage, Task
+from mnist_exp.sweeps.jobs import Propose, SweepProgress, Task
 from mnist_exp.sweeps.kind import Kind
-from mnist_exp.sweeps.outcome import rank_jobs
-from mnist_exp.sweeps.progress import Progress, tell
+from mnist_exp.sweeps.outcome import make_sweep_table
+from mnist_exp.sweeps.progress import Progress, announce
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.environment import sweep_record
-from mnist_exp.tracking.folder import Folder, from_here
+from mnist_exp.tracking.folder import Folder, relative_path
 from mnist_exp.tracking.locks import working
 from mnist_exp.tracking.record import failure_reason
 from mnist_exp.tracking.records import Record
@@ -51,7 +51,7 @@ def run_planned(sweep: Sweep, kind: Kind, overrides: Sequence[str], loader: JobL
     with ExitStack() as opened:
         if sweep.config.resume:
             wanted = sweep_record(sweep, same)
-            answer = opened.enter_context(claimed(same, wanted, sweep.folder, partial(tell, sweep)))
+            answer = opened.enter_context(claim(same, wanted, sweep.folder, partial(announce, sweep)))
             if answer.folder is not None:
                 sweep = replace(sweep, folder=answer.folder.path, resumes=True)
         else:
@@ -63,12 +63,12 @@ def run_planned(sweep: Sweep, kind: Kind, overrides: Sequence[str], loader: JobL
 def _run_opened(
     sweep: Sweep, kind: Kind, record: SweepRecord, overrides: Sequence[str], loader: JobLoader
 ) -> SweepResult:
-    stage = Stage(jobs=kind.jobs)
+    stage = SweepProgress(jobs=kind.jobs)
     try:
-        tell(sweep, kind.opening())
+        announce(sweep, kind.opening())
         before, line = _find_finished(sweep, kind, record) if sweep.config.resume else (0, "")
         if line:
-            tell(sweep, line)
+            announce(sweep, line)
         task = Task(record.parent, stage, sweep.config.code, _proposals(sweep, kind, record, stage))
         try:
             with Progress(record, sweep, kind, stage, before):
@@ -79,9 +79,9 @@ def _run_opened(
             raise InputError(f"hydra.launcher: {next(iter(str(error).splitlines()), error)}") from error
         return _finish(sweep, kind, record, stage)
     except BaseException as error:
-        with signals.closing():
+        with signals.shielded():
             _end_early(sweep, kind, record, error)
-        failure = about_folder(error, sweep.folder)
+        failure = as_folder_error(error, sweep.folder)
         if failure is not error:
             raise failure from None
         raise
@@ -96,15 +96,15 @@ def _find_finished(sweep: Sweep, kind: Kind, record: SweepRecord) -> tuple[int, 
     if number := sum((job.is_whole and job.digest in data) or not (kind.goes_back and data) for job in finished):
         return number, f"{number} of {'its jobs' if kind.is_open else max(number, kind.jobs)} finished before"
     if sweep.resumes and not finished:
-        return 0, f"The sweep in {from_here(sweep.folder)} goes on; none of its jobs finished before"
+        return 0, f"The sweep in {relative_path(sweep.folder)} goes on; none of its jobs finished before"
     if not known:  # as the jobs say
         return 0, ""
     wanted = wanted_record(Experiment(sweep.config, sweep.overrides, sweep.folder), known[0])
-    answer = resume(earlier(known[0].key, wanted, or_newest=True), wanted)
+    answer = resume(find_earlier(known[0].key, wanted, or_newest=True), wanted)
     return 0, f"none finished before: {answer.line}" if answer.state == "new" else ""
 
 
-def _proposals(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Propose:
+def _proposals(sweep: Sweep, kind: Kind, record: SweepRecord, stage: SweepProgress) -> Propose:
     """Return a function that asks the kind for the next jobs, and tells it which have ended and how."""
     earlier = [job for job in record.jobs() if job.status in {"FINISHED", "KILLED"}] if kind.draws else []
     direction, launched = objective_direction(sweep.config), list[dict[str, str]]()
@@ -136,27 +136,27 @@ def _settings(sweep: Sweep) -> list[str]:
 
 def _end_early(sweep: Sweep, kind: Kind, record: SweepRecord, error: BaseException) -> None:
     """Close a sweep after a signal, or an error of a launcher."""
-    status = end_of(error).status
+    status = find_end(error).status
     try:
         record.close_jobs(status)
-        outcome = rank_jobs(sweep, record, record.jobs(), kind)
+        outcome = make_sweep_table(sweep, record, record.jobs(), kind)
         try:
             _draw(sweep, record, outcome)
         except Exception as second:
-            tell(sweep, f"The report could not be written: {failure_reason(second)}", sys.stderr)
+            announce(sweep, f"The report could not be written: {failure_reason(second)}", sys.stderr)
         record.end(status, outcome.markdown)
         _show(sweep, outcome)  # only now, as the terminal may be gone
-        _tell_place(sweep, record)
+        _print_location(sweep, record)
     except Exception as second:  # the first error is the one to show
-        tell(sweep, f"The sweep could not be closed as {status}: {failure_reason(second)}", sys.stderr)
-    tell(sweep, f"The sweep is {status}; the same command with resume=true continues it", sys.stderr)
+        announce(sweep, f"The sweep could not be closed as {status}: {failure_reason(second)}", sys.stderr)
+    announce(sweep, f"The sweep is {status}; the same command with resume=true continues it", sys.stderr)
 
 
-def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> SweepResult:
+def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: SweepProgress) -> SweepResult:
     record.close_jobs()
     record.settle()
     jobs = [job for job in record.jobs() if kind.goes_back or job.status != "KILLED"]
-    outcome = rank_jobs(sweep, record, jobs, kind)
+    outcome = make_sweep_table(sweep, record, jobs, kind)
     _show(sweep, outcome)
     _draw(sweep, record, outcome)
     record.log_scores(outcome.scores())
@@ -165,7 +165,7 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: Stage) -> Swee
         record.log_best(best, complete_best)
     unfinished = kind.unfinished(jobs, stage.jobs)
     record.end("FAILED" if unfinished else "FINISHED", outcome.markdown)
-    _tell_place(sweep, record)
+    _print_location(sweep, record)
     run_id = record.parent.run_id or None
     return SweepResult(outcome.records, outcome.verdict, run_id, sweep.folder, stage.jobs, unfinished)
 
@@ -186,10 +186,10 @@ def _draw(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
     write_report(sweep, record, outcome)
 
 
-def _tell_place(sweep: Sweep, record: SweepRecord) -> None:
+def _print_location(sweep: Sweep, record: SweepRecord) -> None:
     if (report := sweep.folder / "report.html").exists():
-        tell(sweep, f"Report: {from_here(report)}")
-    tell(sweep, record.describe())
+        announce(sweep, f"Report: {relative_path(report)}")
+    announce(sweep, record.describe())
 
 
 def _complete(code: CodeFile | None, folder: Folder) -> None:

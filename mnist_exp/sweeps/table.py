@@ -13,11 +13,11 @@ from mnist_exp.sweeps.columns import (
     Column,
     Line,
     about_at_best,
+    column_value,
     find_column,
     mark,
     pruned,
     reason,
-    recorded,
     seconds,
     seeds,
     why_stopped,
@@ -35,7 +35,7 @@ from mnist_exp.sweeps.formats import (
 )
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination, is_missing
-from mnist_exp.text import cut, wrapped
+from mnist_exp.text import truncate, wrap_text
 from mnist_exp.tracking.records import Record
 
 _ROWS_SHOWN = 20  # on a page of MLflow, and of each part of a table on a terminal
@@ -133,8 +133,8 @@ class Table:
 
     @cached_property
     def columns(self) -> list[Column]:
-        """The columns, in their order; a new one is added in `columns_of`."""
-        return columns_of(self)
+        """The columns, in their order; a new one is added in `make_columns`."""
+        return make_columns(self)
 
     @cached_property
     def cells(self) -> tuple[list[list[str]], list[int]]:
@@ -144,7 +144,7 @@ class Table:
     def _cells(self, columns: Sequence[Column], lines: Sequence[Line]) -> tuple[list[list[str]], list[int]]:
         shown = [column for column in columns if column.header is not None]
         cells = [[column.header or "" for column in shown]]
-        cells += [[cut(column.cell(line), _MAX_CHARS) for column in shown] for line in lines]
+        cells += [[truncate(column.cell(line), _MAX_CHARS) for column in shown] for line in lines]
         return cells, [place for place, column in enumerate(shown) if column.is_text]
 
     @cached_property
@@ -178,11 +178,11 @@ class Table:
                 break
             columns = [column for column in columns if column.spare != spare]
         for place, line in enumerate(others, len(rows)):
-            lines[place] += f"  {cut(line.status, _MAX_CHARS)}"
+            lines[place] += f"  {truncate(line.status, _MAX_CHARS)}"
         left = len(self.lines) - len(lines)
         more = [f"... and {left} more rows and jobs; {whole}"] if left else []
         below = [*self.sentences, about_at_best(self.rows)]
-        title, *sentences = (wrapped(cut(text, _MAX_CHARS)) for text in (self.title, *filter(None, below)))
+        title, *sentences = (wrap_text(truncate(text, _MAX_CHARS)) for text in (self.title, *filter(None, below)))
         return "\n".join([title, header, *lines, *more, *sentences])
 
     def brief(self) -> tuple[list[list[str]], list[int]]:
@@ -204,7 +204,7 @@ class Table:
         return ""
 
 
-def as_text(tables: Sequence[Table], form: str, notes: Sequence[str] = ()) -> str:
+def format_tables(tables: Sequence[Table], form: str, notes: Sequence[str] = ()) -> str:
     """Return tables in a form: `csv` and `json` have the records of all, others the first with `notes` below it.
 
     Args:
@@ -221,7 +221,7 @@ def as_text(tables: Sequence[Table], form: str, notes: Sequence[str] = ()) -> st
     return (as_markdown if form == "markdown" else as_latex)(first.title, *first.brief(), first.sentences)
 
 
-def columns_of(table: Table) -> list[Column]:
+def make_columns(table: Table) -> list[Column]:
     """Return the columns of a ranking, in their order; those that it has no values for have no header.
 
     Raises:
@@ -236,7 +236,9 @@ def columns_of(table: Table) -> list[Column]:
     def varied(key: str) -> Column:
         header = table.varied.columns.get(key) if key != "seed" or not has_seeds else None
         text = partial(table.varied.cell, key)
-        return Column(key, header, partial(recorded, key), lambda line: text(line.values.get(key, "")), is_text=True)
+        return Column(
+            key, header, partial(column_value, key), lambda line: text(line.values.get(key, "")), is_text=True
+        )
 
     def score(name: str) -> Column:
         spare = 0 if name == "test_accuracy" else 1

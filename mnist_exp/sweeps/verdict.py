@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from mnist_exp.sweeps.formats import counted, decimals
+from mnist_exp.sweeps.formats import decimals, pluralize
 from mnist_exp.sweeps.ranking import Row, by_seed
-from mnist_exp.sweeps.statistics import Comparison, seeds_to_tell
+from mnist_exp.sweeps.statistics import Comparison, seeds_for_power
 
 SINGLE = "a single run may be better or worse by chance; seed=0,1,2,3,4 runs each row with five seeds"
 _ERRATIC = 3  # times the median deviation of the other rows
@@ -69,7 +69,7 @@ def judge(rows: Sequence[Row], indifference: float = 0.0) -> Verdict | None:
         return None
     others = [(row, row.comparison) for row in rows[1:] if row.comparison is not None]
     may_be_better = sorted((item for item in others if item[0].is_open), key=lambda item: -item[1].at_best)
-    needed = [seeds_to_tell(comparison) for _, comparison in may_be_better]
+    needed = [seeds_for_power(comparison) for _, comparison in may_be_better]
     known = [seeds for seeds in needed if seeds is not None]
     return Verdict(
         rows[0],
@@ -119,7 +119,7 @@ def word(
     Args:
         verdict: as `judge` returns it.
         label: returns the name of a row, given its values.
-        images: on which the objective is measured, as `measured_on` returns them.
+        images: on which the objective is measured, as `describe_images` returns them.
         family: what the rows are, if they are a part, such as `these 3 of the 16 rows of sweep 3f2a1c22`.
         rounds: of a race.
         single: why single runs do not decide, and what would.
@@ -166,7 +166,7 @@ def word(
     these = f"these {1 + len(verdict.open)}" if len(verdict.open) > 1 else "both"
     seeds = f"More than 200 seeds of {these} would be needed to decide."
     if verdict.more_seeds is not None:
-        seeds = f"About {counted(verdict.more_seeds, 'more seed')} of {these} would decide."
+        seeds = f"About {pluralize(verdict.more_seeds, 'more seed')} of {these} would decide."
     return f"{leads}; {which} may be better, {by}. {seeds}{notes}"
 
 
@@ -188,7 +188,7 @@ def _notes(verdict: Verdict, name: Callable[[Row], str]) -> str:
 def _seeds(comparisons: Sequence[Comparison], rounds: int) -> str:
     """Say by how many seeds, or in how many rounds, rows were compared with the first one."""
     if rounds:
-        return f"over {counted(rounds, 'round')}"
+        return f"over {pluralize(rounds, 'round')}"
     paired = sorted({comparison.seeds for comparison in comparisons if comparison.seeds})
     if not paired:
         return "from different seeds"

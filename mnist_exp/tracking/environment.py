@@ -18,9 +18,9 @@ from mnist_exp.config.overrides import flatten
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.schema import Config, MLflowTracking, NoTracking, objective_direction
 from mnist_exp.data.datasets import Data
-from mnist_exp.errors import show
-from mnist_exp.experiment import Experiment, Sweep, code_digest, code_files, of_the_result, package_versions
-from mnist_exp.text import shown_address, without_secrets
+from mnist_exp.errors import format_value
+from mnist_exp.experiment import Experiment, Sweep, code_digest, code_files, package_versions, result_settings
+from mnist_exp.text import redact, redact_uri
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import DESCRIPTION, Record
 from mnist_exp.tracking.store import recorded_address
@@ -34,7 +34,7 @@ def recorded_config(config: Config) -> dict[str, Any]:
     """Return the content of `config.yaml`, which has no password in the store's address."""
     values = asdict(config) | {"code": config.code and config.code.path}
     if "uri" in values["tracking"]:
-        values["tracking"]["uri"] = shown_address(values["tracking"]["uri"])
+        values["tracking"]["uri"] = redact_uri(values["tracking"]["uri"])
     return values
 
 
@@ -81,7 +81,7 @@ def run_record(experiment: Experiment, together: int = 1) -> Record:
 
 
 def _parameters(config: Config) -> dict[str, str]:
-    return flatten(of_the_result(recorded_config(config) | {"direction": objective_direction(config)}))
+    return flatten(result_settings(recorded_config(config) | {"direction": objective_direction(config)}))
 
 
 def sweep_record(sweep: Sweep, signature: str) -> Record:
@@ -97,7 +97,7 @@ def sweep_record(sweep: Sweep, signature: str) -> Record:
     return Record(name, tags, parameters, tracking=recorded_store(settings))
 
 
-def refused_record(
+def failed_record(
     values: Mapping[str, str], parent: str, sweep: str, settings: MLflowTracking | NoTracking, reason: str
 ) -> Record:
     """Return the record of a sweep's job that failed before it ran, for a reason."""
@@ -125,7 +125,7 @@ def _own_tags(settings: MLflowTracking | NoTracking) -> dict[str, str]:
     if isinstance(settings, NoTracking):
         return {}
     note = {} if settings.note is None else {DESCRIPTION: settings.note}
-    return {key: show(value) for key, value in (settings.tags or {}).items()} | note
+    return {key: format_value(value) for key, value in (settings.tags or {}).items()} | note
 
 
 def _tags(
@@ -190,7 +190,7 @@ def code_patch() -> str:
     size = len(patch.encode(errors="replace"))
     if size > _LARGEST_PATCH:
         return f"The changes are not kept: they have {size} bytes, more than 1 MB.\n"
-    return without_secrets(patch)
+    return redact(patch)
 
 
 def _git(*arguments: str) -> str:

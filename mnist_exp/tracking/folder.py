@@ -22,7 +22,7 @@ _DATA = ("name", "digest", "source_type", "source", "schema", "profile")  # MLfl
 _LARGEST_METRICS = 100_000_000  # bytes; an epoch has 200 or so
 
 
-def from_here(path: Path) -> str:
+def relative_path(path: Path) -> str:
     """Return an absolute path as one would type it in the current folder."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
@@ -260,7 +260,7 @@ def _are_numbers(values: object) -> bool:
     return isinstance(values, dict) and all(type(value) in (int, float) for value in values.values())
 
 
-def reused_in(path: Path) -> Record:
+def read_reused(path: Path) -> Record:
     """Return the run that a `reused.json` counts as a job, as its own folder has it.
 
     Raises:

@@ -14,7 +14,7 @@ from pathlib import Path
 from mnist_exp.config.files import no_link, open_file
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import locks
-from mnist_exp.tracking.folder import Folder, from_here
+from mnist_exp.tracking.folder import Folder, relative_path
 
 KEY = "mnist_exp.key"  # the tag of a run that can be found
 _FOLDER = Path(".mnist_exp")
@@ -34,7 +34,7 @@ def add(key: str, folder: Path) -> None:
 
 
 def _append(key: str, folder: Path) -> None:
-    line = f"{json.dumps(from_here(folder.resolve()))}\n"
+    line = f"{json.dumps(relative_path(folder.resolve()))}\n"
     with suppress(OSError), open(_FOLDER / key, "ab", buffering=0, opener=no_link) as file:
         file.write(line.encode())  # at once, so that no two lines mix
 

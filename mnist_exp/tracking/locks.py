@@ -99,7 +99,7 @@ def is_free(folder: Path) -> bool:
         return found is True
 
 
-def is_left(folder: Folder, sweep: str | None = None) -> bool:
+def has_no_owner(folder: Folder, sweep: str | None = None) -> bool:
     """Return whether nobody works on a run, or whether this process may as it works on its sweep.
 
     `sweep` is the id of the sweep of which this process is to run a job, if it is; another process has its lock.
@@ -111,8 +111,8 @@ def is_left(folder: Folder, sweep: str | None = None) -> bool:
     return is_mine or is_free(above)
 
 
-def wait_for(folder: Folder, sweep: str | None = None) -> None:
-    """Wait until nobody works on a run, or it has ended; `sweep` is as for `is_left`.
+def wait_until_idle(folder: Folder, sweep: str | None = None) -> None:
+    """Wait until nobody works on a run, or it has ended; `sweep` is as for `has_no_owner`.
 
     Raises:
         InputError: if that cannot be known, since its file system has no locks.
@@ -120,7 +120,7 @@ def wait_for(folder: Folder, sweep: str | None = None) -> None:
     with held(folder.path) as found:
         if found is None:
             raise InputError(_no_locks(folder))
-    while not is_left(folder, sweep):
+    while not has_no_owner(folder, sweep):
         with suppress(NoFileError):  # it is about to begin
             if folder.read().status != "RUNNING":
                 return
@@ -239,7 +239,7 @@ def working(output: Path) -> Iterator[None]:
                     output.rmdir()
 
 
-def _forget() -> None:
+def _reset_after_fork() -> None:
     """Leave all locks to the parent of this process, which was forked."""
     global _changing
     _changing = threading.Lock()
@@ -247,4 +247,4 @@ def _forget() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_after_fork)

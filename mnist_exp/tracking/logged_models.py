@@ -13,11 +13,11 @@ from mnist_exp.data.datasets import Data
 from mnist_exp.data.metadata import write_metadata
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import package_version
-from mnist_exp.text import shown_address
+from mnist_exp.text import redact_uri
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.reading import find_run, record_of
 from mnist_exp.tracking.records import Record
-from mnist_exp.tracking.store import Store, connect_existing, explained, repository
+from mnist_exp.tracking.store import Store, connect_existing, explain, repository
 
 if TYPE_CHECKING:
     import keras
@@ -107,12 +107,12 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
                 return path
             location = client.get_logged_model(model_of_run(client, run.run_id)).artifact_location
     except MlflowException as error:
-        raise InputError(f"{name}: no such model in {shown_address(uri)} ({explained(error)})") from None
+        raise InputError(f"{name}: no such model in {redact_uri(uri)} ({explain(error)})") from None
     artifacts = repository(client.tracking_uri, location)
     try:
         return Path(artifacts.download_artifacts("data/model.keras", str(folder)))
     except Exception as error:  # each kind of storage raises its own
-        raise InputError(f"{name}: its model cannot be read ({explained(error)})") from None
+        raise InputError(f"{name}: its model cannot be read ({explain(error)})") from None
 
 
 def _file_here(run: Record) -> Path | None:

@@ -12,7 +12,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking import locks
 from mnist_exp.tracking.folder import Folder, Line, Mirrored
 from mnist_exp.tracking.logged_models import register, send_model
-from mnist_exp.tracking.reading import PROFILE, record_of, run_in, runs_of, stored_run
+from mnist_exp.tracking.reading import PROFILE, find_mirror_run, read_runs, record_of, stored_run
 from mnist_exp.tracking.records import DESCRIPTION, REUSED, Record
 from mnist_exp.tracking.store import Store, mirrored, recorded_address, repository, sqlite_path
 from mnist_exp.tracking.views import show_sweep
@@ -85,7 +85,7 @@ def _find_run(store: Store, record: Record, known: str) -> "Run | None":
 
     A server makes several where a request is repeated whose answer was lost.
     """
-    same = runs_of(store, record.id)
+    same = read_runs(store, record.id)
     chosen = max(same, key=lambda run: (run.info.run_id == known, len(run.data.metrics)), default=None)
     for run in same:
         if run is not chosen and not run.data.metrics:
@@ -106,7 +106,7 @@ def _create_run(store: Store, record: Record) -> "Run":
         InputError: if the store would keep the run's artifacts where it may not; the run has then FAILED.
     """
     for earlier in re.findall(r"\b[0-9a-f]{32}\b", record.fact("replaces")):
-        for run in runs_of(store, earlier):
+        for run in read_runs(store, earlier):
             if run.info.status != "FINISHED":
                 store.client.delete_run(run.info.run_id)
     tags = _stored(store, record, best="")
@@ -127,7 +127,7 @@ def _best(store: Store, folder: Folder, record: Record, run: "Run") -> str:
         return known
     best = Folder(folder.path / record.best)
     with suppress(InputError, OSError):  # its folder is gone
-        return run_in(store, best, known) or mirror(best, store).run_id
+        return find_mirror_run(store, best, known) or mirror(best, store).run_id
     return ""
 
 
@@ -203,7 +203,7 @@ def _tags(store: Store, folder: Folder, record: Record, run: "Run", best: str) -
     stored = _stored(store, record, best).items()
     tags = {key: value for key, value in stored if key.startswith("mnist_exp.") or key not in has}
     if "mlflow.parentRunId" in record.tags and (
-        parent := run_in(store, Folder(folder.path.parent), has.get("mlflow.parentRunId", ""))
+        parent := find_mirror_run(store, Folder(folder.path.parent), has.get("mlflow.parentRunId", ""))
     ):
         tags["mlflow.parentRunId"] = parent  # in another store, it has another id
     ranking = folder.path / "ranking.md"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from mnist_exp.config.files import read_text
 from mnist_exp.errors import InputError
-from mnist_exp.text import shown_address
+from mnist_exp.text import redact_uri
 from mnist_exp.tracking import locks, store
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.names import short_ids
-from mnist_exp.tracking.records import REUSED, Record, map_in
+from mnist_exp.tracking.records import REUSED, Record, parse_map
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +43,7 @@ def record_of(run: "Run", client: "MlflowClient") -> Record:
         {str(key): value for key, value in texts.items() if isinstance(value, str)}
         for texts in (run.data.tags, run.data.params)
     )
-    tags = {f"mnist_exp.{key}": value for key, value in map_in(tags.pop("mnist_exp.record", "")).items()} | tags
+    tags = {f"mnist_exp.{key}": value for key, value in parse_map(tags.pop("mnist_exp.record", "")).items()} | tags
     database = store.sqlite_path(client.tracking_uri)
     data: dict[str, str] | None = None
     if used := run.inputs.dataset_inputs if run.inputs is not None else []:
@@ -77,7 +77,7 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> Record:
         begins = f"attributes.run_id LIKE '{run_id}%'"
         found = list(client.search_runs(experiments, begins, max_results=_IDS_IN_A_MESSAGE + 1))
     if not found:
-        raise InputError(f"{run_id}: no such run in {shown_address(uri)}; python -m mnist_exp.compare lists the ids")
+        raise InputError(f"{run_id}: no such run in {redact_uri(uri)}; python -m mnist_exp.compare lists the ids")
     if len(found) > 1:
         names = short_ids(sorted(run.info.run_id for run in found)).values()
         more = ", and more" if len(found) > _IDS_IN_A_MESSAGE else ""
@@ -87,7 +87,7 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> Record:
     return record_of(found[0], client)
 
 
-def queries_of(run: Record) -> list[str]:
+def job_queries(run: Record) -> list[str]:
     """Return the queries, in MLflow's syntax, that find a run, or a sweep's jobs and the runs that it reuses."""
     if not run.is_sweep:
         return [f"attributes.run_id = '{run.run_id}'"]
@@ -114,16 +114,16 @@ def stored_run(client: "MlflowClient", run_id: str) -> "Run | None":
         return None
 
 
-def run_in(to: store.Store, folder: Folder, known: str = "") -> str:
+def find_mirror_run(to: store.Store, folder: Folder, known: str = "") -> str:
     """Return the id of the run that mirrors a folder in a store, or ""; it may be `known`, which spares a search."""
     if known and store.mirrored(folder, to.settings.uri).run_id == known:
         return known
     with suppress(InputError):
-        return next((str(run.info.run_id) for run in runs_of(to, folder.read().id)), "")
+        return next((str(run.info.run_id) for run in read_runs(to, folder.read().id)), "")
     return ""
 
 
-def runs_of(to: store.Store, record_id: str) -> "list[Run]":
+def read_runs(to: store.Store, record_id: str) -> "list[Run]":
     """Return the runs that mirror a record in a store, the oldest first; a server may have several for a moment."""
     query = f"tags.mnist_exp.folder = '{record_id}'"
     found = to.client.search_runs([to.experiment_id], query, order_by=["attributes.start_time ASC"])
@@ -158,7 +158,7 @@ def read_config(client: "MlflowClient", run_id: str) -> str:
         except InputError:
             raise
         except Exception as error:  # each kind of storage raises its own
-            raise InputError(f"{run_id}: its config.yaml cannot be read ({store.explained(error)})") from None
+            raise InputError(f"{run_id}: its config.yaml cannot be read ({store.explain(error)})") from None
 
 
 def points(run: Record, client: "MlflowClient | None" = None) -> dict[tuple[str, int], float]:
@@ -197,12 +197,12 @@ def search(
             return
 
 
-def jobs_of(client: "MlflowClient", sweep: Record) -> list[Record]:
+def read_jobs(client: "MlflowClient", sweep: Record) -> list[Record]:
     """Return the jobs of a sweep, and the earlier runs that count as jobs, with the values that they have in it."""
     experiment_id = sweep.tracking["experiment_id"]
-    jobs = (job for query in queries_of(sweep) for job in search(client, experiment_id, query))
+    jobs = (job for query in job_queries(sweep) for job in search(client, experiment_id, query))
     return [
-        job.with_values(map_in(sweep.tags[name])) if (name := f"{REUSED}{job.run_id}") in sweep.tags else job
+        job.with_values(parse_map(sweep.tags[name])) if (name := f"{REUSED}{job.run_id}") in sweep.tags else job
         for job in jobs
     ]
 

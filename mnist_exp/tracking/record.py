@@ -13,10 +13,10 @@ from mnist_exp import signals
 from mnist_exp.config.files import write_text
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.data.datasets import Data
-from mnist_exp.ends import FAILED, FULL_DISK, about_folder, end_of, signal_behind
+from mnist_exp.ends import FAILED, FULL_DISK, as_folder_error, find_end, find_signal
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, experiment_key, experiment_signature
-from mnist_exp.text import cut, printable, say, traceback_text
+from mnist_exp.text import printable, say, traceback_text, truncate
 from mnist_exp.tracking import index
 from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data, run_record
 from mnist_exp.tracking.folder import Folder
@@ -116,7 +116,7 @@ class Run:
 
 
 @contextmanager
-def ended(run: Run) -> Iterator[Run]:
+def recording(run: Run) -> Iterator[Run]:
     """Begin a run, and end it with the block; write an exception's traceback to `error.txt`.
 
     Raises:
@@ -130,23 +130,23 @@ def ended(run: Run) -> Iterator[Run]:
     except BaseException as error:
         if not run.begun:
             raise
-        with signals.closing():
+        with signals.shielded():
             failure = _end_early(run, error)
         if failure is not error:
             raise failure from None
         raise
-    finally:  # also where a signal came before `closing`
+    finally:  # also where a signal came before `shielded`
         if run.begun:
-            with signals.closing(), suppress(OSError, InputError):
+            with signals.shielded(), suppress(OSError, InputError):
                 if folder.read().status == "RUNNING":
                     folder.end("KILLED")
 
 
 def _end_early(run: Run, error: BaseException) -> BaseException:
     """End a run after an exception; return the one to raise, which is a signal's if the exception came of it."""
-    path, error = run.folder.path, signal_behind(error) or error
-    failure = about_folder(error, path)
-    end = end_of(failure)
+    path, error = run.folder.path, find_signal(error) or error
+    failure = as_folder_error(error, path)
+    end = find_end(failure)
     log.error("%s", end.status, exc_info=error, extra={"output": path})
     if end is FAILED:
         with suppress(OSError):
@@ -155,11 +155,11 @@ def _end_early(run: Run, error: BaseException) -> BaseException:
         run.end(end.status, failure_reason(failure) if isinstance(error, Exception) else "")
     except (OSError, InputError) as second:  # the first error is the one to show
         if end is not FULL_DISK:
-            say(f"{end.status} could not be recorded: {about_folder(second, path)}", sys.stderr)
+            say(f"{end.status} could not be recorded: {as_folder_error(second, path)}", sys.stderr)
     return failure
 
 
 def failure_reason(error: BaseException) -> str:
     """Return the first line of an error, printable, with its class unless it is bad input; at most 300 characters."""
     line = (str(error).splitlines() or [""])[0]
-    return cut(line if isinstance(error, InputError) else f"{type(error).__name__}: {line}", 300)
+    return truncate(line if isinstance(error, InputError) else f"{type(error).__name__}: {line}", 300)

@@ -85,7 +85,7 @@ class Record:
     @cached_property
     def values(self) -> dict[str, str]:
         """The values that vary in the sweep of a job, by full key."""
-        return map_in(self.fact("swept"))
+        return parse_map(self.fact("swept"))
 
     @property
     def job(self) -> tuple[str, dict[str, str]]:
@@ -136,11 +136,11 @@ class Record:
     @property
     def test_digest(self) -> str:
         """The digest of the test set, or "" where it was not recorded."""
-        return map_in((self.data or {}).get("profile", "")).get("test_digest", "")
+        return parse_map((self.data or {}).get("profile", "")).get("test_digest", "")
 
     def images(self, part: str) -> int:
         """Return the number of `training`, `validation` or `test` images, or 0 where it was not recorded."""
-        count = map_in((self.data or {}).get("profile", "")).get(part, "")
+        count = parse_map((self.data or {}).get("profile", "")).get(part, "")
         return int(count) if re.fullmatch("[0-9]{1,15}", count) else 0
 
     def _score(self, name: str) -> float | None:
@@ -182,7 +182,7 @@ class Record:
         return tracking.items() <= self.tracking.items()
 
 
-def last_tries(jobs: Iterable[Record]) -> list[Record]:
+def latest_attempts(jobs: Iterable[Record]) -> list[Record]:
     """Return the last whole job of those with the same values, or else the last."""
     tries: dict[str, list[Record]] = {}
     for job in jobs:
@@ -195,7 +195,7 @@ def place_of(name: str) -> list[int]:
     return [int(number) for number in re.findall("[0-9]{1,9}", name)]
 
 
-def map_in(text: str) -> dict[str, str]:
+def parse_map(text: str) -> dict[str, str]:
     """Return the map in a JSON text as texts, or an empty one for any other text, which anybody may have written."""
     try:
         values: Any = json.loads(text)

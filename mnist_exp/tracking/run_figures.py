@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from mnist_exp.config.files import write_text
 from mnist_exp.data.datasets import Data, Labels
-from mnist_exp.figures import MARGINS, VALIDATION, Sheet, curves, pictures, predictions, save, short
-from mnist_exp.text import cut
+from mnist_exp.figures import MARGINS, VALIDATION, ImageGrid, curves, escape_label, predictions, save, to_uint8
+from mnist_exp.text import truncate
 from mnist_exp.tracking.names import no_formula
 
 if TYPE_CHECKING:
@@ -59,13 +59,13 @@ def predictions_csv(
 
 def draw_run(
     history: Mapping[str, Sequence[float]], data: Data, probabilities: npt.NDArray[np.float32]
-) -> dict[str, Figure | Sheet]:
+) -> dict[str, Figure | ImageGrid]:
     """Return a run's figures by name; `mistakes` is there only if its model makes some.
 
     `history` is as for `curves`, and `probabilities` are (N, classes) for the test images.
     """
-    images, labels, predicted = pictures(data.x_test, data.maximum), data.y_test, probabilities.argmax(axis=1)
-    drawn: dict[str, Figure | Sheet] = {
+    images, labels, predicted = to_uint8(data.x_test, data.maximum), data.y_test, probabilities.argmax(axis=1)
+    drawn: dict[str, Figure | ImageGrid] = {
         "curves": curves(history, "test (watched)" if data.watches_test_set else "validation"),
         "predictions": predictions(images, labels, predicted, data.names),
         "confusion_matrix": confusion_matrix(labels, predicted, data.names),
@@ -82,7 +82,7 @@ def mistakes(
     probabilities: npt.NDArray[np.float32],
     names: Sequence[str],
     files: Sequence[str] = (),
-) -> Sheet:
+) -> ImageGrid:
     """Return the 40 surest mistakes, the surest first, with probability, true class and the end of the file's name.
 
     Args:
@@ -96,19 +96,19 @@ def mistakes(
     wrong = np.flatnonzero(predicted != labels)
     shown = wrong[np.argsort(-surest[wrong], kind="stable")][:_MISTAKES]
     captions = [
-        f"{cut(names[predicted[index]], 10)} {surest[index]:.3f}\n({cut(names[labels[index]], 10)})"
+        f"{truncate(names[predicted[index]], 10)} {surest[index]:.3f}\n({truncate(names[labels[index]], 10)})"
         + "".join(f"\n{_end(file)}" for file in files[index : index + 1])
         for index in shown
     ]
     which = f"The {len(shown)} surest of {len(wrong)} mistakes" if len(shown) < len(wrong) else "All mistakes"
     title = f"{which} on {len(labels)} test images, with their probability (true label in brackets)"
-    return Sheet(images[shown], captions, title, columns=10)
+    return ImageGrid(images[shown], captions, title, columns=10)
 
 
 def _end(file: str) -> str:
     """Return the end of a file's name, in which files that are numbered differ; the folder is the class."""
     name = file.rpartition("/")[2]
-    return cut(name if len(name) <= _NAME else f"…{name[1 - _NAME :]}", _NAME)
+    return truncate(name if len(name) <= _NAME else f"…{name[1 - _NAME :]}", _NAME)
 
 
 def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
@@ -121,7 +121,7 @@ def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
     shares = right / np.maximum(counts, 1)
     tested = np.flatnonzero(counts)
     shown = tested[np.argsort(shares[tested], kind="stable")][:_CLASSES]
-    texts = [short(names[label], 16) for label in shown]
+    texts = [escape_label(names[label], 16) for label in shown]
     height, left = 0.9 + 0.28 * len(shown), 0.3 + 0.095 * max(map(len, texts))  # inches
     figure = Figure(figsize=(7, height))
     margins = {"left": left / 7, "right": 0.81, "bottom": 0.5 / height, "top": 1 - 0.4 / height}
@@ -141,7 +141,7 @@ def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
 
 def confusion_matrix(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
     """Draw the confusion matrix, coloured by the share of each true label; arguments are as for `classes`."""
-    size, texts = len(names), [short(name, 16) for name in names]
+    size, texts = len(names), [escape_label(name, 16) for name in names]
     counts = np.bincount(labels * size + predicted, minlength=size**2).reshape(size, size)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     wide = size <= 20 and max(map(len, texts)) > 3  # a constrained layout finds room for names

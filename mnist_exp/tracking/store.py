@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
-from mnist_exp.text import shown_address
-from mnist_exp.tracking.folder import Folder, Mirrored, from_here
+from mnist_exp.text import redact_uri
+from mnist_exp.tracking.folder import Folder, Mirrored, relative_path
 from mnist_exp.tracking.mlflow_import import import_mlflow
 
 if TYPE_CHECKING:
@@ -101,10 +101,10 @@ def store_errors(uri: str) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] not in _RAISE_FOR_A_STORE:  # importing them takes long
             raise
         # A notebook shows and keeps causes, and this one has the address with its password.
-        raise store_error(uri, explained(error)) from None
+        raise store_error(uri, explain(error)) from None
 
 
-def explained(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """Return the first line of a store's error, or what its database says if that is behind it."""
     cause: BaseException | None = error
     while cause is not None and getattr(cause, "orig", None) is None:  # SQLAlchemy's have the database's own error
@@ -115,9 +115,9 @@ def explained(error: BaseException) -> str:
     return line if is_plain else f"{type(error).__name__}: {line}"
 
 
-def linked(text: str, tracking: MLflowTracking, path: str) -> list[str]:
+def add_link(text: str, tracking: MLflowTracking, path: str) -> list[str]:
     """Return a text and, below it, a link to a page of the server, or of the local one that `mlflow ui` starts."""
-    address = shown_address(tracking.uri)
+    address = redact_uri(tracking.uri)
     if address.startswith(("http://", "https://")):
         return [f"{text}:", f"{address.rstrip('/')}/{path}"]
     command = "mlflow ui" if is_default(tracking.uri) else f"mlflow ui --backend-store-uri {address}"
@@ -138,7 +138,7 @@ def repository(uri: str, location: str | None) -> "ArtifactRepository":
     try:
         return get_artifact_repository(allowed, tracking_uri=uri)
     except ImportError as error:
-        raise InputError(f"tracking.uri={shown_address(uri)}: its artifacts need {error.name}; install it") from None
+        raise InputError(f"tracking.uri={redact_uri(uri)}: its artifacts need {error.name}; install it") from None
 
 
 def _check_location(uri: str, location: str | None) -> str:
@@ -149,7 +149,7 @@ def _check_location(uri: str, location: str | None) -> str:
     others = "" if path is not None else f", or one of {', '.join(_OF_A_SERVER)}"
     moved = "after a project was moved or copied here, type python -m mnist_exp.sync --moved; else "
     raise InputError(
-        f"tracking.uri={shown_address(uri)}: keeps artifacts in {location}; they must be below {folder}{others}; "
+        f"tracking.uri={redact_uri(uri)}: keeps artifacts in {location}; they must be below {folder}{others}; "
         f"{moved if is_default(uri) else ''}type another tracking.experiment"
     )
 
@@ -182,7 +182,7 @@ def is_default(uri: str) -> bool:
 def recorded_address(uri: str) -> str:
     """Return a store's address as a folder records it: without a login, and relative in this project's folder."""
     path = sqlite_path(uri)
-    return shown_address(uri) if path is None else f"sqlite:///{from_here(path)}"
+    return redact_uri(uri) if path is None else f"sqlite:///{relative_path(path)}"
 
 
 def mirrored(folder: Folder, uri: str) -> Mirrored:
@@ -220,7 +220,7 @@ def _reached(uri: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # SQLite, SQLAlchemy, Alembic and filelock raise their own
-        raise store_error(uri, f"cannot be written ({explained(error)})") from error
+        raise store_error(uri, f"cannot be written ({explain(error)})") from error
 
 
 def _make(path: Path) -> None:
@@ -248,7 +248,7 @@ def _check_tables(path: Path, uri: str) -> None:
             found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         if found is not None and found[0] != utils._get_latest_schema_revision():
             raise InputError(
-                f"tracking.uri={shown_address(uri)}: was made by another version of MLflow; copy {path}, then type "
+                f"tracking.uri={redact_uri(uri)}: was made by another version of MLflow; copy {path}, then type "
                 f"mlflow db upgrade sqlite:///{path}"
             )
         if found is not None and base_sql_model.Base.metadata.tables.keys() <= known:
@@ -278,13 +278,13 @@ def store_error(uri: str, reason: str) -> InputError:
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what this server "
             "knows"
         )
-    return InputError(f"tracking.uri={shown_address(uri)}: {reason}; {advice}")
+    return InputError(f"tracking.uri={redact_uri(uri)}: {reason}; {advice}")
 
 
 def _check_server(uri: str) -> None:
     if uri.startswith(("http://", "https://")):
         try:
-            urllib.request.urlopen(shown_address(uri), timeout=10).close()  # noqa: S310, http
+            urllib.request.urlopen(redact_uri(uri), timeout=10).close()  # noqa: S310, http
         except urllib.error.HTTPError:
             pass  # it answers
         except (OSError, http.client.HTTPException) as error:

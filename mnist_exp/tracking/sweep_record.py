@@ -18,10 +18,10 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.text import printable, traceback_text
 from mnist_exp.tracking import index, locks, store, views
-from mnist_exp.tracking.environment import code_patch, refused_record
-from mnist_exp.tracking.folder import Folder, reused_in
-from mnist_exp.tracking.record import Run, ended, failure_reason
-from mnist_exp.tracking.records import REUSED, Record, last_tries, place_of
+from mnist_exp.tracking.environment import code_patch, failed_record
+from mnist_exp.tracking.folder import Folder, read_reused
+from mnist_exp.tracking.record import Run, failure_reason, recording
+from mnist_exp.tracking.records import REUSED, Record, latest_attempts, place_of
 from mnist_exp.tracking.uploads import Uploads
 
 _SECONDS_FOR_JOBS_TO_END, _SECONDS_TO_SETTLE = 20.0, 3.0
@@ -74,12 +74,12 @@ class SweepRecord:
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
         """Record a job; see `tracker.open_run`."""
-        with ended(Run(experiment, together)) as run:
+        with recording(Run(experiment, together)) as run:
             yield run
 
     def jobs(self) -> list[Record]:
         """Return each job's last whole try, or else its last."""
-        return last_tries(self.tries())
+        return latest_attempts(self.tries())
 
     def tries(self) -> list[Record]:
         """Return what the jobs' folders hold, the first job first; `reused.json` is an earlier run that counts."""
@@ -100,7 +100,7 @@ class SweepRecord:
     def _job_in(self, path: Path) -> Record | None:
         """Return the job of a file; None for one of another sweep that was started in the same folder."""
         if path.name == "reused.json":
-            return reused_in(path)
+            return read_reused(path)
         job = Folder(path.parent).read()
         return job if job.fact("parent") == self.parent.id else None
 
@@ -128,7 +128,7 @@ class SweepRecord:
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> Folder:
         """Record a job that failed before it had a run, and return its folder."""
         parent, folder = self.parent, Folder(locks.free_folder(output))  # an earlier try may have a checkpoint
-        folder.begin(refused_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error)))
+        folder.begin(failed_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error)))
         write_text(folder.path / "error.txt", traceback_text(error))
         folder.end("FAILED")
         return folder
@@ -170,7 +170,7 @@ class SweepRecord:
             self.folder.change(status=status)
         deadline = time.monotonic() + _SECONDS_FOR_JOBS_TO_END
         while locks.close(self.folder.path.glob("*/run.json")) and time.monotonic() < deadline:
-            if signals.hurried():
+            if signals.interrupted_again():
                 return
             time.sleep(0.2)
 
@@ -201,7 +201,7 @@ class SweepRecord:
         page = f"#/experiments/{experiment_id}/runs/{run_id}"
         if self.has_view:
             page = views.path_of(experiment_id, views.key_of(run_id))
-        where = store.linked(f"Sweep {run_id} in experiment {settings.experiment}", settings, page)
+        where = store.add_link(f"Sweep {run_id} in experiment {settings.experiment}", settings, page)
         return "\n".join(map(printable, filter(None, [*self.uploads.registered(), *where, self._left_out])))
 
 
@@ -219,7 +219,7 @@ def begun_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
             folder.begin(record, sweep.config.code, code_patch())
             index.add(record.tags["mnist_exp.sweep"], folder.path)
         yield record
-    finally:  # also where a signal came before `closing`
-        with signals.closing(), suppress(OSError, InputError):
+    finally:  # also where a signal came before `shielded`
+        with signals.shielded(), suppress(OSError, InputError):
             if folder.read().status == "RUNNING":
                 folder.end("KILLED")

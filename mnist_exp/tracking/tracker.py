@@ -10,14 +10,14 @@ from functools import cache, partial
 from pathlib import Path
 
 from mnist_exp.config.schema import MLflowTracking, NoTracking
-from mnist_exp.ends import end_of
+from mnist_exp.ends import find_end
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.tracking import store
 from mnist_exp.tracking.environment import sweep_record
-from mnist_exp.tracking.folder import Folder, from_here
+from mnist_exp.tracking.folder import Folder, relative_path
 from mnist_exp.tracking.reading import close_in_store
-from mnist_exp.tracking.record import Run, ended
+from mnist_exp.tracking.record import Run, recording
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
 from mnist_exp.tracking.uploads import Uploads
@@ -37,22 +37,22 @@ def open_run(experiment: Experiment, together: int) -> Iterator[Run]:
     """
     run, settings = Run(experiment, together), experiment.config.tracking
     if isinstance(settings, NoTracking):
-        with ended(run):
+        with recording(run):
             yield run
         return
     reached, abandoned = _reach(settings)
     uploads = Uploads(reached, lambda: [run.folder, *abandoned], cache(partial(show_all, reached)))
     try:
-        with ended(run):
+        with recording(run):
             with store.store_errors(settings.uri):
                 run.id = uploads.begin(run.folder)
-            text = f"Run {run.id} in experiment {settings.experiment}, files in {from_here(run.folder.path)}"
+            text = f"Run {run.id} in experiment {settings.experiment}, files in {relative_path(run.folder.path)}"
             page = f"#/experiments/{reached.experiment_id}/runs/{run.id}/model-metrics?workflowType=machine_learning"
-            run.place = store.linked(text, settings, page)
+            run.place = store.add_link(text, settings, page)
             yield run
     finally:
         error = sys.exc_info()[1]
-        run.left_out = uploads.finish(end_of(error))
+        run.left_out = uploads.finish(find_end(error))
         run.registered = uploads.registered()
         if error is not None and run.left_out and experiment.prints:
             print(run.left_out, file=sys.stderr)

@@ -13,10 +13,10 @@ from pathlib import Path
 from mnist_exp import signals
 from mnist_exp.ends import FINISHED, End
 from mnist_exp.errors import InputError
-from mnist_exp.text import cut, shown_address
-from mnist_exp.tracking.folder import Folder, Mirrored, from_here
+from mnist_exp.text import redact_uri, truncate
+from mnist_exp.tracking.folder import Folder, Mirrored, relative_path
 from mnist_exp.tracking.mirror import BusyError, mirror
-from mnist_exp.tracking.store import Store, explained, is_default
+from mnist_exp.tracking.store import Store, explain, is_default
 
 _SECONDS_BETWEEN_PASSES = 2.0  # several short epochs at a time
 _SHARE = 0.1  # of the time, which the thread takes from a training in this process
@@ -70,14 +70,14 @@ class Uploads:
             steps, start = self._steps, time.monotonic()
             since = start
             try:
-                while self._idle < wanted and self._thread.is_alive() and not signals.hurried():
+                while self._idle < wanted and self._thread.is_alive() and not signals.interrupted_again():
                     if (now := time.monotonic()) - since > seconds or now - start > at_most:
                         break
                     self._wake.wait(0.2)
                     if self._steps > steps:
                         steps, since = self._steps, time.monotonic()
             except KeyboardInterrupt:
-                signals.forget()
+                signals.clear()
                 log.info("interrupted while the store was waited for")
             finally:
                 self._hurried = False
@@ -106,7 +106,7 @@ class Uploads:
         if not paths:
             return ""
         settings = self.store.settings
-        address, name = shown_address(settings.uri), shlex.quote(from_here(Path(os.path.commonpath(paths))))
+        address, name = redact_uri(settings.uri), shlex.quote(relative_path(Path(os.path.commonpath(paths))))
         if not left:
             return f"{name}: {address} does not take it ({self.refused[paths[0]]})"
         place = f" tracking.uri={address}" if not is_default(settings.uri) else ""
@@ -204,7 +204,7 @@ def _is_final(error: Exception) -> bool:
 
 
 def _shown(error: Exception) -> str:
-    return cut(explained(error), 300)
+    return truncate(explain(error), 300)
 
 
 def _state(folder: Folder) -> tuple[int, ...]:

@@ -20,8 +20,8 @@ from mnist_exp.config.files import is_file, read_text
 from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.names import job_name, typed_value
-from mnist_exp.tracking.reading import run_in
-from mnist_exp.tracking.records import REUSED, Record, map_in
+from mnist_exp.tracking.reading import find_mirror_run
+from mnist_exp.tracking.records import REUSED, Record, parse_map
 from mnist_exp.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -148,13 +148,13 @@ def _view_of(store: Store, folder: Folder, record: Record, run_id: str) -> View 
                 jobs[path.parent] = job
     if not jobs:
         return None
-    typed = list(map_in(record.fact("varied")))
+    typed = list(parse_map(record.fact("varied")))
     recorded = {key for job in jobs.values() for key in job.parameters}
     keys = [name for key in typed for name in (key, f"{key}.kind") if name in recorded]  # a group is known by its kind
     rows = [key for key in keys if key != "seed"]
     values = {key: [typed_value(job.parameters.get(key, "")) for job in jobs.values()] for key in rows}
     ids = [tag.removeprefix(REUSED) for tag in record.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
-    ids += [found for path in jobs if ids and (found := run_in(store, Folder(path)))]
+    ids += [found for path in jobs if ids and (found := find_mirror_run(store, Folder(path)))]
     query = f"tags.`mlflow.parentRunId` = '{run_id}'"
     if 0 < len(ids) <= _MOST_NAMED:
         query = f"attributes.run_id IN ({', '.join(map(repr, ids))})"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_exp.config import own_code
-from mnist_exp.config.files import CHECKPOINT, METRICS, open_file, read_text, replaced, write_text
+from mnist_exp.config.files import CHECKPOINT, METRICS, open_file, read_text, replacing, write_text
 from mnist_exp.data.metadata import DAMAGED
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, identity, signature
-from mnist_exp.text import cut, say
+from mnist_exp.text import say, truncate
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -109,7 +109,7 @@ class Checkpoints:
             content["metrics"] = read_text(self._path.with_name(METRICS), folder=self._path.parent, most=None)
             if content["metrics"].count("\n") != epoch:
                 raise OSError(f"{METRICS} lacks what a full disk kept back")
-            with replaced(self._path) as new:
+            with replacing(self._path) as new:
                 _save(content, new)
         except (OSError, InputError) as error:
             log.warning("no checkpoint after epoch %d: %s", epoch, error)
@@ -137,7 +137,7 @@ class Checkpoints:
                 return found
             reason = "is not of this experiment with this code and these packages"
         except _UNREADABLE as error:
-            reason = f"cannot be read ({cut(str(error), 200)})"
+            reason = f"cannot be read ({truncate(str(error), 200)})"
         log.warning("%s: %s; training begins with epoch 1", self._path, reason)
         return {}
 

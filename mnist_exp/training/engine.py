@@ -10,11 +10,11 @@ from mnist_exp.config.backend import choose_backend
 from mnist_exp.config.own_code import own_classes
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
-from mnist_exp.experiment import Experiment, of_the_result
+from mnist_exp.experiment import Experiment, result_settings
 
 if TYPE_CHECKING:
     from mnist_exp.data.datasets import Data
-    from mnist_exp.training.training import OnEpoch, Trained
+    from mnist_exp.training.training import OnEpoch, TrainingResult
 
 
 class Engine(Protocol):
@@ -22,7 +22,7 @@ class Engine(Protocol):
 
     def train(
         self, experiments: Sequence[Experiment], data: "Data", on_epoch: "OnEpoch"
-    ) -> "list[Trained | InputError]":
+    ) -> "list[TrainingResult | InputError]":
         """Train experiments with one `stack_key` together, and evaluate each on the test set.
 
         An experiment whose loss becomes NaN or infinite gives an error in its place.
@@ -57,7 +57,7 @@ def stack_key(config: Config) -> str:
     It has the whole configuration but `seed`, the learning rate and, for Keras's optimizers, `keras_names.SCALARS`.
     Other numbers of a user's own optimizer may decide which code runs.
     """
-    values = of_the_result(asdict(config))
+    values = result_settings(asdict(config))
     del values["seed"]
     is_own = values["optimizer"]["kind"] in own_classes("optimizers")
     for name in ("learning_rate", *(() if is_own else keras_names.SCALARS)):
@@ -67,7 +67,7 @@ def stack_key(config: Config) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def stackable(experiments: Mapping[int, Experiment]) -> list[list[int]]:
+def group_stackable(experiments: Mapping[int, Experiment]) -> list[list[int]]:
     """Group the keys of experiments that can train together; TensorFlow trains each alone."""
     groups: dict[str, list[int]] = {}
     for index, experiment in experiments.items():

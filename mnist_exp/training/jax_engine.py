@@ -26,33 +26,33 @@ from mnist_exp.training.jax_program import (
     convolves_on_cpu,
     epoch_program,
     evaluation_program,
-    per_job,
-    scalars_of,
-    stacked,
-    unstack,
+    split_by_job,
+    stack_hyperparameters,
+    stack_variables,
+    unstack_variables,
 )
-from mnist_exp.training.models import build, check_size, output_shapes, servable, set_seed
+from mnist_exp.training.models import build, check_size, output_shapes, serving_model, set_seed
 from mnist_exp.training.preprocessing import fit_preprocessor
 from mnist_exp.training.split import load_data
 from mnist_exp.training.training import (
     EVALUATION_BATCH,
-    Fitted,
+    FitResult,
     OnEpoch,
-    Trained,
+    TrainingResult,
     check_finite,
     compile_model,
     epoch_order,
     kept_epoch,
     make_callbacks,
+    make_result,
     refusal,
-    trained,
     validated_scores,
     validation_is_test,
     verbosity,
 )
 
 
-def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[Trained | InputError]:
+def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[TrainingResult | InputError]:
     """Do what `Engine.train` says, as one program."""
     config, image_shape = experiments[0].config, data.x_train.shape[1:]
     preprocessor = fit_preprocessor(config.preprocessing, data)
@@ -61,8 +61,8 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
     for experiment in experiments:
         set_seed(experiment.config.seed)
         model = build(config.model, preprocessor.shape, data.classes)
-        served.append(servable(model, preprocessor, image_shape))
-        compiled.append(servable(model, preprocessor, image_shape, config.preprocessing.augment))
+        served.append(serving_model(model, preprocessor, image_shape))
+        compiled.append(serving_model(model, preprocessor, image_shape, config.preprocessing.augment))
         compile_model(compiled[-1], experiment.config.optimizer, config.training, one_hot=preprocessor.one_hot)
     if experiments[0].prints and config.code is None and convolves_on_cpu(compiled[0]):
         print("Convolutions on a CPU: backend=tensorflow takes about half of the time", flush=True)
@@ -76,7 +76,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         scores = evaluate(compiled, data.x_test, np.asarray(preprocessor.labels(data.y_test)))
     seconds = (time.perf_counter() - start) / len(experiments)
     return [
-        score if isinstance(score, InputError) else trained(model, score, test, seconds)
+        score if isinstance(score, InputError) else make_result(model, score, test, seconds)
         for model, score, test in zip(served, fitted, scores, strict=True)
     ]
 
@@ -109,14 +109,14 @@ def fit(
     training_set: tuple[Images, Any],
     validation_set: tuple[Images, Any],
     on_epoch: OnEpoch,
-) -> list[Fitted | InputError]:
+) -> list[FitResult | InputError]:
     """Train compiled models of raw images as one program, traced from the first of them.
 
     A set is raw images (N, ...) and prepared labels (N, ...). Once half of the models in a program have stopped, the
     others go on in a smaller one.
 
     Returns:
-        For each model a `Fitted`, whose `seconds` are its share, or an error if its loss became NaN or infinite.
+        For each model a `FitResult`, whose `seconds` are its share, or an error if its loss became NaN or infinite.
 
     Raises:
         InputError: for what Keras refuses.
@@ -160,10 +160,12 @@ def fit(
             raise
         raise refusal(error, config, validation_set[1][:1], models[0].output_shape[-1]) from error
     seconds = checkpoints.seconds() / len(models)
-    fitted: list[Fitted | InputError] = []
+    fitted: list[FitResult | InputError] = []
     for index, (model, callback_list) in enumerate(zip(models, callbacks, strict=True)):
         history = {name: list(values) for name, values in model.history.history.items()}
-        fitted.append(stack.failed.get(index) or Fitted(history, seconds, kept_epoch(callback_list.callbacks, history)))
+        fitted.append(
+            stack.failed.get(index) or FitResult(history, seconds, kept_epoch(callback_list.callbacks, history))
+        )
     return fitted
 
 
@@ -202,9 +204,9 @@ class _Stack:
         for index in self.running:
             self._callbacks[index].on_epoch_begin(epoch)
         if self._has_callbacks:  # they may have changed variables
-            self._state = stacked([self.models[index] for index in self._in_program])
+            self._state = stack_variables([self.models[index] for index in self._in_program])
         self._state, measured = self._run_epoch(self._state, self._scalars, order.astype(np.int32), *self._data)
-        metrics = dict(zip(self._in_program, per_job(measured), strict=True))
+        metrics = dict(zip(self._in_program, split_by_job(measured), strict=True))
         self.has_trained = True
         signals.raise_if_received()
         if self._has_callbacks:
@@ -245,18 +247,18 @@ class _Stack:
 
     def _stack(self, indices: list[int]) -> None:
         models = [self.models[index] for index in indices]
-        self._in_program, self._state, self._scalars = indices, stacked(models), scalars_of(models)
+        self._in_program, self._state, self._scalars = indices, stack_variables(models), stack_hyperparameters(models)
 
     def _unstack(self, indices: Sequence[int]) -> None:
         if indices:
-            unstack(self._state, {self._in_program.index(index): self.models[index] for index in indices})
+            unstack_variables(self._state, {self._in_program.index(index): self.models[index] for index in indices})
 
 
 def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str, float]]:
     """Return each compiled model's loss and metrics on raw images and prepared labels, by name."""
     with signals.deferred():
-        measured = evaluation_program(models[0])(stacked(models), jnp.asarray(x), jnp.asarray(y))
-    return [{"loss": scores.pop("loss"), **scores} for scores in per_job(measured)]
+        measured = evaluation_program(models[0])(stack_variables(models), jnp.asarray(x), jnp.asarray(y))
+    return [{"loss": scores.pop("loss"), **scores} for scores in split_by_job(measured)]
 
 
 def _bytes_a_job(model: keras.Model, batch_size: int) -> int:

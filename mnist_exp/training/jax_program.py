@@ -109,7 +109,7 @@ def _for_all_jobs(values: Sequence[Any], state: State) -> list[Any]:
     return [jnp.broadcast_to(value, (jobs, *value.shape)) for value in values]
 
 
-def per_job(measured: Mapping[str, Any]) -> list[dict[str, float]]:
+def split_by_job(measured: Mapping[str, Any]) -> list[dict[str, float]]:
     """Split metrics of shape (jobs,) into those of each job."""
     rows = zip(*jax.device_get(list(measured.values())), strict=True)
     return [dict(zip(measured, map(float, row), strict=True)) for row in rows]
@@ -133,7 +133,7 @@ def _attributes(optimizer: Any, values: Mapping[str, Any]) -> Iterator[None]:
             setattr(optimizer, name, value)
 
 
-def scalars_of(models: Sequence[keras.Model]) -> dict[str, Any]:
+def stack_hyperparameters(models: Sequence[keras.Model]) -> dict[str, Any]:
     """Return the optimizers' `SCALARS`, each of shape (jobs,)."""
     names = [name for name in SCALARS if isinstance(getattr(models[0].optimizer, name, None), int | float)]
     return {name: jnp.asarray([getattr(model.optimizer, name) for model in models], jnp.float32) for name in names}
@@ -143,7 +143,7 @@ def _variables(model: keras.Model) -> State:
     return model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
 
 
-def stacked(models: Sequence[keras.Model]) -> State:
+def stack_variables(models: Sequence[keras.Model]) -> State:
     """Return the stacked variables of models."""
     trainable, others, optimizer = (
         [jnp.asarray(np.stack(jax.device_get([v.value for v in same]))) for same in zip(*kind, strict=True)]
@@ -152,7 +152,7 @@ def stacked(models: Sequence[keras.Model]) -> State:
     return trainable, others, optimizer
 
 
-def unstack(state: State, models: Mapping[int, keras.Model]) -> None:
+def unstack_variables(state: State, models: Mapping[int, keras.Model]) -> None:
     """Assign stacked variables to models, given by their place in the stack."""
     on_host = jax.device_get(state)
     for place, model in models.items():

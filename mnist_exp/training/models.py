@@ -8,7 +8,7 @@ from typing import Any
 from mnist_exp.config import keras_names, own_code
 from mnist_exp.config.keras_backend import REFUSALS, keras, keras_reason, without_values
 from mnist_exp.data import memory
-from mnist_exp.errors import InputError, show
+from mnist_exp.errors import InputError, format_value
 from mnist_exp.training.families import Model
 from mnist_exp.training.preprocessing import BYTES, Preprocessor, Raw
 from mnist_exp.training.saved_models import check_loadable
@@ -84,9 +84,11 @@ def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> An
                         f"{kind}: the function must return one Keras tensor; it returned {type(flow).__name__}"
                     )
             case _ if keras_names.is_own("layers", spec):
-                flow = make("layers", spec, where)(flow)  # an error of the user's layer shows its traceback
+                flow = make_keras_object("layers", spec, where)(
+                    flow
+                )  # an error of the user's layer shows its traceback
             case _:
-                flow = _apply(make("layers", spec, where), flow, f"{where}, {show(spec)}")
+                flow = _apply(make_keras_object("layers", spec, where), flow, f"{where}, {format_value(spec)}")
     return flow
 
 
@@ -120,7 +122,7 @@ def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
     )
 
 
-def augmentation(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = BYTES) -> keras.Sequential | None:
+def augmentation_model(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = BYTES) -> keras.Sequential | None:
     """Return a model that changes raw images (N, *image_shape) at random and keeps their shape and range.
 
     Without `specs` it is None. The layers get pixels from 0 to 255, as Keras expects.
@@ -142,20 +144,22 @@ def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw
     layers = [keras.layers.Rescaling(255 / raw.maximum), keras.layers.Reshape(shape)]
     for index, spec in enumerate(specs):
         key = f"preprocessing.augment[{index}]"
-        layer = make("augmentations", spec, key)
+        layer = make_keras_object("augmentations", spec, key)
         try:
             after = layer(keras.ops.zeros((1, *shape)), training=True).shape
         except REFUSALS as error:
             raise InputError(
-                f"{key}, {show(spec)}: cannot be used on images of shape {shape} ({keras_reason(error)})"
+                f"{key}, {format_value(spec)}: cannot be used on images of shape {shape} ({keras_reason(error)})"
             ) from error
         if tuple(after[1:]) != shape:
-            raise InputError(f"{key}, {show(spec)}: must keep the shape {shape} of images; gives {tuple(after[1:])}")
+            raise InputError(
+                f"{key}, {format_value(spec)}: must keep the shape {shape} of images; gives {tuple(after[1:])}"
+            )
         layers.append(layer)
     return layers if raw.maximum == 255 else [*layers, keras.layers.Rescaling(raw.maximum / 255)]
 
 
-def servable(
+def serving_model(
     model: keras.Model, preprocessor: Preprocessor, image_shape: tuple[int, ...], augment: Sequence[Any] = ()
 ) -> keras.Model:
     """Return a model of raw images (N, *image_shape) that prepares them, in training augments them, and shares the
@@ -180,7 +184,7 @@ def output_shapes(model: keras.Model) -> Iterator[tuple[int, ...]]:
             yield tuple(layer.output.shape[1:])
 
 
-def make(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
+def make_keras_object(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
     """Make the Keras object of a kind in `keras_names.ALLOWED` that `spec`, `Name` or `{Name: arguments}`, names.
 
     Relative paths in arguments are below `output`.
@@ -200,7 +204,7 @@ def make(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
         if argument in keras_names.PATH_ARGUMENTS:
             value = str(output / value)
         elif nested is not None and isinstance(value, str | dict):
-            value = make(nested, value, f"{where}.{argument}", output)
+            value = make_keras_object(nested, value, f"{where}.{argument}", output)
         made[argument] = value
     if name in own_code.own_classes(kind):
         own = own_code.instance(kind, name, made)
@@ -215,5 +219,5 @@ def make(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
     except REFUSALS as error:
         reason = keras_reason(error)
         named = [name for name in arguments if re.search(rf"\b{name}\b", reason)] or list(arguments)
-        argument = f".{named[0]}={show(arguments[named[0]])}" if len(named) == 1 else ""
+        argument = f".{named[0]}={format_value(arguments[named[0]])}" if len(named) == 1 else ""
         raise InputError(f"{where}{argument}: {reason}") from error

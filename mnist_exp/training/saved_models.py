@@ -17,11 +17,11 @@ from mnist_exp.config.own_code import PACKAGE, SAVED_KINDS, CodeFile, saved_clas
 from mnist_exp.data import memory
 from mnist_exp.data.metadata import DAMAGED
 from mnist_exp.errors import InputError
-from mnist_exp.text import cut
+from mnist_exp.text import truncate
 
 
 def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -> keras.Model:
-    """Load a model that `servable` made, from a file that may come from others, or that is in a run's `folder`.
+    """Load a model that `serving_model` made, from a file that may come from others, or that is in a run's `folder`.
 
     It may have classes of `code`.
 
@@ -70,7 +70,7 @@ def _needed_code(saved: Any) -> list[str]:
 
 
 def _refusal(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: must be a file model.keras that a run wrote ({cut(keras_reason(error), 300)})")
+    return InputError(f"{path}: must be a file model.keras that a run wrote ({truncate(keras_reason(error), 300)})")
 
 
 def _saved(path: Path, folder: Path | None = None) -> Any:

@@ -15,17 +15,17 @@ from mnist_exp.training import models
 from mnist_exp.training.checkpoints import Checkpoints
 from mnist_exp.training.preprocessing import Preprocessor, fit_preprocessor
 from mnist_exp.training.training import (
-    Fitted,
+    FitResult,
     OnEpoch,
-    Trained,
+    TrainingResult,
     check_finite,
     compile_model,
     epoch_order,
     evaluation_batch,
     kept_epoch,
     make_callbacks,
+    make_result,
     refusal,
-    trained,
     validated_scores,
     validation_is_test,
     verbosity,
@@ -35,7 +35,7 @@ from mnist_exp.training.training import (
 _PRODUCTS_AT_ONCE, _MOST_AT_ONCE = 10**9, 50
 
 
-def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[Trained | InputError]:
+def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[TrainingResult | InputError]:
     """Do what `Engine.train` says, with one experiment."""
     [experiment] = experiments
     config, image_shape = experiment.config, data.x_train.shape[1:]
@@ -48,7 +48,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
         data.x_train,
         data.y_train,
         preprocessor,
-        models.augmentation(config.preprocessing.augment, image_shape, preprocessor.raw),
+        models.augmentation_model(config.preprocessing.augment, image_shape, preprocessor.raw),
         batch_size=config.training.batch_size,
         shuffle=config.training.shuffle,
         seed=config.dataset.seed,
@@ -61,7 +61,7 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
     start = time.perf_counter()
     scores = validated_scores(fitted) if validation_is_test(config) else evaluate(model, test.dataset)
     seconds = time.perf_counter() - start
-    return [trained(models.servable(model, preprocessor, image_shape), fitted, scores, seconds)]
+    return [make_result(models.serving_model(model, preprocessor, image_shape), fitted, scores, seconds)]
 
 
 def stack_size(experiment: Experiment, wanted: int) -> int:  # noqa: ARG001
@@ -118,7 +118,7 @@ def fit(
     validation: Any,
     experiment: Experiment,
     on_epoch: OnEpoch = lambda _epoch, _metrics: (),
-) -> Fitted:
+) -> FitResult:
     """Train a compiled model; `validation`, a dataset of prepared batches, is measured after each epoch.
 
     Raises:
@@ -155,7 +155,7 @@ def fit(
             raise
         raise refusal(error, experiment.config, label, model.output_shape[-1]) from error
     metrics = {name: list(map(float, values)) for name, values in history.history.items()}
-    return Fitted(metrics, checkpoints.seconds(), kept_epoch(callbacks, metrics))
+    return FitResult(metrics, checkpoints.seconds(), kept_epoch(callbacks, metrics))
 
 
 def _batches_at_once(model: keras.Model, experiment: Experiment, batches: int) -> int:

@@ -24,9 +24,9 @@ from mnist_exp.config.keras_backend import (
     schedule_of,
 )
 from mnist_exp.config.schema import Config, Training
-from mnist_exp.errors import InputError, show
+from mnist_exp.errors import InputError, format_value
 from mnist_exp.experiment import Experiment
-from mnist_exp.training.models import make, output_shapes
+from mnist_exp.training.models import make_keras_object, output_shapes
 
 # Takes the number of an epoch, from 1, and the metrics of each experiment that trained in it, by index; returns the
 # indices of those to stop.
@@ -41,7 +41,7 @@ _BAR = 45  # characters of Keras's bar before its metrics
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """A trained experiment.
 
     `model` takes raw images. `history` has a value per epoch for each metric. `kept_epoch`, from 1, is the epoch whose
@@ -61,7 +61,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """The result of `fit`; `seconds` is its wall time."""
 
     history: dict[str, list[float]]
@@ -69,10 +69,10 @@ class Fitted:
     kept_epoch: int
 
 
-def trained(served: keras.Model, fitted: Fitted, test: Mapping[str, float], seconds: float) -> Trained:
+def make_result(served: keras.Model, fitted: FitResult, test: Mapping[str, float], seconds: float) -> TrainingResult:
     """Combine a trained model of raw images with its loss and metrics on the test set, which took `seconds`."""
     scores = {f"test_{name}": value for name, value in test.items()} | {"fit_seconds": fitted.seconds}
-    return Trained(served, fitted.history, fitted.kept_epoch, scores, fitted.seconds + seconds)
+    return TrainingResult(served, fitted.history, fitted.kept_epoch, scores, fitted.seconds + seconds)
 
 
 def validation_is_test(config: Config) -> bool:
@@ -80,7 +80,7 @@ def validation_is_test(config: Config) -> bool:
     return config.dataset.validation == "test" and not config.optimizer.get("use_ema")
 
 
-def validated_scores(fitted: Fitted) -> dict[str, float]:
+def validated_scores(fitted: FitResult) -> dict[str, float]:
     """Return the `val_` metrics of the kept epoch without that prefix, the loss first."""
     kept = {name: values[fitted.kept_epoch - 1] for name, values in fitted.history.items()}
     names = [name for name in kept if f"val_{name}" in kept and name != "loss"]
@@ -112,13 +112,13 @@ def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Tr
     if isinstance(arguments["learning_rate"], int):
         arguments["learning_rate"] = float(arguments["learning_rate"])  # Keras refuses 1
     loss = training.loss or ("CategoricalCrossentropy" if one_hot else "SparseCategoricalCrossentropy")
-    made = make("optimizers", {optimizer["kind"]: arguments}, "optimizer")
+    made = make_keras_object("optimizers", {optimizer["kind"]: arguments}, "optimizer")
     disable_all_reduce(made)
     model.compile(
         optimizer=made,
-        loss=make("losses", loss, "training.loss"),
+        loss=make_keras_object("losses", loss, "training.loss"),
         metrics=[
-            metric if metric == "accuracy" else make("metrics", metric, f"training.metrics[{index}]")
+            metric if metric == "accuracy" else make_keras_object("metrics", metric, f"training.metrics[{index}]")
             for index, metric in enumerate(training.metrics)
         ],
     )
@@ -138,9 +138,9 @@ def refusal(error: Exception, config: Config, label: Any, classes: int) -> Input
     for kind, spec, key in specs:
         try:
             if spec not in (None, "accuracy"):
-                make(kind, spec, key)(label, probabilities)
+                make_keras_object(kind, spec, key)(label, probabilities)
         except REFUSALS:
-            return InputError(f"{key}={show(spec)}: Keras cannot train with these arguments: {reason}")
+            return InputError(f"{key}={format_value(spec)}: Keras cannot train with these arguments: {reason}")
     keys = f"optimizer={config.optimizer['kind']}"
     if config.model.kind == "layers":
         keys += " or model=layers"
@@ -157,13 +157,13 @@ def make_callbacks(experiment: Experiment) -> list[Any]:
 def _callback(name: str, arguments: Any, output: Path) -> Any:
     """Make a callback; one of Keras's raises InputError for values that it refuses only while training."""
     spec = {name: arguments}
-    callback = make("callbacks", spec, "training.callbacks", output)
+    callback = make_keras_object("callbacks", spec, "training.callbacks", output)
 
     def checked(hook: Callable[..., None], *given: Any) -> None:
         try:
             hook(*given)
         except REFUSALS as error:
-            raise InputError(f"training.callbacks={show(spec)}: {keras_reason(error)}") from error
+            raise InputError(f"training.callbacks={format_value(spec)}: {keras_reason(error)}") from error
 
     if not keras_names.is_own("callbacks", spec):
         for hook in ("on_train_begin", "on_epoch_end"):

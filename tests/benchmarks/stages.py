@@ -22,7 +22,7 @@ _FUNCTIONS = {
     "mnist_exp.config.hydra_compose": {"compose_values": "composing"},
     "mnist_exp.config.composition": {"check_composed": "composing"},
     "mnist_exp.training.split": {"load_data": "data"},
-    "mnist_exp.training.models": {"build": "building the model", "servable": "building the model"},
+    "mnist_exp.training.models": {"build": "building the model", "serving_model": "building the model"},
     "mnist_exp.training.training": {
         "compile_model": "building the model",
         "predict": "predicting for the figures",
@@ -37,7 +37,7 @@ _FUNCTIONS = {
 # What is called first when the first step, or with JAX the first epoch, has ended.
 _FIRST_ENDED = {
     "mnist_exp.training.tensorflow_engine": "_Watch.on_train_batch_end",
-    "mnist_exp.training.jax_program": "per_job",
+    "mnist_exp.training.jax_program": "split_by_job",
 }
 
 

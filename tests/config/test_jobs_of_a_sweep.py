@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values, record_typed
-from mnist_exp.config.parsing import handed_on, parse
+from mnist_exp.config.parsing import parse, to_hydra
 
 pytestmark = pytest.mark.fast
 
@@ -45,7 +45,7 @@ def test_a_job_is_what_hydra_composes(
     values = [zip(varied, chosen, strict=True) for chosen in product(*varied.values())]
     jobs = [[*shared, *(f"{key}={value}" for key, value in job)] for job in values]
     load = ConfigLoaderImpl.load_sweep_config
-    expected = [load(JobLoader.of_conf(), sweep, handed_on(parse(job))) for job in jobs]
+    expected = [load(JobLoader.of_conf(), sweep, to_hydra(parse(job))) for job in jobs]
     for composed, job in zip(expected, jobs, strict=True):
         record_typed(composed, parse(job))
     times_composed: list[object] = []

@@ -12,8 +12,8 @@ from mnist_exp.config.keras_backend import keras
 from mnist_exp.config.keras_names import ALLOWED
 from mnist_exp.config.keras_source import REQUIRED, signature_of
 from mnist_exp.data.datasets import Data
-from mnist_exp.errors import show
-from mnist_exp.training.models import augmentation, make
+from mnist_exp.errors import format_value
+from mnist_exp.training.models import augmentation_model, make_keras_object
 
 
 def real_arguments(kind: str, name: str) -> dict[str, object]:
@@ -77,9 +77,9 @@ AUGMENTATIONS: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("name", sorted(ALLOWED["augmentations"]))
 def test_every_augmentation_keeps_the_shape_and_range(mnist: Data, name: str) -> None:
     keras.utils.set_random_seed(0)
-    compose([f"preprocessing.augment=[{show({name: AUGMENTATIONS[name]})}]"])
+    compose([f"preprocessing.augment=[{format_value({name: AUGMENTATIONS[name]})}]"])
     for images in (mnist.x_train[:20], np.repeat(mnist.x_train[:20, ..., None], 3, axis=-1)):
-        augment = augmentation([{name: AUGMENTATIONS[name]}], images.shape[1:])
+        augment = augmentation_model([{name: AUGMENTATIONS[name]}], images.shape[1:])
         assert augment is not None
         changed = np.asarray(augment(images, training=True))
         assert changed.shape == images.shape
@@ -89,8 +89,8 @@ def test_every_augmentation_keeps_the_shape_and_range(mnist: Data, name: str) ->
 
 def test_nested_objects_are_made() -> None:
     spec = {"Dense": {"units": 3, "kernel_initializer": {"HeNormal": {"seed": 1}}, "kernel_regularizer": "L2"}}
-    layer = make("layers", spec, "key")
+    layer = make_keras_object("layers", spec, "key")
     assert isinstance(layer.kernel_initializer, keras.initializers.HeNormal)
     assert isinstance(layer.kernel_regularizer, keras.regularizers.L2)
-    wrapped = make("layers", {"Bidirectional": {"layer": {"LSTM": {"units": 4}}}}, "key")
+    wrapped = make_keras_object("layers", {"Bidirectional": {"layer": {"LSTM": {"units": 4}}}}, "key")
     assert isinstance(wrapped.forward_layer, keras.layers.LSTM)

@@ -13,7 +13,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 from mnist_exp.config import CONF
-from mnist_exp.config.composition import compose, user_choices
+from mnist_exp.config.composition import compose, offer_user_choices
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.errors import InputError
@@ -124,7 +124,7 @@ def choice(files: dict[str, str]) -> str:
 
 
 def planned(overrides: list[str], config_dir: Path | None) -> tuple[Sweep, Kind]:
-    with user_choices(config_dir, overrides, in_sweep=True) as code:
+    with offer_user_choices(config_dir, overrides, in_sweep=True) as code:
         return plan(compose_values(overrides), overrides, code, JobLoader.of_conf())
 
 
@@ -133,7 +133,7 @@ def planned(overrides: list[str], config_dir: Path | None) -> tuple[Sweep, Kind]
 def test_hostile_preset_is_refused_before_hydra_has_it(tmp_path: Path, files: dict[str, str], said: str) -> None:
     theirs = write(tmp_path, files)
     (tmp_path / "other").mkdir()
-    with pytest.raises(InputError) as caught, user_choices(theirs, [choice(files)], in_sweep=True):
+    with pytest.raises(InputError) as caught, offer_user_choices(theirs, [choice(files)], in_sweep=True):
         pytest.fail("Hydra has it")
     assert re.match(rf"{theirs}/\S+: ", str(caught.value))
     assert said in str(caught.value)
@@ -254,7 +254,7 @@ def test_preset_may_set_nothing(tmp_path: Path, text: str) -> None:
 @pytest.mark.fast
 def test_preset_goes_to_the_processes_of_jobs_as_it_was_read(tmp_path: Path) -> None:
     folder = write(tmp_path, {"experiment/a.yaml": "seed: 3"})
-    with user_choices(folder, ["experiment=a"]):
+    with offer_user_choices(folder, ["experiment=a"]):
         shutil.rmtree(folder)
         sent = pickle.dumps(ConfigStore.instance())
     assert pickle.loads(sent).load("experiment/a.yaml").node == {"seed": 3}

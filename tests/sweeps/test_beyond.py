@@ -10,7 +10,7 @@ import pytest
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.overrides import Override
-from mnist_exp.sweeps.outcome import rank_jobs
+from mnist_exp.sweeps.outcome import make_sweep_table
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.tracking.records import Record
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
@@ -27,14 +27,16 @@ def said_of(*typed: str, score: Score, seeds: int = 3, direction: str = "maximiz
     typed = (*typed, f"direction={direction}")
     sweep, kind = plan(compose_values(typed), typed, None, JobLoader.of_conf())
     assert kind.has_lists
-    lists = {override.key: override.value.split(",") for override in map(Override.of, typed) if "," in override.value}
+    lists = {
+        override.key: override.value.split(",") for override in map(Override.parse, typed) if "," in override.value
+    }
     jobs: list[Record] = []
     for row, seed in product(product(*lists.values()), range(seeds)):
         found = score(*map(float, row), seed)
         values = dict(zip(lists, row, strict=True)) | ({"seed": str(seed)} if seeds > 1 else {})
         jobs.append(recorded_job(values, "FAILED" if found is None else "FINISHED", found, run_id=str(len(jobs))))
     record = SweepRecord(Parent("", "", sweep.config.tracking, tuple(sweep.swept), Path()))
-    return next((note for note in rank_jobs(sweep, record, jobs, kind).notes if "that was tried" in note), "")
+    return next((note for note in make_sweep_table(sweep, record, jobs, kind).notes if "that was tried" in note), "")
 
 
 def rising(value: float, seed: int) -> float:

@@ -8,8 +8,8 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.errors import InputError
-from mnist_exp.sweeps.comparable import measured, why_not_compared
-from mnist_exp.sweeps.outcome import rank_jobs
+from mnist_exp.sweeps.comparable import comparison_key, why_not_compared
+from mnist_exp.sweeps.outcome import make_sweep_table
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.tracking.sweep_record import Parent, SweepRecord
 
@@ -43,7 +43,7 @@ def test_runs_can_be_compared_if_what_they_measure_is_the_same(
     objective: str, one: dict[str, str], other: dict[str, str], same: bool
 ) -> None:
     one = one | {"training.metrics": "[accuracy, AUC]"}
-    assert (measured(objective, one, MNIST) == measured(objective, one | other, MNIST)) == same
+    assert (comparison_key(objective, one, MNIST) == comparison_key(objective, one | other, MNIST)) == same
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,10 @@ def test_runs_can_be_compared_if_what_they_measure_is_the_same(
 def test_other_training_images_matter_only_where_some_are_held_out(
     objective: str, values: dict[str, str], same: bool
 ) -> None:
-    assert (measured(objective, values, MNIST) == measured(objective, values, LARGER)) == same
-    assert measured(objective, values, MNIST) != measured(objective, values, recorded_job({}, data={"digest": "a7c5"}))
+    assert (comparison_key(objective, values, MNIST) == comparison_key(objective, values, LARGER)) == same
+    assert comparison_key(objective, values, MNIST) != comparison_key(
+        objective, values, recorded_job({}, data={"digest": "a7c5"})
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_a_sweep_over_the_split_is_ranked_without_a_comparison(tmp_path: Path) -
         for seed in ("0", "1")
     ]
     record = SweepRecord(Parent("", "", sweep.config.tracking, tuple(sweep.swept), tmp_path))
-    table = rank_jobs(sweep, record, jobs, kind)
+    table = make_sweep_table(sweep, record, jobs, kind)
     assert [row.values["dataset.seed"] for row in table.rows] == ["1", "0"]
     assert {row.comparison for row in table.rows} == {None}
     assert table.verdict == ""

@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from mnist_exp.sweeps.charts import Curves, importance_bars, objective_by_parameter, validation_curves
 from mnist_exp.sweeps.importance import Importance
-from mnist_exp.sweeps.page import Report, as_svg, page
-from mnist_exp.sweeps.ranking import compared, rank
+from mnist_exp.sweeps.page import Report, as_svg, render_report
+from mnist_exp.sweeps.ranking import compare_rows, rank
 from mnist_exp.sweeps.table import Table
 from mnist_exp.text import printable
 
@@ -63,7 +63,7 @@ def sweep(rows: int) -> Report:
         for seed in range(3)
     ]
     failed = recorded_job({"hidden": "0"}, "FAILED", reason=HOSTILE[0])
-    lines, texts = Table("val_accuracy", "maximize", compared(rank(jobs, "maximize"), "maximize"), [failed]).cells
+    lines, texts = Table("val_accuracy", "maximize", compare_rows(rank(jobs, "maximize"), "maximize"), [failed]).cells
     return Report(
         title="Sweep 3f2a1c22: hidden=8,16 seed=0,1,2",
         verdict=["The first row is best.", "On other images it would be 0.94 to 0.96."],
@@ -129,7 +129,7 @@ class Read(HTMLParser):
 @pytest.mark.fast
 @pytest.mark.parametrize("report", [sweep(4), hostile()], ids=["sweep", "hostile"])
 def test_all_that_was_given_is_text_in_the_page(report: Report) -> None:
-    read = Read(page(report))
+    read = Read(render_report(report))
     header, *lines = ([printable(cell) for cell in line] for line in report.lines)
     shown = [text.removeprefix("show") for text in read.of("th", "td")]
     wanted = [["place", *header[1:], "command"]]
@@ -144,7 +144,7 @@ def test_all_that_was_given_is_text_in_the_page(report: Report) -> None:
 
 @pytest.mark.fast
 def test_nothing_that_was_given_loads_or_runs() -> None:
-    text = page(hostile())
+    text = render_report(hostile())
     read = Read(text)
     [script] = read.of("script")
     [policy] = [attrs["content"] or "" for tag, attrs in read.tags if "http-equiv" in attrs]
@@ -164,9 +164,9 @@ def test_nothing_that_was_given_loads_or_runs() -> None:
 
 @pytest.mark.fast
 def test_the_texts_of_pictures_are_whole_and_their_ids_their_own() -> None:
-    text = page(hostile())
+    text = render_report(hostile())
     assert "</script><script>window.ran = true</script>" in Read(text).of("text")
-    formula = page(replace(sweep(1), pictures=curves("loss $x^2$ and $y$")))
+    formula = render_report(replace(sweep(1), pictures=curves("loss $x^2$ and $y$")))
     assert Read(formula).of("text").count("1  loss $x^2$ and $y$, n=2") == 1
     ids = re.findall(r' id="([^"]+)"', text)
     assert len(ids) == len(set(ids)) > 10
@@ -174,23 +174,23 @@ def test_the_texts_of_pictures_are_whole_and_their_ids_their_own() -> None:
     assert used <= set(ids)
     assert used
     assert not re.search("<[?]xml|<!DOCTYPE svg|<metadata", text)
-    assert page(hostile()) == text
+    assert render_report(hostile()) == text
 
 
 @pytest.mark.fast
 def test_page_has_200_rows_each_with_its_command() -> None:
     report = sweep(201)
-    read = Read(page(report))
+    read = Read(render_report(report))
     assert [text.removeprefix("show") for text in read.of("td") if text.startswith("show")] == report.commands[:200]
     assert len(read.of("tr")) == 1 + 200
     assert sum("... and 2 more in ranking.csv." in text for text in read.of("p")) == 1  # a row and a job that failed
-    assert "more in ranking.csv" not in page(sweep(199))
+    assert "more in ranking.csv" not in render_report(sweep(199))
 
 
 @pytest.mark.fast
 def test_what_is_empty_has_no_part() -> None:
     bare = replace(sweep(1), pictures={}, tables={"Record": {}}, patch="", verdict=[])
-    assert Read(page(bare)).of("h2") == ["Ranking"]
+    assert Read(render_report(bare)).of("h2") == ["Ranking"]
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def opened(browser: "Browser", text: str, **context: Any) -> tuple["Page", list[
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_the_screen_and_is_quiet(browser: "Browser", width: int) -> None:
     for report in (sweep(40), hostile()):
-        shown, heard = opened(browser, page(report), viewport={"width": width, "height": 900})
+        shown, heard = opened(browser, render_report(report), viewport={"width": width, "height": 900})
         shown.locator("summary").evaluate_all("all => all.forEach(summary => summary.click())")
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
         assert shown.evaluate("window.ran") is None
@@ -230,7 +230,7 @@ def test_it_fits_the_screen_and_is_quiet(browser: "Browser", width: int) -> None
 @in_browser
 @pytest.mark.parametrize("width", [390, 1280])
 def test_ranking_fades_out_where_it_is_cut(browser: "Browser", width: int) -> None:
-    shown, _ = opened(browser, page(sweep(1)), viewport={"width": width, "height": 900})
+    shown, _ = opened(browser, render_report(sweep(1)), viewport={"width": width, "height": 900})
     frame = shown.locator(".scroll")
     is_cut = frame.evaluate("frame => frame.scrollWidth > frame.clientWidth")
     assert is_cut == (width == 390)
@@ -246,7 +246,7 @@ def test_ranking_fades_out_where_it_is_cut(browser: "Browser", width: int) -> No
 
 @in_browser
 def test_a_header_sorts_by_number_and_back(browser: "Browser") -> None:
-    shown, _ = opened(browser, page(sweep(12)))
+    shown, _ = opened(browser, render_report(sweep(12)))
 
     def column(place: int) -> list[str]:
         texts: list[str] = shown.locator(f"tbody tr > :nth-child({place + 1})").all_text_contents()
@@ -280,7 +280,7 @@ def test_a_header_sorts_by_number_and_back(browser: "Browser") -> None:
 @in_browser
 def test_a_button_copies_the_command_of_its_row(browser: "Browser") -> None:
     report = sweep(3)
-    shown, _ = opened(browser, page(report), permissions=["clipboard-read", "clipboard-write"])
+    shown, _ = opened(browser, render_report(report), permissions=["clipboard-read", "clipboard-write"])
     shown.get_by_role("row").nth(2).get_by_role("button", name="copy").click()
     shown.get_by_role("button", name="copied").wait_for()
     assert shown.evaluate("navigator.clipboard.readText()") == report.commands[1]
@@ -289,7 +289,7 @@ def test_a_button_copies_the_command_of_its_row(browser: "Browser") -> None:
 @in_browser
 def test_it_needs_no_script(browser: "Browser") -> None:
     report = sweep(3)
-    shown, _ = opened(browser, page(report), java_script_enabled=False)
+    shown, _ = opened(browser, render_report(report), java_script_enabled=False)
     assert shown.get_by_role("button").count() == 0
     shown.get_by_role("row").nth(1).get_by_text("show").click()
     shown.get_by_text(report.commands[0]).wait_for(state="visible")
@@ -298,6 +298,6 @@ def test_it_needs_no_script(browser: "Browser") -> None:
 @in_browser
 def test_its_policy_runs_no_other_script(browser: "Browser") -> None:
     added = "<script>window.ran = true</script><img src=x onerror=window.ran=true></body>"
-    shown, heard = opened(browser, page(sweep(1)).replace("</body>", added))
+    shown, heard = opened(browser, render_report(sweep(1)).replace("</body>", added))
     assert shown.evaluate("window.ran") is None
     assert any("Content Security Policy" in message for message in heard)

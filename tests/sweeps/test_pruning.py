@@ -20,10 +20,10 @@ from mnist_exp.config.schema import Config, NoTracking
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.sweeps.formats import as_csv
-from mnist_exp.sweeps.past import newest_of_each
+from mnist_exp.sweeps.past import drop_repeats
 from mnist_exp.sweeps.plan import plan
 from mnist_exp.sweeps.pruning import Pruning
-from mnist_exp.sweeps.ranking import compared, rank, unranked
+from mnist_exp.sweeps.ranking import compare_rows, find_unranked, rank
 from mnist_exp.sweeps.table import Table
 from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.tracking.folder import Folder
@@ -84,7 +84,7 @@ def stopped(
     found: dict[int, int] = {}
     for epoch in range(1, epochs + 1):
         running = {place: {metric: curve[epoch - 1]} for place, curve in enumerate(jobs) if place not in found}
-        found |= dict.fromkeys(rule.hopeless(epoch, running), epoch)
+        found |= dict.fromkeys(rule.find_unpromising(epoch, running), epoch)
     return found
 
 
@@ -156,7 +156,7 @@ def test_after_an_interruption_a_job_is_judged_as_before(tmp_path: Path, after: 
     for epoch in range(after + 1, 5):
         for earlier in range(1, epoch + 1) if epoch == after + 1 else [epoch]:
             folder.measure(earlier, {"val_accuracy": job[earlier - 1]})
-        found += [epoch] * len(again.hopeless(epoch, {0: {"val_accuracy": job[epoch - 1]}}))
+        found += [epoch] * len(again.find_unpromising(epoch, {0: {"val_accuracy": job[epoch - 1]}}))
     assert found[0] == max(judged, after) + (judged < 2)
 
 
@@ -221,8 +221,8 @@ def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared(
         job("0.03", 0, 0.75), job("0.03", 1, 0.74), job("0.03", 2, 0.51, pruned=2),
         job("0.04", 0, 0.3, pruned=1), job("0.04", 1, 0.2, pruned=3),
     ]  # fmt: skip
-    rows = compared(rank(jobs, "maximize"), "maximize")
-    table = Table("val_accuracy", "maximize", rows, unranked(jobs))
+    rows = compare_rows(rank(jobs, "maximize"), "maximize")
+    table = Table("val_accuracy", "maximize", rows, find_unranked(jobs))
     assert [row.values["optimizer.learning_rate"] for row in rows] == ["0.01", "0.02", "0.03"]
     assert rows[2].mean == pytest.approx(0.745)
     assert (rows[2].pruned, len(rows[2].jobs)) == (1, 2)
@@ -238,9 +238,9 @@ def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared(
     assert said.startswith("learning_rate=0.01 is best of the 2 rows that are compared: ")
     assert said.endswith("Rows with a pruned job are not compared.")
     for few in ([rows[0], rows[2]], [rows[2], rows[1]]):
-        assert [row.comparison for row in compared(few, "maximize")] == [None, None]
+        assert [row.comparison for row in compare_rows(few, "maximize")] == [None, None]
         assert "but a row with a pruned job is not compared, since" in word(
-            judge(compared(few, "maximize")), partial(job_name, keys=["optimizer.learning_rate"])
+            judge(compare_rows(few, "maximize")), partial(job_name, keys=["optimizer.learning_rate"])
         )
     written = list(csv.DictReader(as_csv(table.records).splitlines()))
     reasons = [line["reason"] for line in written if not line["rank"]]
@@ -252,7 +252,7 @@ def test_a_comparison_prefers_a_whole_run_to_a_newer_pruned_one() -> None:
     runs = [replace(job("0.01", seed, 0.9, pruned), start=seed) for seed, pruned in enumerate((None, 2))]
     for run_compared in runs:
         run_compared.tags["mnist_exp.signature"] = "same"
-    assert newest_of_each(runs) == runs[:1]
+    assert drop_repeats(runs) == runs[:1]
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +347,7 @@ def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any
     from mnist_exp.experiment import Child
     from mnist_exp.training.engine import choose_engine
     from mnist_exp.training.split import load_data
-    from mnist_exp.training.training import Trained
+    from mnist_exp.training.training import TrainingResult
 
     overrides = ("tracking=none", "backend=jax", "dataset.limit=1000", "training.epochs=4", "training.batch_size=100")
     rates = [0.001 * (seed + 1) for seed in range(8)]
@@ -355,17 +355,17 @@ def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any
     jobs = [replace(job, child=Child("", {})) for job in jobs]
     sizes: list[int] = []
     engine = choose_engine("jax")
-    fill = vars(engine)["stacked"]
+    fill = vars(engine)["stack_variables"]
 
     def filled(models: Sequence[Any]) -> Any:
         sizes.append(len(models))
         return fill(models)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "stacked", filled)
+        patch.setattr(engine, "stack_variables", filled)
         trained = engine.train(jobs, load_data(jobs[0].config.dataset), lambda epoch, _: stop.get(epoch, ()))
-    assert all(isinstance(result, Trained) for result in trained)
-    whole = [result for result in trained if isinstance(result, Trained)]
+    assert all(isinstance(result, TrainingResult) for result in trained)
+    whole = [result for result in trained if isinstance(result, TrainingResult)]
     return [result.model.get_weights() for result in whole], [len(result.history["loss"]) for result in whole], sizes
 
 

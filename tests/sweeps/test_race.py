@@ -9,7 +9,7 @@ import pytest
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.best_rows import check_rows
 from mnist_exp.sweeps.race import Race
-from mnist_exp.sweeps.ranking import rank, unranked
+from mnist_exp.sweeps.ranking import find_unranked, rank
 from mnist_exp.sweeps.rounds import ROUNDS, Round
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.records import Record
@@ -128,7 +128,7 @@ def ranked(race: Race, scores: Sequence[Sequence[float | None]], direction: str 
 
     race.rounds.extend(race.play(direction, launch))
     rows, _ = race.arrange(rank(jobs, direction), direction)
-    return Table("val_accuracy", direction, rows, unranked(jobs), raced=True), race.verdict(rows, "", "")
+    return Table("val_accuracy", direction, rows, find_unranked(jobs), raced=True), race.verdict(rows, "", "")
 
 
 @pytest.mark.fast

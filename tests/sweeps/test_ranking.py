@@ -18,9 +18,9 @@ from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.importance import as_sentence, importance
 from mnist_exp.sweeps.outcome import advised_validation
 from mnist_exp.sweeps.page import as_svg
-from mnist_exp.sweeps.ranking import Row, compared, on_other_images, rank, unranked
+from mnist_exp.sweeps.ranking import Row, compare_rows, find_unranked, on_other_images, rank
 from mnist_exp.sweeps.statistics import Comparison
-from mnist_exp.sweeps.table import Table, as_text
+from mnist_exp.sweeps.table import Table, format_tables
 from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
@@ -60,7 +60,7 @@ def test_another_seed_is_no_seed() -> None:
 def test_a_row_lacks_what_failed() -> None:
     jobs = [job(None, "FAILED", a="1"), job(math.nan, a="2"), job(0.1, a="3"), job(None, "KILLED", a="4")]
     assert [row.values["a"] for row in rank(jobs, "maximize")] == ["3"]
-    assert [job.values["a"] for job in unranked(jobs)] == ["1", "2", "4"]
+    assert [job.values["a"] for job in find_unranked(jobs)] == ["1", "2", "4"]
 
 
 def rows_of(
@@ -72,13 +72,13 @@ def rows_of(
         for index, mean in enumerate(means)
         for seed in range(seeds)
     ]
-    return compared(rank(jobs, direction), direction)
+    return compare_rows(rank(jobs, direction), direction)
 
 
 def scored(*rows: Sequence[float]) -> list[Row]:
     """Rows with these objectives, one a seed."""
     jobs = [job(value, a=str(a), seed=str(seed)) for a, values in enumerate(rows) for seed, value in enumerate(values)]
-    return compared(rank(jobs, "maximize"), "maximize")
+    return compare_rows(rank(jobs, "maximize"), "maximize")
 
 
 def comparisons(rows: Sequence[Row]) -> list[Comparison]:
@@ -144,7 +144,7 @@ def test_a_sentence_names_the_row_to_take_first(rows: list[Row], options: dict[s
 
 def test_a_row_of_a_single_run_is_not_compared() -> None:
     jobs = [job for row in rows_of(0.9, 0.8) for job in row.jobs]
-    rows = compared(rank([*jobs, job(0.7, a="2", seed="0")], "maximize"), "maximize")
+    rows = compare_rows(rank([*jobs, job(0.7, a="2", seed="0")], "maximize"), "maximize")
     assert [row.comparison is None for row in rows] == [True, False, True]
     text = word(judge(rows), partial(job_name, keys=["a"]))
     assert text.startswith("a=0 is best of the 2 rows that are compared: the other is not better (95 %, paired over 5")
@@ -155,15 +155,15 @@ def test_a_row_with_a_failed_job_is_not_compared_since_the_others_flatter_it() -
     jobs = [job for row in rows_of(0.9, 0.8) for job in row.jobs]
     lost = [job(0.95, a="2", seed="0"), job(0.95, a="2", seed="1"), job(None, "FAILED", a="2", seed="2")]
     name = partial(job_name, keys=["a"])
-    rows = compared(rank([*jobs, *lost], "maximize"), "maximize")
+    rows = compare_rows(rank([*jobs, *lost], "maximize"), "maximize")
     assert [row.comparison for row in rows] == [None] * 3
     assert word(judge(rows), name).startswith(
         "a=2 leads with 0.9500, but a row with a failed job is not compared, since"
     )
-    tried_again = compared(rank([*jobs, *lost, job(0.95, a="2", seed="2")], "maximize"), "maximize")
+    tried_again = compare_rows(rank([*jobs, *lost, job(0.95, a="2", seed="2")], "maximize"), "maximize")
     assert word(judge(tried_again), name).startswith("a=2 is best of 3: ")
     last = [job(0.05, a="2", seed="0"), job(0.05, a="2", seed="1"), job(None, "FAILED", a="2", seed="2")]
-    rows = compared(rank([*jobs, *last], "maximize"), "maximize")
+    rows = compare_rows(rank([*jobs, *last], "maximize"), "maximize")
     assert word(judge(rows), name).endswith(" Rows with a failed job are not compared.")
 
 
@@ -183,7 +183,7 @@ def test_verdict_names_a_row_that_fails_now_and_then() -> None:
 def test_rows_that_are_not_shown_count_as_well() -> None:
     """With the others of its sweep, a row is harder to beat, and its variance is like theirs."""
     rows = rows_of(0.9, 0.899, 0.898, 0.7, 0.6, 0.5, swing=0.0006)
-    alone, in_sweep = compared(rows[:2], "maximize"), compared(rows[:2], "maximize", others=rows[2:])
+    alone, in_sweep = compare_rows(rows[:2], "maximize"), compare_rows(rows[:2], "maximize", others=rows[2:])
     assert alone[1].comparison is not None
     assert in_sweep[1] == rows[1] != alone[1]
 
@@ -205,8 +205,8 @@ def test_what_an_interrupted_sweep_misses_is_counted_by_row() -> None:
         *(job(None, "KILLED", a="3", seed=str(seed)) for seed in range(3)),
         job(None, "FAILED", "loss became nan", a="4", seed="5"),
     ]  # fmt: skip
-    rows = compared(rank(jobs, "maximize"), "maximize")
-    _, header, *lines = Table("val_accuracy", "maximize", rows, unranked(jobs), planned=6).text().splitlines()
+    rows = compare_rows(rank(jobs, "maximize"), "maximize")
+    _, header, *lines = Table("val_accuracy", "maximize", rows, find_unranked(jobs), planned=6).text().splitlines()
     assert header.split()[:4] == ["a", "val_accuracy", "std", "n"]  # and no seed
     assert ["2 of 6" in line for line in lines[:2]] == [True, False]
     assert "1 of 6" in lines[1]
@@ -217,7 +217,7 @@ def test_what_an_interrupted_sweep_misses_is_counted_by_row() -> None:
 
 def test_the_csv_has_a_line_a_job_with_its_row() -> None:
     jobs = [job(0.8, a="1", seed="0"), job(0.9, a="1", seed="1"), job(None, "FAILED", "why", a="2", seed="0")]
-    text = as_csv(Table("val_accuracy", "maximize", rank(jobs, "maximize"), unranked(jobs)).records)
+    text = as_csv(Table("val_accuracy", "maximize", rank(jobs, "maximize"), find_unranked(jobs)).records)
     lines = list(csv.DictReader(io.StringIO(text)))
     assert [line["rank"] for line in lines] == ["1", "1", ""]
     assert [line["seed"] for line in lines] == ["1", "0", "0"]
@@ -249,8 +249,8 @@ def test_numbers_are_numbers_in_records_and_what_looks_like_one_stays_text() -> 
         "code": "12345678", "data": "00001234", "own_code": "12345e67", "packages.keras": "3.10", "seed": "0",
     }  # fmt: skip
     jobs = [recorded_job(values, "FINISHED", 0.9, {}, run_id="12345678"), recorded_job({}, "FAILED", run_id="1e2")]
-    table = Table("val_accuracy", "maximize", rank(jobs, "maximize"), unranked(jobs))
-    record, lacking = json.loads(as_text([table], "json"))
+    table = Table("val_accuracy", "maximize", rank(jobs, "maximize"), find_unranked(jobs))
+    record, lacking = json.loads(format_tables([table], "json"))
     assert {key: record[key] for key in values} == values | {
         "model.hidden": 16, "optimizer.learning_rate": 0.03, "optimizer.nesterov": True, "dataset.limit": None,
         "dataset.seed": int("9" * 400), "seed": 0,
@@ -277,7 +277,7 @@ def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, 
 
     jobs = [measured(index, [0.5, odd, -odd, 0.25][index % 4]) for index in range(12)]
     for direction in ("maximize", "minimize"):
-        rows = compared(rank(jobs, direction), direction)
+        rows = compare_rows(rank(jobs, direction), direction)
         ranked = [job for row in rows for job in row.jobs]
         assert all(abs(job.objective or 0) < 1e100 for job in ranked)
         decided, found = (
@@ -285,9 +285,9 @@ def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, 
             importance(ranked, "val_loss", direction),
         )
         notes = [on_other_images(rows[0]), as_sentence(found) if found else ""]
-        table = Table("val_loss", direction, rows, unranked(jobs), title="12 runs", verdict=decided, notes=notes)
+        table = Table("val_loss", direction, rows, find_unranked(jobs), title="12 runs", verdict=decided, notes=notes)
         for form in ("table", "csv", "json", "markdown", "latex"):
-            assert as_text([table], form)
+            assert format_tables([table], form)
         assert table.markdown(8000)
         drawn = [objective_by_parameter([(dict(job.values), job.objective or 0.0) for job in ranked], "val_loss")]
         drawn.append(validation_curves([("1", "a", [[0.5, odd, 0.25], [odd, -odd]])], "val_loss"))
@@ -299,17 +299,17 @@ def test_new_column_is_in_each_form() -> None:
     table = Table("val_accuracy", "maximize", rank([job(0.9, a="1"), job(0.8, a="2")], "maximize"))
     table.columns.append(Column("images", "test images", lambda line: line.jobs[0].images("test") + 31))
     for form in ("csv", "json"):
-        assert as_text([table], form).count("images") == (1 if form == "csv" else 2)
+        assert format_tables([table], form).count("images") == (1 if form == "csv" else 2)
     for form in ("table", "markdown", "latex"):
-        assert "test images" in as_text([table], form)
-        assert as_text([table], form).count("31") == 2
+        assert "test images" in format_tables([table], form)
+        assert format_tables([table], form).count("31") == 2
     assert [record["images"] for record in table.records] == [31, 31]
 
 
 def test_a_terminal_shows_the_first_rows_and_the_first_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [job(1 - place / 100, a=f"{place}") for place in range(25)]
     jobs += [job(None, "FAILED", "loss became nan", a=f"{place}" * 40) for place in range(100, 123)]
-    table = Table("val_accuracy", "maximize", rank(jobs, "maximize"), unranked(jobs))
+    table = Table("val_accuracy", "maximize", rank(jobs, "maximize"), find_unranked(jobs))
     assert len(table.text().splitlines()) == 2 + 25 + 23
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     _, _, *lines, more = table.text("--format csv prints all").splitlines()

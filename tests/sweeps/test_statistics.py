@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_to_tell
+from mnist_exp.sweeps.statistics import Comparison, compare_with_first, seeds_for_power
 
 from .replays import Scores, beaten, equal_means, real_bank, replay_sweeps
 
@@ -112,7 +112,7 @@ def test_the_number_of_seeds_that_is_named_is_enough() -> None:
     """With so many seeds, a difference of this size is told in about 80 of 100 sweeps."""
     draw = np.random.default_rng(0)
     found = Comparison(-0.5, 0.1, -1.0, 0.1, seeds=3, deviation=1.0, level=0.025)
-    seeds = seeds_to_tell(found)
+    seeds = seeds_for_power(found)
     assert seeds is not None
     told = sum(
         comparison.is_beaten
@@ -120,7 +120,7 @@ def test_the_number_of_seeds_that_is_named_is_enough() -> None:
         for comparison in comparisons([np.zeros(seeds), draw.normal(-0.5, size=seeds)])
     )
     assert 0.75 < told / 500 < 0.85
-    assert seeds_to_tell(Comparison(-0.001, 1.0, -1.0, 1.0, 3, 1.0, 0.025)) is None
+    assert seeds_for_power(Comparison(-0.001, 1.0, -1.0, 1.0, 3, 1.0, 0.025)) is None
 
 
 def test_rows_without_spread_differ_or_do_not() -> None:

@@ -15,7 +15,7 @@ import mnist_exp
 from mnist_exp.errors import InputError
 from mnist_exp.tracking import locks
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.locks import is_left, working
+from mnist_exp.tracking.locks import has_no_owner, working
 from mnist_exp.tracking.records import Record
 
 pytestmark = pytest.mark.fast
@@ -47,8 +47,8 @@ with working(top), working(folder.path):
 ASKS = """
 import sys
 from pathlib import Path
-from mnist_exp.tracking.locks import Folder, is_left
-print({is_left(Folder(Path(sys.argv[1]))) for _ in range(int(sys.argv[2]))})
+from mnist_exp.tracking.locks import Folder, has_no_owner
+print({has_no_owner(Folder(Path(sys.argv[1]))) for _ in range(int(sys.argv[2]))})
 """
 
 
@@ -77,16 +77,16 @@ def test_a_run_is_left_once_its_process_is_dead(tmp_path: Path) -> None:
     with process_in(sweep, job) as process:
         assert line(process) == "works"
         assert [path.name for path in job.iterdir()] == ["run.json"]  # it is under the sweep's lock
-        assert not is_left(Folder(job))
-        assert is_left(Folder(job), Folder(sweep).read().id)  # the sweep gave the job to another process
+        assert not has_no_owner(Folder(job))
+        assert has_no_owner(Folder(job), Folder(sweep).read().id)  # the sweep gave the job to another process
         process.send_signal(signal.SIGSTOP)
-        assert not is_left(Folder(job))
+        assert not has_no_owner(Folder(job))
         assert locks.close([job / "run.json"]) == 1
         with pytest.raises(InputError, match="sweep: a run still writes here"), working(sweep):
             pass
         process.kill()
         process.wait()
-        assert is_left(Folder(job))
+        assert has_no_owner(Folder(job))
     assert locks.close([job / "run.json"]) == 0
     assert Folder(job).read().status == "KILLED"
 
@@ -96,12 +96,12 @@ def test_children_that_outlive_a_process_do_not_keep_its_lock(tmp_path: Path) ->
         lines = {line(process) for _ in range(3)}
         assert "works" in lines
         children = map(int, lines - {"works"})
-        assert not is_left(Folder(tmp_path))
+        assert not has_no_owner(Folder(tmp_path))
         process.kill()
         process.wait()
         for child in children:
             os.kill(child, 0)
-        assert is_left(Folder(tmp_path))
+        assert has_no_owner(Folder(tmp_path))
 
 
 @pytest.mark.parametrize("start", multiprocessing.get_all_start_methods())
@@ -133,10 +133,10 @@ def test_who_begins_is_not_stopped_by_those_who_ask(tmp_path: Path) -> None:
 def test_asking_makes_no_file_and_what_cannot_be_locked_may_still_run(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "a")
     folder.write(Record("a run", {"mnist_exp.host": "far"}))
-    assert is_left(folder)
+    assert has_no_owner(folder)
     assert [path.name for path in folder.path.iterdir()] == ["run.json"]
     (folder.path / locks.LOCK).mkdir()  # stands for a file system without locks
-    assert not is_left(folder)
+    assert not has_no_owner(folder)
     assert locks.close([folder.path / "run.json"]) == 1
     with pytest.raises(InputError, match="cannot be locked here, and its run may go on, on far"), working(folder.path):
         pass

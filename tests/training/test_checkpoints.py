@@ -25,7 +25,7 @@ from ..conftest import OnJax, installed
 pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
-    from mnist_exp.training.training import Trained
+    from mnist_exp.training.training import TrainingResult
 
 needs_jax = pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
 BACKENDS = ["tensorflow", pytest.param("jax", marks=needs_jax)]
@@ -128,7 +128,7 @@ def train(folder: str, overrides: Sequence[str], *, resumes: bool = False, inter
     return {"epochs": epochs, "given": given}
 
 
-def as_plain(given: "Trained | InputError") -> Any:
+def as_plain(given: "TrainingResult | InputError") -> Any:
     """The history, kept epoch, scores and weights of what was trained, or the text of an error."""
     if isinstance(given, InputError):
         return str(given)

@@ -109,7 +109,7 @@ def _by_keras(*overrides: str) -> tuple[History, list[Any]]:
     models.set_seed(config.seed)
     model = models.build(config.model, preprocessor.shape, data.classes)
     shape = data.x_train.shape[1:]
-    trained = models.servable(model, preprocessor, shape, config.preprocessing.augment)
+    trained = models.serving_model(model, preprocessor, shape, config.preprocessing.augment)
     training.compile_model(trained, config.optimizer, config.training, one_hot=preprocessor.one_hot)
     assert keras.backend.backend() == "jax"
     history: History = {}

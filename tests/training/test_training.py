@@ -13,15 +13,15 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.keras_backend import keras
 from mnist_exp.config.keras_names import ALLOWED, metric_name
 from mnist_exp.data.datasets import Data
-from mnist_exp.errors import InputError, show
+from mnist_exp.errors import InputError, format_value
 from mnist_exp.experiment import Result
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.training import tensorflow_engine
-from mnist_exp.training.models import augmentation, build
+from mnist_exp.training.models import augmentation_model, build
 from mnist_exp.training.preprocessing import Preprocessor
 from mnist_exp.training.split import load_data
 from mnist_exp.training.tensorflow_engine import Batches
-from mnist_exp.training.training import Trained, compile_model
+from mnist_exp.training.training import TrainingResult, compile_model
 
 from ..conftest import QUICK
 
@@ -32,11 +32,11 @@ def quick(*overrides: str) -> Result:
     return run("tracking=none", *QUICK, *overrides)
 
 
-def trained(*overrides: str) -> Trained:
+def trained(*overrides: str) -> TrainingResult:
     """What `quick` trains, without the figures and files of a run, which take as long."""
     experiment = compose(["tracking=none", *QUICK, *overrides])
     [outcome] = tensorflow_engine.train([experiment], load_data(experiment.config.dataset), lambda *_: ())
-    assert isinstance(outcome, Trained)
+    assert isinstance(outcome, TrainingResult)
     return outcome
 
 
@@ -64,7 +64,7 @@ def test_an_epoch_has_every_image_once_in_an_order_of_its_own(mnist: Data) -> No
 
 def test_training_images_alone_are_augmented_anew_each_epoch(mnist: Data) -> None:
     keras.utils.set_random_seed(0)
-    augment = augmentation([{"RandomTranslation": {"height_factor": 0.1, "width_factor": 0.1}}], (28, 28))
+    augment = augmentation_model([{"RandomTranslation": {"height_factor": 0.1, "width_factor": 0.1}}], (28, 28))
     batches = Batches(mnist.x_train[:20], mnist.y_train[:20], RAW, augment, batch_size=20)
     [first], [second] = (list(batches.dataset.as_numpy_iterator()) for _ in range(2))
     assert first[0].shape == (20, 28, 28, 1)
@@ -123,7 +123,7 @@ def test_other_losses_and_metrics() -> None:
 def test_every_metric_gives_a_number_under_its_name(one_hot: bool) -> None:
     names = sorted(name for name in ALLOWED["metrics"] if name.startswith("Sparse") != one_hot)
     specs: list[Any] = [{"F1Score": {"average": "macro"}} if name == "F1Score" else name for name in names]
-    typed = f"training.metrics={show(specs).replace(': ', ':')}"
+    typed = f"training.metrics={format_value(specs).replace(': ', ':')}"
     result = trained(typed, "objective=loss", f"preprocessing.one_hot={str(one_hot).lower()}", "training.epochs=1")
     assert set(result.history) == {
         *map(metric_name, specs),
