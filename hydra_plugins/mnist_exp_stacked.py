@@ -1,4 +1,4 @@
-"""hydra/launcher=stacked: runs the jobs of a sweep together. Imports nothing heavy, as Hydra always imports it."""
+"""hydra/launcher=stacked: runs the jobs of a sweep together."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ if "stacked.yaml" not in ConfigStore.instance().list("hydra/launcher"):  # a lau
 
 
 class StackedLauncher(BasicLauncher):
-    """Composes jobs that may train together, as Hydra's basic launcher does, and runs them before it composes others.
+    """Compose jobs as Hydra's basic launcher does, and run groups of them together.
 
     `Task` in `sweeps/jobs.py` does both; a task function that does not is called for each job.
     """

@@ -38,13 +38,13 @@ if "mnist_exp.yaml" not in ConfigStore.instance().list("hydra/sweeper"):  # a la
 
 
 class ProposingSweeper(Sweeper):
-    """Launches what the task function proposes, `Task.propose` in `sweeps/jobs.py`, until it proposes nothing."""
+    """Launch the jobs of `Task.propose` (`sweeps/jobs.py`) until it proposes none."""
 
     def __init__(self, **_: Any) -> None:
         """Take the settings, which `sweeps/plan.py` has read."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the launcher that was chosen, with a task without `propose`, which stays in this process."""
+        """Make the chosen launcher, with a task without `propose`, which stays in this process."""
         task: Any = task_function
         self._propose, self._folder = task.propose, Path(config.hydra.sweep.dir)
         self._launcher = Plugins.instance().instantiate_launcher(
@@ -52,7 +52,7 @@ class ProposingSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> list[JobReturn]:  # noqa: ARG002
-        """Return the jobs that were launched; `propose` has the arguments already."""
+        """Run a sweep of the composed arguments, and return the launched jobs."""
         self._folder.mkdir(parents=True, exist_ok=True)
         returned: list[JobReturn] = []
         while jobs := self._propose():

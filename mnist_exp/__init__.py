@@ -40,8 +40,9 @@ _one_at_a_time = RLock()  # Keras and its backend have state of a whole process,
 def run(
     *overrides: str | Mapping[str, object], config_dir: str | Path | None = None, verbose: bool | int = True
 ) -> Result:
-    """Run one experiment, as `python -m mnist_exp OVERRIDES` does; threads take turns.
+    """Run one experiment, as `python -m mnist_exp OVERRIDES` does.
 
+    Calls in several threads run one after another.
     With `resume=true`, what has finished before is loaded from its folder, and run again if that cannot be read here.
     It restores the random state of Python and NumPy, and the environment.
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m mnist_exp`, or `mnist_exp`. Imports nothing heavy."""
+"""The command line: `python -m mnist_exp`, or `mnist_exp`."""
 
 import atexit
 import gc
@@ -112,7 +112,10 @@ def _sweep(overrides: Sequence[str], config_dir: str | None) -> None:
 
 
 def _without_config_dir(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return DIR of `--config-dir DIR`, in which Hydra would find settings that can run code, and the rest."""
+    """Split `--config-dir DIR` from the other arguments.
+
+    Hydra would find settings in DIR that can run code.
+    """
     for index, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag in ("--config-dir", "-cd"):

@@ -45,7 +45,7 @@ def parser(module: str, description: str, examples: str) -> argparse.ArgumentPar
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
-    """Exit as `ends.py` says, with one message after bad input, a bug's traceback, and 141 after a closed pipe.
+    """Exit as `ends.py` says: one message after bad input, a traceback after a bug.
 
     An error in the user's own code shows the traceback from there.
     """
@@ -66,7 +66,7 @@ def exit_on_errors() -> Iterator[None]:
 
 
 def check_plot(path: Path) -> None:
-    """Raise InputError unless `path` names a new figure, or one that this program drew, in a folder to write to."""
+    """Raise InputError unless `path` is new, or a figure of this program, in a writable folder."""
     can_be_written = os.access(path.absolute().parent, os.W_OK | os.X_OK)
     if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not can_be_written:
         raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that can be written")

@@ -1,4 +1,4 @@
-"""Rank the runs of an experiment: `python -m mnist_exp.compare`. Nothing heavy is imported before the store is read."""
+"""Rank the runs of an experiment: `python -m mnist_exp.compare`."""
 
 import json
 import sys
@@ -39,7 +39,10 @@ _LINKED = 20  # runs, which a link still has room for
 
 
 def main() -> None:
-    """Print a ranking of runs and draw their curves; exit with 1 and one message after bad input."""
+    """Print a ranking of runs and draw their curves.
+
+    Exit with 1 and one message after bad input.
+    """
     about = "Rank the runs of an MLflow experiment by their objective, and draw their curves."
     parser = commands.parser("compare", about, _EXAMPLES)
     parser.add_argument(
@@ -76,7 +79,7 @@ def compare(
     form: str = "table",
     plot: Path | None = None,
 ) -> None:
-    """Print finished runs by their objective, then the others, and draw the curves of the finished into `plot`.
+    """Print finished runs by objective, then the others, and draw the finished runs' curves.
 
     The table has the runs that measure the same as the newest one, or as `like`; a line counts each other kind. Among
     runs of the same experiment, seed included, only the newest counts. The arguments are those of `--help`.
@@ -116,7 +119,7 @@ def compare(
 
 
 def past_runs(words: Sequence[str], last: object = None) -> Runs:
-    """Return the chosen runs as `compare` ranks them; the arguments and errors are the same."""
+    """Return the chosen runs as `compare` ranks them, by its arguments and errors."""
     tables, *_ = _read(words, None, last, "", (), draw=False)
     records = [{"objective": table.objective, **record} for table in tables for record in table.records]
     return Runs(records, "\n".join(table.verdict for table in tables if table.verdict))

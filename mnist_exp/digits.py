@@ -28,7 +28,7 @@ _NOTHING = "no digit stands out from the background"
 
 
 def to_mnist_format(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return a picture of a digit as MNIST has it: bright on black, scaled and centred, (height, width).
+    """Return a picture of a digit as in MNIST: bright on black, scaled, centred, (height, width).
 
     The picture may have any two colours, transparent or not; most of its border is background.
 
@@ -109,7 +109,10 @@ def _border(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def _ink(colours: _Floats) -> _Floats:
-    """Return each pixel's distance from the colour of the background, 0 to 1; noise, dirt and shadows become 0."""
+    """Return each pixel's distance from the background's colour, 0 to 1.
+
+    Noise, dirt and shadows become 0.
+    """
     border = _border(colours.shape[:2])
     distance = np.abs(colours - np.median(colours[border], axis=0)).max(axis=-1)
     if distance.max() < _LEAST_CONTRAST:
@@ -127,7 +130,10 @@ def _ink(colours: _Floats) -> _Floats:
 
 
 def _otsu(values: _Floats) -> float:
-    """Return the threshold that splits values from 0 into two groups with the least variance within (N. Otsu, 1979)."""
+    """Return the threshold that leaves the least variance within two groups.
+
+    The method is N. Otsu's, 1979.
+    """
     counts, edges = np.histogram(values, bins=64, range=(0, values.max()))
     centres = (edges[:-1] + edges[1:]) / 2
     below, above = np.cumsum(counts)[:-1], np.cumsum(counts[::-1])[::-1][1:]

@@ -1,4 +1,4 @@
-"""How a run, a sweep or a command ends: what is recorded, the exit code, and the wait for the store.
+"""Define how a run, a sweep or a command ends: the record, exit code and wait for the store.
 
 Every end is a row of one table, which its exception chooses. `signals.py` raises the exceptions of signals.
 """
@@ -20,7 +20,10 @@ class FolderError(InputError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Once KeyboardInterrupt itself came through the exec of a string, `python -m` sends itself SIGINT at its end."""
+    """An interruption that is not KeyboardInterrupt.
+
+    After that, `python -m` sends itself SIGINT at its end.
+    """
 
 
 class Terminated(SystemExit):

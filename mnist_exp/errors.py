@@ -26,7 +26,7 @@ _OLD_WORDS = {"seeds": "initial_seeds", "of": "from_sweep", "top": "n_best"}  # 
 
 
 class InputError(ValueError):
-    """Bad input: the message names the key, the value, and what would be right, on one line and without passwords.
+    """Bad input, as one line without passwords: the key, the value, and what would be right.
 
     The command line prints only the message; any other exception is a bug and shows its traceback.
     """
@@ -39,8 +39,9 @@ class InputError(ValueError):
 
 
 def did_you_mean(name: str, choices: Iterable[str], above: str = "", after: str = "") -> str:
-    """Return the end of a sentence that names the nearest choice, case and hyphens aside, or "" if none is near.
+    """Return the end of a sentence that names the nearest choice, or "".
 
+    Case and hyphens do not count.
     `above` and `after` are what to type around it.
 
     >>> did_you_mean("early_stoping", ["EarlyStopping", "ReduceLROnPlateau"])

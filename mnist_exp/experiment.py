@@ -1,4 +1,4 @@
-"""An experiment, and what makes two of them the same. Imports nothing heavy."""
+"""An experiment, and what makes two of them the same."""
 
 import hashlib
 import html
@@ -154,7 +154,7 @@ class Sweep:
 
 
 def result_settings(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return those values of a configuration, or of its part `above.`, that can change a result."""
+    """Return the values of a configuration that can change a result."""
     return {
         key: result_settings(value, f"{above}{key}.") if isinstance(value, Mapping) else value
         for key, value in values.items()
@@ -170,17 +170,17 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def experiment_signature(config: Config, data_digest: str) -> str:
-    """Return the signature that two runs share if they are the same experiment on the same data."""
+    """Return the signature of an experiment on its data."""
     return signature([identity(config), data_digest])
 
 
 def experiment_key(config: Config, data_digest: str) -> str:
-    """Return the key of a configuration and its data, which runs with other code and packages share."""
+    """Return the key of a configuration and its data, whatever the code and packages."""
     return signature([result_settings(asdict(config)), data_digest])
 
 
 def signature(content: Any) -> str:
-    """Return the hexadecimal SHA-256 of plain values; the order of a map's keys does not count."""
+    """Return the hexadecimal SHA-256 of plain values, whatever the order of a map's keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -220,7 +220,7 @@ def _code_that_runs() -> dict[str, bytes]:
 
 
 def _lines_that_run(path: Path) -> list[str]:
-    """Return the lines of a Python file without comments, and without statements that are nothing but text.
+    """Return the lines of a Python file without comments and docstrings.
 
     They are cut by position, since versions of Python differ in the tokens of an f-string.
     """
@@ -247,7 +247,7 @@ def package_versions(backend: str) -> dict[str, str]:
 
 
 def package_version(module: str) -> str:
-    """Return the version of the package that has a module, such as tensorflow-cpu for `tensorflow`."""
+    """Return the version of the package with this module, such as tensorflow-cpu."""
     from importlib.metadata import PackageNotFoundError, packages_distributions, version  # slow to import
 
     try:

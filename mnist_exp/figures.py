@@ -1,4 +1,4 @@
-"""Draw data as matplotlib figures, without pyplot, which takes longer to import than to draw with."""
+"""Draw figures with matplotlib, without pyplot, whose import takes longer than drawing."""
 
 import logging
 import warnings
@@ -29,7 +29,7 @@ _CREATOR = ("Creator", "mnist_exp")  # metadata, by which `check_plot` knows a f
 
 
 def save(drawn: Mapping[str, "Figure | ImageGrid"], folder: Path) -> None:
-    """Write each figure as NAME.png into `folder`, which need not exist, packed quickly for a tenth more bytes."""
+    """Write each figure as NAME.png into `folder`, packed quickly for a tenth more bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         with replacing(folder / f"{name}.png") as new:
@@ -42,7 +42,7 @@ def save(drawn: Mapping[str, "Figure | ImageGrid"], folder: Path) -> None:
 
 
 def write(figure: Figure, to: Path | IO[str], **options: Any) -> None:
-    """Write a figure; letters that matplotlib's fonts lack become boxes, without a warning.
+    """Write a figure, with boxes for letters that matplotlib's fonts lack.
 
     Letters are not fitted to pixels, which would take a sixth of the time.
     """
@@ -53,7 +53,7 @@ def write(figure: Figure, to: Path | IO[str], **options: Any) -> None:
 
 
 def curves(history: Mapping[str, Sequence[float]], validation_name: str) -> Figure:
-    """Draw the loss, the first metric if there is one, and a learning rate that changes, over epochs.
+    """Draw the loss, the first metric, and a changing learning rate over epochs.
 
     `history` has a value per epoch for each; those with `val_` are measured on the data that `validation_name` names.
     """
@@ -88,7 +88,7 @@ def axis_label(text: str) -> str:
 
 
 def escape_label(name: str, most: int) -> str:
-    """Cut a label to `most` characters; matplotlib finds no formula in it."""
+    """Cut a label to `most` characters, and escape formulas of matplotlib."""
     return truncate(name, most).replace("$", r"\$")
 
 
@@ -106,7 +106,10 @@ def to_uint8(images: npt.NDArray[np.generic], maximum: float = 255.0) -> npt.NDA
 
 
 def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
-    """Draw one image, (height, width) or (height, width, channels), 0 to 255, enlarged, with its label in a corner."""
+    """Draw one image, enlarged, with its label in a corner.
+
+    It is (height, width) or (height, width, channels), 0 to 255.
+    """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes: Axes = figure.subplots()
     _show(axes, _on_paper(pixels))
@@ -124,7 +127,7 @@ def samples(
     augment: Callable[[npt.NDArray[Any]], Any] | None = None,
     maximum: float = 255.0,
 ) -> Figure:
-    """Draw the first images of up to 20 classes, a row per class, each beside its augmented form if there is one.
+    """Draw the first images of up to 20 classes, a row each, beside any augmented forms.
 
     `images` are (N, height, width) or (N, height, width, channels), 0 to `maximum`, `names` those of the classes.
     """
@@ -194,8 +197,9 @@ def predictions(
     predicted: npt.NDArray[np.int64],
     names: Sequence[str],
 ) -> "ImageGrid":
-    """Return the first 96 test images with their predicted labels; wrong ones are framed, the true label in brackets.
+    """Draw the first 96 test images with their predicted labels.
 
+    Wrong ones are framed, and have the true label in brackets.
     `images` are (N, height, width) or (N, height, width, channels), 0 to 255, `names` those of the classes.
     """
     images, captions = images[:96], []
@@ -211,8 +215,9 @@ def predictions(
 
 @dataclass(frozen=True)
 class ImageGrid:
-    """Images in rows, each with a caption of one to three lines below it; those that are `framed` are marked in red.
+    """Images in rows, each with one to three lines of caption.
 
+    `framed` ones are marked in red.
     `images` are (N, height, width) or (N, height, width, channels), 0 to 255.
     """
 
@@ -223,7 +228,10 @@ class ImageGrid:
     framed: Sequence[bool] = ()
 
     def draw(self) -> Image.Image:
-        """Return a picture 1,080 pixels wide, in a fifth of the time that matplotlib takes for as many texts."""
+        """Return a picture 1,080 pixels wide.
+
+        It takes a fifth of the time that matplotlib needs for as many texts.
+        """
         papers, cell = _on_paper(self.images).astype(np.uint8, copy=False), 1080 // self.columns
         width = round(cell / 1.15)
         height = max(1, round(width * papers.shape[1] / papers.shape[2]))

@@ -1,4 +1,4 @@
-"""The log of this package: `run.log` in a folder, and that of a program that calls `run`. Imports nothing heavy."""
+"""Log this package to `run.log` in a folder, and to a program that calls `run`."""
 
 import logging
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _SILENT = logging.CRITICAL + 1
 
 @contextmanager
 def package_logs() -> Iterator[None]:
-    """Let this package log from DEBUG on, to its own handlers alone, such as that of `log_file`."""
+    """Let this package log from DEBUG on, to its own handlers alone."""
     package = logging.getLogger("mnist_exp")
     level, propagate = package.level, package.propagate
     package.setLevel(logging.DEBUG)
@@ -29,7 +29,7 @@ def package_logs() -> Iterator[None]:
 
 @contextmanager
 def log_file(output: Path) -> Iterator[None]:
-    """Write the log of this package to `run.log` in the output folder; it does not stay without a word."""
+    """Write this package's log to `run.log` in the output folder, unless it is empty."""
     try:
         handler = _LogFile(output / "run.log", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
@@ -51,7 +51,7 @@ def log_file(output: Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that follows no link, and that a full disk cuts short without a word: what matters is said elsewhere."""
+    """A log file that follows no link, and stops silently when the disk is full."""
 
     def _open(self) -> IO[str]:  # type: ignore[override]
         return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=files.no_link)
@@ -62,7 +62,7 @@ class _LogFile(logging.FileHandler):
 
 @contextmanager
 def forward_logs() -> Iterator[None]:
-    """Give the logger `mnist_exp`'s records to the program's handlers, from the program's level on, without passwords.
+    """Forward this package's records to the program's handlers, from its level on.
 
     None of Hydra's loggers says anything meanwhile. A program without handlers gets nothing, not even warnings, which
     Python would print.
@@ -84,7 +84,10 @@ def forward_logs() -> Iterator[None]:
 
 
 class _ToProgram(logging.Handler):
-    """Hands records to a logger as it was before `package_logs`; a traceback is in `error.txt`, its error is raised."""
+    """Hand records to a logger as it was before `package_logs`.
+
+    Tracebacks are left out, since `error.txt` has them.
+    """
 
     def __init__(self, package: logging.Logger) -> None:
         super().__init__()

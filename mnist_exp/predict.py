@@ -40,7 +40,10 @@ class Prediction:
 
 
 def main() -> None:
-    """Print each picture's file, class and probability; exit with 1 and one message after bad input."""
+    """Print the file, class and probability of each picture.
+
+    Exit with 1 and one message after bad input.
+    """
     about = "Load a run's model and print, for each picture, its file, class and probability."
     parser = commands.parser("predict", about, _EXAMPLES)
     parser.add_argument("model", help=_MODEL)

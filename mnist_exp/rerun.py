@@ -33,7 +33,10 @@ _COMPARED = ("machine", "threads", "trained_together")  # beside what can change
 
 
 def main() -> None:
-    """Repeat a run; exit with 1 if a metric differs though nothing was overridden, or after bad input."""
+    """Repeat a run.
+
+    Exit with 1 after bad input, or if a metric differs though nothing was overridden.
+    """
     about = "Repeat a run as MLflow recorded it, and compare every metric of the two."
     parser = commands.parser("rerun", about, _EXAMPLES)
     parser.add_argument("run_id", help="id of the run to repeat; its first characters are enough")
@@ -138,7 +141,7 @@ def _as_before(experiment: Experiment, before: Record, name: str, overrides: Seq
 
 
 def _differing_values(then: _Values, now: _Values) -> _Differing:
-    """Return the values then and now that differ; None where there was none."""
+    """Return the values that differ, then and now, with None for a missing one."""
     pairs = {key: (then.get(key), now.get(key)) for key in sorted(then.keys() | now.keys())}
     both_nan = {key for key, pair in pairs.items() if all(math.isnan(value or 0) for value in pair)}
     return {key: (old, new) for key, (old, new) in pairs.items() if old != new and key not in both_nan}
@@ -157,7 +160,7 @@ def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:
 
 
 def _causes(before: Record, after: Record) -> list[str]:
-    """Return a line for each value that can change a result and differs; first those with a value then and now."""
+    """Return a line for each differing value that can change a result, changed values first."""
     then, now = _facts(before), _facts(after)
     files = [parse_map(run.fact("code_files")) for run in (before, after)]
     if all(files):  # a job of a sweep has none

@@ -150,7 +150,7 @@ def claim(key: str, wanted: Record, output: Path, say: Callable[[str], object]) 
 
 
 def finish(experiment: Experiment) -> Result | Record:
-    """Run an experiment to its end; with `resume`, return the run that has finished it, if any, or go on with one.
+    """Run an experiment to its end, or with `resume` reuse or continue an earlier run.
 
     Raises:
         InputError: as `run_experiment` does.

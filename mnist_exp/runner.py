@@ -146,7 +146,10 @@ def _read_trained(experiment: Experiment) -> "TrainingResult":
 
 
 def complete(folder: Folder, data: Data, model: "keras.Model") -> None:
-    """Make the figures of a run that is scored, and the model for its store; after an interruption, make them anew."""
+    """Make the figures of a scored run, and the model for its store.
+
+    After an interruption, make them again.
+    """
     from mnist_exp.tracking.run_figures import write_results  # imports matplotlib
 
     write_results(folder.history(), data, model, folder.path)
@@ -195,7 +198,7 @@ def _print_scores(config: Config, trained: "TrainingResult") -> None:
 
 
 def _print_place(experiment: Experiment, result: Result, run: Run) -> None:
-    """Print and log where a run is; a sweep does so for its jobs."""
+    """Print and log where a run is, unless it is a sweep's job."""
     if experiment.child is None:
         log.info("%s %.6g; %s", experiment.config.objective, result.objective, run.describe())
     if experiment.prints:

@@ -34,7 +34,10 @@ _COLUMNS = 10  # labels in a line
 
 
 def main() -> None:
-    """Print and draw the data of an experiment; exit with 1 and one message after bad input."""
+    """Print and draw the data of an experiment.
+
+    Exit with 1 and one message after bad input.
+    """
     about = "Print and draw the data: its arrays, one image, and what the model gets for it."
     parser = commands.parser("show", about, _EXAMPLES)
     parser.add_argument("overrides", nargs="*", help="what to change, as for a run: dataset=npz dataset.path=FILE")

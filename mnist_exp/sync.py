@@ -1,4 +1,4 @@
-"""Put into MLflow what an outage kept back: `python -m mnist_exp.sync`. Needs neither Keras nor TensorFlow."""
+"""Put into MLflow what an outage kept back: `python -m mnist_exp.sync`."""
 
 import os
 import sqlite3
@@ -42,7 +42,10 @@ _ARTIFACT_COLUMNS = {
 
 
 def main() -> None:
-    """Send folders to the store; exit with 1 if it does not get all, or after bad input."""
+    """Send folders to the store.
+
+    Exit with 1 if it does not get all, or after bad input.
+    """
     about = """\
 Send to MLflow what it lacks of the folders of runs and sweeps, such as after an
 outage; each thing once, however often this is typed, on another machine too."""
@@ -117,7 +120,10 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
 
 
 def _send(uploads: "Uploads", seconds: float) -> dict[Path, str]:
-    """Send folders until all are there, or so many seconds bring no progress; return why some are left, by path."""
+    """Send folders until all are there, or no progress was made for so many seconds.
+
+    Return why some remain, by path.
+    """
     from rich.console import Console
 
     from mnist_exp.tracking.views import show_all
@@ -155,7 +161,7 @@ def _collect_folders(places: Iterable[Path], *, untracked: bool) -> list[tuple[F
 
 
 def move_artifacts() -> int:
-    """Let the store in this folder, which was moved or copied here, find its artifacts here; return how many places.
+    """Let a store that was moved or copied here find its artifacts, and count the places.
 
     They change all at once, or not at all.
 

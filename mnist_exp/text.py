@@ -1,4 +1,4 @@
-"""Text as a terminal, a log or a store may have it: printable, short and without passwords. Imports nothing heavy.
+"""Make text printable, short and free of passwords, for a terminal, a log or a store.
 
 A password that is typed is refused. Those that MLflow reads from the environment are taken out of what others say.
 """
@@ -84,7 +84,7 @@ def truncate(text: str, most: int) -> str:
 
 
 def wrap_text(text: str) -> str:
-    """Return a text with lines that a terminal does not break within words; as it is where output is no terminal."""
+    """Wrap a text between words for a terminal, and only there."""
     if not sys.stdout.isatty():
         return text
     width = shutil.get_terminal_size().columns

@@ -1,4 +1,4 @@
-"""Show what runs and sweeps take on disk, and remove old ones: `python -m mnist_exp.tidy`. Needs no Keras."""
+"""Show the size of runs and sweeps, and remove old ones: `python -m mnist_exp.tidy`."""
 
 import os
 import re
@@ -38,7 +38,10 @@ _LONGEST = 22  # characters of a name, so that a line fits 80
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, or a sweep and its jobs, with their records; its own is the first. `end` is as in `Record`."""
+    """A run, or a sweep and its jobs, with their records, its own first.
+
+    `end` is as in `Record`.
+    """
 
     path: Path
     runs: dict[Path, Record]
@@ -47,7 +50,10 @@ class Entry:
 
 
 def main() -> None:
-    """Show what there is, or remove some of it; exit with 1 and one message after bad input, or if nothing goes."""
+    """List the entries of outputs/, or remove some of them.
+
+    Exit with 1 and one message after bad input, or if nothing is removed.
+    """
     about = """\
 Show what the runs and sweeps in outputs and multirun take on disk. With folders
 or an age, ask, then remove these with their runs and artifacts in MLflow; but
@@ -107,7 +113,7 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
 
 
 def find_entries() -> list[Entry]:
-    """Return the runs and sweeps in `outputs` and `multirun`, the largest first, each job with its sweep."""
+    """Return the runs and sweeps in `outputs` and `multirun`, the largest first."""
     records = [path for place in _places() for path in place.rglob("run.json")]
     locks.close(records)
     known: dict[Path, Record] = {}
@@ -128,7 +134,10 @@ def find_entries() -> list[Entry]:
 def reasons_to_keep(
     everything: Sequence[Entry], chosen: Sequence[Entry], uri: str, client: "MlflowClient | None"
 ) -> dict[Path, str]:
-    """Return why some of the chosen stay, by their folder; `everything` may count their runs as its own."""
+    """Return why chosen entries stay, by folder.
+
+    `everything` may count their runs as its own.
+    """
     copies = Counter(record.id for entry in everything for record in entry.runs.values())
     reasons = {}
     for entry in chosen:
@@ -244,7 +253,7 @@ def _used(sweep: Entry) -> list[tuple[str, ...]]:
 
 
 def _place(path: Path) -> tuple[str, ...]:
-    """Return the last parts of a path, from outputs or multirun on, which stay when all is moved."""
+    """Return the path from outputs or multirun on, which stays when all is moved."""
     start = max((place for place, part in enumerate(path.parts) if part in PLACES), default=0)
     return path.parts[start:]
 

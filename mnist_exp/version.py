@@ -1,3 +1,3 @@
-"""The version of this project, as `pyproject.toml`, `--version` and the tags of a run have it."""
+"""The version of this project, for `pyproject.toml`, `--version` and tags."""
 
 __version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""From conf/ and what is typed to a checked `Config`; here, where conf/ is, and its groups."""
+"""Turn conf/ and overrides into a checked `Config`."""
 
 from pathlib import Path
 

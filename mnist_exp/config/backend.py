@@ -1,4 +1,4 @@
-"""Keras's backend, which is chosen before Keras is imported. Imports nothing heavy."""
+"""Keras's backend, which is chosen before Keras is imported."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from mnist_exp.errors import InputError
 
 
 def choose_backend(name: str) -> None:
-    """Make Keras run with the backend `name`, `tensorflow` or `jax`, which it reads once, when it is imported.
+    """Set the backend that Keras reads when it is imported, `tensorflow` or `jax`.
 
     Raises:
         InputError: if this process has imported Keras with another backend, or KERAS_BACKEND names another.
@@ -24,6 +24,9 @@ def choose_backend(name: str) -> None:
 
 
 def compute_with_one_thread() -> None:
-    """Make TensorFlow compute with one thread, unless it has been imported: how it rounds depends on their number."""
+    """Make TensorFlow compute with one thread, unless it has been imported.
+
+    Its rounding depends on the number of threads.
+    """
     if "tensorflow" not in sys.modules:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

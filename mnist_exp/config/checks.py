@@ -1,4 +1,4 @@
-"""The check of a composed configuration: its types, then the checks between its fields. Imports nothing heavy."""
+"""Check a composed configuration: its types, then the rules between its fields."""
 
 import importlib.util
 import re
@@ -163,7 +163,7 @@ def _check_backend(config: Config) -> None:
 
 
 def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:
-    """Check that Sparse... losses and metrics get whole numbers as labels, and the others one-hot vectors."""
+    """Check that Sparse... losses and metrics get integer labels, and others one-hot vectors."""
     name, _ = keras_names.parse_spec(spec, key)
     if keras_names.is_own("losses", spec) or keras_names.is_own("metrics", spec):
         return  # takes any labels

@@ -1,4 +1,4 @@
-"""From conf/ and overrides to a checked `Experiment`. Imports nothing heavy."""
+"""From conf/ and overrides to a checked `Experiment`."""
 
 import importlib.util
 import re
@@ -54,7 +54,7 @@ class Composed:
     code: CodeFile | None
 
     def experiment(self) -> Experiment:
-        """Check the job; raise InputError for a value that cannot be used."""
+        """Check the job, and raise InputError for a value that cannot be used."""
         return Experiment(check_composed(self.values, self.code), select_experiment(self.overrides), self.output)
 
 
@@ -119,7 +119,7 @@ def offer_user_choices(
     in_sweep: bool = False,
     recorded: object = None,
 ) -> Iterator[CodeFile | None]:
-    """Offer Hydra, in the block, the presets of a folder and what the file that `code=` names registers.
+    """Offer Hydra a folder's presets, and what the file of `code=` registers, in the block.
 
     Args:
         config_dir: the folder.
@@ -190,7 +190,7 @@ def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
 
 
 def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
-    """Return the backend that is typed, else that of a typed preset of conf/, the recorded one, or the default."""
+    """Return the backend of the overrides, a preset of conf/, the record, or the default."""
     overrides = [Override.parse(override.input_line or "") for override in parsed if not override.is_delete()]
     typed = {
         override.key: override.value.partition(",")[0].strip("'\"") for override in overrides
@@ -203,7 +203,7 @@ def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
 
 
 def _own_choices() -> list[Preset]:
-    """Return the models, datasets and optimizers that the user's own file registers, as choices with their keys."""
+    """Return what the user's file registers, as choices of groups with their keys."""
     defaults: dict[str, list[Any]] = {
         "model": [{"override /preprocessing@_global_.preprocessing": "image"}],
         "dataset": ["mnist", "_self_"],  # for the keys that all datasets have
@@ -260,7 +260,10 @@ def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], co
 
 
 def check_composed(composed: DictConfig, code: CodeFile | None) -> Config:
-    """Check a configuration without its part `hydra`; raise InputError for a value that cannot be used."""
+    """Check a configuration without its part `hydra`.
+
+    Raise InputError for a value that cannot be used.
+    """
     own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     with as_input_errors():
         values: Any = OmegaConf.to_container(own, resolve=True)

@@ -1,4 +1,4 @@
-"""Dataclasses from plain values, checked by the types of the fields. Imports nothing heavy."""
+"""Make dataclasses from plain values, checked by the types of the fields."""
 
 import re
 import types
@@ -22,14 +22,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class KerasName:
-    """The value is a Keras object of a kind of `keras_names.ALLOWED`: `Name` or `{Name: arguments}`."""
+    """A Keras object of a kind of `keras_names.ALLOWED`, as `Name` or `{Name: arguments}`."""
 
     kind: str
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """The value is the one of these dataclasses whose `kind` it names, or null if None is among them."""
+    """One of these dataclasses, chosen by its `kind`, or null if None is among them."""
 
     classes: Callable[[], Sequence[type | None]]
 
@@ -141,7 +141,7 @@ def _convert_union(wanted: Any, value: Any, key: str) -> Any:
 
 
 def _refusal(key: str, value: Any, wanted: str, hint: str = "") -> InputError:
-    """Return the error that a value is not what is wanted, with the override that may be meant."""
+    """Return the error for a value of another type, with the override that may be meant."""
     text, meant = format_value(value), ""
     if share := as_share(text):
         meant = f"{key}={share}"

@@ -1,4 +1,4 @@
-"""Files that may come from others are opened, replaced and removed here. Imports nothing heavy."""
+"""Open, replace and remove files that may come from others."""
 
 import errno
 import json
@@ -100,7 +100,7 @@ def _no_pipe(path: str | Path, flags: int) -> int:
 
 
 def no_link(path: str | Path, flags: int) -> int:
-    """Open a file, as an `opener` for `open`; follow no link, and do not wait for a pipe."""
+    """Open a file without following a link or waiting for a pipe, as an `opener` for `open`."""
     return _no_pipe(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
@@ -114,7 +114,7 @@ def is_file(path: Path, folder: Path) -> bool:
 
 
 def read_text(path: Path, where: str | None = None, *, encoding: str = "utf-8", **options: Any) -> str:
-    """Return the text of a file of at most 10 MB, or `most`; arguments are those of `open_file`.
+    """Return the text of a file of at most `most` bytes (10 MB), opened by `open_file`.
 
     Raises:
         InputError: as `open_file` does, and for text that is not in UTF-8.
@@ -127,7 +127,10 @@ def read_text(path: Path, where: str | None = None, *, encoding: str = "utf-8", 
 
 
 def read_json(path: Path, folder: Path) -> dict[str, Any]:
-    """Return the map in a JSON file of a run's folder; raise InputError if it is damaged."""
+    """Return the map in a JSON file of a run's folder.
+
+    Raise InputError if it is damaged.
+    """
     try:
         values = json.loads(read_text(path, folder=folder))
     except InputError:
@@ -141,7 +144,7 @@ def read_json(path: Path, folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a new file, which the block writes; then sync it to disk and put it in place in one step.
+    """Yield the path of a new file, which replaces `path` in one step after the block.
 
     After an exception, the new file is removed, and `path` is as it was. A link at `path` is replaced, not followed.
     """
@@ -168,7 +171,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def copy_files(folder: Path, names: Iterable[str], to: Path) -> None:
-    """Copy those files of a run's folder that are there into another one; the names are relative, with slashes.
+    """Copy the files of a run's folder that exist into another folder.
+
+    The names are relative, with slashes.
 
     Raises:
         InputError: as `open_file` does.
@@ -182,7 +187,7 @@ def copy_files(folder: Path, names: Iterable[str], to: Path) -> None:
 
 
 def remove_files(folder: Path, names: Collection[str]) -> list[Path]:
-    """Remove files of a folder by their names, and those that were not finished; return what stays.
+    """Remove files of a folder, finished or not, by name, and return those that stay.
 
     Then the folders in it, and the folder itself, are removed where they are empty. No link is followed.
 

@@ -1,4 +1,4 @@
-"""Guesses at what was meant by a key, a choice or a text that conf/ does not have. Imports nothing heavy."""
+"""Guess what a mistyped key, choice or text means."""
 
 import re
 import shlex
@@ -46,7 +46,7 @@ def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
 
 
 def find_choice(group: str, choice: str, options: Sequence[str]) -> str:
-    """Return the hint at a choice that is not in its group: one of its options, or of another group; "" for none."""
+    """Return a hint at the option that was meant, of this group or another, or ""."""
     if fold(choice) not in map(fold, options) and (found := _choices().get(fold(choice))):
         return f"; did you mean {found}?"
     return did_you_mean(choice, options, f"{group}=")
@@ -79,7 +79,7 @@ def respell(text: str, following: Sequence[str] = ()) -> str:
 
 
 def as_share(text: str) -> str:
-    """Return the number that a percentage is, such as 0.2 for 20%; "" for another text."""
+    """Return the number that a percentage stands for, such as 0.2 for 20%, or ""."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", text)
     return f"{float(found[1]) / 100:g}" if found else ""
 
@@ -125,7 +125,7 @@ def _keys() -> dict[str, list[str]]:
 
 @cache
 def _choices() -> Mapping[str, str]:
-    """Return what to type for each choice of conf/, and for some words of other programs, by its folded name."""
+    """Return the override for each choice of conf/, by its folded name, with other programs' words."""
     found = dict(_OTHER_CHOICES)
     for group in ("prune", *reversed(GLOBAL_GROUPS), *reversed(GROUPS)):
         needs = "-m " if group in ("prune", "sweep") else ""

@@ -1,4 +1,7 @@
-"""All that needs private parts of Hydra 1.3 and 1.4, but for `hydra_plugins/`; importing fails where they are gone."""
+"""Wrap the private parts of Hydra 1.3 and 1.4, except those in `hydra_plugins/`.
+
+Importing fails if Hydra lacks them.
+"""
 
 import io
 import os
@@ -33,7 +36,10 @@ _MOST_KEPT = 32  # composed jobs, which go to other processes and stay in memory
 
 
 def read_arguments(typed: Sequence[str]) -> tuple[Namespace, list[str]]:
-    """Parse arguments as Hydra does, and return unknown ones, too; `--version` prints ours and exits."""
+    """Parse arguments as Hydra does, and return unknown ones, too.
+
+    `--version` prints ours and exits.
+    """
     # People append -m to an earlier line, but Hydra's parser takes flags only before overrides.
     typed = sorted(typed, key=lambda argument: argument not in {"-m", "--multirun"})
     # "resolve" lets our --version replace Hydra's.
@@ -65,7 +71,7 @@ def answer(arguments: Namespace) -> None:
 
 
 class JobLoader(ConfigLoaderImpl):
-    """Hydra's loader, but jobs that differ only in numbers, texts and lists are copies of the first of them.
+    """Hydra's loader, which copies the first job for jobs that differ only in plain values.
 
     A copy takes less than a tenth of the time. Launchers send the loader to their processes.
     """
@@ -132,7 +138,7 @@ def _plain_values(overrides: Sequence[Override], choices: Container[str]) -> lis
 
 
 def launch_jobs(sweep: DictConfig, loader: JobLoader, task: TaskFunction) -> None:
-    """Run `task` for each job of a composed sweep through its sweeper and launcher, as `@hydra.main` does with -m.
+    """Run `task` for each job of a composed sweep, as `@hydra.main` does with -m.
 
     `loader` makes the configurations of the jobs.
     """

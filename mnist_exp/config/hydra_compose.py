@@ -1,4 +1,4 @@
-"""Configurations of conf/ that Hydra composes, by its public functions. Imports nothing heavy."""
+"""Compose conf/ by Hydra's public functions."""
 
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ DEFAULTS = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else 
 
 
 def compose_values(overrides: Sequence[str]) -> DictConfig:
-    """Compose conf/, with Hydra's own configuration under `hydra`, and without the overrides with several values.
+    """Compose conf/ with Hydra's own part, without the overrides with several values.
 
     Raises:
         InputError: for an override that Hydra cannot use.

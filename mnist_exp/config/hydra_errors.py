@@ -1,4 +1,4 @@
-"""Errors of Hydra in one line: that of a group's choice in our words, any other in Hydra's."""
+"""Word errors of Hydra in one line: a wrong choice in our words, others in Hydra's."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ _EXTRAS = {
 
 @contextmanager
 def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Raise errors of Hydra and OmegaConf as InputError; the block composes `overrides`."""
+    """Raise errors of Hydra and OmegaConf as InputError while `overrides` are composed."""
     try:
         yield
     except RecursionError as error:
@@ -51,7 +51,7 @@ def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
 
 
 def _first_line(error: Exception, overrides: Sequence[str]) -> str:
-    """Return what is near a key of Hydra that is not there, else Hydra's first line, or OmegaConf's below it."""
+    """Return a hint at a near key of Hydra, or the first line of Hydra's or OmegaConf's error."""
     typed = next((text for text in overrides if text.lstrip("+") in str(error)), "")
     causes = [cause for cause in (error.__cause__, error.__context__) if isinstance(cause, OmegaConfBaseException)]
     override = Override.parse(typed)

@@ -1,4 +1,4 @@
-"""Hydra's own settings that a run or a sweep uses: launchers, and output folders. Imports nothing heavy."""
+"""Check Hydra's own settings for a run or a sweep: launchers and output folders."""
 
 import re
 from collections.abc import Collection
@@ -19,7 +19,10 @@ _WITHOUT_EFFECT = {
 
 
 def check_launcher(composed: DictConfig) -> None:
-    """Raise InputError for a setting that the launcher has not; it judges the values itself."""
+    """Raise InputError for a setting that the launcher does not have.
+
+    The launcher checks the values.
+    """
     if not isinstance(settings := composed.hydra.launcher, DictConfig):
         raise InputError(f"hydra.launcher={format_value(settings)}: must be a map; hydra/launcher=CHOICE chooses one")
     store, choice = ConfigStore.instance(), f"{composed.hydra.runtime.choices['hydra/launcher']}.yaml"
@@ -71,7 +74,7 @@ def check_subfolders(composed: DictConfig, varied: Collection[str], *, draws: bo
 
 
 def check_subfolder(job: DictConfig) -> None:
-    """Raise InputError if the folder of a job, as Hydra composed it, is not in that of its sweep."""
+    """Raise InputError if a job's composed folder is outside its sweep's."""
     job.hydra.job.num, job.hydra.job.id = 0, "0"
     _check_inside("hydra.sweep.subdir", str(job.hydra.sweep.subdir))
 

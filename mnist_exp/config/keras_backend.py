@@ -22,7 +22,10 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 
 @contextmanager
 def _banners_held_back() -> Iterator[None]:
-    """Hold back what C++ code writes to standard error before TensorFlow is configured; show it after a failure."""
+    """Hold back what C++ code writes to standard error until TensorFlow is configured.
+
+    Show it after a failure.
+    """
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as held_back:
@@ -40,7 +43,7 @@ def _banners_held_back() -> Iterator[None]:
 
 
 class _DeferredModule(ModuleType):
-    """Imports itself when an attribute is used, but for `__file__`, which `inspect` reads of all modules."""
+    """A module that is imported at the first attribute but `__file__`, which `inspect` reads."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name != "__all__":
@@ -141,7 +144,7 @@ def disable_all_reduce(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def schedule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.schedules.LearningRateSchedule | None:
-    """Return the schedule of an optimizer's learning rate; None if the rate is a number."""
+    """Return the schedule of an optimizer's learning rate, or None for a number."""
     rate = optimizer._learning_rate
     return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else None
 
@@ -158,7 +161,10 @@ def without_values() -> Iterator[None]:
 
 @contextmanager
 def arrays_within(size: int) -> Iterator[None]:
-    """Let Keras read arrays of numbers from an HDF5 file, together at most `size` bytes, as others unpack to more."""
+    """Let Keras read at most `size` bytes of arrays of numbers from an HDF5 file.
+
+    Other arrays may unpack to more.
+    """
     found, left = saving_lib.safe_get_h5_dataset, size
 
     def get(group: Any, name: str) -> Any:
@@ -182,7 +188,7 @@ def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
 
 
 def unseeded_state() -> keras.Variable:
-    """Return the state of the generator behind Keras's random operations without a seed, which no layer has."""
+    """Return the state of Keras's generator for operations without a seed."""
     return global_seed_generator().state
 
 

@@ -81,7 +81,7 @@ def fold(text: str) -> str:
 
 
 def canonical(kind: str, spec: Any) -> Any:
-    """Return the spec of a loss or a metric with the name of the class for another spelling that Keras knows.
+    """Return the spec of a loss or a metric under its class's name.
 
     >>> canonical("losses", "mse"), canonical("metrics", {"top_k_categorical_accuracy": {"k": 3}})
     ('MeanSquaredError', {'TopKCategoricalAccuracy': {'k': 3}})
@@ -174,7 +174,7 @@ def _signature(kind: str, name: str) -> Mapping[str, Any]:
 
 
 def argument_kind(argument: str) -> str | None:
-    """Return the kind of Keras object that an argument of this name takes; None for plain values.
+    """Return the kind of Keras object that an argument takes, or None for plain values.
 
     >>> argument_kind("kernel_initializer"), argument_kind("units")
     ('initializers', None)

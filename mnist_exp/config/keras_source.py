@@ -1,4 +1,7 @@
-"""Signatures of Keras's classes, read from its source, since importing Keras takes seconds."""
+"""Read the signatures of Keras's classes from its source.
+
+Importing Keras takes seconds.
+"""
 
 import ast
 import importlib.util
@@ -49,7 +52,10 @@ def has_class(kind: str, name: str) -> bool:
 
 @cache
 def signature_of(kind: str, name: str) -> dict[str, Any]:
-    """Return the arguments of a class, a layer's with those of Layer; `REQUIRED` stands for no default."""
+    """Return the arguments of a class, and for a layer those of Layer.
+
+    `REQUIRED` stands for no default.
+    """
     module, class_name = _imports(kind)[name]
     signature, forwards = _class_signature(module, class_name)
     if forwards and kind in {"layers", "augmentations"}:
@@ -89,7 +95,10 @@ def _literal(node: ast.expr | None) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value is a number of at most 300 digits, text, boolean or None, or lists and maps with text as keys."""
+    """Whether a value is a number, text, boolean, None, or lists and maps of these.
+
+    Numbers have at most 300 digits, and maps have text as keys.
+    """
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and is_plain(item) for key, item in value.items())
     if isinstance(value, list | tuple):

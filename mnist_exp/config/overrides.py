@@ -1,4 +1,4 @@
-"""Overrides, such as `model.hidden=16`: reading, writing, and flattening nested values to such keys."""
+"""Parse, write and flatten overrides, such as `model.hidden=16`."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from mnist_exp.text import has_password
 
 @dataclass(frozen=True)
 class Override:
-    """An override as it was typed: `key` without + or ~, and as `value` the text after the equals sign."""
+    """A typed override: `key` without + or ~, and `value`, the text after the equals sign."""
 
     text: str
     key: str
@@ -39,7 +39,7 @@ class Override:
         return f"{self.text.partition('=')[0]}={value}"
 
     def is_below(self, *parts: str) -> bool:
-        """Whether the override sets one of these keys, or a key below one that is at the top level."""
+        """Whether the override sets one of these keys, or a key below it."""
         return self.key in parts or re.split(r"[./@]", self.key)[0] in parts
 
 
@@ -95,7 +95,10 @@ def is_tracking_override(argument: str) -> bool:
 
 
 def refuse_passwords(texts: Iterable[str]) -> None:
-    """Raise InputError, which repeats none of it, for an address with a password: a shell's history would keep it."""
+    """Raise InputError for an address with a password, and do not repeat it.
+
+    A shell's history would keep it.
+    """
     if any(map(has_password, texts)):
         raise InputError(
             "an address with a password is not typed; for a server, set MLFLOW_TRACKING_USERNAME and "
@@ -105,7 +108,7 @@ def refuse_passwords(texts: Iterable[str]) -> None:
 
 
 def check_brace_expansion(arguments: Sequence[str]) -> None:
-    """Raise InputError for a key that is typed twice in a row: a shell's `hidden={16,32}` is `hidden=16 hidden=32`."""
+    """Raise InputError for a key twice in a row, as a shell makes of `hidden={16,32}`."""
     for argument, other in pairwise(arguments):
         key, _, value = argument.partition("=")
         is_replaced = value == "null" and other.startswith(f"{key}={{")  # Hydra would merge the two maps
@@ -123,7 +126,7 @@ def values_of(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
 
 
 def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield the path and value of each leaf of nested maps; empty maps in them are leaves."""
+    """Yield the path and value of each leaf of nested maps, empty maps included."""
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
             yield from leaves(value, (*path, str(key)))
@@ -132,7 +135,7 @@ def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return nested maps as one, with keys joined by dots and values as a user would type them.
+    """Return nested maps as one map from dotted keys to values as typed.
 
     >>> flatten({"model": {"hidden": [128, 64], "dropout": None}})
     {'model.hidden': '[128, 64]', 'model.dropout': 'null'}

@@ -1,4 +1,4 @@
-"""The Python file that `code=` names, and what it registers. Imports nothing heavy, but `use` imports Keras.
+"""Import the Python file of `code=`, and keep what it registers.
 
 Only a file that the user typed gets here (`composition.offer_user_choices`).
 """
@@ -39,7 +39,7 @@ _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True)
 class CodeFile:
-    """The user's own file: its path as typed, and its text, which goes to the processes of a sweep's jobs."""
+    """The user's file, as a path and its text, which the processes of jobs get."""
 
     path: str
     text: str
@@ -63,7 +63,7 @@ class CodeFile:
 
 @dataclass(frozen=True)
 class _Imported:
-    """A file and its module, with the classes by kind and the functions by group that it registered, by name."""
+    """A file, its module, and the classes and functions that it registered."""
 
     code: CodeFile
     module: ModuleType
@@ -74,7 +74,10 @@ _in_use: _Imported | None = None
 
 
 def read_code(path: str) -> CodeFile:
-    """Read a file; raise InputError if it is no Python file, or cannot be read."""
+    """Return the text of a Python file.
+
+    Raise InputError if it cannot be read or is not Python.
+    """
     if Path(path).suffix != ".py":
         raise InputError(f"code={path}: must be a Python file, such as code=mine.py")
     try:
@@ -85,7 +88,7 @@ def read_code(path: str) -> CodeFile:
 
 
 def use(code: CodeFile | None) -> None:
-    """Let configuration use what this file registers from now on; import it unless it is in use.
+    """Let configuration use what a file registers, and import it unless it is in use.
 
     Keras's backend must have been chosen.
 
@@ -109,7 +112,7 @@ def own_classes(kind: str) -> Mapping[str, type]:
 
 
 def arguments_of(own_class: Any) -> dict[str, Any]:
-    """Return the arguments of a class with their defaults, and those of its bases if `__init__` takes `**kwargs`.
+    """Return the arguments of a class with defaults, and its bases' for `**kwargs`.
 
     The default is None where YAML cannot say it, or where a base requires what the class may give it.
     """
@@ -177,7 +180,7 @@ def unregistered(name: object) -> str:
 
 
 def saved_classes() -> set[tuple[str, str]]:
-    """Return the own and the registered name of each class of the file in use that a saved model may have."""
+    """Return the own and registered names of the classes that a saved model may have."""
     from mnist_exp.config.keras_backend import keras
 
     classes = [found for kind in SAVED_KINDS for found in own_classes(kind).values()]
@@ -222,7 +225,7 @@ def _objects(kind: str) -> Mapping[str, Any]:
 
 
 def _import(code: CodeFile) -> _Imported:
-    """Run a file as a module, and ask the registries for what it registered or imports of other modules."""
+    """Run a file as a module, and return what it registered, modules that it imports included."""
     from mnist_exp.config.keras_backend import keras
 
     spec = spec_from_file_location(code.module, Path(code.path).expanduser().absolute())
@@ -264,7 +267,10 @@ def _import(code: CodeFile) -> _Imported:
 
 @contextmanager
 def _running(code: CodeFile) -> Iterator[None]:
-    """Let the file import modules beside it, after installed ones; raise InputError, with its line, for an error."""
+    """Let the file import modules beside it, after installed ones.
+
+    Raise InputError, with its line, for an error.
+    """
     folder = str(Path(code.path).expanduser().absolute().parent)
     sys.path.append(folder)
     try:

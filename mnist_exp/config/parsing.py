@@ -1,4 +1,4 @@
-"""Overrides in Hydra's grammar: reading them, and counting what they list. Imports nothing heavy."""
+"""Parse overrides in Hydra's grammar, and count their values."""
 
 import re
 import warnings
@@ -23,7 +23,7 @@ _OPTIONAL = ("experiment", "sweep", "prune")  # groups of which ~GROUP leaves th
 
 
 def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
-    """Parse overrides; `glob(*)` stands for the choices that `loader` finds.
+    """Parse overrides, in which `glob(*)` stands for the choices that `loader` finds.
 
     Raises:
         InputError: for one that cannot be read, is too long, or chooses from a group without a name.
@@ -65,7 +65,7 @@ def _parsed(text: str, following: tuple[str, ...] = ()) -> Override:
 
 
 def to_hydra(overrides: Sequence[Override]) -> list[str]:
-    """Return overrides as Hydra gets them: with ++, which merges any value, where `checks.check` judges key and value.
+    """Return overrides for Hydra, with ++ if `checks.check` judges key and value.
 
     Hydra itself judges groups, its own settings, and what is left out.
     """
@@ -84,7 +84,10 @@ def _is_value(override: Override) -> bool:
 
 
 def _check_choice(override: Override) -> None:
-    """Raise InputError for an override of a group that names no choice, such as model=5; a map sets keys of it."""
+    """Raise InputError for a group's override without a name, such as model=5.
+
+    A map sets keys of the group.
+    """
     group, value = override.key_or_group, override.value()
     of_hydra = group.startswith("hydra/")
     if not (of_hydra or (CONF / group).is_dir()):

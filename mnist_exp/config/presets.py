@@ -1,4 +1,4 @@
-"""Presets, as data: those of a folder that are chosen are read once and checked, as a recorded configuration is.
+"""Read chosen presets as data, and check them as recorded configurations are checked.
 
 They may come from a stranger, while Hydra calls what its own settings name, and resolvers read the environment. So a
 preset sets only what is listed here, and Hydra gets its values, never the file.
@@ -45,7 +45,10 @@ _Key = tuple[str, str]  # a group and a name
 
 @dataclass(frozen=True)
 class Preset:
-    """A choice that is not in conf/; `values` may have a list of `defaults`, and `path` is the file with them."""
+    """A choice that is not in conf/, read from the file `path`.
+
+    `values` may have a list of `defaults`.
+    """
 
     group: str
     name: str
@@ -65,13 +68,13 @@ class Preset:
 
     @property
     def flat(self) -> dict[str, Any]:
-        """The values by full key; what a sweep varies is under the key that varies, too."""
+        """The values by full key, with those that a sweep varies under the key that varies."""
         flat = {".".join(path): value for path, value in leaves(self.whole)}
         return flat | {key.removeprefix(_PARAMS): value for key, value in flat.items() if key.startswith(_PARAMS)}
 
     @property
     def choices(self) -> list[_Key]:
-        """The groups and names that `defaults` have, or that a sweep varies, such as `("model", "cnn,mlp")`."""
+        """The groups and names in `defaults`, or that a sweep varies, such as `("model", "cnn,mlp")`."""
         pairs = [(key, text) for key, text in self.flat.items() if key in _ALL_GROUPS and isinstance(text, str)]
         for entry in self.values.get("defaults", []):
             pairs += entry.items() if isinstance(entry, Mapping) else [(self.group, entry)]
@@ -79,7 +82,10 @@ class Preset:
 
 
 def list_files(folder: Path) -> dict[_Key, Path]:
-    """Return the files GROUP/NAME.yaml of a folder; raise InputError for settings of Hydra's, or a choice of conf/."""
+    """Return the files GROUP/NAME.yaml of a folder.
+
+    Raise InputError for settings of Hydra's, or a choice of conf/.
+    """
     folder = Path(os.path.expanduser(folder))  # noqa: PTH111, Path.expanduser raises for an unknown home
     if not os.path.isdir(folder):  # noqa: PTH112, and Path.is_dir for a name that is too long
         raise InputError(f"--config-dir {folder}: must be an existing folder with presets")
@@ -94,7 +100,7 @@ def list_files(folder: Path) -> dict[_Key, Path]:
 
 
 def read_chosen(files: Mapping[_Key, Path], overrides: Sequence[str]) -> list[Preset]:
-    """Read the presets that overrides choose, and those that these choose or include, in the order of groups.
+    """Read the chosen presets, and those that they include, in the order of groups.
 
     Raises:
         InputError: for one that cannot be used, or that is too large with what it includes.
@@ -142,7 +148,10 @@ def _read(path: Path, group: str) -> Preset:
 
 
 def parse_values(text: str, where: str) -> dict[str, Any]:
-    """Return the map in a YAML text, with interpolations as text; raise InputError, which begins with `where`."""
+    """Return the map in a YAML text, with interpolations as text.
+
+    Raise InputError, which begins with `where`.
+    """
     if len(text) > _MOST_BYTES:
         raise InputError(f"{where}: must have at most {_MOST_BYTES} characters")
     try:
@@ -159,7 +168,7 @@ def parse_values(text: str, where: str) -> dict[str, Any]:
 
 
 def _check_events(text: str, where: str) -> None:
-    """Raise InputError for an anchor, an alias, a tag or too many values in YAML, before anything is made of it."""
+    """Raise InputError for an anchor, an alias, a tag or too many values, before loading YAML."""
     values = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         values += isinstance(event, yaml.NodeEvent)
@@ -193,8 +202,9 @@ def _check_defaults(preset: Preset) -> None:
 
 
 def check_values(values: Mapping[str, Any], where: str, group: str = "experiment") -> None:
-    """Raise InputError, which begins with `where`, unless a preset sets only keys that it may, to plain values.
+    """Raise InputError unless a preset sets only keys that it may, to plain values.
 
+    The message begins with `where`.
     One of the group `sweep` may also set its sweeper and the values that vary.
     """
     for path, value in leaves(values):
@@ -213,7 +223,7 @@ def check_values(values: Mapping[str, Any], where: str, group: str = "experiment
 
 
 def _may_be_set(path: Sequence[str]) -> bool:
-    """Return whether a key is in a part of an experiment, or is declared without the mark `typed`."""
+    """Return whether a preset may set a key."""
     key = "tracking.tags" if path[:2] == ("tracking", "tags") else ".".join(path)
     return path[0] in GROUPS or key in keys() - keys("typed")
 
@@ -264,7 +274,7 @@ def list_presets(presets: Sequence[Preset], files: Iterable[_Key] = ()) -> Itera
 
 @contextmanager
 def attribute_errors(presets: Sequence[Preset], overrides: Sequence[str]) -> Iterator[None]:
-    """Let an InputError in the block begin with the file of the preset that sets the key, unless it is typed."""
+    """Name the preset's file in an InputError in the block, unless the key is typed."""
     try:
         yield
     except InputError as error:
@@ -285,7 +295,7 @@ def attribute_errors(presets: Sequence[Preset], overrides: Sequence[str]) -> Ite
 
 
 def _blame(preset: Preset, key: str, message: str) -> int:
-    """Return 2 if a message has what a preset says, 1 if it is about a part that the preset sets, else 0."""
+    """Return 2 if a message has a preset's value, 1 if it is about a part that it sets, else 0."""
     said = [f"{own}={format_value(value)}" for own, value in preset.flat.items() if own.startswith(key)]
     said += [f"{group}={name}:" for group, name in preset.choices]
     if message.startswith((*said, *(f"In {quote}{preset.group}/{preset.name}{quote}:" for quote in ("", "'")))):

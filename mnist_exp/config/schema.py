@@ -1,5 +1,6 @@
-"""The schema of conf/: types, ranges and marks; `checks` has the checks between fields. Imports nothing heavy.
+"""Declare the schema of conf/: types, ranges and marks.
 
+`checks` has the checks between fields.
 Defaults are in conf/ only, the keys of datasets in `data/`, those of models in `training/`. `dataclasses.asdict` of a
 `Config` has the shape of the YAML.
 
@@ -72,7 +73,10 @@ class NoTracking:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The configuration of an experiment. `optimizer` has the name of its class as `kind`, and its arguments."""
+    """The configuration of an experiment.
+
+    `optimizer` has its class's name as `kind`, and its arguments.
+    """
 
     dataset: Annotated[Dataset, OneOf(sources)]
     preprocessing: Preprocessing
@@ -95,7 +99,7 @@ class Config:
 
 @cache
 def keys(mark: str = "") -> frozenset[str]:
-    """Return the keys at the top, and those of training and of a store, that have a mark; all without one."""
+    """Return the keys with a mark, or all, at the top, of training and of a store."""
     parts = (("", Config), ("training.", Training), ("tracking.", MLflowTracking))
     return frozenset(
         f"{above}{field.name}"
@@ -166,7 +170,7 @@ def _check_tags(tags: Mapping[str, Any]) -> None:
 
 
 def callbacks_within_epochs(training: Training) -> list[str]:
-    """Return the names of the callbacks that act between the batches of an epoch, or before its validation."""
+    """Return the names of callbacks that act within an epoch, or before its validation."""
     own = own_code.own_classes("callbacks")
     return [
         name

@@ -1,4 +1,4 @@
-"""Types of values in the configuration, and the keys of `prune`. Imports nothing heavy."""
+"""Types of values in the configuration, and the keys of `prune`."""
 
 import math
 import re
@@ -55,7 +55,7 @@ class _Shares(_Steps):
 
 @dataclass(frozen=True, kw_only=True)
 class MedianPruning(_Shares):
-    """Optuna's `MedianPruner`; conf/prune/ explains its arguments, and those of the others."""
+    """The arguments of Optuna's `MedianPruner`, which conf/prune/ explains."""
 
     kind: Literal["median"]
 

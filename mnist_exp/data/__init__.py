@@ -1,1 +1,1 @@
-"""Sources of images: they are read, checked, and identified by a digest, which a signature holds."""
+"""Read and check images, and identify them by a digest for signatures."""

@@ -39,7 +39,7 @@ def check_arrays(
     limit: int | None,
     advice: str = "keep fewer or smaller images there",
 ) -> None:
-    """Check types and shapes of the four arrays, read or not, and that training with them fits into the memory.
+    """Check the types and shapes of the four arrays, and that training fits into memory.
 
     The engine's copy of the first `limit` training images counts too, and the test images as floats.
 
@@ -158,7 +158,10 @@ def _unpacked(path: Path) -> Iterator[gzip.GzipFile | BinaryIO]:
 
 
 def _idx_shape(path: Path, axes: int) -> tuple[int, ...]:
-    """Read an IDX file's header: 0x0800 plus the number of axes, then their lengths, all big-endian in 4 bytes."""
+    """Read an IDX file's header.
+
+    It is 0x0800 plus the number of axes, then their lengths, each big-endian in 4 bytes.
+    """
     with _unpacked(path) as file:
         header = file.read(4 * (1 + axes))
     starts, what = int.from_bytes(header[:4], "big"), "images" if axes == 3 else "labels"

@@ -21,8 +21,9 @@ MOST_CLASSES = 10000
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Arrays):
-    """Raw images (N, height, width) or (N, height, width, channels), 0 to `maximum`, and labels (N,), from 0.
+    """Raw images and labels of a dataset.
 
+    Images are (N, height, width) or (N, height, width, channels), 0 to `maximum`, and labels (N,), from 0.
     `digest` identifies all images and labels, however they were stored, and `test_digest` those of the test set. The
     validation set is held out of the training images, or is the test set itself (`watches_test_set`).
     """
@@ -41,7 +42,7 @@ class Data(Arrays):
 
     @property
     def test_files(self) -> tuple[str, ...]:
-        """Return the names of the test images' files, relative to their folder; none if they come from arrays."""
+        """The names of the test images' files, relative to their folder, if they come from files."""
         return self.file_names[1] if self.file_names is not None else ()
 
     def metadata(self) -> dict[str, Any]:
@@ -57,7 +58,9 @@ class Data(Arrays):
 
 
 def read(config: Dataset) -> Data:
-    """Read a dataset with its first `limit` training images; its validation set is the test set.
+    """Read a dataset with its first `limit` training images.
+
+    Its validation set is the test set.
 
     Raises:
         InputError: if a file cannot be read, the arrays have a wrong shape, size, type or range or do not fit each
@@ -148,7 +151,10 @@ def _check_classes(train: set[int], test: set[int], names: tuple[str, ...], sour
 
 
 def _digest(names: tuple[str, ...], *arrays: npt.NDArray[np.generic]) -> str:
-    """Return 32 digits of the SHA-256 of names, shapes and contents; MLflow takes at most 36."""
+    """Return 32 digits of the SHA-256 of names, shapes and contents.
+
+    MLflow takes at most 36.
+    """
     total = hashlib.sha256()
     if names != numbers(len(names)):
         total.update(repr(names).encode())

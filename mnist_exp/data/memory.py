@@ -1,4 +1,4 @@
-"""Half of the machine's memory bounds what is read, decoded and trained. Imports nothing heavy."""
+"""Bound data and training by half of the machine's memory."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Metadata says what labels and pixels mean, in a member of model.keras and npz files that Keras and NumPy ignore."""
+"""Write and read the meaning of labels and pixels, in model.keras and npz files.
+
+Keras and NumPy ignore this member.
+"""
 
 import json
 import lzma

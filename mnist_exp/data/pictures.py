@@ -1,4 +1,7 @@
-"""Picture files become pixels, in training as in prediction; a folder of them is a class."""
+"""Read image files as pixels, for training and for prediction.
+
+A folder of them is a class.
+"""
 
 import io
 import logging
@@ -38,7 +41,7 @@ Listing = list[tuple[Path, int]]  # the pictures of a set with their labels
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Let threads call `open_picture`: Pillow's warning of a huge picture becomes an error, others are ignored."""
+    """Let threads call `open_picture`, with Pillow's warning of a huge picture as an error."""
     with warnings.catch_warnings():  # concerns all threads, so none of them may do it
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -46,7 +49,10 @@ def reading() -> Iterator[None]:
 
 
 class _Timed(io.BufferedReader):
-    """An image file that may take 30 seconds of the processor, since Pillow stops for no loop or text without end."""
+    """An image file that may take 30 seconds of the processor.
+
+    Pillow itself stops for no loop or endless text.
+    """
 
     def __init__(self, file: io.BufferedReader) -> None:
         super().__init__(file.detach())
@@ -157,7 +163,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _names(folder: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
-    """Return the names of a folder's wanted entries that are not hidden, none if it does not exist."""
+    """Return a folder's wanted entries that are not hidden, none if it does not exist."""
     try:
         return [path.name for path in folder.iterdir() if not path.name.startswith(".") and is_wanted(path)]
     except (NotADirectoryError, FileNotFoundError):
@@ -191,7 +197,7 @@ def _in_turn(classes: Iterable[Sequence[Path]]) -> Listing:
 
 
 def decode(paths: Sequence[Path], size: int, *, color: bool) -> npt.NDArray[np.uint8]:
-    """Read pictures as pixels (N, size, size), or (N, size, size, 3) in colour, and show progress on a terminal.
+    """Decode image files to pixels, (N, size, size) or (N, size, size, 3), with progress.
 
     Raises:
         InputError: if one cannot be read.

@@ -1,4 +1,4 @@
-"""A source of images is a class here, with the keys of its file in conf/dataset/. Imports nothing heavy."""
+"""Declare the sources of images, each a class with the keys of its conf/dataset/ file."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -35,7 +35,10 @@ class Arrays(Metadata):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """The keys that all sources share; `training/split.py` applies `validation`, `datasets.py` `limit`."""
+    """The keys that all sources share.
+
+    `training/split.py` applies `validation`, and `datasets.py` applies `limit`.
+    """
 
     kind: str
     validation: Literal["test"] | Count | Share
@@ -51,7 +54,10 @@ class Dataset:
         raise NotImplementedError
 
     def files(self) -> Sequence[Path] | None:
-        """Return all files that `read` reads, or None if they are unknown; the data is then read each time."""
+        """Return all files that `read` reads, or None if they are unknown.
+
+        Unknown files are read each time.
+        """
         return None
 
 
@@ -70,7 +76,10 @@ class MnistDataset(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class NpzDataset(Dataset):
-    """One NumPy file; `maximum` is the value of a white pixel, by default the file's, or 255."""
+    """One NumPy file, with `maximum` for a white pixel.
+
+    The default is the file's maximum, or 255.
+    """
 
     kind: Literal["npz"]
     path: ExistingPath
@@ -135,7 +144,10 @@ class KerasDataset(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class FolderDataset(Dataset):
-    """A folder of pictures for each class, resized to `size` by `size`; without test/, the share `test` is held out."""
+    """A folder of image files for each class, resized to `size` by `size`.
+
+    Without test/, the share `test` is held out.
+    """
 
     kind: Literal["folder"]
     path: ExistingPath
@@ -180,10 +192,13 @@ class FolderDataset(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class OwnDataset(Dataset):
-    """A function with `@mnist_exp.dataset` in the file that `code=` names; its arguments are the keys."""
+    """A function with `@mnist_exp.dataset` in the file of `code=`.
+
+    Its arguments are the keys.
+    """
 
     def read(self) -> Arrays:
-        """Call the function, which returns `(x_train, y_train), (x_test, y_test)`, as `keras.datasets` does."""
+        """Call the function, which returns its data as `keras.datasets` does."""
         import numpy as np
 
         from mnist_exp.config.own_code import call
@@ -212,7 +227,10 @@ def sources() -> list[type[Dataset]]:
 
 
 def _from_npz(config: Dataset, path: Path, source: str, maximum: float | None = None) -> Arrays:
-    """Return the arrays of a file with its metadata; `maximum` takes precedence over the file's."""
+    """Return the arrays of a file with its metadata.
+
+    `maximum` takes precedence over the file's.
+    """
     from mnist_exp.data.array_files import read_npz
 
     arrays, known = read_npz(path, config.limit), asdict(read_metadata(path))

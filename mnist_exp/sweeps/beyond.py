@@ -1,4 +1,4 @@
-"""Where to look next: numbers whose best value is the largest or smallest that a sweep tried. Imports nothing heavy."""
+"""Where to look next: numbers whose best value is the largest or smallest that a sweep tried."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -91,7 +91,10 @@ def _band(jobs: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
 
 
 def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:
-    """Draw the objective of each job against each parameter that varies; for two in a grid, a heat map of the means."""
+    """Draw the objective of each job against each key that varies.
+
+    Two keys of a grid give a heat map of the means.
+    """
     names = list(dict.fromkeys(name for values, _ in jobs for name in values))
     varying = [name for name in names if name != "seed"]
     if len(varying) == 2:
@@ -114,7 +117,7 @@ def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:
 
 
 def _points(axes: Axes, given: Sequence[tuple[str, float]]) -> None:
-    """Draw a point for each job; words and few numbers are side by side, each with its mean."""
+    """Draw a point for each job, with a mean for each word or number if they are few."""
     texts, measured = [text for text, _ in given], [value for _, value in given]
     choices, numbers = _ordered(set(texts)), as_numbers(texts)
     style: dict[str, Any] = {"color": "cornflowerblue", "alpha": 0.6, "rasterized": len(given) > _MANY}

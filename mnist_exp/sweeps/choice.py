@@ -78,7 +78,7 @@ class Words:
 
     @classmethod
     def of(cls, typed: Iterable[str]) -> "Words":
-        """Read words; raise InputError for one that cannot be used."""
+        """Parse words, and raise InputError for one that cannot be used."""
         ids: list[str] = []
         conditions: list[Condition] = []
         where: list[str] = []

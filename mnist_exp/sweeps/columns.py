@@ -14,7 +14,7 @@ from mnist_exp.tracking.records import Record
 
 @dataclass(frozen=True)
 class Line:
-    """A row, or one job of it, the best job first; or jobs that no row holds, which have no `place`."""
+    """A row, one job of it (the best first), or jobs outside all rows, without a `place`."""
 
     values: Mapping[str, str]
     jobs: Sequence[Record]
@@ -23,7 +23,7 @@ class Line:
     row: Row | None = None
 
     def mean(self, measured: Callable[[Record], float | None]) -> float | None:
-        """Return the mean over the jobs; None where one lacks a value."""
+        """Return the mean over the jobs, or None if one lacks a value."""
         values = [value for job in self.jobs if (value := measured(job)) is not None]
         return mean(values) if len(values) == len(self.jobs) else None
 
@@ -59,7 +59,10 @@ class Column:
 
 
 def column_value(key: str, line: Line) -> str | float | bool | None:
-    """Return the value of a key that varies, a number as a number; choices, digests, files and versions are texts."""
+    """Return the value of a varying key, as a number if it is one.
+
+    Choices, digests, files and versions are texts.
+    """
     text = line.values.get(key)
     is_name = ("." not in key and key != "seed") or key.endswith((".path", ".name")) or key.startswith("packages.")
     return text if text is None or is_name else typed_value(text)

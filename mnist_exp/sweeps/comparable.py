@@ -1,4 +1,4 @@
-"""Which runs measure the same, so that they can be ranked together. Imports nothing heavy."""
+"""Which runs measure the same, so that they can be ranked together."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -45,7 +45,10 @@ def comparison_key(
 
 
 def find_conflicts(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
-    """Return the different values of each key that not all have alike; who lacks a key does not differ in it."""
+    """Return the values of each key whose values differ.
+
+    A record without a key does not differ in it.
+    """
     items = dict.fromkeys(item for job in found for item in job.items())
     values = {key: [value for other, value in items if other == key] for key, _ in items}
     return {key: several for key, several in values.items() if len(several) > 1}

@@ -42,14 +42,14 @@ def decimals(value: float) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Return a difference with its sign; "" for None."""
+    """Return a difference with its sign, or "" for None."""
     if value is None:
         return ""
     return f"{'+' if value > 0 else '-' if value < 0 else ''}{decimals(abs(value))}"
 
 
 def mean(numbers: Sequence[float]) -> float:
-    """Return the mean; NaN of plus and minus infinity."""
+    """Return the mean, or NaN of plus and minus infinity."""
     return math.nan if {math.inf, -math.inf} <= set(numbers) else fmean(numbers)
 
 
@@ -59,7 +59,7 @@ def pluralize(number: int, noun: str) -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
-    """Return cells as text; the columns whose places are in `texts` are aligned to the left."""
+    """Return cells as text, with the columns in `texts` aligned to the left."""
     columns = [[printable(cell) for cell in column] for column in zip(*lines, strict=True)]
     for place, column in enumerate(columns):
         side, width = "<" if place in texts else ">", max(map(len, column))
@@ -68,7 +68,10 @@ def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
 
 
 def as_csv(records: Sequence[Mapping[str, object]]) -> str:
-    """Return a line for each record, with the columns of all; a text that looks like a formula gets an apostrophe."""
+    """Return a line for each record, with the columns of all.
+
+    A text like a formula gets an apostrophe.
+    """
 
     def shown(value: object) -> object:
         return (
@@ -106,7 +109,7 @@ def _in_markdown(text: str) -> str:
 
 
 def as_latex(title: str, lines: Sequence[Sequence[str]], texts: Sequence[int], notes: Sequence[str]) -> str:
-    """Return a `tabular` for LaTeX's package booktabs; title and notes are comments."""
+    """Return a `tabular` for LaTeX's package booktabs, with title and notes as comments."""
     columns = "".join("l" if place in texts else "r" for place in range(len(lines[0])))
     header, *rows = (f"{' & '.join(map(_in_latex, line))} \\\\" for line in lines)
     above = [f"% {printable(title)}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", header, "\\midrule"]
@@ -134,7 +137,10 @@ class Differences:
     texts: Mapping[str, Values]
 
     def cell(self, key: str, value: str) -> str:
-        """Return the text of a value; the value itself, which a refused run may have, where it is unknown."""
+        """Return the text of a value.
+
+        A value of a refused run may be unknown, and is returned whole.
+        """
         return self.texts[key].get(value, value)
 
     def label(self, values: Values) -> str:
@@ -178,14 +184,14 @@ def _texts(keys: Iterable[str], runs: Sequence[Values]) -> dict[str, dict[str, s
 
 
 def shown_values(values: Iterable[str]) -> dict[str, str]:
-    """Return the text of each value of one key; of long values, the beginning and the difference."""
+    """Return the text of each value of a key, long ones shortened."""
     shown = {value: shown_value(value) for value in values}
     short = shortened(shown.values(), _MAX_CHARS)
     return {value: short[text] for value, text in shown.items()}
 
 
 def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
-    """Return each text in about `most` characters; where texts begin alike, the beginning and the difference.
+    """Return each text in about `most` characters, with what differs in texts that begin alike.
 
     >>> list(shortened(["[{Dense:{units:16,activation:relu}}]", "[{Dense:{units:16,activation:selu}}]"], 30).values())
     ['[{Dense:{u…activation:relu}}]', '[{Dense:{u…activation:selu}}]']

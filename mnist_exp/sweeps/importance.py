@@ -31,7 +31,10 @@ class Importance:
 
     @property
     def percents(self) -> list[int]:
-        """The shares and the remainder in whole percent, 100 in all; the largest fractions are rounded up."""
+        """The shares and the remainder in whole percent, 100 in all.
+
+        The largest fractions are rounded up.
+        """
         exact = [100 * share for share in (*self.shares.values(), max(1 - sum(self.shares.values()), 0.0))]
         whole = [math.floor(percent) for percent in exact]
         left = sorted(range(len(exact)), key=lambda place: whole[place] - exact[place])[: max(100 - sum(whole), 0)]
@@ -78,7 +81,7 @@ def as_sentence(found: Importance) -> str:
 
 
 def as_numbers(texts: Sequence[str]) -> list[float] | None:
-    """Return texts as numbers; None unless all are finite."""
+    """Return texts as numbers, or None unless all are finite."""
     try:
         numbers = [usable(float(text)) for text in texts]
     except ValueError:
@@ -98,7 +101,7 @@ def _is_full_grid(values: Any) -> bool:
 
 
 def _main_effects(frame: Any, keys: Sequence[str], y: Any) -> dict[str, float]:
-    """Return the share of each key; none where an F test cannot tell the keys from chance."""
+    """Return the share of each key, or None if an F test cannot tell the keys from chance."""
     from scipy.special import betainc
 
     seeds = frame["seed"] if "seed" in frame and _is_full_grid(frame[[*keys, "seed"]]) else y * 0

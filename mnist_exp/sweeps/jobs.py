@@ -75,12 +75,13 @@ class Task:
         return Composed(composed, tuple(settings.overrides.task), Path(settings.runtime.output_dir), self.code)
 
     def __call__(self, composed: DictConfig) -> float | None:
-        """Run a job that Hydra composed; return its objective, None if it failed."""
+        """Run a job that Hydra composed, and return its objective, or None if it failed."""
         return self.run_jobs([self.compose(composed)])[0]
 
     def run_jobs(self, jobs: Sequence[Composed]) -> list[float | None]:
-        """Run jobs, as one program where possible; return their objectives, None for a job that failed.
+        """Run jobs, as one program if possible, and return their objectives.
 
+        A failed job's objective is None.
         A failure is recorded and does not stop other jobs. With `resume`, a job that has finished is not run again.
         """
         try:
@@ -149,7 +150,10 @@ def _join_sweep(parent: Parent) -> SweepRecord:
 
 
 def _end_with_sweep(record: SweepRecord) -> None:
-    """End this process once that of the sweep has gone; a worker would wait for minutes, or for ever."""
+    """End this process once the sweep's is gone.
+
+    A worker would wait for minutes, or for ever.
+    """
     while not record.is_orphan():
         if record.is_over() and not record.is_orphan():
             return

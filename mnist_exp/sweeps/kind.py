@@ -1,4 +1,4 @@
-"""Kinds of sweeps, such as a grid, a race or a search, propose its jobs. Imports nothing heavy."""
+"""Kinds of sweeps, such as a grid, a race or a search, propose its jobs."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +35,10 @@ _AtLeast2 = Annotated[int, Rule(lambda n: 2 <= n < 2**31, "a whole number, at le
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The keys of `hydra.sweeper`, whose defaults are in `hydra_plugins/`; conf/sweep/ explains them."""
+    """The keys of `hydra.sweeper`, which conf/sweep/ explains.
+
+    Defaults are in `hydra_plugins/`.
+    """
 
     kind: Literal["grid", "race", "search"]
     params: dict[str, Any] | None
@@ -66,7 +69,10 @@ class SweepOverrides:
     code: CodeFile | None
 
     def count(self, each: int = 1) -> int:
-        """Return how many jobs run each combination so often; raise InputError if a sweep may not have so many."""
+        """Return the number of jobs, with `each` for every combination.
+
+        Raise InputError if a sweep may not have so many.
+        """
         jobs = each * math.prod(map(len, self.varied.values()))
         check_number(jobs, [override.text for override in self.varied])
         return jobs
@@ -101,7 +107,10 @@ class Kind:
 
     @classmethod
     def of(cls, typed: SweepOverrides) -> Self:
-        """Return the sweep that was typed; raise InputError for what this kind cannot use."""
+        """Return the sweep of these overrides.
+
+        Raise InputError for any that this kind cannot use.
+        """
         raise NotImplementedError
 
     def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
@@ -123,7 +132,7 @@ class Kind:
         return typed.jobs([first, *others])
 
     def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
-        """Return the overrides of the next jobs, without any for Hydra; None at the end.
+        """Return the overrides of the next jobs, without those of `hydra`, or None at the end.
 
         Args:
             ended: the jobs that this command launched, in their order; for a kind that draws, after those that ended
@@ -133,7 +142,7 @@ class Kind:
         raise NotImplementedError
 
     def report(self, folder: Path) -> list[str]:
-        """Write how far the sweep has come into its folder; return the lines that are new."""
+        """Write the sweep's progress into its folder, and return the new lines."""
         return []
 
     def check(self, configs: Sequence[Config]) -> None:
@@ -153,7 +162,7 @@ class Kind:
         return compare_rows(rows, direction), []
 
     def verdict(self, rows: Sequence[Row], images: str, run_id: str) -> str:
-        """Return the sentence below the ranking of arranged rows, measured on `images`; `run_id`: the sweep's."""
+        """Return the sentence below the ranking of arranged rows of sweep `run_id`, measured on `images`."""
         single = "one seed may be better or worse by chance" if self.planned > 1 else SINGLE
         of = self.jobs // self.planned if self.planned else len(rows)
         family = f"the {len(rows)} of {of} rows that have finished jobs" if len(rows) < of else ""

@@ -121,7 +121,7 @@ def render_report(report: Report) -> str:
 
 
 def as_svg(figure: Figure, name: str) -> Markup:
-    """Return a figure as SVG for a page; figures with different names share no id."""
+    """Return a figure as SVG for a page, with ids that begin with its name."""
     text, nothing = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
     style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "font.sans-serif": ["DejaVu Sans"]}
     with matplotlib.rc_context(style):
@@ -161,7 +161,10 @@ def _date(milliseconds: int) -> str:
 
 
 def _command(sweep: Sweep, row: Row) -> str:
-    """Return the command that repeats a row's jobs; only its first job if a preset of a sweep or the user's decides."""
+    """Return the command that repeats a row's jobs.
+
+    It repeats only the first job if a preset of the user's or a sweep's decides.
+    """
     overrides = [Override.parse(text) for text in sweep.overrides]
     typed = {override.key: override for override in overrides if override.key in sweep.swept}
     presets = {f"{preset.key}/{preset.value}" for preset in overrides if preset.key in ("sweep", "experiment")}

@@ -42,7 +42,7 @@ def drop_repeats(runs: Sequence[Record]) -> list[Record]:
 
 
 def make_tables(found: Found, only: Sequence[str] = ()) -> list[Table]:
-    """Return a table for each objective, each way to measure it, and each race; the newest run's is the first.
+    """Return a table for each objective, way to measure it, and race, the newest run's first.
 
     A run that was refused has recorded no objective, and one that failed early no data: they are in the first table.
     """
@@ -207,7 +207,7 @@ def _hidden(runs: Sequence[Record], others: Sequence[Record], direction: str) ->
 
 
 def _describe_family(rows: Sequence[Row], hidden: int, found: Found) -> str:
-    """Say what rows are a part of; nothing if they are all rows of one sweep, or runs that nobody picked."""
+    """Describe the sweep or choice that rows are a part of, or return ""."""
     runs = [job.run_id for row in rows for job in row.jobs]
     ids = [*short_ids(found.sweeps[run] for run in runs if run in found.sweeps).values()]
     single = sum(run not in found.sweeps for run in runs)

@@ -1,4 +1,4 @@
-"""From overrides to a checked sweep and its kind, and its run. Imports nothing heavy."""
+"""From overrides to a checked sweep and its kind, and its run."""
 
 import math
 from collections.abc import Sequence
@@ -84,7 +84,10 @@ def plan(
 
 
 def _settings(composed: DictConfig) -> Settings:
-    """Return the settings of `hydra.sweeper`; raise InputError for one that cannot be used."""
+    """Return the settings of `hydra.sweeper`.
+
+    Raise InputError for one that cannot be used.
+    """
     values: Any = OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
     own = {key: value for key, value in values.items() if key not in ("_target_", "_recursive_")}
     settings: Settings = convert(Settings, own, "hydra.sweeper")
@@ -101,7 +104,10 @@ def _settings(composed: DictConfig) -> Settings:
 def _typed(
     settings: Settings, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader, *, draws: bool
 ) -> SweepOverrides:
-    """Return the last override of each key, a preset's first; `draws`: whether ranges may be among them."""
+    """Return the last override of each key, a preset's first.
+
+    `draws` allows ranges.
+    """
     preset = parse([f"{key}={value}" for key, value in (settings.params or {}).items()], loader)
     parsed = {override.get_key_element(): override for override in [*preset, *parse(overrides, loader)]}
     varied: dict[Override, Sequence[str]] = {}

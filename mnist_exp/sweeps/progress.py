@@ -153,7 +153,7 @@ def _name(job: Record) -> tuple[str, str]:
 
 
 def seconds_left(ends: Sequence[float], at_once: int, left: int) -> float | None:
-    """Return about how long the jobs that are left take; None while that cannot be told.
+    """Return about how long the remaining jobs take, or None if unknown.
 
     `ends` are the times at which jobs ended, in order; the first `at_once` of them also waited for TensorFlow.
 

@@ -30,7 +30,7 @@ class Pruning:
     """
 
     def __init__(self, record: SweepRecord, experiments: Sequence[Experiment], ended: dict[str, list[float]]) -> None:
-        """Compare by the objective; `ended` keeps the curves of jobs that ended, by run.
+        """Compare by the objective, with the curves of ended jobs, by run, in `ended`.
 
         If an experiment resumes, what was decided before the interruption is decided again.
         """
@@ -56,7 +56,7 @@ class Pruning:
                 self._judged = len(self._folder.history().get(self._objective, ()))
 
     def find_unpromising(self, epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> list[int]:
-        """Return the places of the jobs to stop; none after the last epoch.
+        """Return the places of the jobs to stop after an epoch, none after the last one.
 
         `epoch`, from 1, has ended with these `metrics`, by the place of each job that trained in it.
         """
@@ -95,7 +95,10 @@ class Pruning:
 
 @dataclass(frozen=True)
 class _Study:
-    """The part of a study that Optuna's pruners use; a real one would have to be filled anew for each job."""
+    """The part of a study that Optuna's pruners use.
+
+    A real one would have to be filled again for each job.
+    """
 
     direction: Any
     trials: Sequence[Any]
@@ -105,7 +108,7 @@ class _Study:
 
 
 def _trial(curve: Sequence[float]) -> Any:
-    """Return a curve as a trial without NaN, which Optuna refuses; its steps count from 0."""
+    """Return a curve as a trial without NaN, which Optuna refuses, and with steps from 0."""
     from optuna.trial import TrialState, create_trial
 
     values = {step: value for step, value in enumerate(curve) if math.isfinite(value)}

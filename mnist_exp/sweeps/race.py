@@ -120,7 +120,7 @@ class Race(Kind):
         return ["race", self.values, self.seeds, self.indifference, sorted(self.seen)]
 
     def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
-        """Play all rounds again on the jobs that ended; return the jobs of the round that is due."""
+        """Replay all rounds on the jobs that ended, and return the jobs of the next round."""
         known = {(combination(job.values), job.values["seed"]): job.objective for job in ended}
         due: list[list[str]] = []
 
@@ -136,18 +136,18 @@ class Race(Kind):
         return due or None
 
     def report(self, folder: Path) -> list[str]:
-        """Write the rounds to `race.csv`; return a line for each that is new."""
+        """Write the rounds to `race.csv`, and return a line for each new one."""
         new, self.reported = self.rounds[self.reported :], len(self.rounds)
         if new:
             write_text(folder / "race.csv", as_csv([line for ended in self.rounds for line in self._lines(ended)]))
         return list(map(self._news, new))
 
     def play(self, direction: str, launch: Launch) -> Iterator[Round]:
-        """Yield the rounds of this race; see `rounds.play`."""
+        """Yield the rounds of this race, by `rounds.play`."""
         return play(len(self.values), self.seeds, self.max_jobs, self.indifference, direction, launch)
 
     def arrange(self, rows: list[Row], direction: str) -> tuple[list[Row], list[str]]:
-        """Return the rows that are left, then the beaten, the latest first, then the failed; and how it ended."""
+        """Return the rows still in the race, the dropped (the latest first), the failed, and the end."""
         if not self.rounds:
             return super().arrange(rows, direction)
         last, arranged = self.rounds[-1], dict[int, Row]()
@@ -224,7 +224,10 @@ def is_race(varied: str) -> bool:
 
 
 def _of_seeds(row: Row, seeds: Sequence[int]) -> Row:
-    """Return a row with the jobs of these seeds alone; the others, of a round that was not over, count as missing."""
+    """Return a row with the jobs of these seeds alone.
+
+    Jobs of an unfinished round count as missing.
+    """
     jobs = tuple(job for job in row.jobs if job.values.get("seed") in set(map(str, seeds)))
     if not jobs or len(jobs) == len(row.jobs):
         return row

@@ -98,18 +98,24 @@ def compare_rows(rows: Sequence[Row], direction: str, others: Sequence[Row] = ()
 
 
 def by_seed(row: Row) -> dict[str, float]:
-    """Return the objectives of a row by seed; a job without a seed shares none with another."""
+    """Return the objectives of a row by seed.
+
+    Jobs without a seed share none.
+    """
     return {job.values.get("seed", f"{job.run_id} {i}"): job.objective or 0.0 for i, job in enumerate(row.jobs)}
 
 
 def describe_images(best: Row, part: str) -> str:
-    """Return the images of a part of a row's data, such as `10,000 test images`; "" if their number is not known."""
+    """Describe the images of a part of a row's data, such as `10,000 test images`.
+
+    Return "" if their number is unknown.
+    """
     count = best.jobs[0].images(part)
     return f"{count:,} {'test ' * (part == 'test')}images" if count else ""
 
 
 def on_other_images(best: Row) -> str:
-    """Say in which interval a row's accuracy on images like those of the test set is; nothing if it has none."""
+    """Give an interval for a row's accuracy on images like the test set's, or ""."""
     count = best.jobs[0].images("test")
     measured = [job.test_scores["test_accuracy"] for job in best.jobs if "test_accuracy" in job.test_scores]
     if not measured or count < 1 or not all(0 <= share <= 1 for share in measured):

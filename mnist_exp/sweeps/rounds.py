@@ -17,7 +17,7 @@ Launch = Callable[[Sequence[tuple[int, int]]], Sequence[float | None] | None]
 
 @dataclass(frozen=True)
 class Round:
-    """The state of a race after a round; combinations are given by their places.
+    """The state of a race after a round, with combinations as places.
 
     Attributes:
         number: from 1.

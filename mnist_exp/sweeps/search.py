@@ -1,4 +1,4 @@
-"""A search: Optuna draws the jobs, given the records of those that ended. Imports nothing heavy."""
+"""A search: Optuna draws the jobs, given the records of those that ended."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class Search(Kind):
         return search
 
     def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
-        """Return the jobs that were interrupted, or else what Optuna draws; None after `n_trials`.
+        """Return the interrupted jobs, or else those that Optuna draws, or None after `n_trials`.
 
         Its study is made in memory, and is seeded by the sampler's seed and the number of trials.
         """
@@ -91,7 +91,10 @@ class Search(Kind):
         return [[*self.shared, *(override.set_to(row[override.key]) for override in self.space)] for row in values]
 
     def _study(self, trials: Sequence[Record], direction: str) -> Any:
-        """Return a study of the jobs that ended; one that was pruned tells its last epoch, and the value there."""
+        """Return a study of the jobs that ended.
+
+        A pruned job tells its last epoch, and the value there.
+        """
         import numpy
         import optuna
         from optuna.study import StudyDirection
@@ -143,7 +146,10 @@ class Search(Kind):
         return word(judge(rows), self.label, images=images, single=single)
 
     def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
-        """Return how many jobs did not end; the number launched says little, since a point may be drawn twice."""
+        """Return how many jobs did not end.
+
+        A point may be drawn twice, so launched jobs do not tell.
+        """
         return sum(job.status in {"FAILED", "RUNNING"} for job in jobs)
 
 

@@ -50,7 +50,7 @@ class Comparison:
 def compare_with_first(
     rows: Sequence[Mapping[str, float]], direction: str, level: float = LEVEL, among: int | None = None
 ) -> list[Comparison | None]:
-    """Compare each row but the first with the first one; None where one of the two has fewer than two seeds.
+    """Compare each row with the first, or give None if one has fewer than two seeds.
 
     Args:
         rows: objective by seed; the one to compare with first, the others in any order.
@@ -134,7 +134,7 @@ def _variance(values: Sequence[float]) -> float:
 
 
 def seeds_for_power(comparison: Comparison) -> int | None:
-    """Return how many seeds a row needs, so that 80 of 100 sweeps tell such a difference from none; None above 200."""
+    """Return the seeds that a row needs for a power of 80 %, or None above 200."""
     for seeds in range(2, _MOST_SEEDS + 1):
         reach = _t_quantile(comparison.level, seeds - 1) + _t_quantile(1 - POWER, seeds - 1)
         if abs(comparison.difference) > reach * comparison.deviation / math.sqrt(seeds):

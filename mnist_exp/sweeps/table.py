@@ -1,4 +1,4 @@
-"""A ranking as a table: its lines, its columns, and the sentences below; as text, and as records."""
+"""Show a ranking as a table with sentences below it, as text or as records."""
 
 import shutil
 import sys
@@ -133,7 +133,7 @@ class Table:
 
     @cached_property
     def columns(self) -> list[Column]:
-        """The columns, in their order; a new one is added in `make_columns`."""
+        """The columns in their order, made by `make_columns`."""
         return make_columns(self)
 
     @cached_property
@@ -149,7 +149,7 @@ class Table:
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
-        """The columns' values for each job, best first; None for those that it lacks."""
+        """The columns' values for each job, best first, with None for missing ones."""
         jobs = [replace(line, values=job.values, jobs=[job]) for line in self.lines if line.row for job in line.jobs]
         jobs += [Line(job.values, [job], "") for job in self.rest]
         return [{column.key: column.value(job) for column in self.columns if column.key} for job in jobs]
@@ -192,7 +192,7 @@ class Table:
         return self._cells(columns, self.lines)
 
     def markdown(self, most: int) -> str:
-        """Return the verdict and as many rows as fit into `most` characters; nothing if not even one does."""
+        """Return the verdict and the rows that fit into `most` characters, or ""."""
         lines, texts = self.brief()
         for rows in range(min(len(lines) - 1, _ROWS_SHOWN), 0, -1):
             left = len(lines) - 1 - rows
@@ -222,7 +222,7 @@ def format_tables(tables: Sequence[Table], form: str, notes: Sequence[str] = ())
 
 
 def make_columns(table: Table) -> list[Column]:
-    """Return the columns of a ranking, in their order; those that it has no values for have no header.
+    """Return the columns of a ranking in their order, without headers for empty ones.
 
     Raises:
         InputError: if one that was asked for is neither among them nor recorded.

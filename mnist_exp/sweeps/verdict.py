@@ -1,4 +1,4 @@
-"""A verdict holds what a ranking decides, as values; one function words it in sentences."""
+"""Decide what a ranking shows, as values, and word it in sentences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,8 +61,9 @@ class Verdict:
 
 
 def judge(rows: Sequence[Row], indifference: float = 0.0) -> Verdict | None:
-    """Return the verdict on rows, best first and compared; None for fewer than two rows, or if all failed.
+    """Return the verdict on compared rows, best first.
 
+    Return None for fewer than two rows, or if all failed.
     `indifference`: a difference of the objective that does not matter.
     """
     if len(rows) < 2 or rows[0].failed:
@@ -114,7 +115,7 @@ def word(
     rounds: int = 0,
     single: str = SINGLE,
 ) -> str:
-    """Word a verdict in sentences; return an empty string for None.
+    """Word a verdict in sentences, or return "" for None.
 
     Args:
         verdict: as `judge` returns it.

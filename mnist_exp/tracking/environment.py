@@ -1,4 +1,4 @@
-"""Make the record of a run or sweep that starts: its configuration, command, code, packages and machine."""
+"""Make the record of a run or sweep that starts."""
 
 import getpass
 import json
@@ -85,7 +85,7 @@ def _parameters(config: Config) -> dict[str, str]:
 
 
 def sweep_record(sweep: Sweep, signature: str) -> Record:
-    """Return the record of a sweep that starts, with the parameters that its jobs share; see `run_record`."""
+    """Return the record of a sweep that starts, with the parameters that its jobs share."""
     settings = sweep.config.tracking
     name = _own_name(settings) or " ".join(sweep.overrides)
     tags = _tags(sweep.overrides, settings, sweep.config.code)
@@ -177,13 +177,13 @@ def _user() -> str:
 
 @cache  # this process does not import what changes later
 def _commit() -> str:
-    """Return the commit of the code, with -dirty if the code has changed since, or "" outside a checkout."""
+    """Return the commit of the code, with -dirty after a change, or "" outside a checkout."""
     return _git("describe", "--always", "--abbrev=40", "--dirty", "--match=").strip()
 
 
 @cache
 def code_patch() -> str:
-    """Return this checkout's `git diff`, or a notice instead of more than 1 MB; "" outside a checkout."""
+    """Return this checkout's `git diff`, a notice above 1 MB, or "" outside a checkout."""
     if not _commit().endswith("-dirty"):
         return ""
     patch = _git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")

@@ -1,4 +1,4 @@
-"""The folder of a run or a sweep is its record, and a store mirrors it. Imports nothing heavy.
+"""Keep the record of a run or a sweep in its folder, which a store mirrors.
 
 `run.json` says what it is and how it ended, `metrics.jsonl` has a line for each epoch and the end, `config.yaml` runs
 it again, and `run.log` is the log of this package.
@@ -47,7 +47,10 @@ class Mirrored:
 
 
 class Line(TypedDict):
-    """A line of `metrics.jsonl`: `step` is the epoch, from 1, or 0 for the end; `time` is as in `Record`."""
+    """A line of `metrics.jsonl`.
+
+    `step` is the epoch, from 1, or 0 for the end. `time` is as in `Record`.
+    """
 
     step: int
     time: int
@@ -56,7 +59,7 @@ class Line(TypedDict):
 
 @dataclass(frozen=True)
 class Folder:
-    """The files of a run or sweep; one process writes them, and others may read."""
+    """The files of a run or sweep, which one process writes and any may read."""
 
     path: Path
 
@@ -106,7 +109,7 @@ class Folder:
             files.write_text(self.path / "code" / Path(code.path).name, code.text)
 
     def reopen(self, today: Record) -> Record:
-        """Let the run of this folder go on, in the process of the record that it would have today; return its own."""
+        """Reopen the run of this folder in the process of `today`, and return its own record."""
         before = self.read()
         tags = before.tags | {key: today.tags[key] for key in _PROCESS_TAGS if key in today.tags}
         again = replace(before, tags=tags, status="RUNNING", end=None, attempt=today.attempt)
@@ -119,18 +122,18 @@ class Folder:
         return again
 
     def change(self, **values: Any) -> None:
-        """Change fields of the record; `tags` are added to those that it has."""
+        """Change fields of the record, and add `tags` to its own."""
         record = self.read()
         if "tags" in values:
             values["tags"] = record.tags | values["tags"]
         self.write(replace(record, **values))
 
     def end(self, status: str, **values: Any) -> None:
-        """Record the last status and the time; `values` are as for `change`."""
+        """Record the last status and the time, and `values` as `change` does."""
         self.change(status=status, end=now(), **values)
 
     def mirrors(self) -> dict[str, Mirrored]:
-        """Return what stores have of this folder, by their addresses; only the mirror writes it, to `mlflow.json`."""
+        """Return the mirrors in stores by address, from `mlflow.json`, which only the mirror writes."""
         try:
             found = {
                 store: Mirrored(**fields)
@@ -170,7 +173,7 @@ class Folder:
         return self.is_there() and files.is_file(self.path / "model.keras", self.path)
 
     def measure(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Add a line to `metrics.jsonl`; `step` is as in `Line`.
+        """Add a line to `metrics.jsonl`, with `step` as in `Line`.
 
         The end has another line only if its scores changed, as those of a sweep do that goes on; `fit_seconds` always
         does.
@@ -242,7 +245,10 @@ def _text(line: Line) -> str:
 
 
 def _scores(line: Line) -> str:
-    """Return the scores of the end as a text, in which NaN equals NaN; the time does not count."""
+    """Return the last scores as a text, without times.
+
+    NaN equals NaN in it.
+    """
     return json.dumps([line["step"], line["metrics"] | {"fit_seconds": 0.0}], sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""Find the folders of earlier runs of an experiment, with or without a store. Imports nothing heavy.
+"""Find the folders of earlier runs of an experiment, with or without a store.
 
 In `.mnist_exp/`, in the folder that a command starts in, a small file for each experiment has a line for each run. It
 is a cache: where it is gone, it is made again of the folders.
@@ -25,7 +25,7 @@ PLACES = ("outputs", "multirun")
 
 
 def add(key: str, folder: Path) -> None:
-    """Note that a folder has a run of the experiment with this key; where that cannot be written, do nothing.
+    """Note that a folder has a run of the experiment with this key, if the index can be written.
 
     Several processes may do so at once.
     """
@@ -61,12 +61,12 @@ def locked() -> Iterator[None]:
 
 
 def find(key: str) -> list[Path]:
-    """Return the absolute folders that still have a run with this key, the one that was added last first."""
+    """Return the absolute folders with a run of this key, the newest first."""
     return [path for path in _folders(key) if _key_of(path) == key]
 
 
 def find_beginning(key: str) -> list[Path]:
-    """Return the absolute folders in which another process is about to begin a run with this key."""
+    """Return the absolute folders in which another process begins a run of this key."""
     return [path for path in _folders(key) if not Folder(path).is_there() and not locks.is_free(path)]
 
 

@@ -1,5 +1,6 @@
-"""The lock of a folder: whoever works there holds it, and the operating system frees it when that process ends.
+"""Lock the folder in which a process works.
 
+The operating system frees the lock when the process ends.
 To begin, resume, complete, mirror, close or remove a run or a sweep is to hold the lock on `run.lock` in its folder. No
 clock decides. A job in its sweep's process is under the sweep's lock alone, since macOS lets a process open 256 files.
 What is RUNNING without a process, after a `kill -9` or a power cut, is closed by who gets the lock. Imports nothing
@@ -34,7 +35,7 @@ _changing = threading.Lock()
 
 
 def hold(folder: Path, seconds: float = 0.0) -> bool | None:
-    """Try for some seconds to hold the lock of a folder, once more if this process holds it already.
+    """Try for some seconds to lock a folder, which this process may have locked before.
 
     Returns:
         True if this process holds it now, False if another one does, None if no lock can be had there.
@@ -72,7 +73,7 @@ def release(folder: Path) -> None:
 
 @contextmanager
 def held(folder: Path, seconds: float = 0.0) -> Iterator[bool | None]:
-    """Hold the lock of a folder in the block; yield what `hold` returned."""
+    """Hold the lock of a folder in the block, and yield the result of `hold`."""
     found = hold(folder, seconds)
     try:
         yield found
@@ -100,7 +101,7 @@ def is_free(folder: Path) -> bool:
 
 
 def has_no_owner(folder: Folder, sweep: str | None = None) -> bool:
-    """Return whether nobody works on a run, or whether this process may as it works on its sweep.
+    """Return whether no process works on a run, or this one may, as its sweep's.
 
     `sweep` is the id of the sweep of which this process is to run a job, if it is; another process has its lock.
     """
@@ -112,7 +113,7 @@ def has_no_owner(folder: Folder, sweep: str | None = None) -> bool:
 
 
 def wait_until_idle(folder: Folder, sweep: str | None = None) -> None:
-    """Wait until nobody works on a run, or it has ended; `sweep` is as for `has_no_owner`.
+    """Wait until a run has no owner, or has ended.
 
     Raises:
         InputError: if that cannot be known, since its file system has no locks.
@@ -128,7 +129,7 @@ def wait_until_idle(folder: Folder, sweep: str | None = None) -> None:
 
 
 def close(paths: Iterable[Path]) -> int:
-    """Record as KILLED the runs, given by their `run.json`, whose process has gone; return how many still run."""
+    """Record runs, by their `run.json`, as KILLED if their process is gone, and count the others."""
     running = 0
     for folder in (Folder(path.parent) for path in paths):
         with suppress(OSError, InputError):  # deleted, damaged, or of another program
@@ -152,7 +153,7 @@ def _no_locks(folder: Folder) -> str:
 
 
 def foreign(output: Path) -> str:
-    """Return why no run may write to a folder; "" if it is new, is empty, or has a run.
+    """Return why no run may write to a folder, or "" if it is new, empty, or has a run.
 
     What comes before a record does not count. A folder with a link is nobody's, since a run could write through it.
     """
@@ -195,7 +196,7 @@ def make_folder(output: Path) -> None:
 
 
 def free_folder(output: Path, wanted: Record | None = None) -> Path:
-    """Return a job's folder, or one beside it if that is another's, as in a sweep that goes on.
+    """Return a job's folder, or one beside it if another run has that.
 
     The folder of an earlier try of the job that is `wanted`, which ended before it had finished, is used again.
     """
@@ -213,7 +214,7 @@ def free_folder(output: Path, wanted: Record | None = None) -> Path:
 
 @contextmanager
 def working(output: Path) -> Iterator[None]:
-    """Make the output folder of a run or a sweep, and hold its lock; it does not stay without a record.
+    """Make and lock the output folder of a run or sweep, and remove it if it gets no record.
 
     A job in its sweep's process needs no lock of its own.
 

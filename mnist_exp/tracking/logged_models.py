@@ -1,4 +1,4 @@
-"""The models of runs: save one in MLflow's format, send it, find it again, and register it."""
+"""Save a model in MLflow's format, send it, find it again, and register it."""
 
 import re
 from contextlib import suppress
@@ -52,7 +52,7 @@ def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
 
 
 def send_model(store: Store, folder: Folder, run_id: str) -> None:
-    """Send the model that `save_model` wrote, unless the run has one, and remove this second copy of the weights."""
+    """Send a saved model unless the run has one, and remove this second copy of the weights."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
@@ -83,7 +83,7 @@ def send_model(store: Store, folder: Folder, run_id: str) -> None:
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:
-    """Return a model's Keras file, which is downloaded into `folder` unless the run's own folder is here.
+    """Return a model's Keras file, downloaded into `folder` unless the run's folder is here.
 
     The `name` is an id as for `find_run`, a sweep's for its best job's model, or `models:/NAME@ALIAS` or
     `models:/NAME/VERSION`.
@@ -116,7 +116,7 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
 
 
 def _file_here(run: Record) -> Path | None:
-    """Return the Keras file of a finished run, if its folder is on this machine and has no other run since."""
+    """Return the Keras file of a finished run whose folder is here and has no later run."""
     folder = Folder(Path(run.output))
     with suppress(InputError, OSError):
         here = folder.read()
@@ -152,8 +152,9 @@ def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
 
 
 def register(store: Store, record: Record, run_id: str, best: str) -> str:
-    """Register the model of a run, or of a sweep's `best` job, if there is a name; return the outcome as a line.
+    """Register the model of a run, or of a sweep's `best` job, if it has a name.
 
+    Return the outcome as a line.
     The first version gets the alias `champion`; a later one gets it if its objective is better than the champion's, and
     both were measured with the same metric and loss on the same data and validation set.
     """

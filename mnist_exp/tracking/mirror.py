@@ -1,4 +1,7 @@
-"""Mirror a folder as a run of MLflow, idempotently: this is where runs are written to a store."""
+"""Mirror folders to runs of MLflow, as often as needed.
+
+Only this module writes runs to a store.
+"""
 
 import json
 import re
@@ -35,8 +38,9 @@ class BusyError(Exception):
 
 
 def mirror(folder: Folder, store: Store) -> Mirrored:
-    """Bring the run of a folder in a store to the folder's state: values while it runs, and all once it has ended.
+    """Bring the run of a folder in a store to the folder's state.
 
+    A run that goes on gets its values, an ended one all.
     It may be called again after any interruption. The run is found by the id of the folder's record, and created if it
     is missing; one that had all and was deleted in the store stays deleted. A run that goes on is RUNNING again. The
     model of a run, or of a sweep's best job, is registered if the store's settings have a name for it.
@@ -81,7 +85,7 @@ def _note(folder: Folder, store: Store, mirrored: Mirrored) -> Mirrored:
 
 
 def _find_run(store: Store, record: Record, known: str) -> "Run | None":
-    """Return the run of a record, which may be `known` by its id; delete the empty ones that a server has beside it.
+    """Return the run of a record, `known` or found, and delete its empty duplicates.
 
     A server makes several where a request is repeated whose answer was lost.
     """
@@ -121,7 +125,7 @@ def _create_run(store: Store, record: Record) -> "Run":
 
 
 def _best(store: Store, folder: Folder, record: Record, run: "Run") -> str:
-    """Return the id of the run of a sweep's best job, which is mirrored first; "" if there is none."""
+    """Return the run id of a sweep's best job, mirrored first, or ""."""
     known = record_of(run, store.client).fact("best_run")
     if not record.best:
         return known
@@ -170,19 +174,22 @@ def _send_values(store: Store, folder: Folder, record: Record, run: "Run", best:
 
 
 def _sent_lines(store: Store, run: "Run") -> set[tuple[int, float | None]]:
-    """Return the marks of the lines that a run has; MLflow would add those of an epoch that is trained again."""
+    """Return the marks of the lines that a run has.
+
+    MLflow would add those of an epoch that is trained again.
+    """
     names = _IN_EACH_LINE & run.data.metrics.keys()
     points = [point for name in names for point in store.client.get_metric_history(run.info.run_id, name)]
     return {(point.step, point.value) for point in points}
 
 
 def _mark(line: Line) -> tuple[int, float | None]:
-    """Return what tells a line from others, its time apart: the step, and the loss or the objective."""
+    """Return what distinguishes lines, except times: the step, and the loss or the objective."""
     return line["step"], line["metrics"].get("loss" if line["step"] else "objective")
 
 
 def _stored(store: Store, record: Record, best: str) -> dict[str, str]:
-    """Return the tags of a record as a store has them: those that a person reads, and the rest in one."""
+    """Return the tags of a record in a store: six for people, and one for the rest."""
     rest = {key for key in record.tags if key.startswith("mnist_exp.") and not key.startswith((REUSED, *_READ))}
     tags = {key: value for key, value in record.tags.items() if key not in rest}
     database, output = sqlite_path(store.client.tracking_uri), record.output
@@ -198,7 +205,7 @@ def _stored(store: Store, record: Record, best: str) -> dict[str, str]:
 
 
 def _tags(store: Store, folder: Folder, record: Record, run: "Run", best: str) -> dict[str, str]:
-    """Return the tags that the run is to have; what the user may have changed in the store stays."""
+    """Return the tags that the run needs, except those that a user may edit in the store."""
     has = run.data.tags
     stored = _stored(store, record, best).items()
     tags = {key: value for key, value in stored if key.startswith("mnist_exp.") or key not in has}
@@ -216,7 +223,7 @@ def _tags(store: Store, folder: Folder, record: Record, run: "Run", best: str) -
 
 
 def _send_end(store: Store, folder: Folder, record: Record, run: "Run") -> None:
-    """Send the files and the model of a run that has ended, then its status, and save a sweep's view."""
+    """Send the files, model and status of an ended run, and save a sweep's view."""
     run_id = run.info.run_id
     with TemporaryDirectory() as copies:
         copy_files(folder.path, record.sent_files(), Path(copies))

@@ -1,4 +1,4 @@
-"""Names of runs, and of the keys and values that vary. Imports nothing heavy."""
+"""Names of runs, and of the keys and values that vary."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from mnist_exp.text import printable
 
 
 def no_formula(text: str) -> str:
-    """Return a text on one line, after an apostrophe if a spreadsheet would take it for a formula.
+    """Return a text on one line that no spreadsheet takes for a formula.
 
     >>> no_formula("=1+1"), no_formula("-1.5e-3")
     ("'=1+1", '-1.5e-3')
@@ -31,7 +31,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def short_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Map each id to its beginning, eight characters or as many more as tell all of them apart.
+    """Map each id to its first eight characters, or more to distinguish all.
 
     >>> short_ids(["3f2a1c22d5e64f7f", "a7c5b2a13f2a1c22"])
     {'3f2a1c22d5e64f7f': '3f2a1c22', 'a7c5b2a13f2a1c22': 'a7c5b2a1'}
@@ -53,7 +53,9 @@ def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
 
 
 def typed_value(text: str) -> str | float | bool | None:
-    """Return the number, true, false or None that a recorded value is, or the text; infinity and NaN are texts.
+    """Return a recorded value as a number, boolean or None, or else its text.
+
+    Infinity and NaN stay texts.
 
     >>> [typed_value(text) for text in ("16", "1e-5", "True", "null", "[16, 32]", "016", "1e999")]
     [16, 1e-05, True, None, '[16, 32]', '016', '1e999']

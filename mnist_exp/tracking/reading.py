@@ -88,7 +88,7 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> Record:
 
 
 def job_queries(run: Record) -> list[str]:
-    """Return the queries, in MLflow's syntax, that find a run, or a sweep's jobs and the runs that it reuses."""
+    """Return MLflow's queries for a run, or for a sweep's jobs and the runs that it reuses."""
     if not run.is_sweep:
         return [f"attributes.run_id = '{run.run_id}'"]
     reused = [tag.removeprefix(REUSED) for tag in run.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
@@ -115,7 +115,10 @@ def stored_run(client: "MlflowClient", run_id: str) -> "Run | None":
 
 
 def find_mirror_run(to: store.Store, folder: Folder, known: str = "") -> str:
-    """Return the id of the run that mirrors a folder in a store, or ""; it may be `known`, which spares a search."""
+    """Return the id of the run that mirrors a folder in a store, or "".
+
+    A `known` id spares a search.
+    """
     if known and store.mirrored(folder, to.settings.uri).run_id == known:
         return known
     with suppress(InputError):
@@ -124,14 +127,17 @@ def find_mirror_run(to: store.Store, folder: Folder, known: str = "") -> str:
 
 
 def read_runs(to: store.Store, record_id: str) -> "list[Run]":
-    """Return the runs that mirror a record in a store, the oldest first; a server may have several for a moment."""
+    """Return the runs that mirror a record in a store, the oldest first.
+
+    A server may briefly have several.
+    """
     query = f"tags.mnist_exp.folder = '{record_id}'"
     found = to.client.search_runs([to.experiment_id], query, order_by=["attributes.start_time ASC"])
     return [run for run in found if run.data.tags.get("mnist_exp.folder") == record_id]
 
 
 def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> Record:
-    """Return the parent run of a sweep; `run_id` is as for `find_run`.
+    """Return the parent run of a sweep, by an id as in `find_run`.
 
     Raises:
         InputError: as `find_run` does, or if the run is no sweep.
@@ -162,8 +168,9 @@ def read_config(client: "MlflowClient", run_id: str) -> str:
 
 
 def points(run: Record, client: "MlflowClient | None" = None) -> dict[tuple[str, int], float]:
-    """Return what a run measured by name and step, 0 for the end, from the client's store or else from its folder.
+    """Return the metrics of a run by name and step, 0 for the end.
 
+    They come from the client's store, or else from the run's folder.
     The time, `fit_seconds`, is left out.
     """
     if client is None:
@@ -198,7 +205,7 @@ def search(
 
 
 def read_jobs(client: "MlflowClient", sweep: Record) -> list[Record]:
-    """Return the jobs of a sweep, and the earlier runs that count as jobs, with the values that they have in it."""
+    """Return a sweep's jobs, earlier runs that it counts included."""
     experiment_id = sweep.tracking["experiment_id"]
     jobs = (job for query in job_queries(sweep) for job in search(client, experiment_id, query))
     return [
@@ -208,7 +215,7 @@ def read_jobs(client: "MlflowClient", sweep: Record) -> list[Record]:
 
 
 def close_in_store(to: store.Store) -> list[Folder]:
-    """Close the RUNNING runs of a store that nobody works on; return the folders of those that are to be mirrored.
+    """Close the RUNNING runs of a store without an owner, and return the folders to mirror.
 
     The lock of its folder decides. A run on this host whose folder is gone has nobody; one on another host is left.
     """

@@ -69,13 +69,16 @@ class Run:
         self.folder.change(data=recorded_data(data), tags=self._note(data.digest))
 
     def _note(self, digest: str) -> dict[str, str]:
-        """Note in the index which experiment this is, by the digest of its data; return the tags that say so."""
+        """Index this experiment by the digest of its data, and return its tags."""
         key, signature = (of(self._experiment.config, digest) for of in (experiment_key, experiment_signature))
         index.add(key, self.folder.path)
         return {"mnist_exp.signature": signature, index.KEY: key}
 
     def log_epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of an epoch, counted from 1; what cannot be written now is tried again with the next."""
+        """Record the metrics of an epoch, counted from 1.
+
+        Lines that cannot be written are tried again with the next epoch.
+        """
         log.debug("epoch %d %s", epoch, dict(metrics), extra={"output": self.folder.path})
         self._unwritten.append((epoch, metrics))
         try:
@@ -95,7 +98,7 @@ class Run:
             self.folder.change(tags={"mnist_exp.pruned": str(epoch)})
 
     def log_scores(self, scores: Mapping[str, float], kept_epoch: int) -> None:
-        """Record the scores of the weights of `kept_epoch`, counted from 1, which are in the folder already."""
+        """Record the scores of the weights of `kept_epoch`, counted from 1, in the folder."""
         self._write_epochs()
         self.folder.measure(0, scores)
         self.folder.change(scores=dict(scores), kept_epoch=kept_epoch, stage="scored")
@@ -117,7 +120,7 @@ class Run:
 
 @contextmanager
 def recording(run: Run) -> Iterator[Run]:
-    """Begin a run, and end it with the block; write an exception's traceback to `error.txt`.
+    """Begin a run, end it with the block, and write a traceback to `error.txt`.
 
     Raises:
         InputError: if its folder cannot be written, as on a full disk.
@@ -143,7 +146,10 @@ def recording(run: Run) -> Iterator[Run]:
 
 
 def _end_early(run: Run, error: BaseException) -> BaseException:
-    """End a run after an exception; return the one to raise, which is a signal's if the exception came of it."""
+    """End a run after an exception, and return the exception to raise.
+
+    A signal takes precedence over what it caused.
+    """
     path, error = run.folder.path, find_signal(error) or error
     failure = as_folder_error(error, path)
     end = find_end(failure)
@@ -160,6 +166,9 @@ def _end_early(run: Run, error: BaseException) -> BaseException:
 
 
 def failure_reason(error: BaseException) -> str:
-    """Return the first line of an error, printable, with its class unless it is bad input; at most 300 characters."""
+    """Return the first printable line of an error, at most 300 characters.
+
+    Its class is named unless it is bad input.
+    """
     line = (str(error).splitlines() or [""])[0]
     return truncate(line if isinstance(error, InputError) else f"{type(error).__name__}: {line}", 300)

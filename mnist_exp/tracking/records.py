@@ -1,4 +1,4 @@
-"""A record says what is known of a run or a sweep; a folder or a store has it. Imports nothing heavy."""
+"""Describe a run or a sweep, as recorded in a folder or a store."""
 
 import json
 import math
@@ -69,7 +69,7 @@ class Record:
 
     @property
     def signature(self) -> str:
-        """What two runs, or two sweeps, share if they are the same; "" before the data of a run are known."""
+        """The key that equal runs, or equal sweeps, share, or "" before the data are known."""
         return self.fact("sweep") or self.fact("signature")
 
     @property
@@ -89,7 +89,7 @@ class Record:
 
     @property
     def job(self) -> tuple[str, dict[str, str]]:
-        """The id of its sweep, and the values: what the tries of a job share; ("", {}) for any other run."""
+        """The sweep's id and the values, which all attempts of a job share, or ("", {})."""
         return self.fact("parent"), self.values
 
     def with_values(self, values: Mapping[str, str]) -> "Record":
@@ -139,7 +139,7 @@ class Record:
         return parse_map((self.data or {}).get("profile", "")).get("test_digest", "")
 
     def images(self, part: str) -> int:
-        """Return the number of `training`, `validation` or `test` images, or 0 where it was not recorded."""
+        """Return the number of `training`, `validation` or `test` images, or 0 if unknown."""
         count = parse_map((self.data or {}).get("profile", "")).get(part, "")
         return int(count) if re.fullmatch("[0-9]{1,15}", count) else 0
 
@@ -147,7 +147,7 @@ class Record:
         return usable(self.scores[name]) if name in self.scores else None
 
     def differences(self, other: "Record") -> list[str]:
-        """Return which of configuration, data, code and packages differ, or else whether threads do."""
+        """Return which of configuration, data, code and packages differ, or else threads."""
 
         def packages(record: Record) -> set[str]:
             listed = record.fact("packages").split(", ")
@@ -173,7 +173,7 @@ class Record:
         return files.RUN_FILES.union(callbacks, self.sent_files())
 
     def sent_files(self) -> list[str]:
-        """Return the names, relative to the folder, of the files that a store gets: texts, figures and own code."""
+        """Return the relative names of the files that a store gets: texts, figures, code."""
         code = self.fact("own_code").rpartition(" ")[0]
         return [*files.TEXTS, *files.FIGURES, *([f"code/{code}"] if re.fullmatch(r"[\w-][\w. -]*\.py", code) else [])]
 
@@ -196,7 +196,7 @@ def place_of(name: str) -> list[int]:
 
 
 def parse_map(text: str) -> dict[str, str]:
-    """Return the map in a JSON text as texts, or an empty one for any other text, which anybody may have written."""
+    """Return the map in a JSON text as texts, or {} for any other text."""
     try:
         values: Any = json.loads(text)
     except (ValueError, RecursionError):
@@ -205,7 +205,7 @@ def parse_map(text: str) -> dict[str, str]:
 
 
 def usable(number: float) -> float:
-    """Return a number whose square and inverse are numbers, too: zero or infinity where it is out of all proportion.
+    """Return a number, or zero or infinity if its square or inverse is not a number.
 
     >>> usable(0.25), usable(-1e308), usable(5e-324)
     (0.25, -inf, 0.0)

@@ -1,4 +1,4 @@
-"""Draw a run's curves and its model's answers to the test set, and list these in predictions.csv."""
+"""Draw a run's figures, and list its model's answers in predictions.csv."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ _NAME = 12  # characters of a file's
 
 
 def write_results(history: Mapping[str, Sequence[float]], data: Data, model: "keras.Model", folder: Path) -> None:
-    """Write `predictions.csv`, and the figures into `figures/`, in a run's folder; see `draw_run`."""
+    """Write `predictions.csv` and the figures of `draw_run` into a run's folder."""
     from mnist_exp.training.training import predict  # imports Keras
 
     probabilities = predict(model, data.x_test)
@@ -37,7 +37,7 @@ def write_results(history: Mapping[str, Sequence[float]], data: Data, model: "ke
 def predictions_csv(
     labels: Labels, probabilities: npt.NDArray[np.float32], names: Sequence[str], files: Sequence[str] = ()
 ) -> str:
-    """Return CSV with each test image's index from 0, its class, the predicted class and the probability of that.
+    """Return CSV with each test image's index, class, predicted class and probability.
 
     Args:
         labels: (N,) true labels.
@@ -60,7 +60,7 @@ def predictions_csv(
 def draw_run(
     history: Mapping[str, Sequence[float]], data: Data, probabilities: npt.NDArray[np.float32]
 ) -> dict[str, Figure | ImageGrid]:
-    """Return a run's figures by name; `mistakes` is there only if its model makes some.
+    """Return a run's figures by name, with `mistakes` only if its model makes some.
 
     `history` is as for `curves`, and `probabilities` are (N, classes) for the test images.
     """
@@ -83,7 +83,9 @@ def mistakes(
     names: Sequence[str],
     files: Sequence[str] = (),
 ) -> ImageGrid:
-    """Return the 40 surest mistakes, the surest first, with probability, true class and the end of the file's name.
+    """Return the 40 surest mistakes, the surest first.
+
+    Each has its probability, true class and the end of the file's name.
 
     Args:
         images: (N, height, width) or (N, height, width, channels), 0 to 255.
@@ -106,7 +108,7 @@ def mistakes(
 
 
 def _end(file: str) -> str:
-    """Return the end of a file's name, in which files that are numbered differ; the folder is the class."""
+    """Return the end of a file's name, in which numbered files differ."""
     name = file.rpartition("/")[2]
     return truncate(name if len(name) <= _NAME else f"…{name[1 - _NAME :]}", _NAME)
 
@@ -140,7 +142,10 @@ def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
-    """Draw the confusion matrix, coloured by the share of each true label; arguments are as for `classes`."""
+    """Draw the confusion matrix, coloured by the share of each true label.
+
+    Arguments are as for `classes`.
+    """
     size, texts = len(names), [escape_label(name, 16) for name in names]
     counts = np.bincount(labels * size + predicted, minlength=size**2).reshape(size, size)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)

@@ -1,4 +1,4 @@
-"""Reach an MLflow store, or make one; its database is complete or absent.
+"""Reach an MLflow store, or make one whose database is complete or absent.
 
 What MLflow 3.15 to 3.17 keeps private is used here only.
 """
@@ -105,7 +105,7 @@ def store_errors(uri: str) -> Iterator[None]:
 
 
 def explain(error: BaseException) -> str:
-    """Return the first line of a store's error, or what its database says if that is behind it."""
+    """Return the first line of a store's error, or of its database's if that caused it."""
     cause: BaseException | None = error
     while cause is not None and getattr(cause, "orig", None) is None:  # SQLAlchemy's have the database's own error
         cause = cause.__cause__ or cause.__context__
@@ -116,7 +116,7 @@ def explain(error: BaseException) -> str:
 
 
 def add_link(text: str, tracking: MLflowTracking, path: str) -> list[str]:
-    """Return a text and, below it, a link to a page of the server, or of the local one that `mlflow ui` starts."""
+    """Add a line with a link to a page of the server, or of a local `mlflow ui`."""
     address = redact_uri(tracking.uri)
     if address.startswith(("http://", "https://")):
         return [f"{text}:", f"{address.rstrip('/')}/{path}"]
@@ -170,30 +170,30 @@ def _is_allowed(location: str, uri: str, folder: Path) -> bool:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the file of an SQLite store, absolute and without links, or None for any other store."""
+    """Return the absolute, resolved file of an SQLite store, or None for another store."""
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 
 def is_default(uri: str) -> bool:
-    """Return whether an address is that of the store which commands in this folder take by themselves."""
+    """Return whether an address is that of this folder's default store."""
     return sqlite_path(uri) == Path.cwd() / "mlflow.db"
 
 
 def recorded_address(uri: str) -> str:
-    """Return a store's address as a folder records it: without a login, and relative in this project's folder."""
+    """Return a store's address without a login, relative in this project's folder."""
     path = sqlite_path(uri)
     return redact_uri(uri) if path is None else f"sqlite:///{relative_path(path)}"
 
 
 def mirrored(folder: Folder, uri: str) -> Mirrored:
-    """Return what a store has of a folder, which may have been tracked from another folder than this."""
+    """Return a store's mirror of a folder, tracked from this folder or another."""
     found = {recorded_address(store): mirrored for store, mirrored in folder.mirrors().items()}
     return found.get(recorded_address(uri), Mirrored())
 
 
 @contextmanager
 def _reached(uri: str) -> Iterator[None]:
-    """Fail at once where MLflow would try for minutes; make a missing SQLite store, and hold its lock meanwhile.
+    """Fail at once if a store cannot be reached, and lock a missing SQLite store while it is made.
 
     Without the lock, all but one of several processes that make the same store would fail.
 
@@ -239,7 +239,10 @@ def _make(path: Path) -> None:
 
 
 def _check_tables(path: Path, uri: str) -> None:
-    """Check that a database has all tables of the installed MLflow, which would add its own to another database."""
+    """Check that a database has all tables of the installed MLflow.
+
+    MLflow would add its own to another database.
+    """
     from mlflow.store.db import base_sql_model, utils
 
     known = tables(path)
@@ -262,7 +265,10 @@ def _remove_database(path: Path) -> None:
 
 
 def tables(path: Path) -> set[str]:
-    """Return the names of the tables in an SQLite file; raise sqlite3.Error if it is not one."""
+    """Return the names of the tables in an SQLite file.
+
+    Raise sqlite3.Error if it is not one.
+    """
     with closing(sqlite3.connect(path)) as connection:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
@@ -292,7 +298,10 @@ def _check_server(uri: str) -> None:
 
 
 def make_tables(uri: str) -> None:
-    """Make MLflow's tables in a new database; in public, only a command does."""
+    """Make MLflow's tables in a new database.
+
+    MLflow's public way is only a command.
+    """
     from mlflow.db import upgrade
 
     assert upgrade.callback is not None

@@ -73,7 +73,7 @@ class SweepRecord:
 
     @contextmanager
     def open_run(self, experiment: Experiment, together: int) -> Iterator[Run]:
-        """Record a job; see `tracker.open_run`."""
+        """Record a job, as `tracker.open_run` does."""
         with recording(Run(experiment, together)) as run:
             yield run
 
@@ -82,7 +82,7 @@ class SweepRecord:
         return latest_attempts(self.tries())
 
     def tries(self) -> list[Record]:
-        """Return what the jobs' folders hold, the first job first; `reused.json` is an earlier run that counts."""
+        """Return the records in the jobs' folders, or of earlier runs in `reused.json`, in order."""
         for name in ("run.json", "reused.json"):
             for path in self.folder.path.glob(f"*/{name}"):
                 try:
@@ -98,7 +98,7 @@ class SweepRecord:
         return [job for _, (_, job) in known if job is not None]
 
     def _job_in(self, path: Path) -> Record | None:
-        """Return the job of a file; None for one of another sweep that was started in the same folder."""
+        """Return the job of a file, or None for a job of another sweep in the same folder."""
         if path.name == "reused.json":
             return read_reused(path)
         job = Folder(path.parent).read()
@@ -117,7 +117,10 @@ class SweepRecord:
         return read_text(Path(job.output) / "config.yaml", folder=Path(job.output))
 
     def reuse(self, job: Record, values: Mapping[str, str], output: Path) -> None:
-        """Count a run as the job with these values and this output folder, unless it is this sweep's anyway."""
+        """Count an earlier run as the job with these values and this folder.
+
+        A run of this sweep needs no such note.
+        """
         if Path(job.output).parent == self.folder.path:
             return
         output.mkdir(parents=True, exist_ok=True)
@@ -134,7 +137,7 @@ class SweepRecord:
         return folder
 
     def log_best(self, job: Record, complete: Callable[[Folder], None]) -> None:
-        """Record the best job's configuration; call `complete` with its folder if its figures are missing."""
+        """Record the best job's configuration, and call `complete` if its figures are missing."""
         write_text(self.folder.path / "best.yaml", self.configuration(job))
         folder = Folder(Path(job.output))
         self.folder.change(best=os.path.relpath(job.output, self.folder.path))
@@ -153,7 +156,7 @@ class SweepRecord:
             return True
 
     def is_orphan(self) -> bool:
-        """Return whether the sweep has lost its process, by a kill -9, or goes on in another since."""
+        """Return whether the sweep's process is gone, or another resumed it."""
         try:
             record = self.folder.read()
         except InputError:
@@ -162,7 +165,7 @@ class SweepRecord:
         return record.status == "RUNNING" and is_left
 
     def close_jobs(self, status: str | None = None) -> None:
-        """Give jobs a moment to end; then record as KILLED those whose process has gone.
+        """Wait a moment for jobs to end, and record those whose process is gone as KILLED.
 
         The sweep first gets `status`, unless that is None; its jobs see it and end.
         """
@@ -207,7 +210,7 @@ class SweepRecord:
 
 @contextmanager
 def begun_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
-    """Begin a sweep's folder, whose lock is held, or go on in that of an interrupted one; yield the record."""
+    """Begin or resume a sweep in its locked folder, and yield the record."""
     folder = Folder(sweep.folder)
     tags = record.tags | {index.KEY: record.tags["mnist_exp.sweep"]}
     record = replace(record, tags=tags, attempt=uuid.uuid4().hex)

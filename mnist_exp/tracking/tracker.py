@@ -1,4 +1,4 @@
-"""Open the record of a run or a sweep, and its mirror in a store if the configuration names one."""
+"""Open the record of a run or a sweep, and its mirror if a store is configured."""
 
 import socket
 import sys
@@ -99,7 +99,7 @@ def join_sweep(parent: Parent) -> SweepRecord:
 
 
 def send_rest(settings: MLflowTracking | NoTracking, folder: Folder) -> str:
-    """Send what the store lacks of a run that has finished; return what to tell of that, or ""."""
+    """Send what the store lacks of a finished run, and return a line on it, or ""."""
     if isinstance(settings, NoTracking):
         return ""
     with store.store_errors(settings.uri):
@@ -117,7 +117,7 @@ def _reach(settings: MLflowTracking) -> tuple[store.Store, list[Folder]]:
 
 
 def _folders(sweep: SweepRecord, abandoned: Sequence[Folder]) -> list[Folder]:
-    """Return the folders to mirror for a sweep; jobs that have just begun come once they last or end."""
+    """Return the folders to mirror for a sweep, new jobs once they last or end."""
     short = {Path(job.output) for job in sweep.tries() if job.status == "RUNNING" and _has_just_begun(job)}
     jobs = [Folder(path.parent) for path in sorted(sweep.folder.path.glob("*/run.json")) if path.parent not in short]
     reused = [Folder(Path(job.output)) for job in sweep.reused() if Folder(Path(job.output)).is_there()]
@@ -131,7 +131,10 @@ def _look(sweep: SweepRecord, to: store.Store) -> None:
 
 
 def _has_just_begun(job: Record) -> bool:
-    """Return whether a job began less than ten seconds ago; one that ends before is sent once."""
+    """Return whether a job began less than ten seconds ago.
+
+    One that ends sooner is sent once.
+    """
     with suppress(OSError):
         return 0 <= time.time() - Path(job.output, "run.json").stat().st_mtime < _SECONDS_OF_A_SHORT_JOB
     return False

@@ -1,4 +1,7 @@
-"""A thread mirrors folders into a store, while they grow or later; only the end of a command waits for it."""
+"""Mirror folders into a store in a thread, during a command or later.
+
+Only a command's end waits for it.
+"""
 
 import logging
 import math
@@ -60,8 +63,9 @@ class Uploads:
         self._thread.start()
 
     def wait(self, seconds: float, at_most: float = math.inf) -> list[Folder]:
-        """Wait until all has been sent, or so many seconds brought no progress; return the folders that are left.
+        """Wait until all is sent, or no progress was made for so many seconds.
 
+        Return the folders that remain.
         Ctrl-C ends the wait, as do `at_most` seconds.
         """
         with self._wake:
@@ -84,7 +88,10 @@ class Uploads:
             return [] if self._idle >= wanted else self._due()
 
     def send_all(self, seconds: float) -> list[Folder]:
-        """Send in this thread until all is there, or so many seconds brought no progress; return what is left."""
+        """Send in this thread until all is sent, or no progress was made for so many seconds.
+
+        Return what remains.
+        """
         steps, since = 0, time.monotonic()
         while True:
             self._pass()
@@ -99,7 +106,7 @@ class Uploads:
         return [folder for folder in self._folders() if self._is_due(folder)]
 
     def finish(self, end: End = FINISHED) -> str:
-        """Wait for the store as an end does, end the thread, and return a line about what the store lacks, or ""."""
+        """Wait for the store, end the thread, and return a line on what the store lacks, or ""."""
         left = self.wait(end.seconds) if self._thread.is_alive() else []
         self.close()
         paths = [folder.path for folder in left] or list(self.refused)
@@ -143,7 +150,10 @@ class Uploads:
                     self._wake.wait(pause)
 
     def _pass(self) -> bool:
-        """Send what has changed; return whether something failed. After two failures, the store is left alone."""
+        """Send changes, and return whether any failed.
+
+        After two failures, do not try the store again.
+        """
         failures, steps = list[Exception](), self._steps
         try:
             for folder in sorted(self._folders(), key=lambda folder: folder.path in self._failing):
@@ -162,7 +172,7 @@ class Uploads:
         return bool(failures)
 
     def _try(self, folder: Folder, failures: list[Exception]) -> None:
-        """Send a folder that has changed; add a failure that another try may change."""
+        """Send a folder that has changed, and add a failure that another try may change."""
         try:
             if self._is_due(folder):
                 self._send(folder)

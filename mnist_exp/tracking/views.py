@@ -70,7 +70,7 @@ def path_of(experiment_id: str, key: str) -> str:
 
 
 def save(client: "MlflowClient", experiment_id: str, key: str, view: View) -> bool:
-    """Write a view unless a person changed or deleted it; return whether it is there."""
+    """Write a view unless a person changed or deleted it, and return whether it exists."""
     tags, tag, now = client.get_experiment(experiment_id).tags, f"{_TAG}{key}", int(time.time() * 1000)
     made, state = tags.get(_MADE, "").split(), _packed(view)
     before = _unchanged(tags, key)
@@ -90,7 +90,7 @@ def save(client: "MlflowClient", experiment_id: str, key: str, view: View) -> bo
 
 @cache
 def opens_views(uri: str) -> bool:
-    """Return whether the page of a server, or of `mlflow ui` here, opens saved views, as it does from 3.15.2 on."""
+    """Return whether MLflow's page opens saved views, as it does from 3.15.2 on."""
     if not uri.startswith(("http://", "https://")):
         return True
     from mlflow.utils.credentials import get_default_host_creds
@@ -121,7 +121,7 @@ def show_all(store: Store) -> None:
 
 
 def show_sweep(store: Store, folder: Folder, record: Record, run_id: str) -> bool:
-    """Write the saved view of a sweep that has jobs; return whether the store has it."""
+    """Write the saved view of a sweep that has jobs, and return whether the store has it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -171,7 +171,7 @@ def _view_of(store: Store, folder: Folder, record: Record, run_id: str) -> View 
 
 
 def _leader(folder: Folder, keys: Sequence[str]) -> str:
-    """Return which row of a sweep leads, and of how many; nothing before the sweep is ranked."""
+    """Return which row of a sweep leads, and of how many, or "" before the sweep is ranked."""
     path = folder.path / "ranking.csv"
     lines = read_text(path, folder=folder.path).splitlines() if is_file(path, folder.path) else []
     ranked = [row for row in csv.DictReader(lines) if row.get("rank")]

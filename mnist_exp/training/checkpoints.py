@@ -1,4 +1,4 @@
-"""A checkpoint lets one experiment go on after an epoch as if nothing had stopped it. Imports nothing heavy.
+"""Save and restore an experiment after an epoch, as if nothing had stopped it.
 
 It is one file, read without pickle: arrays, and plain values as JSON text, in which an array is named by its place.
 """
@@ -46,7 +46,7 @@ class Checkpoints:
     def __init__(
         self, experiment: Experiment, variables: Sequence[Any], callbacks: Sequence[Any], start: float
     ) -> None:
-        """Read the checkpoint if the experiment resumes, and restore `metrics.jsonl` up to its epoch.
+        """Read the checkpoint of a resumed experiment, and restore `metrics.jsonl` up to its epoch.
 
         Args:
             experiment: that trains.
@@ -87,7 +87,7 @@ class Checkpoints:
             _set_state(callback, found["callbacks"][name])
 
     def are_due(self, epoch: int) -> bool:
-        """Return whether it is time for a checkpoint after an epoch, counted from 1; after the last it never is."""
+        """Return whether a checkpoint is due after an epoch, counted from 1, except the last."""
         if self._interval is None or epoch >= self._experiment.config.training.epochs:
             return False
         return time.perf_counter() - self._written >= self._interval

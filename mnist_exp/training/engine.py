@@ -1,4 +1,4 @@
-"""What an engine is, the choice of one, and which jobs it can train together. Imports nothing heavy."""
+"""Choose an engine, and the jobs that it can train together."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,11 +32,11 @@ class Engine(Protocol):
         """
 
     def stack_size(self, experiment: Experiment, wanted: int) -> int:
-        """Return how many experiments like this one train best together on this machine, up to `wanted`."""
+        """Return how many such experiments train best together here, up to `wanted`."""
 
 
 def choose_engine(backend: str) -> Engine:
-    """Return the engine of a backend; import Keras with it.
+    """Return the engine of a backend, with Keras imported on it.
 
     Raises:
         InputError: as `choose_backend` does.
@@ -68,7 +68,7 @@ def stack_key(config: Config) -> str:
 
 
 def group_stackable(experiments: Mapping[int, Experiment]) -> list[list[int]]:
-    """Group the keys of experiments that can train together; TensorFlow trains each alone."""
+    """Group the keys of experiments that can train together, on TensorFlow each alone."""
     groups: dict[str, list[int]] = {}
     for index, experiment in experiments.items():
         key = stack_key(experiment.config) if experiment.config.backend == "jax" else str(index)

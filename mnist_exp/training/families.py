@@ -1,4 +1,4 @@
-"""The kinds of models: each class has the keys of a file in conf/model/ and makes layers. Imports nothing heavy.
+"""Declare the kinds of models, each a class with the keys of its conf/model/ file.
 
 To add a kind, write a class, its name in `FAMILIES`, and a file in conf/model/.
 """
@@ -14,13 +14,16 @@ from mnist_exp.config.values import Activation, Count, Counts, DropoutRate
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """The base of all kinds; `preprocessing` is the kind that a model needs, None for any."""
+    """The base of all kinds of model.
+
+    `preprocessing` is the kind that a model needs, or None for any.
+    """
 
     kind: str
     preprocessing: ClassVar[Literal["flatten", "image"] | None] = None
 
     def hidden_layers(self) -> list[Any]:
-        """Return the layers before the output: `Name`, `{Name: arguments}`, or a function of a tensor."""
+        """Return the layers before the output, as `Name`, `{Name: arguments}` or functions."""
         raise NotImplementedError
 
 
@@ -68,7 +71,7 @@ class CNN(Model):
     preprocessing = "image"
 
     def hidden_layers(self) -> list[Any]:
-        """Return a convolution and 2 by 2 max pooling for each number in `filters`, then the dense layers."""
+        """Return a convolution and 2 by 2 max pooling per entry of `filters`, then dense layers."""
         convolution = {"kernel_size": self.kernel_size, "padding": "same", "activation": self.activation}
         convolutions = [
             spec
@@ -95,7 +98,10 @@ FAMILIES = (Linear, MLP, CNN, Layers)
 
 @dataclass(frozen=True, kw_only=True)
 class OwnModel(Model):
-    """A function with `@mnist_exp.model` in the user's own file; its arguments after the first are the keys."""
+    """A function with `@mnist_exp.model` in the user's file.
+
+    Its arguments after the first are the keys.
+    """
 
     def hidden_layers(self) -> list[Any]:
         """Return the function with its keys."""

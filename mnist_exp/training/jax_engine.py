@@ -1,4 +1,4 @@
-"""The JAX engine: models that differ only in their weights and in numbers of their optimizers train as one program.
+"""Train models as one JAX program if only weights and optimizers' numbers differ.
 
 One model is a stack of one; `jax_program.py` has what is traced.
 """
@@ -170,8 +170,9 @@ def fit(
 
 
 class _Stack:
-    """Models that train as one program, which keeps those that stopped until they are half of it.
+    """Models that train as one program.
 
+    Stopped ones stay in it until they are half of it.
     `running` has the indices of the models that still train, `failed` an error for each whose loss is not finite.
     """
 
@@ -255,7 +256,7 @@ class _Stack:
 
 
 def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str, float]]:
-    """Return each compiled model's loss and metrics on raw images and prepared labels, by name."""
+    """Return each model's loss and metrics by name, on raw images and prepared labels."""
     with signals.deferred():
         measured = evaluation_program(models[0])(stack_variables(models), jnp.asarray(x), jnp.asarray(y))
     return [{"loss": scores.pop("loss"), **scores} for scores in split_by_job(measured)]

@@ -26,8 +26,9 @@ State = tuple[list[Any], list[Any], list[Any]]
 def epoch_program(
     model: keras.Model, batch_size: int
 ) -> Callable[[State, Any, Any, Any, Any], tuple[State, dict[str, Any]]]:
-    """Return a function (state, scalars, order, training set, validation set) -> (state, metrics of shape (jobs,)).
+    """Return the function that trains and validates all jobs for one epoch.
 
+    It is (state, scalars, order, training set, validation set) -> (state, metrics of shape (jobs,)).
     It consumes the state that it is given.
     """
     fresh, in_python = [variable.value for variable in model.metrics_variables], convolves_on_cpu(model)
@@ -53,7 +54,10 @@ def epoch_program(
 
 
 def evaluation_program(model: keras.Model) -> Callable[[State, Any, Any], dict[str, Any]]:
-    """Return a function (state, raw images, prepared labels) -> loss and metrics, each of shape (jobs,)."""
+    """Return the function that evaluates all jobs.
+
+    It is (state, raw images, prepared labels) -> loss and metrics, each of shape (jobs,).
+    """
     fresh, in_python = [variable.value for variable in model.metrics_variables], convolves_on_cpu(model)
 
     def test_batch(state: Any, x: Any, y: Any) -> Any:
@@ -73,7 +77,7 @@ def evaluation_program(model: keras.Model) -> Callable[[State, Any, Any], dict[s
 
 
 def convolves_on_cpu(model: keras.Model) -> bool:
-    """Return whether a model runs on a CPU and has convolutions, as the kernels among its weights tell."""
+    """Return whether a model runs on a CPU and has convolutions."""
     return jax.default_backend() == "cpu" and any(
         len(variable.shape) > 3 or "conv" in variable.path for variable in model.variables
     )
@@ -82,7 +86,7 @@ def convolves_on_cpu(model: keras.Model) -> bool:
 def _for_each_batch(
     step: Callable[..., Any], batch_size: int, *, in_python: bool, consumes: bool
 ) -> Callable[..., Any]:
-    """Return a function (state, order, *rest) -> the state after `step(state, *rest, positions)` for each batch.
+    """Return the function (state, order, *rest) -> state that applies `step` to each batch.
 
     The last batch may be smaller. A loop in Python may consume the state that it is given.
     """

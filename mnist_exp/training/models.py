@@ -24,7 +24,7 @@ def set_seed(seed: int) -> None:
 
 
 def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
-    """Return the model for prepared images of `shape`, without the batch axis, with a softmax unit per class.
+    """Return the model for images of `shape`, without batch axis, with a softmax unit per class.
 
     Raises:
         InputError: names the layer that Keras refuses, such as one that does not fit its input.
@@ -63,7 +63,10 @@ def check_size(config: Model, shape: tuple[int, ...], classes: int) -> None:
 
 
 def _connect(flow: Any, specs: Sequence[Any], place: Callable[[int], str]) -> Any:
-    """Apply layers, blocks of layers and functions to a Keras tensor in turn; `place` words a layer's index."""
+    """Apply layers, blocks and functions to a Keras tensor in turn.
+
+    `place` words a layer's index.
+    """
     for index, spec in enumerate(specs):
         where = place(index)
         match spec:
@@ -106,7 +109,7 @@ def _apply(layer: Callable[[Any], Any], flow: Any, where: str) -> Any:
 
 
 def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
-    """Return the input of a residual block in the shape of its output, through a trained layer if needed."""
+    """Return a residual block's input in its output's shape, by a trained layer if needed."""
     _, *before = flow.shape
     _, *after = wanted
     if before == after:
@@ -123,7 +126,7 @@ def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
 
 
 def augmentation_model(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = BYTES) -> keras.Sequential | None:
-    """Return a model that changes raw images (N, *image_shape) at random and keeps their shape and range.
+    """Return a model that augments raw images (N, *image_shape), in their shape and range.
 
     Without `specs` it is None. The layers get pixels from 0 to 255, as Keras expects.
 
@@ -185,8 +188,9 @@ def output_shapes(model: keras.Model) -> Iterator[tuple[int, ...]]:
 
 
 def make_keras_object(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
-    """Make the Keras object of a kind in `keras_names.ALLOWED` that `spec`, `Name` or `{Name: arguments}`, names.
+    """Make a Keras object of a kind in `keras_names.ALLOWED` from its spec.
 
+    `spec` is `Name` or `{Name: arguments}`.
     Relative paths in arguments are below `output`.
 
     Raises:

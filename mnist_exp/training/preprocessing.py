@@ -1,4 +1,4 @@
-"""Preprocessing turns raw arrays into what a model takes, in training and inside the model that is kept."""
+"""Preprocess raw arrays for a model, in training and inside the saved model."""
 
 import math
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Preprocessor:
         return keras.ops.reshape(scaled, (-1, *self.shape))
 
     def labels(self, y: Any) -> Any:
-        """Turn (N,) integers into a tensor of (N, classes) floats, or return them, if not `one_hot`."""
+        """Turn (N,) integers into (N, classes) floats if `one_hot`, or else return them."""
         return keras.ops.one_hot(y, self.classes) if self.one_hot else y
 
     def layers(self) -> list[keras.Layer]:
@@ -79,7 +79,10 @@ def fit_preprocessor(config: Preprocessing, data: Data) -> Preprocessor:
 
 
 def _mean_and_deviation(images: Images) -> tuple[float, float]:
-    """Return the mean and the standard deviation without an array of floats; integers give exact sums."""
+    """Return the mean and the standard deviation without an array of floats.
+
+    Integers give exact sums.
+    """
     if images.dtype.kind == "f":
         mean = float(images.mean(dtype=np.float64))
         parts = (float(np.square(image - mean, dtype=np.float64).sum()) for image in images)

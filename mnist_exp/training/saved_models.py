@@ -21,7 +21,7 @@ from mnist_exp.text import truncate
 
 
 def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -> keras.Model:
-    """Load a model that `serving_model` made, from a file that may come from others, or that is in a run's `folder`.
+    """Load a model of `serving_model` from a foreign file, or from a run's `folder`.
 
     It may have classes of `code`.
 
@@ -56,7 +56,7 @@ def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -
 
 
 def needed_code(path: Path) -> list[str]:
-    """Return the names and digests, as in `CodeFile.label`, of the user's files that a saved model has layers of.
+    """Return the names and digests of the user's files whose layers a saved model has.
 
     Raises:
         InputError: if it is no such model.
@@ -92,7 +92,7 @@ def _saved(path: Path, folder: Path | None = None) -> Any:
 
 
 def _check_size(saved: Any, most: int) -> None:
-    """Check, before they are made, that the weights of a configuration are as many as a file of `most` bytes holds."""
+    """Check that a configuration's weights fit into `most` bytes, before they are made."""
     with without_values():
         weights = keras.saving.deserialize_keras_object(saved).weights
         size = sum(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in weights)
@@ -103,7 +103,7 @@ def _check_size(saved: Any, most: int) -> None:
 
 
 def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
-    """Check that a model can be loaded again once it is saved; `where` begins the message."""
+    """Check that a saved model can be loaded again, with messages that begin with `where`."""
     try:
         saved = json.loads(model.to_json())
     except REFUSALS as error:
@@ -152,7 +152,7 @@ _KEPT = {
 
 
 def _foreign_classes(saved: Any) -> list[str]:
-    """Return what a saved model names beyond the file in use and the names of Keras that models here may have."""
+    """Return the classes of a saved model that are neither Keras's allowed ones nor the user's."""
     foreign, own = set(), saved_classes()
     for node in _named(saved):
         name = str(node["class_name"])

@@ -1,4 +1,7 @@
-"""The validation set is held out of the training images; the last dataset is kept in memory."""
+"""Hold out the validation set from the training images.
+
+The last dataset is kept in memory.
+"""
 
 import time
 from dataclasses import replace
@@ -38,7 +41,7 @@ def load_data(config: Dataset) -> Data:
 
 
 def _state(config: Dataset) -> tuple[Any, ...] | None:
-    """Return a value that changes with the dataset, or None while a change of its files might not show."""
+    """Return a value that changes with the dataset, or None if a change might not show."""
     if (files := config.files()) is None:
         return None
     try:
@@ -52,7 +55,7 @@ def _state(config: Dataset) -> tuple[Any, ...] | None:
 
 
 def split(data: Data, config: Dataset) -> Data:
-    """Draw the validation set from the training images; both keep their order.
+    """Draw the validation set from the training images, and keep the order of both.
 
     Raises:
         InputError: if one of the two would be empty.

@@ -119,7 +119,7 @@ def fit(
     experiment: Experiment,
     on_epoch: OnEpoch = lambda _epoch, _metrics: (),
 ) -> FitResult:
-    """Train a compiled model; `validation`, a dataset of prepared batches, is measured after each epoch.
+    """Train a compiled model, and measure `validation`, prepared batches, after each epoch.
 
     Raises:
         InputError: if the loss becomes NaN or infinite, or Keras refuses the arguments in the first epoch.
@@ -159,8 +159,9 @@ def fit(
 
 
 def _batches_at_once(model: keras.Model, experiment: Experiment, batches: int) -> int:
-    """Return how many batches Keras trains before it looks for signals, so that a small network waits less for Python.
+    """Return how many batches Keras trains between looks for signals.
 
+    A small network then waits less for Python.
     It divides the number of batches in an epoch. Networks with more than vectors in them take their batches one by one,
     as do augmentation and callbacks that act on batches.
     """
@@ -180,7 +181,7 @@ def evaluate(model: keras.Model, batches: Any) -> dict[str, float]:
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Sets the order of each epoch, reports its metrics, and stops a run that is pruned, interrupted or diverges.
+    """Set the order of epochs, report metrics, and stop pruned, interrupted or diverging runs.
 
     The last of the callbacks, since it writes the checkpoints.
     """

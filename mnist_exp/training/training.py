@@ -62,7 +62,7 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class FitResult:
-    """The result of `fit`; `seconds` is its wall time."""
+    """The result of `fit`, with its wall time in `seconds`."""
 
     history: dict[str, list[float]]
     seconds: float
@@ -70,13 +70,13 @@ class FitResult:
 
 
 def make_result(served: keras.Model, fitted: FitResult, test: Mapping[str, float], seconds: float) -> TrainingResult:
-    """Combine a trained model of raw images with its loss and metrics on the test set, which took `seconds`."""
+    """Combine a trained model of raw images with its test scores, measured in `seconds`."""
     scores = {f"test_{name}": value for name, value in test.items()} | {"fit_seconds": fitted.seconds}
     return TrainingResult(served, fitted.history, fitted.kept_epoch, scores, fitted.seconds + seconds)
 
 
 def validation_is_test(config: Config) -> bool:
-    """Whether the validation was on the test set with the final weights, so that a test would repeat it."""
+    """Whether validation measured the final weights on the test set already."""
     return config.dataset.validation == "test" and not config.optimizer.get("use_ema")
 
 
@@ -103,7 +103,7 @@ def check_finite(epoch: int, metrics: Mapping[str, float]) -> None:
 
 
 def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Training, *, one_hot: bool) -> None:
-    """Compile a model; without a `training.loss`, with the cross-entropy that fits the labels.
+    """Compile a model, by default with the cross-entropy that fits the labels.
 
     Raises:
         InputError: for arguments that Keras refuses.
@@ -125,7 +125,7 @@ def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Tr
 
 
 def refusal(error: Exception, config: Config, label: Any, classes: int) -> InputError:
-    """Return what Keras refused in a step, with the key of the loss, metric or optimizer, or of a too large model.
+    """Return Keras's refusal in a step, with the key of the loss, metric, optimizer or model.
 
     `label` is a prepared label of shape (1, ...).
     """
@@ -148,14 +148,14 @@ def refusal(error: Exception, config: Config, label: Any, classes: int) -> Input
 
 
 def make_callbacks(experiment: Experiment) -> list[Any]:
-    """Make one model's callbacks, which write into `output`; the first logs a schedule's learning rate."""
+    """Make a model's callbacks, which write into `output` and log a schedule's learning rate first."""
     callbacks = experiment.config.training.callbacks
     configured = [_callback(name, arguments, experiment.output) for name, arguments in callbacks.items()]
     return [_ScheduledRate(), *configured, *([_Bar()] if experiment.prints else [])]
 
 
 def _callback(name: str, arguments: Any, output: Path) -> Any:
-    """Make a callback; one of Keras's raises InputError for values that it refuses only while training."""
+    """Make a callback that raises InputError for values that Keras refuses only while training."""
     spec = {name: arguments}
     callback = make_keras_object("callbacks", spec, "training.callbacks", output)
 
@@ -172,7 +172,7 @@ def _callback(name: str, arguments: Any, output: Path) -> Any:
 
 
 class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
-    """Adds a schedule's learning rate at an epoch's last step to the metrics, as Keras's callbacks add theirs."""
+    """Add a schedule's learning rate at an epoch's last step to the metrics, as Keras does."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         optimizer = self.model.optimizer
@@ -183,7 +183,7 @@ class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class _Bar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
-    """Keras's progress bar; on a terminal too narrow for one line, what is known after an epoch is on a second."""
+    """Keras's progress bar, with a second line for the epoch's results on a narrow terminal."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         shown, below = logs or {}, ""
@@ -211,7 +211,7 @@ def kept_epoch(callbacks: Sequence[Any], history: Mapping[str, Sequence[float]])
 
 
 def verbosity(progress: bool) -> int:
-    """Return Keras's `verbose`: a bar, which has colors, on a terminal or in a notebook, else a line per epoch."""
+    """Return Keras's `verbose`: a bar in a terminal or notebook, else a line per epoch."""
     has_bar = (sys.stdout.isatty() and not os.environ.get("NO_COLOR")) or "ipykernel" in sys.modules
     return 0 if not progress else 1 if has_bar else 2
 
