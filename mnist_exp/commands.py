@@ -1,4 +1,4 @@
-"""What the commands beside `python -m mnist_exp` share: parsing arguments and handling errors."""
+"""Parse arguments and handle errors of the commands beside `python -m mnist_exp`."""
 
 import argparse
 import os

@@ -128,7 +128,7 @@ def past_runs(words: Sequence[str], last: object = None) -> Runs:
 def _read(
     words: Sequence[str], sort: str | None, last: object, like: str, columns: Sequence[str], *, draw: bool
 ) -> tuple[list["Table"], list[str], list["Curves"], list[str]]:
-    """Return the tables of runs, the ids of those that a newer run repeats, the first table's curves, and a link."""
+    """Return the tables of runs, the ids of repeated runs, the first table's curves, and a link."""
     if last is not None and (not str(last).isdecimal() or int(str(last)) < 1):
         raise InputError(f"--last {last}: must be a whole number, at least 1")
     from mnist_exp.sweeps.choice import Words, find_runs

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
-    """Repeat a run as a new one in the same store, print how their metrics compare, and return whether all are equal.
+    """Repeat a run in the same store, print how the metrics compare, and return whether all are equal.
 
     The time, `fit_seconds`, does not count. A configuration from a store may be a stranger's: it is checked as a preset
     is, and does not say where the new run writes.
@@ -107,7 +107,10 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
 
 
 def _check_code(before: Record, overrides: Sequence[str]) -> None:
-    """Raise InputError if the run used own code and no `code=FILE` is typed: a record never chooses what runs."""
+    """Raise InputError if the run used own code and no `code=FILE` is typed.
+
+    A record never chooses code to run.
+    """
     label = before.fact("own_code")
     if label and not any(Override.parse(text).key == "code" for text in overrides):
         name, _, digest = label.rpartition(" ")
@@ -119,13 +122,16 @@ def _check_code(before: Record, overrides: Sequence[str]) -> None:
 
 
 def _use_threads(recorded: str) -> None:
-    """Compute with as many threads as the run did, since TensorFlow rounds a convolution by their number."""
+    """Compute with as many threads as the run did.
+
+    TensorFlow rounds a convolution by their number.
+    """
     if re.fullmatch(r"[1-9][0-9]{0,3}", recorded) and int(recorded) <= (os.cpu_count() or 1):
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", recorded)
 
 
 def _as_before(experiment: Experiment, before: Record, name: str, overrides: Sequence[str]) -> Experiment:
-    """Return the experiment, named as the run was, in the MLflow experiment `name` unless another is typed."""
+    """Return the experiment under the run's name, in its MLflow experiment unless another is typed."""
     settings = stored(experiment.config.tracking)
     typed = [
         text

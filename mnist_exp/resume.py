@@ -1,4 +1,4 @@
-"""What `resume=true` makes of a run, a job or a sweep: it has finished, goes on, still runs, or is new."""
+"""Decide for `resume=true` whether a run, job or sweep has finished, resumes, still runs, or is new."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -68,7 +68,7 @@ def resume(known: Sequence[Record], wanted: Record) -> Answer:
 
 
 def why_new(known: Sequence[Record], wanted: Record) -> str:
-    """Return which of configuration, data, code, packages and threads differ from those of the nearest earlier run.
+    """Return the parts that differ from the nearest earlier run: configuration, data, code and so on.
 
     >>> why_new([], Record("run", {}))
     'no earlier run is like it'
@@ -117,7 +117,7 @@ def wanted_record(experiment: Experiment, identity: Identity) -> Record:
 
 @contextmanager
 def claim(key: str, wanted: Record, output: Path, say: Callable[[str], object]) -> Iterator[Answer]:
-    """Yield what to make of a run or a sweep, and hold the lock of the folder that goes on, or else of the new one.
+    """Lock the folder of a resumed run or sweep, or a new one, and yield what to do with it.
 
     The key is locked meanwhile, so that two equal commands do not both begin. A run that still runs is waited for.
 

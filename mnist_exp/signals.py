@@ -1,4 +1,4 @@
-"""Turn Ctrl-C, SIGTERM and SIGHUP into exceptions, so that a run can still be recorded as KILLED.
+"""Turn Ctrl-C, SIGTERM and SIGHUP into exceptions, so that a run is recorded as KILLED.
 
 An exception in one of TensorFlow's destructors is lost or aborts the process, so a signal is deferred to the end of a
 batch or a file. Nothing interrupts what records how a run ended.
@@ -45,7 +45,10 @@ def install() -> None:
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Defer a signal to `raise_if_received` or the end of the block. Another one raises at once."""
+    """Defer a signal to `raise_if_received` or the end of the block.
+
+    A second signal raises at once.
+    """
     _State.is_deferred = True
     try:
         yield

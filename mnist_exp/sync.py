@@ -74,7 +74,7 @@ outage; each thing once, however often this is typed, on another machine too."""
 
 
 def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
-    """Send what is below `places` to the store that `overrides` name, each folder to its own MLflow experiment.
+    """Send the folders below `places` to a store, each to its own MLflow experiment.
 
     Without places, these are `outputs` and `multirun`, of which runs with `tracking=none` stay where they are. A run
     whose process has gone is recorded as KILLED; one that still trains is left to its process.

@@ -42,7 +42,7 @@ def redact_uri(address: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Return text without the logins of addresses, and without the passwords and tokens that MLflow is told.
+    """Return text without logins in addresses, and without MLflow's passwords and tokens.
 
     >>> redact("https://me:secret@host/mlflow does not answer")
     'https://host/mlflow does not answer'
@@ -73,7 +73,7 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return text on its lines, without secrets and without other characters that control a terminal."""
+    """Return text with its lines, without secrets and control characters."""
     return "\n".join(map(printable, text.expandtabs().split("\n")))
 
 
@@ -103,7 +103,7 @@ def traceback_text(error: BaseException) -> str:
 
 
 def traceback_in(package: str, error: BaseException) -> str:
-    """Return the traceback of an error, or of its earliest cause in `package`, from its first line in there.
+    """Return the traceback of an error, or of its first cause in `package`, from there on.
 
     It is "" if no line is in the package.
     """
@@ -120,7 +120,7 @@ def traceback_in(package: str, error: BaseException) -> str:
 
 
 def make_printable(record: logging.LogRecord) -> bool:
-    """Make the message and the traceback of a log record printable, and return True, as a logging filter does."""
+    """Make a log record's message and traceback printable, as a filter that returns True."""
     record.msg, record.args = printable_lines(record.getMessage()), ()
     if record.exc_info and record.exc_info[1] is not None:
         record.exc_text = traceback_text(record.exc_info[1]).rstrip()

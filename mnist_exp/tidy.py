@@ -81,7 +81,7 @@ nothing that runs, is registered, counts in a sweep, or is in another store."""
 
 
 def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], *, asks: bool) -> None:
-    """Remove what lies in the folders, if any are given, and ended so many days ago, if that is.
+    """Remove what is in the given folders, or ended so many days ago.
 
     Raises:
         InputError: if nothing is removed, or not all, or the store cannot be reached.
@@ -178,7 +178,7 @@ def _reason(path: Path, record: Record, uri: str, client: "MlflowClient | None")
 
 
 def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]:
-    """Remove the runs of an entry from the store, with their artifacts and models, and then their own files.
+    """Remove an entry's runs from the store, with artifacts and models, and then its files.
 
     Return the files that stay, which no run wrote. After an interruption, the rest is found and removed again.
 

@@ -158,7 +158,7 @@ def keys(group: str) -> dict[str, dict[str, inspect.Parameter]]:
 
 
 def own_choices(group: Literal["model", "dataset"], base: type) -> list[Any]:
-    """Return a subclass of the dataclass `base` for each function of a group, to check its keys.
+    """Return a dataclass for each function of a group, to check its keys.
 
     Raises:
         InputError: for an argument whose name the base, or Hydra, needs.
@@ -173,7 +173,7 @@ def own_choices(group: Literal["model", "dataset"], base: type) -> list[Any]:
 
 
 def unregistered(name: object) -> str:
-    """Return the end of a message if the file in use defines this class without registering it, else ""."""
+    """Return a hint if the file in use defines this class but does not register it, else ""."""
     if _in_use is None or not inspect.isclass(vars(_in_use.module).get(str(name))):
         return ""
     return f"; {_in_use.code.path} defines it, but without @keras.saving.register_keras_serializable() above it"
@@ -188,7 +188,7 @@ def saved_classes() -> set[tuple[str, str]]:
 
 
 def call(group: str, chosen: Any, *inputs: Any) -> Any:
-    """Call the function of the file in use that is named `chosen.kind`, with its keys from `chosen`.
+    """Call the user's function `chosen.kind` with the keys of `chosen`.
 
     Raises:
         InputError: for whatever it raises, with the line of the file.

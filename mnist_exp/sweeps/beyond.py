@@ -1,4 +1,4 @@
-"""Where to look next: numbers whose best value is the largest or smallest that a sweep tried."""
+"""Suggest where to look next: beyond numbers that are best at the edge of a sweep."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

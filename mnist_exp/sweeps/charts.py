@@ -1,4 +1,4 @@
-"""The figures of a sweep: its curves, its objective by what varies, and how much each key matters."""
+"""Draw a sweep: curves, the objective by key, and the importance of each key."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
@@ -28,7 +28,7 @@ _Measured = Sequence[tuple[Mapping[str, str], float]]
 
 
 def validation_curves(rows: Sequence[Curves], metric: str) -> Figure:
-    """Draw a metric over epochs, a line for each row: the mean of its jobs, in a band from the smallest to the largest.
+    """Draw a metric over epochs, a line for the mean of each row, in a band from least to greatest.
 
     The first eight rows are in colour and named, with the number of their jobs; all others are thin and grey, and may
     leave the picture, since one that diverged would flatten all. The mean in an epoch is that of the jobs that have
@@ -79,7 +79,7 @@ def validation_curves(rows: Sequence[Curves], metric: str) -> Figure:
 
 
 def _band(jobs: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
-    """Return epochs, at most 400, and the mean, smallest and largest value of the jobs that have reached each.
+    """Return at most 400 epochs, with the jobs' mean, smallest and largest value at each.
 
     The shape is (4, epochs); values that cannot be drawn are NaN.
     """
@@ -150,7 +150,7 @@ def _tick_labels(choices: Sequence[str]) -> list[str]:
 
 
 def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, across: str, objective: str) -> Figure:
-    """Draw the mean and the number of jobs in each cell, and the deviation where there are several."""
+    """Draw the mean, number of jobs and deviation in each cell."""
     rows, columns = (_ordered({cell[axis] for cell in cells}) for axis in (0, 1))
     means = np.array([[fmean(cells[row, column]) for column in columns] for row in rows])
     figure = Figure(figsize=(3.5 + 0.95 * len(columns), 2.2 + 0.6 * len(rows)), layout="constrained")

@@ -160,7 +160,7 @@ def find_runs(client: "MlflowClient", words: Words, last: int | None) -> Found:
 
 
 def _candidates(client: "MlflowClient", words: Words, last: int | None) -> Iterator[tuple[Record, str]]:
-    """Yield the runs that ids name, or all of the experiment, the newest first, each with the id of its sweep."""
+    """Yield the named runs, or all of the experiment, the newest first, with their sweeps' ids."""
     for run in [find_run(client, words.tracking.uri, run_id) for run_id in words.ids]:
         for job in read_jobs(client, run) if run.is_sweep else [run]:
             yield job, run.run_id if run.is_sweep else job.tags.get("mlflow.parentRunId", "")
@@ -193,7 +193,7 @@ def _plain(text: str) -> Any:
 
 
 def _nothing(words: Words, read: Sequence[Record]) -> InputError:
-    """Return the error that no run was found: a condition names what none has, or none fulfils them all."""
+    """Return the error that no run fulfils the conditions."""
     for condition in words.conditions:
         if read and all(condition.known(run) is None for run in read):
             if condition.sign == "=":

@@ -127,7 +127,7 @@ def with_deviation(column: Column) -> Column:
 
 
 def find_column(name: str, columns: Sequence[Column], jobs: Sequence[Record]) -> Column:
-    """Return the column of this name: one of `columns`, or one with a score or a parameter of the jobs.
+    """Return the column of this name, of a score or a parameter if none of `columns` has it.
 
     Raises:
         InputError: if no job has recorded such a value.

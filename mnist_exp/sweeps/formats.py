@@ -1,4 +1,4 @@
-"""How values and tables are shown: the keys in which runs differ, and text, CSV, JSON, Markdown and LaTeX.
+"""Format values and tables as text, CSV, JSON, Markdown and LaTeX.
 
 All of them escape the texts of a store.
 """
@@ -35,7 +35,7 @@ _IN_LATEX = {
 
 
 def decimals(value: float) -> str:
-    """Return a score as tables show it, with four decimals, or two digits where these would be zeros."""
+    """Return a score with four decimals, or two digits if these would be zeros."""
     if 1e-8 < abs(value) < 5e-5:
         return f"{value:.1e}"
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"

@@ -122,7 +122,7 @@ def _main_effects(frame: Any, keys: Sequence[str], y: Any) -> dict[str, float]:
 
 
 def _by_optuna(values: Any, y: Any, direction: str) -> dict[str, float]:
-    """Return by how much the values of the best quarter of the jobs differ from those of all (PED-ANOVA)."""
+    """Return how much the best quarter's values differ from all (PED-ANOVA)."""
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances

@@ -95,7 +95,7 @@ class Task:
 
 
 def group_jobs(jobs: Sequence[Sequence[str]]) -> list[Sequence[int]]:
-    """Group the places of jobs that differ in nothing but what `engine.stack_key` leaves out, not too many in a group.
+    """Group the places of jobs that one program can train, up to the stack's size.
 
     >>> group_jobs([["model.hidden=16", "seed=0"], ["model.hidden=32", "seed=0"], ["model.hidden=16", "seed=1"]])
     [[0, 2], [1]]
@@ -140,7 +140,7 @@ _records: dict[str, SweepRecord] = {}  # by the sweep and its start
 
 
 def _join_sweep(parent: Parent) -> SweepRecord:
-    """Return the record of a sweep, one for all of its jobs in this process, which ends once the sweep's has gone."""
+    """Return the sweep's record in this process, which ends once the sweep's process is gone."""
     if (record := _records.get(repr(parent))) is None:
         _records.clear()
         record = _records[repr(parent)] = join_sweep(parent)
@@ -163,7 +163,10 @@ def _end_with_sweep(record: SweepRecord) -> None:
 
 
 def _placed(experiment: Experiment, width: int) -> Experiment:
-    """Return a job that goes on only if it trained alone and does so again, as a stack has no checkpoint."""
+    """Return a resumed job only if it trained alone and does again.
+
+    A stack has no checkpoint.
+    """
     if not experiment.resumes or (before := Folder(experiment.output).read()).stage != "begun":
         return experiment
     if width > 1 or "mnist_exp.trained_together" in before.tags:
@@ -172,7 +175,7 @@ def _placed(experiment: Experiment, width: int) -> Experiment:
 
 
 def _prepare(record: SweepRecord, composed: Composed, stage: SweepProgress) -> Experiment | float | None:
-    """Return a job that is to run, the objective of one that has finished, or None, once recorded, for bad input."""
+    """Return a job to run, the objective of a finished one, or None after recording bad input."""
     values = values_of(record.parent.keys, composed.overrides)
     try:
         choose_backend(composed.values.backend)  # for the user's own code

@@ -24,7 +24,7 @@ _MOST_CHECKED = 200  # values of a sweep, which take 10 ms each
 
 
 def check_number(number: float, typed: Iterable[str]) -> None:
-    """Raise InputError if these overrides ask for more jobs, or values of a key, than a sweep may have."""
+    """Raise InputError for more jobs, or values of a key, than a sweep may have."""
     if number > MOST_JOBS:
         raise InputError(f"{' '.join(typed)}: asks for {number:,.15g} jobs; a sweep may have {MOST_JOBS:,} at most")
 
@@ -114,7 +114,7 @@ class Kind:
         raise NotImplementedError
 
     def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
-        """Return the overrides of the jobs to check: each value once, beside the first of all others.
+        """Return the overrides of jobs to check: each value once, beside the first of others.
 
         Of more than 200 values, those are left out between every second, third or so on, and the last of their key.
         """
@@ -146,7 +146,7 @@ class Kind:
         return []
 
     def check(self, configs: Sequence[Config]) -> None:
-        """Raise InputError if the configurations that were checked, the first job's first, do not fit this kind."""
+        """Raise InputError if checked configurations, the first job's first, do not fit this kind."""
 
     def opening(self) -> str:
         """Return the first lines of the sweep: how many jobs, and what varies."""
@@ -162,7 +162,7 @@ class Kind:
         return compare_rows(rows, direction), []
 
     def verdict(self, rows: Sequence[Row], images: str, run_id: str) -> str:
-        """Return the sentence below the ranking of arranged rows of sweep `run_id`, measured on `images`."""
+        """Return the sentence below a ranking of arranged rows, measured on `images`."""
         single = "one seed may be better or worse by chance" if self.planned > 1 else SINGLE
         of = self.jobs // self.planned if self.planned else len(rows)
         family = f"the {len(rows)} of {of} rows that have finished jobs" if len(rows) < of else ""
@@ -192,7 +192,7 @@ class Grid(Kind):
         return grid
 
     def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
-        """Return each value once, and each combination of groups, whose choices may not fit each other."""
+        """Return each value once, and each combination of groups, which may not fit together."""
         groups = {
             override: samples
             for override, samples in typed.varied.items()

@@ -132,7 +132,7 @@ def as_svg(figure: Figure, name: str) -> Markup:
 
 
 def _curves(record: SweepRecord, outcome: Table) -> list[Curves]:
-    """Return the place of each of the first rows, the values that it differs in, and the curves of its jobs."""
+    """Return the first rows' places, differing values, and their jobs' curves."""
     combinations = [
         {key: value for key, value in row.values.items() if key != "seed"} for row in outcome.rows[:_MAX_CURVES]
     ]

@@ -1,4 +1,4 @@
-"""Past runs as tables: those that measure the same are one table, compared as members of their sweeps."""
+"""Show past runs as tables, one for all that measure the same, compared as in their sweeps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -28,8 +28,9 @@ Measure = tuple[tuple[str, str], ...]
 
 
 def drop_repeats(runs: Sequence[Record]) -> list[Record]:
-    """Return the newest of the runs with the same signature: the same experiment twice says nothing about chance.
+    """Return the newest run of each signature.
 
+    A repeated experiment says nothing about chance.
     A whole run goes before one that was pruned, and that before one that did not finish.
     """
 
@@ -56,7 +57,7 @@ def make_tables(found: Found, only: Sequence[str] = ()) -> list[Table]:
 
 
 def sorted_table(found: Found, metric: str, only: Sequence[str] = ()) -> Table:
-    """Return all runs in one table, ordered by a metric: an accuracy with the largest first, others the smallest.
+    """Return all runs in one table, ordered by a metric, an accuracy from the largest.
 
     Raises:
         InputError: if no run has recorded the metric.
@@ -84,7 +85,7 @@ def sorted_table(found: Found, metric: str, only: Sequence[str] = ()) -> Table:
 
 
 def about_others(tables: Sequence[Table]) -> list[str]:
-    """Return a line for each table but the first: how many runs, what is measured, and the command that shows it."""
+    """Return a line for each table but the first: its runs, its measure, and its command."""
     lines = []
     for table in tables[1 : _MAX_OTHERS + 1]:
         newest = max(table.jobs, key=lambda job: job.start)
@@ -108,7 +109,7 @@ def _objective(run: Record) -> tuple[str, str] | None:
 
 
 def _groups(found: Found) -> dict[Measure, tuple[list[Record], list[Record]]]:
-    """Return the runs that can be compared, those shown and those that are not, by what is equal in them.
+    """Return comparable runs, shown and hidden, by the facts that are equal in them.
 
     Runs without an objective or data, which failed early, are in the first group.
     """
@@ -192,14 +193,14 @@ def _table(
 def _jobs(
     runs: Sequence[Record], known: Mapping[str, Mapping[str, str]], keys: Sequence[str] | None = None
 ) -> list[Record]:
-    """Return the jobs of runs, each with the values of `keys`, by default those in which the runs differ."""
+    """Return the jobs of runs with the values of `keys`, by default the differing ones."""
     keys = differing_keys(list(known.values())) if keys is None else keys
     varied = {run_id: {key: values[key] for key in keys if key in values} for run_id, values in known.items()}
     return [run.with_values(varied.get(run.run_id, run.values)) for run in runs]
 
 
 def _hidden(runs: Sequence[Record], others: Sequence[Record], direction: str) -> tuple[list[Row], int]:
-    """Return the rows of others that are not among the runs, and how many more runs belong to rows that are."""
+    """Return the rows without chosen runs, and how many more runs the chosen rows have."""
     jobs = _jobs([*runs, *others], _configured([*runs, *others])) if others else []
     shown = {combination(job.values) for job in jobs[: len(runs)]}
     rest = [job for job in jobs[len(runs) :] if combination(job.values) not in shown]
@@ -236,7 +237,7 @@ def _difference_note(rows: Sequence[Row]) -> str:
 
 
 def _configured(runs: Sequence[Record]) -> dict[str, dict[str, str]]:
-    """Return by run id all that can make a result differ: configuration, data, code and packages.
+    """Return all that can make a result differ, by run id.
 
     What varies in a sweep comes first, in the newest one's order. Refused runs, without a configuration, are left out.
     """

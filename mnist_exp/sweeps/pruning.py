@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Pruning:
-    """Compares the jobs that train in this process with each other, and with those of the sweep that ended.
+    """Compare the jobs that train in this process with each other and with the ended ones.
 
     A job that is stopped keeps its last value, or each epoch would halve the others.
     """

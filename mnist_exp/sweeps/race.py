@@ -1,4 +1,4 @@
-"""A race: all combinations run a few seeds, then only those that may still be the best, until one is."""
+"""Race combinations: all run a few seeds, then only those that may still be the best."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ class Race(Kind):
 
     @classmethod
     def of(cls, typed: SweepOverrides) -> Self:
-        """Return the race that was typed, between all combinations or the best rows of an earlier sweep.
+        """Return the race of these overrides, between all combinations or a sweep's best rows.
 
         Raises:
             InputError: for a seed, fewer than two combinations, too few jobs for the first round, or an earlier sweep
@@ -116,7 +116,10 @@ class Race(Kind):
         return "\n".join(map(printable, [f"{rules}: {varied}", *self.notes]))
 
     def signature(self) -> list[object]:
-        """Return the combinations and the rules but `max_jobs`, which may be larger when the race is resumed."""
+        """Return the combinations and rules.
+
+        `max_jobs` is left out, since a resumed race may have more.
+        """
         return ["race", self.values, self.seeds, self.indifference, sorted(self.seen)]
 
     def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
@@ -147,7 +150,7 @@ class Race(Kind):
         return play(len(self.values), self.seeds, self.max_jobs, self.indifference, direction, launch)
 
     def arrange(self, rows: list[Row], direction: str) -> tuple[list[Row], list[str]]:
-        """Return the rows still in the race, the dropped (the latest first), the failed, and the end."""
+        """Return rows still in the race, dropped ones (latest first), failed ones, and the end."""
         if not self.rounds:
             return super().arrange(rows, direction)
         last, arranged = self.rounds[-1], dict[int, Row]()
@@ -173,7 +176,10 @@ class Race(Kind):
         return word(judge(rows, indifference), self.label, images=images, rounds=rounds, single=single)
 
     def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
-        """Return how many of all jobs did not finish: an earlier race, with a larger `max_jobs`, launched more."""
+        """Return how many jobs did not finish.
+
+        An earlier race with a larger `max_jobs` launched more.
+        """
         return sum(job.status != "FINISHED" for job in jobs)
 
     def _seeds(self, number: int) -> list[int]:

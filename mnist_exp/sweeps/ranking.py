@@ -1,4 +1,4 @@
-"""From jobs to rows, best first, and which of them may be better than the first. Nothing here reads a store."""
+"""Rank jobs as rows, best first, and mark the rows that may be better than the first."""
 
 import math
 from collections import defaultdict
@@ -44,8 +44,9 @@ class Row:
 
 
 def rank(jobs: Iterable[Record], direction: str) -> list[Row]:
-    """Return the finished jobs, those that differ only in `seed` as one row, best mean of the objective first.
+    """Return the finished jobs as rows, best mean objective first.
 
+    Jobs that differ only in `seed` are one row.
     Jobs without a finite objective are left out. `direction`: `maximize` or `minimize`.
     """
     groups: dict[tuple[tuple[str, str], ...], list[Record]] = defaultdict(list)
@@ -75,7 +76,7 @@ def combination(values: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def find_unranked(jobs: Iterable[Record]) -> list[Record]:
-    """Return the jobs that no row holds: pruned, failed, killed or running, or without a finite objective."""
+    """Return the jobs outside all rows: unfinished, or without a finite objective."""
     return [job for job in jobs if not _is_ranked(job)]
 
 

@@ -1,4 +1,4 @@
-"""The rounds of a race: which combinations run more seeds, which are dropped, and which are taken back."""
+"""Play the rounds of a race: which combinations run, are dropped, and are taken back."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,7 +110,7 @@ def play(
 def _compare(
     scores: Sequence[Mapping[str, float]], ran: Sequence[int], ranked: Sequence[int], direction: str
 ) -> dict[int, Comparison]:
-    """Compare the combinations in `ranked` with the first of those in `ran`, which have the same seeds.
+    """Compare the combinations in `ranked` with the leader on the same seeds.
 
     Pairs say most, but a few of them miss that a combination fails now and then. So what they call beaten is compared
     once more as if it shared no seeds.

@@ -1,4 +1,4 @@
-"""Whether a row of a ranking may be better than the first one, by the seeds that both have: comparison with the best.
+"""Test whether a row may be better than the first, by shared seeds (comparison with the best).
 
 The first row is the best of many, by luck too. A row is beaten if the first is better, one-sided, at 0.05 / rows: then
 the row that is truly best is called beaten in at most 5 % of sweeps (J. C. Hsu, Simultaneous confidence intervals for
@@ -79,7 +79,7 @@ def compare_with_first(
 
 
 def _variance_prior(variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """Return the degrees of freedom and the variance that rows have in common, by the moments of their logarithms.
+    """Return the rows' common degrees of freedom and variance, by the moments of logarithms.
 
     `variances`: each with its own degrees of freedom. Of fewer than three, nothing is in common: 0 degrees.
     """
@@ -98,7 +98,10 @@ def _variance_prior(variances: Sequence[tuple[float, int]]) -> tuple[float, floa
 
 
 def _inverse_trigamma(value: float) -> float:
-    """Return the number whose trigamma is `value`, by Newton's method on 1 / trigamma, which is convex (Smyth)."""
+    """Return the number whose trigamma is `value`.
+
+    Newton's method on 1 / trigamma, which is convex (Smyth).
+    """
     from scipy.special import polygamma
 
     x = 0.5 + 1 / value
@@ -121,7 +124,10 @@ def _paired(differences: Sequence[float], degrees: float, common: float) -> tupl
 
 
 def _independent(*both: Mapping[str, float]) -> tuple[float, float, float, float]:
-    """Return the same for two that share no seeds, with the fewer degrees of the two, which is safe for any spread."""
+    """Return the figures of `_paired` for two rows without common seeds.
+
+    The smaller degrees of freedom are safe for any spread.
+    """
     first, row = ([*values.values()] for values in both)
     error = math.sqrt(sum(_variance(values) / len(values) for values in (first, row)) + 1e-18)
     deviation = math.sqrt(_variance(first) + _variance(row))

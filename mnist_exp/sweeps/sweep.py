@@ -88,7 +88,7 @@ def _run_opened(
 
 
 def _find_finished(sweep: Sweep, kind: Kind, record: SweepRecord) -> tuple[int, str]:
-    """Return how many jobs of this sweep finished before, and a line about them, or about why the first is new."""
+    """Return how many jobs finished before, and a line on them, or on why the first is new."""
     compute_with_one_thread()  # before a dataset imports TensorFlow
     known = [found for config in sweep.configs if (found := identify(config, record.parent)) is not None]
     finished = [job for job in record.jobs() if job.status == "FINISHED"]
@@ -105,7 +105,7 @@ def _find_finished(sweep: Sweep, kind: Kind, record: SweepRecord) -> tuple[int, 
 
 
 def _proposals(sweep: Sweep, kind: Kind, record: SweepRecord, stage: SweepProgress) -> Propose:
-    """Return a function that asks the kind for the next jobs, and tells it which have ended and how."""
+    """Return a function that gets the next jobs from the kind, given the ended ones."""
     earlier = [job for job in record.jobs() if job.status in {"FINISHED", "KILLED"}] if kind.draws else []
     direction, launched = objective_direction(sweep.config), list[dict[str, str]]()
 

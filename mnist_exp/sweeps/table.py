@@ -112,7 +112,7 @@ class Table:
         return [*rows, *self._others()]
 
     def _others(self) -> Iterator[Line]:
-        """Yield a line for each job that failed, and one for all of a combination without a row that were stopped."""
+        """Yield a line for each failed job, and for each combination whose jobs were all pruned."""
         stopped: dict[tuple[tuple[str, str], ...], list[Record]] = defaultdict(list)
         for job in self.rest:
             if (job.pruned is not None or is_missing(job)) and not self.listed:
@@ -138,7 +138,7 @@ class Table:
 
     @cached_property
     def cells(self) -> tuple[list[list[str]], list[int]]:
-        """The lines as text, the header first, and the places of the columns that are aligned to the left."""
+        """The lines as text, the header first, and the places of left-aligned columns."""
         return self._cells(self.columns, self.lines)
 
     def _cells(self, columns: Sequence[Column], lines: Sequence[Line]) -> tuple[list[list[str]], list[int]]:
@@ -155,7 +155,7 @@ class Table:
         return [{column.key: column.value(job) for column in self.columns if column.key} for job in jobs]
 
     def scores(self) -> dict[str, float]:
-        """Return the first row's means, the objective also as `objective`, and `fit_seconds`, the sum of all jobs."""
+        """Return the first row's means, `objective` included, and all jobs' `fit_seconds`."""
         scores = {"fit_seconds": sum(job.seconds or 0.0 for job in self.jobs)}
         if self.rows:
             means = {column.key: column.value(self.lines[0]) for column in self.columns if column.key}
@@ -205,7 +205,7 @@ class Table:
 
 
 def format_tables(tables: Sequence[Table], form: str, notes: Sequence[str] = ()) -> str:
-    """Return tables in a form: `csv` and `json` have the records of all, others the first with `notes` below it.
+    """Return all tables as `csv` or `json` records, or the first with `notes` in another form.
 
     Args:
         tables: at least one.

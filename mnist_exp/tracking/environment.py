@@ -131,7 +131,7 @@ def _own_tags(settings: MLflowTracking | NoTracking) -> dict[str, str]:
 def _tags(
     overrides: Sequence[str], settings: MLflowTracking | NoTracking, code: CodeFile | None = None
 ) -> dict[str, str]:
-    """Return the user's tags, and those for the machine, packages, code and the threads of one operation."""
+    """Return the user's tags, and those for machine, packages, code and threads."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     commit = _commit()
     packages = {**package_versions(backend), "mnist_exp": __version__, "python": platform.python_version()}

@@ -94,7 +94,7 @@ class Folder:
         files.write_text(self.path / name, json.dumps(content, indent=1))
 
     def begin(self, record: Record, code: CodeFile | None = None, patch: str = "") -> None:
-        """Remove another run's files, and write the record, the user's code and the changes since the commit."""
+        """Remove another run's files, and write the record, the user's code and its diff."""
         with suppress(InputError):
             before = self.read()
             if before.status != "FINISHED" and before.job == record.job != ("", {}):

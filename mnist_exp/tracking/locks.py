@@ -129,7 +129,10 @@ def wait_until_idle(folder: Folder, sweep: str | None = None) -> None:
 
 
 def close(paths: Iterable[Path]) -> int:
-    """Record runs, by their `run.json`, as KILLED if their process is gone, and count the others."""
+    """Record the runs of these `run.json` as KILLED if their process is gone.
+
+    Return how many still run.
+    """
     running = 0
     for folder in (Folder(path.parent) for path in paths):
         with suppress(OSError, InputError):  # deleted, damaged, or of another program

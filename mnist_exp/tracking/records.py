@@ -178,7 +178,7 @@ class Record:
         return [*files.TEXTS, *files.FIGURES, *([f"code/{code}"] if re.fullmatch(r"[\w-][\w. -]*\.py", code) else [])]
 
     def is_in(self, tracking: Mapping[str, str]) -> bool:
-        """Return whether this is in the same store and MLflow experiment as what has that `tracking`, if in any."""
+        """Return whether a run has the store and MLflow experiment of `tracking`, if any."""
         return tracking.items() <= self.tracking.items()
 
 

@@ -193,7 +193,7 @@ def mirrored(folder: Folder, uri: str) -> Mirrored:
 
 @contextmanager
 def _reached(uri: str) -> Iterator[None]:
-    """Fail at once if a store cannot be reached, and lock a missing SQLite store while it is made.
+    """Fail at once for an unreachable store, and hold the lock of a new SQLite store.
 
     Without the lock, all but one of several processes that make the same store would fail.
 

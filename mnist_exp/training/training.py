@@ -148,7 +148,7 @@ def refusal(error: Exception, config: Config, label: Any, classes: int) -> Input
 
 
 def make_callbacks(experiment: Experiment) -> list[Any]:
-    """Make a model's callbacks, which write into `output` and log a schedule's learning rate first."""
+    """Make a model's callbacks, which write into `output`, the one for schedules first."""
     callbacks = experiment.config.training.callbacks
     configured = [_callback(name, arguments, experiment.output) for name, arguments in callbacks.items()]
     return [_ScheduledRate(), *configured, *([_Bar()] if experiment.prints else [])]
