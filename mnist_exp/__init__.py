@@ -62,7 +62,7 @@ def run(
 
     with _one_at_a_time, _left_as_it_was(), forward_logs():
         experiment = compose([text for given in overrides for text in to_overrides(given)], config_dir)
-        gc.collect()  # of an earlier run: a Keras model is a web of cycles that holds the data
+        gc.collect()  # an earlier run's Keras model is a web of cycles that holds the data
         experiment = replace(experiment, verbose=bool(verbose))
         found = finish(experiment)
         if isinstance(found, Result):

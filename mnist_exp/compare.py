@@ -34,7 +34,7 @@ _EXAMPLES = """\
 """
 
 _CURVES = 200  # runs, after which no row is drawn
-_NAMED = 6  # of the runs left out
+_NAMED = 6  # ids of runs left out in a line
 _LINKED = 20  # runs, which a link still has room for
 
 

@@ -248,7 +248,7 @@ class ImageGrid:
             picture.paste(shown, (left, top))
             colour = _WRONG if marked else "black"
             longest = max(1, *map(len, text.split("\n")))
-            font = _font(min(15, int(1.48 * cell / longest)), bold=marked)  # as wide as an image
+            font = _font(min(15, int(1.48 * cell / longest)), bold=marked)  # the text is as wide as an image
             middle = (left + width / 2, top + height + below / 2)
             pen.text(middle, text, colour, font, "mm", align="center")
             if marked:

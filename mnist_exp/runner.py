@@ -97,7 +97,7 @@ def log_epochs(runs: Sequence[Run], on_epoch: "OnEpoch") -> "OnEpoch":
     return record_epoch
 
 
-_digests: dict[str, str] = {}  # of the datasets of sweeps, each of which is read once
+_digests: dict[str, str] = {}  # digests of sweeps' datasets, each read once
 
 
 class Identity(NamedTuple):

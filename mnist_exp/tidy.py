@@ -209,7 +209,7 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]
         raise InputError(f"{error.filename or entry.path}: cannot be removed ({error.strerror})") from error
     if entry.path.parent not in _places():
         with suppress(OSError):
-            entry.path.parent.rmdir()  # of that day, if this was the last
+            entry.path.parent.rmdir()  # the day's folder, once it is empty
     return list(dict.fromkeys(stays))
 
 
@@ -221,7 +221,7 @@ def _remove_run(client: "MlflowClient", uri: str, run_id: str) -> None:
         if model.artifact_location.endswith(f"/{model.model_id}/artifacts"):
             store.repository(uri, model.artifact_location).delete_artifacts()
         client.delete_logged_model(model.model_id)
-    if run.info.artifact_uri.endswith(f"/{run_id}/artifacts"):  # and not where other runs have theirs
+    if run.info.artifact_uri.endswith(f"/{run_id}/artifacts"):  # other runs keep theirs elsewhere
         store.repository(uri, run.info.artifact_uri).delete_artifacts()
     if "mnist_exp.sweep" in run.data.tags:
         views.remove(client, run.info.experiment_id, run_id)

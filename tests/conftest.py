@@ -191,7 +191,7 @@ def in_process(*arguments: str, cwd: Path, module: str = "mnist_exp", **env: str
             runpy.run_module(module, run_name="__main__")
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
-            if isinstance(end.code, str):  # as Python does when it ends
+            if isinstance(end.code, str):  # Python does so when it ends
                 print(end.code, file=sys.stderr)
     return subprocess.CompletedProcess(program, status, stdout.getvalue(), stderr.getvalue())
 

@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(*SMALL, *layers, "model.layers=[Flatten,{Dense:{units:8}}]")
         run(*SMALL, *layers, "model.layers=[Flatten,{Dense:{units:4}}]", "training.callbacks.TerminateOnNaN={}")
     other = store(folder).create_experiment("other")
-    for _ in range(17):  # of which two begin with the same character
+    for _ in range(17):  # two of 17 begin with the same character
         store(folder).create_run(other)
     return folder
 

@@ -108,7 +108,7 @@ def shortened(text: str) -> str:
     """Return a command that trains with few images and one epoch, where it does not say otherwise."""
     if not re.match(r"python -m mnist_exp(?! .*--)( |$)", text):
         return text
-    if "dataset" not in text:  # of which presets hold 5,000 out, and sweeps 10,000
+    if "dataset" not in text:  # presets hold out 5,000 images, and sweeps 10,000
         text += " dataset.limit=" + ("12000" if "sweep=" in text or "experiment=" in text else "2000")
     if "training.epochs" not in text:
         text += " training.epochs=1"
@@ -162,7 +162,7 @@ class Reader:
         )
         os.close(theirs)
         printed = b""
-        with suppress(OSError):  # which is how Linux says that nobody writes any more
+        with suppress(OSError):  # Linux says so when no process writes any more
             while chunk := os.read(ours, 65536):
                 printed += chunk
         os.close(ours)

@@ -113,7 +113,7 @@ def test_tests_pass_from_the_source_archive(tmp_path: Path, dist: Path) -> None:
     for name in ("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "docs/quickstart.ipynb", ".ci/run"):
         assert (sources / name).is_file(), name
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
-    some = ["tests/config/test_schema.py", "tests/test_docs.py"]  # which read conf/, docs/ and each other
+    some = ["tests/config/test_schema.py", "tests/test_docs.py"]  # these read conf/, docs/ and each other
     pytest_fast = [sys.executable, "-m", "pytest", "-m", "fast", "--basetemp", str(tmp_path / "tests"), *some]
     done = subprocess.run(
         pytest_fast, cwd=sources, env={**env, "PYTHONPATH": str(sources)}, capture_output=True, text=True, check=False

@@ -116,7 +116,7 @@ def test_dirt_and_a_fine_pen_do_not_matter() -> None:
     dirty.putpixel((480, 20), (90, 0, 0))
     np.testing.assert_array_equal(digits.to_mnist_format(dirty, 28, 28), digits.to_mnist_format(clean, 28, 28))
     hair = draw(0, STYLES[0].__class__((600, 600), (0, 0, 0), (255, 255, 255), 2, (50, 50), 0.8))
-    assert digits.to_mnist_format(hair, 28, 28).mean() > 20  # of MNIST, 33
+    assert digits.to_mnist_format(hair, 28, 28).mean() > 20  # MNIST's mean is 33
 
 
 def test_a_model_of_images_in_colour_gets_the_picture_resized(tmp_path: Path) -> None:

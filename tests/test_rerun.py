@@ -64,7 +64,7 @@ def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert f"{first.info.run_id} is KILLED; only what it logged is compared" in said
     assert " of 15 values differ" in said
     assert "  loss, epoch 3: none then, " in said
-    Path(first.info.artifact_uri.removeprefix("file://"), "config.yaml").unlink()  # as if killed before it was sent
+    Path(first.info.artifact_uri.removeprefix("file://"), "config.yaml").unlink()  # a kill before it was sent
     with pytest.raises(InputError, match=r"has no config\.yaml in the store yet; python -m mnist_exp\.sync sends it"):
         rerun(first.info.run_id)
 

@@ -66,7 +66,7 @@ def answer(arguments: Namespace) -> None:
             with redirect_stdout(help_text) if arguments.help else nullcontext():
                 _run_hydra(arguments, get_args_parser(), lambda _: None, str(CONF), "config")
         finally:  # after help, Hydra exits
-            for line in help_text.getvalue().splitlines():  # of which Hydra lists a group's choices in one
+            for line in help_text.getvalue().splitlines():  # Hydra lists a group's choices in one line
                 print(textwrap.fill(line, 80, subsequent_indent="  ", break_on_hyphens=False) if line else "")
 
 

@@ -192,4 +192,4 @@ def unseeded_state() -> keras.Variable:
     return global_seed_generator().state
 
 
-__all__ = ["keras"]  # else mypy refuses its import from here
+__all__ = ["keras"]  # mypy allows the import from here

@@ -18,7 +18,7 @@ from mnist_exp.config.guesses import respell
 from mnist_exp.errors import InputError
 
 _LONGEST = 30_000  # characters of all overrides together; Hydra reads them several times, at up to a second each
-_LONGEST_NAME = 250  # of a key or a choice, since Hydra looks for files with that name
+_LONGEST_NAME = 250  # characters of a key or choice: Hydra looks for a file of that name
 _OPTIONAL = ("experiment", "sweep", "prune")  # groups of which ~GROUP leaves the choice out
 
 
@@ -116,7 +116,7 @@ def count(override: Override) -> float:
     value = override.value()
     if not isinstance(value, RangeSweep):
         return len(list(override.sweep_iterator()))
-    with localcontext(Context(traps=[])):  # so that inf, nan and a division by 0 raise nothing
+    with localcontext(Context(traps=[])):  # inf, nan and a division by 0 raise nothing
         start, stop, step = (Decimal(end or 0) for end in (value.start, value.stop, value.step))
         steps = ((stop - start) / step).to_integral_value(ROUND_CEILING)
     if not steps.is_finite():

@@ -20,7 +20,7 @@ from mnist_exp.tracking.names import no_formula, short_names, shown_value
 
 Values = Mapping[str, str]
 
-_MAX_CHARS = 110  # of a value
+_MAX_CHARS = 110  # characters of a value
 _IN_LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",

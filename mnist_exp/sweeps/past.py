@@ -17,11 +17,11 @@ from mnist_exp.tracking.names import short_ids
 from mnist_exp.tracking.records import Record
 
 _WIDTH = 38  # characters for what a row differs in, so that a table has about 100, or with seeds 140
-_DIGITS = 8  # of a digest
+_DIGITS = 8  # characters of a digest
 _DIGESTS = {"data", "test_set"}
 _PACKAGES = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on
 _PARTS = {"backend": "backend", "code": "code", "own_code": "code", "packages": "packages"}
-_MAX_CHARS = 110  # of a value
+_MAX_CHARS = 110  # characters of a value
 _MAX_OTHERS = 6  # lines about other tables
 
 Measure = tuple[tuple[str, str], ...]

@@ -50,7 +50,7 @@ class Progress:
     def __init__(self, record: SweepRecord, sweep: Sweep, kind: Kind, stage: SweepProgress, before: int) -> None:
         self._record, self._sweep, self._kind, self._stage, self._before = record, sweep, kind, stage, before
         self._shown = {_name(job) for job in record.jobs() if job.status in _ENDED}
-        self._ends: list[float] = []  # of this command's jobs, by the monotonic clock
+        self._ends: list[float] = []  # ends of this command's jobs, by the monotonic clock
         self._at_once = 1
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)

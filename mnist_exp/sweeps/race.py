@@ -23,7 +23,7 @@ from mnist_exp.tracking.names import job_name, shown_value
 from mnist_exp.tracking.records import Record, parse_map
 
 _OPEN = "as the race goes"  # the seeds that vary
-_SEEDS = 20  # of each combination, on average, unless `max_jobs` is given
+_SEEDS = 20  # mean seeds of a combination, unless `max_jobs` is given
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Race(Kind):
 
     @property
     def has_lists(self) -> bool:
-        return not self.seen  # or the rows are those of another sweep
+        return not self.seen  # seen rows come from another sweep
 
     @classmethod
     def of(cls, typed: SweepOverrides) -> Self:

@@ -62,7 +62,7 @@ def _row(members: Sequence[Record]) -> Row:
     several = len(jobs) > 1
     values = {key: value for key, value in jobs[0].values.items() if key != "seed" or not several}
     pruned = sum(job.pruned is not None for job in members)
-    seeds = {job.values.get("seed") for job in jobs}  # of which an earlier try may have failed
+    seeds = {job.values.get("seed") for job in jobs}  # an earlier attempt of one may have failed
     others = [job for job in members if job.pruned is None and job.values.get("seed") not in seeds]
     missing = sum(map(is_missing, others))
     lost = len(others) - missing

@@ -8,7 +8,7 @@ from statistics import fmean
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
 
 ROUNDS = 10  # at most
-_ROUND_LEVEL = LEVEL / ROUNDS  # so that all rounds together err in at most 5 % of races
+_ROUND_LEVEL = LEVEL / ROUNDS  # all rounds together err in at most 5 % of races
 
 # Runs jobs, given by the places of their combination and seed, from 0, and returns their objectives: None for one that
 # failed. Returns None instead of a list to stop the race.

@@ -20,7 +20,7 @@ LEVEL = 0.05
 POWER = 0.8
 _MOST_SEEDS = 200
 _FEWEST_TO_SHRINK = 3  # differences
-_MOST_IN_COMMON = 0.5  # of a row's own degrees
+_MOST_IN_COMMON = 0.5  # share of a row's own degrees of freedom
 
 
 @dataclass(frozen=True)

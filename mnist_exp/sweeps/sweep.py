@@ -97,7 +97,7 @@ def _find_finished(sweep: Sweep, kind: Kind, record: SweepRecord) -> tuple[int, 
         return number, f"{number} of {'its jobs' if kind.is_open else max(number, kind.jobs)} finished before"
     if sweep.resumes and not finished:
         return 0, f"The sweep in {relative_path(sweep.folder)} goes on; none of its jobs finished before"
-    if not known:  # as the jobs say
+    if not known:
         return 0, ""
     wanted = wanted_record(Experiment(sweep.config, sweep.overrides, sweep.folder), known[0])
     answer = resume(find_earlier(known[0].key, wanted, or_newest=True), wanted)

@@ -27,7 +27,7 @@ _METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 800, 100  # the most that MLflow t
 _IN_EACH_LINE = {"loss", "objective"}  # the one in epochs, the other at the end; sent last, when the line is complete
 # The tags of this project's that a person reads on a run's page, beside its folder.
 _READ = tuple(f"mnist_exp.{name}" for name in ("overrides", "packages", "signature", "swept", "sweep", "varied"))
-_LONGEST_NAME = 250  # that all of MLflow's databases take
+_LONGEST_NAME = 250  # characters that all of MLflow's databases take
 _LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
 _RANKING = "### Ranking of the jobs"
 _OURS = re.compile(rf"^(?:\*\*Result:\*\*|{_RANKING}).*", re.MULTILINE | re.DOTALL)  # the end of a description
@@ -79,7 +79,7 @@ def mirror(folder: Folder, store: Store) -> Mirrored:
 
 
 def _note(folder: Folder, store: Store, mirrored: Mirrored) -> Mirrored:
-    with suppress(OSError):  # of a folder that may only be read; the run is found by its tag, too
+    with suppress(OSError):  # a read-only folder: the run is found by its tag, too
         folder.write_mirrored(recorded_address(store.settings.uri), mirrored)
     return mirrored
 

@@ -155,7 +155,7 @@ def _check_location(uri: str, location: str | None) -> str:
 
 
 def _is_allowed(location: str, uri: str, folder: Path) -> bool:
-    if set(location) & set("?#;\0"):  # which MLflow might read differently
+    if set(location) & set("?#;\0"):  # MLflow might read these differently
         return False
     try:
         parts = urlsplit(location)
@@ -230,7 +230,7 @@ def _make(path: Path) -> None:
     """
     new = path.with_name(f".{path.name}.new")
     try:
-        _remove_database(new)  # of a killed process
+        _remove_database(new)  # a killed process left it
         make_tables(f"sqlite:///{new}")
         _remove_database(path)  # an empty file, and a journal that would be applied to the new one
         new.replace(path)

@@ -22,7 +22,7 @@ from mnist_exp.tracking.mirror import BusyError, mirror
 from mnist_exp.tracking.store import Store, explain, is_default
 
 _SECONDS_BETWEEN_PASSES = 2.0  # several short epochs at a time
-_SHARE = 0.1  # of the time, which the thread takes from a training in this process
+_SHARE = 0.1  # share of the time, which training in this process loses
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds; after a failure, it doubles each time
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Uploads:
         self.refused: dict[Path, str] = {}
         self._folders, self._watch = folders, watch
         self._sent: dict[Path, tuple[tuple[int, ...], Mirrored]] = {}  # each folder's state when it was sent
-        self._failing: set[Path] = set()  # which are tried last
+        self._failing: set[Path] = set()  # these are tried last
         self._steps = self._idle = 0  # folders sent; passes that had nothing to do
         self._wake = threading.Condition()
         self._hurried = self._closed = False

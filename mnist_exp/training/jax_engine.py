@@ -230,7 +230,7 @@ class _Stack:
 
     def pause(self) -> None:
         """Give the models what they have learned."""
-        if not self._has_callbacks:  # else they have it
+        if not self._has_callbacks:  # with callbacks, the models have it already
             self._unstack(self.running)
 
     def go_on(self) -> None:

@@ -29,7 +29,7 @@ assert len(fitted.predict(x)) == 20
 keras.visualization.plot_image_gallery(np.zeros((4, 8, 8, 1), "uint8"), rows=2, cols=2, path="gallery.png")
 try:
     keras.utils.plot_model(result.model, "model.png")
-except ImportError as error:  # which names what it needs beside Keras
+except ImportError as error:  # the error names the missing package
     assert "pydot" in str(error), error
 assert keras.wrappers.__name__ == "keras.wrappers"
 """

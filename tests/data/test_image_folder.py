@@ -70,7 +70,7 @@ def test_mnist_as_png_files_is_mnist(tmp_path: Path, mnist: Data) -> None:
     ):
         for label in range(10):
             np.testing.assert_array_equal(x[y == label], wanted_x[wanted_y == label])
-    np.testing.assert_array_equal(data.y_train[:10], range(10))  # so that dataset.limit takes of each class
+    np.testing.assert_array_equal(data.y_train[:10], range(10))  # dataset.limit takes images of each class
     colour = read(tmp_path / "digits", color=True, size=14)
     assert colour.x_train.shape == (300, 14, 14, 3)
 
@@ -120,7 +120,7 @@ def mixed(folder: Path, count: int) -> None:
                 exif = Image.Exif()
                 exif[0x0112] = 6  # to be shown turned by a quarter to the right
                 write(path.with_suffix(".JPEG"), plain.transpose(Image.Transpose.ROTATE_90), exif=exif)
-            case "P with a transparent colour":  # of many, each with its own opacity
+            case "P with a transparent colour":  # several colours, each with its own opacity
                 write(path, plain.convert("P"), transparency=bytes([255] * 256))
             case "RGB with a transparent colour":
                 write(path, plain.convert("RGB"), transparency=(1, 2, 3))

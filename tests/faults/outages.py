@@ -56,7 +56,7 @@ def tries(count: int, seed: int) -> Iterator[Row]:
     """Try so many outages of a server, then Ctrl-C while a server is waited for."""
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     with tempfile.TemporaryDirectory() as name, serving(Path(name)) as (uri, server):
-        threading.Thread(target=lambda: list(server.stderr or ()), daemon=True).start()  # or the pipe would be full
+        threading.Thread(target=lambda: list(server.stderr or ()), daemon=True).start()  # a full pipe blocks
         for number, (fault, moment, typed) in enumerate(cases(count, seed)):
             folder = Path(name, f"try-{number}")
             folder.mkdir()

@@ -18,7 +18,7 @@ import mnist_exp
 ROOT = Path(mnist_exp.__file__).parents[1]
 SECONDS = 600  # for a command that takes some 20
 STEP = 0.01  # between two signals, and two looks at files
-OWN = {"KERAS_BACKEND", "MLFLOW_TRACKING_URI", "TF_NUM_INTRAOP_THREADS"}  # which a test sets for itself
+OWN = {"KERAS_BACKEND", "MLFLOW_TRACKING_URI", "TF_NUM_INTRAOP_THREADS"}  # each test sets these itself
 TRY = "MNIST_EXP_FAULTS_TRY"  # marks all that a process starts
 
 

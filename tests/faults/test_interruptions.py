@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.fast
 def test_wrong_exit_codes_tracebacks_and_processes_that_are_left_are_told(tmp_path: Path) -> None:
-    started = "sleep 1000 & until grep -q ^sleep /proc/$!/cmdline; do :; done"  # as it starts, it has no environment
+    started = "sleep 1000 & until grep -q ^sleep /proc/$!/cmdline; do :; done"  # no environment before
     process = Process((), tmp_path / "folder", at=("sh", "-c", f"echo Traceback >&2; {started}; exit 3"))
     assert process.end() == 3
     assert process.errors() == ["Traceback"]

@@ -87,7 +87,7 @@ def test_a_store_whose_making_is_interrupted_works_afterwards(
             halfway += 1
         assert open_store(folder).search_experiments()
         assert not (folder / NEW).exists()
-    assert halfway > tries // 2  # or the signals came too late to show anything
+    assert halfway > tries // 2  # later signals would show nothing
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_file_that_may_not_grow_leaves_no_store(tmp_path: Path, tries: int) ->
 
 def test_what_killed_processes_left_is_cleaned_up(tmp_path: Path) -> None:
     for name in (NEW, f"{NEW}-journal", "mlflow.db", "mlflow.db-journal"):
-        (tmp_path / name).touch()  # as a killed process leaves them, the first two with something in them
+        (tmp_path / name).touch()  # a killed process leaves these, the first two not empty
     (tmp_path / NEW).write_bytes(b"half a store")
     assert open_store(tmp_path).search_experiments()
     assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}

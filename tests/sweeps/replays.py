@@ -21,9 +21,9 @@ from mnist_exp.sweeps.rounds import Round
 from mnist_exp.sweeps.statistics import compare_with_first
 
 SWEEPS, RACES = 1000, 500
-STANDS = 4000  # of each of several that are equally good
+STANDS = 4000  # replays of each of several equally good rows
 SEEDS_OF_A_GRID = 20
-INDIFFERENCE = 0.004  # as in conf/sweep/race.yaml
+INDIFFERENCE = 0.004  # the value of conf/sweep/race.yaml
 
 Scores = npt.NDArray[np.float64]  # (combinations, seeds)
 

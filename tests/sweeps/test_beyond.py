@@ -64,7 +64,7 @@ LARGEST = "The best learning_rate, 0.03, is the largest that was tried; try larg
             "The best learning_rate, 0.1, is the largest that was tried; try larger ones.",
         ),
         ("model.dropout=0.0,0.1,0.2", falling, ""),  # none is smaller than 0
-        ("model.hidden=16,64", rising, ""),  # of two, one is always the largest
+        ("model.hidden=16,64", rising, ""),  # one of two is always the largest
         ("dataset.seed=0,1,2", rising, ""),
         ("dataset.limit=1000,2000,4000", rising, ""),
     ],

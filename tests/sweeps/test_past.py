@@ -164,7 +164,7 @@ def test_what_is_measured_on_other_images_has_a_table_of_its_own(experiment: Exp
 
 def test_the_test_set_is_one_measure_whatever_is_held_out(experiment: Experiment, shown: Shown) -> None:
     measured = {"objective": "test_accuracy"}
-    experiment.row(0.8, measured, data=("0" * 32, ""))  # as it was recorded without a digest of the test set
+    experiment.row(0.8, measured, data=("0" * 32, ""))  # a record without a digest of the test set
     experiment.row(0.81, measured | {"dataset.seed": "1"}, data=("0" * 32, DATA[1]))
     experiment.row(0.82, measured | {"dataset.validation": "test", "dataset.limit": "600"})
     table = shown()

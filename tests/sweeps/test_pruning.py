@@ -204,7 +204,7 @@ def test_only_a_preset_of_a_sweep_can_choose_it(tmp_path: Path) -> None:
         (tmp_path / group / group / "mine.yaml").write_text(text)
     with pytest.raises(InputError, match="a preset from elsewhere may not choose this"):
         compose(["experiment=mine"], tmp_path / "experiment")
-    with pytest.raises(InputError, match="sweep=mine: is a sweep"):  # which was read and composed
+    with pytest.raises(InputError, match="sweep=mine: is a sweep"):  # the preset was read and composed
         compose(["sweep=mine"], tmp_path / "sweep")
 
 
@@ -233,7 +233,7 @@ def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared(
     assert "1 of 3" in lines[3]
     assert lines[4].startswith("-  0.04")
     assert lines[4].endswith("2 pruned after epochs 1 to 3")
-    assert len(lines) == 6  # and the sentence about what "at best" means
+    assert len(lines) == 6  # one line says what "at best" means
     said = word(judge(rows), partial(job_name, keys=["optimizer.learning_rate"]))
     assert said.startswith("learning_rate=0.01 is best of the 2 rows that are compared: ")
     assert said.endswith("Rows with a pruned job are not compared.")

@@ -71,7 +71,7 @@ def test_a_clear_best_is_found_in_the_first_round(direction: str) -> None:
 def test_seeds_go_to_what_is_open_until_no_jobs_are_left() -> None:
     rounds = raced(race_of(3, max_jobs=30), [0.9, 0.9001, 0.1], spread=0.01)
     assert all(ended.dropped == {2: 1} for ended in rounds)
-    assert [ended.jobs for ended in rounds] == [9, 13, 17, 23, 29]  # and the next would be for one of the two alone
+    assert [ended.jobs for ended in rounds] == [9, 13, 17, 23, 29]  # a sixth round would be for one of the two alone
     assert [ended.seeds[0] for ended in rounds] == [3, 5, 7, 10, 13]
     assert [ended.end for ended in rounds] == [None, None, None, None, "spent"]
 

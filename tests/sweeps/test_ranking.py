@@ -47,7 +47,7 @@ def test_jobs_that_differ_only_in_seed_are_one_row() -> None:
     assert (first.values["hidden"], first.mean, first.deviation, len(first.jobs)) == ("32", 0.95, None, 1)
     assert second.values == {"hidden": "16"}
     assert second.mean == pytest.approx(0.85)
-    assert second.deviation == pytest.approx(math.sqrt(0.005))  # of the sample: divided by n - 1
+    assert second.deviation == pytest.approx(math.sqrt(0.005))  # the sample's: divided by n - 1
     assert Table("val_accuracy", "maximize", [second]).best == jobs[2]
     assert Table("val_loss", "minimize", [second]).best == jobs[0]
 
@@ -195,7 +195,7 @@ def test_a_row_that_may_be_better_is_marked() -> None:
     assert [line.split()[0] for line in lines[1:]] == ["1", "2=", "3"]
     assert " -0.1999   -0.1998 " in lines[3]
     assert sentence == "At best: by how much a row may be better than the first; below 0, it is beaten, else marked =."
-    assert max(map(len, lines)) <= 80  # of a terminal
+    assert max(map(len, lines)) <= 80  # a terminal's width
 
 
 def test_what_an_interrupted_sweep_misses_is_counted_by_row() -> None:
@@ -207,7 +207,7 @@ def test_what_an_interrupted_sweep_misses_is_counted_by_row() -> None:
     ]  # fmt: skip
     rows = compare_rows(rank(jobs, "maximize"), "maximize")
     _, header, *lines = Table("val_accuracy", "maximize", rows, find_unranked(jobs), planned=6).text().splitlines()
-    assert header.split()[:4] == ["a", "val_accuracy", "std", "n"]  # and no seed
+    assert header.split()[:4] == ["a", "val_accuracy", "std", "n"]  # there is no seed
     assert ["2 of 6" in line for line in lines[:2]] == [True, False]
     assert "1 of 6" in lines[1]
     assert [line.split()[:2] for line in lines[2:]] == [["-", "4"], ["-", "3"]]

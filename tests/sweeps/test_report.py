@@ -84,7 +84,7 @@ def test_a_sweep_of_which_each_job_fails_leaves_a_report(tmp_path: Path) -> None
 )
 def test_a_sweep_that_a_signal_ends_leaves_a_report(tmp_path: Path, sent: signal.Signals, status: int) -> None:
     slow = ("dataset.limit=1200", "training.batch_size=100", "training.epochs=2,100000")
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores, and with it all that it starts
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it for all that it starts
     process = start("-m", *slow, cwd=tmp_path)
     signal.signal(signal.SIGHUP, before)
     wait_for_line(process, "1 of 2 done")

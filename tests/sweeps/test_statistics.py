@@ -13,7 +13,7 @@ from .replays import Scores, beaten, equal_means, real_bank, replay_sweeps
 
 pytestmark = pytest.mark.fast
 
-SWINGS = np.array([-2, -1, 0, 1, 2]) / math.sqrt(2.5)  # of five seeds, with a variance of 1
+SWINGS = np.array([-2, -1, 0, 1, 2]) / math.sqrt(2.5)  # five seeds, with a variance of 1
 
 
 def by_seed(values: Sequence[float] | Scores, first: int = 0) -> dict[str, float]:
@@ -71,7 +71,7 @@ def test_variances_are_shrunk_as_far_as_they_are_alike() -> None:
     assert [comparison.deviation for comparison in alike] == pytest.approx([math.sqrt(shrunk)] * 3)
     assert alike[0].at_best == pytest.approx(t.isf(0.05 / 4, 6) * math.sqrt(shrunk / 5))
     both = comparisons([np.zeros(5), SWINGS, 2 * SWINGS])
-    assert [comparison.deviation for comparison in both] == pytest.approx([1, 2])  # of two, nothing is in common
+    assert [comparison.deviation for comparison in both] == pytest.approx([1, 2])  # two rows have no common variance
 
 
 def test_a_noisy_row_does_not_blur_the_others() -> None:

@@ -111,7 +111,7 @@ def test_the_terminal_shows_progress_and_the_ranking(sweep_folder: Path) -> None
     assert "hidden=16 activation=sigmoid: val_accuracy 0.77" in lines[1]
     title, header, *rows = lines[8:16]
     assert title.startswith("6 jobs, largest val_accuracy first, MEASURED ON THE TEST SET")
-    assert title.endswith(": to hold images out instead, dataset.validation=300")  # of 2000
+    assert title.endswith(": to hold images out instead, dataset.validation=300")  # 300 of 2000 images
     assert header.split() == ["hidden", "activation", "val_accuracy", "test_loss", "test_accuracy", "seconds"]
     assert rows[0].split()[:3] == ["1", "64", "relu"]
     assert rows[5].split()[:3] == ["6", "16", "sigmoid"]
@@ -323,7 +323,7 @@ def test_the_epoch_that_early_stopping_restored_counts() -> None:
     stopping = "training.callbacks={EarlyStopping:{monitor:val_accuracy,mode:max,patience:2,restore_best_weights:true}}"
     result = run(*FAST, "training.epochs=30", stopping, "optimizer.learning_rate=0.1", "tracking=none")
     measured = result.history["val_accuracy"]
-    assert measured.index(max(measured)) < len(measured) - 1  # or this tests nothing
+    assert measured.index(max(measured)) < len(measured) - 1  # a best last epoch would test nothing
     assert result.objective == max(measured) != measured[-1]
     saved = json.loads((result.output / "run.json").read_text())
     assert saved["kept_epoch"] == measured.index(max(measured)) + 1

@@ -49,7 +49,7 @@ def test_the_end_has_another_line_if_its_scores_changed(tmp_path: Path) -> None:
 def test_a_run_takes_over_a_folder_of_a_run_by_the_names_of_its_files(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     callbacks = {"CSVLogger.filename": "epochs.csv", "ModelCheckpoint.filepath": "best-{epoch:02d}.keras"}
-    callbacks |= {"EarlyStopping.monitor": "notes.txt", "X.filename": "data/"}  # of a stranger
+    callbacks |= {"EarlyStopping.monitor": "notes.txt", "X.filename": "data/"}  # names from a stranger's record
     parameters = {f"training.callbacks.{key}": value for key, value in callbacks.items()}
     folder.write(Record("theirs", {"mnist_exp.own_code": "mine.py 0123456789ab"}, parameters))
     written = (

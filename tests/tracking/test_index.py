@@ -41,7 +41,7 @@ def test_runs_are_found_newest_first_while_their_folders_are_there(tmp_path: Pat
     first, second, third = (run_in(Path("outputs") / name) for name in ("a", "new\nline 'b' %20?", "c"))
     run_in(Path("outputs/other"), OTHER)
     assert index.find(KEY) == [third, second, first]
-    index.add(KEY, first)  # which goes on
+    index.add(KEY, first)  # this run resumes
     assert index.find(KEY) == [first, third, second]
     (third / "run.json").unlink()
     assert index.find(KEY) == [first, second]

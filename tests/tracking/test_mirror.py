@@ -61,7 +61,7 @@ def test_mirror_changes_nothing_when_called_again(tmp_path: Path, store: Store, 
     client, experiment_id = store.client, store.experiment_id
     before, before_models = contents(client, result.run_id), models(client, experiment_id)
     assert len(before_models) == 1
-    save_model(result.model, mnist, Folder(result.output))  # as an outage would have left it
+    save_model(result.model, mnist, Folder(result.output))  # an outage would leave this
     for _ in range(2):
         assert mirror(Folder(result.output), store).run_id == result.run_id
         assert contents(client, result.run_id) == before
@@ -76,7 +76,7 @@ def test_mirror_deletes_a_run_that_a_server_made_twice(tmp_path: Path, used_serv
     record, folder = Record("a run", {}), Folder(tmp_path / "outputs" / "day" / "time")
     folder.write(record)
     folder.measure(1, {"loss": 0.5})
-    for _ in range(2):  # as requests whose answers were lost, which came before and after the run that was used
+    for _ in range(2):  # requests whose answers were lost, before and after the used run
         client.create_run(experiment_id, tags={"mnist_exp.folder": record.id})
         sent = mirror(folder, store)
     [made] = client.search_runs([experiment_id])
@@ -128,7 +128,7 @@ def test_mirror_needs_the_folder_alone(tmp_path: Path, mnist: Data) -> None:
     (tmp_path / "elsewhere").mkdir()
     store = connected(f"tracking.uri=sqlite:///{tmp_path}/elsewhere/mlflow.db")
     client, run_id = store.client, mirror(folder, store).run_id
-    begun = client.create_logged_model(store.experiment_id, "model", run_id)  # and then the power went
+    begun = client.create_logged_model(store.experiment_id, "model", run_id)  # a power cut follows
     save_model(result.model, mnist, folder)
     mirror(folder, store)
     assert models(client, store.experiment_id) == [begun.model_id]

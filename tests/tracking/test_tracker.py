@@ -83,7 +83,7 @@ def test_files_of_the_run(tracked_folder: Path, tmp_path: Path) -> None:
 def test_the_model_takes_raw_images(tracked_folder: Path, mnist: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     [recorded] = runs_in(tracked_folder)
     monkeypatch.setattr(mlflow.tracking._tracking_service.utils, "_tracking_uri", None)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # which it sets too
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # the tracker sets it, too
     mlflow.set_tracking_uri(f"sqlite:///{tracked_folder}/mlflow.db")
     model = mlflow.pyfunc.load_model(f"runs:/{recorded.info.run_id}/model")
     probabilities = model.predict(mnist.x_test)
@@ -261,7 +261,7 @@ def test_four_processes_at_once_on_a_store_that_does_not_exist(tmp_path: Path) -
     program = [sys.executable, "-c", CONNECTS]
     started = [subprocess.Popen(program, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert [process.communicate(timeout=300)[0] for process in started] == ["1\n"] * 4
-    assert len(store(tmp_path).search_experiments()) == 2  # and MLflow's own
+    assert len(store(tmp_path).search_experiments()) == 2  # one is MLflow's own
 
 
 def test_the_environment_names_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_sweep_and_all_runs_have_views_that_others_cannot_lose(tmp_path: Path) -
     before = client.get_experiment(experiment_id).tags
     assert in_process(*SWEEP, "resume=true", cwd=tmp_path).returncode == 0
     assert client.get_experiment(experiment_id).tags == before
-    page = json.dumps({"name": "Mine", "createdAt": 1, "updatedAt": 2, "state": "{}"})  # as MLflow's page saves it
+    page = json.dumps({"name": "Mine", "createdAt": 1, "updatedAt": 2, "state": "{}"})  # MLflow's page saves it so
     client.set_experiment_tag(experiment_id, f"{TAG}{key}", page)
     client.delete_experiment_tag(experiment_id, f"{TAG}{views.ALL}")
     assert in_process(*SWEEP, "resume=true", cwd=tmp_path).returncode == 0

@@ -298,7 +298,7 @@ def _sizes(memory: int) -> tuple[int, int]:
 
     engine: Any = jax_engine
     of_machine = engine.memory
-    engine.memory = lambda: memory  # of which the data would not fit into the least
+    engine.memory = lambda: memory  # the data does not fit into the smallest
     try:
         convolutions = _experiment("model=cnn", "preprocessing=image")
         return jax_engine.stack_size(_experiment(), 10**6), jax_engine.stack_size(convolutions, 9)
