@@ -55,7 +55,7 @@ def mean(numbers: Sequence[float]) -> float:
 
 def pluralize(number: int, noun: str) -> str:
     """Return a number and a noun, such as `1 job` or `3 jobs`."""
-    return f"{number} {noun}{'s' * (number != 1)}"
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:

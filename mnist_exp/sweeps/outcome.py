@@ -43,10 +43,13 @@ def make_sweep_table(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], 
     if not rows and pruned:
         decided = "Each job was pruned; a milder rule lets some come to their end, as do resume=true and no prune."
     title = f"{ended} of {pluralize(kind.jobs, 'job')}" if is_partial else pluralize(len(jobs), "job")
-    title += f", {pruned} of them pruned" * (pruned > 0) + f", {order(objective, direction)}"
+    if pruned:
+        title += f", {pruned} of them pruned"
+    title += f", {order(objective, direction)}"
     if objective.startswith("test_"):
         title += ", MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy"
-        title += f" {advised_validation(jobs)}" * sweep.watches_test_set
+        if sweep.watches_test_set:
+            title += f" {advised_validation(jobs)}"
     elif objective.startswith("val_") and sweep.watches_test_set:
         title += f", MEASURED ON THE TEST SET: to hold images out instead, {advised_validation(jobs)}"
     return Table(

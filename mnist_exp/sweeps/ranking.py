@@ -112,7 +112,9 @@ def describe_images(best: Row, part: str) -> str:
     Return "" if their number is unknown.
     """
     count = best.jobs[0].images(part)
-    return f"{count:,} {'test ' * (part == 'test')}images" if count else ""
+    if not count:
+        return ""
+    return f"{count:,} test images" if part == "test" else f"{count:,} images"
 
 
 def on_other_images(best: Row) -> str:

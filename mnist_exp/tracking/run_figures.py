@@ -49,7 +49,7 @@ def predictions_csv(
     predicted, surest = probabilities.argmax(axis=1).tolist(), probabilities.max(axis=1).tolist()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "label", "predicted", "probability", *["file"] * bool(files)])
+    writer.writerow(["index", "label", "predicted", "probability", *(["file"] if files else [])])
     writer.writerows(
         [index, safe[label], safe[guess], f"{probability:.6f}", *map(no_formula, files[index : index + 1])]
         for index, (label, guess, probability) in enumerate(zip(labels.tolist(), predicted, surest, strict=True))
