@@ -56,7 +56,7 @@ EXTRAS = {
     "fashion_mnist": "a network",
 }
 # What goes on until it is stopped; each is on one page, so that two never want the same port.
-SERVERS = ("mlflow ui", "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db\nmlflow models serve", "MODEL=")
+SERVERS = ("mlflow ui", "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db\nmlflow models serve")
 # What a process of this test's cannot do: another program or backend, other processes, what only a shell understands.
 ELSEWHERE_THAN_HERE = re.compile(r"^(?!python -m mnist_exp)|[|;&<>`$*]|jax|stacked|launcher=", re.MULTILINE)
 
@@ -351,12 +351,8 @@ def test_a_source_of_images_is_one_class_and_one_yaml_file(tmp_path: Path, mnist
     text = (tmp_path / "conf" / "dataset" / "idx.yaml").read_text()
     (tmp_path / "conf" / "dataset" / "npy.yaml").write_text(text.replace("kind: idx", "kind: npy"))
     (tmp_path / "digits").mkdir()
-    for part in ("train", "test"):
-        for label in range(10):
-            np.save(
-                tmp_path / f"digits/{part}-{label}.npy",
-                getattr(mnist, f"x_{part}")[:200][getattr(mnist, f"y_{part}")[:200] == label],
-            )
+    for part in ("x_train", "y_train", "x_test", "y_test"):
+        np.save(tmp_path / f"digits/{part}.npy", getattr(mnist, part)[:200])
     command = [sys.executable, "-m", "mnist_exp.show", "dataset=npy", "dataset.path=digits", "--save", "saved.npz"]
     subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True)
     with np.load(tmp_path / "saved.npz") as file:
