@@ -44,7 +44,10 @@ class ProposingSweeper(Sweeper):
         """Take the settings, which `sweeps/plan.py` has read."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Make the chosen launcher, with a task without `propose`, which stays in this process."""
+        """Make the chosen launcher, with a task without `propose`.
+
+        `propose` stays in this process.
+        """
         task: Any = task_function
         self._propose, self._folder = task.propose, Path(config.hydra.sweep.dir)
         self._launcher = Plugins.instance().instantiate_launcher(

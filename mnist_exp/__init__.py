@@ -1,4 +1,4 @@
-"""mnist_exp: experiments on images, configured with Hydra, trained with Keras, recorded in MLflow.
+"""Run experiments on images with Hydra, Keras and MLflow.
 
 `run`, `sweep` and `runs` do from a notebook or a program what the commands do in a shell.
 """
@@ -74,9 +74,9 @@ def run(
 def sweep(
     *overrides: str | Mapping[str, object], config_dir: str | Path | None = None, verbose: bool | int = True
 ) -> SweepResult:
-    """Run every combination of the listed values, as `python -m mnist_exp -m OVERRIDES` does, and rank them.
+    """Run every combination of the listed values, and rank them.
 
-    A job that fails does not stop the others.
+    This is `python -m mnist_exp -m OVERRIDES`. A job that fails does not stop the others.
 
     Args:
         overrides: such as `"model.hidden=16,32"`, `"seed=range(5)"` or `"sweep=race"`.

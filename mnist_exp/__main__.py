@@ -33,9 +33,9 @@ def main() -> None:
 
 
 def _run_typed(typed: Sequence[str]) -> None:
-    """Run one experiment or a sweep, or let Hydra answer `--help`, `--cfg`, `--info` and shell completion.
+    """Run one experiment or a sweep, or let Hydra answer.
 
-    All is checked before Hydra makes an output folder.
+    Hydra answers `--help`, `--cfg`, `--info` and shell completion. All is checked before Hydra makes an output folder.
     """
     config_dir, rest = _without_config_dir(typed)
     arguments, unknown = read_arguments(rest)

@@ -33,7 +33,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """Return a parser for `python -m mnist_exp.MODULE`, whose --help ends with `examples`."""
+    """Return a parser for `python -m mnist_exp.MODULE`.
+
+    Its --help ends with `examples`.
+    """
     return _Parser(
         prog=f"python -m mnist_exp.{module}",
         description=description,
@@ -66,7 +69,7 @@ def exit_on_errors() -> Iterator[None]:
 
 
 def check_plot(path: Path) -> None:
-    """Raise InputError unless `path` is new, or a figure of this program, in a writable folder."""
+    """Check that `path` can be written, and is new or a figure of this program."""
     can_be_written = os.access(path.absolute().parent, os.W_OK | os.X_OK)
     if path.suffix.lower() not in {".png", ".pdf", ".svg"} or not can_be_written:
         raise InputError(f"--plot {path}: must be a .png, .pdf or .svg file in a folder that can be written")
@@ -74,7 +77,7 @@ def check_plot(path: Path) -> None:
 
 
 def check_drawn(path: Path, where: str) -> None:
-    """Raise InputError, which begins with `where`, for a file that this program did not draw."""
+    """Raise InputError, led by `where`, for a file that this program did not draw."""
     with suppress(NoFileError), open_file(path, where, most=LARGEST_TEXT) as file:
         if not _DRAWN.match(file.read()):
             raise InputError(f"{where}: was not drawn by this program; choose another name")

@@ -79,7 +79,7 @@ def compare(
     form: str = "table",
     plot: Path | None = None,
 ) -> None:
-    """Print finished runs by objective, then the others, and draw the finished runs' curves.
+    """Print finished runs by objective, then the others, and draw their curves.
 
     The table has the runs that measure the same as the newest one, or as `like`; a line counts each other kind. Among
     runs of the same experiment, seed included, only the newest counts. The arguments are those of `--help`.
@@ -128,7 +128,7 @@ def past_runs(words: Sequence[str], last: object = None) -> Runs:
 def _read(
     words: Sequence[str], sort: str | None, last: object, like: str, columns: Sequence[str], *, draw: bool
 ) -> tuple[list["Table"], list[str], list["Curves"], list[str]]:
-    """Return the tables of runs, the ids of repeated runs, the first table's curves, and a link."""
+    """Return tables of runs, ids of repeated runs, the first one's curves, and a link."""
     if last is not None and (not str(last).isdecimal() or int(str(last)) < 1):
         raise InputError(f"--last {last}: must be a whole number, at least 1")
     from mnist_exp.sweeps.choice import Words, find_runs
@@ -152,7 +152,7 @@ def _read(
 
 
 def _link(tracking: MLflowTracking, table: "Table", runs: Sequence[Record]) -> list[str]:
-    """Return lines with a link to the runs of a table, or to the first of them, in MLflow's page."""
+    """Return lines with a link to the runs of a table, or to its first run."""
     from mnist_exp.tracking.store import add_link
 
     ids = [job.run_id for job in table.jobs]

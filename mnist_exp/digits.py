@@ -28,7 +28,7 @@ _NOTHING = "no digit stands out from the background"
 
 
 def to_mnist_format(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """Return a picture of a digit as in MNIST: bright on black, scaled, centred, (height, width).
+    """Return a digit as in MNIST: bright on black, scaled, centred, (height, width).
 
     The picture may have any two colours, transparent or not; most of its border is background.
 
@@ -54,7 +54,7 @@ def to_mnist_format(picture: Image.Image, height: int, width: int) -> npt.NDArra
 
 
 def holds_several(picture: Image.Image) -> bool:
-    """Return whether a picture seems to hold several digits, beside each other and apart.
+    """Return whether a picture seems to hold several digits side by side.
 
     True for 6 of MNIST's 70,000 digits, and for 98 of 100 pairs of them.
     """

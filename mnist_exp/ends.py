@@ -1,4 +1,4 @@
-"""Define how a run, a sweep or a command ends: the record, exit code and wait for the store.
+"""Define how a run, sweep or command ends: record, exit code, wait for the store.
 
 Every end is a row of one table, which its exception chooses. `signals.py` raises the exceptions of signals.
 """
@@ -79,7 +79,7 @@ def find_signal(error: BaseException | None) -> BaseException | None:
 
 
 def as_folder_error(error: BaseException, folder: Path) -> BaseException:
-    """Return an error about writing a run's folder as FolderError, and any other as it is."""
+    """Return an error about writing a folder as FolderError, others as they are."""
     if not folder.exists() and isinstance(error, OSError | NoFileError):
         return FolderError(f"{folder}: cannot be written (was deleted)")
     if not isinstance(error, OSError):

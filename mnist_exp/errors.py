@@ -26,9 +26,10 @@ _OLD_WORDS = {"seeds": "initial_seeds", "of": "from_sweep", "top": "n_best"}  # 
 
 
 class InputError(ValueError):
-    """Bad input, as one line without passwords: the key, the value, and what would be right.
+    """Bad input, in one line: the key, the value, and what would be right.
 
-    The command line prints only the message; any other exception is a bug and shows its traceback.
+    The line has no passwords. The command line prints only the message; any other exception is a bug and shows its
+    traceback.
     """
 
     def __init__(self, message: str) -> None:

@@ -163,7 +163,7 @@ def result_settings(values: Mapping[str, Any], above: str = "") -> dict[str, Any
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Return all that can change a result but the data: configuration, code and packages."""
+    """Return what can change a result beside the data: configuration, code, packages."""
     own = {"own_code": config.code.digest} if config.code is not None else {}
     values = result_settings(asdict(config))
     return {"configuration": values, "code": code_digest(), "packages": package_versions(config.backend), **own}
@@ -180,7 +180,7 @@ def experiment_key(config: Config, data_digest: str) -> str:
 
 
 def signature(content: Any) -> str:
-    """Return the hexadecimal SHA-256 of plain values, whatever the order of a map's keys."""
+    """Return the hexadecimal SHA-256 of plain values, whatever the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

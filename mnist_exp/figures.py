@@ -1,4 +1,7 @@
-"""Draw figures with matplotlib, without pyplot, whose import takes longer than drawing."""
+"""Draw figures with matplotlib.
+
+Importing pyplot takes longer than drawing, so it is left out.
+"""
 
 import logging
 import warnings
@@ -29,7 +32,10 @@ _CREATOR = ("Creator", "mnist_exp")  # metadata, by which `check_plot` knows a f
 
 
 def save(drawn: Mapping[str, "Figure | ImageGrid"], folder: Path) -> None:
-    """Write each figure as NAME.png into `folder`, packed quickly for a tenth more bytes."""
+    """Write each figure as NAME.png into `folder`.
+
+    Quick packing costs a tenth more bytes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         with replacing(folder / f"{name}.png") as new:
@@ -93,9 +99,10 @@ def escape_label(name: str, most: int) -> str:
 
 
 def to_uint8(images: npt.NDArray[np.generic], maximum: float = 255.0) -> npt.NDArray[np.uint8]:
-    """Return raw images, (..., height, width) or (N, height, width, channels), 0 to `maximum`, as bytes.
+    """Return raw images of 0 to `maximum` as bytes.
 
-    Of two channels the first is kept, of four the first three.
+    Images are (..., height, width) or (N, height, width, channels). Of two channels the first is kept, of four the
+    first three.
     """
     channels = {2: 1, 4: 3}.get(images.shape[-1]) if images.ndim > 3 else None
     shown = images if channels is None else images[..., :channels]
@@ -127,7 +134,7 @@ def samples(
     augment: Callable[[npt.NDArray[Any]], Any] | None = None,
     maximum: float = 255.0,
 ) -> Figure:
-    """Draw the first images of up to 20 classes, a row each, beside any augmented forms.
+    """Draw the first images of up to 20 classes, beside any augmented forms.
 
     `images` are (N, height, width) or (N, height, width, channels), 0 to `maximum`, `names` those of the classes.
     """
@@ -177,7 +184,7 @@ def _show(axes: Axes, pixels: npt.NDArray[Any]) -> None:
 
 
 def _on_paper(images: npt.NDArray[Any], before: npt.NDArray[Any] | None = None) -> npt.NDArray[np.uint8]:
-    """Invert grey images that are on black, as MNIST's, since ink on paper is easier to read.
+    """Invert grey images on black, as MNIST's, for ink on paper reads better.
 
     They are on black if most pixels at the edges were 0 `before` they were augmented. Images may have a last axis of
     length 3, for colours, which are left as they are, or 1, which is dropped.

@@ -30,7 +30,7 @@ _MODEL = "a run's id or its first characters (of a sweep: its best job), models:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable class of a picture, and the image that the model got, 0 to 255."""
+    """The likeliest class of a picture, and the image that the model got, 0 to 255."""
 
     path: Path
     seen: npt.NDArray[np.uint8]

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
-    """Repeat a run in the same store, print how the metrics compare, and return whether all are equal.
+    """Repeat a run in its store, and print and return whether all metrics are equal.
 
     The time, `fit_seconds`, does not count. A configuration from a store may be a stranger's: it is checked as a preset
     is, and does not say where the new run writes.
@@ -131,7 +131,7 @@ def _use_threads(recorded: str) -> None:
 
 
 def _as_before(experiment: Experiment, before: Record, name: str, overrides: Sequence[str]) -> Experiment:
-    """Return the experiment under the run's name, in its MLflow experiment unless another is typed."""
+    """Return the experiment with the run's name, in its MLflow experiment by default."""
     settings = stored(experiment.config.tracking)
     typed = [
         text
@@ -166,7 +166,7 @@ def _verdict(run_id: str, differing: _Differing, compared: _Values) -> str:
 
 
 def _causes(before: Record, after: Record) -> list[str]:
-    """Return a line for each differing value that can change a result, changed values first."""
+    """Return a line for each difference that can change a result, changes first."""
     then, now = _facts(before), _facts(after)
     files = [parse_map(run.fact("code_files")) for run in (before, after)]
     if all(files):  # a job of a sweep has none

@@ -1,4 +1,4 @@
-"""Decide for `resume=true` whether a run, job or sweep has finished, resumes, still runs, or is new."""
+"""Decide for `resume=true` whether work has finished, resumes, runs, or is new."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -68,7 +68,7 @@ def resume(known: Sequence[Record], wanted: Record) -> Answer:
 
 
 def why_new(known: Sequence[Record], wanted: Record) -> str:
-    """Return the parts that differ from the nearest earlier run: configuration, data, code and so on.
+    """Return what differs from the nearest earlier run, such as code or packages.
 
     >>> why_new([], Record("run", {}))
     'no earlier run is like it'
@@ -84,7 +84,7 @@ def why_new(known: Sequence[Record], wanted: Record) -> str:
 
 
 def run_name(record: Record) -> str:
-    """Return what a run or a sweep is called: by its id in a store, or else by its folder."""
+    """Return what a run or sweep is called: its id in a store, or else its folder."""
     return f"{'sweep' if record.is_sweep else 'run'} {record.run_id or relative_path(Path(record.output))}"
 
 
@@ -93,7 +93,7 @@ def _folder(record: Record) -> Folder:
 
 
 def find_earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = False) -> list[Record]:
-    """Return the earlier runs with a key, the newest first, in the store that is wanted.
+    """Return the earlier runs with a key, newest first, in the wanted store.
 
     One that was pruned but did not end needs `prunes`. Without any, `or_newest` asks for the newest runs of all keys.
     """
@@ -117,7 +117,7 @@ def wanted_record(experiment: Experiment, identity: Identity) -> Record:
 
 @contextmanager
 def claim(key: str, wanted: Record, output: Path, say: Callable[[str], object]) -> Iterator[Answer]:
-    """Lock the folder of a resumed run or sweep, or a new one, and yield what to do with it.
+    """Lock the folder of a resumed or new run or sweep, and yield what to do with it.
 
     The key is locked meanwhile, so that two equal commands do not both begin. A run that still runs is waited for.
 

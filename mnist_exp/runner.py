@@ -43,7 +43,7 @@ def go_on(_epoch: int, _metrics: Mapping[int, Mapping[str, float]]) -> Collectio
 
 
 def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on_epoch: "OnEpoch" = go_on) -> Result:
-    """Load and prepare the data, build, fit and evaluate the model, and record all of it.
+    """Load the data, build, fit and evaluate the model, and record all of it.
 
     An experiment that resumes goes on at its stage. A sweep's job prints nothing, and leaves figures, and the model for
     a store, to its sweep unless its record keeps all.
@@ -85,7 +85,7 @@ def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on
 
 
 def log_epochs(runs: Sequence[Run], on_epoch: "OnEpoch") -> "OnEpoch":
-    """Return a function that records the epochs of an engine's runs, and prunes those that `on_epoch` stops."""
+    """Return a function that records epochs, and prunes what `on_epoch` stops."""
 
     def record_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
         for index, measured in metrics.items():

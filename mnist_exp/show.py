@@ -107,7 +107,7 @@ def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], lab
 
 
 def _arrays(data: Data) -> str:
-    """Return a table of the arrays, the classes' names, and how often each label occurs."""
+    """Return a table of arrays, the classes' names, and the count of each label."""
     sets = {"train": (data.x_train, data.y_train), "test": (data.x_test, data.y_test)}
     if not data.watches_test_set:
         sets["validation"] = (data.x_validation, data.y_validation)

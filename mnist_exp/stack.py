@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def run_stack(experiments: Sequence[Experiment], open_run: OpenRun, on_epoch: "OnEpoch") -> list[Result | Exception]:
-    """Run the jobs of a sweep that `engine.group_stackable` finds alike, as `run_experiment` runs one.
+    """Run the jobs that `engine.group_stackable` finds alike, as one program.
 
     Args:
         experiments: to run, from their first epoch on.

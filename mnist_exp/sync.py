@@ -161,7 +161,7 @@ def _collect_folders(places: Iterable[Path], *, untracked: bool) -> list[tuple[F
 
 
 def move_artifacts() -> int:
-    """Let a store that was moved or copied here find its artifacts, and count the places.
+    """Let a moved or copied store find its artifacts, and count the places.
 
     They change all at once, or not at all.
 

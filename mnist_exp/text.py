@@ -1,4 +1,4 @@
-"""Make text printable, short and free of passwords, for a terminal, a log or a store.
+"""Make text printable, short and free of passwords.
 
 A password that is typed is refused. Those that MLflow reads from the environment are taken out of what others say.
 """
@@ -42,7 +42,7 @@ def redact_uri(address: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Return text without logins in addresses, and without MLflow's passwords and tokens.
+    """Return text without logins in addresses, and without MLflow's secrets.
 
     >>> redact("https://me:secret@host/mlflow does not answer")
     'https://host/mlflow does not answer'
@@ -63,7 +63,7 @@ def _secrets(address: str, *tokens: str) -> list[str]:
 
 
 def printable(text: str) -> str:
-    r"""Return text on one line, without secrets and without characters that control a terminal.
+    r"""Return text on one line, without secrets and terminal control characters.
 
     >>> printable("wrong\x1b[2J")
     'wrong?[2J'
@@ -103,7 +103,7 @@ def traceback_text(error: BaseException) -> str:
 
 
 def traceback_in(package: str, error: BaseException) -> str:
-    """Return the traceback of an error, or of its first cause in `package`, from there on.
+    """Return an error's traceback from its first line in `package` on.
 
     It is "" if no line is in the package.
     """
@@ -120,7 +120,10 @@ def traceback_in(package: str, error: BaseException) -> str:
 
 
 def make_printable(record: logging.LogRecord) -> bool:
-    """Make a log record's message and traceback printable, as a filter that returns True."""
+    """Make a log record's message and traceback printable.
+
+    This is a filter for `logging`: it returns True.
+    """
     record.msg, record.args = printable_lines(record.getMessage()), ()
     if record.exc_info and record.exc_info[1] is not None:
         record.exc_text = traceback_text(record.exc_info[1]).rstrip()

@@ -1,4 +1,7 @@
-"""Show the size of runs and sweeps, and remove old ones: `python -m mnist_exp.tidy`."""
+"""Show the sizes of runs and sweeps, and remove old ones.
+
+This is `python -m mnist_exp.tidy`.
+"""
 
 import os
 import re
@@ -178,7 +181,7 @@ def _reason(path: Path, record: Record, uri: str, client: "MlflowClient | None")
 
 
 def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]:
-    """Remove an entry's runs from the store, with artifacts and models, and then its files.
+    """Remove an entry's runs from the store, with their models, and then its files.
 
     Return the files that stay, which no run wrote. After an interruption, the rest is found and removed again.
 

@@ -163,7 +163,7 @@ def _check_backend(config: Config) -> None:
 
 
 def _check_labels(spec: Any, key: str, *, one_hot: bool) -> None:
-    """Check that Sparse... losses and metrics get integer labels, and others one-hot vectors."""
+    """Check that Sparse... losses and metrics get integers, others one-hot vectors."""
     name, _ = keras_names.parse_spec(spec, key)
     if keras_names.is_own("losses", spec) or keras_names.is_own("metrics", spec):
         return  # takes any labels

@@ -73,7 +73,7 @@ def compose(overrides: Sequence[str], config_dir: str | Path | None = None) -> E
 
 
 def recompose(recorded: Mapping[str, Any], overrides: Sequence[str]) -> Experiment:
-    """Compose a recorded configuration, as config.yaml holds it, with `overrides` on top.
+    """Compose a recorded configuration, from `config.yaml`, with `overrides` on top.
 
     It may come from others, so it is checked as presets of `config_dir` are. Its `tracking` is left out, and so is a
     group that is chosen anew, such as `model=cnn`.
@@ -119,7 +119,7 @@ def offer_user_choices(
     in_sweep: bool = False,
     recorded: object = None,
 ) -> Iterator[CodeFile | None]:
-    """Offer Hydra a folder's presets, and what the file of `code=` registers, in the block.
+    """Offer Hydra a folder's presets, and what the file of `code=` registers.
 
     Args:
         config_dir: the folder.
@@ -190,7 +190,7 @@ def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
 
 
 def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
-    """Return the backend of the overrides, a preset of conf/, the record, or the default."""
+    """Return the backend of the overrides, a preset, the record, or the default."""
     overrides = [Override.parse(override.input_line or "") for override in parsed if not override.is_delete()]
     typed = {
         override.key: override.value.partition(",")[0].strip("'\"") for override in overrides
@@ -248,7 +248,7 @@ def compose_run(composed: DictConfig, overrides: Sequence[str], code: CodeFile |
 
 
 def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Config:
-    """Compose and check a job of a sweep from all of its overrides but those of `hydra`.
+    """Compose and check a sweep's job from its overrides but those of `hydra`.
 
     Raises:
         InputError: if a value cannot be used.

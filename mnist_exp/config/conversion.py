@@ -22,7 +22,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class KerasName:
-    """A Keras object of a kind of `keras_names.ALLOWED`, as `Name` or `{Name: arguments}`."""
+    """A Keras object of a kind of `ALLOWED`, as `Name` or `{Name: arguments}`."""
 
     kind: str
 
@@ -35,7 +35,7 @@ class OneOf:
 
 
 def convert(wanted: Any, value: Any, key: str) -> Any:
-    """Check `value` against the type `wanted` and return it, with dataclasses for maps.
+    """Check `value` against the type `wanted`, and return it with maps as dataclasses.
 
     Raises:
         InputError: if it does not fit.
@@ -141,7 +141,7 @@ def _convert_union(wanted: Any, value: Any, key: str) -> Any:
 
 
 def _refusal(key: str, value: Any, wanted: str, hint: str = "") -> InputError:
-    """Return the error for a value of another type, with the override that may be meant."""
+    """Return the error for a value of a wrong type, with the override probably meant."""
     text, meant = format_value(value), ""
     if share := as_share(text):
         meant = f"{key}={share}"
@@ -177,7 +177,7 @@ def _is_keras_name(wanted: Any) -> bool:
 
 
 def _has_form(wanted: Any, value: Any) -> bool:
-    """Whether `value` has the type `wanted`, without a look at its range or its elements."""
+    """Return whether `value` has the type `wanted`, whatever its range and elements."""
     origin = get_origin(wanted)
     if origin is Annotated:
         return value is not None if _is_keras_name(wanted) else _has_form(get_args(wanted)[0], value)

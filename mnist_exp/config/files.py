@@ -100,7 +100,10 @@ def _no_pipe(path: str | Path, flags: int) -> int:
 
 
 def no_link(path: str | Path, flags: int) -> int:
-    """Open a file without following a link or waiting for a pipe, as an `opener` for `open`."""
+    """Open a file without following a link or waiting for a pipe.
+
+    This is an `opener` for `open`.
+    """
     return _no_pipe(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
@@ -114,7 +117,7 @@ def is_file(path: Path, folder: Path) -> bool:
 
 
 def read_text(path: Path, where: str | None = None, *, encoding: str = "utf-8", **options: Any) -> str:
-    """Return the text of a file of at most `most` bytes (10 MB), opened by `open_file`.
+    """Return the text of a file of at most `most` bytes, by default 10 MB.
 
     Raises:
         InputError: as `open_file` does, and for text that is not in UTF-8.

@@ -20,7 +20,7 @@ _OTHER_CHOICES = {"dense": "model=mlp", "images": "dataset=folder"} | {
 
 
 def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
-    """Return the message about an unknown key: which one may be meant, and what to type.
+    """Return the message about an unknown key: which may be meant, and what to type.
 
     Args:
         key: the full key, such as `model.hiden`.
@@ -111,7 +111,7 @@ def _elsewhere(words: Iterable[str], above: str, typed: str) -> str:
 
 @cache
 def _keys() -> dict[str, list[str]]:
-    """Return the choices that have each key, such as `{"model.filters": ["model=cnn"]}`."""
+    """Return the choices with each key, such as `{"model.filters": ["model=cnn"]}`."""
     found: dict[str, list[str]] = {"seed": [], "optimizer": [], "hydra/launcher": []}
     found["hydra.launcher.n_jobs"] = ["hydra/launcher=joblib"]
     for file in sorted(CONF.glob("*/*.yaml")):
@@ -125,7 +125,7 @@ def _keys() -> dict[str, list[str]]:
 
 @cache
 def _choices() -> Mapping[str, str]:
-    """Return the override for each choice of conf/, by its folded name, with other programs' words."""
+    """Return the override for each choice and other program's word, by folded name."""
     found = dict(_OTHER_CHOICES)
     for group in ("prune", *reversed(GLOBAL_GROUPS), *reversed(GROUPS)):
         needs = "-m " if group in ("prune", "sweep") else ""

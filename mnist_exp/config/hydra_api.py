@@ -71,7 +71,7 @@ def answer(arguments: Namespace) -> None:
 
 
 class JobLoader(ConfigLoaderImpl):
-    """Hydra's loader, which copies the first job for jobs that differ only in plain values.
+    """Load jobs, those that differ only in plain values as copies of the first.
 
     A copy takes less than a tenth of the time. Launchers send the loader to their processes.
     """
@@ -121,7 +121,7 @@ class JobLoader(ConfigLoaderImpl):
 
 
 def _plain_values(overrides: Sequence[Override], choices: Container[str]) -> list[Override]:
-    """Return the overrides that set a number, a text or a list, and that no other one touches."""
+    """Return the overrides of a number, text or list that no other one touches."""
     keys = [override.key_or_group for override in overrides]
     # Choices of groups come before all values.
     paths = [["/"] if key in choices else re.split(r"[.\[\]]+", key) for key in keys]
@@ -162,12 +162,12 @@ def launch_jobs(sweep: DictConfig, loader: JobLoader, task: TaskFunction) -> Non
 
 
 def _raise_errors() -> None:
-    """Let Hydra raise errors instead of exiting, and no process import from its current folder."""
+    """Let Hydra raise instead of exiting, and no process import from its folder."""
     os.environ |= {"HYDRA_FULL_ERROR": "1", "PYTHONSAFEPATH": "1"}
 
 
 def run_composed(composed: DictConfig, task: Callable[[], object]) -> None:
-    """Call `task` as `@hydra.main` does for a run: with its output folder, log and `hydra.callbacks`.
+    """Call `task` as `@hydra.main` does: with output folder, log and callbacks.
 
     Hydra's own entry would compose the overrides twice more. Whatever `task` raises is raised.
     """

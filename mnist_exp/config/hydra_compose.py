@@ -91,7 +91,7 @@ def hydra_of_conf() -> Iterator[None]:
 
 @contextmanager
 def fresh_hydra() -> Iterator[None]:
-    """Give the block a Hydra of its own, since the user's program may be in a `@hydra.main`."""
+    """Give the block its own Hydra, since the caller may be in a `@hydra.main`."""
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:

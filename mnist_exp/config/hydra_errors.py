@@ -1,4 +1,4 @@
-"""Word errors of Hydra in one line: a wrong choice in our words, others in Hydra's."""
+"""Word Hydra's errors in one line: a wrong choice in our words, others in its own."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ _EXTRAS = {
 
 @contextmanager
 def as_input_errors(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Raise errors of Hydra and OmegaConf as InputError while `overrides` are composed."""
+    """Raise errors of Hydra and OmegaConf in composing `overrides` as InputError."""
     try:
         yield
     except RecursionError as error:
@@ -51,7 +51,7 @@ def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
 
 
 def _first_line(error: Exception, overrides: Sequence[str]) -> str:
-    """Return a hint at a near key of Hydra, or the first line of Hydra's or OmegaConf's error."""
+    """Return a hint at a near key of Hydra, or the first line of an error."""
     typed = next((text for text in overrides if text.lstrip("+") in str(error)), "")
     causes = [cause for cause in (error.__cause__, error.__context__) if isinstance(cause, OmegaConfBaseException)]
     override = Override.parse(typed)

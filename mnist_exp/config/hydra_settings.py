@@ -35,7 +35,7 @@ def check_launcher(composed: DictConfig) -> None:
 
 
 def check_output(composed: DictConfig, key: str) -> None:
-    """Check the output folder at `key`: `hydra.run.dir` of a run, `hydra.sweep.dir` of a sweep.
+    """Check the output folder at `key`: `hydra.run.dir` or `hydra.sweep.dir`.
 
     Raises:
         InputError: if another value leads it elsewhere, such as a preset's in `hydra.run.dir=${tracking.experiment}`,

@@ -43,7 +43,10 @@ def _banners_held_back() -> Iterator[None]:
 
 
 class _DeferredModule(ModuleType):
-    """A module that is imported at the first attribute but `__file__`, which `inspect` reads."""
+    """A module that is imported at its first attribute, `__file__` aside.
+
+    `inspect` reads `__file__`.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name != "__all__":
@@ -151,7 +154,7 @@ def schedule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.sched
 
 @contextmanager
 def without_values() -> Iterator[None]:
-    """Let Keras make variables that have a shape and no values, so that they take no memory."""
+    """Let Keras make variables with a shape and no values, which take no memory."""
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield
@@ -183,7 +186,7 @@ def arrays_within(size: int) -> Iterator[None]:
 
 
 def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
-    """Create the metric variables of a compiled model without compiling a step, as `fit` does."""
+    """Create a compiled model's metric variables, as `fit` does, without a step."""
     model._symbolic_build(data_batch=(x, y))
 
 

@@ -1,4 +1,4 @@
-"""The names of Keras that a configuration may use, checked without importing Keras.
+"""Check the Keras names in a configuration, without importing Keras.
 
 A name stands alone (`Flatten`) or with its arguments (`{Dropout: {rate: 0.5}}`). A configuration can reach only the
 names below, none of which loads files, runs code or opens connections, and those that the file in use registers.
@@ -76,7 +76,7 @@ _FILE_NAME = re.compile(r"(?!\.)(?:[\w.-]|\{[a-z]\w*(?::\d{0,2}(?:\.\d{1,2})?[df
 
 
 def fold(text: str) -> str:
-    """Return the letters and digits of a text in lower case, by which names are compared."""
+    """Return a text's letters and digits in lower case, by which names compare."""
     return re.sub("[^a-z0-9]", "", text.lower())
 
 
@@ -94,7 +94,7 @@ def canonical(kind: str, spec: Any) -> Any:
 
 
 def check_name(kind: str, name: Any, key: str) -> None:
-    """Check that `name` is the user's own, or one of `ALLOWED[kind]` that the installed Keras has.
+    """Check that `name` is the user's own, or one of `ALLOWED[kind]` in this Keras.
 
     Raises:
         InputError: with the nearest name, or all names if none is near.
@@ -174,7 +174,7 @@ def _signature(kind: str, name: str) -> Mapping[str, Any]:
 
 
 def argument_kind(argument: str) -> str | None:
-    """Return the kind of Keras object that an argument takes, or None for plain values.
+    """Return the kind of Keras object an argument takes, or None for plain values.
 
     >>> argument_kind("kernel_initializer"), argument_kind("units")
     ('initializers', None)

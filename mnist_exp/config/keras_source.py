@@ -64,7 +64,7 @@ def signature_of(kind: str, name: str) -> dict[str, Any]:
 
 
 def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool]:
-    """Return the arguments of a class's `__init__`, or its base's, and whether it takes **kwargs."""
+    """Return a class's arguments, or its base's, and whether it takes **kwargs."""
     tree = _parse((_keras_root().parent / Path(*module.split("."))).with_suffix(".py"))
     found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name), None)
     for node in found.body if found else []:
@@ -84,7 +84,7 @@ def _arguments_of(arguments: ast.arguments) -> dict[str, Any]:
 
 
 def _literal(node: ast.expr | None) -> Any:
-    """Return the value of a plain expression, None for any other, `REQUIRED` if there is none."""
+    """Return a plain expression's value, None for others, `REQUIRED` for no node."""
     if node is None:
         return REQUIRED
     try:

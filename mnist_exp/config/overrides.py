@@ -14,7 +14,7 @@ from mnist_exp.text import has_password
 
 @dataclass(frozen=True)
 class Override:
-    """A typed override: `key` without + or ~, and `value`, the text after the equals sign."""
+    """A typed override: `key` without + or ~, and `value`, the text after `=`."""
 
     text: str
     key: str

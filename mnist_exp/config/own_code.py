@@ -135,9 +135,10 @@ def acts_on_batches(callback: type) -> bool:
 
 
 def keys(group: str) -> dict[str, dict[str, inspect.Parameter]]:
-    """Return the keys of each function of a group, `model` or `dataset`, in the file in use.
+    """Return the keys of each function of a group in the file in use.
 
-    They are its arguments but for a model's first one, the tensor, and for those whose default YAML cannot say.
+    The `group` is `model` or `dataset`. Keys are the arguments but for a model's first one, the
+    tensor, and for those whose default YAML cannot say.
 
     Raises:
         InputError: for a type that is not defined.
@@ -173,7 +174,10 @@ def own_choices(group: Literal["model", "dataset"], base: type) -> list[Any]:
 
 
 def unregistered(name: object) -> str:
-    """Return a hint if the file in use defines this class but does not register it, else ""."""
+    """Return a hint if the file in use defines this class without registering it.
+
+    Otherwise return "".
+    """
     if _in_use is None or not inspect.isclass(vars(_in_use.module).get(str(name))):
         return ""
     return f"; {_in_use.code.path} defines it, but without @keras.saving.register_keras_serializable() above it"
@@ -225,7 +229,7 @@ def _objects(kind: str) -> Mapping[str, Any]:
 
 
 def _import(code: CodeFile) -> _Imported:
-    """Run a file as a module, and return what it registered, modules that it imports included."""
+    """Run a file as a module, and return what it and its imports registered."""
     from mnist_exp.config.keras_backend import keras
 
     spec = spec_from_file_location(code.module, Path(code.path).expanduser().absolute())

@@ -1,4 +1,4 @@
-"""Read chosen presets as data, and check them as recorded configurations are checked.
+"""Read chosen presets as data, and check them as recorded configurations.
 
 They may come from a stranger, while Hydra calls what its own settings name, and resolvers read the environment. So a
 preset sets only what is listed here, and Hydra gets its values, never the file.
@@ -68,13 +68,13 @@ class Preset:
 
     @property
     def flat(self) -> dict[str, Any]:
-        """The values by full key, with those that a sweep varies under the key that varies."""
+        """The values by full key, those that a sweep varies under that key."""
         flat = {".".join(path): value for path, value in leaves(self.whole)}
         return flat | {key.removeprefix(_PARAMS): value for key, value in flat.items() if key.startswith(_PARAMS)}
 
     @property
     def choices(self) -> list[_Key]:
-        """The groups and names in `defaults`, or that a sweep varies, such as `("model", "cnn,mlp")`."""
+        """The groups and names in `defaults` or that vary, as `("model", "cnn,mlp")`."""
         pairs = [(key, text) for key, text in self.flat.items() if key in _ALL_GROUPS and isinstance(text, str)]
         for entry in self.values.get("defaults", []):
             pairs += entry.items() if isinstance(entry, Mapping) else [(self.group, entry)]
@@ -168,7 +168,7 @@ def parse_values(text: str, where: str) -> dict[str, Any]:
 
 
 def _check_events(text: str, where: str) -> None:
-    """Raise InputError for an anchor, an alias, a tag or too many values, before loading YAML."""
+    """Raise InputError for YAML with an anchor, an alias, a tag or too many values."""
     values = 0
     for event in yaml.parse(text, yaml.SafeLoader):
         values += isinstance(event, yaml.NodeEvent)
@@ -184,7 +184,7 @@ def _check_events(text: str, where: str) -> None:
 
 
 def _check_defaults(preset: Preset) -> None:
-    """Check that a preset chooses only from groups of this project, or as conf/sweep/ does."""
+    """Check that a preset chooses only from this project's groups, or a sweep's."""
     defaults = preset.values.get("defaults", [])
     if not isinstance(defaults, list):
         raise InputError(f"{preset.path}: defaults={format_value(defaults)}: must be a list")
@@ -256,7 +256,7 @@ def may_vary(key: str, values: str) -> bool:
 
 @contextmanager
 def list_presets(presets: Sequence[Preset], files: Iterable[_Key] = ()) -> Iterator[None]:
-    """Offer presets to Hydra in the block, and list the names of files that were not read."""
+    """Offer presets to Hydra in the block, and list files that were not read."""
     unread = {"defaults": ["a file that is read only if it is typed"]}  # Hydra lists such a choice, and cannot load it
     both = [*(Preset(*key, unread) for key in files), *presets]
     repo = ConfigStore.instance().repo
@@ -295,7 +295,7 @@ def attribute_errors(presets: Sequence[Preset], overrides: Sequence[str]) -> Ite
 
 
 def _blame(preset: Preset, key: str, message: str) -> int:
-    """Return 2 if a message has a preset's value, 1 if it is about a part that it sets, else 0."""
+    """Return 2 if a message has a preset's value, 1 if a part that it sets, else 0."""
     said = [f"{own}={format_value(value)}" for own, value in preset.flat.items() if own.startswith(key)]
     said += [f"{group}={name}:" for group, name in preset.choices]
     if message.startswith((*said, *(f"In {quote}{preset.group}/{preset.name}{quote}:" for quote in ("", "'")))):

@@ -170,7 +170,7 @@ def _check_tags(tags: Mapping[str, Any]) -> None:
 
 
 def callbacks_within_epochs(training: Training) -> list[str]:
-    """Return the names of callbacks that act within an epoch, or before its validation."""
+    """Return the callbacks that act within an epoch, or before its validation."""
     own = own_code.own_classes("callbacks")
     return [
         name

@@ -39,7 +39,7 @@ def check_arrays(
     limit: int | None,
     advice: str = "keep fewer or smaller images there",
 ) -> None:
-    """Check the types and shapes of the four arrays, and that training fits into memory.
+    """Check four arrays' types and shapes, and that training fits into memory.
 
     The engine's copy of the first `limit` training images counts too, and the test images as floats.
 

@@ -42,7 +42,7 @@ class Data(Arrays):
 
     @property
     def test_files(self) -> tuple[str, ...]:
-        """The names of the test images' files, relative to their folder, if they come from files."""
+        """The test images' file names, relative to their folder, if there are files."""
         return self.file_names[1] if self.file_names is not None else ()
 
     def metadata(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def read(config: Dataset) -> Data:
 
 
 def _checked_images(part: str, arrays: Arrays) -> Images:
-    """Check the range of the images of `part`, and return them as uint8, uint16 or float32."""
+    """Return the images of `part` as uint8, uint16 or float32, their range checked."""
     x: npt.NDArray[Any] = getattr(arrays, part)
     least, most, white = float(x.min()), float(x.max()), arrays.maximum or 255
     if arrays.maximum is None:

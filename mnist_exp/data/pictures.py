@@ -41,7 +41,7 @@ Listing = list[tuple[Path, int]]  # the pictures of a set with their labels
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Let threads call `open_picture`, with Pillow's warning of a huge picture as an error."""
+    """Let threads call `open_picture`, with Pillow's warnings of huge ones as errors."""
     with warnings.catch_warnings():  # concerns all threads, so none of them may do it
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -96,7 +96,7 @@ def open_picture(path: Path, formats: tuple[str, ...] = FORMATS, at_once: int = 
 
 
 def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
-    """Stretch a picture to (height, width, channels), or to (height, width) for one channel.
+    """Stretch a picture to (height, width, channels), or (height, width) for one.
 
     Channels are 1 for grey or 3 for colours, and one more for opacity; without it, transparency becomes white.
 
@@ -197,7 +197,7 @@ def _in_turn(classes: Iterable[Sequence[Path]]) -> Listing:
 
 
 def decode(paths: Sequence[Path], size: int, *, color: bool) -> npt.NDArray[np.uint8]:
-    """Decode image files to pixels, (N, size, size) or (N, size, size, 3), with progress.
+    """Decode image files to (N, size, size) or (N, size, size, 3), with progress.
 
     Raises:
         InputError: if one cannot be read.

@@ -1,4 +1,4 @@
-"""Declare the sources of images, each a class with the keys of its conf/dataset/ file."""
+"""Declare the sources of images, each a class with its conf/dataset/ file's keys."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ _MNIST = Path(__file__).resolve().parents[1] / "data" / "mnist.npz"
 
 @dataclass(frozen=True, kw_only=True)
 class Arrays(Metadata):
-    """The unchecked images of a source, and their labels: integers or the classes' names.
+    """A source's unchecked images, and their labels: integers or the classes' names.
 
     `source` says where they came from. `file_names` has the training and the test pictures' names, relative to their
     folder.

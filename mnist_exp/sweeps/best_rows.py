@@ -25,7 +25,10 @@ _MOST_NOTES = 10
 def best_rows(
     typed: SweepOverrides, sweep: str, top: int
 ) -> tuple[list[dict[Override, str]], frozenset[int], list[str]]:
-    """Return a sweep's best rows as checked overrides, its seeds, and notes on what differs now."""
+    """Return a sweep's best rows as checked overrides, its seeds, and notes.
+
+    The notes say what differs now.
+    """
     rows, seeds, before = read_best_rows(_composed(typed, []), sweep, top)
     check_rows(rows, sweep, [Override.parse(text).key for text in typed.fixed])
     overrides = [{Override.parse(f"{key}={value}"): value for key, value in row.items()} for row in rows]
@@ -39,7 +42,9 @@ def best_rows(
 
 
 def read_best_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]], frozenset[int], dict[str, Any]]:
-    """Return a sweep's `top` rows without `seed`, its seeds, and its best job's configuration.
+    """Return a sweep's best rows, its seeds, and its best job's configuration.
+
+    The rows have no `seed`.
 
     Args:
         config: names the store and the objective.
@@ -76,7 +81,7 @@ def read_best_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str,
 
 
 def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[str]) -> None:
-    """Raise InputError if a stored row sets a typed key, or one that a preset may not vary."""
+    """Raise InputError if a stored row sets a typed key, or one not for presets."""
     name = f"hydra.sweeper.from_sweep={sweep}"
     for key, value in (item for row in rows for item in row.items()):
         if key in typed:

@@ -14,7 +14,7 @@ _FEWEST = 3  # values: of two, each is an end
 
 
 def suggest_values(rows: Sequence[Row], jobs: Sequence[Record], sweep: Sweep) -> str:
-    """Say which numbers of the best row are the largest or smallest that were tried, 0 aside.
+    """Say which numbers of the best row are the smallest or largest tried, 0 aside.
 
     Seeds and data are left out, and keys with another value whose row may be as good. `rows`: best first, and compared.
     """

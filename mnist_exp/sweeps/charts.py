@@ -28,7 +28,7 @@ _Measured = Sequence[tuple[Mapping[str, str], float]]
 
 
 def validation_curves(rows: Sequence[Curves], metric: str) -> Figure:
-    """Draw a metric over epochs, a line for the mean of each row, in a band from least to greatest.
+    """Draw each row's mean of a metric over epochs, in a band from least to greatest.
 
     The first eight rows are in colour and named, with the number of their jobs; all others are thin and grey, and may
     leave the picture, since one that diverged would flatten all. The mean in an epoch is that of the jobs that have
@@ -79,7 +79,7 @@ def validation_curves(rows: Sequence[Curves], metric: str) -> Figure:
 
 
 def _band(jobs: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
-    """Return at most 400 epochs, with the jobs' mean, smallest and largest value at each.
+    """Return at most 400 epochs, with the jobs' mean, smallest and largest value.
 
     The shape is (4, epochs); values that cannot be drawn are NaN.
     """

@@ -28,7 +28,7 @@ _PROGRAMS_TAGS = ("mlflow.", "mnist_exp.")
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition on runs, such as `model.hidden=16,32`, `status=FAILED` or `val_accuracy>0.9`.
+    """A condition on runs: `model.hidden=16,32`, `status=FAILED`, `val_accuracy>0.9`.
 
     Attributes:
         text: as it was typed.
@@ -160,7 +160,7 @@ def find_runs(client: "MlflowClient", words: Words, last: int | None) -> Found:
 
 
 def _candidates(client: "MlflowClient", words: Words, last: int | None) -> Iterator[tuple[Record, str]]:
-    """Yield the named runs, or all of the experiment, the newest first, with their sweeps' ids."""
+    """Yield the named runs or all of the experiment, newest first, with sweeps' ids."""
     for run in [find_run(client, words.tracking.uri, run_id) for run_id in words.ids]:
         for job in read_jobs(client, run) if run.is_sweep else [run]:
             yield job, run.run_id if run.is_sweep else job.tags.get("mlflow.parentRunId", "")

@@ -1,4 +1,4 @@
-"""The lines and columns of a ranking: what each shows of a row, or of a job, and how."""
+"""Define the lines and columns of a ranking."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from mnist_exp.tracking.records import Record
 
 @dataclass(frozen=True)
 class Line:
-    """A row, one job of it (the best first), or jobs outside all rows, without a `place`."""
+    """A row, one job of it (best first), or jobs outside all rows, without a `place`."""
 
     values: Mapping[str, str]
     jobs: Sequence[Record]
@@ -127,7 +127,7 @@ def with_deviation(column: Column) -> Column:
 
 
 def find_column(name: str, columns: Sequence[Column], jobs: Sequence[Record]) -> Column:
-    """Return the column of this name, of a score or a parameter if none of `columns` has it.
+    """Return the column of this name, or else of a score or a parameter.
 
     Raises:
         InputError: if no job has recorded such a value.

@@ -25,7 +25,7 @@ def part_measured(objective: str, values: Mapping[str, str]) -> str:
 def comparison_key(
     objective: str, values: Mapping[str, str], run: Record | None = None, tests: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the facts that must be equal for objectives to be comparable, as far as known.
+    """Return the known facts that must be equal for objectives to be comparable.
 
     `values`: the configuration, by full key. `run`: has recorded the data, if it is known. `tests`: digests of test
     sets, by those of all data, for data that was recorded without.
@@ -67,7 +67,7 @@ def why_not_compared(objective: str, configs: Sequence[Config], jobs: Iterable[R
 
 
 def check_comparable(configs: Sequence[Config]) -> None:
-    """Raise InputError if a race's configurations differ in data or in how they measure."""
+    """Raise InputError if configurations differ in data or in how they measure."""
     objective, values = configs[0].objective, [flatten(asdict(config)) for config in configs]
     data = [{key: value for key, value in job.items() if key.startswith("dataset.")} for job in values]
     for key, several in find_conflicts([comparison_key(objective, job) for job in values] + data).items():

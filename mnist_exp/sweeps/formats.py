@@ -94,7 +94,7 @@ def as_json(records: Sequence[Mapping[str, object]]) -> str:
 
 
 def as_markdown(title: str, lines: Sequence[Sequence[str]], texts: Sequence[int], notes: Sequence[str]) -> str:
-    """Return a table in Markdown, the title above and the notes below it, a paragraph each.
+    """Return a Markdown table below its title, and each note as a paragraph.
 
     `lines`: the header first. `texts`: the places of the columns that are aligned to the left.
     """
@@ -109,7 +109,7 @@ def _in_markdown(text: str) -> str:
 
 
 def as_latex(title: str, lines: Sequence[Sequence[str]], texts: Sequence[int], notes: Sequence[str]) -> str:
-    """Return a `tabular` for LaTeX's package booktabs, with title and notes as comments."""
+    """Return a booktabs `tabular` for LaTeX, with title and notes as comments."""
     columns = "".join("l" if place in texts else "r" for place in range(len(lines[0])))
     header, *rows = (f"{' & '.join(map(_in_latex, line))} \\\\" for line in lines)
     above = [f"% {printable(title)}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", header, "\\midrule"]
@@ -144,7 +144,7 @@ class Differences:
         return self.texts[key].get(value, value)
 
     def label(self, values: Values) -> str:
-        """Return all values of a run, those with a column first, such as `hidden=64 epochs=20`."""
+        """Return a run's values, those with a column first: `hidden=64 epochs=20`."""
         keys = sorted(self.names, key=lambda key: key not in self.columns)
         return " ".join(f"{self.names[key]}={self.cell(key, values[key])}" for key in keys if key in values)
 
@@ -191,7 +191,7 @@ def shown_values(values: Iterable[str]) -> dict[str, str]:
 
 
 def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
-    """Return each text in about `most` characters, with what differs in texts that begin alike.
+    """Return texts of about `most` characters, which keep what tells them apart.
 
     >>> list(shortened(["[{Dense:{units:16,activation:relu}}]", "[{Dense:{units:16,activation:selu}}]"], 30).values())
     ['[{Dense:{u…activation:relu}}]', '[{Dense:{u…activation:selu}}]']

@@ -42,7 +42,7 @@ class Importance:
 
 
 def importance(jobs: Sequence[Record], objective: str, direction: str) -> Importance | None:
-    """Return how much each key but `seed` matters for the objective of the finished jobs.
+    """Return how much each key but `seed` matters for the finished jobs' objective.
 
     In a full grid, with as many jobs for each combination, a share is the main effect in an analysis of variance,
     without what chance adds (T. L. Kelley's epsilon squared, 1935). Other sweeps are left to Optuna.
@@ -101,7 +101,7 @@ def _is_full_grid(values: Any) -> bool:
 
 
 def _main_effects(frame: Any, keys: Sequence[str], y: Any) -> dict[str, float]:
-    """Return the share of each key, or None if an F test cannot tell the keys from chance."""
+    """Return each key's share, or None if an F test finds only chance."""
     from scipy.special import betainc
 
     seeds = frame["seed"] if "seed" in frame and _is_full_grid(frame[[*keys, "seed"]]) else y * 0

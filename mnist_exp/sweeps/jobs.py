@@ -140,7 +140,7 @@ _records: dict[str, SweepRecord] = {}  # by the sweep and its start
 
 
 def _join_sweep(parent: Parent) -> SweepRecord:
-    """Return the sweep's record in this process, which ends once the sweep's process is gone."""
+    """Return the sweep's record in this process, which ends after the sweep's process."""
     if (record := _records.get(repr(parent))) is None:
         _records.clear()
         record = _records[repr(parent)] = join_sweep(parent)
@@ -175,7 +175,10 @@ def _placed(experiment: Experiment, width: int) -> Experiment:
 
 
 def _prepare(record: SweepRecord, composed: Composed, stage: SweepProgress) -> Experiment | float | None:
-    """Return a job to run, the objective of a finished one, or None after recording bad input."""
+    """Return a job to run, or the objective of a finished one.
+
+    Return None after recording bad input.
+    """
     values = values_of(record.parent.keys, composed.overrides)
     try:
         choose_backend(composed.values.backend)  # for the user's own code

@@ -114,7 +114,7 @@ class Kind:
         raise NotImplementedError
 
     def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
-        """Return the overrides of jobs to check: each value once, beside the first of others.
+        """Return the overrides of jobs to check: each value once, with others' first.
 
         Of more than 200 values, those are left out between every second, third or so on, and the last of their key.
         """
@@ -132,7 +132,7 @@ class Kind:
         return typed.jobs([first, *others])
 
     def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
-        """Return the overrides of the next jobs, without those of `hydra`, or None at the end.
+        """Return the overrides of the next jobs, without `hydra`'s, or None at the end.
 
         Args:
             ended: the jobs that this command launched, in their order; for a kind that draws, after those that ended
@@ -146,7 +146,7 @@ class Kind:
         return []
 
     def check(self, configs: Sequence[Config]) -> None:
-        """Raise InputError if checked configurations, the first job's first, do not fit this kind."""
+        """Raise InputError if the jobs' configurations, in order, do not fit this kind."""
 
     def opening(self) -> str:
         """Return the first lines of the sweep: how many jobs, and what varies."""
@@ -192,7 +192,7 @@ class Grid(Kind):
         return grid
 
     def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
-        """Return each value once, and each combination of groups, which may not fit together."""
+        """Return each value once, and each combination of groups, which may clash."""
         groups = {
             override: samples
             for override, samples in typed.varied.items()

@@ -16,7 +16,7 @@ from mnist_exp.tracking.sweep_record import SweepRecord
 
 
 def make_sweep_table(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], kind: Kind) -> Table:
-    """Return the jobs of a sweep ranked, those that differ only in their seed as one row.
+    """Return a sweep's jobs ranked, with jobs that differ only in seed as one row.
 
     The notes say which keys matter, but not in a race, in which better rows have more jobs.
     """
@@ -67,7 +67,7 @@ def make_sweep_table(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], 
 
 
 def advised_validation(jobs: Iterable[Record]) -> str:
-    """Return an override that holds out a sixth of the jobs' training images, 10000 at most.
+    """Return an override that holds out a sixth of the training images, 10000 at most.
 
     It is a share where their number is not known, or not the same for all. The jobs have held out none so far.
     """

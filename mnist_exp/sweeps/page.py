@@ -1,4 +1,4 @@
-"""The report of a sweep: its figures, and a page, one HTML file that can be mailed.
+"""Write a sweep's figures, and its report, one HTML file that can be mailed.
 
 The page loads nothing and runs its own script alone, whatever a store says: Jinja2 and matplotlib escape all texts, and
 the page's policy names the script by its digest.

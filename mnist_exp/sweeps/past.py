@@ -1,4 +1,4 @@
-"""Show past runs as tables, one for all that measure the same, compared as in their sweeps."""
+"""Show past runs as tables, one for all that measure the same."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ def drop_repeats(runs: Sequence[Record]) -> list[Record]:
 
 
 def make_tables(found: Found, only: Sequence[str] = ()) -> list[Table]:
-    """Return a table for each objective, way to measure it, and race, the newest run's first.
+    """Return a table for each objective, way to measure it, and race, newest first.
 
     A run that was refused has recorded no objective, and one that failed early no data: they are in the first table.
     """
@@ -85,7 +85,7 @@ def sorted_table(found: Found, metric: str, only: Sequence[str] = ()) -> Table:
 
 
 def about_others(tables: Sequence[Table]) -> list[str]:
-    """Return a line for each table but the first: its runs, its measure, and its command."""
+    """Return a line for each table but the first: runs, measure and command."""
     lines = []
     for table in tables[1 : _MAX_OTHERS + 1]:
         newest = max(table.jobs, key=lambda job: job.start)
@@ -193,14 +193,14 @@ def _table(
 def _jobs(
     runs: Sequence[Record], known: Mapping[str, Mapping[str, str]], keys: Sequence[str] | None = None
 ) -> list[Record]:
-    """Return the jobs of runs with the values of `keys`, by default the differing ones."""
+    """Return runs as jobs with the values of `keys`, by default the differing ones."""
     keys = differing_keys(list(known.values())) if keys is None else keys
     varied = {run_id: {key: values[key] for key in keys if key in values} for run_id, values in known.items()}
     return [run.with_values(varied.get(run.run_id, run.values)) for run in runs]
 
 
 def _hidden(runs: Sequence[Record], others: Sequence[Record], direction: str) -> tuple[list[Row], int]:
-    """Return the rows without chosen runs, and how many more runs the chosen rows have."""
+    """Return the rows without chosen runs, and how many runs of other rows were not."""
     jobs = _jobs([*runs, *others], _configured([*runs, *others])) if others else []
     shown = {combination(job.values) for job in jobs[: len(runs)]}
     rest = [job for job in jobs[len(runs) :] if combination(job.values) not in shown]

@@ -35,7 +35,7 @@ _USERS = {  # the kind that a setting is for
 
 
 def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None, *, verbose: bool = True) -> SweepResult:
-    """Run and rank the jobs of a sweep, as `python -m mnist_exp -m OVERRIDES --config-dir DIR` does.
+    """Run and rank a sweep's jobs, as `-m OVERRIDES --config-dir DIR` does.
 
     Unless `verbose`, nothing is printed.
 

@@ -39,7 +39,7 @@ def announce(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
 
 
 class Progress:
-    """Prints a line for each job that ends, with how many have ended, and what time is left.
+    """Print a line for each job that ends, with the time that is left.
 
     Jobs that train together have one line, beside those of failures. On a terminal, a bar below the lines says how many
     have ended, what runs, and what time is left. It looks into the jobs' folders, in a thread of its own, since

@@ -1,4 +1,4 @@
-"""Optuna's pruners stop jobs early whose curves are worse than those of other jobs."""
+"""Stop jobs early, by Optuna's pruners, whose curves are worse than others'."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Pruning:
-    """Compare the jobs that train in this process with each other and with the ended ones.
+    """Compare the jobs training in this process with each other and with ended ones.
 
     A job that is stopped keeps its last value, or each epoch would halve the others.
     """
@@ -108,7 +108,10 @@ class _Study:
 
 
 def _trial(curve: Sequence[float]) -> Any:
-    """Return a curve as a trial without NaN, which Optuna refuses, and with steps from 0."""
+    """Return a curve as a trial, with steps from 0 and without NaN.
+
+    Optuna refuses NaN.
+    """
     from optuna.trial import TrialState, create_trial
 
     values = {step: value for step, value in enumerate(curve) if math.isfinite(value)}

@@ -1,4 +1,4 @@
-"""Race combinations: all run a few seeds, then only those that may still be the best."""
+"""Race combinations: all run a few seeds, then those that may still be the best."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ class Race(Kind):
 
     @classmethod
     def of(cls, typed: SweepOverrides) -> Self:
-        """Return the race of these overrides, between all combinations or a sweep's best rows.
+        """Return the race between all combinations of overrides, or a sweep's best rows.
 
         Raises:
             InputError: for a seed, fewer than two combinations, too few jobs for the first round, or an earlier sweep
@@ -150,7 +150,7 @@ class Race(Kind):
         return play(len(self.values), self.seeds, self.max_jobs, self.indifference, direction, launch)
 
     def arrange(self, rows: list[Row], direction: str) -> tuple[list[Row], list[str]]:
-        """Return rows still in the race, dropped ones (latest first), failed ones, and the end."""
+        """Return rows in the race, dropped ones (latest first), failed ones, and the end."""
         if not self.rounds:
             return super().arrange(rows, direction)
         last, arranged = self.rounds[-1], dict[int, Row]()

@@ -1,4 +1,4 @@
-"""Rank jobs as rows, best first, and mark the rows that may be better than the first."""
+"""Rank jobs as rows, best first, and mark rows that may be better than the first."""
 
 import math
 from collections import defaultdict
@@ -132,7 +132,7 @@ def on_other_images(best: Row) -> str:
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share measured on `count` images (E. B. Wilson, 1927).
+    """Return the 95 % interval of a share of `count` images (E. B. Wilson, 1927).
 
     >>> [round(end, 4) for end in wilson(0.95, 10_000)]
     [0.9456, 0.9541]

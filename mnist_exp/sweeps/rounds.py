@@ -1,4 +1,4 @@
-"""Play the rounds of a race: which combinations run, are dropped, and are taken back."""
+"""Play a race's rounds: which combinations run, are dropped, are taken back."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,9 +1,9 @@
-"""Test whether a row may be better than the first, by shared seeds (comparison with the best).
+"""Test by shared seeds whether a row may be better than the first.
 
-The first row is the best of many, by luck too. A row is beaten if the first is better, one-sided, at 0.05 / rows: then
-the row that is truly best is called beaten in at most 5 % of sweeps (J. C. Hsu, Simultaneous confidence intervals for
-all distances from the "best", Annals of Statistics 9, 1981; he divides by rows - 1, which real scores, that are skewed,
-exceed). Of two rows, that is the usual paired t-test.
+This is a comparison with the best. The first row is the best of many, by luck too. A row is beaten if the first is
+better, one-sided, at 0.05 / rows: then the row that is truly best is called beaten in at most 5 % of sweeps (J. C. Hsu,
+Simultaneous confidence intervals for all distances from the "best", Annals of Statistics 9, 1981; he divides by rows -
+1, which real scores, that are skewed, exceed). Of two rows, that is the usual paired t-test.
 
 A few seeds say little about a variance. So that of a row's differences is shrunk to what all rows have in common, as
 far as they are alike: the weight of the common variance is estimated from all of them (G. K. Smyth, Linear models and
@@ -79,7 +79,7 @@ def compare_with_first(
 
 
 def _variance_prior(variances: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """Return the rows' common degrees of freedom and variance, by the moments of logarithms.
+    """Return the degrees of freedom and variance in common, by moments of logarithms.
 
     `variances`: each with its own degrees of freedom. Of fewer than three, nothing is in common: 0 degrees.
     """
@@ -115,7 +115,7 @@ def _inverse_trigamma(value: float) -> float:
 
 
 def _paired(differences: Sequence[float], degrees: float, common: float) -> tuple[float, float, float, float]:
-    """Return a mean difference, its error, degrees of freedom and deviation, by a moderated t-test."""
+    """Return a mean difference's value, error, degrees and deviation, by moderated t."""
     own = len(differences) - 1
     weight = min(degrees, _MOST_IN_COMMON * own)
     variance = (weight * common + own * _variance(differences)) / (weight + own)
@@ -149,7 +149,7 @@ def seeds_for_power(comparison: Comparison) -> int | None:
 
 
 def _t_quantile(tail: float, degrees: float) -> float:
-    """Return the value that Student's t distribution exceeds with the probability `tail`."""
+    """Return the value that Student's t exceeds with the probability `tail`."""
     from scipy.special import stdtrit  # comes with MLflow; scipy.stats takes a second to import
 
     return -float(stdtrit(degrees, tail))

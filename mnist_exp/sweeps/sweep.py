@@ -1,4 +1,4 @@
-"""A sweep from start to end: Hydra runs its jobs, and they are ranked, however it ends."""
+"""Run a sweep from start to end: Hydra runs its jobs, and they are ranked."""
 
 import logging
 import sys
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def run_planned(sweep: Sweep, kind: Kind, overrides: Sequence[str], loader: JobLoader) -> SweepResult:
-    """Run what `plan` returned for `overrides`, and rank the jobs, however the sweep ends.
+    """Run what `plan` returned, and rank the jobs, however the sweep ends.
 
     Raises:
         InputError: if the store cannot be reached or written.
@@ -88,7 +88,7 @@ def _run_opened(
 
 
 def _find_finished(sweep: Sweep, kind: Kind, record: SweepRecord) -> tuple[int, str]:
-    """Return how many jobs finished before, and a line on them, or on why the first is new."""
+    """Return how many jobs had finished, and a line on them or on the first new one."""
     compute_with_one_thread()  # before a dataset imports TensorFlow
     known = [found for config in sweep.configs if (found := identify(config, record.parent)) is not None]
     finished = [job for job in record.jobs() if job.status == "FINISHED"]
@@ -193,7 +193,7 @@ def _print_location(sweep: Sweep, record: SweepRecord) -> None:
 
 
 def _complete(code: CodeFile | None, folder: Folder) -> None:
-    """Make the figures, the predictions and the model for the store of a job in its folder."""
+    """Make a job's figures, predictions, and model for the store, in its folder."""
     from mnist_exp.training import saved_models
 
     path = folder.path / "config.yaml"

@@ -112,7 +112,7 @@ class Table:
         return [*rows, *self._others()]
 
     def _others(self) -> Iterator[Line]:
-        """Yield a line for each failed job, and for each combination whose jobs were all pruned."""
+        """Yield a line for each failed job and each combination that was pruned."""
         stopped: dict[tuple[tuple[str, str], ...], list[Record]] = defaultdict(list)
         for job in self.rest:
             if (job.pruned is not None or is_missing(job)) and not self.listed:
@@ -205,7 +205,7 @@ class Table:
 
 
 def format_tables(tables: Sequence[Table], form: str, notes: Sequence[str] = ()) -> str:
-    """Return all tables as `csv` or `json` records, or the first with `notes` in another form.
+    """Return all tables as records, or the first with `notes` in another form.
 
     Args:
         tables: at least one.

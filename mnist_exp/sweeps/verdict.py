@@ -172,7 +172,7 @@ def word(
 
 
 def _notes(verdict: Verdict, name: Callable[[Row], str]) -> str:
-    """Return sentences on rows that are not compared, and on one that fails now and then."""
+    """Return sentences on rows not compared, and on one that fails now and then."""
     text, reasons = "", {reason for _, reason in verdict.not_compared}
     compared = bool(verdict.beaten or verdict.open)
     if compared and (kinds := [kind for reason, kind in _NOT_COMPARED.items() if reason in reasons]):
@@ -187,7 +187,7 @@ def _notes(verdict: Verdict, name: Callable[[Row], str]) -> str:
 
 
 def _seeds(comparisons: Sequence[Comparison], rounds: int) -> str:
-    """Say by how many seeds, or in how many rounds, rows were compared with the first one."""
+    """Say by how many seeds or rounds rows were compared with the first one."""
     if rounds:
         return f"over {pluralize(rounds, 'round')}"
     paired = sorted({comparison.seeds for comparison in comparisons if comparison.seeds})

@@ -31,7 +31,7 @@ _LARGEST_PATCH = 2**20  # bytes
 
 
 def recorded_config(config: Config) -> dict[str, Any]:
-    """Return the content of `config.yaml`, which has no password in the store's address."""
+    """Return the content of `config.yaml`, without a password in the store's address."""
     values = asdict(config) | {"code": config.code and config.code.path}
     if "uri" in values["tracking"]:
         values["tracking"]["uri"] = redact_uri(values["tracking"]["uri"])
@@ -85,7 +85,7 @@ def _parameters(config: Config) -> dict[str, str]:
 
 
 def sweep_record(sweep: Sweep, signature: str) -> Record:
-    """Return the record of a sweep that starts, with the parameters that its jobs share."""
+    """Return the record of a starting sweep, with the parameters that its jobs share."""
     settings = sweep.config.tracking
     name = _own_name(settings) or " ".join(sweep.overrides)
     tags = _tags(sweep.overrides, settings, sweep.config.code)
@@ -177,13 +177,19 @@ def _user() -> str:
 
 @cache  # this process does not import what changes later
 def _commit() -> str:
-    """Return the commit of the code, with -dirty after a change, or "" outside a checkout."""
+    """Return the commit of the code, with -dirty after a change.
+
+    Return "" outside a checkout.
+    """
     return _git("describe", "--always", "--abbrev=40", "--dirty", "--match=").strip()
 
 
 @cache
 def code_patch() -> str:
-    """Return this checkout's `git diff`, a notice above 1 MB, or "" outside a checkout."""
+    """Return this checkout's `git diff`, or a notice above 1 MB.
+
+    Return "" outside a checkout.
+    """
     if not _commit().endswith("-dirty"):
         return ""
     patch = _git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
@@ -194,7 +200,7 @@ def code_patch() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Return the output of a git command in this project's checkout, or "" outside one."""
+    """Return the output of a git command in this checkout, or "" outside one."""
     if not (_ROOT / ".git").exists():  # an installed copy may lie in another project's checkout
         return ""
     try:

@@ -109,7 +109,7 @@ class Folder:
             files.write_text(self.path / "code" / Path(code.path).name, code.text)
 
     def reopen(self, today: Record) -> Record:
-        """Reopen the run of this folder in the process of `today`, and return its own record."""
+        """Reopen this folder's run in the process of `today`, and return its own record."""
         before = self.read()
         tags = before.tags | {key: today.tags[key] for key in _PROCESS_TAGS if key in today.tags}
         again = replace(before, tags=tags, status="RUNNING", end=None, attempt=today.attempt)
@@ -133,7 +133,10 @@ class Folder:
         self.change(status=status, end=now(), **values)
 
     def mirrors(self) -> dict[str, Mirrored]:
-        """Return the mirrors in stores by address, from `mlflow.json`, which only the mirror writes."""
+        """Return the mirrors by store address, from `mlflow.json`.
+
+        Only the mirror writes it.
+        """
         try:
             found = {
                 store: Mirrored(**fields)
@@ -158,7 +161,7 @@ class Folder:
 
     @property
     def top(self) -> Path:
-        """The folder whose lock lets one mirror or close the run: for a job, that of its sweep."""
+        """Return the folder to lock for mirroring or closing: for a job, its sweep's."""
         with suppress(InputError):
             if Folder(self.path.parent).read().id == self.read().fact("parent"):
                 return self.path.parent

@@ -25,7 +25,7 @@ PLACES = ("outputs", "multirun")
 
 
 def add(key: str, folder: Path) -> None:
-    """Note that a folder has a run of the experiment with this key, if the index can be written.
+    """Note that a folder has a run with this key, if the index can be written.
 
     Several processes may do so at once.
     """
@@ -71,7 +71,7 @@ def find_beginning(key: str) -> list[Path]:
 
 
 def newest() -> list[Path]:
-    """Return the absolute folder of the last run of each key, for some that were used last."""
+    """Return the absolute folder of the newest run of some keys that were used last."""
     try:
         names = sorted(_FOLDER.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
     except OSError:

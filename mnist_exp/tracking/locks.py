@@ -35,7 +35,7 @@ _changing = threading.Lock()
 
 
 def hold(folder: Path, seconds: float = 0.0) -> bool | None:
-    """Try for some seconds to lock a folder, which this process may have locked before.
+    """Try for `seconds` to lock a folder, which this process may have locked before.
 
     Returns:
         True if this process holds it now, False if another one does, None if no lock can be had there.
@@ -150,15 +150,16 @@ def close(paths: Iterable[Path]) -> int:
 
 
 def _no_locks(folder: Folder) -> str:
-    """Return the message on a run that may still run, in a folder whose lock cannot be asked."""
+    """Return the message on a folder without locks, whose run may still run."""
     host = folder.read().host
     return f"{folder.path}: cannot be locked here, and its run may go on, on {host}; once that has ended, remove it"
 
 
 def foreign(output: Path) -> str:
-    """Return why no run may write to a folder, or "" if it is new, empty, or has a run.
+    """Return why no run may write to a folder, or "" if one may.
 
-    What comes before a record does not count. A folder with a link is nobody's, since a run could write through it.
+    One may write to a folder that is new, empty or has a run. What comes before a record does not count. A folder with
+    a link is nobody's, since a run could write through it.
     """
     if os.path.islink(output):  # noqa: PTH114, a name of any length
         return "is a link"
@@ -217,9 +218,9 @@ def free_folder(output: Path, wanted: Record | None = None) -> Path:
 
 @contextmanager
 def working(output: Path) -> Iterator[None]:
-    """Make and lock the output folder of a run or sweep, and remove it if it gets no record.
+    """Make and lock the output folder of a run or sweep.
 
-    A job in its sweep's process needs no lock of its own.
+    A folder that gets no record is removed. A job in its sweep's process needs no lock of its own.
 
     Raises:
         InputError: as `make_folder` does, or if somebody works there, or may on a file system without locks.

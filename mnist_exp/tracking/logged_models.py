@@ -52,7 +52,7 @@ def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
 
 
 def send_model(store: Store, folder: Folder, run_id: str) -> None:
-    """Send a saved model unless the run has one, and remove this second copy of the weights."""
+    """Send a saved model unless the run has one, and remove the local copy."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
@@ -83,10 +83,10 @@ def send_model(store: Store, folder: Folder, run_id: str) -> None:
 
 
 def fetch_model(uri: str, name: str, folder: Path) -> Path:
-    """Return a model's Keras file, downloaded into `folder` unless the run's folder is here.
+    """Return a model's Keras file, from the run's folder or else downloaded.
 
-    The `name` is an id as for `find_run`, a sweep's for its best job's model, or `models:/NAME@ALIAS` or
-    `models:/NAME/VERSION`.
+    A download goes into `folder`. The `name` is an id as for `find_run`, a sweep's for its best job's model, or
+    `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     Raises:
         InputError: if the store has no such run or model, or the run kept none.
@@ -116,7 +116,7 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
 
 
 def _file_here(run: Record) -> Path | None:
-    """Return the Keras file of a finished run whose folder is here and has no later run."""
+    """Return the Keras file of a finished run whose folder here has no later run."""
     folder = Folder(Path(run.output))
     with suppress(InputError, OSError):
         here = folder.read()

@@ -104,7 +104,7 @@ def _was_deleted(store: Store, record: Record, run_id: str) -> bool:
 
 
 def _create_run(store: Store, record: Record) -> "Run":
-    """Create the run of a new folder, and delete those of earlier tries that it replaces.
+    """Create the run of a new folder, and delete the earlier tries that it replaces.
 
     Raises:
         InputError: if the store would keep the run's artifacts where it may not; the run has then FAILED.
@@ -184,7 +184,7 @@ def _sent_lines(store: Store, run: "Run") -> set[tuple[int, float | None]]:
 
 
 def _mark(line: Line) -> tuple[int, float | None]:
-    """Return what distinguishes lines, except times: the step, and the loss or the objective."""
+    """Return what tells lines apart, times aside: step, and loss or objective."""
     return line["step"], line["metrics"].get("loss" if line["step"] else "objective")
 
 
@@ -205,7 +205,7 @@ def _stored(store: Store, record: Record, best: str) -> dict[str, str]:
 
 
 def _tags(store: Store, folder: Folder, record: Record, run: "Run", best: str) -> dict[str, str]:
-    """Return the tags that the run needs, except those that a user may edit in the store."""
+    """Return the tags that the run lacks, except those that a user may edit."""
     has = run.data.tags
     stored = _stored(store, record, best).items()
     tags = {key: value for key, value in stored if key.startswith("mnist_exp.") or key not in has}

@@ -69,7 +69,7 @@ def typed_value(text: str) -> str | float | bool | None:
 
 
 def shown_value(value: str) -> str:
-    """Return a value as it is typed, with four digits of a long number, such as a random one."""
+    """Return a value as it is typed, and a long number with four digits."""
     if value in {"True", "False"}:
         return value.lower()
     try:

@@ -88,7 +88,7 @@ def find_run(client: "MlflowClient", uri: str, run_id: str) -> Record:
 
 
 def job_queries(run: Record) -> list[str]:
-    """Return MLflow's queries for a run, or for a sweep's jobs and the runs that it reuses."""
+    """Return MLflow's queries for a run, or for a sweep's jobs and reused runs."""
     if not run.is_sweep:
         return [f"attributes.run_id = '{run.run_id}'"]
     reused = [tag.removeprefix(REUSED) for tag in run.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
@@ -215,7 +215,7 @@ def read_jobs(client: "MlflowClient", sweep: Record) -> list[Record]:
 
 
 def close_in_store(to: store.Store) -> list[Folder]:
-    """Close the RUNNING runs of a store without an owner, and return the folders to mirror.
+    """Close a store's RUNNING runs without an owner, and return the folders to mirror.
 
     The lock of its folder decides. A run on this host whose folder is gone has nobody; one on another host is left.
     """

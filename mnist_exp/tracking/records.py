@@ -69,7 +69,7 @@ class Record:
 
     @property
     def signature(self) -> str:
-        """The key that equal runs, or equal sweeps, share, or "" before the data are known."""
+        """The key that equal runs or sweeps share, or "" before the data are known."""
         return self.fact("sweep") or self.fact("signature")
 
     @property
@@ -167,7 +167,7 @@ class Record:
         return [name for name, differs in differ.items() if differs]
 
     def own_files(self) -> frozenset[str]:
-        """Return the names, relative to the folder, of all files that this run may have written."""
+        """Return the names, relative to the folder, of files that this run may write."""
         paths = re.compile(r"training\.callbacks\.(CSVLogger\.filename|ModelCheckpoint\.filepath)")
         callbacks = [value for key, value in self.parameters.items() if paths.fullmatch(key) and "/" not in value]
         return files.RUN_FILES.union(callbacks, self.sent_files())
@@ -191,7 +191,7 @@ def latest_attempts(jobs: Iterable[Record]) -> list[Record]:
 
 
 def place_of(name: str) -> list[int]:
-    """Return the place of a job's folder, which Hydra names by a number, and of the try."""
+    """Return the place of a job's numbered folder in its sweep, and of the try."""
     return [int(number) for number in re.findall("[0-9]{1,9}", name)]
 
 

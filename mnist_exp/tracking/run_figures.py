@@ -114,7 +114,7 @@ def _end(file: str) -> str:
 
 
 def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
-    """Draw the accuracy for the test images of each class, the worst first and 20 at most.
+    """Draw the accuracy of each class, the worst first, 20 at most.
 
     `labels` and `predicted` are (N,), and `names` the classes' by label.
     """

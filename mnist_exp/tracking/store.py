@@ -92,7 +92,7 @@ def _client(uri: str) -> "MlflowClient":
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn the errors of MLflow, and of what it reaches a store with, into one message."""
+    """Turn errors of MLflow, and of what it reaches a store with, into one message."""
     try:
         yield
     except InputError:
@@ -105,7 +105,7 @@ def store_errors(uri: str) -> Iterator[None]:
 
 
 def explain(error: BaseException) -> str:
-    """Return the first line of a store's error, or of its database's if that caused it."""
+    """Return the first line of a store's error, or of its cause in a database."""
     cause: BaseException | None = error
     while cause is not None and getattr(cause, "orig", None) is None:  # SQLAlchemy's have the database's own error
         cause = cause.__cause__ or cause.__context__
@@ -170,7 +170,7 @@ def _is_allowed(location: str, uri: str, folder: Path) -> bool:
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the absolute, resolved file of an SQLite store, or None for another store."""
+    """Return the absolute, resolved file of an SQLite store, or None for another."""
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
 
 

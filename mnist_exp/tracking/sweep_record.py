@@ -82,7 +82,7 @@ class SweepRecord:
         return latest_attempts(self.tries())
 
     def tries(self) -> list[Record]:
-        """Return the records in the jobs' folders, or of earlier runs in `reused.json`, in order."""
+        """Return the jobs' records in order, from their folders or `reused.json`."""
         for name in ("run.json", "reused.json"):
             for path in self.folder.path.glob(f"*/{name}"):
                 try:
@@ -137,7 +137,10 @@ class SweepRecord:
         return folder
 
     def log_best(self, job: Record, complete: Callable[[Folder], None]) -> None:
-        """Record the best job's configuration, and call `complete` if its figures are missing."""
+        """Record the best job's configuration.
+
+        Call `complete` if the job's figures are missing.
+        """
         write_text(self.folder.path / "best.yaml", self.configuration(job))
         folder = Folder(Path(job.output))
         self.folder.change(best=os.path.relpath(job.output, self.folder.path))
@@ -178,7 +181,7 @@ class SweepRecord:
             time.sleep(0.2)
 
     def settle(self) -> None:
-        """Give the store a moment to get what it lacks, so that the jobs have their ids there."""
+        """Give the store a moment to catch up, so that the jobs have ids there."""
         if self.uploads is not None:
             self.uploads.wait(_SECONDS_TO_SETTLE, at_most=3 * _SECONDS_TO_SETTLE)
 

@@ -28,7 +28,7 @@ _SECONDS_OF_A_SHORT_JOB = 10.0
 
 @contextmanager
 def open_run(experiment: Experiment, together: int) -> Iterator[Run]:
-    """Record a run to its end, FINISHED, FAILED after an exception, or KILLED after a signal.
+    """Record a run to its end: FINISHED, FAILED, or KILLED after a signal.
 
     This one and the others, `together` in number, train as one program.
 
@@ -60,7 +60,7 @@ def open_run(experiment: Experiment, together: int) -> Iterator[Run]:
 
 @contextmanager
 def open_sweep(sweep: Sweep, signature: str) -> Iterator[SweepRecord]:
-    """Record a sweep, or with `resume` go on with the last one that has this signature.
+    """Record a sweep, or with `resume` continue the last one with this signature.
 
     Raises:
         InputError: if the store cannot be reached or written.

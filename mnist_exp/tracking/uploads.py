@@ -49,7 +49,7 @@ class Uploads:
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def begin(self, folder: Folder) -> str:
-        """Send a folder in this thread, start the other, and return the id of the folder's run.
+        """Send a folder now, start the thread, and return the run's id in the store.
 
         Raises:
             InputError, MlflowException: if the store cannot be written.
@@ -88,7 +88,7 @@ class Uploads:
             return [] if self._idle >= wanted else self._due()
 
     def send_all(self, seconds: float) -> list[Folder]:
-        """Send in this thread until all is sent, or no progress was made for so many seconds.
+        """Send in this thread until all is sent, or nothing moved for `seconds`.
 
         Return what remains.
         """
@@ -106,7 +106,10 @@ class Uploads:
         return [folder for folder in self._folders() if self._is_due(folder)]
 
     def finish(self, end: End = FINISHED) -> str:
-        """Wait for the store, end the thread, and return a line on what the store lacks, or ""."""
+        """Wait for the store, and end the thread.
+
+        Return a line on what the store lacks, or "".
+        """
         left = self.wait(end.seconds) if self._thread.is_alive() else []
         self.close()
         paths = [folder.path for folder in left] or list(self.refused)
@@ -124,7 +127,7 @@ class Uploads:
         )
 
     def registered(self) -> list[str]:
-        """Return how the models of the folders were registered, a line for each that was to be."""
+        """Return a line on how each model that was to be registered was."""
         return [mirrored.registered for _, mirrored in list(self._sent.values()) if mirrored.registered]
 
     def close(self) -> None:

@@ -70,7 +70,10 @@ def path_of(experiment_id: str, key: str) -> str:
 
 
 def save(client: "MlflowClient", experiment_id: str, key: str, view: View) -> bool:
-    """Write a view unless a person changed or deleted it, and return whether it exists."""
+    """Write a view unless a person changed or deleted it.
+
+    Return whether it exists.
+    """
     tags, tag, now = client.get_experiment(experiment_id).tags, f"{_TAG}{key}", int(time.time() * 1000)
     made, state = tags.get(_MADE, "").split(), _packed(view)
     before = _unchanged(tags, key)
@@ -121,7 +124,10 @@ def show_all(store: Store) -> None:
 
 
 def show_sweep(store: Store, folder: Folder, record: Record, run_id: str) -> bool:
-    """Write the saved view of a sweep that has jobs, and return whether the store has it."""
+    """Write the saved view of a sweep that has jobs.
+
+    Return whether the store has it.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -171,7 +177,7 @@ def _view_of(store: Store, folder: Folder, record: Record, run_id: str) -> View 
 
 
 def _leader(folder: Folder, keys: Sequence[str]) -> str:
-    """Return which row of a sweep leads, and of how many, or "" before the sweep is ranked."""
+    """Return the leading row and the number of rows, or "" before the ranking."""
     path = folder.path / "ranking.csv"
     lines = read_text(path, folder=folder.path).splitlines() if is_file(path, folder.path) else []
     ranked = [row for row in csv.DictReader(lines) if row.get("rank")]

@@ -46,7 +46,7 @@ class Checkpoints:
     def __init__(
         self, experiment: Experiment, variables: Sequence[Any], callbacks: Sequence[Any], start: float
     ) -> None:
-        """Read the checkpoint of a resumed experiment, and restore `metrics.jsonl` up to its epoch.
+        """Read a resumed experiment's checkpoint, and restore `metrics.jsonl` up to it.
 
         Args:
             experiment: that trains.
@@ -87,7 +87,10 @@ class Checkpoints:
             _set_state(callback, found["callbacks"][name])
 
     def are_due(self, epoch: int) -> bool:
-        """Return whether a checkpoint is due after an epoch, counted from 1, except the last."""
+        """Return whether a checkpoint is due after an epoch, counted from 1.
+
+        After the last epoch none is.
+        """
         if self._interval is None or epoch >= self._experiment.config.training.epochs:
             return False
         return time.perf_counter() - self._written >= self._interval
@@ -190,7 +193,10 @@ def _set_state(callback: Any, state: Any) -> None:
 
 
 def _has_text_keys(value: Any) -> bool:
-    """Return whether all keys within a value are text, into which JSON would turn others."""
+    """Return whether all keys within a value are text.
+
+    JSON would make others text.
+    """
     if isinstance(value, dict):
         return all(isinstance(key, str) and _has_text_keys(part) for key, part in value.items())
     return not isinstance(value, list | tuple) or all(map(_has_text_keys, value))

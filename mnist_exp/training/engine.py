@@ -23,7 +23,7 @@ class Engine(Protocol):
     def train(
         self, experiments: Sequence[Experiment], data: "Data", on_epoch: "OnEpoch"
     ) -> "list[TrainingResult | InputError]":
-        """Train experiments with one `stack_key` together, and evaluate each on the test set.
+        """Train experiments of one `stack_key` together, and evaluate each on test images.
 
         An experiment whose loss becomes NaN or infinite gives an error in its place.
 

@@ -23,7 +23,7 @@ class Model:
     preprocessing: ClassVar[Literal["flatten", "image"] | None] = None
 
     def hidden_layers(self) -> list[Any]:
-        """Return the layers before the output, as `Name`, `{Name: arguments}` or functions."""
+        """Return the layers before the output: `Name`, `{Name: arguments}` or functions."""
         raise NotImplementedError
 
 
@@ -71,7 +71,7 @@ class CNN(Model):
     preprocessing = "image"
 
     def hidden_layers(self) -> list[Any]:
-        """Return a convolution and 2 by 2 max pooling per entry of `filters`, then dense layers."""
+        """Return a convolution with 2 by 2 max pooling for each filter, then dense layers."""
         convolution = {"kernel_size": self.kernel_size, "padding": "same", "activation": self.activation}
         convolutions = [
             spec

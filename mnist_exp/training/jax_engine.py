@@ -82,10 +82,10 @@ def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> l
 
 
 def stack_size(experiment: Experiment, wanted: int) -> int:
-    """Return how many experiments like this one fill half of the memory, up to `wanted`.
+    """Return how many experiments like this one fill half of the memory.
 
-    A model with convolutions trains alone on a CPU, where the grouped convolutions of a stack take 2.4 times as long as
-    one job after the other (8 filters, 2 cores).
+    Return `wanted` at most. A model with convolutions trains alone on a CPU, where the grouped convolutions of a stack
+    take 2.4 times as long as one job after the other (8 filters, 2 cores).
     """
     config = experiment.config
     try:
@@ -110,7 +110,7 @@ def fit(
     validation_set: tuple[Images, Any],
     on_epoch: OnEpoch,
 ) -> list[FitResult | InputError]:
-    """Train compiled models of raw images as one program, traced from the first of them.
+    """Train compiled models of raw images as one program, traced from the first.
 
     A set is raw images (N, ...) and prepared labels (N, ...). Once half of the models in a program have stopped, the
     others go on in a smaller one.
@@ -263,7 +263,10 @@ def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str,
 
 
 def _bytes_a_job(model: keras.Model, batch_size: int) -> int:
-    """Estimate a job's memory: a weight with its gradient and two optimizer variables in the model, in the stack and on
-    their way between; and, for a batch, each layer's output with its gradient, twice as XLA may keep a copy."""
+    """Estimate a job's memory in bytes.
+
+    A weight counts with its gradient and two optimizer variables, three times: in the model, in the stack and between
+    them. A batch counts each layer's output with its gradient, twice, since XLA may keep a copy.
+    """
     weights, outputs = int(model.count_params()), sum(map(math.prod, output_shapes(model)))
     return 4 * (12 * weights + 4 * max(batch_size, EVALUATION_BATCH) * outputs)

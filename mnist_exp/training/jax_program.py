@@ -1,4 +1,4 @@
-"""The JAX programs of a stack of models: an epoch with validation, and an evaluation.
+"""Make JAX programs of stacked models: an epoch with validation, an evaluation.
 
 The variables of all models are stacked along a leading axis of jobs; `jax.vmap` vectorizes the training step over it.
 All jobs see the same batches in the same order. An epoch is one program. On a CPU, where XLA runs convolutions five to
@@ -86,7 +86,7 @@ def convolves_on_cpu(model: keras.Model) -> bool:
 def _for_each_batch(
     step: Callable[..., Any], batch_size: int, *, in_python: bool, consumes: bool
 ) -> Callable[..., Any]:
-    """Return the function (state, order, *rest) -> state that applies `step` to each batch.
+    """Return a function (state, order, *rest) -> state that applies `step` to batches.
 
     The last batch may be smaller. A loop in Python may consume the state that it is given.
     """

@@ -18,13 +18,13 @@ _MODULES = {"augmentations": keras.layers, "schedules": keras.optimizers.schedul
 
 
 def set_seed(seed: int) -> None:
-    """Make the weights and random layers that are built from now on depend on `seed` alone."""
+    """Make weights and random layers that are built from now on depend on `seed`."""
     keras.utils.clear_session(free_memory=False)  # restarts the numbers in layers' names
     keras.utils.set_random_seed(seed)
 
 
 def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
-    """Return the model for images of `shape`, without batch axis, with a softmax unit per class.
+    """Return the model for images of `shape`, with a softmax unit per class.
 
     Raises:
         InputError: names the layer that Keras refuses, such as one that does not fit its input.
@@ -47,7 +47,7 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
 
 
 def check_size(config: Model, shape: tuple[int, ...], classes: int) -> None:
-    """Check, before `set_seed`, that training a model takes at most half of the memory.
+    """Check, before `set_seed`, that training takes at most half of the memory.
 
     A model of the user's own code is not checked. A weight takes 16 bytes: 4 for itself, its gradient and each of
     Adam's two moments.
@@ -109,7 +109,7 @@ def _apply(layer: Callable[[Any], Any], flow: Any, where: str) -> Any:
 
 
 def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
-    """Return a residual block's input in its output's shape, by a trained layer if needed."""
+    """Return a block's input in its output's shape, by a trained layer if needed."""
     _, *before = flow.shape
     _, *after = wanted
     if before == after:
@@ -126,7 +126,7 @@ def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
 
 
 def augmentation_model(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = BYTES) -> keras.Sequential | None:
-    """Return a model that augments raw images (N, *image_shape), in their shape and range.
+    """Return a model that augments raw images (N, *image_shape), or None.
 
     Without `specs` it is None. The layers get pixels from 0 to 255, as Keras expects.
 
@@ -140,7 +140,7 @@ def augmentation_model(specs: Sequence[Any], image_shape: tuple[int, ...], raw: 
 
 
 def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw) -> list[Any]:
-    """Return the layers, after two that turn raw images into floats with a channel axis."""
+    """Return the layers, after two that turn raw images into floats with channels."""
     if not specs:
         return []
     shape = (*image_shape, 1) if len(image_shape) == 2 else image_shape
@@ -165,8 +165,9 @@ def _augmentation_layers(specs: Sequence[Any], image_shape: tuple[int, ...], raw
 def serving_model(
     model: keras.Model, preprocessor: Preprocessor, image_shape: tuple[int, ...], augment: Sequence[Any] = ()
 ) -> keras.Model:
-    """Return a model of raw images (N, *image_shape) that prepares them, in training augments them, and shares the
-    layers of `model`.
+    """Return a model of raw images (N, *image_shape), with the layers of `model`.
+
+    It prepares the images, and augments them in training.
 
     Raises:
         InputError: names the layer of `augment` that Keras refuses.

@@ -25,7 +25,7 @@ BYTES = Raw("uint8", 255.0)
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """Turns raw pixels into `pixel * factor + offset` and reshapes each image to `shape`."""
+    """Turn raw pixels into `pixel * factor + offset`, and reshape images to `shape`."""
 
     shape: tuple[int, ...]
     factor: float
@@ -35,7 +35,7 @@ class Preprocessor:
     raw: Raw = BYTES
 
     def images(self, x: Any) -> Any:
-        """Turn (N, ...) raw pixels, an array or a tensor, into a tensor of (N, *shape) floats."""
+        """Turn raw pixels (N, ...), array or tensor, into a tensor of (N, *shape) floats."""
         scaled = keras.ops.cast(x, "float32") * self.factor + self.offset
         return keras.ops.reshape(scaled, (-1, *self.shape))
 

@@ -74,7 +74,7 @@ def _refusal(path: Path, error: Exception) -> InputError:
 
 
 def _saved(path: Path, folder: Path | None = None) -> Any:
-    """Return the configuration of a saved model whose members take at most half of the memory."""
+    """Return a saved model's configuration if its members fit in half of the memory."""
     opened = open_file(path, most=memory.memory() // 2, folder=folder)
     try:
         with opened, zipfile.ZipFile(opened) as file:
@@ -92,7 +92,7 @@ def _saved(path: Path, folder: Path | None = None) -> Any:
 
 
 def _check_size(saved: Any, most: int) -> None:
-    """Check that a configuration's weights fit into `most` bytes, before they are made."""
+    """Check, before making a configuration's weights, that they fit in `most` bytes."""
     with without_values():
         weights = keras.saving.deserialize_keras_object(saved).weights
         size = sum(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in weights)
@@ -103,7 +103,10 @@ def _check_size(saved: Any, most: int) -> None:
 
 
 def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
-    """Check that a saved model can be loaded again, with messages that begin with `where`."""
+    """Check that a saved model can be loaded again.
+
+    Messages begin with `where`.
+    """
     try:
         saved = json.loads(model.to_json())
     except REFUSALS as error:
@@ -152,7 +155,7 @@ _KEPT = {
 
 
 def _foreign_classes(saved: Any) -> list[str]:
-    """Return the classes of a saved model that are neither Keras's allowed ones nor the user's."""
+    """Return a saved model's classes that are neither allowed nor the user's own."""
     foreign, own = set(), saved_classes()
     for node in _named(saved):
         name = str(node["class_name"])

@@ -41,7 +41,7 @@ def load_data(config: Dataset) -> Data:
 
 
 def _state(config: Dataset) -> tuple[Any, ...] | None:
-    """Return a value that changes with the dataset, or None if a change might not show."""
+    """Return a value that changes with the dataset, or None if it might not."""
     if (files := config.files()) is None:
         return None
     try:

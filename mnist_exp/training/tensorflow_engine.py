@@ -119,7 +119,7 @@ def fit(
     experiment: Experiment,
     on_epoch: OnEpoch = lambda _epoch, _metrics: (),
 ) -> FitResult:
-    """Train a compiled model, and measure `validation`, prepared batches, after each epoch.
+    """Train a compiled model, and measure prepared `validation` after each epoch.
 
     Raises:
         InputError: if the loss becomes NaN or infinite, or Keras refuses the arguments in the first epoch.
@@ -174,14 +174,14 @@ def _batches_at_once(model: keras.Model, experiment: Experiment, batches: int) -
 
 
 def evaluate(model: keras.Model, batches: Any) -> dict[str, float]:
-    """Return a compiled model's loss and metrics on a dataset of prepared batches, by name."""
+    """Return a model's loss and metrics by name on a dataset of prepared batches."""
     with signals.deferred():
         scores = model.evaluate(batches, verbose=0, return_dict=True)
     return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Set the order of epochs, report metrics, and stop pruned, interrupted or diverging runs.
+    """Order epochs, report metrics, and stop pruned, interrupted or diverging runs.
 
     The last of the callbacks, since it writes the checkpoints.
     """

@@ -56,7 +56,7 @@ class TrainingResult:
     seconds: float
 
     def value(self, metric: str) -> float:
-        """Return a score, or the value of an epoch's metric in the epoch whose weights were kept."""
+        """Return a score, or an epoch metric's value in the epoch of the kept weights."""
         return self.scores[metric] if metric in self.scores else self.history[metric][self.kept_epoch - 1]
 
 
@@ -70,7 +70,10 @@ class FitResult:
 
 
 def make_result(served: keras.Model, fitted: FitResult, test: Mapping[str, float], seconds: float) -> TrainingResult:
-    """Combine a trained model of raw images with its test scores, measured in `seconds`."""
+    """Combine a trained model of raw images with its test scores.
+
+    Measuring took `seconds`.
+    """
     scores = {f"test_{name}": value for name, value in test.items()} | {"fit_seconds": fitted.seconds}
     return TrainingResult(served, fitted.history, fitted.kept_epoch, scores, fitted.seconds + seconds)
 
@@ -125,7 +128,7 @@ def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Tr
 
 
 def refusal(error: Exception, config: Config, label: Any, classes: int) -> InputError:
-    """Return Keras's refusal in a step, with the key of the loss, metric, optimizer or model.
+    """Return Keras's refusal in a step, with the key that it is about.
 
     `label` is a prepared label of shape (1, ...).
     """
@@ -148,14 +151,17 @@ def refusal(error: Exception, config: Config, label: Any, classes: int) -> Input
 
 
 def make_callbacks(experiment: Experiment) -> list[Any]:
-    """Make a model's callbacks, which write into `output`, the one for schedules first."""
+    """Make a model's callbacks, the one for schedules first.
+
+    They write into `output`.
+    """
     callbacks = experiment.config.training.callbacks
     configured = [_callback(name, arguments, experiment.output) for name, arguments in callbacks.items()]
     return [_ScheduledRate(), *configured, *([_Bar()] if experiment.prints else [])]
 
 
 def _callback(name: str, arguments: Any, output: Path) -> Any:
-    """Make a callback that raises InputError for values that Keras refuses only while training."""
+    """Make a callback, whose values Keras may refuse while training, as InputError."""
     spec = {name: arguments}
     callback = make_keras_object("callbacks", spec, "training.callbacks", output)
 
@@ -172,7 +178,7 @@ def _callback(name: str, arguments: Any, output: Path) -> Any:
 
 
 class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
-    """Add a schedule's learning rate at an epoch's last step to the metrics, as Keras does."""
+    """Report a schedule's learning rate at an epoch's last step, as Keras does."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         optimizer = self.model.optimizer
@@ -183,7 +189,7 @@ class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class _Bar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
-    """Keras's progress bar, with a second line for the epoch's results on a narrow terminal."""
+    """Keras's progress bar, with results on a second line of a narrow terminal."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         shown, below = logs or {}, ""
@@ -211,7 +217,7 @@ def kept_epoch(callbacks: Sequence[Any], history: Mapping[str, Sequence[float]])
 
 
 def verbosity(progress: bool) -> int:
-    """Return Keras's `verbose`: a bar in a terminal or notebook, else a line per epoch."""
+    """Return Keras's `verbose`: a bar in a terminal or notebook, or a line an epoch."""
     has_bar = (sys.stdout.isatty() and not os.environ.get("NO_COLOR")) or "ipykernel" in sys.modules
     return 0 if not progress else 1 if has_bar else 2
 
