@@ -95,7 +95,7 @@ def test_it_ends_without_a_word_if_nobody_reads(sweep_folder: Path, tmp_path: Pa
     assert started.returncode == 141
 
 
-def test_the_same_experiment_twice_counts_once_and_failures_come_last(tmp_path: Path) -> None:
+def test_repeated_runs_count_once_and_failures_come_last(tmp_path: Path) -> None:
     for _ in range(2):
         assert in_process(*QUICK, cwd=tmp_path).returncode == 0
     assert in_process(*QUICK, "optimizer.learning_rate=1e38", cwd=tmp_path).returncode == 1

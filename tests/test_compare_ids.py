@@ -153,9 +153,7 @@ def test_every_format_has_the_same_runs(folder: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("typed", ["12345e67", "1e691863", "00001234", "12345678", "'12345e67'"])
-def test_a_race_gets_an_id_as_it_was_typed_though_it_is_a_number_too(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, typed: str
-) -> None:
+def test_a_race_gets_a_numeric_id_as_it_was_typed(folder: Path, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri(folder))
     overrides = ["sweep=race", f"hydra.sweeper.from_sweep={typed}"]
     with pytest.raises(InputError) as caught:

@@ -38,9 +38,7 @@ def two_colours(pattern: str, size: int) -> npt.NDArray[np.bool_]:
         *((pattern, True) for pattern in ("a quarter", "a disc")),
     ],
 )
-def test_two_colours_are_a_digit_only_if_one_of_them_is_most_of_the_border(
-    pattern: str, is_digit: bool, size: int
-) -> None:
+def test_two_colours_are_a_digit_if_one_fills_the_border(pattern: str, is_digit: bool, size: int) -> None:
     mask = two_colours(pattern, size)
     for color, other in (((0, 0, 0), (255, 255, 255)), ((255, 0, 0), (0, 0, 255)), ((200, 200, 200), (100, 100, 100))):
         for colours in ((color, other), (other, color)):

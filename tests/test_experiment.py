@@ -43,7 +43,7 @@ def digest() -> str:
 
 
 @pytest.mark.fast
-def test_an_edit_of_what_trains_changes_the_digest_and_no_other_does(package: Path) -> None:
+def test_only_edits_of_training_code_change_the_digest(package: Path) -> None:
     of_the_result = {path for pattern in experiment.CODE_OF_THE_RESULT for path in package.glob(pattern)}
     config = compose([]).config
     before, files, signature = digest(), experiment.code_files(), experiment.experiment_signature(config, "")
@@ -120,7 +120,7 @@ def test_the_digest_is_of_all_that_can_change_a_result() -> None:
 
 @pytest.mark.fast
 @pytest.mark.parametrize("seconds", ["5", "null"])
-def test_when_checkpoints_are_written_is_no_part_of_an_experiment(seconds: str) -> None:
+def test_checkpoint_times_are_not_part_of_an_experiment(seconds: str) -> None:
     one, other = (compose([f"training.checkpoint_seconds={value}"]) for value in ("30", seconds))
     assert other.config.training.checkpoint_seconds == (float(seconds) if seconds != "null" else None)
     assert experiment.experiment_signature(one.config, "") == experiment.experiment_signature(other.config, "")

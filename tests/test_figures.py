@@ -20,7 +20,7 @@ HISTORY = {
 }
 
 
-def test_curves_show_loss_and_accuracy_for_training_and_validation() -> None:
+def test_curves_show_training_and_validation() -> None:
     figure = curves(HISTORY, "held out")
     assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
     for axes, name in zip(figure.axes, ("loss", "accuracy"), strict=True):
@@ -97,7 +97,7 @@ def test_classes_are_drawn_with_their_accuracy_the_worst_first() -> None:
     assert axes.get_title().endswith("the worst 20 of 500 classes")
 
 
-def test_a_sheet_has_each_image_enlarged_above_its_caption_and_a_frame_where_it_is_wrong(mnist: Data) -> None:
+def test_a_sheet_frames_wrong_images_above_their_captions(mnist: Data) -> None:
     drawn = np.asarray(
         ImageGrid(mnist.x_test[:3], ["7", "2", "1\n(0)"], "Three", columns=2, framed=(False, True, False)).draw()
     )
@@ -136,7 +136,7 @@ def test_names_of_classes_stand_where_their_numbers_would(mnist: Data) -> None:
     assert label.get_text() == "cat"
 
 
-def test_raw_images_of_any_scale_and_channels_are_looked_at_as_bytes() -> None:
+def test_raw_images_of_any_scale_and_channels_become_bytes() -> None:
     raw = np.random.default_rng(0).integers(0, 256, (3, 12, 10, 4), np.uint8)
     np.testing.assert_array_equal(to_uint8(raw), raw[..., :3])
     np.testing.assert_array_equal(to_uint8(raw[..., :2]), raw[..., :1])
@@ -145,7 +145,7 @@ def test_raw_images_of_any_scale_and_channels_are_looked_at_as_bytes() -> None:
     np.testing.assert_array_equal(to_uint8(np.asarray(raw[..., 0] / 255, np.float32), 1), raw[..., 0])
 
 
-def test_an_image_is_ink_on_paper_with_its_label_in_the_lower_right_corner(mnist: Data) -> None:
+def test_an_image_is_ink_on_paper_with_its_label_in_a_corner(mnist: Data) -> None:
     [axes] = image(mnist.x_train[0], int(mnist.y_train[0])).axes
     np.testing.assert_array_equal(axes.get_images()[0].get_array(), 255 - mnist.x_train[0])
     [label] = axes.texts
@@ -155,7 +155,7 @@ def test_an_image_is_ink_on_paper_with_its_label_in_the_lower_right_corner(mnist
     np.testing.assert_array_equal(image(light, 5).axes[0].images[0].get_array(), light)
 
 
-def test_samples_are_a_row_a_class_with_their_augmented_forms_beside_them(mnist: Data) -> None:
+def test_samples_have_a_row_a_class_beside_augmented_forms(mnist: Data) -> None:
     x, y = mnist.x_train[:500], mnist.y_train[:500]
     plain = np.asarray(samples(x, y, mnist.names).axes[0].get_images()[0].get_array())
     assert plain.shape == (10 * 28, 10 * 28)

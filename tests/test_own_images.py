@@ -36,7 +36,7 @@ def digits(tmp_path: Path, mnist: Data) -> Path:
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_a_folder_of_pictures_is_trained_recorded_and_predicted_with(
+def test_a_folder_of_pictures_trains_and_predicts(
     tmp_path: Path, digits: Path, jax_command: Command, backend: str
 ) -> None:
     by = in_process if backend == "tensorflow" else jax_command  # Keras has one backend a process
@@ -59,7 +59,7 @@ def test_a_folder_of_pictures_is_trained_recorded_and_predicted_with(
     assert known == {"classes": sorted(NAMES), "resized": True}
 
 
-def test_a_saved_npz_file_stands_for_the_folder_in_training_and_predicting(tmp_path: Path, digits: Path) -> None:
+def test_a_saved_npz_file_can_replace_the_folder(tmp_path: Path, digits: Path) -> None:
     for name in ("10", "9"):  # classes that text would order otherwise
         (digits / "train" / "seven").with_name(name).symlink_to(digits / "train" / "seven")
         (digits / "test" / "seven").with_name(name).symlink_to(digits / "test" / "seven")
@@ -85,9 +85,7 @@ def test_a_saved_npz_file_stands_for_the_folder_in_training_and_predicting(tmp_p
     assert found.name in saved.names
 
 
-def test_a_model_of_floats_takes_floats_and_predicts_as_one_of_bytes(
-    tmp_path: Path, mnist: Data, jax_command: Command
-) -> None:
+def test_models_of_floats_and_bytes_predict_alike(tmp_path: Path, mnist: Data, jax_command: Command) -> None:
     x, y = mnist.x_train[:600], mnist.y_train[:600]
     for name, factor, kind in (("bytes", 1, np.uint8), ("floats", 1 / 255, np.float64)):
         scaled: Any = (x * float(factor)).round(9).astype(kind)

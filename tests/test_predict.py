@@ -36,9 +36,7 @@ def kept_model(folder: Path) -> Path:
         pytest.param(("experiment=resnet",), 0.99, marks=pytest.mark.release),
     ],
 )
-def test_a_preset_learns_without_watching_the_test_set_and_reads_drawn_digits(
-    tmp_path: Path, overrides: tuple[str, ...], least: float
-) -> None:
+def test_the_drawn_digits_preset_reads_drawn_digits(tmp_path: Path, overrides: tuple[str, ...], least: float) -> None:
     result = run(*overrides, "tracking=none")
     assert result.config.dataset.validation == 5000
     assert result.scores["test_accuracy"] >= least
@@ -71,9 +69,7 @@ def test_a_line_a_picture_and_what_the_model_saw(
 
 
 @pytest.mark.parametrize("change", ["ink on paper, five times as large", "off centre, in colour"])
-def test_mnists_own_images_are_recognised_as_well_when_they_come_as_pictures(
-    tracked_folder: Path, mnist: Data, change: str
-) -> None:
+def test_mnist_images_as_pictures_are_recognised_as_well(tracked_folder: Path, mnist: Data, change: str) -> None:
     x, y = mnist.x_test[:1000], mnist.y_test[:1000]
     if change == "off centre, in colour":
         colours = np.zeros((1000, 60, 90, 3), np.uint8) + np.array([30, 60, 20], np.uint8)
@@ -158,7 +154,7 @@ def test_a_sweeps_best_job_and_a_registered_model(tmp_path: Path) -> None:
     assert in_process(file, "seven.png", cwd=tmp_path, module="mnist_exp.predict").stdout == any_job.stdout
 
 
-def test_a_folder_that_another_run_took_has_not_the_model_of_the_first(tmp_path: Path) -> None:
+def test_a_replaced_runs_model_is_not_taken_from_its_folder(tmp_path: Path) -> None:
     taken = "hydra.run.dir=taken"
     first, second = (run(*QUICK, taken, f"model.hidden={hidden}").run_id for hidden in (4, 8))
     uri = f"sqlite:///{tmp_path}/mlflow.db"

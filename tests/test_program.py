@@ -35,7 +35,7 @@ def program(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_calls_from_threads_wait_for_each_other_and_give_what_they_give_alone() -> None:
+def test_calls_from_threads_wait_and_give_equal_results() -> None:
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda seed: run(*QUIET, f"seed={seed}"), (0, 1)))
     assert all(isinstance(result, Result) for result in results)
@@ -124,7 +124,7 @@ def test_a_program_that_logs_gets_a_line_a_run_and_a_job(
 
 
 @pytest.mark.fast
-def test_a_log_has_the_programs_level_and_no_password_and_nothing_of_hydra(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_log_has_the_programs_level_and_no_password(capfd: pytest.CaptureFixture[str]) -> None:
     package, hydra = (logging.getLogger(name) for name in ("mnist_exp", "hydra._internal.core_plugins.basic_launcher"))
     lines, inside = io.StringIO(), logging.getLogger("mnist_exp.runner")
     handler = logging.StreamHandler(lines)
@@ -217,7 +217,7 @@ def test_anything_else_is_refused_in_words(given: object, message: str) -> None:
         run(given)  # type: ignore[arg-type]
 
 
-def test_a_backend_that_the_environment_names_must_be_the_one_that_is_typed(tmp_path: Path) -> None:
+def test_the_environments_backend_must_equal_the_typed_one(tmp_path: Path) -> None:
     done = command(*QUIET, cwd=tmp_path, KERAS_BACKEND="jax")
     assert done.returncode == 1
     assert done.stderr == "KERAS_BACKEND=jax: differs from backend=tensorflow; unset it, or type backend=jax\n"

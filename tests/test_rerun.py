@@ -175,9 +175,7 @@ CALL = {"_target_": "subprocess.call", "args": ["touch", "HACKED"]}
         ("seed", "???"),
     ],
 )
-def test_a_tampered_configuration_is_refused_before_anything_of_it_is_made(
-    tmp_path: Path, path: str, value: Any
-) -> None:
+def test_a_tampered_configuration_is_refused_before_use(tmp_path: Path, path: str, value: Any) -> None:
     for overrides in ([], ["seed=1"]):
         with pytest.raises(InputError) as caught:
             recompose(changed(path, value), overrides)
@@ -194,7 +192,7 @@ def test_where_a_run_is_recorded_is_the_users_own_choice(tmp_path: Path) -> None
     assert recompose(config, []).output.is_relative_to(tmp_path)
 
 
-def test_a_configuration_that_was_tampered_with_in_the_store_is_one_message(tmp_path: Path) -> None:
+def test_a_configuration_tampered_in_the_store_is_one_message(tmp_path: Path) -> None:
     assert in_process(*QUICK, cwd=tmp_path).returncode == 0
     [first] = runs_in(tmp_path)
     [path] = tmp_path.glob("mlruns/*/artifacts/config.yaml")
@@ -283,7 +281,7 @@ def test_where_artifacts_may_be(uri: str, location: str | None, allowed: bool) -
             repository(uri, location)
 
 
-def test_what_a_store_says_of_a_run_neither_steers_the_terminal_nor_the_environment(tmp_path: Path) -> None:
+def test_a_stores_text_cannot_steer_terminal_or_environment(tmp_path: Path) -> None:
     assert in_process(*QUICK, cwd=tmp_path).returncode == 0
     [first] = runs_in(tmp_path)
     client = store(tmp_path)

@@ -164,7 +164,7 @@ def test_a_run_that_would_not_come_out_the_same_is_new(tags: dict[str, str], dif
 
 
 @pytest.mark.fast
-def test_the_nearest_run_of_another_configuration_or_data_is_named() -> None:
+def test_the_nearest_differing_run_is_named() -> None:
     assert answer().line == "no earlier run is like it"
     made("failed", status="FAILED")
     assert (answer().state, answer().line) == ("new", "run outputs/failed is of another version, or failed")
@@ -180,7 +180,7 @@ def test_the_nearest_run_of_another_configuration_or_data_is_named() -> None:
 
 
 @pytest.mark.fast
-def test_what_has_finished_comes_first_then_what_runs_then_what_has_a_checkpoint() -> None:
+def test_finished_runs_precede_active_and_resumable_ones() -> None:
     old, middle, new = made("old"), made("middle"), made("new")
     (middle.path / "checkpoint.npz").touch()
     assert (answer().state, answer().folder) == ("resumes", Folder(middle.path.absolute()))

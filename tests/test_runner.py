@@ -75,9 +75,7 @@ assert not [name for name in sys.modules if name.startswith("mlflow")]
 
 
 @pytest.mark.parametrize("typed", [QUICK, pytest.param(CONVNET, marks=pytest.mark.slow)], ids=["baseline", "convnet"])
-def test_the_same_configuration_gives_the_same_weights_in_a_process_that_needs_no_mlflow(
-    tmp_path: Path, typed: tuple[str, ...]
-) -> None:
+def test_equal_configurations_give_equal_weights_without_mlflow(tmp_path: Path, typed: tuple[str, ...]) -> None:
     program = [sys.executable, "-c", ELSEWHERE, *typed]
     done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -86,7 +86,7 @@ def send_two(process: subprocess.Popen[str], rng: random.Random, within: float) 
 
 @pytest.mark.parametrize("pairs", [4, pytest.param(50, marks=pytest.mark.release)])
 @pytest.mark.parametrize("arguments", [(), ("trains",)], ids=["anywhere", "in training"])
-def test_a_second_signal_does_not_interrupt_what_the_first_one_began(pairs: int, arguments: tuple[str, ...]) -> None:
+def test_a_second_signal_does_not_interrupt_the_first(pairs: int, arguments: tuple[str, ...]) -> None:
     rng = random.Random(0)
     for _ in range(pairs):
         process = begin(PROGRAM, *arguments)
@@ -96,7 +96,7 @@ def test_a_second_signal_does_not_interrupt_what_the_first_one_began(pairs: int,
         assert process.returncode in {128 + first, 128 + second}  # a process that was not run meanwhile has both
 
 
-def test_another_signal_ends_what_does_not_come_to_the_end_of_a_batch() -> None:
+def test_a_second_signal_ends_a_batch_that_hangs() -> None:
     program = """
 signals._SECONDS_OF_ONE = 0.0
 with signals.deferred():
@@ -117,7 +117,7 @@ with signals.deferred():
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
-def test_a_signal_that_python_ignores_in_a_finalizer_is_raised_after_it(sent: signal.Signals) -> None:
+def test_a_signal_in_a_finalizer_is_raised_after_it(sent: signal.Signals) -> None:
     program = """
 class Held:
     def __del__(self):
@@ -138,7 +138,7 @@ except KeyboardInterrupt:
     assert process.returncode == 128 + sent
 
 
-def test_signals_in_an_exec_and_after_the_handlers_change_no_exit_code(tmp_path: Path) -> None:
+def test_signals_around_the_handlers_change_no_exit_code(tmp_path: Path) -> None:
     program = """
 import os, signal
 from mnist_exp.commands import exit_on_errors
@@ -170,7 +170,7 @@ print("goes on")
     assert (output, errors, process.returncode) == ("closed\n", "", 143)
 
 
-def test_what_nohup_starts_ignores_hangups_and_a_program_keeps_its_handlers() -> None:
+def test_nohup_ignores_hangups_and_programs_keep_handlers() -> None:
     program = """
 import signal
 signal.raise_signal(signal.SIGHUP)

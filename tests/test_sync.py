@@ -110,7 +110,7 @@ def test_a_sweep_is_sent_to_another_store_with_its_jobs_below_it(tmp_path: Path)
         assert len(runs_in(elsewhere)) == 3
 
 
-def test_a_run_without_tracking_is_sent_if_its_folder_is_named_and_stays_deleted(tmp_path: Path) -> None:
+def test_an_untracked_run_is_sent_by_its_folders_name(tmp_path: Path) -> None:
     result = run(*QUICK, "tracking=none")
     done = in_process(cwd=tmp_path, module="mnist_exp.sync")
     assert (done.returncode, done.stdout) == (1, "")
@@ -171,7 +171,7 @@ def test_a_record_that_no_store_takes_is_tried_once(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("place", ["move", "copytree"])
-def test_a_project_that_was_moved_or_copied_works_after_one_command(tmp_path: Path, place: str) -> None:
+def test_a_moved_or_copied_project_works_after_one_command(tmp_path: Path, place: str) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     typed = (*QUICK, "tracking.register=digits")

@@ -23,9 +23,7 @@ def tidy(*typed: str, cwd: Path) -> list[str]:
     return done.stderr.splitlines()
 
 
-def test_what_others_need_stays_and_the_rest_goes_with_its_runs_and_artifacts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tidy_keeps_what_others_need_and_removes_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted, registered, old = (
         run(*QUICK, *typed, verbose=0) for typed in (["seed=1"], ["seed=2", "tracking.register=digits"], ["seed=3"])
     )

@@ -236,7 +236,7 @@ def test_the_configuration_that_is_shown_has_what_was_typed(tmp_path: Path) -> N
 
 
 @pytest.mark.fast
-def test_a_configuration_that_cannot_be_used_is_shown_and_refused(tmp_path: Path) -> None:
+def test_unusable_configurations_are_shown_and_refused(tmp_path: Path) -> None:
     done = in_process("modle.hidden=3", "--cfg", "job", "--package", "modle", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "# @package modle\nhidden: 3\n")
     assert "did you mean model.hidden=3?" in done.stderr

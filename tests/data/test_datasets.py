@@ -222,7 +222,7 @@ def test_validation_on_the_test_set_is_the_test_set(mnist: Data) -> None:
     assert held_out.digest == mnist.digest
 
 
-def test_the_maximum_says_what_white_is_and_the_images_stay_as_the_file_has_them(tmp_path: Path, small: Arrays) -> None:
+def test_the_maximum_says_what_white_is_and_keeps_the_images(tmp_path: Path, small: Arrays) -> None:
     x, y = small["x_train"].astype(float), small["x_test"].astype(float)
     for kind, factor, maximum, kept in (
         (np.float64, 1 / 255, 1, "float32"),
@@ -313,9 +313,7 @@ def test_a_header_of_any_text_is_one_message(tmp_path: Path, small: Arrays, text
 
 
 @pytest.mark.parametrize("shape", [(2**32 - 1,) * 3, (200, 2**16, 2**16), (200, 28, 29), (0, 28, 28), (200, 0, 0)])
-def test_an_idx_header_that_lies_is_refused_before_the_file_is_unpacked(
-    tmp_path: Path, small: Arrays, shape: tuple[int, ...]
-) -> None:
+def test_a_false_idx_header_is_refused_before_unpacking(tmp_path: Path, small: Arrays, shape: tuple[int, ...]) -> None:
     write_idx(
         tmp_path / "idx", {**small, "x_test": np.zeros((100, *shape[1:3]), np.uint8)} if shape[2] == 29 else small
     )
@@ -324,7 +322,7 @@ def test_an_idx_header_that_lies_is_refused_before_the_file_is_unpacked(
         idx(tmp_path / "idx")
 
 
-def test_arrays_above_half_of_the_memory_are_refused_before_they_are_read(
+def test_arrays_above_half_of_the_memory_are_refused_unread(
     tmp_path: Path, small: Arrays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = 10**10

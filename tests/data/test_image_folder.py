@@ -132,7 +132,7 @@ def mixed(folder: Path, count: int) -> None:
                 write(path, plain.convert(mode))
 
 
-def test_pictures_of_any_size_and_mode_are_read_alike_without_a_warning(tmp_path: Path) -> None:
+def test_pictures_of_any_size_and_mode_are_read_alike(tmp_path: Path) -> None:
     mixed(tmp_path / "pictures", 1000)
     for color in (False, True):
         with warnings.catch_warnings():
@@ -184,7 +184,7 @@ def test_a_file_that_replaces_one_of_its_size_and_time_is_read(tmp_path: Path, s
     assert load_data(config).digest != kept.digest
 
 
-def test_what_is_hidden_or_no_picture_is_left_out_and_links_are_followed(tmp_path: Path) -> None:
+def test_hidden_and_other_files_are_skipped_and_links_followed(tmp_path: Path) -> None:
     two_classes(tmp_path / "there")
     folder = tmp_path / "pictures"
     folder.mkdir()

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.fast
-def test_wrong_exit_codes_tracebacks_and_processes_that_are_left_are_told(tmp_path: Path) -> None:
+def test_wrong_exits_tracebacks_and_leftovers_are_reported(tmp_path: Path) -> None:
     started = "sleep 1000 & until grep -q ^sleep /proc/$!/cmdline; do :; done"  # no environment before
     process = Process((), tmp_path / "folder", at=("sh", "-c", f"echo Traceback >&2; {started}; exit 3"))
     assert process.end() == 3
@@ -51,7 +51,7 @@ def test_an_exit_code_is_that_of_a_signal(
 
 
 @pytest.mark.fast
-def test_lines_that_are_lost_and_epochs_that_are_trained_again_are_told(tmp_path: Path) -> None:
+def test_lost_lines_and_repeated_epochs_are_reported(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "outputs" / "day" / "time")
     folder.write(Record("a run", {}))
     for epoch in (1, 2):
@@ -67,7 +67,7 @@ def test_lines_that_are_lost_and_epochs_that_are_trained_again_are_told(tmp_path
 @pytest.mark.parametrize(
     ("name", "fault"), [("run", Fault((signal.SIGHUP, signal.SIGTERM))), ("joblib", Fault((signal.SIGKILL,)))], ids=str
 )
-def test_an_interrupted_command_that_is_resumed_has_each_result_once(name: str, fault: Fault, tmp_path: Path) -> None:
+def test_a_resumed_command_has_each_result_once(name: str, fault: Fault, tmp_path: Path) -> None:
     if not installed(needs := interruptions.COMMANDS[name].needs):
         pytest.skip(f"needs {needs}")
     reference = partial(interruptions.reference, tmp_path)

@@ -104,7 +104,7 @@ def test_what_was_done_to_a_run_is_counted(
     assert {count: len(lines) for count, lines in found.items() if lines} == counts, found
 
 
-def test_jobs_and_sweeps_that_are_not_there_or_there_twice_are_counted(sweep_folder: Path) -> None:
+def test_missing_and_doubled_jobs_and_sweeps_are_counted(sweep_folder: Path) -> None:
     def counts(jobs: int) -> dict[str, int]:
         return {count: len(lines) for count, lines in left(sweep_folder, jobs, store(sweep_folder)).items() if lines}
 

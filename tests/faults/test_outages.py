@@ -62,7 +62,7 @@ def test_a_sweep_loses_nothing_by_an_outage_at_a_jobs_start(tmp_path: Path, used
         assert uploaded(tmp_path, MlflowClient(proxy.uri), experiment, jobs=2) == {}
 
 
-def test_a_server_that_is_away_from_the_start_ends_a_command_before_it_trains(tmp_path: Path, used_server: str) -> None:
+def test_an_absent_server_ends_a_command_before_training(tmp_path: Path, used_server: str) -> None:
     with proxied(used_server) as proxy:
         proxy.fail(Fault("refused"))
         done = in_process(*QUICK, cwd=tmp_path, MLFLOW_TRACKING_URI=proxy.uri)

@@ -178,7 +178,7 @@ def older(tmp_path: Path) -> Path:
 OLDER = "0584bdc529eb"  # the tables of MLflow 2.15
 
 
-def test_an_older_store_is_left_alone_and_the_command_that_upgrades_it_named(older: Path) -> None:
+def test_an_older_store_is_kept_and_its_upgrade_named(older: Path) -> None:
     before = (older / "mlflow.db").read_bytes()
     done = in_process(*QUICK, cwd=older)
     command = f"mlflow db upgrade sqlite:///{older}/mlflow.db"
@@ -193,7 +193,7 @@ def test_an_older_store_is_left_alone_and_the_command_that_upgrades_it_named(old
     assert [run.info.run_name for run in runs_in(older)] == ["old", " ".join(QUICK)]
 
 
-def test_a_store_behind_a_link_is_made_and_locked_where_the_link_leads(tmp_path: Path) -> None:
+def test_a_linked_store_is_made_and_locked_at_its_target(tmp_path: Path) -> None:
     for name in ("shared", "mine"):
         (tmp_path / name).mkdir()
     (tmp_path / "mine" / "mlflow.db").symlink_to(tmp_path / "shared" / "mlflow.db")

@@ -40,7 +40,7 @@ def ticks(figure: Figure, panel: int, axis: str = "x") -> list[str]:
     return [label.get_text() for label in getattr(figure.axes[panel], f"get_{axis}ticklabels")()]
 
 
-def test_the_best_rows_are_in_colour_and_named_and_all_others_grey() -> None:
+def test_best_rows_are_named_in_colour_and_others_grey() -> None:
     figure = validation_curves(rows(11, [0.5, 0.6], [0.7, 0.8]), "val_accuracy")
     lines = figure.axes[0].get_lines()
     colours = [to_hex(line.get_color()) for line in lines]
@@ -52,7 +52,7 @@ def test_the_best_rows_are_in_colour_and_named_and_all_others_grey() -> None:
     assert len(figure.axes[0].collections) == 8  # bands
 
 
-def test_a_line_is_the_mean_of_the_jobs_that_reached_the_epoch_in_a_band_of_all() -> None:
+def test_a_line_is_the_mean_of_jobs_that_reached_the_epoch() -> None:
     figure = validation_curves(rows(1, [0.1, 0.2, 0.9], [0.3, 0.6], [0.5]), "val_accuracy")
     [line], [band] = figure.axes[0].get_lines(), figure.axes[0].collections
     assert np.asarray(line.get_ydata()).tolist() == pytest.approx([0.3, 0.4, 0.9])
@@ -70,7 +70,7 @@ def test_a_single_epoch_is_a_point_and_each_of_few_has_a_tick() -> None:
     assert len(ticks(validation_curves(rows(1, [0.5] * 300), "val_accuracy"), 0)) < 20
 
 
-def test_of_many_epochs_so_many_points_are_drawn_the_first_and_the_last_among_them() -> None:
+def test_long_curves_are_thinned_and_keep_their_ends() -> None:
     values = [epoch / 1000 for epoch in range(1, 1001)]
     [line] = validation_curves(rows(1, values), "val_accuracy").axes[0].get_lines()
     epochs = np.asarray(line.get_xdata())
@@ -78,7 +78,7 @@ def test_of_many_epochs_so_many_points_are_drawn_the_first_and_the_last_among_th
     assert np.asarray(line.get_ydata()).tolist() == (epochs / 1000).tolist()
 
 
-def test_a_curve_that_diverged_does_not_flatten_the_others_and_no_number_is_a_gap() -> None:
+def test_a_diverged_curve_does_not_flatten_the_others() -> None:
     good = rows(8, [0.5, 0.9])
     for diverged in (1e6, -1e6, 1e308):
         low, high = validation_curves([*good, ("9", "", [[0.5, diverged]])], "val_accuracy").axes[0].get_ylim()
@@ -124,7 +124,7 @@ def test_a_heat_map_has_mean_spread_and_number_in_each_cell() -> None:
     assert [text.get_text() for text in single.axes[0].texts] == ["0.5000", "n=1"] * 4
 
 
-def test_few_values_stand_side_by_side_with_their_means_and_many_numbers_on_an_axis() -> None:
+def test_few_values_stand_side_by_side_and_many_on_an_axis() -> None:
     jobs = [
         ({"layers": LAYERS[i % 5], "hidden": "8" if i % 2 else "128", "rate": str(0.0001 * 1.3**i)}, i / 20)
         for i in range(20)

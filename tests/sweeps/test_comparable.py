@@ -50,9 +50,7 @@ def test_runs_can_be_compared_if_what_they_measure_is_the_same(
     ("objective", "values", "same"),
     [("test_accuracy", HELD_OUT, True), ("val_accuracy", WATCHED, True), ("val_accuracy", HELD_OUT, False)],
 )
-def test_other_training_images_matter_only_where_some_are_held_out(
-    objective: str, values: dict[str, str], same: bool
-) -> None:
+def test_training_images_matter_only_if_some_are_held_out(objective: str, values: dict[str, str], same: bool) -> None:
     assert (comparison_key(objective, values, MNIST) == comparison_key(objective, values, LARGER)) == same
     assert comparison_key(objective, values, MNIST) != comparison_key(
         objective, values, recorded_job({}, data={"digest": "a7c5"})
@@ -75,7 +73,7 @@ def test_other_training_images_matter_only_where_some_are_held_out(
         (["model.hidden=4,8"], ""),
     ],
 )
-def test_a_sweep_over_what_is_measured_says_so_and_a_race_refuses_it(typed: list[str], words: str) -> None:
+def test_sweeps_over_the_measure_warn_and_races_refuse_it(typed: list[str], words: str) -> None:
     typed = ["dataset.validation=100", "preprocessing.one_hot=true", "model.activation=relu,tanh", *typed]
     sweep, _ = plan(compose_values(typed), typed, None, JobLoader.of_conf())
     said = why_not_compared(sweep.config.objective, sweep.configs, [])

@@ -45,7 +45,7 @@ def test_layers_and_schedules_are_said_as_they_were_typed(values: tuple[str, ...
     assert [column.cell("model.layers", value) for value in values] == list(values)
 
 
-def test_of_long_lists_of_layers_the_beginning_and_what_differs_are_said() -> None:
+def test_long_layer_lists_show_their_start_and_differences() -> None:
     deep = ",".join(["[Flatten", *["{Dense:{units:64,activation:relu,use_bias:true}}"] * 4])
     shown = said(*(f"{deep},{{Dropout:{{rate:{rate}}}}}]" for rate in (0.1, 0.2)))
     assert [text.partition("…")[2] for text in shown] == ["rate:0.1}}]", "rate:0.2}}]"]

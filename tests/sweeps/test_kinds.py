@@ -38,6 +38,6 @@ def test_another_sweeper_is_refused() -> None:
 
 
 @pytest.mark.fast
-def test_choices_that_do_not_fit_each_other_are_refused_before_any_job() -> None:
+def test_clashing_choices_are_refused_before_any_job() -> None:
     with pytest.raises(InputError, match="preprocessing=image: model=linear needs vectors"):
         planned("model=cnn,linear", "preprocessing=image,flatten")

@@ -223,7 +223,7 @@ def test_reused_runs_count_to_a_sweep(experiment: Experiment) -> None:
     assert f"these 2 of the 6 rows of sweep {sweep[:8]}" in experiment.runs(last=6).verdict
 
 
-def test_the_records_of_each_table_have_what_differs_between_the_tables(experiment: Experiment) -> None:
+def test_records_have_what_differs_between_tables(experiment: Experiment) -> None:
     for hidden, values in (("16", {}), ("16", {"objective": "val_loss"}), ("32", {"objective": "val_loss"})):
         experiment.run(0.5, {"model.hidden": hidden, **values})
     records = experiment.runs().records

@@ -214,7 +214,7 @@ def job(rate: str, seed: int, objective: float, pruned: int | None = None) -> Re
 
 
 @pytest.mark.fast
-def test_a_row_with_a_pruned_job_has_the_mean_of_the_others_and_is_not_compared() -> None:
+def test_a_row_with_a_pruned_job_is_not_compared() -> None:
     jobs = [
         *(job("0.01", seed, 0.90 + seed / 1000) for seed in range(3)),
         *(job("0.02", seed, 0.80 + seed / 500) for seed in range(3)),
@@ -370,7 +370,7 @@ def trained_in_a_stack(stop: Mapping[int, Sequence[int]]) -> tuple[list[list[Any
 
 
 @pytest.mark.skipif(not installed("jax"), reason="needs pip install -e '.[jax]'")
-def test_a_stack_of_which_half_is_stopped_goes_on_as_a_smaller_program(on_jax: OnJax) -> None:
+def test_a_half_pruned_stack_continues_as_a_smaller_program(on_jax: OnJax) -> None:
     stop = {1: [1, 4], 2: [0, 6]}
     weights, epochs, sizes = on_jax(trained_in_a_stack, stop)
     whole, _, _ = on_jax(trained_in_a_stack, {})

@@ -151,7 +151,7 @@ def test_a_row_of_a_single_run_is_not_compared() -> None:
     assert text.endswith(" Rows with a single run are not compared.")
 
 
-def test_a_row_with_a_failed_job_is_not_compared_since_the_others_flatter_it() -> None:
+def test_a_row_with_a_failed_job_is_not_compared() -> None:
     jobs = [job for row in rows_of(0.9, 0.8) for job in row.jobs]
     lost = [job(0.95, a="2", seed="0"), job(0.95, a="2", seed="1"), job(None, "FAILED", a="2", seed="2")]
     name = partial(job_name, keys=["a"])
@@ -242,7 +242,7 @@ def test_the_advice_to_hold_images_out_can_be_followed(counts: list[object], adv
     )
 
 
-def test_numbers_are_numbers_in_records_and_what_looks_like_one_stays_text() -> None:
+def test_records_keep_numbers_and_numeric_text_apart() -> None:
     values = {
         "model.hidden": "16", "optimizer.learning_rate": "0.03", "optimizer.nesterov": "true", "dataset.limit": "null",
         "model.filters": "[16, 32]", "optimizer.kind": "1e5x", "dataset.seed": "9" * 400, "model.dropout": "1e999",
@@ -269,7 +269,7 @@ def test_numbers_are_numbers_in_records_and_what_looks_like_one_stays_text() -> 
         *((1e308, value) for value in ("1e308", "5e-324", "inf", "9" * 400)),
     ],
 )
-def test_numbers_out_of_all_proportion_are_ranked_drawn_or_left_out(odd: float, value: str) -> None:
+def test_extreme_numbers_are_ranked_drawn_or_left_out(odd: float, value: str) -> None:
     def measured(index: int, objective: float) -> Record:
         values = {"a": value if index % 2 else "1", "b": str(index // 2 % 2), "seed": str(index // 4)}
         scores = {"objective": objective, "test_accuracy": objective, "test_loss": odd, "fit_seconds": odd}
@@ -306,7 +306,7 @@ def test_new_column_is_in_each_form() -> None:
     assert [record["images"] for record in table.records] == [31, 31]
 
 
-def test_a_terminal_shows_the_first_rows_and_the_first_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_the_first_rows_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [job(1 - place / 100, a=f"{place}") for place in range(25)]
     jobs += [job(None, "FAILED", "loss became nan", a=f"{place}" * 40) for place in range(100, 123)]
     table = Table("val_accuracy", "maximize", rank(jobs, "maximize"), find_unranked(jobs))

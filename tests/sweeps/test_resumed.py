@@ -25,7 +25,7 @@ def sweeps(folder: Path) -> list[str]:
     return [run.info.run_id[:8] for run in runs_in(folder) if "mnist_exp.sweep" in run.data.tags]
 
 
-def test_a_sweep_counts_what_any_run_has_finished_and_says_why_nothing_counts(tmp_path: Path) -> None:
+def test_a_sweep_counts_finished_runs_or_says_why_none_count(tmp_path: Path) -> None:
     assert said("-m", "model.hidden=8,16", cwd=tmp_path) == "none finished before: no earlier run is like it"
     assert said("-m", "model.hidden=8,16", cwd=tmp_path) == "2 of 2 finished before"
     more = in_process("-m", "model.hidden=8,16,4", *SHORT, "resume=true", cwd=tmp_path).stdout

@@ -34,7 +34,7 @@ class TestStackedLauncherIntegration(IntegrationTestSuite):
     """Hydra's own tests."""
 
 
-def test_what_trains_together_is_composed_together_and_each_job_has_its_objective(
+def test_stacked_jobs_are_composed_together(
     hydra_sweep_runner: TSweepRunner,
 ) -> None:
     sweep: Any = hydra_sweep_runner(

@@ -36,7 +36,7 @@ def test_two_rows_are_compared_by_the_usual_paired_test() -> None:
     assert (only.seeds, only.is_beaten) == (5, True)
 
 
-def test_rows_that_share_no_seeds_have_the_degrees_of_the_smaller() -> None:
+def test_rows_without_common_seeds_have_the_smaller_degrees() -> None:
     [only] = compare_with_first([by_seed(SWINGS), by_seed([-9, -10, -11], first=5)], "maximize")
     assert only is not None
     at_best = -10 + t.isf(0.025, 2) * math.sqrt(1 / 5 + 1 / 3)

@@ -41,7 +41,7 @@ def patch_of(folder: Path) -> str:
     return done.stdout
 
 
-def test_what_differs_from_the_commit_is_a_patch_that_git_applies(checkout: Path) -> None:
+def test_git_applies_the_patch_of_uncommitted_changes(checkout: Path) -> None:
     assert patch_of(checkout) == ""
     changed = checkout / "mnist_exp" / "runner.py"
     before = changed.read_text()
@@ -56,7 +56,7 @@ def test_what_differs_from_the_commit_is_a_patch_that_git_applies(checkout: Path
     assert changed.read_text() == f"{before}# another line\n"
 
 
-def test_a_patch_has_no_password_and_is_not_kept_where_it_is_large(checkout: Path) -> None:
+def test_a_patch_has_no_password_and_large_ones_are_dropped(checkout: Path) -> None:
     config = checkout / "conf" / "config.yaml"
     config.write_text("address: https://me:hunter2@host/mlflow\n")
     assert "https://host/mlflow" in (patch := patch_of(checkout))

@@ -46,7 +46,7 @@ def test_the_end_has_another_line_if_its_scores_changed(tmp_path: Path) -> None:
     assert [line["metrics"]["loss"] for line in Folder(tmp_path).measured()] == [0.1, 0.2]
 
 
-def test_a_run_takes_over_a_folder_of_a_run_by_the_names_of_its_files(tmp_path: Path) -> None:
+def test_a_run_replaces_the_named_files_of_an_earlier_run(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     callbacks = {"CSVLogger.filename": "epochs.csv", "ModelCheckpoint.filepath": "best-{epoch:02d}.keras"}
     callbacks |= {"EarlyStopping.monitor": "notes.txt", "X.filename": "data/"}  # names from a stranger's record

@@ -36,7 +36,7 @@ def run_in(path: Path, key: str = KEY) -> Path:
     return path.absolute()
 
 
-def test_runs_are_found_newest_first_while_their_folders_are_there(tmp_path: Path) -> None:
+def test_runs_with_folders_are_found_newest_first(tmp_path: Path) -> None:
     assert index.find(KEY) == []
     first, second, third = (run_in(Path("outputs") / name) for name in ("a", "new\nline 'b' %20?", "c"))
     run_in(Path("outputs/other"), OTHER)

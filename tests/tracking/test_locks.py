@@ -130,7 +130,7 @@ def test_who_begins_is_not_stopped_by_those_who_ask(tmp_path: Path) -> None:
     assert [process.communicate()[0] and process.returncode for process in asking] == [0] * 4
 
 
-def test_asking_makes_no_file_and_what_cannot_be_locked_may_still_run(tmp_path: Path) -> None:
+def test_asking_makes_no_file_and_unlockable_runs_may_be_active(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "a")
     folder.write(Record("a run", {"mnist_exp.host": "far"}))
     assert has_no_owner(folder)

@@ -123,7 +123,7 @@ def test_the_dataset_and_tags(tracked_folder: Path, mnist: Data) -> None:
         assert tags["mlflow.source.git.commit"].removesuffix("-dirty") == head.stdout.strip()
 
 
-def test_the_terminal_shows_progress_scores_and_a_link_and_nothing_else(tracked_folder: Path) -> None:
+def test_the_terminal_shows_only_progress_scores_and_a_link(tracked_folder: Path) -> None:
     [recorded] = runs_in(tracked_folder)
     lines = (tracked_folder / "stdout").read_text().splitlines()
     assert (tracked_folder / "stderr").read_text() == ""
@@ -217,7 +217,7 @@ class Elsewhere(keras.callbacks.Callback):
 """
 
 
-def test_a_store_that_changes_its_mind_about_artifacts_is_not_followed(tmp_path: Path) -> None:
+def test_an_artifact_address_that_changes_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(CHANGES_ITS_MIND)
     done = in_process("code=mine.py", "training.callbacks={Elsewhere:{}}", *QUICK, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -226,7 +226,7 @@ def of_another_run(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [changed, pickled, of_another_form, of_another_run])
-def test_a_checkpoint_that_is_none_is_named_and_training_begins_anew(
+def test_an_invalid_checkpoint_is_named_and_training_restarts(
     spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     train("parts", (EACH_EPOCH,), interrupt=4)
@@ -294,7 +294,7 @@ def test_the_time_before_the_interruption_counts() -> None:
     assert 5000 < trained.scores["fit_seconds"] < trained.seconds
 
 
-def test_a_checkpoint_is_there_until_the_run_has_ended_or_another_begins_in_its_folder() -> None:
+def test_a_checkpoint_stays_until_its_run_ends_or_is_replaced() -> None:
     experiment = compose(["tracking=none", *FEW, EACH_EPOCH])
     path = experiment.output / "checkpoint.npz"
 

@@ -250,7 +250,7 @@ class Tenth(keras.callbacks.LearningRateScheduler):
 """
 
 
-def test_what_a_callback_sets_before_an_epoch_is_what_it_trains_with(on_jax: OnJax) -> None:
+def test_an_epoch_trains_with_what_a_callback_set_before_it(on_jax: OnJax) -> None:
     Path("tenth.py").write_text(SETS_THE_RATE)
     own = ("code=tenth.py", "+training.callbacks={Tenth:{}}", "optimizer.learning_rate=0.1", "training.epochs=1")
     run = on_jax(_alone, *own)
@@ -269,7 +269,7 @@ def test_a_job_whose_loss_is_no_number_fails_alone(on_jax: OnJax) -> None:
         assert of_stack["history"]["loss"] == pytest.approx(on_jax(_alone, *job)["history"]["loss"], abs=1e-5)
 
 
-def test_each_job_stops_at_its_own_epoch_and_keeps_its_best_weights(on_jax: OnJax) -> None:
+def test_each_job_stops_on_its_own_and_keeps_its_best_weights(on_jax: OnJax) -> None:
     stopping = (
         "training.callbacks={EarlyStopping:{monitor:val_loss,patience:1,min_delta:0.1,restore_best_weights:true},"
         "ReduceLROnPlateau:{monitor:val_loss,patience:1,min_delta:0.05}}"
@@ -306,7 +306,7 @@ def _sizes(memory: int) -> tuple[int, int]:
         engine.memory = of_machine
 
 
-def test_a_stack_has_no_more_jobs_than_memory_takes_and_on_a_cpu_no_convolutions(on_jax: OnJax) -> None:
+def test_a_stack_fits_in_memory_without_convolutions_on_a_cpu(on_jax: OnJax) -> None:
     much, one = on_jax(_sizes, 2**27)
     little, _ = on_jax(_sizes, 2**24)
     assert one == 1
@@ -348,9 +348,7 @@ def _on_tensorflow() -> None:
     run("tracking=none", *QUICK)
 
 
-def test_a_run_on_jax_can_be_repeated_and_its_model_used_on_tensorflow(
-    tmp_path: Path, mnist: Data, jax_command: Command
-) -> None:
+def test_jax_runs_repeat_and_their_models_load_on_tensorflow(tmp_path: Path, mnist: Data, jax_command: Command) -> None:
     assert jax_command(*JAX, *QUICK, cwd=tmp_path).returncode == 0
     [run] = runs_in(tmp_path)
     assert run.data.tags["mnist_exp.packages"].startswith("jax ")

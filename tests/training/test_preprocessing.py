@@ -34,7 +34,7 @@ def test_scaling_maps_bytes_to_the_unit_interval(mnist: Data) -> None:
 
 
 @pytest.mark.parametrize("scale", [True, False])
-def test_standardizing_uses_all_training_pixels_and_no_test_pixel(mnist: Data, scale: bool) -> None:
+def test_standardizing_uses_only_the_training_pixels(mnist: Data, scale: bool) -> None:
     data = dataclasses.replace(mnist, x_train=mnist.x_train[:5000], x_test=np.full_like(mnist.x_test, 255))
     preprocessor = fit_preprocessor(config(standardize=True, scale=scale), data)
     prepared = np.asarray(preprocessor.images(data.x_train), np.float64)

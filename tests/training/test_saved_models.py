@@ -65,7 +65,7 @@ def tampered(path: Path, target: Path, change: dict[str, Any]) -> Path:
         {"build_config": {"class_name": "__typespec__", "spec_name": "Popen", "module": "subprocess", "config": []}},
     ],
 )
-def test_a_model_that_names_what_no_configuration_can_is_not_loaded(
+def test_models_with_classes_beyond_configuration_are_refused(
     tracked_folder: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
     with pytest.raises(InputError, match=r"model\.keras: contains .*, which models here may not"):
@@ -168,7 +168,7 @@ def test_weights_of_16_bits_are_loaded(tmp_path: Path) -> None:
     np.testing.assert_array_equal(kernel, layer.get_weights()[0])
 
 
-def test_a_model_that_is_compressed_cut_or_has_more_members_is_refused(tracked_folder: Path, tmp_path: Path) -> None:
+def test_compressed_cut_or_crowded_model_files_are_refused(tracked_folder: Path, tmp_path: Path) -> None:
     kept, target = kept_model(tracked_folder), tmp_path / "model.keras"
     assert load(altered(kept, target)).count_params() == 784 * 16 + 16 + 16 * 10 + 10
     with pytest.raises(InputError, match="each of its members must be there once, and not be compressed"):

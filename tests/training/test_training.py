@@ -95,7 +95,7 @@ def test_an_augmentation_that_keras_refuses_is_named() -> None:
         quick("preprocessing.augment=[Dense]")
 
 
-def test_the_seed_of_the_weights_and_the_seed_of_the_batches_are_two() -> None:
+def test_weights_and_batches_have_seeds_of_their_own() -> None:
     def first_layer(*overrides: str) -> Any:
         # A rate this small leaves the initial weights visible.
         return trained("optimizer.learning_rate=1e-12", *overrides).model.get_weights()[0]
@@ -157,7 +157,7 @@ def test_early_stopping_stops_and_restores_the_best_epoch() -> None:
         np.testing.assert_array_equal(restored, best)
 
 
-def test_checkpoints_and_logs_are_written_into_the_output_folder_alone(tmp_path: Path) -> None:
+def test_callbacks_write_only_into_the_output_folder(tmp_path: Path) -> None:
     callbacks = "{ModelCheckpoint:{filepath:best.keras,save_best_only:true},CSVLogger:{filename:epochs.csv}}"
     result = quick(f"training.callbacks={callbacks}")
     assert len((result.output / "epochs.csv").read_text().splitlines()) == 3
