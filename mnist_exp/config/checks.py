@@ -83,6 +83,9 @@ def _check_optimizer(optimizer: dict[str, Any]) -> None:
     keras_names.check_arguments("optimizers", optimizer["kind"], arguments, "optimizer")
     if "learning_rate" not in arguments:
         raise InputError("optimizer.learning_rate: is missing; it must be a number greater than 0, such as 0.001")
+    rate = arguments["learning_rate"]
+    if isinstance(rate, bool) or (isinstance(rate, int | float) and not rate > 0):
+        raise InputError(f"optimizer.learning_rate={format_value(rate)}: must be greater than 0, such as 0.001")
 
 
 def _check_training(training: Training, *, one_hot: bool) -> None:

@@ -38,6 +38,8 @@ IMAGES = "model=layers"
         ("training.metrics.a=3", "training.metrics is a list; set all of it, such as 'training.metrics=[A,B]'"),
         ("training.metrics=[F1Score]", "gives a value per class; use {F1Score: {average: macro}} for one"),
         ("training.callbacks={RemoteMonitor:{}}", "not one of the callbacks that can be used here"),
+        ("optimizer.learning_rate=-0.1", "optimizer.learning_rate=-0.1: must be greater than 0, such as 0.001"),
+        ("optimizer.learning_rate=nan", "optimizer.learning_rate=nan: must be greater than 0, such as 0.001"),
         ("optimizer.learning_rate=fast", "optimizer.learning_rate=fast: not one of the schedules"),
         ("optimizer.learning_rate={CosineDecay:{decay_steps:10}}", "CosineDecay needs initial_learning_rate"),
         (f"optimizer.beta_1=1{'0' * 300}", "must be null, true, false, text, a number of at most 300 digits"),
