@@ -41,7 +41,7 @@ class StackedLauncher(BasicLauncher):
         return [returned[place] for place in range(len(job_overrides))]
 
     def _compose(self, overrides: Sequence[str], number: int) -> JobReturn:
-        """Return a job whose value is what `Task.compose` makes of it."""
+        """Return a job whose value is the result of `Task.compose`."""
         assert self.hydra_context is not None
         assert self.config is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))

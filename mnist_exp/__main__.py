@@ -24,7 +24,7 @@ from mnist_exp.tracking.locks import make_folder
 
 
 def main() -> None:
-    """Run what was typed, and exit as `ends.py` says."""
+    """Run the command line, and exit as `ends.py` says."""
     # Keras and MLflow make a million objects that stay; to look for garbage among them takes two seconds of a run.
     gc.set_threshold(20_000, 20, 20)
     atexit.register(gc.freeze)

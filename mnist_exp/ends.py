@@ -39,7 +39,7 @@ class End:
     """One way to end.
 
     Attributes:
-        exception: what is raised; NoneType if nothing is.
+        exception: the exception to raise; NoneType if nothing is.
         status: the run's, as recorded.
         exit_code: the command's.
         seconds: without progress, after which a command waits for its store no longer.

@@ -43,7 +43,7 @@ def did_you_mean(name: str, choices: Iterable[str], above: str = "", after: str 
     """Return the end of a sentence that names the nearest choice, or "".
 
     Case and hyphens do not count.
-    `above` and `after` are what to type around it.
+    `above` and `after` are the text to type around it.
 
     >>> did_you_mean("early_stoping", ["EarlyStopping", "ReduceLROnPlateau"])
     '; did you mean EarlyStopping?'

@@ -1,4 +1,4 @@
-"""An experiment, and what makes two of them the same."""
+"""Define an experiment, and when two of them are the same."""
 
 import hashlib
 import html
@@ -83,7 +83,7 @@ class Result:
 class Runs:
     """Ranked runs.
 
-    `records`: one a run, best first, with its row's place, what varies, objective, scores, status and id. `verdict`:
+    `records`: one a run, best first, with its row's place, varied values, objective, scores, status and id. `verdict`:
     says which row to take, in a sentence for each ranking; empty with a single row.
     """
 
@@ -163,7 +163,7 @@ def result_settings(values: Mapping[str, Any], above: str = "") -> dict[str, Any
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Return what can change a result beside the data: configuration, code, packages."""
+    """Return the causes of a result beside the data: configuration, code, packages."""
     own = {"own_code": config.code.digest} if config.code is not None else {}
     values = result_settings(asdict(config))
     return {"configuration": values, "code": code_digest(), "packages": package_versions(config.backend), **own}

@@ -21,7 +21,7 @@ from mnist_exp.tracking.tracker import send_rest
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known of a run or a sweep that is wanted.
+    """The state of a wanted run or sweep.
 
     Attributes:
         state: what it is.
@@ -35,7 +35,7 @@ class Answer:
 
 
 def resume(known: Sequence[Record], wanted: Record) -> Answer:
-    """Say what to make of a run, a job or a sweep.
+    """Decide how to continue a run, a job or a sweep.
 
     Args:
         known: earlier ones, the newest first.
@@ -68,7 +68,7 @@ def resume(known: Sequence[Record], wanted: Record) -> Answer:
 
 
 def why_new(known: Sequence[Record], wanted: Record) -> str:
-    """Return what differs from the nearest earlier run, such as code or packages.
+    """Return the differences from the nearest earlier run, such as code or packages.
 
     >>> why_new([], Record("run", {}))
     'no earlier run is like it'
@@ -84,7 +84,7 @@ def why_new(known: Sequence[Record], wanted: Record) -> str:
 
 
 def run_name(record: Record) -> str:
-    """Return what a run or sweep is called: its id in a store, or else its folder."""
+    """Return the name of a run or sweep for people: its id in a store, or its folder."""
     return f"{'sweep' if record.is_sweep else 'run'} {record.run_id or relative_path(Path(record.output))}"
 
 
@@ -117,7 +117,7 @@ def wanted_record(experiment: Experiment, identity: Identity) -> Record:
 
 @contextmanager
 def claim(key: str, wanted: Record, output: Path, say: Callable[[str], object]) -> Iterator[Answer]:
-    """Lock the folder of a resumed or new run or sweep, and yield what to do with it.
+    """Lock the folder of a resumed or new run or sweep, and yield how to continue it.
 
     The key is locked meanwhile, so that two equal commands do not both begin. A run that still runs is waited for.
 

@@ -85,7 +85,7 @@ def run_experiment(experiment: Experiment, open_run: OpenRun = open_in_store, on
 
 
 def log_epochs(runs: Sequence[Run], on_epoch: "OnEpoch") -> "OnEpoch":
-    """Return a function that records epochs, and prunes what `on_epoch` stops."""
+    """Return a function that records epochs, and prunes runs that `on_epoch` stops."""
 
     def record_epoch(epoch: int, metrics: Mapping[int, Mapping[str, float]]) -> Collection[int]:
         for index, measured in metrics.items():
@@ -109,7 +109,7 @@ class Identity(NamedTuple):
 
 
 def identify(config: Config, sweep: object = None) -> Identity | None:
-    """Return what identifies an experiment, or None if its data cannot be read.
+    """Return an experiment's identity, or None if its data cannot be read.
 
     The data of jobs for which `sweep` is the same are read once.
     """
@@ -125,7 +125,7 @@ def identify(config: Config, sweep: object = None) -> Identity | None:
 
 
 def read_result(folder: Folder, experiment: Experiment) -> Result:
-    """Return what a run of an experiment gave, with its model, from its folder."""
+    """Return the result of an experiment's run, with its model, from its folder."""
     from mnist_exp.training import saved_models
 
     record = folder.read()
@@ -136,7 +136,7 @@ def read_result(folder: Folder, experiment: Experiment) -> Result:
 
 
 def _read_trained(experiment: Experiment) -> "TrainingResult":
-    """Return what an experiment gave before it was interrupted."""
+    """Return the training of an experiment that was interrupted after it."""
     from mnist_exp.training.training import TrainingResult
 
     folder = Folder(experiment.output)
@@ -161,7 +161,7 @@ def complete(folder: Folder, data: Data, model: "keras.Model") -> None:
 
 
 def record(experiment: Experiment, run: Run, data: Data, trained: "TrainingResult | InputError") -> Result:
-    """Write what an experiment gave, each stage after what it stands for.
+    """Write an experiment's results, each stage after the files that it stands for.
 
     Raises:
         InputError: that training ended with.

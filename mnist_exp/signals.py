@@ -1,7 +1,7 @@
 """Turn Ctrl-C, SIGTERM and SIGHUP into exceptions, which end runs as KILLED.
 
 An exception in one of TensorFlow's destructors is lost or aborts the process, so a signal is deferred to the end of a
-batch or a file. Nothing interrupts what records how a run ended.
+batch or a file. Nothing interrupts the code that records how a run ended.
 """
 
 import _thread

@@ -1,4 +1,4 @@
-"""Put into MLflow what an outage kept back: `python -m mnist_exp.sync`."""
+"""Send MLflow the records that an outage kept back: `python -m mnist_exp.sync`."""
 
 import os
 import sqlite3
@@ -139,7 +139,7 @@ def _send(uploads: "Uploads", seconds: float) -> dict[Path, str]:
 
 
 def _collect_folders(places: Iterable[Path], *, untracked: bool) -> list[tuple[Folder, Record]]:
-    """Return the folders with what they record, each sweep before its jobs."""
+    """Return the folders with their records, each sweep before its jobs."""
     found: dict[Path, Record] = {}
     for place in places:
         if not os.path.isdir(place):  # noqa: PTH112, a name of any length

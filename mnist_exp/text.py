@@ -1,6 +1,7 @@
 """Make text printable, short and free of passwords.
 
-A password that is typed is refused. Those that MLflow reads from the environment are taken out of what others say.
+A password that is typed is refused. Passwords that MLflow reads from the environment are removed from other programs'
+texts.
 """
 
 import logging

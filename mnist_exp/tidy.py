@@ -84,7 +84,7 @@ nothing that runs, is registered, counts in a sweep, or is in another store."""
 
 
 def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], *, asks: bool) -> None:
-    """Remove what is in the given folders, or ended so many days ago.
+    """Remove the runs in the given folders, or those that ended so many days ago.
 
     Raises:
         InputError: if nothing is removed, or not all, or the store cannot be reached.

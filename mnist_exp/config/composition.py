@@ -119,7 +119,7 @@ def offer_user_choices(
     in_sweep: bool = False,
     recorded: object = None,
 ) -> Iterator[CodeFile | None]:
-    """Offer Hydra a folder's presets, and what the file of `code=` registers.
+    """Offer Hydra a folder's presets, and the registrations of the file of `code=`.
 
     Args:
         config_dir: the folder.
@@ -203,7 +203,7 @@ def _backend(parsed: Sequence[ParsedOverride], recorded: object) -> str:
 
 
 def _own_choices() -> list[Preset]:
-    """Return what the user's file registers, as choices of groups with their keys."""
+    """Return the user's registrations, as choices of groups with their keys."""
     defaults: dict[str, list[Any]] = {
         "model": [{"override /preprocessing@_global_.preprocessing": "image"}],
         "dataset": ["mnist", "_self_"],  # for the keys that all datasets have

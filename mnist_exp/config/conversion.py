@@ -191,7 +191,7 @@ def _has_form(wanted: Any, value: Any) -> bool:
 
 
 def describe(wanted: Any) -> str:
-    """Return what a value of this type is, such as "a whole number, or null"."""
+    """Return a type in words, such as "a whole number, or null"."""
     origin = get_origin(wanted)
     if origin is Annotated:
         rule = get_args(wanted)[1]

@@ -168,7 +168,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by a text in UTF-8, in which what cannot be encoded is escaped."""
+    """Replace a file by a text in UTF-8, and escape characters that it cannot encode."""
     with replacing(path) as new:
         new.write_bytes(text.encode("utf-8", "backslashreplace"))
 

@@ -25,7 +25,7 @@ def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
     Args:
         key: the full key, such as `model.hiden`.
         value: its value; of a map, the first leaf was typed.
-        place: the name of what has no such key.
+        place: the name of the part that has no such key.
         siblings: the keys that are known there.
     """
     above, dot, _ = key.rpartition(".")
@@ -57,7 +57,7 @@ def respell(text: str, following: Sequence[str] = ()) -> str:
 
     Args:
         text: such as `--hidden`, `model.hidden:16`, `adam`, or one with quotes of a word processor.
-        following: what was typed after it.
+        following: the text after it.
 
     >>> respell("--hidden", ["16"]), respell("lr:0.1"), respell("adam")
     ('model.hidden=16', 'optimizer.learning_rate=0.1', 'optimizer=adam')

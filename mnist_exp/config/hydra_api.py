@@ -49,7 +49,7 @@ def read_arguments(typed: Sequence[str]) -> tuple[Namespace, list[str]]:
 
 
 class _Parser(ArgumentParser):
-    """Raises what Python's prints before it exits."""
+    """Raises the error that Python's parser prints before it exits."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message.removeprefix('argument ')}; see --help")

@@ -36,7 +36,7 @@ def compose_values(overrides: Sequence[str]) -> DictConfig:
 
 
 def record_typed(composed: DictConfig, parsed: Sequence[Override]) -> None:
-    """Let Hydra's own record have what was typed."""
+    """Put the typed overrides into Hydra's own record."""
     own, typed = composed.hydra, [override for override in parsed if not override.is_hydra_override()]
     own.overrides.task = [override.input_line for override in typed]
     if DEFAULTS:  # Hydra 1.4 has a resolver
@@ -46,7 +46,7 @@ def record_typed(composed: DictConfig, parsed: Sequence[Override]) -> None:
 
 
 def as_yaml(composed: DictConfig, asked: Namespace) -> str:
-    """Return what `--cfg`, `--package` and `--resolve` ask for.
+    """Return the YAML for `--cfg`, `--package` and `--resolve`.
 
     Raises:
         InputError: if there is no such package, or an interpolation that cannot be resolved.
@@ -72,7 +72,7 @@ def as_yaml(composed: DictConfig, asked: Namespace) -> str:
 
 
 def _resolve(node: Any) -> None:
-    """Resolve all interpolations but those of what is missing, such as a job's number."""
+    """Resolve all interpolations but those of missing values, such as a job's number."""
     for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
         with suppress(InterpolationToMissingValueError, MissingMandatoryValue):
             value = node[key]

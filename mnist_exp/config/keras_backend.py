@@ -22,7 +22,7 @@ if os.environ.get("KERAS_BACKEND") != "jax":
 
 @contextmanager
 def _banners_held_back() -> Iterator[None]:
-    """Hold back what C++ code writes to standard error until TensorFlow is configured.
+    """Hold back C++ messages on standard error until TensorFlow is configured.
 
     Show it after a failure.
     """

@@ -1,4 +1,4 @@
-"""Import the Python file of `code=`, and keep what it registers.
+"""Import the Python file of `code=`, and keep its registrations.
 
 Only a file that the user typed gets here (`composition.offer_user_choices`).
 """
@@ -88,7 +88,7 @@ def read_code(path: str) -> CodeFile:
 
 
 def use(code: CodeFile | None) -> None:
-    """Let configuration use what a file registers, and import it unless it is in use.
+    """Let configuration use a file's registrations, and import it unless it is in use.
 
     Keras's backend must have been chosen.
 
@@ -114,7 +114,7 @@ def own_classes(kind: str) -> Mapping[str, type]:
 def arguments_of(own_class: Any) -> dict[str, Any]:
     """Return the arguments of a class with defaults, and its bases' for `**kwargs`.
 
-    The default is None where YAML cannot say it, or where a base requires what the class may give it.
+    The default is None where YAML cannot say it, or where a base requires a value that the class may pass.
     """
     found: dict[str, Any] = {}
     for init in (vars(base)["__init__"] for base in own_class.__mro__ if "__init__" in vars(base)):

@@ -67,7 +67,7 @@ def _parsed(text: str, following: tuple[str, ...] = ()) -> Override:
 def to_hydra(overrides: Sequence[Override]) -> list[str]:
     """Return overrides for Hydra, with ++ if `checks.check` judges key and value.
 
-    Hydra itself judges groups, its own settings, and what is left out.
+    Hydra itself judges groups, its own settings, and removed keys.
     """
     return [
         f"++{text.lstrip('+')}" if _is_value(override) else text

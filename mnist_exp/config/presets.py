@@ -1,7 +1,7 @@
 """Read chosen presets as data, and check them as recorded configurations.
 
-They may come from a stranger, while Hydra calls what its own settings name, and resolvers read the environment. So a
-preset sets only what is listed here, and Hydra gets its values, never the file.
+They may come from a stranger, while Hydra calls functions that its settings name, and resolvers read the environment.
+So a preset sets only the keys listed here, and Hydra gets its values, never the file.
 """
 
 import os
@@ -103,7 +103,7 @@ def read_chosen(files: Mapping[_Key, Path], overrides: Sequence[str]) -> list[Pr
     """Read the chosen presets, and those that they include, in the order of groups.
 
     Raises:
-        InputError: for one that cannot be used, or that is too large with what it includes.
+        InputError: for one that cannot be used, or that is too large with the presets it includes.
     """
     found: dict[_Key, Preset] = {}
     typed = [

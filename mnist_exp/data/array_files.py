@@ -83,7 +83,7 @@ def read_npz(path: Path, limit: int | None) -> dict[str, Any]:
     """Return the four arrays of an npz file.
 
     Raises:
-        InputError: if it is damaged, lacks an array, or `check_arrays` refuses what it has.
+        InputError: if it is damaged, lacks an array, or `check_arrays` refuses its arrays.
     """
     key = f"dataset.path={path}"
     if os.path.isdir(path):  # noqa: PTH112, a name of any length
@@ -134,7 +134,7 @@ def read_idx(folder: Path, limit: int | None) -> dict[str, Any]:
     """Return the arrays of MNIST's four files, plain or .gz.
 
     Raises:
-        InputError: if one is missing or damaged, or `check_arrays` refuses what they have.
+        InputError: if one is missing or damaged, or `check_arrays` refuses their arrays.
     """
     key = f"dataset.path={folder}"
     if not folder.is_dir():

@@ -68,7 +68,7 @@ def check_class_name(name: str, where: str) -> None:
 
 
 def write_metadata(path: Path, values: dict[str, Any]) -> None:
-    """Add what `Data.metadata` returns, unless empty, to a model.keras or npz file."""
+    """Add the result of `Data.metadata`, unless empty, to a model.keras or npz file."""
     if values:
         with zipfile.ZipFile(path, "a") as file:
             file.writestr(_MEMBER, json.dumps(values))

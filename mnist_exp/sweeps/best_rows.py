@@ -27,7 +27,7 @@ def best_rows(
 ) -> tuple[list[dict[Override, str]], frozenset[int], list[str]]:
     """Return a sweep's best rows as checked overrides, its seeds, and notes.
 
-    The notes say what differs now.
+    The notes name today's differences.
     """
     rows, seeds, before = read_best_rows(_composed(typed, []), sweep, top)
     check_rows(rows, sweep, [Override.parse(text).key for text in typed.fixed])

@@ -35,7 +35,7 @@ def validation_curves(rows: Sequence[Curves], metric: str) -> Figure:
     reached it.
 
     Args:
-        rows: at least one, best first: the place, what varies, and each job's value in each epoch.
+        rows: at least one, best first: the place, the varied values, and each job's value in each epoch.
         metric: its name.
     """
     names = shortened((printable(name) for _, name, _ in rows[:_NAMED]), _LABEL)

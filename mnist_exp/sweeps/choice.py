@@ -64,7 +64,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Words:
-    """What was typed to choose runs.
+    """The words of a command that choose runs.
 
     Attributes:
         ids: of runs and sweeps, or their beginnings.
@@ -119,7 +119,7 @@ def find_runs(client: "MlflowClient", words: Words, last: int | None) -> Found:
     """Return the runs that were chosen, the newest `last` of them if that is given.
 
     Raises:
-        InputError: if there are none, or a condition names what no run has.
+        InputError: if there are none, or a condition names a key that no run has.
     """
     parents: dict[str, str] = {}
     read: dict[str, Record] = {}

@@ -109,7 +109,7 @@ def why_stopped(jobs: Sequence[Record], planned: int) -> str:
 
 
 def about_at_best(rows: Sequence[Row]) -> str:
-    """Say what the column `at best` holds, or nothing without one."""
+    """Explain the column `at best`, or return "" without one."""
     if all(row.comparison is None for row in rows):
         return ""
     marked = ", else marked =" if any(row.is_open for row in rows) else ""

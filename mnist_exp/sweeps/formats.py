@@ -191,7 +191,7 @@ def shown_values(values: Iterable[str]) -> dict[str, str]:
 
 
 def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
-    """Return texts of about `most` characters, which keep what tells them apart.
+    """Return texts of about `most` characters, which keep their differences.
 
     >>> list(shortened(["[{Dense:{units:16,activation:relu}}]", "[{Dense:{units:16,activation:selu}}]"], 30).values())
     ['[{Dense:{u…activation:relu}}]', '[{Dense:{u…activation:selu}}]']

@@ -21,8 +21,8 @@ class Importance:
 
     Attributes:
         shares: 0 to 1, by key, largest first.
-        whole: what is shared out, in words.
-        rest: what the keys leave, in words; "" if they share all.
+        whole: the whole that is shared out, in words.
+        rest: the rest beside the keys, in words; "" if they share all.
     """
 
     shares: Mapping[str, float]
@@ -45,7 +45,7 @@ def importance(jobs: Sequence[Record], objective: str, direction: str) -> Import
     """Return how much each key but `seed` matters for the finished jobs' objective.
 
     In a full grid, with as many jobs for each combination, a share is the main effect in an analysis of variance,
-    without what chance adds (T. L. Kelley's epsilon squared, 1935). Other sweeps are left to Optuna.
+    without the part of chance (T. L. Kelley's epsilon squared, 1935). Other sweeps are left to Optuna.
 
     Returns:
         None if fewer than two keys vary, if all objectives are the same, if an F test cannot tell the keys of a grid

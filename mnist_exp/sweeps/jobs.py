@@ -43,7 +43,7 @@ Propose = Callable[[], Sequence[Sequence[str]] | None]
 
 @dataclass
 class SweepProgress:
-    """How far a sweep has come, beside what its jobs record.
+    """A sweep's progress, beside the records of its jobs.
 
     `text`: says how far jobs are that train together in this process; empty while none do. `together`: whether any did,
     which end together, too. `jobs`: the number known so far. `news`: lines to show. `curves`: read for `prune`, of jobs

@@ -85,7 +85,7 @@ class SweepOverrides:
 
 @dataclass
 class Kind:
-    """A kind of sweep, whose methods do what suits most.
+    """A kind of sweep, whose methods suit most kinds.
 
     Attributes:
         swept: the values of each key that varies, as recorded.
@@ -149,7 +149,7 @@ class Kind:
         """Raise InputError if the jobs' configurations, in order, do not fit this kind."""
 
     def opening(self) -> str:
-        """Return the first lines of the sweep: how many jobs, and what varies."""
+        """Return the first lines of the sweep: the number of jobs and the varied keys."""
         varied = " ".join(f"{key}={values}" for key, values in self.swept.items())
         return f"{pluralize(self.jobs, 'job')}: {varied or 'no key has several values, such as seed=0,1'}"
 

@@ -141,7 +141,7 @@ def _table(
         found: all runs.
         runs: those of the table.
         others: those that measure the same and are not shown.
-        apart: what tells the tables apart.
+        apart: the difference between the tables.
         keys: of the records.
         only: the columns that were asked for.
     """
@@ -222,7 +222,7 @@ def _describe_family(rows: Sequence[Row], hidden: int, found: Found) -> str:
 
 
 def _split_note(runs: Sequence[Record], values: Mapping[str, str]) -> str:
-    """Say what tells a table from the others, or nothing."""
+    """Say how a table differs from the others, or nothing."""
     here = ", ".join(truncate(f"{key}={value}", _MAX_CHARS) for key, value in values.items())
     if _DIGESTS & values.keys():
         here += f" ({next((run.data['name'] for run in runs if run.data), '')})"
@@ -239,7 +239,7 @@ def _difference_note(rows: Sequence[Row]) -> str:
 def _configured(runs: Sequence[Record]) -> dict[str, dict[str, str]]:
     """Return all that can make a result differ, by run id.
 
-    What varies in a sweep comes first, in the newest one's order. Refused runs, without a configuration, are left out.
+    A sweep's varied keys come first, in the newest sweep's order. Refused runs, without a configuration, are left out.
     """
     found = {}
     swept = dict.fromkeys(key for run in sorted(runs, key=lambda run: -run.start) for key in run.values)

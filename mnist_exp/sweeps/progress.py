@@ -41,8 +41,8 @@ def announce(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
 class Progress:
     """Print a line for each job that ends, with the time that is left.
 
-    Jobs that train together have one line, beside those of failures. On a terminal, a bar below the lines says how many
-    have ended, what runs, and what time is left. It looks into the jobs' folders, in a thread of its own, since
+    Jobs that train together have one line, beside those of failures. On a terminal, a bar below the lines shows how
+    many jobs have ended, which run, and the time left. It looks into the jobs' folders, in a thread of its own, since
     launchers block.
     `before`: how many jobs had finished before this command.
     """
@@ -148,7 +148,7 @@ class Progress:
 
 
 def _name(job: Record) -> tuple[str, str]:
-    """Return what tells jobs apart, of other machines, too."""
+    """Return a name that is unique to a job, on other machines, too."""
     return job.host, job.output
 
 

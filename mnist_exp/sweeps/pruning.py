@@ -32,7 +32,7 @@ class Pruning:
     def __init__(self, record: SweepRecord, experiments: Sequence[Experiment], ended: dict[str, list[float]]) -> None:
         """Compare by the objective, with the curves of ended jobs, by run, in `ended`.
 
-        If an experiment resumes, what was decided before the interruption is decided again.
+        If an experiment resumes, the decisions before the interruption are made again.
         """
         from optuna.study import StudyDirection
 

@@ -225,7 +225,7 @@ class Race(Kind):
 
 
 def is_race(varied: str) -> bool:
-    """Return whether a sweep is a race, given the tag with what varies in it."""
+    """Return whether a sweep is a race, given the tag with its varied values."""
     return parse_map(varied).get("seed") == _OPEN
 
 

@@ -45,7 +45,7 @@ class Round:
 
     @property
     def ran(self) -> list[int]:
-        """The combinations that had jobs in this round, in the order of what came of them."""
+        """The combinations that had jobs in this round, in the order of their objectives."""
         most = max(self.seeds.values())
         places = dict.fromkeys([*self.left, *self.dropped])
         return [
@@ -59,8 +59,8 @@ def play(
     """Yield the rounds of a race, each as soon as its jobs have ended.
 
     A combination is dropped if the leader beats it seed by seed, and as if the two shared no seeds. The second question
-    is asked of all that were dropped in each round, by all seeds of both: what the leader no longer beats is taken
-    back, and runs the seeds that it lacks.
+    is asked of all that were dropped in each round, by all seeds of both: a row that the leader no longer beats is
+    taken back, and runs the seeds that it lacks.
 
     Args:
         combinations: how many there are.
@@ -112,8 +112,8 @@ def _compare(
 ) -> dict[int, Comparison]:
     """Compare the combinations in `ranked` with the leader on the same seeds.
 
-    Pairs say most, but a few of them miss that a combination fails now and then. So what they call beaten is compared
-    once more as if it shared no seeds.
+    Pairs say most, but a few of them miss that a combination fails now and then. So a row that they call beaten is
+    compared once more as if it shared no seeds.
     """
     found: dict[int, Comparison | None] = {}
     if ran:

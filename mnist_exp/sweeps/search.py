@@ -74,7 +74,7 @@ class Search(Kind):
         return search
 
     def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
-        """Return interrupted jobs, or what Optuna draws, or None after `n_trials`.
+        """Return interrupted jobs, or Optuna's next ones, or None after `n_trials`.
 
         Its study is made in memory, and is seeded by the sampler's seed and the number of trials.
         """

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def run_planned(sweep: Sweep, kind: Kind, overrides: Sequence[str], loader: JobLoader) -> SweepResult:
-    """Run what `plan` returned, and rank the jobs, however the sweep ends.
+    """Run a sweep's plan, and rank the jobs, however the sweep ends.
 
     Raises:
         InputError: if the store cannot be reached or written.

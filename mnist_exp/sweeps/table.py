@@ -48,7 +48,7 @@ class Table:
     """A ranking.
 
     Attributes:
-        objective, direction: what ranks the rows, and `maximize` or `minimize`.
+        objective, direction: the metric that ranks the rows, and `maximize` or `minimize`.
         rows: in their order.
         rest: the jobs that no row holds.
         differences: how values are shown; by default, each key has a column.
@@ -57,7 +57,7 @@ class Table:
         planned: how many seeds each row was to run; 0 if that is unknown.
         listed: whether each job has its own line.
         only: the names of the columns that were asked for; empty for the usual ones.
-        measure: what tells it from other tables, such as `objective=val_loss`.
+        measure: its difference from other tables, such as `objective=val_loss`.
         title, verdict, notes: the sentences above and below, which may be empty.
         importance: how much each key matters.
     """

@@ -1,4 +1,4 @@
-"""Decide what a ranking shows, as values, and word it in sentences."""
+"""Judge a ranking, as values, and word the verdict in sentences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Erratic:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a ranking decides.
+    """The verdict on a ranking.
 
     Attributes:
         leader: the first row.
@@ -121,9 +121,9 @@ def word(
         verdict: as `judge` returns it.
         label: returns the name of a row, given its values.
         images: on which the objective is measured, as `describe_images` returns them.
-        family: what the rows are, if they are a part, such as `these 3 of the 16 rows of sweep 3f2a1c22`.
+        family: the rows in words, if they are a part, such as `these 3 of the 16 rows of sweep 3f2a1c22`.
         rounds: of a race.
-        single: why single runs do not decide, and what would.
+        single: why single runs do not decide, and how many would.
     """
     if verdict is None:
         return ""

@@ -111,7 +111,7 @@ def failed_record(
 
 
 def recorded_store(settings: MLflowTracking | NoTracking) -> dict[str, str]:
-    """Return the store that mirrors what has these settings, as `Record.tracking`."""
+    """Return the store that mirrors runs with these settings, as `Record.tracking`."""
     if isinstance(settings, NoTracking):
         return {}
     return {"uri": recorded_address(settings.uri), "experiment": settings.experiment}

@@ -1,6 +1,6 @@
 """Keep the record of a run or a sweep in its folder, which a store mirrors.
 
-`run.json` says what it is and how it ended, `metrics.jsonl` has a line for each epoch and the end, `config.yaml` runs
+`run.json` is its record, `metrics.jsonl` has a line for each epoch and the end, `config.yaml` runs
 it again, and `run.log` is the log of this package.
 """
 
@@ -33,7 +33,7 @@ _ELSEWHERE = ("output", "run_id")  # fields of a record that `run.json` does not
 
 @dataclass(frozen=True)
 class Mirrored:
-    """What a store has of a folder.
+    """A folder's mirror in a store.
 
     Attributes:
         run_id: of the run there; "" if no run is known.
@@ -148,7 +148,7 @@ class Folder:
         return found if all(isinstance(text, str) for text in texts) else {}
 
     def write_mirrored(self, store: str, mirrored: Mirrored) -> None:
-        """Replace what `mlflow.json` says of a store."""
+        """Replace a store's entry in `mlflow.json`."""
         found = self.mirrors() | {store: mirrored}
         content = {
             store: {"run_id": mirrored.run_id, "complete": mirrored.complete} for store, mirrored in found.items()

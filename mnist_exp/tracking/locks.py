@@ -3,8 +3,7 @@
 The operating system frees the lock when the process ends.
 To begin, resume, complete, mirror, close or remove a run or a sweep is to hold the lock on `run.lock` in its folder. No
 clock decides. A job in its sweep's process is under the sweep's lock alone, since macOS lets a process open 256 files.
-What is RUNNING without a process, after a `kill -9` or a power cut, is closed by who gets the lock. Imports nothing
-heavy.
+A RUNNING run without a process, after a `kill -9` or a power cut, is closed by whoever gets the lock.
 """
 
 import os
@@ -61,7 +60,7 @@ def hold(folder: Path, seconds: float = 0.0) -> bool | None:
 
 
 def release(folder: Path) -> None:
-    """Give back what one `hold` took."""
+    """Release one `hold`."""
     path = folder.resolve()
     with _changing:
         lock, count = _held.pop(path)
@@ -158,8 +157,8 @@ def _no_locks(folder: Folder) -> str:
 def foreign(output: Path) -> str:
     """Return why no run may write to a folder, or "" if one may.
 
-    One may write to a folder that is new, empty or has a run. What comes before a record does not count. A folder with
-    a link is nobody's, since a run could write through it.
+    A run may write to a new or empty folder, or to one with a run. Files that precede a record do not count. A folder
+    with a link is nobody's, since a run could write through it.
     """
     if os.path.islink(output):  # noqa: PTH114, a name of any length
         return "is a link"

@@ -184,7 +184,7 @@ def _sent_lines(store: Store, run: "Run") -> set[tuple[int, float | None]]:
 
 
 def _mark(line: Line) -> tuple[int, float | None]:
-    """Return what tells lines apart, times aside: step, and loss or objective."""
+    """Return a line's identity, times aside: step, and loss or objective."""
     return line["step"], line["metrics"].get("loss" if line["step"] else "objective")
 
 

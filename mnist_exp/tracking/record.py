@@ -148,7 +148,7 @@ def recording(run: Run) -> Iterator[Run]:
 def _end_early(run: Run, error: BaseException) -> BaseException:
     """End a run after an exception, and return the exception to raise.
 
-    A signal takes precedence over what it caused.
+    A signal takes precedence over an error that it caused.
     """
     path, error = run.folder.path, find_signal(error) or error
     failure = as_folder_error(error, path)

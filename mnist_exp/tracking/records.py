@@ -28,13 +28,13 @@ class Record:
     """A run or a sweep as it was recorded.
 
     Attributes:
-        name: what the store's page shows.
+        name: the text on the store's page.
         tags: the user's, and those of this project, such as `mnist_exp.host`, which `fact` returns.
         parameters: the configuration, its keys joined by dots.
         id: by which a folder's run is found again in a store.
         status: RUNNING, FINISHED, FAILED or KILLED.
-        stage: what is whole on disk, and is written after it: "begun" (the record), "scored" (model, curves and
-            scores), or "completed" (figures too, and the model in MLflow's format if a store gets it).
+        stage: the part that is whole on disk, and is written after it: "begun" (the record), "scored" (model, curves
+            and scores), or "completed" (figures too, and the model in MLflow's format if a store gets it).
         start, end: in milliseconds since 1970.
         data: the dataset as MLflow takes it; None before it was read.
         scores: the metrics of the end, with the weights of `kept_epoch`.

@@ -1,6 +1,6 @@
 """Reach an MLflow store, or make one whose database is complete or absent.
 
-What MLflow 3.15 to 3.17 keeps private is used here only.
+Private parts of MLflow 3.15 to 3.17 are used here only.
 """
 
 import http.client
@@ -92,7 +92,7 @@ def _client(uri: str) -> "MlflowClient":
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn errors of MLflow, and of what it reaches a store with, into one message."""
+    """Turn errors of MLflow, and of its clients for stores, into one message."""
     try:
         yield
     except InputError:

@@ -99,7 +99,7 @@ def join_sweep(parent: Parent) -> SweepRecord:
 
 
 def send_rest(settings: MLflowTracking | NoTracking, folder: Folder) -> str:
-    """Send what the store lacks of a finished run, and return a line on it, or ""."""
+    """Send the rest of a finished run to the store, and return a line on it, or ""."""
     if isinstance(settings, NoTracking):
         return ""
     with store.store_errors(settings.uri):

@@ -90,7 +90,7 @@ class Uploads:
     def send_all(self, seconds: float) -> list[Folder]:
         """Send in this thread until all is sent, or nothing moved for `seconds`.
 
-        Return what remains.
+        Return the records that remain.
         """
         steps, since = 0, time.monotonic()
         while True:
@@ -108,7 +108,7 @@ class Uploads:
     def finish(self, end: End = FINISHED) -> str:
         """Wait for the store, and end the thread.
 
-        Return a line on what the store lacks, or "".
+        Return a line on the missing records, or "".
         """
         left = self.wait(end.seconds) if self._thread.is_alive() else []
         self.close()
@@ -221,6 +221,6 @@ def _shown(error: Exception) -> str:
 
 
 def _state(folder: Folder) -> tuple[int, ...]:
-    """Return what changes whenever there is something to send."""
+    """Return a value that changes whenever there is something to send."""
     record, metrics = (folder.path / "run.json").stat(), folder.path / "metrics.jsonl"
     return record.st_ino, record.st_mtime_ns, metrics.stat().st_size if metrics.exists() else 0

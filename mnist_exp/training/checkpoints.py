@@ -50,7 +50,7 @@ class Checkpoints:
 
         Args:
             experiment: that trains.
-            variables: what changes while it trains, in an order that stays.
+            variables: its state in training, always in the same order.
             callbacks: of Keras, and the user's own.
             start: the value of `perf_counter` when training began.
         """
@@ -72,11 +72,11 @@ class Checkpoints:
             self._give_up(f"{' and '.join(lacking)} has no get_state and set_state")
 
     def seconds(self) -> float:
-        """Return the wall time of training, of what was before the checkpoint too."""
+        """Return the wall time of training, with the time before the checkpoint."""
         return time.perf_counter() - self._start
 
     def restore(self) -> None:
-        """Give variables and callbacks what the checkpoint has.
+        """Restore variables and callbacks from the checkpoint.
 
         It is called once Keras has told the callbacks that training begins, at which they forget their state.
         """
@@ -130,7 +130,7 @@ class Checkpoints:
             say(message)
 
     def _read(self) -> dict[str, Any]:
-        """Return what the checkpoint has, nothing if there is none that can be used."""
+        """Return the checkpoint's content, or {} if there is none that can be used."""
         if not self._path.exists():
             return {}
         try:

@@ -28,7 +28,7 @@ class Engine(Protocol):
         An experiment whose loss becomes NaN or infinite gives an error in its place.
 
         Raises:
-            InputError: for what none of them can do, such as layers that do not fit each other.
+            InputError: for a model that none of them can train, such as layers that do not fit each other.
         """
 
     def stack_size(self, experiment: Experiment, wanted: int) -> int:

@@ -1,6 +1,6 @@
 """Train models as one JAX program if only weights and optimizers' numbers differ.
 
-One model is a stack of one; `jax_program.py` has what is traced.
+One model is a stack of one; `jax_program.py` has the traced functions.
 """
 
 import math
@@ -53,7 +53,7 @@ from mnist_exp.training.training import (
 
 
 def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[TrainingResult | InputError]:
-    """Do what `Engine.train` says, as one program."""
+    """Implement `Engine.train`, as one program."""
     config, image_shape = experiments[0].config, data.x_train.shape[1:]
     preprocessor = fit_preprocessor(config.preprocessing, data)
     check_size(config.model, preprocessor.shape, data.classes)
@@ -119,7 +119,7 @@ def fit(
         For each model a `FitResult`, whose `seconds` are its share, or an error if its loss became NaN or infinite.
 
     Raises:
-        InputError: for what Keras refuses.
+        InputError: for values that Keras refuses.
     """
     start = time.perf_counter()
     config, training, progress = experiments[0].config, experiments[0].config.training, experiments[0].prints

@@ -44,7 +44,7 @@ class Preprocessor:
         return keras.ops.one_hot(y, self.classes) if self.one_hot else y
 
     def layers(self) -> list[keras.Layer]:
-        """Return layers that do what `images` does."""
+        """Return layers that compute the same as `images`."""
         return [
             keras.layers.Rescaling(self.factor, self.offset, name="prepare_values"),
             keras.layers.Reshape(self.shape, name="prepare_shape"),

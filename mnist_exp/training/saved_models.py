@@ -1,4 +1,4 @@
-"""Load saved models, if all that they name is what models here are made of."""
+"""Load saved models, if they name only classes that configurations can."""
 
 import json
 import math

@@ -36,7 +36,7 @@ _PRODUCTS_AT_ONCE, _MOST_AT_ONCE = 10**9, 50
 
 
 def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[TrainingResult | InputError]:
-    """Do what `Engine.train` says, with one experiment."""
+    """Implement `Engine.train`, with one experiment."""
     [experiment] = experiments
     config, image_shape = experiment.config, data.x_train.shape[1:]
     preprocessor = fit_preprocessor(config.preprocessing, data)

@@ -1,4 +1,4 @@
-"""What both engines share: compiled models, callbacks and results."""
+"""Define the parts of both engines: compiled models, callbacks and results."""
 
 import math
 import os
