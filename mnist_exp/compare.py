@@ -82,7 +82,16 @@ def compare(
     """Print finished runs by objective, then the others, and draw their curves.
 
     The table has the runs that measure the same as the newest one, or as `like`; a line counts each other kind. Among
-    runs of the same experiment, seed included, only the newest counts. The arguments are those of `--help`.
+    runs of the same experiment, seed included, only the newest counts.
+
+    Args:
+        words: ids of runs and conditions, such as `model.hidden=16`; all runs if empty.
+        sort: the metric that orders all chosen runs in one table.
+        last: the number of newest runs.
+        like: the id of a run; runs that measure the same are compared.
+        columns: the names of columns, instead of those that fit the screen.
+        form: "table", "csv", "json", "markdown" or "latex".
+        plot: the file for the curves; None for no figure.
 
     Raises:
         InputError: if there is no such store, run, metric or column.

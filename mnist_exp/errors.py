@@ -43,7 +43,12 @@ def did_you_mean(name: str, choices: Iterable[str], above: str = "", after: str 
     """Return the end of a sentence that names the nearest choice, or "".
 
     Case and hyphens do not count.
-    `above` and `after` are the text to type around it.
+
+    Args:
+        name: the unknown name.
+        choices: the known names.
+        above: the text before the choice that is named, such as "model.".
+        after: the text behind it, such as "=64".
 
     >>> did_you_mean("early_stoping", ["EarlyStopping", "ReduceLROnPlateau"])
     '; did you mean EarlyStopping?'

@@ -136,7 +136,12 @@ def samples(
 ) -> Figure:
     """Draw the first images of up to 20 classes, beside any augmented forms.
 
-    `images` are (N, height, width) or (N, height, width, channels), 0 to `maximum`, `names` those of the classes.
+    Args:
+        images: (N, height, width) or (N, height, width, channels), 0 to `maximum`.
+        labels: (N,), from 0.
+        names: of the classes, in order.
+        augment: returns an augmented form of some images.
+        maximum: of a pixel, white.
     """
     shown, each = min(len(names), 20), 10 if augment is None else 5
     chosen = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
@@ -166,7 +171,13 @@ def samples(
 
 
 def draw_predictions(images: npt.NDArray[Any], titles: Sequence[str], names: Sequence[str]) -> Figure:
-    """Draw N images as a model saw them, each with a title above and a name below."""
+    """Draw images as a model saw them, each with a title and a name.
+
+    Args:
+        images: (N, height, width) or (N, height, width, channels), uint8.
+        titles: N, such as "7 (98 %)".
+        names: N, such as the names of files.
+    """
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(2 * columns, 2.5 * rows), layout="constrained")

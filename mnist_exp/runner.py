@@ -163,6 +163,12 @@ def complete(folder: Folder, data: Data, model: "keras.Model") -> None:
 def record(experiment: Experiment, run: Run, data: Data, trained: "TrainingResult | InputError") -> Result:
     """Write an experiment's results, each stage after the files that it stands for.
 
+    Args:
+        experiment: the experiment that ran.
+        run: where the results are written.
+        data: its dataset.
+        trained: the result of training, or the error that it ended with.
+
     Raises:
         InputError: that training ended with.
     """

@@ -86,6 +86,12 @@ nothing that runs, is registered, counts in a sweep, or is in another store."""
 def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], *, asks: bool) -> None:
     """Remove the runs in the given folders, or those that ended so many days ago.
 
+    Args:
+        folders: of runs and sweeps, or those in which they lie.
+        days: the age from which runs are removed; None for any.
+        overrides: of `tracking`.
+        asks: whether a question comes first.
+
     Raises:
         InputError: if nothing is removed, or not all, or the store cannot be reached.
     """

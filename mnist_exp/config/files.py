@@ -119,6 +119,12 @@ def is_file(path: Path, folder: Path) -> bool:
 def read_text(path: Path, where: str | None = None, *, encoding: str = "utf-8", **options: Any) -> str:
     """Return the text of a file of at most `most` bytes, by default 10 MB.
 
+    Args:
+        path: a regular file.
+        where: its name in messages; the path by default.
+        encoding: UTF-8 by default.
+        options: those of `open_file`.
+
     Raises:
         InputError: as `open_file` does, and for text that is not in UTF-8.
     """

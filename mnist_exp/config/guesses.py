@@ -46,7 +46,13 @@ def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
 
 
 def find_choice(group: str, choice: str, options: Sequence[str]) -> str:
-    """Return a hint at the option that was meant, of this group or another, or ""."""
+    """Return a hint at the option that was meant, of this group or another, or "".
+
+    Args:
+        group: such as "optimizer".
+        choice: the unknown name.
+        options: the names in the group.
+    """
     if fold(choice) not in map(fold, options) and (found := _choices().get(fold(choice))):
         return f"; did you mean {found}?"
     return did_you_mean(choice, options, f"{group}=")

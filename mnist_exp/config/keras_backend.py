@@ -186,7 +186,13 @@ def arrays_within(size: int) -> Iterator[None]:
 
 
 def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
-    """Create a compiled model's metric variables, as `fit` does, without a step."""
+    """Create a compiled model's metric variables, as `fit` does, without a step.
+
+    Args:
+        model: of raw images.
+        x: a batch of raw images (N, ...).
+        y: its prepared labels (N, ...).
+    """
     model._symbolic_build(data_batch=(x, y))
 
 

@@ -117,6 +117,11 @@ def check_name(kind: str, name: Any, key: str) -> None:
 def check_spec(kind: str, spec: Any, key: str) -> None:
     """Check the spec of a Keras object: `Name` or `{Name: {argument: value}}`.
 
+    Args:
+        kind: a kind of `ALLOWED`, such as "layers".
+        spec: as it was configured.
+        key: of the object, for messages.
+
     Raises:
         InputError: if its form, its name or an argument is wrong, or one is missing.
     """
@@ -152,6 +157,12 @@ def parse_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:
 
 def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str) -> None:
     """Check the arguments of a class, Keras's or the user's own.
+
+    Args:
+        kind: a kind of `ALLOWED`, such as "layers".
+        name: the class.
+        arguments: by name.
+        key: of the object, for messages.
 
     Raises:
         InputError: for one that is missing or unknown, or that must not reach Keras.

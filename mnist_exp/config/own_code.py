@@ -194,6 +194,11 @@ def saved_classes() -> set[tuple[str, str]]:
 def call(group: str, chosen: Any, *inputs: Any) -> Any:
     """Call the user's function `chosen.kind` with the keys of `chosen`.
 
+    Args:
+        group: "model" or "dataset".
+        chosen: the keys of the group, `kind` included.
+        inputs: arguments that come before the keys.
+
     Raises:
         InputError: for whatever it raises, with the line of the file.
     """
@@ -205,6 +210,11 @@ def call(group: str, chosen: Any, *inputs: Any) -> Any:
 
 def instance(kind: str, name: str, given: Mapping[str, Any]) -> Any:
     """Make an object of a class of the file in use.
+
+    Args:
+        kind: a kind of Keras object, such as "layers".
+        name: the class.
+        given: its arguments.
 
     Raises:
         InputError: if a saved model would lose an argument, or for whatever the class raises.

@@ -199,6 +199,11 @@ def _in_turn(classes: Iterable[Sequence[Path]]) -> Listing:
 def decode(paths: Sequence[Path], size: int, *, color: bool) -> npt.NDArray[np.uint8]:
     """Decode image files to (N, size, size) or (N, size, size, 3), with progress.
 
+    Args:
+        paths: N files.
+        size: height and width in pixels, to which images are stretched.
+        color: whether images have three channels.
+
     Raises:
         InputError: if one cannot be read.
     """

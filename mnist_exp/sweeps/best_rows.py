@@ -25,9 +25,15 @@ _MOST_NOTES = 10
 def best_rows(
     typed: SweepOverrides, sweep: str, top: int
 ) -> tuple[list[dict[Override, str]], frozenset[int], list[str]]:
-    """Return a sweep's best rows as checked overrides, its seeds, and notes.
+    """Return a sweep's best rows as checked overrides.
 
-    The notes name today's differences.
+    Args:
+        typed: the overrides of the command.
+        sweep: an id as for `find_run`.
+        top: the number of rows.
+
+    Returns:
+        The overrides of each row, the seeds of the sweep, and lines on what differs today.
     """
     rows, seeds, before = read_best_rows(_composed(typed, []), sweep, top)
     check_rows(rows, sweep, [Override.parse(text).key for text in typed.fixed])

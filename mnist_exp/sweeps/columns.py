@@ -129,6 +129,11 @@ def with_deviation(column: Column) -> Column:
 def find_column(name: str, columns: Sequence[Column], jobs: Sequence[Record]) -> Column:
     """Return the column of this name, or else of a score or a parameter.
 
+    Args:
+        name: of a column, a score or a parameter.
+        columns: of the table.
+        jobs: of all its rows.
+
     Raises:
         InputError: if no job has recorded such a value.
     """

@@ -96,7 +96,11 @@ def as_json(records: Sequence[Mapping[str, object]]) -> str:
 def as_markdown(title: str, lines: Sequence[Sequence[str]], texts: Sequence[int], notes: Sequence[str]) -> str:
     """Return a Markdown table below its title, and each note as a paragraph.
 
-    `lines`: the header first. `texts`: the places of the columns that are aligned to the left.
+    Args:
+        title: above the table.
+        lines: the header first.
+        texts: the places of the columns that are aligned to the left.
+        notes: below the table.
     """
     header, *rows = ([_in_markdown(cell) for cell in line] for line in lines)
     rule = [":---" if place in texts else "---:" for place in range(len(header))]

@@ -59,6 +59,11 @@ def make_tables(found: Found, only: Sequence[str] = ()) -> list[Table]:
 def sorted_table(found: Found, metric: str, only: Sequence[str] = ()) -> Table:
     """Return all runs in one table, ordered by a metric, an accuracy from the largest.
 
+    Args:
+        found: the chosen runs.
+        metric: a metric of epochs or of the end.
+        only: the names of columns; by default those that fit.
+
     Raises:
         InputError: if no run has recorded the metric.
     """

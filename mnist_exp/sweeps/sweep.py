@@ -43,6 +43,12 @@ log = logging.getLogger(__name__)
 def run_planned(sweep: Sweep, kind: Kind, overrides: Sequence[str], loader: JobLoader) -> SweepResult:
     """Run a sweep's plan, and rank the jobs, however the sweep ends.
 
+    Args:
+        sweep: the checked settings.
+        kind: a grid, a race or a search.
+        overrides: of the command, for messages and the record.
+        loader: loads the configuration of each job.
+
     Raises:
         InputError: if the store cannot be reached or written.
     """

@@ -100,7 +100,15 @@ def sweep_record(sweep: Sweep, signature: str) -> Record:
 def failed_record(
     values: Mapping[str, str], parent: str, sweep: str, settings: MLflowTracking | NoTracking, reason: str
 ) -> Record:
-    """Return the record of a sweep's job that failed before it ran, for a reason."""
+    """Return the record of a sweep's job that failed before it ran.
+
+    Args:
+        values: the varied keys of the job.
+        parent: the id of the sweep's run in the store.
+        sweep: the id of the sweep's record.
+        settings: of `tracking`.
+        reason: one line.
+    """
     tags = {
         "mlflow.parentRunId": parent,
         "mnist_exp.parent": sweep,

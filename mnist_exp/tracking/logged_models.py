@@ -154,9 +154,17 @@ def _registered_version(client: "MlflowClient", name: str) -> tuple[str, str]:
 def register(store: Store, record: Record, run_id: str, best: str) -> str:
     """Register the model of a run, or of a sweep's `best` job, if it has a name.
 
-    Return the outcome as a line.
     The first version gets the alias `champion`; a later one gets it if its objective is better than the champion's, and
     both were measured with the same metric and loss on the same data and validation set.
+
+    Args:
+        store: that has the run.
+        record: of the run or sweep.
+        run_id: of its run in the store.
+        best: the id of a sweep's best run there; "" for a single run.
+
+    Returns:
+        The outcome as a line, or "" without a name.
     """
     name, chosen = store.settings.register, best if record.is_sweep else run_id
     if name is None or not chosen or record.status != "FINISHED" or "mlflow.parentRunId" in record.tags:

@@ -194,7 +194,15 @@ def search(
     order: str = "attributes.start_time ASC",
     at_once: int = 1000,
 ) -> Iterator[Record]:
-    """Yield all runs that a query in MLflow's syntax finds, and read so many at once."""
+    """Yield the records of all runs that a query finds.
+
+    Args:
+        client: of the store.
+        experiment_id: of the runs.
+        query: a filter in MLflow's syntax.
+        order: an order in MLflow's syntax; the oldest first by default.
+        at_once: the number of runs in one request.
+    """
     token: str | None = None
     while True:
         page = client.search_runs([experiment_id], query, order_by=[order], max_results=at_once, page_token=token)

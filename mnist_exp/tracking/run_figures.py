@@ -25,7 +25,14 @@ _NAME = 12  # characters of a file's
 
 
 def write_results(history: Mapping[str, Sequence[float]], data: Data, model: "keras.Model", folder: Path) -> None:
-    """Write `predictions.csv` and the figures of `draw_run` into a run's folder."""
+    """Write `predictions.csv` and the figures of `draw_run` into a run's folder.
+
+    Args:
+        history: the values of each epoch by metric, epoch 1 first.
+        data: with the test images that are predicted.
+        model: takes raw images (N, ...), and returns probabilities (N, classes).
+        folder: of the run.
+    """
     from mnist_exp.training.training import predict  # imports Keras
 
     probabilities = predict(model, data.x_test)
@@ -144,7 +151,10 @@ def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
 def confusion_matrix(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
     """Draw the confusion matrix, coloured by the share of each true label.
 
-    Arguments are as for `classes`.
+    Args:
+        labels: the true classes (N,), from 0.
+        predicted: the same of the model.
+        names: of the classes, in order.
     """
     size, texts = len(names), [escape_label(name, 16) for name in names]
     counts = np.bincount(labels * size + predicted, minlength=size**2).reshape(size, size)

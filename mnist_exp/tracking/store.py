@@ -116,7 +116,13 @@ def explain(error: BaseException) -> str:
 
 
 def add_link(text: str, tracking: MLflowTracking, path: str) -> list[str]:
-    """Add a line with a link to a page of the server, or of a local `mlflow ui`."""
+    """Add a line with a link to a page of the server, or of a local `mlflow ui`.
+
+    Args:
+        text: the line before the link.
+        tracking: the settings of the store.
+        path: of the page, after the address.
+    """
     address = redact_uri(tracking.uri)
     if address.startswith(("http://", "https://")):
         return [f"{text}:", f"{address.rstrip('/')}/{path}"]

@@ -129,7 +129,13 @@ class SweepRecord:
         write_text(output / "reused.json", json.dumps({"output": place, "values": dict(values)}))
 
     def log_refused(self, values: dict[str, str], output: Path, error: Exception) -> Folder:
-        """Record a job that failed before it had a run, and return its folder."""
+        """Record a job that failed before it had a run, and return its folder.
+
+        Args:
+            values: the varied keys of the job.
+            output: its folder.
+            error: the reason.
+        """
         parent, folder = self.parent, Folder(locks.free_folder(output))  # an earlier try may have a checkpoint
         folder.begin(failed_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error)))
         write_text(folder.path / "error.txt", traceback_text(error))

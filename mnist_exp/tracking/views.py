@@ -72,7 +72,14 @@ def path_of(experiment_id: str, key: str) -> str:
 def save(client: "MlflowClient", experiment_id: str, key: str, view: View) -> bool:
     """Write a view unless a person changed or deleted it.
 
-    Return whether it exists.
+    Args:
+        client: of the store.
+        experiment_id: of the runs.
+        key: as of `key_of`, by which MLflow finds the view.
+        view: the runs, and how they are shown.
+
+    Returns:
+        Whether it exists.
     """
     tags, tag, now = client.get_experiment(experiment_id).tags, f"{_TAG}{key}", int(time.time() * 1000)
     made, state = tags.get(_MADE, "").split(), _packed(view)
@@ -126,7 +133,14 @@ def show_all(store: Store) -> None:
 def show_sweep(store: Store, folder: Folder, record: Record, run_id: str) -> bool:
     """Write the saved view of a sweep that has jobs.
 
-    Return whether the store has it.
+    Args:
+        store: that gets the view.
+        folder: of the sweep.
+        record: of the sweep.
+        run_id: of the sweep in the store.
+
+    Returns:
+        Whether the store has the view.
     """
     from mlflow.exceptions import MlflowException
 

@@ -27,6 +27,11 @@ class Engine(Protocol):
 
         An experiment whose loss becomes NaN or infinite gives an error in its place.
 
+        Args:
+            experiments: with one `stack_key`.
+            data: that all of them train with.
+            on_epoch: called after each epoch; see `OnEpoch`.
+
         Raises:
             InputError: for a model that none of them can train, such as layers that do not fit each other.
         """

@@ -112,8 +112,14 @@ def fit(
 ) -> list[FitResult | InputError]:
     """Train compiled models of raw images as one program, traced from the first.
 
-    A set is raw images (N, ...) and prepared labels (N, ...). Once half of the models in a program have stopped, the
-    others go on in a smaller one.
+    Once half of the models in a program have stopped, the others go on in a smaller one.
+
+    Args:
+        models: compiled, and alike but for their weights and numbers.
+        experiments: one for each model.
+        training_set: raw images (N, ...) and prepared labels (N, ...).
+        validation_set: the same, measured after each epoch.
+        on_epoch: called after each epoch; see `OnEpoch`.
 
     Returns:
         For each model a `FitResult`, whose `seconds` are its share, or an error if its loss became NaN or infinite.
@@ -256,7 +262,13 @@ class _Stack:
 
 
 def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str, float]]:
-    """Return each model's loss and metrics by name, on raw images and prepared labels."""
+    """Return each model's loss and metrics by name.
+
+    Args:
+        models: compiled, and alike but for their weights.
+        x: raw images (N, ...).
+        y: prepared labels (N, ...).
+    """
     with signals.deferred():
         measured = evaluation_program(models[0])(stack_variables(models), jnp.asarray(x), jnp.asarray(y))
     return [{"loss": scores.pop("loss"), **scores} for scores in split_by_job(measured)]

@@ -24,7 +24,12 @@ def set_seed(seed: int) -> None:
 
 
 def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
-    """Return the model for images of `shape`, with a softmax unit per class.
+    """Return the model of a configuration, with a softmax unit per class.
+
+    Args:
+        config: of the model.
+        shape: of a prepared image, without batch axis.
+        classes: the number of output units.
 
     Raises:
         InputError: names the layer that Keras refuses, such as one that does not fit its input.
@@ -51,6 +56,11 @@ def check_size(config: Model, shape: tuple[int, ...], classes: int) -> None:
 
     A model of the user's own code is not checked. A weight takes 16 bytes: 4 for itself, its gradient and each of
     Adam's two moments.
+
+    Args:
+        config: of the model.
+        shape: of an image, without batch axis.
+        classes: the number of output units.
 
     Raises:
         InputError: if it takes more, or as `build` does.

@@ -121,6 +121,13 @@ def fit(
 ) -> FitResult:
     """Train a compiled model, and measure prepared `validation` after each epoch.
 
+    Args:
+        model: compiled.
+        batches: of prepared images and labels, in the order of each epoch.
+        validation: a dataset of prepared batches.
+        experiment: that trains.
+        on_epoch: called after each epoch; see `OnEpoch`.
+
     Raises:
         InputError: if the loss becomes NaN or infinite, or Keras refuses the arguments in the first epoch.
     """

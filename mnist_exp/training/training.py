@@ -70,9 +70,13 @@ class FitResult:
 
 
 def make_result(served: keras.Model, fitted: FitResult, test: Mapping[str, float], seconds: float) -> TrainingResult:
-    """Combine a trained model of raw images with its test scores.
+    """Combine a trained model with its test scores.
 
-    Measuring took `seconds`.
+    Args:
+        served: takes raw images.
+        fitted: with the epochs.
+        test: the scores on test images by name.
+        seconds: the time of measuring them.
     """
     scores = {f"test_{name}": value for name, value in test.items()} | {"fit_seconds": fitted.seconds}
     return TrainingResult(served, fitted.history, fitted.kept_epoch, scores, fitted.seconds + seconds)
@@ -91,7 +95,14 @@ def validated_scores(fitted: FitResult) -> dict[str, float]:
 
 
 def epoch_order(count: int, shuffle: bool, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Return the positions of `count` images in the order of `epoch`, counted from 0."""
+    """Return the positions of images, (count,), in the order of an epoch.
+
+    Args:
+        count: of images.
+        shuffle: whether each epoch has an order of its own.
+        seed: of all orders.
+        epoch: counted from 0.
+    """
     return np.random.default_rng([seed, epoch]).permutation(count) if shuffle else np.arange(count)
 
 
@@ -107,6 +118,12 @@ def check_finite(epoch: int, metrics: Mapping[str, float]) -> None:
 
 def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Training, *, one_hot: bool) -> None:
     """Compile a model, by default with the cross-entropy that fits the labels.
+
+    Args:
+        model: not yet compiled.
+        optimizer: `kind` and arguments.
+        training: with the loss and the metrics.
+        one_hot: whether labels are one-hot vectors, else integers.
 
     Raises:
         InputError: for arguments that Keras refuses.
@@ -130,7 +147,11 @@ def compile_model(model: keras.Model, optimizer: Mapping[str, Any], training: Tr
 def refusal(error: Exception, config: Config, label: Any, classes: int) -> InputError:
     """Return Keras's refusal in a step, with the key that it is about.
 
-    `label` is a prepared label of shape (1, ...).
+    Args:
+        error: of Keras.
+        config: of the experiment.
+        label: a prepared label of shape (1, ...).
+        classes: the number of output units.
     """
     reason, training = keras_reason(error), config.training
     if is_out_of_memory(error):
