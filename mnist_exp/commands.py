@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mnist_exp import signals
-from mnist_exp.config.files import LARGEST_TEXT, NoFileError, open_file
+from mnist_exp.config.files import MAX_TEXT_BYTES, NoFileError, open_file
 from mnist_exp.config.overrides import check_brace_expansion, refuse_passwords
 from mnist_exp.config.own_code import PACKAGE
 from mnist_exp.ends import CTRL_C
@@ -78,6 +78,6 @@ def check_plot(path: Path) -> None:
 
 def check_drawn(path: Path, where: str) -> None:
     """Raise InputError, led by `where`, for a file that this program did not draw."""
-    with suppress(NoFileError), open_file(path, where, most=LARGEST_TEXT) as file:
+    with suppress(NoFileError), open_file(path, where, most=MAX_TEXT_BYTES) as file:
         if not _DRAWN.match(file.read()):
             raise InputError(f"{where}: was not drawn by this program; choose another name")

@@ -33,9 +33,9 @@ _EXAMPLES = """\
   python -m mnist_exp.compare tracking.uri=sqlite:///other.db
 """
 
-_CURVES = 200  # runs, after which no row is drawn
-_NAMED = 6  # ids of runs left out in a line
-_LINKED = 20  # runs, which a link still has room for
+_MAX_CURVES = 200  # runs, after which no row is drawn
+_MAX_IDS = 6  # ids of runs left out in a line
+_MAX_LINKED_RUNS = 20  # runs, which a link still has room for
 
 
 def main() -> None:
@@ -108,8 +108,8 @@ def compare(
     if form in {"csv", "json"}:
         beside += [text for table in tables for text in (table.title, *table.sentences)]
     if repeated:
-        named = ", ".join([*short_ids(repeated).values()][:_NAMED])
-        more = ", ..." if len(repeated) > _NAMED else ""
+        named = ", ".join([*short_ids(repeated).values()][:_MAX_IDS])
+        more = ", ..." if len(repeated) > _MAX_IDS else ""
         beside.append(
             f"Left out, since a newer run has the same configuration and code: {len(repeated)} ({named}{more})"
         )
@@ -165,8 +165,12 @@ def _link(tracking: MLflowTracking, table: "Table", runs: Sequence[Record]) -> l
     from mnist_exp.tracking.store import add_link
 
     ids = [job.run_id for job in table.jobs]
-    shown = ids[:_LINKED]
-    text = f"The first {_LINKED} of these runs, side by side" if len(ids) > _LINKED else "These runs, side by side"
+    shown = ids[:_MAX_LINKED_RUNS]
+    text = (
+        f"The first {_MAX_LINKED_RUNS} of these runs, side by side"
+        if len(ids) > _MAX_LINKED_RUNS
+        else "These runs, side by side"
+    )
     experiments = sorted({run.tracking["experiment_id"] for run in runs if run.run_id in shown})
     query = {"workflowType": "machine_learning"}
     if len(experiments) == 1:
@@ -184,7 +188,7 @@ def _curves(client: "MlflowClient", table: "Table") -> list["Curves"]:
 
     curves: list[Curves] = []
     for line in (line for line in table.lines if line.row):
-        if sum(len(jobs) for _, _, jobs in curves) < _CURVES:
+        if sum(len(jobs) for _, _, jobs in curves) < _MAX_CURVES:
             measured = [curve(client, job.run_id, table.metric) for job in line.jobs]
             curves.append(
                 (f"{line.place}  {table.ids[line.jobs[0].run_id]}", table.varied.label(line.values), measured)

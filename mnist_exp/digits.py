@@ -16,14 +16,14 @@ from mnist_exp.errors import InputError
 
 _Floats = npt.NDArray[np.float64]
 
-_WORKING_SIZE = 400  # pixels of the longer side: more do not help, fewer hide thin strokes
-_LEAST_CONTRAST = 0.1  # between ink and background, of 1
+_MAX_WORKING_PIXELS = 400  # pixels of the longer side: more do not help, fewer hide thin strokes
+_MIN_CONTRAST = 0.1  # between ink and background, of 1
 _FAINT = 0.1  # lighter pixels do not belong to a digit
 _SPECK = 0.02  # share of the largest stroke's area: smaller strokes are dirt
 _BOX = 20 / 28  # the share of an image that a digit fills
 _THIN, _THICK = 0.06, 0.2  # MNIST's strokes are mostly as wide as this share of a digit's longer side
 _TALL = 0.6  # share of a digit's height: two strokes side by side, both as tall, are two digits
-_STEP = 16  # pixels that are taken off a stroke at once, as the time grows with the square
+_STEP_PIXELS = 16  # pixels that are taken off a stroke at once, as the time grows with the square
 _NOTHING = "no digit stands out from the background"
 
 
@@ -82,13 +82,13 @@ def _flat(picture: Image.Image) -> _Floats:
     """
     if picture.mode[0] in "FI":  # 16 bits and more, which Pillow cuts off at 255
         picture = Image.fromarray(np.asarray(picture, np.float32))
-        picture.thumbnail((_WORKING_SIZE, _WORKING_SIZE))
+        picture.thumbnail((_MAX_WORKING_PIXELS, _MAX_WORKING_PIXELS))
         values = np.asarray(picture, np.float64)
         if not np.isfinite(values).all():
             raise InputError("must have numbers as pixels; some are infinite or NaN")
         picture = Image.fromarray(np.rint(255 * values.clip(0) / max(values.max(), 1)).astype(np.uint8))
     picture = picture.convert("RGBA")
-    picture.thumbnail((_WORKING_SIZE, _WORKING_SIZE))
+    picture.thumbnail((_MAX_WORKING_PIXELS, _MAX_WORKING_PIXELS))
     pixels = np.asarray(picture, np.float64) / 255
     colours, opaque = pixels[..., :3], pixels[..., 3:]
     border = _border(opaque.shape[:2])
@@ -115,7 +115,7 @@ def _ink(colours: _Floats) -> _Floats:
     """
     border = _border(colours.shape[:2])
     distance = np.abs(colours - np.median(colours[border], axis=0)).max(axis=-1)
-    if distance.max() < _LEAST_CONTRAST:
+    if distance.max() < _MIN_CONTRAST:
         raise InputError(_NOTHING)
     threshold = _otsu(distance)
     if (distance[border] > threshold).mean() >= 0.5:  # the median lies between two colours
@@ -160,8 +160,8 @@ def _with_usual_stroke(digit: _Floats) -> _Floats:
     if missing > 0:
         return _cropped(ndimage.grey_dilation(np.pad(digit, missing), footprint=_disc(missing + 1)))
     thinner = digit
-    for rest in range(excess, 0, -_STEP):
-        thinner = ndimage.grey_erosion(thinner, footprint=_disc(min(rest, _STEP) + 1), mode="constant")
+    for rest in range(excess, 0, -_STEP_PIXELS):
+        thinner = ndimage.grey_erosion(thinner, footprint=_disc(min(rest, _STEP_PIXELS) + 1), mode="constant")
     return _cropped(thinner if (thinner > _FAINT).any() else digit)
 
 

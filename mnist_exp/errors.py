@@ -6,7 +6,7 @@ from typing import Any
 
 from mnist_exp.text import printable
 
-_LONGEST = 1_000  # characters of a message
+_MAX_CHARS = 1_000
 
 # Words of other programs, in lower case, for keys of ours.
 OTHER_WORDS = {
@@ -36,7 +36,7 @@ class InputError(ValueError):
         # A file's name may have bytes that cannot be encoded.
         line = printable(message.encode("utf-8", "backslashreplace").decode())
         # The key is at the beginning, and what would be right at the end.
-        super().__init__(line if len(line) <= _LONGEST else f"{line[:500]} ... {line[-490:]}")
+        super().__init__(line if len(line) <= _MAX_CHARS else f"{line[:500]} ... {line[-490:]}")
 
 
 def did_you_mean(name: str, choices: Iterable[str], above: str = "", after: str = "") -> str:

@@ -30,7 +30,7 @@ _EXAMPLES = """\
   python -m mnist_exp.show experiment=best
   python -m mnist_exp.show --save mnist_raw.npz
 """
-_COLUMNS = 10  # labels in a line
+_LABELS_A_LINE = 10  # labels in a line
 
 
 def main() -> None:
@@ -120,9 +120,9 @@ def _arrays(data: Data) -> str:
         lines += ["", *named]
     counts = {f"y_{name}": np.bincount(y, minlength=data.classes) for name, (_, y) in sets.items()}
     lines.append("")
-    for first in range(0, data.classes, _COLUMNS):
+    for first in range(0, data.classes, _LABELS_A_LINE):
         for name, row in {"label": np.arange(data.classes), **counts}.items():
-            lines.append(f"{name:13}" + "".join(f" {count:>5}" for count in row[first : first + _COLUMNS]))
+            lines.append(f"{name:13}" + "".join(f" {count:>5}" for count in row[first : first + _LABELS_A_LINE]))
     return "\n".join(lines)
 
 

@@ -35,8 +35,8 @@ _EXAMPLES = """\
   python -m mnist_exp.tidy --older 30
   python -m mnist_exp.tidy multirun/2026-11-28 --yes
 """
-_DAY = 24 * 60 * 60 * 1000  # milliseconds
-_LONGEST = 22  # characters of a name, so that a line fits 80
+_DAY_MILLISECONDS = 24 * 60 * 60 * 1000
+_MAX_NAME_CHARS = 22  # characters of a name, so that a line fits 80
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ def _real(folder: Path) -> Path:
 
 def _is_chosen(entry: Entry, folders: Sequence[Path], days: float | None) -> bool:
     inside = not folders or any(entry.path.is_relative_to(_real(folder)) for folder in folders)
-    return inside and (days is None or now() - entry.end > days * _DAY)
+    return inside and (days is None or now() - entry.end > days * _DAY_MILLISECONDS)
 
 
 def _used(sweep: Entry) -> list[tuple[str, ...]]:
@@ -288,7 +288,7 @@ def format_entries(entries: Sequence[Entry]) -> str:
     """Return a line for each, and their sum."""
     lines = [["size", "days", "runs", "folder", "name"]]
     for entry in entries:
-        days, name = (now() - entry.end) / _DAY, truncate(entry.runs[entry.path].name, _LONGEST)
+        days, name = (now() - entry.end) / _DAY_MILLISECONDS, truncate(entry.runs[entry.path].name, _MAX_NAME_CHARS)
         lines.append([_size(entry.bytes), f"{days:.0f}", str(len(entry.runs)), relative_path(entry.path), name])
     return aligned([*lines, [_size(sum(entry.bytes for entry in entries)), "", "", "all of these", ""]], [3, 4])
 

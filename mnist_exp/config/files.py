@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from mnist_exp.errors import InputError
 
-LARGEST_TEXT = 10_000_000  # bytes
-_LARGEST_SENT = 2_000_000_000  # bytes
+MAX_TEXT_BYTES = 10_000_000
+_MAX_SENT_BYTES = 2_000_000_000
 NEW_MODEL = ".new-model"
 _NEW = r"(.*/)?\.new-[0-9a-f]{32}(\.\w+)?"  # a file that was not finished
 
@@ -128,7 +128,7 @@ def read_text(path: Path, where: str | None = None, *, encoding: str = "utf-8", 
     Raises:
         InputError: as `open_file` does, and for text that is not in UTF-8.
     """
-    with open_file(path, where, **{"most": LARGEST_TEXT} | options) as file:
+    with open_file(path, where, **{"most": MAX_TEXT_BYTES} | options) as file:
         try:
             return TextIOWrapper(file, encoding).read()
         except (OSError, UnicodeError) as error:
@@ -189,7 +189,7 @@ def copy_files(folder: Path, names: Iterable[str], to: Path) -> None:
     """
     for name in names:
         path = folder / name
-        with suppress(NoFileError), open_file(path, most=_LARGEST_SENT, folder=folder) as file:
+        with suppress(NoFileError), open_file(path, most=_MAX_SENT_BYTES, folder=folder) as file:
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             with open(to / name, "wb") as copy:
                 shutil.copyfileobj(file, copy)

@@ -32,7 +32,7 @@ from mnist_exp.config.parsing import parse, to_hydra
 from mnist_exp.errors import InputError
 from mnist_exp.version import __version__
 
-_MOST_KEPT = 32  # composed jobs, which go to other processes and stay in memory
+_MAX_KEPT_JOBS = 32  # composed jobs, which go to other processes and stay in memory
 
 
 def read_arguments(typed: Sequence[str]) -> tuple[Namespace, list[str]]:
@@ -109,7 +109,7 @@ class JobLoader(ConfigLoaderImpl):
         replaced, composed = self._composed.get(others, ({""}, None))
         if composed is None or not replaced <= values:
             composed = super().load_sweep_config(master_config, to_hydra(parsed[len(lines_of_hydra) :]))
-            if len(self._composed) >= _MOST_KEPT:
+            if len(self._composed) >= _MAX_KEPT_JOBS:
                 self._composed.pop(next(iter(self._composed)))
             self._composed[others] = values, composed
         job = deepcopy(composed)

@@ -17,8 +17,8 @@ from mnist_exp.config import CONF
 from mnist_exp.config.guesses import respell
 from mnist_exp.errors import InputError
 
-_LONGEST = 30_000  # characters of all overrides together; Hydra reads them several times, at up to a second each
-_LONGEST_NAME = 250  # characters of a key or choice: Hydra looks for a file of that name
+_MAX_CHARS = 30_000  # characters of all overrides together; Hydra reads them several times, at up to a second each
+_MAX_NAME_CHARS = 250  # characters of a key or choice: Hydra looks for a file of that name
 _OPTIONAL = ("experiment", "sweep", "prune")  # groups of which ~GROUP leaves the choice out
 
 
@@ -28,9 +28,9 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
     Raises:
         InputError: for one that cannot be read, is too long, or chooses from a group without a name.
     """
-    if sum(map(len, overrides)) > _LONGEST:
+    if sum(map(len, overrides)) > _MAX_CHARS:
         key = max(overrides, key=len).partition("=")[0]
-        raise InputError(f"{key}: is too long; all overrides together may have {_LONGEST:,} characters")
+        raise InputError(f"{key}: is too long; all overrides together may have {_MAX_CHARS:,} characters")
     return [
         replace(_parsed(text, () if "=" in text else tuple(overrides[place : place + 2])), config_loader=loader)
         for place, text in enumerate(overrides, start=1)
@@ -39,8 +39,8 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
 
 @lru_cache(maxsize=1024)
 def _parsed(text: str, following: tuple[str, ...] = ()) -> Override:
-    if len(text.partition("=")[0]) > _LONGEST_NAME:
-        raise InputError(f"{text}: no key has more than {_LONGEST_NAME} characters; write KEY=VALUE")
+    if len(text.partition("=")[0]) > _MAX_NAME_CHARS:
+        raise InputError(f"{text}: no key has more than {_MAX_NAME_CHARS} characters; write KEY=VALUE")
     try:
         with warnings.catch_warnings(action="ignore"):  # Hydra 1.4's about extend_list(), which 1.3 has not
             [parsed] = OverridesParser.create().parse_overrides([text])
@@ -96,7 +96,7 @@ def _check_choice(override: Override) -> None:
     def is_choice(given: Any) -> bool:
         if isinstance(given, QuotedString):
             given = given.text
-        return len(given) <= _LONGEST_NAME if isinstance(given, str) else bool(given) and isinstance(given, dict)
+        return len(given) <= _MAX_NAME_CHARS if isinstance(given, str) else bool(given) and isinstance(given, dict)
 
     several = value.list if isinstance(value, ChoiceSweep) else value if of_hydra or group == "experiment" else None
     named = all(map(is_choice, several)) if isinstance(several, list) else is_choice(value)

@@ -16,7 +16,7 @@ from mnist_exp.text import truncate
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-MOST_CLASSES = 10000
+MAX_CLASSES = 10000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +117,8 @@ def _numbered(arrays: Arrays) -> tuple[Labels, Labels, tuple[str, ...]]:
         number = {label: index for index, label in enumerate(found)}
         train, test = [number[label] for label in train], [number[label] for label in test]
         names = tuple(map(str, found))
-    if len(names) > MOST_CLASSES:
-        raise InputError(f"{source}: has {len(names)} different labels; must be at most {MOST_CLASSES}")
+    if len(names) > MAX_CLASSES:
+        raise InputError(f"{source}: has {len(names)} different labels; must be at most {MAX_CLASSES}")
     for name in names:
         check_class_name(name, source)
     _check_classes(set(train), set(test), names, source)
@@ -127,8 +127,8 @@ def _numbered(arrays: Arrays) -> tuple[Labels, Labels, tuple[str, ...]]:
 
 def _labels(y: npt.NDArray[Any], where: str) -> list[Any]:
     """Check labels, and return them as int or str."""
-    if y.dtype.kind in "ui" and (y.min() < 0 or y.max() >= MOST_CLASSES):
-        raise InputError(f"{where} goes from {y.min()} to {y.max()}; labels count from 0 to at most {MOST_CLASSES - 1}")
+    if y.dtype.kind in "ui" and (y.min() < 0 or y.max() >= MAX_CLASSES):
+        raise InputError(f"{where} goes from {y.min()} to {y.max()}; labels count from 0 to at most {MAX_CLASSES - 1}")
     try:
         labels: list[Any] = y.tolist()
         return [label.decode() for label in labels] if y.dtype.kind == "S" else labels

@@ -20,7 +20,7 @@ DAMAGED = (
     *(lzma.LZMAError, zipfile.BadZipFile, zlib.error),
 )
 _MEMBER = "mnist_exp.json"
-_LONGEST = 10_000_000  # bytes; the names of all classes that there may be have fewer
+_MAX_BYTES = 10_000_000  # the names of all classes that there may be have fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +98,9 @@ def _read(path: Path) -> dict[str, Any]:
         if _MEMBER not in file.namelist():
             return {}
         with file.open(_MEMBER) as member:  # a small member may unpack to any length
-            content = member.read(_LONGEST + 1)
-    if len(content) > _LONGEST:
-        raise ValueError(f"has more than {_LONGEST} bytes")
+            content = member.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"has more than {_MAX_BYTES} bytes")
     values = json.loads(content)
     if not isinstance(values, dict):
         raise ValueError("is no map")

@@ -19,7 +19,7 @@ from mnist_exp.tracking.reading import find_sweep, read_config, read_jobs
 from mnist_exp.tracking.records import latest_attempts
 from mnist_exp.tracking.store import connect_existing
 
-_MOST_NOTES = 10
+_MAX_NOTES = 10
 
 
 def best_rows(
@@ -43,8 +43,8 @@ def best_rows(
     then, now = flatten(result_settings(before)), flatten(result_settings(asdict(config)))
     keys = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key) and not varied.match(key)]
     notes = [f"{key} is {now.get(key, 'not set')}; in {sweep} it was {then.get(key, 'not set')}" for key in keys]
-    more = [f"and {len(keys) - _MOST_NOTES} keys more differ"] if len(keys) > _MOST_NOTES else []
-    return overrides, seeds, notes[:_MOST_NOTES] + more
+    more = [f"and {len(keys) - _MAX_NOTES} keys more differ"] if len(keys) > _MAX_NOTES else []
+    return overrides, seeds, notes[:_MAX_NOTES] + more
 
 
 def read_best_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str, str]], frozenset[int], dict[str, Any]]:

@@ -20,7 +20,7 @@ from mnist_exp.tracking.names import no_formula, short_names, shown_value
 
 Values = Mapping[str, str]
 
-_MAX_CHARS = 110  # characters of a value
+_MAX_VALUE_CHARS = 110
 _IN_LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -190,7 +190,7 @@ def _texts(keys: Iterable[str], runs: Sequence[Values]) -> dict[str, dict[str, s
 def shown_values(values: Iterable[str]) -> dict[str, str]:
     """Return the text of each value of a key, long ones shortened."""
     shown = {value: shown_value(value) for value in values}
-    short = shortened(shown.values(), _MAX_CHARS)
+    short = shortened(shown.values(), _MAX_VALUE_CHARS)
     return {value: short[text] for value, text in shown.items()}
 
 

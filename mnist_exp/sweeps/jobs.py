@@ -34,7 +34,7 @@ from mnist_exp.tracking.tracker import join_sweep
 from mnist_exp.training.engine import choose_engine, group_stackable, split
 
 _SECONDS_BETWEEN_LOOKS = 1.0
-_MOST_IN_A_STACK = 200  # each keeps its log open, and macOS lets a process open 256 files
+_MAX_STACKED_JOBS = 200  # each keeps its log open, and macOS lets a process open 256 files
 _working = threading.RLock()  # held while this process works on jobs
 
 # Returns the overrides of the next jobs, or None at the end.
@@ -105,7 +105,7 @@ def group_jobs(jobs: Sequence[Sequence[str]]) -> list[Sequence[int]]:
     for place, overrides in enumerate(jobs):
         others = tuple(text for text in overrides if Override.parse(text).key not in numbers)
         groups.setdefault(others, []).append(place)
-    return [part for group in groups.values() for part in split(group, _MOST_IN_A_STACK)]
+    return [part for group in groups.values() for part in split(group, _MAX_STACKED_JOBS)]
 
 
 def _run_jobs(parent: Parent, stage: SweepProgress, jobs: Sequence[Composed]) -> list[float | None]:

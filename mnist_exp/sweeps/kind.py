@@ -19,17 +19,17 @@ from mnist_exp.sweeps.verdict import SINGLE, judge, word
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
 
-MOST_JOBS = 100_000  # a sweep's
-_MOST_CHECKED = 200  # values of a sweep, which take 10 ms each
+MAX_JOBS = 100_000  # a sweep's
+_MAX_CHECKED_VALUES = 200  # values of a sweep, which take 10 ms each
 
 
 def check_number(number: float, typed: Iterable[str]) -> None:
     """Raise InputError for more jobs, or values of a key, than a sweep may have."""
-    if number > MOST_JOBS:
-        raise InputError(f"{' '.join(typed)}: asks for {number:,.15g} jobs; a sweep may have {MOST_JOBS:,} at most")
+    if number > MAX_JOBS:
+        raise InputError(f"{' '.join(typed)}: asks for {number:,.15g} jobs; a sweep may have {MAX_JOBS:,} at most")
 
 
-_Jobs = Annotated[int, Rule(lambda n: 1 <= n <= MOST_JOBS, f"a whole number from 1 to {MOST_JOBS:,}")]
+_Jobs = Annotated[int, Rule(lambda n: 1 <= n <= MAX_JOBS, f"a whole number from 1 to {MAX_JOBS:,}")]
 _AtLeast2 = Annotated[int, Rule(lambda n: 2 <= n < 2**31, "a whole number, at least 2")]
 
 
@@ -119,7 +119,7 @@ class Kind:
         Of more than 200 values, those are left out between every second, third or so on, and the last of their key.
         """
         first = {override: samples[0] for override, samples in typed.varied.items()}
-        step = math.ceil(sum(map(len, typed.varied.values())) / _MOST_CHECKED) or 1
+        step = math.ceil(sum(map(len, typed.varied.values())) / _MAX_CHECKED_VALUES) or 1
         checked = {
             override: dict.fromkeys([*samples[step::step], samples[-1]]) for override, samples in typed.varied.items()
         }
@@ -201,7 +201,10 @@ class Grid(Kind):
         if len(groups) < 2:
             return super().to_check(typed)
         first = {override: samples[0] for override, samples in typed.varied.items()}
-        rows = (first | dict(zip(groups, row, strict=True)) for row in islice(product(*groups.values()), _MOST_CHECKED))
+        rows = (
+            first | dict(zip(groups, row, strict=True))
+            for row in islice(product(*groups.values()), _MAX_CHECKED_VALUES)
+        )
         return [*super().to_check(typed), *typed.jobs(rows)]
 
     def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:

@@ -16,12 +16,12 @@ from mnist_exp.text import truncate
 from mnist_exp.tracking.names import short_ids
 from mnist_exp.tracking.records import Record
 
-_WIDTH = 38  # characters for what a row differs in, so that a table has about 100, or with seeds 140
-_DIGITS = 8  # characters of a digest
+_MAX_DIFFERENCE_CHARS = 38  # for what a row differs in, so that a table has about 100, or with seeds 140
+_DIGEST_CHARS = 8
 _DIGESTS = {"data", "test_set"}
 _PACKAGES = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on
 _PARTS = {"backend": "backend", "code": "code", "own_code": "code", "packages": "packages"}
-_MAX_CHARS = 110  # characters of a value
+_MAX_VALUE_CHARS = 110
 _MAX_OTHERS = 6  # lines about other tables
 
 Measure = tuple[tuple[str, str], ...]
@@ -81,7 +81,7 @@ def sorted_table(found: Found, metric: str, only: Sequence[str] = ()) -> Table:
         direction,
         sorted(rows, key=lambda row: row.mean, reverse=direction == "maximize"),
         find_unranked(jobs),
-        find_differences(list(known.values()), _WIDTH),
+        find_differences(list(known.values()), _MAX_DIFFERENCE_CHARS),
         ids=short_ids(job.run_id for job in jobs),
         listed=True,
         only=only,
@@ -152,12 +152,14 @@ def _table(
     """
     name, direction = next(filter(None, map(_objective, runs)), ("objective", "maximize"))
     known = _configured(runs)
-    apart = {key: value[:_DIGITS] if key in {*_DIGESTS, "race"} else value for key, value in apart.items() if value}
+    apart = {
+        key: value[:_DIGEST_CHARS] if key in {*_DIGESTS, "race"} else value for key, value in apart.items() if value
+    }
     columns = {key: value for key, value in apart.items() if key not in {"objective", "race"}}
     jobs = [job.with_values(columns | job.values) for job in _jobs(runs, known, keys)]
     rows = rank(jobs, direction)
     ranked = [known[job.run_id] for row in rows for job in row.jobs if job.run_id in known]
-    differences = find_differences(ranked if len(rows) > 1 else list(known.values()), _WIDTH)
+    differences = find_differences(ranked if len(rows) > 1 else list(known.values()), _MAX_DIFFERENCE_CHARS)
     part = part_measured(name, runs[0].parameters)
     title = f"{pluralize(len(jobs), 'run')}, {order(name, direction)}"
     title += ", MEASURED ON THE TEST SET" if part == "test" and any(run.digest for run in runs) else ""
@@ -228,7 +230,7 @@ def _describe_family(rows: Sequence[Row], hidden: int, found: Found) -> str:
 
 def _split_note(runs: Sequence[Record], values: Mapping[str, str]) -> str:
     """Say how a table differs from the others, or nothing."""
-    here = ", ".join(truncate(f"{key}={value}", _MAX_CHARS) for key, value in values.items())
+    here = ", ".join(truncate(f"{key}={value}", _MAX_VALUE_CHARS) for key, value in values.items())
     if _DIGESTS & values.keys():
         here += f" ({next((run.data['name'] for run in runs if run.data), '')})"
     return here
@@ -249,7 +251,11 @@ def _configured(runs: Sequence[Record]) -> dict[str, dict[str, str]]:
     found = {}
     swept = dict.fromkeys(key for run in sorted(runs, key=lambda run: -run.start) for key in run.values)
     for run in runs:
-        parts = {"data": run.digest[:_DIGITS], "own_code": run.fact("own_code"), "code": run.fact("code")[:_DIGITS]}
+        parts = {
+            "data": run.digest[:_DIGEST_CHARS],
+            "own_code": run.fact("own_code"),
+            "code": run.fact("code")[:_DIGEST_CHARS],
+        }
         packages = (package.partition(" ") for package in run.fact("packages").split(", "))
         versions = {f"packages.{name}": number for name, _, number in packages if name in _PACKAGES}
         if run.parameters:

@@ -14,16 +14,16 @@ from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.comparable import check_comparable
 from mnist_exp.sweeps.formats import as_csv, pluralize
-from mnist_exp.sweeps.kind import MOST_JOBS, Kind, SweepOverrides
+from mnist_exp.sweeps.kind import MAX_JOBS, Kind, SweepOverrides
 from mnist_exp.sweeps.ranking import Row, combination
-from mnist_exp.sweeps.rounds import ROUNDS, Launch, Round, play
+from mnist_exp.sweeps.rounds import MAX_ROUNDS, Launch, Round, play
 from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.text import printable
 from mnist_exp.tracking.names import job_name, shown_value
 from mnist_exp.tracking.records import Record, parse_map
 
 _OPEN = "as the race goes"  # the seeds that vary
-_SEEDS = 20  # mean seeds of a combination, unless `max_jobs` is given
+_MEAN_SEEDS = 20  # mean seeds of a combination, unless `max_jobs` is given
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Race(Kind):
             too_few = f"{key}={of}: has one row only"
         if len(rows) < 2:
             raise InputError(too_few)
-        max_jobs = settings.max_jobs or min(max(_SEEDS, seeds) * len(rows), MOST_JOBS)
+        max_jobs = settings.max_jobs or min(max(_MEAN_SEEDS, seeds) * len(rows), MAX_JOBS)
         if max_jobs < (first := seeds * len(rows)):
             needed = f"{first}: {seeds} seeds of each of {len(rows)} combinations"
             raise InputError(f"hydra.sweeper.max_jobs={max_jobs}: must be at least {needed}")
@@ -191,7 +191,7 @@ class Race(Kind):
             "decided": "",
             "indifferent": f" None of those left is better than the first by more than {self.indifference:g}.",
             "spent": f" hydra.sweeper.max_jobs={self.max_jobs} is spent; a larger one with resume=true goes on.",
-            "rounds": f" A race has {ROUNDS} rounds at most.",
+            "rounds": f" A race has {MAX_ROUNDS} rounds at most.",
             "failed": " All combinations failed.",
             None: " It was not over.",
         }[last.end]

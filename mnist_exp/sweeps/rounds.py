@@ -7,8 +7,8 @@ from statistics import fmean
 
 from mnist_exp.sweeps.statistics import LEVEL, Comparison, compare_with_first
 
-ROUNDS = 10  # at most
-_ROUND_LEVEL = LEVEL / ROUNDS  # all rounds together err in at most 5 % of races
+MAX_ROUNDS = 10
+_ROUND_LEVEL = LEVEL / MAX_ROUNDS  # all rounds together err in at most 5 % of races
 
 # Runs jobs, given by the places of their combination and seed, from 0, and returns their objectives: None for one that
 # failed. Returns None instead of a list to stop the race.
@@ -75,7 +75,7 @@ def play(
     scores: list[dict[str, float]] = [{} for _ in left]
     had, dropped, failed = dict.fromkeys(left, 0), dict[int, int](), set[int]()
     jobs, target = 0, seeds
-    for number in range(1, ROUNDS + 1):
+    for number in range(1, MAX_ROUNDS + 1):
         launched = [(place, seed) for place in left for seed in range(had[place], target)]
         if (objectives := launch(launched)) is None:
             return
@@ -99,7 +99,7 @@ def play(
             end = "decided" if left else "failed"
         elif max(comparisons[place].at_best for place in left[1:]) <= indifference:
             end = "indifferent"
-        elif new < 1 or number == ROUNDS:
+        elif new < 1 or number == MAX_ROUNDS:
             end = "spent" if new < 1 else "rounds"
         yield Round(number, jobs, had, tuple(left), tuple(back), dropped, frozenset(failed), means, comparisons, end)
         if end is not None:

@@ -18,7 +18,7 @@ from statistics import fmean
 
 LEVEL = 0.05
 POWER = 0.8
-_MOST_SEEDS = 200
+_MAX_SEEDS = 200
 _FEWEST_TO_SHRINK = 3  # differences
 _MOST_IN_COMMON = 0.5  # share of a row's own degrees of freedom
 
@@ -141,7 +141,7 @@ def _variance(values: Sequence[float]) -> float:
 
 def seeds_for_power(comparison: Comparison) -> int | None:
     """Return the seeds that a row needs for a power of 80 %, or None above 200."""
-    for seeds in range(2, _MOST_SEEDS + 1):
+    for seeds in range(2, _MAX_SEEDS + 1):
         reach = _t_quantile(comparison.level, seeds - 1) + _t_quantile(1 - POWER, seeds - 1)
         if abs(comparison.difference) > reach * comparison.deviation / math.sqrt(seeds):
             return seeds

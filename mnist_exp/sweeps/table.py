@@ -40,7 +40,7 @@ from mnist_exp.tracking.records import Record
 
 _ROWS_SHOWN = 20  # on a page of MLflow, and of each part of a table on a terminal
 _OF_COMPARISON = {"low": "low", "high": "high", "beaten": "is_beaten", "shared_seeds": "seeds"}
-_MAX_CHARS = 2000  # characters of a text, except in CSV and JSON
+_MAX_TEXT_CHARS = 2000  # characters of a text, except in CSV and JSON
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Table:
     def _cells(self, columns: Sequence[Column], lines: Sequence[Line]) -> tuple[list[list[str]], list[int]]:
         shown = [column for column in columns if column.header is not None]
         cells = [[column.header or "" for column in shown]]
-        cells += [[truncate(column.cell(line), _MAX_CHARS) for column in shown] for line in lines]
+        cells += [[truncate(column.cell(line), _MAX_TEXT_CHARS) for column in shown] for line in lines]
         return cells, [place for place, column in enumerate(shown) if column.is_text]
 
     @cached_property
@@ -178,11 +178,11 @@ class Table:
                 break
             columns = [column for column in columns if column.spare != spare]
         for place, line in enumerate(others, len(rows)):
-            lines[place] += f"  {truncate(line.status, _MAX_CHARS)}"
+            lines[place] += f"  {truncate(line.status, _MAX_TEXT_CHARS)}"
         left = len(self.lines) - len(lines)
         more = [f"... and {left} more rows and jobs; {whole}"] if left else []
         below = [*self.sentences, about_at_best(self.rows)]
-        title, *sentences = (wrap_text(truncate(text, _MAX_CHARS)) for text in (self.title, *filter(None, below)))
+        title, *sentences = (wrap_text(truncate(text, _MAX_TEXT_CHARS)) for text in (self.title, *filter(None, below)))
         return "\n".join([title, header, *lines, *more, *sentences])
 
     def brief(self) -> tuple[list[list[str]], list[int]]:

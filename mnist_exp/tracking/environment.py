@@ -27,7 +27,7 @@ from mnist_exp.tracking.store import recorded_address
 from mnist_exp.version import __version__
 
 _ROOT = Path(__file__).parents[2]
-_LARGEST_PATCH = 2**20  # bytes
+_MAX_PATCH_BYTES = 2**20
 
 
 def recorded_config(config: Config) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def code_patch() -> str:
         return ""
     patch = _git("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
     size = len(patch.encode(errors="replace"))
-    if size > _LARGEST_PATCH:
+    if size > _MAX_PATCH_BYTES:
         return f"The changes are not kept: they have {size} bytes, more than 1 MB.\n"
     return redact(patch)
 

@@ -19,7 +19,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking.records import STAGES, Record, now
 
 _DATA = ("name", "digest", "source_type", "source", "schema", "profile")  # MLflow's, of which the last two may lack
-_LARGEST_METRICS = 100_000_000  # bytes; an epoch has 200 or so
+_MAX_METRICS_BYTES = 100_000_000  # an epoch has 200 or so
 
 
 def relative_path(path: Path) -> str:
@@ -204,7 +204,7 @@ class Folder:
         """
         path = self.path / files.METRICS
         try:
-            with files.open_file(path, folder=self.path, most=_LARGEST_METRICS) as file:
+            with files.open_file(path, folder=self.path, most=_MAX_METRICS_BYTES) as file:
                 whole = file.read().rpartition(b"\n")[0]  # the last line may be incomplete
         except files.NoFileError:
             return []

@@ -18,8 +18,8 @@ from mnist_exp.tracking.folder import Folder, relative_path
 
 KEY = "mnist_exp.key"  # the tag of a run that can be found
 _FOLDER = Path(".mnist_exp")
-_LONGEST = 1_000_000  # bytes of a file, of which the end is read
-_NEWEST = 20  # keys
+_MAX_BYTES = 1_000_000  # bytes of a file, of which the end is read
+_MAX_KEYS = 20  # keys
 _SECONDS_OF_ANOTHER = 60.0
 PLACES = ("outputs", "multirun")
 
@@ -76,7 +76,7 @@ def newest() -> list[Path]:
         names = sorted(_FOLDER.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
     except OSError:
         return []
-    return [found[0] for path in names[:_NEWEST] if (found := find(path.name))]
+    return [found[0] for path in names[:_MAX_KEYS] if (found := find(path.name))]
 
 
 def _folders(key: str) -> list[Path]:
@@ -84,8 +84,8 @@ def _folders(key: str) -> list[Path]:
     _make()
     try:
         with open_file(_FOLDER / key, folder=_FOLDER) as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LONGEST))
-            lines = file.read(_LONGEST).splitlines()
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _MAX_BYTES))
+            lines = file.read(_MAX_BYTES).splitlines()
     except InputError:
         return []
     found = []

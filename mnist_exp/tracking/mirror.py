@@ -27,8 +27,8 @@ _METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 800, 100  # the most that MLflow t
 _IN_EACH_LINE = {"loss", "objective"}  # the one in epochs, the other at the end; sent last, when the line is complete
 # The tags of this project's that a person reads on a run's page, beside its folder.
 _READ = tuple(f"mnist_exp.{name}" for name in ("overrides", "packages", "signature", "swept", "sweep", "varied"))
-_LONGEST_NAME = 250  # characters that all of MLflow's databases take
-_LONGEST_DESCRIPTION = 8000  # characters, the most that MLflow takes
+_MAX_NAME_CHARS = 250  # that all of MLflow's databases take
+_MAX_DESCRIPTION_CHARS = 8000  # the most that MLflow takes
 _RANKING = "### Ranking of the jobs"
 _OURS = re.compile(rf"^(?:\*\*Result:\*\*|{_RANKING}).*", re.MULTILINE | re.DOTALL)  # the end of a description
 
@@ -114,7 +114,7 @@ def _create_run(store: Store, record: Record) -> "Run":
             if run.info.status != "FINISHED":
                 store.client.delete_run(run.info.run_id)
     tags = _stored(store, record, best="")
-    run = store.client.create_run(store.experiment_id, record.start, tags, record.name[:_LONGEST_NAME])
+    run = store.client.create_run(store.experiment_id, record.start, tags, record.name[:_MAX_NAME_CHARS])
     try:
         repository(store.client.tracking_uri, run.info.artifact_uri)
     except BaseException:
@@ -217,7 +217,7 @@ def _tags(store: Store, folder: Folder, record: Record, run: "Run", best: str) -
     if record.status != "RUNNING" and is_file(ranking, folder.path):
         verdict, _, table = read_text(ranking, folder=folder.path).partition("\n\n")
         begun = f"{_OURS.sub('', has.get(DESCRIPTION, '')).rstrip()}\n\n**Result:** {verdict}\n\n{_RANKING}\n\n"
-        if table and len(text := begun.lstrip() + table) <= _LONGEST_DESCRIPTION:
+        if table and len(text := begun.lstrip() + table) <= _MAX_DESCRIPTION_CHARS:
             tags[DESCRIPTION] = text
     return tags
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 _MISTAKES, _CLASSES = 40, 20  # drawn at most
-_NAME = 12  # characters of a file's
+_MAX_NAME_CHARS = 12
 
 
 def write_results(history: Mapping[str, Sequence[float]], data: Data, model: "keras.Model", folder: Path) -> None:
@@ -117,7 +117,7 @@ def mistakes(
 def _end(file: str) -> str:
     """Return the end of a file's name, in which numbered files differ."""
     name = file.rpartition("/")[2]
-    return truncate(name if len(name) <= _NAME else f"…{name[1 - _NAME :]}", _NAME)
+    return truncate(name if len(name) <= _MAX_NAME_CHARS else f"…{name[1 - _MAX_NAME_CHARS :]}", _MAX_NAME_CHARS)
 
 
 def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:

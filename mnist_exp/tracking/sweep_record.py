@@ -25,7 +25,7 @@ from mnist_exp.tracking.records import REUSED, Record, latest_attempts, place_of
 from mnist_exp.tracking.uploads import Uploads
 
 _SECONDS_FOR_JOBS_TO_END, _SECONDS_TO_SETTLE = 20.0, 3.0
-_LONGEST_RANKING = 6000  # characters; MLflow takes 8,000 with the user's own words
+_MAX_RANKING_CHARS = 6000  # MLflow takes 8,000 with the user's own words
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class SweepRecord:
         """
         if status != "KILLED":
             self.settle()
-        write_text(self.folder.path / "ranking.md", ranking(_LONGEST_RANKING))
+        write_text(self.folder.path / "ranking.md", ranking(_MAX_RANKING_CHARS))
         reused = [(Folder(Path(job.output)).read().run_id, job.values) for job in self.reused()]
         self.folder.end(status, tags={f"{REUSED}{run_id}": json.dumps(values) for run_id, values in reused if run_id})
         if self.uploads is not None:

@@ -34,7 +34,7 @@ _MADE = f"{_TAG}mnist_exp-made"  # keys of the last 200 views: one that was dele
 _NO_PARENTS = "tags.`mnist_exp.sweep` IS NULL"
 _MAX_TAG_CHARS = 5000  # MLflow's limit
 _DIGEST = ', "digest": '  # MLflow's page drops it from a changed view
-_MOST_NAMED = 60  # runs, for which a tag has room
+_MAX_NAMED_RUNS = 60  # runs, for which a tag has room
 _SCORES = ("objective", "test_accuracy", "fit_seconds")
 
 
@@ -176,7 +176,7 @@ def _view_of(store: Store, folder: Folder, record: Record, run_id: str) -> View 
     ids = [tag.removeprefix(REUSED) for tag in record.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
     ids += [found for path in jobs if ids and (found := find_mirror_run(store, Folder(path)))]
     query = f"tags.`mlflow.parentRunId` = '{run_id}'"
-    if 0 < len(ids) <= _MOST_NAMED:
+    if 0 < len(ids) <= _MAX_NAMED_RUNS:
         query = f"attributes.run_id IN ({', '.join(map(repr, ids))})"
     metric = record.parameters.get("objective", "val_accuracy").replace("test_", "val_", 1)
     return View(

@@ -83,8 +83,8 @@ def _saved(path: Path, folder: Path | None = None) -> Any:
                 raise ValueError(f"it also has {others[0]}")
             if len(set(names)) < len(names) or any(member.compress_type for member in file.infolist()):
                 raise ValueError("each of its members must be there once, and not be compressed")
-            if file.getinfo("config.json").file_size > _LONGEST:
-                raise ValueError(f"its config.json has more than {_LONGEST} bytes")
+            if file.getinfo("config.json").file_size > _MAX_CONFIG_BYTES:
+                raise ValueError(f"its config.json has more than {_MAX_CONFIG_BYTES} bytes")
             saved = json.loads(file.read("config.json"))
     except (*REFUSALS, *DAMAGED) as error:
         raise _refusal(path, error) from error
@@ -98,7 +98,7 @@ def _check_size(saved: Any, most: int) -> None:
         size = sum(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in weights)
     if size > most:
         raise ValueError(f"its config.json asks for {size} bytes of weights, more than the file has")
-    if most > size + _SLACK:
+    if most > size + _MAX_OTHER_BYTES:
         raise ValueError(f"it has {most} bytes for {size} bytes of weights")
 
 
@@ -127,8 +127,8 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
 
 
 _MEMBERS = frozenset({"config.json", "metadata.json", "mnist_exp.json", "model.weights.h5"})
-_LONGEST = 5_000_000  # bytes
-_SLACK = 100_000_000  # bytes; what a file has beside weights
+_MAX_CONFIG_BYTES = 5_000_000
+_MAX_OTHER_BYTES = 100_000_000  # what a file has beside weights
 _IMAGES = re.compile(r"\(None, [1-9]\d{0,3}, [1-9]\d{0,3}(, [1-4])?\)")  # height, width, and perhaps channels
 _CLASSES = re.compile(r"\(None, [1-9]\d{0,4}\)")
 _PIXELS = frozenset({"uint8", "uint16", "float32"})

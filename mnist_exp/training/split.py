@@ -15,7 +15,7 @@ from mnist_exp.data.sources import Dataset
 from mnist_exp.errors import InputError
 
 _last: tuple[Any, Data] | None = None  # the state and the data of the last `load_data`
-_CLOCK = 2_000_000_000  # nanoseconds; some file systems count time in steps of two seconds
+_CLOCK_NANOSECONDS = 2_000_000_000  # some file systems count time in steps of two seconds
 
 
 def load_data(config: Dataset) -> Data:
@@ -48,7 +48,7 @@ def _state(config: Dataset) -> tuple[Any, ...] | None:
         found = [(path, path.stat()) for path in files]
     except OSError:  # `read` explains it
         return None
-    if any(abs(time.time_ns() - stat.st_mtime_ns) < _CLOCK for _, stat in found):
+    if any(abs(time.time_ns() - stat.st_mtime_ns) < _CLOCK_NANOSECONDS for _, stat in found):
         return None
     stats = [(path, s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path, s in found]
     return Path.cwd(), config, stats

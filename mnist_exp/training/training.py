@@ -37,7 +37,7 @@ OnEpoch = Callable[[int, Mapping[int, Mapping[str, float]]], Collection[int]]
 EVALUATION_BATCH = 2000
 _NUMBERS_AT_ONCE = 2**21
 
-_BAR = 45  # characters of Keras's bar before its metrics
+_BAR_CHARS = 45  # characters of Keras's bar before its metrics
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ class _Bar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         shown, below = logs or {}, ""
-        if sys.stdout.isatty() and len(_listed(shown)) + _BAR > shutil.get_terminal_size().columns:
+        if sys.stdout.isatty() and len(_listed(shown)) + _BAR_CHARS > shutil.get_terminal_size().columns:
             during = {name: value for name, value in shown.items() if not name.startswith(("val_", "learning_rate"))}
             below = _listed({name: value for name, value in shown.items() if name not in during})
             shown = during

@@ -8,7 +8,7 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.hydra_api import JobLoader
 from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.errors import InputError
-from mnist_exp.sweeps.kind import MOST_JOBS, Kind
+from mnist_exp.sweeps.kind import MAX_JOBS, Kind
 from mnist_exp.sweeps.plan import plan
 
 from ..conftest import in_process, installed
@@ -69,7 +69,7 @@ def test_a_single_run_takes_no_setting_of_a_sweep(key: str) -> None:
     ],
 )
 def test_too_many_jobs_are_refused_before_they_are_listed(overrides: list[str]) -> None:
-    with pytest.raises(InputError, match=f"asks for [0-9,]+ jobs; a sweep may have {MOST_JOBS:,} at most"):
+    with pytest.raises(InputError, match=f"asks for [0-9,]+ jobs; a sweep may have {MAX_JOBS:,} at most"):
         planned(*overrides)
 
 

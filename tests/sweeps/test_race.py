@@ -10,7 +10,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.sweeps.best_rows import check_rows
 from mnist_exp.sweeps.race import Race
 from mnist_exp.sweeps.ranking import find_unranked, rank
-from mnist_exp.sweeps.rounds import ROUNDS, Round
+from mnist_exp.sweeps.rounds import MAX_ROUNDS, Round
 from mnist_exp.sweeps.table import Table
 from mnist_exp.tracking.records import Record
 
@@ -79,7 +79,7 @@ def test_seeds_go_to_what_is_open_until_no_jobs_are_left() -> None:
 @pytest.mark.fast
 def test_a_race_ends_after_its_last_round() -> None:
     rounds = raced(race_of(2, max_jobs=10**9), [0.9, 0.9], spread=0.01)
-    assert (len(rounds), rounds[-1].end) == (ROUNDS, "rounds")
+    assert (len(rounds), rounds[-1].end) == (MAX_ROUNDS, "rounds")
 
 
 @pytest.mark.fast

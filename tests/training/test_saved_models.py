@@ -152,7 +152,7 @@ def test_groups_that_no_layer_names_take_no_time(tracked_folder: Path, tmp_path:
 
 def test_a_file_far_larger_than_its_weights_is_refused(tracked_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = kept_model(tracked_folder)
-    monkeypatch.setattr(saved_models, "_SLACK", 1000)
+    monkeypatch.setattr(saved_models, "_MAX_OTHER_BYTES", 1000)
     with pytest.raises(InputError, match=r"it has \d+ bytes for 50920 bytes of weights"):
         load(kept)
     monkeypatch.setattr(memory, "memory", lambda: 2 * 50_000)
