@@ -33,9 +33,9 @@ _EXAMPLES = """\
   python -m mnist_exp.compare tracking.uri=sqlite:///other.db
 """
 
-_MAX_CURVES = 200  # runs, after which no row is drawn
+_MAX_CURVES = 200  # after so many runs no row is drawn
 _MAX_IDS = 6  # ids of runs left out in a line
-_MAX_LINKED_RUNS = 20  # runs, which a link still has room for
+_MAX_LINKED_RUNS = 20  # a link has room for them
 
 
 def main() -> None:

@@ -16,14 +16,14 @@ from mnist_exp.errors import InputError
 
 _Floats = npt.NDArray[np.float64]
 
-_MAX_WORKING_PIXELS = 400  # pixels of the longer side: more do not help, fewer hide thin strokes
+_MAX_WORKING_PIXELS = 400  # of the longer side: more do not help, fewer hide thin strokes
 _MIN_CONTRAST = 0.1  # between ink and background, of 1
 _FAINT = 0.1  # lighter pixels do not belong to a digit
 _SPECK = 0.02  # share of the largest stroke's area: smaller strokes are dirt
 _BOX = 20 / 28  # the share of an image that a digit fills
 _THIN, _THICK = 0.06, 0.2  # MNIST's strokes are mostly as wide as this share of a digit's longer side
 _TALL = 0.6  # share of a digit's height: two strokes side by side, both as tall, are two digits
-_STEP_PIXELS = 16  # pixels that are taken off a stroke at once, as the time grows with the square
+_STEP_PIXELS = 16  # taken off a stroke at once, since the time grows with the square
 _NOTHING = "no digit stands out from the background"
 
 

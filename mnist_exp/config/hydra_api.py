@@ -32,7 +32,7 @@ from mnist_exp.config.parsing import parse, to_hydra
 from mnist_exp.errors import InputError
 from mnist_exp.version import __version__
 
-_MAX_KEPT_JOBS = 32  # composed jobs, which go to other processes and stay in memory
+_MAX_KEPT_JOBS = 32  # they go to other processes and stay in memory
 
 
 def read_arguments(typed: Sequence[str]) -> tuple[Namespace, list[str]]:

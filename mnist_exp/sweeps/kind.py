@@ -19,8 +19,8 @@ from mnist_exp.sweeps.verdict import SINGLE, judge, word
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
 
-MAX_JOBS = 100_000  # a sweep's
-_MAX_CHECKED_VALUES = 200  # values of a sweep, which take 10 ms each
+MAX_JOBS = 100_000  # of a sweep
+_MAX_CHECKED_VALUES = 200  # a check takes 10 ms
 
 
 def check_number(number: float, typed: Iterable[str]) -> None:

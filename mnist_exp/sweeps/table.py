@@ -40,7 +40,7 @@ from mnist_exp.tracking.records import Record
 
 _ROWS_SHOWN = 20  # on a page of MLflow, and of each part of a table on a terminal
 _OF_COMPARISON = {"low": "low", "high": "high", "beaten": "is_beaten", "shared_seeds": "seeds"}
-_MAX_TEXT_CHARS = 2000  # characters of a text, except in CSV and JSON
+_MAX_TEXT_CHARS = 2000  # except in CSV and JSON
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking.records import STAGES, Record, now
 
 _DATA = ("name", "digest", "source_type", "source", "schema", "profile")  # MLflow's, of which the last two may lack
-_MAX_METRICS_BYTES = 100_000_000  # an epoch has 200 or so
+_MAX_METRICS_BYTES = 100_000_000  # an epoch takes 200 or so
 
 
 def relative_path(path: Path) -> str:

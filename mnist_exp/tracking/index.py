@@ -18,8 +18,8 @@ from mnist_exp.tracking.folder import Folder, relative_path
 
 KEY = "mnist_exp.key"  # the tag of a run that can be found
 _FOLDER = Path(".mnist_exp")
-_MAX_BYTES = 1_000_000  # bytes of a file, of which the end is read
-_MAX_KEYS = 20  # keys
+_MAX_BYTES = 1_000_000  # the end of a larger file is read
+_MAX_KEYS = 20
 _SECONDS_OF_ANOTHER = 60.0
 PLACES = ("outputs", "multirun")
 

@@ -27,7 +27,7 @@ _METRICS_IN_A_BATCH, _PARAMETERS_IN_A_BATCH = 800, 100  # the most that MLflow t
 _IN_EACH_LINE = {"loss", "objective"}  # the one in epochs, the other at the end; sent last, when the line is complete
 # The tags of this project's that a person reads on a run's page, beside its folder.
 _READ = tuple(f"mnist_exp.{name}" for name in ("overrides", "packages", "signature", "swept", "sweep", "varied"))
-_MAX_NAME_CHARS = 250  # that all of MLflow's databases take
+_MAX_NAME_CHARS = 250  # all of MLflow's databases take so many
 _MAX_DESCRIPTION_CHARS = 8000  # the most that MLflow takes
 _RANKING = "### Ranking of the jobs"
 _OURS = re.compile(rf"^(?:\*\*Result:\*\*|{_RANKING}).*", re.MULTILINE | re.DOTALL)  # the end of a description

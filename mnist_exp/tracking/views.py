@@ -34,7 +34,7 @@ _MADE = f"{_TAG}mnist_exp-made"  # keys of the last 200 views: one that was dele
 _NO_PARENTS = "tags.`mnist_exp.sweep` IS NULL"
 _MAX_TAG_CHARS = 5000  # MLflow's limit
 _DIGEST = ', "digest": '  # MLflow's page drops it from a changed view
-_MAX_NAMED_RUNS = 60  # runs, for which a tag has room
+_MAX_NAMED_RUNS = 60  # a tag has room for them
 _SCORES = ("objective", "test_accuracy", "fit_seconds")
 
 

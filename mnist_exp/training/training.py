@@ -37,7 +37,7 @@ OnEpoch = Callable[[int, Mapping[int, Mapping[str, float]]], Collection[int]]
 EVALUATION_BATCH = 2000
 _NUMBERS_AT_ONCE = 2**21
 
-_BAR_CHARS = 45  # characters of Keras's bar before its metrics
+_BAR_CHARS = 45  # Keras's bar before its metrics
 
 
 @dataclass(frozen=True)
