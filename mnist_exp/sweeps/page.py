@@ -83,7 +83,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
     titles = {
         "curves": "Curves" if len(outcome.rows) == len(rows) else f"Curves of the first {len(rows)} rows",
         "importance": "Importance",
-        "objective": "The objective by what varies",
+        "objective": "The objective by key",
     }
     lines, texts = outcome.cells
     report = Report(
@@ -93,7 +93,7 @@ def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
         texts=texts,
         commands=[_command(sweep, row) for row in outcome.rows[:_MAX_ROWS]],
         pictures={title: as_svg(drawn[name], name) for name, title in titles.items() if name in drawn},
-        tables={"What varies": sweep.swept, "What is fixed": kept.parameters, "Record": _facts(sweep, kept, outcome)},
+        tables={"Varied keys": sweep.swept, "Fixed keys": kept.parameters, "Record": _facts(sweep, kept, outcome)},
         patch=read_text(patch, folder=folder) if is_file(patch := folder / "code.patch", folder) else "",
     )
     write_text(folder / "report.html", render_report(report))

@@ -72,7 +72,7 @@ def sweep(rows: int) -> Report:
         commands=[f"python -m mnist_exp hidden={line[1]} 'layers={LAYERS}'" for line in lines[1:-1]],
         pictures=curves("a", "b")
         | {"Importance": as_svg(importance_bars(Importance({"layers": 0.7}, "all")), "importance")},
-        tables={"What varies": {"hidden": "8,16", "layers": LAYERS}, "Record": {"commit": "54f8309"}},
+        tables={"Varied keys": {"hidden": "8,16", "layers": LAYERS}, "Record": {"commit": "54f8309"}},
         patch="+one\n-\tother",
     )
 
