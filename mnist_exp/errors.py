@@ -18,6 +18,7 @@ OTHER_WORDS = {
     **dict.fromkeys(("act", "nonlinearity"), "activation"),
     **dict.fromkeys(("random_seed", "random_state"), "seed"),
     **dict.fromkeys(("val", "val_split", "validation_split"), "validation"),
+    **dict.fromkeys(("crossentropy", "cross_entropy"), "CategoricalCrossentropy"),
     "opt": "optimizer",
     "tf": "tensorflow",
     "launcher": "hydra/launcher",

@@ -14,7 +14,7 @@ from mnist_exp.config.overrides import leaves
 from mnist_exp.errors import OTHER_WORDS, did_you_mean, format_value
 
 _QUOTES = str.maketrans("“”„«»‘’‚", '"""""' + "'''")
-_OTHER_CHOICES = {"dense": "model=mlp", "images": "dataset=folder"} | {
+_OTHER_CHOICES = {"dense": "model=mlp", "images": "dataset=folder", "help": "--help", "resume": "resume=true"} | {
     fold(name): f"dataset=keras dataset.name={name}" for name in ("fashion_mnist", "cifar10", "cifar100")
 }
 

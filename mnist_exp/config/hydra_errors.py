@@ -1,5 +1,6 @@
 """Word Hydra's errors in one line: a wrong choice in our words, others in its own."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -61,6 +62,9 @@ def _first_line(error: Exception, overrides: Sequence[str]) -> str:
     if causes and typed[:1] not in ("", "~") and not override.is_below("hydra"):
         if "/" in override.key:
             return unknown(override.key, override.value, "the configuration", ())
+        if override.key == "training.callbacks" and re.fullmatch(r"\[[\w, ]+\]", override.value):
+            named = ",".join(f"{name}:{{}}" for name in re.findall(r"\w+", override.value))
+            return f"{typed}: must be a map; did you mean '{override.key}={{{named}}}'?"
         is_list = override.value.startswith("[")
         wanted = "be a map of keys to values, {KEY: VALUE}" if is_list else "have lists and maps where conf/ has them"
         return f"{typed}: must {wanted}"
