@@ -64,7 +64,7 @@ def _check_flags(arguments: Namespace, unknown: Sequence[str], typed: Sequence[s
         flag = unknown[0]
         following = [] if "=" in flag else typed[typed.index(flag) + 1 :] if flag in typed else []
         how = "a value is set by KEY=VALUE, such as training.epochs=3; see --help"
-        meant = respell(flag, following)
+        meant = respell(flag, following) or respell(typed[0])  # such as `compare --last 3`
         raise InputError(f"{flag}: no such flag; {f'did you mean {meant}?' if meant else how}")
     if arguments.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run any code; type the overrides again")

@@ -14,8 +14,12 @@ from mnist_exp.config.overrides import leaves
 from mnist_exp.errors import OTHER_WORDS, did_you_mean, format_value
 
 _QUOTES = str.maketrans("“”„«»‘’‚", '"""""' + "'''")
-_OTHER_CHOICES = {"dense": "model=mlp", "images": "dataset=folder", "help": "--help", "resume": "resume=true"} | {
+_OTHER_CHOICES = {"dense": "model=mlp", "images": "dataset=folder", "help": "--help", "resume": "resume=true"}
+_OTHER_CHOICES |= {
     fold(name): f"dataset=keras dataset.name={name}" for name in ("fashion_mnist", "cifar10", "cifar100")
+}
+_OTHER_CHOICES |= {
+    name: f"python -m mnist_exp.{name}" for name in ("compare", "predict", "rerun", "show", "sync", "tidy")
 }
 
 
