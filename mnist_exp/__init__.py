@@ -43,8 +43,8 @@ def run(
     """Run one experiment, as `python -m mnist_exp OVERRIDES` does.
 
     Calls in several threads run one after another.
-    With `resume=true`, what has finished before is loaded from its folder, and run again if that cannot be read here.
-    It restores the random state of Python and NumPy, and the environment.
+    With `resume=true`, a run that has finished before is loaded from its folder, or run again if that cannot be read
+    here. It restores the random state of Python and NumPy, and the environment.
 
     Args:
         overrides: such as `"model.hidden=64"`, `"experiment=convnet"` or `{"model.hidden": 64}`.

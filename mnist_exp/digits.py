@@ -16,7 +16,7 @@ from mnist_exp.errors import InputError
 
 _Floats = npt.NDArray[np.float64]
 
-_MAX_WORKING_PIXELS = 400  # of the longer side: more do not help, fewer hide thin strokes
+_MAX_WORKING_PIXELS = 400  # the longer side: more do not help, fewer hide thin strokes
 _MIN_CONTRAST = 0.1  # between ink and background, of 1
 _FAINT = 0.1  # lighter pixels do not belong to a digit
 _SPECK = 0.02  # share of the largest stroke's area: smaller strokes are dirt

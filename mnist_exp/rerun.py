@@ -60,7 +60,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
 
     Args:
         run_id: of the run to repeat; its first characters are enough.
-        overrides: what to change, and `tracking.uri=ADDRESS` for another store than the default.
+        overrides: the keys to change, and `tracking.uri=ADDRESS` for another store than the default.
 
     Raises:
         InputError: if there is no such run, or its configuration or an override cannot be used.

@@ -24,7 +24,7 @@ class Answer:
     """The state of a wanted run or sweep.
 
     Attributes:
-        state: what it is.
+        state: the answer itself.
         folder: the earlier one, which has finished, goes on or still runs; None for a new one.
         line: a sentence for the user; "" if there is nothing to say.
     """

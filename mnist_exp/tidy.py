@@ -36,7 +36,7 @@ _EXAMPLES = """\
   python -m mnist_exp.tidy multirun/2026-11-28 --yes
 """
 _DAY_MILLISECONDS = 24 * 60 * 60 * 1000
-_MAX_NAME_CHARS = 22  # so that a line has 80
+_MAX_NAME_CHARS = 22  # a line then has 80
 
 
 @dataclass(frozen=True)

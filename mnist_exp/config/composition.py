@@ -1,4 +1,4 @@
-"""From conf/ and overrides to a checked `Experiment`."""
+"""Compose conf/ and overrides to a checked `Experiment`."""
 
 import importlib.util
 import re

@@ -239,7 +239,7 @@ def _objects(kind: str) -> Mapping[str, Any]:
 
 
 def _import(code: CodeFile) -> _Imported:
-    """Run a file as a module, and return what it and its imports registered."""
+    """Run a file as a module, and return the registrations of it and its imports."""
     from mnist_exp.config.keras_backend import keras
 
     spec = spec_from_file_location(code.module, Path(code.path).expanduser().absolute())

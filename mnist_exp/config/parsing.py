@@ -17,8 +17,8 @@ from mnist_exp.config import CONF
 from mnist_exp.config.guesses import respell
 from mnist_exp.errors import InputError
 
-_MAX_CHARS = 30_000  # of all overrides together; Hydra reads them several times, at up to a second each
-_MAX_NAME_CHARS = 250  # of a key or choice: Hydra looks for a file of that name
+_MAX_CHARS = 30_000  # all overrides together: Hydra reads them several times, at up to a second each
+_MAX_NAME_CHARS = 250  # a key or choice: Hydra looks for a file of that name
 _OPTIONAL = ("experiment", "sweep", "prune")  # groups of which ~GROUP leaves the choice out
 
 

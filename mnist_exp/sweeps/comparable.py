@@ -1,4 +1,4 @@
-"""Which runs measure the same, so that they can be ranked together."""
+"""Decide which runs measure the same, so that they can be ranked together."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""How much each key of a sweep matters for its objective."""
+"""Measure how much each key of a sweep matters for its objective."""
 
 import importlib.util
 import math

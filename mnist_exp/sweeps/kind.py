@@ -19,7 +19,7 @@ from mnist_exp.sweeps.verdict import SINGLE, judge, word
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import Record
 
-MAX_JOBS = 100_000  # of a sweep
+MAX_JOBS = 100_000  # in a sweep
 _MAX_CHECKED_VALUES = 200  # a check takes 10 ms
 
 

@@ -16,7 +16,7 @@ from mnist_exp.text import truncate
 from mnist_exp.tracking.names import short_ids
 from mnist_exp.tracking.records import Record
 
-_MAX_DIFFERENCE_CHARS = 38  # so that a table has about 100, or with seeds 140
+_MAX_DIFFERENCE_CHARS = 38  # a table then has about 100, or with seeds 140
 _DIGEST_CHARS = 8
 _DIGESTS = {"data", "test_set"}
 _PACKAGES = ("tensorflow", "jax", "keras", "numpy")  # the packages that a result depends on

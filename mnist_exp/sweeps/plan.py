@@ -1,4 +1,4 @@
-"""From overrides to a checked sweep and its kind, and its run."""
+"""Make a checked sweep and its kind from overrides, and run it."""
 
 import math
 from collections.abc import Sequence

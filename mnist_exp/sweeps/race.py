@@ -23,7 +23,7 @@ from mnist_exp.tracking.names import job_name, shown_value
 from mnist_exp.tracking.records import Record, parse_map
 
 _OPEN = "as the race goes"  # the seeds that vary
-_MEAN_SEEDS = 20  # of a combination, unless `max_jobs` is given
+_MEAN_SEEDS = 20  # a combination's, unless `max_jobs` is given
 
 
 @dataclass

@@ -235,7 +235,7 @@ class _Stack:
             self._unstack(before)
 
     def pause(self) -> None:
-        """Give the models what they have learned."""
+        """Write the learned weights into the models."""
         if not self._has_callbacks:  # with callbacks, the models have it already
             self._unstack(self.running)
 
@@ -245,7 +245,7 @@ class _Stack:
         self._stack(self.running)
 
     def end(self) -> None:
-        """Give the models what they have learned."""
+        """Write the learned weights into the models."""
         self._unstack(self.running)
         for index, model in enumerate(self.models):
             if index not in self.failed:
