@@ -111,7 +111,8 @@ def check_name(kind: str, name: Any, key: str) -> None:
     near = did_you_mean(str(name), nearest, above)
     hint = unregistered(name) or near or f"; the choices are {', '.join(choices)}"
     where = key if is_last else f"{key}={format_value(name)}"
-    raise InputError(f"{where}: not one of the {kind} that can be used here{hint}")
+    number = "a number, nor " if kind == "schedules" else ""
+    raise InputError(f"{where}: not {number}one of the {kind} that can be used here{hint}")
 
 
 def check_spec(kind: str, spec: Any, key: str) -> None:
@@ -125,6 +126,8 @@ def check_spec(kind: str, spec: Any, key: str) -> None:
     Raises:
         InputError: if its form, its name or an argument is wrong, or one is missing.
     """
+    if kind == "activations" and not isinstance(spec, str | Mapping):
+        raise InputError(f"{key}={format_value(spec)}: must be a name, such as relu")
     name, arguments = parse_spec(spec, key)
     if kind == "metrics" and spec == "accuracy":  # Keras chooses the class by the labels
         return
@@ -171,12 +174,19 @@ def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str
     for argument, value in arguments.items():
         if argument not in signature:
             near = did_you_mean(str(argument), signature, f"{key}.", f"={format_value(value)}")
+            if kind == "optimizers" and (others := _optimizers_with(argument)):
+                near = f"; it is an argument of {', '.join(others)}"
             hint = near or f"; it takes {', '.join(signature) or 'none'}"
             raise InputError(f"{key}.{argument}={format_value(value)}: {name} has no such argument{hint}")
         _check_argument(argument, value, f"{key}.{argument}", own=own)
     for argument, default in signature.items():
         if default is REQUIRED and argument not in arguments:
             raise InputError(f"{key}: {name} needs {argument}; write {{{name}: {{{argument}: ...}}}}")
+
+
+def _optimizers_with(argument: str) -> list[str]:
+    known = (name for name in sorted(ALLOWED["optimizers"]) if has_class("optimizers", name))
+    return [name for name in known if argument in signature_of("optimizers", name)]
 
 
 def _signature(kind: str, name: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from mnist_exp.sweeps.formats import decimals, pluralize
 from mnist_exp.sweeps.ranking import Row, by_seed
 from mnist_exp.sweeps.statistics import Comparison, seeds_for_power
 
-SINGLE = "a single run may be better or worse by chance; seed=0,1,2,3,4 runs each row with five seeds"
+SINGLE = "a single run may be better or worse by chance; -m with seed=0,1,2,3,4 runs each row with five seeds"
 _ERRATIC = 3  # times the median deviation of the other rows
 _MIN_SEEDS = 3  # a deviation of fewer says nothing
 

@@ -72,7 +72,7 @@ def connect_existing(uri: str) -> "MlflowClient":
     """
     path = sqlite_path(uri)
     if path is not None and not path.exists():
-        others = "type tracking.uri=ADDRESS for another, or run python -m mnist_exp in this folder first"
+        others = "go to the folder of your runs, or type tracking.uri=ADDRESS; python -m mnist_exp makes a store here"
         raise InputError(f"tracking.uri={uri}: no such store; {others}")
     with _reached(uri):
         return _client(uri)

@@ -115,7 +115,7 @@ def test_a_flag_that_means_nothing_is_one_message(tmp_path: Path, flag: str, mes
         ("model=mine", "the choices are cnn, layers, linear, mlp; one of your own needs code=FILE.py"),
         ("model.hidden=[1", "model.hidden=[1: cannot be read; write KEY=VALUE"),
         ("model.hidden=16,", "model.hidden=16,: cannot be read; write KEY=VALUE, with no space after a comma: -m "),
-        ("training.callbacks=[EarlyStopping]", "training.callbacks=[EarlyStopping]: must be a map of keys to values"),
+        ("training.callbacks=[{A: {}}]", "training.callbacks=[{A: {}}]: must be a map of keys to values"),
         (
             "model.hidden=16,32",
             "model.hidden=16,32: has several values; add -m for a sweep over them, or type 'model.hidden=[16,32]'",

@@ -132,7 +132,7 @@ def comparisons(rows: Sequence[Row]) -> list[Comparison]:
             rows_of(0.9, 0.8, seeds=1),
             {"images": "10,000 images"},
             "a=0 leads with 0.9000 on these 10,000 images, but a single run may be better or worse by chance; "
-            "seed=0,1,2,3,4 runs each row with five seeds.",
+            "-m with seed=0,1,2,3,4 runs each row with five seeds.",
         ),
         (rows_of(0.9), {}, ""),
     ],
