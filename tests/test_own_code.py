@@ -410,6 +410,10 @@ def failing(x, how: str):
         return [x, x]
     if how == "forgetful":
         return Forgetful(2)(keras.layers.Flatten()(x))
+    if how == "quiet":
+        return Quiet(2)(keras.layers.Flatten()(x))
+    if how == "unregistered":
+        return Unregistered()(x)
 
 @keras.saving.register_keras_serializable()
 class Forgetful(keras.layers.Layer):
@@ -422,6 +426,15 @@ class Forgetful(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config()
+
+@keras.saving.register_keras_serializable()
+class Quiet(Forgetful):
+    def __init__(self, size=1, **kwargs):
+        super(Forgetful, self).__init__(**kwargs)
+        self.size = size
+
+class Unregistered(keras.layers.Flatten):
+    pass
 
 @keras.saving.register_keras_serializable()
 class Hits(keras.metrics.MeanMetricWrapper):
@@ -456,6 +469,8 @@ def empty():
             False,
         ),
         ("model=failing model.how=forgetful", "could be saved but not loaded again", False),
+        ("model=failing model.how=quiet", "not loaded again (it then computes something else); the __init__", False),
+        ("model=failing model.how=unregistered", "failing.py defines it, but without @keras.saving.register", False),
         (
             "model=layers model.layers=[Flatten,{Forgetful:{size:2}}]",
             "class Forgetful: its get_config must return size too",

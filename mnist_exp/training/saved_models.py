@@ -103,7 +103,7 @@ def _check_size(saved: Any, most: int) -> None:
 
 
 def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
-    """Check that a saved model can be loaded again.
+    """Check that a saved model can be loaded again, and then computes the same.
 
     Messages begin with `where`.
     """
@@ -112,12 +112,17 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
     except REFUSALS as error:
         raise InputError(f"{where}: cannot be saved ({keras_reason(error)})") from error
     if foreign := _foreign_classes(saved):
-        raise InputError(
-            f"{where}: contains {', '.join(foreign)}, which a saved model may not; write a layer in {code.path}, "
-            "registered with @keras.saving.register_keras_serializable()"
+        hint = own_code.unregistered(foreign[0].rpartition(".")[2]) or (
+            f"; write a layer in {code.path}, registered with @keras.saving.register_keras_serializable()"
         )
+        raise InputError(f"{where}: contains {', '.join(foreign)}, which a saved model may not{hint}")
+    image = np.ones((1, *model.input_shape[1:]), np.float32)
     try:
-        keras.models.model_from_json(json.dumps(saved))
+        loaded = keras.models.model_from_json(json.dumps(saved))
+        loaded.set_weights(model.get_weights())
+        first, again, later = (np.asarray(member(image)) for member in (model, model, loaded))
+        if np.array_equal(first, again) and not np.allclose(first, later):  # the model itself does not draw at random
+            raise ValueError("it then computes something else")
     except REFUSALS as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()  # the others are configuration
         raise InputError(
