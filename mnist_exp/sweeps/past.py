@@ -166,7 +166,7 @@ def _table(
     decided, notes = "", list[str]()
     sweeps = {found.sweeps.get(run.run_id, "") for run in runs}
     if races := sorted(short_ids(found.races & sweeps).values()):
-        decided = f"A race is decided by its rounds: see the page of sweep {races[0]}. Nothing is compared here."
+        decided = f"A race is decided by its rounds: see the report of sweep {races[0]}. Nothing is compared here."
     elif rows:
         hidden, seeds = _hidden(runs, others, direction)
         rows = compare_rows(rows, direction, hidden)

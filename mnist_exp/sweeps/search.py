@@ -140,8 +140,8 @@ class Search(Kind):
 
     def verdict(self, rows: Sequence[Row], images: str, run_id: str) -> str:
         single = (
-            "each row of a search is a single run, and the best of many is lucky too; with other seeds: "
-            f"-m sweep=race hydra.sweeper.from_sweep={run_id or 'SWEEP_ID'}"
+            "each row of a search is a single run, and the best of many is lucky too; for other seeds, type "
+            f"-m sweep=race hydra.sweeper.from_sweep={run_id or 'SWEEP_ID'} and the search's other overrides"
         )
         return word(judge(rows), self.label, images=images, single=single)
 

@@ -253,7 +253,7 @@ def test_a_race_is_a_table_of_its_own(experiment: Experiment, shown: Shown) -> N
     race = experiment.sweep({"model.hidden": "0,1", "seed": "as the race goes"})
     for hidden, seeds in (("0", 2), ("1", 3)):
         experiment.row(0.9 + int(hidden) / 50, {"model.hidden": hidden}, seeds, parent=race)
-    said = f"A race is decided by its rounds: see the page of sweep {race[:8]}. Nothing is compared here."
+    said = f"A race is decided by its rounds: see the report of sweep {race[:8]}. Nothing is compared here."
     for text in (shown(), shown(race), shown("seed=0,1,2")):
         assert f"{said}\n" in text
         assert "hidden=1 " not in text
