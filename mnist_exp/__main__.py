@@ -16,6 +16,7 @@ from mnist_exp.config.guesses import respell
 from mnist_exp.config.hydra_api import answer, read_arguments, run_composed
 from mnist_exp.config.hydra_compose import as_yaml, compose_values
 from mnist_exp.config.hydra_errors import as_input_errors
+from mnist_exp.config.parsing import parse
 from mnist_exp.config.schema import MLflowTracking
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Result
@@ -59,13 +60,18 @@ def _run_typed(typed: Sequence[str]) -> None:
             run_composed(composed, lambda: _run(experiment))
 
 
+def _unknown_flag(flag: str, typed: Sequence[str]) -> InputError:
+    if not typed[0].startswith("-"):
+        parse(typed[:1])  # `compare --last 3` has a mistake before the flag
+    following = [] if "=" in flag else typed[typed.index(flag) + 1 :] if flag in typed else []
+    how = "a value is set by KEY=VALUE, such as training.epochs=3; see --help"
+    meant = respell(flag, following)
+    return InputError(f"{flag}: no such flag; {f'did you mean {meant}?' if meant else how}")
+
+
 def _check_flags(arguments: Namespace, unknown: Sequence[str], typed: Sequence[str]) -> None:
     if unknown:
-        flag = unknown[0]
-        following = [] if "=" in flag else typed[typed.index(flag) + 1 :] if flag in typed else []
-        how = "a value is set by KEY=VALUE, such as training.epochs=3; see --help"
-        meant = respell(flag, following) or respell(typed[0])  # such as `compare --last 3`
-        raise InputError(f"{flag}: no such flag; {f'did you mean {meant}?' if meant else how}")
+        raise _unknown_flag(unknown[0], typed)
     if arguments.experimental_rerun is not None:
         raise InputError("--experimental-rerun: reads a pickle, which can run any code; type the overrides again")
     for flag in ("config_path", "config_name", "config_dir"):

@@ -84,7 +84,8 @@ def _check_optimizer(optimizer: dict[str, Any]) -> None:
     if "learning_rate" not in arguments:
         raise InputError("optimizer.learning_rate: is missing; it must be a number greater than 0, such as 0.001")
     rate = arguments["learning_rate"]
-    if isinstance(rate, bool) or (isinstance(rate, int | float) and not rate > 0):
+    is_positive = isinstance(rate, int | float) and not isinstance(rate, bool) and rate > 0
+    if not is_positive and not isinstance(rate, str | Mapping):
         raise InputError(f"optimizer.learning_rate={format_value(rate)}: must be greater than 0, such as 0.001")
 
 

@@ -14,13 +14,11 @@ from mnist_exp.config.overrides import leaves
 from mnist_exp.errors import OTHER_WORDS, did_you_mean, format_value
 
 _QUOTES = str.maketrans("“”„«»‘’‚", '"""""' + "'''")
-_OTHER_CHOICES = {"dense": "model=mlp", "images": "dataset=folder", "help": "--help", "resume": "resume=true"}
-_OTHER_CHOICES |= {
+_OTHER_CHOICES = {"dense": "model=mlp", "images": "dataset=folder"} | {
     fold(name): f"dataset=keras dataset.name={name}" for name in ("fashion_mnist", "cifar10", "cifar100")
 }
-_OTHER_CHOICES |= {
-    name: f"python -m mnist_exp.{name}" for name in ("compare", "predict", "rerun", "show", "sync", "tidy")
-}
+_COMMANDS = {name: f"python -m mnist_exp.{name}" for name in ("compare", "predict", "rerun", "show", "sync", "tidy")}
+_COMMANDS |= {"help": "--help", "resume": "resume=true"}
 
 
 def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
@@ -77,8 +75,9 @@ def respell(text: str, following: Sequence[str] = ()) -> str:
         return ""  # its key can be read
     after = following[: 2 if following and following[0] in "=:" else 1]
     found = re.fullmatch(r"-*([A-Za-z][\w./-]*?)\s*(?:[=:]\s*|\s+)(\S.*)", " ".join([plain, *after]))
-    if found is None or ("=" not in plain and ":" not in plain and fold(plain) in _choices()):
-        return _choices().get(fold(plain), "")
+    words = {**_choices(), **_COMMANDS}
+    if found is None or ("=" not in plain and ":" not in plain and fold(plain) in words):
+        return words.get(fold(plain), "")
     key, value = found.groups()
     known = {fold(name): name for name in (*_keys(), *GROUPS, *GLOBAL_GROUPS)}
     if (name := known.get(fold(key))) is None:
