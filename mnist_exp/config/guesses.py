@@ -71,6 +71,8 @@ def respell(text: str, following: Sequence[str] = ()) -> str:
     ('model.hidden=16', 'optimizer.learning_rate=0.1', 'optimizer=adam')
     """
     plain = unicodedata.normalize("NFKC", text).translate(_QUOTES)
+    if plain[:1] in ("'", '"'):
+        plain = plain.strip("'\"")
     if plain == text and re.fullmatch(r"[\w./]+=\S*", text):
         return ""  # its key can be read
     after = following[: 2 if following and following[0] in "=:" else 1]
