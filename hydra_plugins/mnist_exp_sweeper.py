@@ -46,7 +46,10 @@ class ProposingSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Make the chosen launcher, with a task without `propose`.
 
-        `propose` stays in this process.
+        Args:
+            hydra_context: goes to the launcher.
+            task_function: a `Task`, whose `propose` stays in this process.
+            config: the composed sweep.
         """
         task: Any = task_function
         self._propose, self._folder = task.propose, Path(config.hydra.sweep.dir)

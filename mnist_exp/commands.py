@@ -35,7 +35,10 @@ class _Parser(argparse.ArgumentParser):
 def parser(module: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Return a parser for `python -m mnist_exp.MODULE`.
 
-    Its --help ends with `examples`.
+    Args:
+        module: without the package, such as "compare".
+        description: what the command does.
+        examples: commands that end its --help.
     """
     return _Parser(
         prog=f"python -m mnist_exp.{module}",

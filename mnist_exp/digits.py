@@ -30,7 +30,10 @@ _NOTHING = "no digit stands out from the background"
 def to_mnist_format(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Return a digit as in MNIST: bright on black, scaled, centred, (height, width).
 
-    The picture may have any two colours, transparent or not; most of its border is background.
+    Args:
+        picture: in any two colours, transparent or not; most of its border is background.
+        height: in pixels.
+        width: in pixels.
 
     Raises:
         InputError: if nothing stands out from the background, which must be most of the border, the picture is
@@ -67,6 +70,11 @@ def holds_several(picture: Image.Image) -> bool:
 
 def resize(picture: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
     """Return a picture in colour, (height, width, 3).
+
+    Args:
+        picture: in any colours.
+        height: in pixels.
+        width: in pixels.
 
     Raises:
         InputError: if a pixel is no number.

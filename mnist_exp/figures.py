@@ -218,7 +218,12 @@ def predictions(
     """Draw the first 96 test images with their predicted labels.
 
     Wrong ones are framed, and have the true label in brackets.
-    `images` are (N, height, width) or (N, height, width, channels), 0 to 255, `names` those of the classes.
+
+    Args:
+        images: (N, height, width) or (N, height, width, channels), 0 to 255.
+        labels: (N,), the true ones.
+        predicted: (N,).
+        names: of the classes, by label.
     """
     images, captions = images[:96], []
     wrong = (predicted[:96] != labels[:96]).tolist()

@@ -95,7 +95,11 @@ def _folder(record: Record) -> Folder:
 def find_earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bool = False) -> list[Record]:
     """Return the earlier runs with a key, newest first, in the wanted store.
 
-    One that was pruned but did not end needs `prunes`. Without any, `or_newest` asks for the newest runs of all keys.
+    Args:
+        key: under which a run is listed.
+        wanted: the run that is to begin.
+        prunes: whether a pruned run is one, too.
+        or_newest: whether to return the newest runs of all keys if there is none.
     """
     found = []
     for path in index.find(key) or (index.newest() if or_newest else []):

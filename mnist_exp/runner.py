@@ -149,6 +149,11 @@ def complete(folder: Folder, data: Data, model: "keras.Model") -> None:
     """Make the figures of a scored run, and the model for its store.
 
     After an interruption, make them again.
+
+    Args:
+        folder: of the run.
+        data: on which it was scored.
+        model: the trained one.
     """
     from mnist_exp.tracking.run_figures import write_results  # imports matplotlib
 

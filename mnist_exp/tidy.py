@@ -145,7 +145,11 @@ def reasons_to_keep(
 ) -> dict[Path, str]:
     """Return why chosen entries stay, by folder.
 
-    `everything` may count their runs as its own.
+    Args:
+        everything: all entries, some of which may use another's runs.
+        chosen: the entries to remove.
+        uri: of the store.
+        client: of the store; None if it has no file yet.
     """
     copies = Counter(record.id for entry in everything for record in entry.runs.values())
     reasons = {}

@@ -228,7 +228,12 @@ def _own_choices() -> list[Preset]:
 
 
 def compose_run(composed: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Experiment:
-    """Return the experiment of a single run, which Hydra composed from `overrides`.
+    """Return the experiment of a single run.
+
+    Args:
+        composed: what Hydra made of `overrides`.
+        overrides: as typed.
+        code: the file that they name.
 
     Raises:
         InputError: for a value that cannot be used, or is for sweeps only.
@@ -248,7 +253,13 @@ def compose_run(composed: DictConfig, overrides: Sequence[str], code: CodeFile |
 
 
 def check_job(loader: JobLoader, sweep: DictConfig, overrides: Sequence[str], code: CodeFile | None) -> Config:
-    """Compose and check a sweep's job from its overrides but those of `hydra`.
+    """Compose and check a sweep's job.
+
+    Args:
+        loader: composes the job.
+        sweep: the composed sweep.
+        overrides: of the job, but those of `hydra`.
+        code: the file that they name.
 
     Raises:
         InputError: if a value cannot be used.

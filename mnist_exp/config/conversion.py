@@ -37,6 +37,11 @@ class OneOf:
 def convert(wanted: Any, value: Any, key: str) -> Any:
     """Check `value` against the type `wanted`, and return it with maps as dataclasses.
 
+    Args:
+        wanted: a type, such as `int | None` or a dataclass.
+        value: read from YAML.
+        key: of the value, for messages.
+
     Raises:
         InputError: if it does not fit.
     """

@@ -180,9 +180,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def copy_files(folder: Path, names: Iterable[str], to: Path) -> None:
-    """Copy the files of a run's folder that exist into another folder.
+    """Copy files of a run's folder into another folder.
 
-    The names are relative, with slashes.
+    Args:
+        folder: of a run.
+        names: relative paths with slashes; absent files are skipped.
+        to: the other folder.
 
     Raises:
         InputError: as `open_file` does.

@@ -140,7 +140,10 @@ def _plain_values(overrides: Sequence[Override], choices: Container[str]) -> lis
 def launch_jobs(sweep: DictConfig, loader: JobLoader, task: TaskFunction) -> None:
     """Run `task` for each job of a composed sweep, as `@hydra.main` does with -m.
 
-    `loader` makes the configurations of the jobs.
+    Args:
+        sweep: the composed sweep.
+        loader: composes its jobs.
+        task: called with the configuration of each job.
     """
     _raise_errors()
     settings = HydraConfig.instance()

@@ -58,7 +58,10 @@ def check_output(composed: DictConfig, key: str) -> None:
 def check_subfolders(composed: DictConfig, varied: Collection[str], *, draws: bool) -> None:
     """Raise InputError if jobs of a sweep could share a folder.
 
-    `varied`: the keys with several values; `draws`: whether two jobs may have the same ones.
+    Args:
+        composed: the sweep.
+        varied: the keys with several values.
+        draws: whether two jobs may have the same values.
     """
     hydra: Any = OmegaConf.to_container(composed.hydra, resolve=False)
     subdir = str(hydra["sweep"]["subdir"])

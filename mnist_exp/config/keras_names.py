@@ -96,6 +96,11 @@ def canonical(kind: str, spec: Any) -> Any:
 def check_name(kind: str, name: Any, key: str) -> None:
     """Check that `name` is the user's own, or one of `ALLOWED[kind]` in this Keras.
 
+    Args:
+        kind: a kind of `ALLOWED`, such as "layers".
+        name: the class.
+        key: of the name, for messages.
+
     Raises:
         InputError: with the nearest name, or all names if none is near.
     """

@@ -204,8 +204,10 @@ def _check_defaults(preset: Preset) -> None:
 def check_values(values: Mapping[str, Any], where: str, group: str = "experiment") -> None:
     """Raise InputError unless a preset sets only keys that it may, to plain values.
 
-    The message begins with `where`.
-    One of the group `sweep` may also set its sweeper and the values that vary.
+    Args:
+        values: by full key; in the group `sweep` also its sweeper and the values that vary.
+        where: the file, which begins the message.
+        group: of the preset.
     """
     for path, value in leaves(values):
         key = ".".join(path)

@@ -41,7 +41,12 @@ def check_arrays(
 ) -> None:
     """Check four arrays' types and shapes, and that training fits into memory.
 
-    The engine's copy of the first `limit` training images counts too, and the test images as floats.
+    Args:
+        where: the file, which begins messages.
+        arrays: `x_train`, `y_train`, `x_test` and `y_test`, or their headers.
+        limit: the number of training images that are used; None for all. The engine's copy of them counts too, and the
+            test images as floats.
+        advice: ends the message if they take too much.
 
     Raises:
         InputError: which begins with `where` and, if they take too much, ends with `advice`.

@@ -18,7 +18,10 @@ def memory() -> int:
 def check(what: str, takes: int, advice: str) -> None:
     """Raise InputError if `takes` bytes are more than half of the memory.
 
-    The message begins with `what`, which ends with a verb, and ends with `advice`.
+    Args:
+        what: begins the message, and ends with a verb.
+        takes: bytes.
+        advice: ends the message.
     """
     if takes > (half := memory() // 2):
         raise InputError(f"{what} {takes / 1e9:.1f} GB; half of this machine's memory is {half / 1e9:.1f} GB; {advice}")

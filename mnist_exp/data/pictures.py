@@ -98,7 +98,11 @@ def open_picture(path: Path, formats: tuple[str, ...] = FORMATS, at_once: int = 
 def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.NDArray[np.uint8]:
     """Stretch a picture to (height, width, channels), or (height, width) for one.
 
-    Channels are 1 for grey or 3 for colours, and one more for opacity; without it, transparency becomes white.
+    Args:
+        picture: grey or in colour, transparent or not.
+        height: in pixels.
+        width: in pixels.
+        channels: 1 for grey or 3 for colours, and one more for opacity; without it, transparency becomes white.
 
     Raises:
         InputError: if the pixels do not have 8 or 16 bits.
@@ -124,7 +128,10 @@ def pixels(picture: Image.Image, height: int, width: int, channels: int) -> npt.
 def find(folder: Path, share: float, seed: int) -> tuple[tuple[str, ...], Listing, Listing]:
     """Return the classes' names, the training and the test pictures.
 
-    If the folder has no `train/` and `test/`, the share (0 to 1) of each class is drawn as the test set.
+    Args:
+        folder: has a folder for each class, or `train/` and `test/` that have them.
+        share: of each class that is drawn as the test set, 0 to 1, without `train/` and `test/`.
+        seed: of that draw.
 
     Raises:
         InputError: if its folders are no classes.

@@ -87,7 +87,13 @@ def read_best_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str,
 
 
 def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[str]) -> None:
-    """Raise InputError if a stored row sets a typed key, or one not for presets."""
+    """Raise InputError if a stored row sets a typed key, or one not for presets.
+
+    Args:
+        rows: values by full key, from a store.
+        sweep: the id of their sweep, for messages.
+        typed: the keys that the user set.
+    """
     name = f"hydra.sweeper.from_sweep={sweep}"
     for key, value in (item for row in rows for item in row.items()):
         if key in typed:

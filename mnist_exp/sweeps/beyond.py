@@ -16,7 +16,12 @@ _FEWEST = 3  # values: of two, each is an end
 def suggest_values(rows: Sequence[Row], jobs: Sequence[Record], sweep: Sweep) -> str:
     """Say which numbers of the best row are the smallest or largest tried, 0 aside.
 
-    Seeds and data are left out, and keys with another value whose row may be as good. `rows`: best first, and compared.
+    Seeds and data are left out, and keys with another value whose row may be as good.
+
+    Args:
+        rows: best first, and compared.
+        jobs: of the sweep.
+        sweep: has the values that vary.
     """
     if not rows or not rows[0].is_whole:
         return ""

@@ -116,7 +116,12 @@ class Found:
 
 
 def find_runs(client: "MlflowClient", words: Words, last: int | None) -> Found:
-    """Return the runs that were chosen, the newest `last` of them if that is given.
+    """Return the runs that words choose.
+
+    Args:
+        client: of the store.
+        words: the ids and conditions.
+        last: the number of newest runs; None for all.
 
     Raises:
         InputError: if there are none, or a condition names a key that no run has.

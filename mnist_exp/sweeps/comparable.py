@@ -27,8 +27,11 @@ def comparison_key(
 ) -> dict[str, str]:
     """Return the known facts that must be equal for objectives to be comparable.
 
-    `values`: the configuration, by full key. `run`: has recorded the data, if it is known. `tests`: digests of test
-    sets, by those of all data, for data that was recorded without.
+    Args:
+        objective: the metric.
+        values: the configuration, by full key.
+        run: has recorded the data, if it is known.
+        tests: digests of test sets, by those of all data, for data that was recorded without.
     """
     part, metric = part_measured(objective, values), objective.removeprefix("val_").removeprefix("test_")
     keys = [] if objective.startswith("test_") else ["dataset.validation"]
@@ -57,7 +60,10 @@ def find_conflicts(found: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
 def why_not_compared(objective: str, configs: Sequence[Config], jobs: Iterable[Record]) -> str:
     """Return a sentence if the jobs of a sweep do not measure the same, or nothing.
 
-    `configs`: one for each value that varies.
+    Args:
+        objective: the metric.
+        configs: one for each value that varies.
+        jobs: that ended.
     """
     values = [flatten(asdict(config)) for config in configs]
     known = [comparison_key(objective, job) for job in values]

@@ -113,7 +113,14 @@ def _in_markdown(text: str) -> str:
 
 
 def as_latex(title: str, lines: Sequence[Sequence[str]], texts: Sequence[int], notes: Sequence[str]) -> str:
-    """Return a booktabs `tabular` for LaTeX, with title and notes as comments."""
+    """Return a booktabs `tabular` for LaTeX.
+
+    Args:
+        title: a comment above the table.
+        lines: cells; the first line is the header.
+        texts: the columns that are aligned left.
+        notes: comments below the table.
+    """
     columns = "".join("l" if place in texts else "r" for place in range(len(lines[0])))
     header, *rows = (f"{' & '.join(map(_in_latex, line))} \\\\" for line in lines)
     above = [f"% {printable(title)}", f"\\begin{{tabular}}{{{columns}}}", "\\toprule", header, "\\midrule"]

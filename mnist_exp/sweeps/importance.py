@@ -47,6 +47,11 @@ def importance(jobs: Sequence[Record], objective: str, direction: str) -> Import
     In a full grid, with as many jobs for each combination, a share is the main effect in an analysis of variance,
     without the part of chance (T. L. Kelley's epsilon squared, 1935). Other sweeps are left to Optuna.
 
+    Args:
+        jobs: of a sweep.
+        objective: the metric.
+        direction: "maximize" or "minimize".
+
     Returns:
         None if fewer than two keys vary, if all objectives are the same, if an F test cannot tell the keys of a grid
         from chance, or if another sweep has fewer than 20 jobs or Optuna is not installed.

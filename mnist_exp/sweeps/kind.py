@@ -162,7 +162,13 @@ class Kind:
         return compare_rows(rows, direction), []
 
     def verdict(self, rows: Sequence[Row], images: str, run_id: str) -> str:
-        """Return the sentence below a ranking of arranged rows, measured on `images`."""
+        """Return the sentence below a ranking.
+
+        Args:
+            rows: arranged and compared, best first.
+            images: where the objective was measured, such as "these 10,000 images".
+            run_id: of the sweep.
+        """
         single = "one seed may be better or worse by chance" if self.planned > 1 else SINGLE
         of = self.jobs // self.planned if self.planned else len(rows)
         family = f"the {len(rows)} of {of} rows that have finished jobs" if len(rows) < of else ""

@@ -19,6 +19,12 @@ def make_sweep_table(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], 
     """Return a sweep's jobs ranked, with jobs that differ only in seed as one row.
 
     The notes say which keys matter, but not in a race, in which better rows have more jobs.
+
+    Args:
+        sweep: has the values that vary.
+        record: of the sweep.
+        jobs: that ended.
+        kind: arranges the rows and words the verdict.
     """
     objective, direction = sweep.config.objective, objective_direction(sweep.config)
     rows = rank(jobs, direction)

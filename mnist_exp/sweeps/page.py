@@ -67,7 +67,13 @@ class Report:
 
 
 def write_report(sweep: Sweep, record: SweepRecord, outcome: Table) -> None:
-    """Write `figures/` and `report.html` into a sweep's folder."""
+    """Write `figures/` and `report.html` of a sweep.
+
+    Args:
+        sweep: has the values that vary.
+        record: of the sweep; the files go into its folder.
+        outcome: the ranking.
+    """
     folder, kept, drawn = record.folder.path, record.folder.read(), {}
     jobs = [job for row in outcome.rows for job in row.jobs]
     if names := short_names(dict.fromkeys(key for job in jobs for key in job.values)):

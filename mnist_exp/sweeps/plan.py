@@ -37,7 +37,10 @@ _USERS = {  # the kind that a setting is for
 def run_sweep(overrides: Sequence[str], config_dir: str | Path | None = None, *, verbose: bool = True) -> SweepResult:
     """Run and rank a sweep's jobs, as `-m OVERRIDES --config-dir DIR` does.
 
-    Unless `verbose`, nothing is printed.
+    Args:
+        overrides: as after -m.
+        config_dir: a folder of presets.
+        verbose: whether to print as a command does.
 
     Raises:
         InputError: for bad overrides or presets, or a store that cannot be written.
@@ -55,7 +58,11 @@ def plan(
 ) -> tuple[Sweep, Kind]:
     """Return the sweep, each of its values checked, and its kind.
 
-    `composed` is without the values that vary; `code` is the file that `overrides` name.
+    Args:
+        composed: the sweep, without the values that vary.
+        overrides: as typed.
+        code: the file that they name.
+        loader: composes its jobs.
 
     Raises:
         InputError: for a value that cannot be used or is listed twice, or jobs that cannot be ranked together.

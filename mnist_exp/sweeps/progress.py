@@ -32,7 +32,13 @@ log = logging.getLogger(__name__)
 
 
 def announce(sweep: Sweep, text: str, to: TextIO | None = None) -> None:
-    """Print a text on standard output or `to`, unless the sweep is silent, and log it."""
+    """Print a text, unless the sweep is silent, and log it.
+
+    Args:
+        sweep: has the log and whether it is silent.
+        text: may have several lines.
+        to: standard output by default.
+    """
     if sweep.verbose:
         print(wrap_text(printable_lines(text)), file=to, flush=True)
     log.info("%s", text, extra={"output": sweep.folder})  # not in the log of a job
@@ -155,7 +161,10 @@ def _name(job: Record) -> tuple[str, str]:
 def seconds_left(ends: Sequence[float], at_once: int, left: int) -> float | None:
     """Return about how long the remaining jobs take, or None if unknown.
 
-    `ends` are the times at which jobs ended, in order; the first `at_once` of them also waited for TensorFlow.
+    Args:
+        ends: times at which jobs ended, in seconds, in order; the first `at_once` also waited for TensorFlow.
+        at_once: the number of jobs that run together.
+        left: the number of remaining jobs.
 
     >>> seconds_left([30.0, 32.0, 34.0], 1, 5), seconds_left([30.0, 31.0], 2, 5)
     (10.0, None)

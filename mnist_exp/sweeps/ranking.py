@@ -92,7 +92,10 @@ def _is_ranked(job: Record) -> bool:
 def compare_rows(rows: Sequence[Row], direction: str, others: Sequence[Row] = ()) -> list[Row]:
     """Return the rows, each compared with the first if both are whole.
 
-    `others`: rows of the same sweep that are not shown, which count for its level and its common variance.
+    Args:
+        rows: best first.
+        direction: "maximize" or "minimize".
+        others: rows of the same sweep that are not shown; they count for its level and its common variance.
     """
     found = compare_with_first([by_seed(row) if row.is_whole else {} for row in (*rows, *others)], direction)
     return [replace(row, comparison=comparison) for row, comparison in zip(rows, [None, *found], strict=False)]

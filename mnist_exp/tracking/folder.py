@@ -94,7 +94,13 @@ class Folder:
         files.write_text(self.path / name, json.dumps(content, indent=1))
 
     def begin(self, record: Record, code: CodeFile | None = None, patch: str = "") -> None:
-        """Remove another run's files, and write the record, the user's code and its diff."""
+        """Remove another run's files, and write those of a new run.
+
+        Args:
+            record: of the new run.
+            code: the user's file.
+            patch: the difference of the checkout from its commit; "" for none.
+        """
         with suppress(InputError):
             before = self.read()
             if before.status != "FINISHED" and before.job == record.job != ("", {}):

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 
 def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
-    """Write a model, which takes raw images, in MLflow's format for `mirror`."""
+    """Write a model in MLflow's format for `mirror`.
+
+    Args:
+        model: of raw images.
+        data: has the example images.
+        folder: of the run.
+    """
     import mlflow.keras
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
@@ -52,7 +58,13 @@ def save_model(model: "keras.Model", data: Data, folder: Folder) -> None:
 
 
 def send_model(store: Store, folder: Folder, run_id: str) -> None:
-    """Send a saved model unless the run has one, and remove the local copy."""
+    """Send a saved model unless the run has one, and remove the local copy.
+
+    Args:
+        store: of the run.
+        folder: of the run, with the saved model.
+        run_id: in the store.
+    """
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
@@ -85,8 +97,11 @@ def send_model(store: Store, folder: Folder, run_id: str) -> None:
 def fetch_model(uri: str, name: str, folder: Path) -> Path:
     """Return a model's Keras file, from the run's folder or else downloaded.
 
-    A download goes into `folder`. The `name` is an id as for `find_run`, a sweep's for its best job's model, or
-    `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+    Args:
+        uri: of the store.
+        name: an id as for `find_run`, a sweep's for its best job's model, `models:/NAME@ALIAS` or
+            `models:/NAME/VERSION`.
+        folder: for a download.
 
     Raises:
         InputError: if the store has no such run or model, or the run kept none.

@@ -66,7 +66,12 @@ def record_of(run: "Run", client: "MlflowClient") -> Record:
 
 
 def find_run(client: "MlflowClient", uri: str, run_id: str) -> Record:
-    """Return the only run or sweep of the store whose id begins with `run_id`.
+    """Return the only run or sweep of the store with an id.
+
+    Args:
+        client: of the store.
+        uri: of the store, for messages.
+        run_id: an id, or the beginning of one.
 
     Raises:
         InputError: if there is none, or more than one; it names six at most.
@@ -117,7 +122,10 @@ def stored_run(client: "MlflowClient", run_id: str) -> "Run | None":
 def find_mirror_run(to: store.Store, folder: Folder, known: str = "") -> str:
     """Return the id of the run that mirrors a folder in a store, or "".
 
-    A `known` id spares a search.
+    Args:
+        to: the store.
+        folder: of the run.
+        known: its id, which spares a search; "" if unknown.
     """
     if known and store.mirrored(folder, to.settings.uri).run_id == known:
         return known
@@ -137,7 +145,12 @@ def read_runs(to: store.Store, record_id: str) -> "list[Run]":
 
 
 def find_sweep(client: "MlflowClient", uri: str, run_id: str) -> Record:
-    """Return the parent run of a sweep, by an id as in `find_run`.
+    """Return the parent run of a sweep.
+
+    Args:
+        client: of the store.
+        uri: of the store, for messages.
+        run_id: an id, or the beginning of one.
 
     Raises:
         InputError: as `find_run` does, or if the run is no sweep.
@@ -183,7 +196,13 @@ def points(run: Record, client: "MlflowClient | None" = None) -> dict[tuple[str,
 
 
 def curve(client: "MlflowClient", run_id: str, metric: str) -> list[float]:
-    """Return a run's values of a metric, one an epoch."""
+    """Return a run's values of a metric, one an epoch.
+
+    Args:
+        client: of the store.
+        run_id: a whole id.
+        metric: such as "val_loss".
+    """
     return [point.value for point in sorted(client.get_metric_history(run_id, metric), key=lambda point: point.step)]
 
 

@@ -69,7 +69,10 @@ def draw_run(
 ) -> dict[str, Figure | ImageGrid]:
     """Return a run's figures by name, with `mistakes` only if its model makes some.
 
-    `history` is as for `curves`, and `probabilities` are (N, classes) for the test images.
+    Args:
+        history: values by metric, one an epoch.
+        data: has the test images.
+        probabilities: (N, classes), for the test images.
     """
     images, labels, predicted = to_uint8(data.x_test, data.maximum), data.y_test, probabilities.argmax(axis=1)
     drawn: dict[str, Figure | ImageGrid] = {
@@ -123,7 +126,10 @@ def _end(file: str) -> str:
 def classes(labels: Labels, predicted: Labels, names: Sequence[str]) -> Figure:
     """Draw the accuracy of each class, the worst first, 20 at most.
 
-    `labels` and `predicted` are (N,), and `names` the classes' by label.
+    Args:
+        labels: (N,), the true ones.
+        predicted: (N,).
+        names: of the classes, by label.
     """
     counts = np.bincount(labels, minlength=len(names))
     right = np.bincount(labels[predicted == labels], minlength=len(names))

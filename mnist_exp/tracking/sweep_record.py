@@ -117,9 +117,14 @@ class SweepRecord:
         return read_text(Path(job.output) / "config.yaml", folder=Path(job.output))
 
     def reuse(self, job: Record, values: Mapping[str, str], output: Path) -> None:
-        """Count an earlier run as the job with these values and this folder.
+        """Count an earlier run as a job of this sweep.
 
         A run of this sweep needs no such note.
+
+        Args:
+            job: the earlier run.
+            values: of the job, by key.
+            output: the folder of the job.
         """
         if Path(job.output).parent == self.folder.path:
             return

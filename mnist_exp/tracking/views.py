@@ -201,7 +201,13 @@ def _leader(folder: Folder, keys: Sequence[str]) -> str:
 
 
 def remove(client: "MlflowClient", experiment_id: str, run_id: str) -> None:
-    """Remove a sweep's view, given the id of its run, unless a person changed it."""
+    """Remove a sweep's view, unless a person changed it.
+
+    Args:
+        client: of the store.
+        experiment_id: of the sweep.
+        run_id: of the sweep.
+    """
     if _unchanged(client.get_experiment(experiment_id).tags, key := key_of(run_id)):
         client.delete_experiment_tag(experiment_id, f"{_TAG}{key}")
 

@@ -53,7 +53,13 @@ from mnist_exp.training.training import (
 
 
 def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[TrainingResult | InputError]:
-    """Implement `Engine.train`, as one program."""
+    """Implement `Engine.train`, as one program.
+
+    Args:
+        experiments: alike but for their weights and numbers.
+        data: of all of them.
+        on_epoch: called after each epoch; see `OnEpoch`.
+    """
     config, image_shape = experiments[0].config, data.x_train.shape[1:]
     preprocessor = fit_preprocessor(config.preprocessing, data)
     check_size(config.model, preprocessor.shape, data.classes)

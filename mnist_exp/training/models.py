@@ -138,7 +138,12 @@ def _shortcut(flow: Any, wanted: tuple[int | None, ...], where: str) -> Any:
 def augmentation_model(specs: Sequence[Any], image_shape: tuple[int, ...], raw: Raw = BYTES) -> keras.Sequential | None:
     """Return a model that augments raw images (N, *image_shape), or None.
 
-    Without `specs` it is None. The layers get pixels from 0 to 255, as Keras expects.
+    Without `specs` it is None.
+
+    Args:
+        specs: layers, such as `{RandomRotation: {factor: 0.1}}`; they get pixels from 0 to 255.
+        image_shape: of a raw image.
+        raw: the input of the model.
 
     Raises:
         InputError: names the layer that Keras refuses.
@@ -177,7 +182,11 @@ def serving_model(
 ) -> keras.Model:
     """Return a model of raw images (N, *image_shape), with the layers of `model`.
 
-    It prepares the images, and augments them in training.
+    Args:
+        model: of prepared images.
+        preprocessor: prepares them.
+        image_shape: of a raw image.
+        augment: layers that augment in training.
 
     Raises:
         InputError: names the layer of `augment` that Keras refuses.
@@ -199,10 +208,13 @@ def output_shapes(model: keras.Model) -> Iterator[tuple[int, ...]]:
 
 
 def make_keras_object(kind: str, spec: Any, key: str, output: Path = Path()) -> Any:
-    """Make a Keras object of a kind in `keras_names.ALLOWED` from its spec.
+    """Make a Keras object from its spec.
 
-    `spec` is `Name` or `{Name: arguments}`.
-    Relative paths in arguments are below `output`.
+    Args:
+        kind: a kind of `keras_names.ALLOWED`.
+        spec: `Name` or `{Name: arguments}`.
+        key: of the spec, for messages.
+        output: the folder of relative paths in arguments.
 
     Raises:
         InputError: as `keras_names.check_spec` and `own_code.instance` do, for values that Keras refuses, and for a

@@ -21,9 +21,12 @@ from mnist_exp.text import truncate
 
 
 def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -> keras.Model:
-    """Load a model of `serving_model` from a foreign file, or from a run's `folder`.
+    """Load a model of `serving_model`.
 
-    It may have classes of `code`.
+    Args:
+        path: a Keras file.
+        code: the file with custom classes.
+        folder: of the run that saved it; None for a foreign file.
 
     Raises:
         InputError: if it is no such file, or names a class that a configuration could not.
@@ -105,7 +108,10 @@ def _check_size(saved: Any, most: int) -> None:
 def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
     """Check that a saved model can be loaded again, and then computes the same.
 
-    Messages begin with `where`.
+    Args:
+        model: the saved one.
+        code: the file with its custom classes.
+        where: begins messages.
     """
     try:
         saved = json.loads(model.to_json())

@@ -36,7 +36,13 @@ _PRODUCTS_AT_ONCE, _MOST_AT_ONCE = 10**9, 50
 
 
 def train(experiments: Sequence[Experiment], data: Data, on_epoch: OnEpoch) -> list[TrainingResult | InputError]:
-    """Implement `Engine.train`, with one experiment."""
+    """Implement `Engine.train`.
+
+    Args:
+        experiments: a single one.
+        data: of the experiment.
+        on_epoch: called after each epoch; see `OnEpoch`.
+    """
     [experiment] = experiments
     config, image_shape = experiment.config, data.x_train.shape[1:]
     preprocessor = fit_preprocessor(config.preprocessing, data)
