@@ -41,7 +41,7 @@ def to_mnist_format(picture: Image.Image, height: int, width: int) -> npt.NDArra
     """
     if min(picture.size) < 8:
         raise InputError(f"is {picture.width} by {picture.height} pixels; must be at least 8 by 8")
-    digit = _with_usual_stroke(_cropped(_ink(_flat(picture))))
+    digit = _normalize_stroke(_crop(_ink(_flat(picture))))
     scale = _BOX * min(height / digit.shape[0], width / digit.shape[1])
     rows, columns = (max(1, round(length * scale)) for length in digit.shape)
     small = Image.fromarray(digit.astype(np.float32)).resize((columns, rows), Image.Resampling.BILINEAR)
@@ -61,7 +61,7 @@ def holds_several(picture: Image.Image) -> bool:
 
     True for 6 of MNIST's 70,000 digits, and for 98 of 100 pairs of them.
     """
-    ink = _cropped(_ink(_flat(picture))) > 0.5
+    ink = _crop(_ink(_flat(picture))) > 0.5
     strokes, _ = ndimage.label(ink, np.ones((3, 3)))
     places = ndimage.find_objects(strokes)
     spans = sorted((across.start, across.stop) for down, across in places if down.stop - down.start > _TALL * len(ink))
@@ -151,14 +151,14 @@ def _otsu(values: _Floats) -> float:
     return float(edges[1:-1][np.argmax(below * above * (mean_below - mean_above) ** 2)])
 
 
-def _cropped(ink: _Floats) -> _Floats:
+def _crop(ink: _Floats) -> _Floats:
     rows, columns = (np.flatnonzero((ink > _FAINT).any(axis=axis)) for axis in (1, 0))
     if not rows.size:
         raise InputError(_NOTHING)
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _with_usual_stroke(digit: _Floats) -> _Floats:
+def _normalize_stroke(digit: _Floats) -> _Floats:
     """Thicken fine strokes, which would fade when scaled, and thin thick ones."""
     length = max(digit.shape)
     inside = np.pad(digit > 0.5, 1)
@@ -166,11 +166,11 @@ def _with_usual_stroke(digit: _Floats) -> _Floats:
     stroke = 2 * inside.sum() / max(outline, 1)
     missing, excess = round(_THIN * length - stroke), round(stroke - _THICK * length)
     if missing > 0:
-        return _cropped(ndimage.grey_dilation(np.pad(digit, missing), footprint=_disc(missing + 1)))
+        return _crop(ndimage.grey_dilation(np.pad(digit, missing), footprint=_disc(missing + 1)))
     thinner = digit
     for rest in range(excess, 0, -_STEP_PIXELS):
         thinner = ndimage.grey_erosion(thinner, footprint=_disc(min(rest, _STEP_PIXELS) + 1), mode="constant")
-    return _cropped(thinner if (thinner > _FAINT).any() else digit)
+    return _crop(thinner if (thinner > _FAINT).any() else digit)
 
 
 def _disc(diameter: int) -> npt.NDArray[np.bool_]:

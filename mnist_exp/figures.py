@@ -119,7 +119,7 @@ def image(pixels: npt.NDArray[np.uint8], label: int | str) -> Figure:
     """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes: Axes = figure.subplots()
-    _show(axes, _on_paper(pixels))
+    _show(axes, _invert(pixels))
     name = escape_label(str(label), 24)
     size = 40 if len(name) <= 3 else 28 - len(name) / 2
     axes.text(0.97, 0.03, name, fontsize=size, color=VALIDATION, ha="right", va="bottom", transform=axes.transAxes)
@@ -147,10 +147,10 @@ def samples(
     chosen = [np.flatnonzero(labels == label)[:each] for label in range(shown)]
     picked = images[np.concatenate(chosen)]
     raw = to_uint8(picked, maximum)
-    kinds = [_on_paper(raw)]
+    kinds = [_invert(raw)]
     if augment is not None:
         augmented = to_uint8(np.clip(np.asarray(augment(picked)), 0, maximum), maximum)
-        kinds.append(_on_paper(augmented, raw))
+        kinds.append(_invert(augmented, raw))
     height, width, *channels = kinds[0].shape[1:]
     columns = each * len(kinds)
     sheet = np.full((shown, each, height, len(kinds) * width, *channels), 255, np.uint8)
@@ -194,7 +194,7 @@ def _show(axes: Axes, pixels: npt.NDArray[Any]) -> None:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
 
 
-def _on_paper(images: npt.NDArray[Any], before: npt.NDArray[Any] | None = None) -> npt.NDArray[np.uint8]:
+def _invert(images: npt.NDArray[Any], before: npt.NDArray[Any] | None = None) -> npt.NDArray[np.uint8]:
     """Invert grey images on black, as MNIST's, for ink on paper reads better.
 
     They are on black if most pixels at the edges were 0 `before` they were augmented. Images may have a last axis of
@@ -255,7 +255,7 @@ class ImageGrid:
 
         It takes a fifth of the time that matplotlib needs for as many texts.
         """
-        papers, cell = _on_paper(self.images).astype(np.uint8, copy=False), 1080 // self.columns
+        papers, cell = _invert(self.images).astype(np.uint8, copy=False), 1080 // self.columns
         width = round(cell / 1.15)
         height = max(1, round(width * papers.shape[1] / papers.shape[2]))
         below = 18 * max(2, *(text.count("\n") + 1 for text in self.captions))

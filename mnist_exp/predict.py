@@ -14,7 +14,7 @@ from mnist_exp.config.composition import compose
 from mnist_exp.config.files import open_file, replacing
 from mnist_exp.config.overrides import is_tracking_override
 from mnist_exp.config.own_code import read_code
-from mnist_exp.config.schema import stored
+from mnist_exp.config.schema import require_store
 from mnist_exp.data import pictures
 from mnist_exp.errors import InputError
 from mnist_exp.text import printable, say, truncate
@@ -108,7 +108,7 @@ def predict(
         if model.endswith(".keras"):
             path = Path(model)
         else:
-            uri = stored(settings).uri
+            uri = require_store(settings).uri
             with store.store_errors(uri):
                 path = logged_models.fetch_model(uri, model, Path(folder))
         from mnist_exp.config.keras_backend import REFUSALS, keras_reason
@@ -117,12 +117,12 @@ def predict(
         loaded = saved_models.load(path, own)
         known = read_metadata(path)
         classes = known.class_names(loaded.output_shape[-1], path)
-        for label in saved_models.needed_code(path):
+        for label in saved_models.find_needed_code(path):
             if own is not None and label != own.label:
                 say(f"{code} is not what the model was trained with: {label} then, {own.digest} now", sys.stderr)
     shape = loaded.input_shape[1:]
     with pictures.reading():
-        seen = [_prepared(path, shape, resized=known.resized) for path in files]
+        seen = [_prepare(path, shape, resized=known.resized) for path in files]
     raw = np.stack(seen).reshape(-1, *shape) * ((known.maximum or 255) / 255)
     dtype = np.dtype(loaded.inputs[0].dtype)
     try:
@@ -135,7 +135,7 @@ def predict(
     ]
 
 
-def _prepared(path: Path, shape: tuple[int, ...], *, resized: bool) -> npt.NDArray[np.uint8]:
+def _prepare(path: Path, shape: tuple[int, ...], *, resized: bool) -> npt.NDArray[np.uint8]:
     """Return a picture as an image of `shape`."""
     from mnist_exp import digits
 

@@ -11,7 +11,7 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose, recompose
 from mnist_exp.config.overrides import Override, is_tracking_override
 from mnist_exp.config.presets import parse_values
-from mnist_exp.config.schema import stored
+from mnist_exp.config.schema import require_store
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment
 from mnist_exp.text import printable, say, truncate
@@ -65,7 +65,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     Raises:
         InputError: if there is no such run, or its configuration or an override cannot be used.
     """
-    settings = stored(compose([text for text in overrides if is_tracking_override(text)]).config.tracking)
+    settings = require_store(compose([text for text in overrides if is_tracking_override(text)]).config.tracking)
     with store.store_errors(settings.uri):
         client = store.connect_existing(settings.uri)
         before = find_run(client, settings.uri, run_id)
@@ -80,7 +80,7 @@ def rerun(run_id: str, overrides: Sequence[str] = ()) -> bool:
     _check_code(before, overrides)
     _use_threads(before.fact("threads"))
     try:
-        experiment = _as_before(recompose(config, overrides), before, name, overrides)
+        experiment = _restore_names(recompose(config, overrides), before, name, overrides)
     except (ValueError, OverflowError, RecursionError) as error:  # numbers of thousands of digits, endless nesting
         raise InputError(f"{run_id} cannot be repeated: {error}") from error
     from mnist_exp.runner import run_experiment  # imports Keras
@@ -130,9 +130,9 @@ def _use_threads(recorded: str) -> None:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", recorded)
 
 
-def _as_before(experiment: Experiment, before: Record, name: str, overrides: Sequence[str]) -> Experiment:
+def _restore_names(experiment: Experiment, before: Record, name: str, overrides: Sequence[str]) -> Experiment:
     """Return the experiment with the run's name, in its MLflow experiment by default."""
-    settings = stored(experiment.config.tracking)
+    settings = require_store(experiment.config.tracking)
     typed = [
         text
         for text in experiment.overrides

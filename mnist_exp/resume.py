@@ -112,7 +112,7 @@ def find_earlier(key: str, wanted: Record, *, prunes: bool = True, or_newest: bo
     return found
 
 
-def wanted_record(experiment: Experiment, identity: Identity) -> Record:
+def make_record(experiment: Experiment, identity: Identity) -> Record:
     """Return the record that an experiment would have now, as `resume` takes it."""
     today = run_record(experiment)
     tags = today.tags | {"mnist_exp.signature": identity.signature}
@@ -164,7 +164,7 @@ def finish(experiment: Experiment) -> Result | Record:
         identity = identify(experiment.config) if experiment.config.resume else None
         if identity is None:  # nothing is looked for, or the run says why its data cannot be read
             return run_experiment(experiment)
-        wanted, tell = wanted_record(experiment, identity), partial(_print, experiment)
+        wanted, tell = make_record(experiment, identity), partial(_print, experiment)
         with claim(identity.key, wanted, output, tell) as answer:
             if answer.folder is None:
                 tell(f"Starts anew: {answer.line}")

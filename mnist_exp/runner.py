@@ -187,7 +187,7 @@ def record(experiment: Experiment, run: Run, data: Data, trained: "TrainingResul
     kept = f"{config.objective} {objective} of epoch {trained.kept_epoch}"
     log.debug("scores %s, %s", trained.scores, kept, extra={"output": output})
     if run.folder.read().stage == "begun":
-        with replacing(output / "model.keras") as new, signals.deferred():
+        with replacing(output / "model.keras") as new, signals.defer_signals():
             trained.model.save(new)
             write_metadata(new, data.metadata())
         run.log_scores(trained.scores | {"objective": objective}, trained.kept_epoch)

@@ -78,7 +78,7 @@ def _show(given: argparse.Namespace) -> None:
     from mnist_exp.training.preprocessing import fit_preprocessor
 
     preprocessor = fit_preprocessor(config.preprocessing, held_out)
-    print(_prepared(preprocessor, pixels, label))
+    print(_describe(preprocessor, pixels, label))
     models.set_seed(config.seed)
     augment = models.augmentation_model(config.preprocessing.augment, pixels.shape, preprocessor.raw)
     image = figures.image(figures.to_uint8(pixels[None], data.maximum)[0], data.names[label])
@@ -92,7 +92,7 @@ def _show(given: argparse.Namespace) -> None:
         say(f"Arrays in {save}; read them with dataset=npz dataset.path={save}")
 
 
-def _prepared(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], label: int) -> str:
+def _describe(preprocessor: "Preprocessor", pixels: npt.NDArray[np.generic], label: int) -> str:
     """Describe an image and its label as the model gets them."""
     image = np.asarray(preprocessor.images(pixels[None]))[0]
     height, width = pixels.shape[:2]

@@ -44,7 +44,7 @@ def install() -> None:
 
 
 @contextmanager
-def deferred() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Defer a signal to `raise_if_received` or the end of the block.
 
     A second signal raises at once.
@@ -58,7 +58,7 @@ def deferred() -> Iterator[None]:
 
 
 @contextmanager
-def shielded() -> Iterator[None]:
+def shield_end() -> Iterator[None]:
     """Raise nothing in the block, which records how a run ended.
 
     The end of the block raises for the first signal that came in it.
@@ -74,7 +74,7 @@ def shielded() -> Iterator[None]:
 
 
 def raise_if_received() -> None:
-    """Raise the exception of a signal that was received, if any, outside `shielded`."""
+    """Raise the exception of a signal that was received, if any, outside `shield_end`."""
     if _State.received and not _State.closing:
         end = _ENDS[_State.received]
         raise end.exception(end.exit_code)
@@ -85,8 +85,8 @@ def clear() -> None:
     _State.received = 0
 
 
-def interrupted_again() -> bool:
-    """Return whether a signal came in `shielded`, whose waits then end."""
+def is_interrupted_again() -> bool:
+    """Return whether a signal came in `shield_end`, whose waits then end."""
     return _State.is_hurried
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import Override, is_tracking_override
-from mnist_exp.config.schema import stored
+from mnist_exp.config.schema import require_store
 from mnist_exp.ends import FINISHED
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.formats import pluralize
@@ -82,7 +82,7 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     Raises:
         InputError: if there is nothing to send, or the store cannot be reached, or does not get all.
     """
-    settings = stored(compose(overrides).config.tracking)
+    settings = require_store(compose(overrides).config.tracking)
     keys = {Override.parse(text).key for text in overrides}
     folders = _collect_folders(places or [Path(name) for name in PLACES if Path(name).is_dir()], untracked=bool(places))
     from mnist_exp.tracking import store

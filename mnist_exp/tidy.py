@@ -17,7 +17,7 @@ from mnist_exp import commands
 from mnist_exp.config.composition import compose
 from mnist_exp.config.files import BEFORE_A_RECORD, is_file, remove_files
 from mnist_exp.config.overrides import is_tracking_override
-from mnist_exp.config.schema import stored
+from mnist_exp.config.schema import require_store
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.formats import aligned, pluralize
 from mnist_exp.text import say, truncate
@@ -95,7 +95,7 @@ def tidy(folders: Sequence[Path], days: float | None, overrides: Sequence[str], 
     Raises:
         InputError: if nothing is removed, or not all, or the store cannot be reached.
     """
-    uri = stored(compose(overrides).config.tracking).uri
+    uri = require_store(compose(overrides).config.tracking).uri
     everything = find_entries()
     chosen = [entry for entry in everything if _is_chosen(entry, folders, days)]
     with store.store_errors(uri):

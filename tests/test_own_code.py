@@ -165,7 +165,7 @@ for name in ("narrow", "wide"):
     mnist_exp.model(net)
 """)
     assert own_code.own_classes("layers").keys() == {"Blur3", "Blur5", "Beside", "Second"}
-    assert [own_code.arguments_of(own_code.own_classes("layers")[name])["size"] for name in ("Blur3", "Blur5")] == [
+    assert [own_code.read_arguments(own_code.own_classes("layers")[name])["size"] for name in ("Blur3", "Blur5")] == [
         3,
         5,
     ]
@@ -189,7 +189,7 @@ class Middle(keras.layers.Dense):
 {REGISTERED}class Inherits(keras.layers.Dropout): pass
 """
     use(text)
-    opened, closed = (own_code.arguments_of(own_code.own_classes("layers")[name]) for name in ("Open", "Closed"))
+    opened, closed = (own_code.read_arguments(own_code.own_classes("layers")[name]) for name in ("Open", "Closed"))
     assert {"first", "gain", "units", "use_bias", "name", "trainable"} <= opened.keys()
     assert opened["units"] is None  # __init__ may give the argument itself
     assert closed == {"first": (1, 2), "function": None}

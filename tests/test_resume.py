@@ -11,7 +11,7 @@ import pytest
 from mnist_exp import Result, run
 from mnist_exp.config.composition import compose
 from mnist_exp.experiment import Experiment
-from mnist_exp.resume import Answer, find_earlier, resume, wanted_record
+from mnist_exp.resume import Answer, find_earlier, make_record, resume
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.tracking import index, locks
 from mnist_exp.tracking.folder import Folder
@@ -119,7 +119,7 @@ def asked() -> Experiment:
 def wanted() -> Record:
     identity = identify(asked().config)
     assert identity is not None
-    return wanted_record(asked(), identity)
+    return make_record(asked(), identity)
 
 
 def made(name: str, *, status: str = "KILLED", **changes: Any) -> Folder:

@@ -32,7 +32,7 @@ def close():
 def work():
     for _ in range(10_000):
         if "trains" in sys.argv:
-            with signals.deferred():
+            with signals.defer_signals():
                 for batch in range(10):
                     time.sleep(0.001)
                     signals.raise_if_received()
@@ -45,12 +45,12 @@ try:
         print("begun", flush=True)
         work()
     except BaseException:
-        with signals.shielded():
+        with signals.shield_end():
             close()
             done = True
         raise
     finally:
-        with signals.shielded():
+        with signals.shield_end():
             if not done:
                 close()
 except KeyboardInterrupt:
@@ -99,7 +99,7 @@ def test_a_second_signal_does_not_interrupt_the_first(pairs: int, arguments: tup
 def test_a_second_signal_ends_a_batch_that_hangs() -> None:
     program = """
 signals._SECONDS_OF_ONE = 0.0
-with signals.deferred():
+with signals.defer_signals():
     print("begun", flush=True)
     batch = threading.Event()
     while not signals._State.received:
@@ -157,9 +157,9 @@ with exit_on_errors():
 
 def test_a_signal_ends_a_wait_and_nothing_else_of_the_closing() -> None:
     program = """
-with signals.shielded():
+with signals.shield_end():
     print("begun", flush=True)
-    while not signals.interrupted_again():
+    while not signals.is_interrupted_again():
         pass
     print("closed", flush=True)
 print("goes on")
@@ -176,7 +176,7 @@ import signal
 signal.raise_signal(signal.SIGHUP)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
-    with signals.shielded():
+    with signals.shield_end():
         signal.raise_signal(signal.SIGINT)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
@@ -198,7 +198,7 @@ try:
     print("begun", flush=True)
     time.sleep(3600)
 except SystemExit as signal:
-    with signals.shielded():
+    with signals.shield_end():
         reader.poll()  # until it has gone
         print("closing", flush=True)
         Path("new").write_text(str(signal.code))

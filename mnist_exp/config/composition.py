@@ -136,7 +136,7 @@ def offer_user_choices(
     """
     refuse_passwords(overrides)
     parsed = parse(overrides)
-    code = _typed_code(parsed)
+    code = _find_code_file(parsed)
     if not in_sweep:
         _refuse_several(parsed)
     files = list_files(Path(config_dir)) if config_dir is not None else {}
@@ -172,7 +172,7 @@ def _refuse_several(parsed: Sequence[ParsedOverride]) -> None:
             raise InputError(f"{typed.text}: has several values; add -m for a sweep over them{instead}")
 
 
-def _typed_code(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
+def _find_code_file(parsed: Sequence[ParsedOverride]) -> CodeFile | None:
     # Hydra accepts several spellings of the key.
     if any(re.split(r"[./\[\]]+", override.key_or_group)[:2] == ["hydra", "searchpath"] for override in parsed):
         raise InputError(f"hydra.searchpath: {ONLY_CONFIG_DIR}")
@@ -215,7 +215,7 @@ def _own_choices() -> list[Preset]:
         for name, keys in own_code.keys(group).items()
     ]
     optimizers = own_code.own_classes("optimizers")
-    found += [("optimizer", name, own_code.arguments_of(own)) for name, own in optimizers.items()]
+    found += [("optimizer", name, own_code.read_arguments(own)) for name, own in optimizers.items()]
     return [
         Preset(
             group,

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mnist_exp.config import keras_names
-from mnist_exp.config.guesses import as_share, unknown
+from mnist_exp.config.guesses import as_share, explain_unknown_key
 from mnist_exp.errors import InputError, did_you_mean, format_value
 
 
@@ -170,7 +170,7 @@ def _convert_dataclass(wanted: type, value: Any, key: str) -> Any:
     for name in value:
         if name not in names:
             where = f"{key} ({value['kind']})" if "kind" in value else key or "the configuration"
-            raise InputError(unknown(f"{prefix}{name}", value[name], where, names))
+            raise InputError(explain_unknown_key(f"{prefix}{name}", value[name], where, names))
     for name in names:
         if name not in value:
             raise InputError(f"{prefix}{name}: is missing; it must be {describe(hints[name])}")

@@ -21,7 +21,7 @@ _COMMANDS = {name: f"python -m mnist_exp.{name}" for name in ("compare", "predic
 _COMMANDS |= {"help": "--help", "resume": "resume=true"}
 
 
-def unknown(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
+def explain_unknown_key(key: str, value: Any, place: str, siblings: Iterable[str]) -> str:
     """Return the message about an unknown key: which may be meant, and what to type.
 
     Args:

@@ -27,7 +27,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp.config import CONF
-from mnist_exp.config.hydra_compose import DEFAULTS, fresh_hydra, hydra_of_conf, record_typed
+from mnist_exp.config.hydra_compose import DEFAULTS, fresh_hydra, record_typed, use_conf
 from mnist_exp.config.parsing import parse, to_hydra
 from mnist_exp.errors import InputError
 from mnist_exp.version import __version__
@@ -84,7 +84,7 @@ class JobLoader(ConfigLoaderImpl):
     @classmethod
     def of_conf(cls) -> Self:
         """Return a loader of conf/."""
-        with hydra_of_conf():
+        with use_conf():
             return cls(GlobalHydra.instance().config_loader().get_search_path())
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
@@ -148,7 +148,7 @@ def launch_jobs(sweep: DictConfig, loader: JobLoader, task: TaskFunction) -> Non
     _raise_errors()
     settings = HydraConfig.instance()
     outer = settings.cfg
-    with hydra_of_conf():
+    with use_conf():
         sweep.hydra.mode = RunMode.MULTIRUN
         configure_log(sweep.hydra.hydra_logging, sweep.hydra.verbose)
         callbacks = Callbacks(sweep)
@@ -183,7 +183,7 @@ def run_composed(composed: DictConfig, task: Callable[[], object]) -> None:
             raised.append(error)
             raise  # callbacks get a failed job
 
-    with hydra_of_conf():
+    with use_conf():
         composed.hydra.mode = RunMode.RUN
         configure_log(composed.hydra.hydra_logging, composed.hydra.verbose)
         callbacks = Callbacks(composed)

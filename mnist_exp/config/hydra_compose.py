@@ -28,7 +28,7 @@ def compose_values(overrides: Sequence[str]) -> DictConfig:
         InputError: for an override that Hydra cannot use.
     """
     parsed = parse(overrides)
-    with as_input_errors(overrides), hydra_of_conf():
+    with as_input_errors(overrides), use_conf():
         given = to_hydra([override for override in parsed if not override.is_sweep_override()])
         composed = hydra.compose("config", given, return_hydra_config=True)
     record_typed(composed, parsed)
@@ -83,7 +83,7 @@ def _resolve(node: Any) -> None:
 
 
 @contextmanager
-def hydra_of_conf() -> Iterator[None]:
+def use_conf() -> Iterator[None]:
     """Let Hydra compose conf/ in the block."""
     with fresh_hydra(), hydra.initialize_config_dir(str(CONF), **DEFAULTS):
         yield

@@ -8,7 +8,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from mnist_exp.config.guesses import find_choice, unknown
+from mnist_exp.config.guesses import explain_unknown_key, find_choice
 from mnist_exp.config.overrides import Override
 from mnist_exp.errors import InputError
 
@@ -58,10 +58,12 @@ def _first_line(error: Exception, overrides: Sequence[str]) -> str:
     override = Override.parse(typed)
     cause = causes[0] if causes else None
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
-        return unknown(override.key, override.value, override.key.rpartition(".")[0], map(str, cause.parent_node))
+        return explain_unknown_key(
+            override.key, override.value, override.key.rpartition(".")[0], map(str, cause.parent_node)
+        )
     if causes and typed[:1] not in ("", "~") and not override.is_below("hydra"):
         if "/" in override.key:
-            return unknown(override.key, override.value, "the configuration", ())
+            return explain_unknown_key(override.key, override.value, "the configuration", ())
         if override.key == "training.callbacks" and re.fullmatch(r"\[[\w, ]+\]", override.value):
             named = ",".join(f"{name}:{{}}" for name in re.findall(r"\w+", override.value))
             return f"{typed}: must be a map; did you mean '{override.key}={{{named}}}'?"

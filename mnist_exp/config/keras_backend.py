@@ -146,7 +146,7 @@ def disable_all_reduce(optimizer: keras.optimizers.Optimizer) -> None:
     optimizer._all_reduce_sum_gradients = list
 
 
-def schedule_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.schedules.LearningRateSchedule | None:
+def find_schedule(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.schedules.LearningRateSchedule | None:
     """Return the schedule of an optimizer's learning rate, or None for a number."""
     rate = optimizer._learning_rate
     return rate if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) else None
@@ -196,7 +196,7 @@ def build_symbolically(model: keras.Model, x: Any, y: Any) -> None:
     model._symbolic_build(data_batch=(x, y))
 
 
-def unseeded_state() -> keras.Variable:
+def get_unseeded_state() -> keras.Variable:
     """Return the state of Keras's generator for operations without a seed."""
     return global_seed_generator().state
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mnist_exp.config.keras_source import REQUIRED, has_class, is_plain, signature_of
-from mnist_exp.config.own_code import arguments_of, own_classes, unregistered
+from mnist_exp.config.keras_source import REQUIRED, has_class, is_plain, read_signature
+from mnist_exp.config.own_code import hint_registration, own_classes, read_arguments
 from mnist_exp.errors import InputError, did_you_mean, format_value
 
 ALLOWED: dict[str, frozenset[str]] = {
@@ -114,7 +114,7 @@ def check_name(kind: str, name: Any, key: str) -> None:
     is_last = key.endswith(f".{name}")
     above = key.removesuffix(str(name)) if is_last else "" if "[" in key or "." not in key else f"{key}="
     near = did_you_mean(str(name), nearest, above)
-    hint = unregistered(name) or near or f"; the choices are {', '.join(choices)}"
+    hint = hint_registration(name) or near or f"; the choices are {', '.join(choices)}"
     where = key if is_last else f"{key}={format_value(name)}"
     number = "a number, nor " if kind == "schedules" else ""
     raise InputError(f"{where}: not {number}one of the {kind} that can be used here{hint}")
@@ -191,12 +191,12 @@ def check_arguments(kind: str, name: str, arguments: Mapping[str, Any], key: str
 
 def _optimizers_with(argument: str) -> list[str]:
     known = (name for name in sorted(ALLOWED["optimizers"]) if has_class("optimizers", name))
-    return [name for name in known if argument in signature_of("optimizers", name)]
+    return [name for name in known if argument in read_signature("optimizers", name)]
 
 
 def _signature(kind: str, name: str) -> Mapping[str, Any]:
     own = own_classes(kind).get(name)
-    return signature_of(kind, name) if own is None else arguments_of(own)
+    return read_signature(kind, name) if own is None else read_arguments(own)
 
 
 def argument_kind(argument: str) -> str | None:

@@ -51,7 +51,7 @@ def has_class(kind: str, name: str) -> bool:
 
 
 @cache
-def signature_of(kind: str, name: str) -> dict[str, Any]:
+def read_signature(kind: str, name: str) -> dict[str, Any]:
     """Return the arguments of a class, and for a layer those of Layer.
 
     `REQUIRED` stands for no default.
@@ -69,14 +69,14 @@ def _class_signature(module: str, class_name: str) -> tuple[dict[str, Any], bool
     found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name), None)
     for node in found.body if found else []:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            return _arguments_of(node.args), node.args.kwarg is not None
+            return _read_arguments(node.args), node.args.kwarg is not None
     for base in found.bases if found else []:
         if isinstance(base, ast.Name):
             return _class_signature(*_imported_names(tree).get(base.id, (module, base.id)))
     return {}, True
 
 
-def _arguments_of(arguments: ast.arguments) -> dict[str, Any]:
+def _read_arguments(arguments: ast.arguments) -> dict[str, Any]:
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults, *arguments.kw_defaults]
     pairs = zip([*positional, *arguments.kwonlyargs], defaults, strict=True)

@@ -72,7 +72,7 @@ def _literal(value: object, key: str) -> str:
         case Real():
             return str(float(value))
         case str() | PathLike():
-            return quoted(str(value))
+            return quote(str(value))
         case list() | tuple():
             return f"[{','.join(_literal(item, key) for item in value)}]"
         case Mapping():
@@ -119,7 +119,7 @@ def check_brace_expansion(arguments: Sequence[str]) -> None:
             )
 
 
-def values_of(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
+def pick_values(keys: Sequence[str], overrides: Sequence[str]) -> dict[str, str]:
     """Return the values that overrides give to `keys`, in the order of `keys`."""
     values = {override.key: override.value for override in map(Override.parse, overrides)}
     return {key: values[key] for key in keys if key in values}
@@ -143,7 +143,7 @@ def flatten(values: Mapping[str, Any]) -> dict[str, str]:
     return {".".join(path): format_value(value) for path, value in leaves(values)}
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     r"""Quote a text for Hydra.
 
     >>> print(quoted("it's"))

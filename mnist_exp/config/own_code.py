@@ -101,7 +101,7 @@ def use(code: CodeFile | None) -> None:
         _in_use = _import(code) if code is not None else None
 
 
-def in_use() -> CodeFile | None:
+def active_file() -> CodeFile | None:
     """Return the file whose names configuration may use."""
     return _in_use.code if _in_use is not None else None
 
@@ -111,7 +111,7 @@ def own_classes(kind: str) -> Mapping[str, type]:
     return _objects("layers" if kind == "augmentations" else kind)
 
 
-def arguments_of(own_class: Any) -> dict[str, Any]:
+def read_arguments(own_class: Any) -> dict[str, Any]:
     """Return the arguments of a class with defaults, and its bases' for `**kwargs`.
 
     The default is None where YAML cannot say it, or where a base requires a value that the class may pass.
@@ -169,11 +169,11 @@ def own_choices(group: Literal["model", "dataset"], base: type) -> list[Any]:
         if taken := [key for key in own if key in {"defaults", *map(attrgetter("name"), fields(base)), *dir(base)}]:
             where = f"{_where(group, name)}, argument {taken[0]}"
             raise InputError(f"{where}: cannot be a key of a {group}; give it another name")
-        found.append(_dataclass_of(name, base, tuple((key, parameter.annotation) for key, parameter in own.items())))
+        found.append(_make_dataclass(name, base, tuple((key, parameter.annotation) for key, parameter in own.items())))
     return found
 
 
-def unregistered(name: object) -> str:
+def hint_registration(name: object) -> str:
     """Return a hint if the file in use defines this class without registering it.
 
     Otherwise return "".
@@ -309,5 +309,5 @@ def _is_type(wanted: Any) -> bool:
 
 
 @cache  # equal configurations need equal classes
-def _dataclass_of(name: str, base: type, keys: tuple[tuple[str, Any], ...]) -> Any:
+def _make_dataclass(name: str, base: type, keys: tuple[tuple[str, Any], ...]) -> Any:
     return make_dataclass(name, [("kind", Literal[name]), *keys], bases=(base,), frozen=True, kw_only=True)

@@ -32,13 +32,13 @@ def parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[
         key = max(overrides, key=len).partition("=")[0]
         raise InputError(f"{key}: is too long; all overrides together may have {_MAX_CHARS:,} characters")
     return [
-        replace(_parsed(text, () if "=" in text else tuple(overrides[place : place + 2])), config_loader=loader)
+        replace(_parse(text, () if "=" in text else tuple(overrides[place : place + 2])), config_loader=loader)
         for place, text in enumerate(overrides, start=1)
     ]
 
 
 @lru_cache(maxsize=1024)
-def _parsed(text: str, following: tuple[str, ...] = ()) -> Override:
+def _parse(text: str, following: tuple[str, ...] = ()) -> Override:
     if len(text.partition("=")[0]) > _MAX_NAME_CHARS:
         raise InputError(f"{text}: no key has more than {_MAX_NAME_CHARS} characters; write KEY=VALUE")
     try:

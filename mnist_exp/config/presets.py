@@ -111,7 +111,7 @@ def read_chosen(files: Mapping[_Key, Path], overrides: Sequence[str]) -> list[Pr
     ]
     if any(key == "hydra.sweeper.from_sweep" for key, _ in typed):  # rows of a store may choose any
         typed = [(group, "*") for group in _ALL_GROUPS]
-    for first in [key for group, text in typed for key in _named(files, group.partition("@")[0], text)]:
+    for first in [key for group, text in typed for key in _split_choice(files, group.partition("@")[0], text)]:
         waiting, included, size = [first], 0, 0
         while waiting:
             key = waiting.pop()
@@ -123,11 +123,11 @@ def read_chosen(files: Mapping[_Key, Path], overrides: Sequence[str]) -> list[Pr
                     f"{files[first]}: includes itself, or is too large with what it includes; together at most "
                     f"{_MOST_INCLUDED} presets and {_MOST_BYTES // 1000} kB"
                 )
-            waiting += [choice for group, text in preset.choices for choice in _named(files, group, text)]
+            waiting += [choice for group, text in preset.choices for choice in _split_choice(files, group, text)]
     return sorted(found.values(), key=lambda preset: _ALL_GROUPS.index(preset.group))
 
 
-def _named(files: Mapping[_Key, Path], group: str, text: str) -> list[_Key]:
+def _split_choice(files: Mapping[_Key, Path], group: str, text: str) -> list[_Key]:
     """Return the files that a text such as `a`, `a,b` or `glob(*,exclude=a)` chooses."""
     chosen, but = (re.findall(r"[\w*?-]+", part) for part in text.partition("exclude=")[::2])
     names = [name for of_group, name in files if of_group == group]

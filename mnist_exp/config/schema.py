@@ -180,7 +180,7 @@ def callbacks_within_epochs(training: Training) -> list[str]:
     ]
 
 
-def stored(settings: MLflowTracking | NoTracking) -> MLflowTracking:
+def require_store(settings: MLflowTracking | NoTracking) -> MLflowTracking:
     """Return the settings of a store that can be read.
 
     Raises:

@@ -154,7 +154,7 @@ def read_idx(folder: Path, limit: int | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[gzip.GzipFile | BinaryIO]:
+def _decompress(path: Path) -> Iterator[gzip.GzipFile | BinaryIO]:
     with open_file(path) as opened:
         try:
             yield gzip.GzipFile(fileobj=opened) if path.suffix == ".gz" else opened
@@ -167,7 +167,7 @@ def _idx_shape(path: Path, axes: int) -> tuple[int, ...]:
 
     It is 0x0800 plus the number of axes, then their lengths, each big-endian in 4 bytes.
     """
-    with _unpacked(path) as file:
+    with _decompress(path) as file:
         header = file.read(4 * (1 + axes))
     starts, what = int.from_bytes(header[:4], "big"), "images" if axes == 3 else "labels"
     if len(header) < 4 * (1 + axes) or starts != 0x0800 + axes:
@@ -179,7 +179,7 @@ def _idx_shape(path: Path, axes: int) -> tuple[int, ...]:
 
 def _idx_array(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     size = math.prod(shape)
-    with _unpacked(path) as file:
+    with _decompress(path) as file:
         file.read(4 * (1 + len(shape)))
         # No more than the header promises, nor than deflate can have packed, at most 1,032 bytes into one.
         content = file.read(min(size, 1100 * path.stat().st_size) + 1)

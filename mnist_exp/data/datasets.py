@@ -69,10 +69,10 @@ def read(config: Dataset) -> Data:
     arrays = config.read()
     source, limit = arrays.source, config.limit
     check_arrays(source, {part: getattr(arrays, part) for part in PARTS}, limit)
-    x_train, x_test = (_checked_images(part, arrays) for part in ("x_train", "x_test"))
+    x_train, x_test = (_check_images(part, arrays) for part in ("x_train", "x_test"))
     if x_train.dtype != x_test.dtype:  # integers and floats of the same range
         x_train, x_test = x_train.astype(np.float32), x_test.astype(np.float32)
-    y_train, y_test, names = _numbered(arrays)
+    y_train, y_test, names = _encode_labels(arrays)
     return Data(
         x_train=x_train[:limit],
         y_train=y_train[:limit],
@@ -92,7 +92,7 @@ def read(config: Dataset) -> Data:
     )
 
 
-def _checked_images(part: str, arrays: Arrays) -> Images:
+def _check_images(part: str, arrays: Arrays) -> Images:
     """Return the images of `part` as uint8, uint16 or float32, their range checked."""
     x: npt.NDArray[Any] = getattr(arrays, part)
     least, most, white = float(x.min()), float(x.max()), arrays.maximum or 255
@@ -106,7 +106,7 @@ def _checked_images(part: str, arrays: Arrays) -> Images:
     return x.astype(kept, copy=False)
 
 
-def _numbered(arrays: Arrays) -> tuple[Labels, Labels, tuple[str, ...]]:
+def _encode_labels(arrays: Arrays) -> tuple[Labels, Labels, tuple[str, ...]]:
     """Return the labels of both sets, from 0, and the classes' names."""
     source = arrays.source
     train, test = _labels(arrays.y_train, f"{source}: y_train"), _labels(arrays.y_test, f"{source}: y_test")

@@ -145,7 +145,7 @@ def find(folder: Path, share: float, seed: int) -> tuple[tuple[str, ...], Listin
             if differs := sorted(train.keys() ^ test.keys()):
                 part = "test" if differs[0] in train else "train"
                 raise InputError(f"{key}: {part}/ has no folder {differs[0]}; both sets must have the same classes")
-            return tuple(train), _in_turn(train.values()), _in_turn(test.values())
+            return tuple(train), _alternate_classes(train.values()), _alternate_classes(test.values())
         case [part]:
             raise InputError(
                 f"{key}: has only {part}/ with folders of pictures; add train/ or test/ beside it, or type "
@@ -160,7 +160,7 @@ def find(folder: Path, share: float, seed: int) -> tuple[tuple[str, ...], Listin
         order = np.random.default_rng([seed, label]).permutation(len(paths))
         kept.append([paths[index] for index in np.sort(order[count:])])
         held_out.append([paths[index] for index in np.sort(order[:count])])
-    return tuple(found), _in_turn(kept), _in_turn(held_out)
+    return tuple(found), _alternate_classes(kept), _alternate_classes(held_out)
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -197,7 +197,7 @@ def _classes(folder: Path, key: str) -> dict[str, list[Path]]:
     return found
 
 
-def _in_turn(classes: Iterable[Sequence[Path]]) -> Listing:
+def _alternate_classes(classes: Iterable[Sequence[Path]]) -> Listing:
     """Take a picture of each class in turn, so that `dataset.limit` keeps all classes."""
     labelled = [[(path, label) for path in paths] for label, paths in enumerate(classes)]
     return [picture for turn in zip_longest(*labelled) for picture in turn if picture is not None]

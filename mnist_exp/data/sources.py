@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_exp.config.own_code import in_use, own_choices
+from mnist_exp.config.own_code import active_file, own_choices
 from mnist_exp.config.values import Count, ExistingPath, Maximum, Seed, Share, Side
 from mnist_exp.data.metadata import Metadata, read_metadata
 from mnist_exp.errors import InputError
@@ -68,7 +68,7 @@ class MnistDataset(Dataset):
     kind: Literal["mnist"]
 
     def read(self) -> Arrays:
-        return _from_npz(self, _MNIST, "mnist_exp/data/mnist.npz")
+        return _make_arrays(self, _MNIST, "mnist_exp/data/mnist.npz")
 
     def files(self) -> list[Path]:
         return [_MNIST]
@@ -87,7 +87,7 @@ class NpzDataset(Dataset):
 
     def read(self) -> Arrays:
         path = Path(self.path).expanduser()
-        return _from_npz(self, path, str(path), self.maximum)
+        return _make_arrays(self, path, str(path), self.maximum)
 
     def files(self) -> list[Path]:
         return [Path(self.path).expanduser()]
@@ -203,7 +203,7 @@ class OwnDataset(Dataset):
 
         from mnist_exp.config.own_code import call
 
-        code = in_use()
+        code = active_file()
         assert code is not None
         returned = call("dataset", self)
         wanted = "must return ((x_train, y_train), (x_test, y_test)), NumPy arrays of numbers; labels may be text"
@@ -226,7 +226,7 @@ def sources() -> list[type[Dataset]]:
     )
 
 
-def _from_npz(config: Dataset, path: Path, source: str, maximum: float | None = None) -> Arrays:
+def _make_arrays(config: Dataset, path: Path, source: str, maximum: float | None = None) -> Arrays:
     """Return the arrays of a file with its metadata.
 
     `maximum` takes precedence over the file's.

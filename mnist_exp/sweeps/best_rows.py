@@ -10,7 +10,7 @@ from mnist_exp.config.hydra_compose import compose_values
 from mnist_exp.config.overrides import Override, flatten
 from mnist_exp.config.parsing import parse
 from mnist_exp.config.presets import may_vary, parse_values
-from mnist_exp.config.schema import Config, keys, objective_direction, stored
+from mnist_exp.config.schema import Config, keys, objective_direction, require_store
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import result_settings
 from mnist_exp.sweeps.kind import SweepOverrides
@@ -62,7 +62,7 @@ def read_best_rows(config: Config, sweep: str, top: int) -> tuple[list[dict[str,
             jobs differ in the seed alone, or in different keys.
     """
     name = f"hydra.sweeper.from_sweep={sweep}"
-    tracking = stored(config.tracking)
+    tracking = require_store(config.tracking)
     client = connect_existing(tracking.uri)
     try:
         run = find_sweep(client, tracking.uri, sweep)

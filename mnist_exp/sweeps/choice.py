@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_exp.config.composition import compose
 from mnist_exp.config.overrides import Override, refuse_passwords
 from mnist_exp.config.parsing import parse
-from mnist_exp.config.schema import MLflowTracking, stored
+from mnist_exp.config.schema import MLflowTracking, require_store
 from mnist_exp.errors import InputError, did_you_mean, format_value
 from mnist_exp.sweeps.race import is_race
 from mnist_exp.tracking.names import typed_value
@@ -93,7 +93,7 @@ class Words:
                 conditions.append(_condition(text, *found.groups()))
         if ids and any(Override.parse(text).key == "tracking.experiment" for text in where):
             raise InputError("tracking.experiment: is not used with ids, which are looked up in all experiments")
-        return cls(ids, conditions, stored(compose(where).config.tracking))
+        return cls(ids, conditions, require_store(compose(where).config.tracking))
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from mnist_exp import signals
 from mnist_exp.config import keras_names
 from mnist_exp.config.backend import choose_backend, compute_with_one_thread
 from mnist_exp.config.composition import Composed
-from mnist_exp.config.overrides import Override, values_of
+from mnist_exp.config.overrides import Override, pick_values
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.ends import TERMINATION, Terminated
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Child, Experiment, Result
-from mnist_exp.resume import find_earlier, resume, wanted_record
+from mnist_exp.resume import find_earlier, make_record, resume
 from mnist_exp.runner import identify, run_experiment
 from mnist_exp.stack import run_stack
 from mnist_exp.sweeps.pruning import Pruning
@@ -179,7 +179,7 @@ def _prepare(record: SweepRecord, composed: Composed, stage: SweepProgress) -> E
 
     Return None after recording bad input.
     """
-    values = values_of(record.parent.keys, composed.overrides)
+    values = pick_values(record.parent.keys, composed.overrides)
     try:
         choose_backend(composed.values.backend)  # for the user's own code
         experiment = composed.experiment()
@@ -195,7 +195,7 @@ def _prepare(record: SweepRecord, composed: Composed, stage: SweepProgress) -> E
     identity = identify(config, record.parent)
     if identity is None:  # the data cannot be read, as the job says
         return replace(experiment, output=free_folder(experiment.output))
-    name, wanted = job_name(values, record.parent.keys), wanted_record(experiment, identity)
+    name, wanted = job_name(values, record.parent.keys), make_record(experiment, identity)
     while True:
         before = find_earlier(identity.key, wanted, prunes=config.prune is not None)
         first = Folder(experiment.output)

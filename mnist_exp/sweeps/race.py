@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import ClassVar, Self
 
 from mnist_exp.config.files import write_text
-from mnist_exp.config.overrides import Override, values_of
+from mnist_exp.config.overrides import Override, pick_values
 from mnist_exp.config.schema import Config
 from mnist_exp.errors import InputError
 from mnist_exp.sweeps.comparable import check_comparable
@@ -72,7 +72,7 @@ class Race(Kind):
         settings, key = typed.settings, "hydra.sweeper.from_sweep"
         of = None
         if settings.from_sweep is not None:  # Hydra reads an id such as 1e5 as a power of 10
-            of = values_of([key], typed.fixed).get(key, "").strip("'\"") or str(settings.from_sweep)
+            of = pick_values([key], typed.fixed).get(key, "").strip("'\"") or str(settings.from_sweep)
         seeds = settings.initial_seeds
         for override in [*typed.varied, *map(Override.parse, typed.fixed)]:
             if override.key == "seed":

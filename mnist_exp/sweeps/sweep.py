@@ -13,14 +13,14 @@ from mnist_exp.config.checks import check
 from mnist_exp.config.files import read_text, write_text
 from mnist_exp.config.hydra_api import JobLoader, launch_jobs
 from mnist_exp.config.hydra_compose import compose_values
-from mnist_exp.config.overrides import quoted, values_of
+from mnist_exp.config.overrides import pick_values, quote
 from mnist_exp.config.own_code import CodeFile
 from mnist_exp.config.presets import parse_values
 from mnist_exp.config.schema import objective_direction
 from mnist_exp.ends import as_folder_error, find_end
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep, SweepResult, identity, signature
-from mnist_exp.resume import claim, find_earlier, resume, wanted_record
+from mnist_exp.resume import claim, find_earlier, make_record, resume
 from mnist_exp.runner import complete, identify
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.jobs import Propose, SweepProgress, Task
@@ -85,7 +85,7 @@ def _run_opened(
             raise InputError(f"hydra.launcher: {next(iter(str(error).splitlines()), error)}") from error
         return _finish(sweep, kind, record, stage)
     except BaseException as error:
-        with signals.shielded():
+        with signals.shield_end():
             _end_early(sweep, kind, record, error)
         failure = as_folder_error(error, sweep.folder)
         if failure is not error:
@@ -105,7 +105,7 @@ def _find_finished(sweep: Sweep, kind: Kind, record: SweepRecord) -> tuple[int, 
         return 0, f"The sweep in {relative_path(sweep.folder)} goes on; none of its jobs finished before"
     if not known:
         return 0, ""
-    wanted = wanted_record(Experiment(sweep.config, sweep.overrides, sweep.folder), known[0])
+    wanted = make_record(Experiment(sweep.config, sweep.overrides, sweep.folder), known[0])
     answer = resume(find_earlier(known[0].key, wanted, or_newest=True), wanted)
     return 0, f"none finished before: {answer.line}" if answer.state == "new" else ""
 
@@ -121,7 +121,7 @@ def _proposals(sweep: Sweep, kind: Kind, record: SweepRecord, stage: SweepProgre
         ended = [finished.get(frozenset(values.items())) or failed.with_values(values) for values in launched]
         jobs = kind.propose([*earlier, *ended], direction)
         stage.news += kind.report(sweep.folder)
-        launched.extend(values_of(record.parent.keys, job) for job in jobs or ())
+        launched.extend(pick_values(record.parent.keys, job) for job in jobs or ())
         stage.jobs = max(stage.jobs, len(launched))
         return jobs
 
@@ -130,13 +130,13 @@ def _proposals(sweep: Sweep, kind: Kind, record: SweepRecord, stage: SweepProgre
 
 def _settings(sweep: Sweep) -> list[str]:
     """Return overrides for Hydra beside those typed."""
-    settings = [f"hydra.sweep.dir={quoted(str(sweep.folder))}"]
+    settings = [f"hydra.sweep.dir={quote(str(sweep.folder))}"]
     ray = sweep.launcher.get("ray")
     if ray is not None and "working_dir" not in (ray["init"].get("runtime_env") or {}):
         # By default, Ray's workers import from the current folder.
         empty = sweep.folder / ".ray"
         empty.mkdir(exist_ok=True)
-        settings.append(f"+hydra.launcher.ray.init.runtime_env.working_dir={quoted(str(empty))}")
+        settings.append(f"+hydra.launcher.ray.init.runtime_env.working_dir={quote(str(empty))}")
     return settings
 
 

@@ -133,14 +133,14 @@ def recording(run: Run) -> Iterator[Run]:
     except BaseException as error:
         if not run.begun:
             raise
-        with signals.shielded():
+        with signals.shield_end():
             failure = _end_early(run, error)
         if failure is not error:
             raise failure from None
         raise
-    finally:  # also where a signal came before `shielded`
+    finally:  # also where a signal came before `shield_end`
         if run.begun:
-            with signals.shielded(), suppress(OSError, InputError):
+            with signals.shield_end(), suppress(OSError, InputError):
                 if folder.read().status == "RUNNING":
                     folder.end("KILLED")
 

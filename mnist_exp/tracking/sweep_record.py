@@ -187,7 +187,7 @@ class SweepRecord:
             self.folder.change(status=status)
         deadline = time.monotonic() + _SECONDS_FOR_JOBS_TO_END
         while locks.close(self.folder.path.glob("*/run.json")) and time.monotonic() < deadline:
-            if signals.interrupted_again():
+            if signals.is_interrupted_again():
                 return
             time.sleep(0.2)
 
@@ -236,7 +236,7 @@ def begun_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
             folder.begin(record, sweep.config.code, code_patch())
             index.add(record.tags["mnist_exp.sweep"], folder.path)
         yield record
-    finally:  # also where a signal came before `shielded`
-        with signals.shielded(), suppress(OSError, InputError):
+    finally:  # also where a signal came before `shield_end`
+        with signals.shield_end(), suppress(OSError, InputError):
             if folder.read().status == "RUNNING":
                 folder.end("KILLED")

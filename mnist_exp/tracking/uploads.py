@@ -74,7 +74,7 @@ class Uploads:
             steps, start = self._steps, time.monotonic()
             since = start
             try:
-                while self._idle < wanted and self._thread.is_alive() and not signals.interrupted_again():
+                while self._idle < wanted and self._thread.is_alive() and not signals.is_interrupted_again():
                     if (now := time.monotonic()) - since > seconds or now - start > at_most:
                         break
                     self._wake.wait(0.2)

@@ -150,7 +150,7 @@ def fit(
             )
             for model, experiment in zip(models, experiments, strict=True)
         ]
-        with signals.deferred():
+        with signals.defer_signals():
             stack = _Stack(models, callbacks, training, training_set, validation_set)
             variables = [*models[0].variables, *models[0].optimizer.variables]
             checkpoints = Checkpoints(experiments[0], variables, callbacks[0].callbacks, start)
@@ -275,7 +275,7 @@ def evaluate(models: Sequence[keras.Model], x: Images, y: Any) -> list[dict[str,
         x: raw images (N, ...).
         y: prepared labels (N, ...).
     """
-    with signals.deferred():
+    with signals.defer_signals():
         measured = evaluation_program(models[0])(stack_variables(models), jnp.asarray(x), jnp.asarray(y))
     return [{"loss": scores.pop("loss"), **scores} for scores in split_by_job(measured)]
 

@@ -46,7 +46,7 @@ def build(config: Model, shape: tuple[int, ...], classes: int) -> keras.Model:
         model = keras.Model(inputs, outputs)
     except REFUSALS as error:  # two layers have one name
         raise InputError(f"model={config.kind}: {keras_reason(error)}") from error
-    if (code := own_code.in_use()) is not None:  # fails before training rather than when loaded
+    if (code := own_code.active_file()) is not None:  # fails before training rather than when loaded
         check_loadable(model, code, f"model={config.kind}")
     return model
 
@@ -65,7 +65,7 @@ def check_size(config: Model, shape: tuple[int, ...], classes: int) -> None:
     Raises:
         InputError: if it takes more, or as `build` does.
     """
-    if own_code.in_use() is not None:  # may do more than build
+    if own_code.active_file() is not None:  # may do more than build
         return
     with without_values():
         weights = build(config, shape, classes).count_params()

@@ -31,8 +31,8 @@ def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -
     Raises:
         InputError: if it is no such file, or names a class that a configuration could not.
     """
-    saved = _saved(path, folder)
-    needed = _needed_code(saved)
+    saved = _read_config(path, folder)
+    needed = _find_needed_code(saved)
     if needed and code is None:
         raise InputError(
             f"{path}: has layers of {' and '.join(needed)}; name that file, such as --code {needed[0].split()[0]}. The "
@@ -58,17 +58,17 @@ def load(path: Path, code: CodeFile | None = None, folder: Path | None = None) -
     return model
 
 
-def needed_code(path: Path) -> list[str]:
+def find_needed_code(path: Path) -> list[str]:
     """Return the names and digests of the user's files whose layers a saved model has.
 
     Raises:
         InputError: if it is no such model.
     """
-    return _needed_code(_saved(path))
+    return _find_needed_code(_read_config(path))
 
 
-def _needed_code(saved: Any) -> list[str]:
-    found = (_OWN_MODULE.fullmatch(str(node.get("module"))) for node in _named(saved))
+def _find_needed_code(saved: Any) -> list[str]:
+    found = (_OWN_MODULE.fullmatch(str(node.get("module"))) for node in _find_classes(saved))
     return sorted({f"{match[1]}.py {match[2]}" for match in found if match})
 
 
@@ -76,7 +76,7 @@ def _refusal(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: must be a file model.keras that a run wrote ({truncate(keras_reason(error), 300)})")
 
 
-def _saved(path: Path, folder: Path | None = None) -> Any:
+def _read_config(path: Path, folder: Path | None = None) -> Any:
     """Return a saved model's configuration if its members fit in half of the memory."""
     opened = open_file(path, most=memory.memory() // 2, folder=folder)
     try:
@@ -118,7 +118,7 @@ def check_loadable(model: keras.Model, code: CodeFile, where: str) -> None:
     except REFUSALS as error:
         raise InputError(f"{where}: cannot be saved ({keras_reason(error)})") from error
     if foreign := _foreign_classes(saved):
-        hint = own_code.unregistered(foreign[0].rpartition(".")[2]) or (
+        hint = own_code.hint_registration(foreign[0].rpartition(".")[2]) or (
             f"; write a layer in {code.path}, registered with @keras.saving.register_keras_serializable()"
         )
         raise InputError(f"{where}: contains {', '.join(foreign)}, which a saved model may not{hint}")
@@ -168,7 +168,7 @@ _KEPT = {
 def _foreign_classes(saved: Any) -> list[str]:
     """Return a saved model's classes that are neither allowed nor the user's own."""
     foreign, own = set(), saved_classes()
-    for node in _named(saved):
+    for node in _find_classes(saved):
         name = str(node["class_name"])
         registered, module = str(node.get("registered_name") or name), str(node.get("module"))
         kind = module.removeprefix("keras.")
@@ -179,7 +179,7 @@ def _foreign_classes(saved: Any) -> list[str]:
     return sorted(foreign)
 
 
-def _named(saved: Any) -> list[dict[str, Any]]:
+def _find_classes(saved: Any) -> list[dict[str, Any]]:
     """Return the parts of a saved model, nested to any depth, that name a class."""
     found, waiting = [], [saved]
     while waiting:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from mnist_exp import signals
-from mnist_exp.config.keras_backend import REFUSALS, is_out_of_memory, keras, unseeded_state
+from mnist_exp.config.keras_backend import REFUSALS, get_unseeded_state, is_out_of_memory, keras
 from mnist_exp.config.schema import callbacks_within_epochs
 from mnist_exp.data.datasets import Data, Images, Labels
 from mnist_exp.errors import InputError
@@ -139,7 +139,7 @@ def fit(
     """
     start = time.perf_counter()
     training, watch = experiment.config.training, None
-    with signals.deferred():
+    with signals.defer_signals():
         image, label = (part[:1] for part in next(iter(validation)))
     model.steps_per_execution = _batches_at_once(model, experiment, int(batches.dataset.cardinality()))
     try:
@@ -148,10 +148,10 @@ def fit(
         model.optimizer.build(model.trainable_variables)
         model.compute_metrics(image, label, model(image))
         model.reset_metrics()
-        variables = [*model.variables, *model.optimizer.variables, *batches.variables, unseeded_state()]
+        variables = [*model.variables, *model.optimizer.variables, *batches.variables, get_unseeded_state()]
         checkpoints = Checkpoints(experiment, variables, callbacks, start)
         watch = _Watch(batches, on_epoch, checkpoints)
-        with signals.deferred():
+        with signals.defer_signals():
             history = model.fit(
                 batches.dataset,
                 epochs=training.epochs,
@@ -188,7 +188,7 @@ def _batches_at_once(model: keras.Model, experiment: Experiment, batches: int) -
 
 def evaluate(model: keras.Model, batches: Any) -> dict[str, float]:
     """Return a model's loss and metrics by name on a dataset of prepared batches."""
-    with signals.deferred():
+    with signals.defer_signals():
         scores = model.evaluate(batches, verbose=0, return_dict=True)
     return {"loss": float(scores.pop("loss")), **{name: float(value) for name, value in scores.items()}}
 

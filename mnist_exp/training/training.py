@@ -18,10 +18,10 @@ from mnist_exp.config import keras_names
 from mnist_exp.config.keras_backend import (
     REFUSALS,
     disable_all_reduce,
+    find_schedule,
     is_out_of_memory,
     keras,
     keras_reason,
-    schedule_of,
 )
 from mnist_exp.config.schema import Config, Training
 from mnist_exp.errors import InputError, format_value
@@ -203,7 +203,7 @@ class _ScheduledRate(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         optimizer = self.model.optimizer
-        if logs is not None and (schedule := schedule_of(optimizer)) is not None:
+        if logs is not None and (schedule := find_schedule(optimizer)) is not None:
             # With JAX the optimizer's own count may not be up to date here.
             step = self.params["steps"] * (epoch + 1) - 1
             logs["learning_rate"] = float(schedule(keras.ops.convert_to_tensor(step, optimizer.iterations.dtype)))
@@ -214,16 +214,16 @@ class _Bar(keras.callbacks.ProgbarLogger):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         shown, below = logs or {}, ""
-        if sys.stdout.isatty() and len(_listed(shown)) + _BAR_CHARS > shutil.get_terminal_size().columns:
+        if sys.stdout.isatty() and len(_join_names(shown)) + _BAR_CHARS > shutil.get_terminal_size().columns:
             during = {name: value for name, value in shown.items() if not name.startswith(("val_", "learning_rate"))}
-            below = _listed({name: value for name, value in shown.items() if name not in during})
+            below = _join_names({name: value for name, value in shown.items() if name not in during})
             shown = during
         super().on_epoch_end(epoch, shown)
         if below:
             print(below)
 
 
-def _listed(metrics: Mapping[str, float]) -> str:
+def _join_names(metrics: Mapping[str, float]) -> str:
     return " - ".join(f"{name}: {value:.4f}" for name, value in metrics.items())
 
 
@@ -245,7 +245,7 @@ def verbosity(progress: bool) -> int:
 
 def predict(model: keras.Model, x: Any) -> npt.NDArray[np.float32]:
     """Return the probability of each class for each image, shape (N, classes)."""
-    with signals.deferred():
+    with signals.defer_signals():
         return np.asarray(model.predict(x, batch_size=evaluation_batch(model), verbose=0))
 
 

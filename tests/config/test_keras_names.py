@@ -10,7 +10,7 @@ from mnist_exp.config import CONF
 from mnist_exp.config.composition import compose
 from mnist_exp.config.keras_backend import keras
 from mnist_exp.config.keras_names import ALLOWED
-from mnist_exp.config.keras_source import REQUIRED, signature_of
+from mnist_exp.config.keras_source import REQUIRED, read_signature
 from mnist_exp.data.datasets import Data
 from mnist_exp.errors import format_value
 from mnist_exp.training.models import augmentation_model, make_keras_object
@@ -29,7 +29,7 @@ def test_arguments_are_those_of_the_installed_keras(kind: str) -> None:
         assert all(callable(getattr(keras.activations, name)) for name in ALLOWED[kind])
         return
     for name in ALLOWED[kind]:
-        read = signature_of(kind, name)
+        read = read_signature(kind, name)
         real = real_arguments(kind, name)
         assert set(real) <= set(read), name
         assert set(read) - set(real) <= {"name", "trainable", "dtype"}, name

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from mnist_exp import run
 from mnist_exp.config.composition import compose
-from mnist_exp.config.schema import stored
+from mnist_exp.config.schema import require_store
 from mnist_exp.data.datasets import Data
 from mnist_exp.tracking.environment import recorded_data
 from mnist_exp.tracking.folder import Folder
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 
 def connected(*overrides: str) -> Store:
-    return connect(stored(compose(overrides).config.tracking))
+    return connect(require_store(compose(overrides).config.tracking))
 
 
 @pytest.fixture
