@@ -144,7 +144,7 @@ def _read(
     from mnist_exp.sweeps.past import drop_repeats, make_tables, sorted_table
     from mnist_exp.tracking import reading, store
 
-    chosen = Words.of(words)
+    chosen = Words.parse(words)
     with store.store_errors(chosen.tracking.uri):
         client = store.connect_existing(chosen.tracking.uri)
         liked = reading.find_run(client, chosen.tracking.uri, like).run_id if like else ""

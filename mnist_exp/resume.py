@@ -136,7 +136,7 @@ def claim(key: str, wanted: Record, output: Path, say: Callable[[str], object]) 
     """
     with ExitStack() as work:
         while True:
-            with index.locked():
+            with index.lock_key():
                 if begins := index.find_beginning(key):
                     answer = Answer("runs", Folder(begins[0]), "the same command begins in another process")
                 else:

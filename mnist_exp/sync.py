@@ -89,10 +89,10 @@ def sync(places: Sequence[Path], overrides: Sequence[str] = ()) -> None:
     from mnist_exp.tracking.reading import close_in_store
     from mnist_exp.tracking.uploads import Uploads
 
-    here = store.recorded_address(settings.uri)
+    here = store.shorten_address(settings.uri)
     for folder, record in folders if "tracking.uri" not in keys else ():
         uri = record.tracking.get("uri", here)
-        if store.recorded_address(uri) != here:
+        if store.shorten_address(uri) != here:
             raise InputError(f"{folder.path}: was tracked in {uri}; type tracking.uri={uri}, or that of another store")
         if record.tracking and not folder.path.is_relative_to(Path.cwd()):
             raise InputError(
@@ -130,7 +130,7 @@ def _send(uploads: "Uploads", seconds: float) -> dict[Path, str]:
 
     with Console().status("Sending"):
         left = uploads.send_all(seconds)
-    for line in uploads.registered():
+    for line in uploads.report_registrations():
         say(line)
     if not left:
         show_all(uploads.store)

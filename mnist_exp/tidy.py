@@ -19,12 +19,12 @@ from mnist_exp.config.files import BEFORE_A_RECORD, is_file, remove_files
 from mnist_exp.config.overrides import is_tracking_override
 from mnist_exp.config.schema import require_store
 from mnist_exp.errors import InputError
-from mnist_exp.sweeps.formats import aligned, pluralize
+from mnist_exp.sweeps.formats import align, pluralize
 from mnist_exp.text import say, truncate
 from mnist_exp.tracking import locks, store, views
 from mnist_exp.tracking.folder import Folder, read_reused, relative_path
 from mnist_exp.tracking.index import PLACES
-from mnist_exp.tracking.reading import stored_run
+from mnist_exp.tracking.reading import get_run
 from mnist_exp.tracking.records import Record, now
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def reasons_to_keep(
         if any(entry.path in other.path.parents for other in everything):
             found.append("other runs lie in it")
         reasons[entry.path] = next(filter(None, found), "")
-    used = {sweep.path: _used(sweep) for sweep in everything}
+    used = {sweep.path: _list_reused(sweep) for sweep in everything}
     while True:  # what stays may count what would be removed
         before = dict(reasons)
         for path in (path for path, reason in before.items() if not reason):
@@ -179,12 +179,12 @@ def _reason(path: Path, record: Record, uri: str, client: "MlflowClient | None")
         return "it runs"
     if not mirrors or client is None:
         return ""
-    run_id = store.mirrored(Folder(path), uri).run_id
+    run_id = store.read_mirrored(Folder(path), uri).run_id
     if not run_id:
         return f"it is in another store; type tracking.uri={next(iter(mirrors))}"
     for version in client.search_model_versions(f"run_id = '{run_id}'"):
         return f"its model is registered as {version.name}"
-    run = stored_run(client, run_id)
+    run = get_run(client, run_id)
     if run is not None and run.data.tags.get("mnist_exp.folder") != record.id:
         return f"run {run_id} is that of another folder"
     return ""
@@ -214,7 +214,7 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]
                 if is_job and not os.path.lexists(path / "run.json"):
                     stays += remove_files(path, BEFORE_A_RECORD | {"reused.json"})
             for path, record in reversed(entry.runs.items()):  # the record of a sweep goes last
-                run_id = store.mirrored(Folder(path), uri).run_id
+                run_id = store.read_mirrored(Folder(path), uri).run_id
                 if run_id and client is not None:
                     _remove_run(client, uri, run_id)
                 stays += remove_files(path, record.own_files() | BEFORE_A_RECORD)
@@ -227,7 +227,7 @@ def _remove(entry: Entry, uri: str, client: "MlflowClient | None") -> list[Path]
 
 
 def _remove_run(client: "MlflowClient", uri: str, run_id: str) -> None:
-    run = stored_run(client, run_id)
+    run = get_run(client, run_id)
     if run is None:
         return
     for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run_id}'"):
@@ -256,7 +256,7 @@ def _is_chosen(entry: Entry, folders: Sequence[Path], days: float | None) -> boo
     return inside and (days is None or now() - entry.end > days * _DAY_MILLISECONDS)
 
 
-def _used(sweep: Entry) -> list[tuple[str, ...]]:
+def _list_reused(sweep: Entry) -> list[tuple[str, ...]]:
     """Return the places of the earlier runs that a sweep counts as its jobs."""
     found = []
     for path in sweep.path.rglob("reused.json"):
@@ -294,7 +294,7 @@ def format_entries(entries: Sequence[Entry]) -> str:
     for entry in entries:
         days, name = (now() - entry.end) / _DAY_MILLISECONDS, truncate(entry.runs[entry.path].name, _MAX_NAME_CHARS)
         lines.append([_size(entry.bytes), f"{days:.0f}", str(len(entry.runs)), relative_path(entry.path), name])
-    return aligned([*lines, [_size(sum(entry.bytes for entry in entries)), "", "", "all of these", ""]], [3, 4])
+    return align([*lines, [_size(sum(entry.bytes for entry in entries)), "", "", "all of these", ""]], [3, 4])
 
 
 def _size(count: int) -> str:

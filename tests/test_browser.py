@@ -127,7 +127,7 @@ def test_link_of_a_sweep_opens_curves_axes_and_rows(page: "Page", address: str, 
 def test_view_that_was_deleted_by_hand_stays_deleted(page: "Page", address: str, sweep_folder: Path) -> None:
     parent, _ = sweep_in(sweep_folder)
     client, experiment_id = store(sweep_folder), parent.info.experiment_id
-    key = views.key_of(parent.info.run_id)
+    key = views.make_key(parent.info.run_id)
     tag = f"mlflow.sharedViewState.{key}"
     before = client.get_experiment(experiment_id).tags[tag]
     [link] = LINKS.findall((sweep_folder / "stdout").read_text())

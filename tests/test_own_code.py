@@ -17,7 +17,7 @@ from mnist_exp.config.composition import _backend, compose, recompose
 from mnist_exp.config.own_code import CodeFile, read_code
 from mnist_exp.config.parsing import parse
 from mnist_exp.experiment import experiment_signature
-from mnist_exp.tracking.environment import recorded_config
+from mnist_exp.tracking.environment import make_config
 from mnist_exp.training.saved_models import load
 
 from .conftest import Command, artifacts, facts, in_process, runs_in, store, sweep_in
@@ -203,7 +203,7 @@ def test_a_process_of_a_sweep_needs_no_copy_of_the_file() -> None:
     sent = pickle.loads(pickle.dumps(config.code))
     Path("mine.py").unlink()
     own_code.use(None)
-    assert check({**recorded_config(config), "code": "mine.py"}, sent) == config
+    assert check({**make_config(config), "code": "mine.py"}, sent) == config
 
 
 def test_a_file_is_forgotten_by_what_is_composed_after_it() -> None:
@@ -255,7 +255,7 @@ def test_the_backend_is_known_before_the_import(typed: tuple[str, ...], recorded
 
 def test_a_recorded_configuration_has_no_code_of_its_own() -> None:
     typed = write(MODEL)
-    recorded = yaml.safe_load(yaml.safe_dump(recorded_config(compose([typed, "model=own", "model.width=3"]).config)))
+    recorded = yaml.safe_load(yaml.safe_dump(make_config(compose([typed, "model=own", "model.width=3"]).config)))
     assert recorded["code"] == "mine.py"
     with pytest.raises(InputError, match=r"model\.kind=own: must be one of"):
         recompose(recorded, [])

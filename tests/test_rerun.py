@@ -13,7 +13,7 @@ from mnist_exp.config.composition import compose, recompose
 from mnist_exp.errors import InputError
 from mnist_exp.predict import predict
 from mnist_exp.rerun import rerun
-from mnist_exp.tracking.environment import recorded_config
+from mnist_exp.tracking.environment import make_config
 from mnist_exp.tracking.store import repository
 from mnist_exp.training.families import CNN
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 def recorded(*overrides: str) -> dict[str, Any]:
     """A configuration as config.yaml holds it."""
-    return recorded_config(compose(overrides).config)
+    return make_config(compose(overrides).config)
 
 
 def test_a_baseline_run_repeated_is_identical_in_every_metric(tracked_folder: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_lost_metrics_are_in_folder_and_store_once(tmp_path: Path, lost: bytes) 
         run_experiment(experiment, on_epoch=on_epoch)
     (experiment.output / "metrics.jsonl").write_bytes(lost)
     result = run_experiment(replace(experiment, resumes=True))
-    assert [line["step"] for line in Folder(result.output).measured()] == [1, 2, 3, 4, 5, 0]
+    assert [line["step"] for line in Folder(result.output).read_metrics()] == [1, 2, 3, 4, 5, 0]
     assert result.run_id is not None
     points = store(tmp_path).get_metric_history(result.run_id, "loss")
     assert [point.step for point in points] == [1, 2, 3, 4, 5]

@@ -77,7 +77,7 @@ def test_a_run_outlasts_its_store_and_the_rest_is_sent_once(
             assert in_process(*typed, sends, cwd=tmp_path).returncode == 0
         [recorded] = runs_in(tmp_path)
         assert recorded.info.status == "FINISHED"
-        lines = Folder(output).measured()
+        lines = Folder(output).read_metrics()
         for name, found in points(tmp_path, recorded.info.run_id).items():
             assert found == [
                 (line["step"], line["time"], line["metrics"][name]) for line in lines if name in line["metrics"]

@@ -146,7 +146,7 @@ def flatten(values: Mapping[str, Any]) -> dict[str, str]:
 def quote(text: str) -> str:
     r"""Quote a text for Hydra.
 
-    >>> print(quoted("it's"))
+    >>> print(quote("it's"))
     'it\'s'
     """
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

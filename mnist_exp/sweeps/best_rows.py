@@ -35,11 +35,11 @@ def best_rows(
     Returns:
         The overrides of each row, the seeds of the sweep, and lines on what differs today.
     """
-    rows, seeds, before = read_best_rows(_composed(typed, []), sweep, top)
+    rows, seeds, before = read_best_rows(_compose(typed, []), sweep, top)
     check_rows(rows, sweep, [Override.parse(text).key for text in typed.fixed])
     overrides = [{Override.parse(f"{key}={value}"): value for key, value in row.items()} for row in rows]
     varied = re.compile(rf"({'|'.join(map(re.escape, ['seed', *rows[0]]))})(\.|$)")
-    config = _composed(typed, [override.text for override in overrides[0]])
+    config = _compose(typed, [override.text for override in overrides[0]])
     then, now = flatten(result_settings(before)), flatten(result_settings(asdict(config)))
     keys = [key for key in sorted(then.keys() | now.keys()) if then.get(key) != now.get(key) and not varied.match(key)]
     notes = [f"{key} is {now.get(key, 'not set')}; in {sweep} it was {then.get(key, 'not set')}" for key in keys]
@@ -104,5 +104,5 @@ def check_rows(rows: Sequence[Mapping[str, str]], sweep: str, typed: Sequence[st
             raise InputError(f"{name}: {key}={value}: a sweep in a store may not set this; type the values yourself")
 
 
-def _composed(typed: SweepOverrides, row: Sequence[str]) -> Config:
+def _compose(typed: SweepOverrides, row: Sequence[str]) -> Config:
     return check_composed(compose_values([*typed.fixed, *row]), typed.code)

@@ -7,7 +7,7 @@ from mnist_exp.config.overrides import flatten
 from mnist_exp.experiment import Sweep
 from mnist_exp.sweeps.importance import as_numbers
 from mnist_exp.sweeps.ranking import Row
-from mnist_exp.tracking.names import short_names, shown_value
+from mnist_exp.tracking.names import short_names, show_value
 from mnist_exp.tracking.records import Record
 
 _FEWEST = 3  # values: of two, each is an end
@@ -37,6 +37,6 @@ def suggest_values(rows: Sequence[Row], jobs: Sequence[Record], sweep: Sweep) ->
         if len(set(tried)) >= _FEWEST and float(best) in ends and float(best) != 0:
             end, further = ends[float(best)]
             sentences.append(
-                f"The best {names[key]}, {shown_value(best)}, is the {end} that was tried; try {further} ones."
+                f"The best {names[key]}, {show_value(best)}, is the {end} that was tried; try {further} ones."
             )
     return " ".join(sentences)

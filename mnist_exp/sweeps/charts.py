@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from mnist_exp.figures import axis_label, epoch_ticks, escape_label
-from mnist_exp.sweeps.formats import mean, pluralize, shortened, shown_values
+from mnist_exp.sweeps.formats import format_values, mean, pluralize, shorten
 from mnist_exp.sweeps.importance import Importance, as_numbers, spans_decades
 from mnist_exp.text import printable
 from mnist_exp.tracking.names import short_names
@@ -38,7 +38,7 @@ def validation_curves(rows: Sequence[Curves], metric: str) -> Figure:
         rows: at least one, best first: the place, the varied values, and each job's value in each epoch.
         metric: its name.
     """
-    names = shortened((printable(name) for _, name, _ in rows[:_NAMED]), _LABEL)
+    names = shorten((printable(name) for _, name, _ in rows[:_NAMED]), _LABEL)
     texts = (f"{place}  {names[printable(name)]}, n={len(jobs)}" for place, name, jobs in rows[:_NAMED])
     labels = [escape_label(text.replace("  , ", "  "), 2 * _LABEL) for text in texts]
     columns = 2 if max(map(len, labels)) <= _LABEL / 2 else 1
@@ -119,7 +119,7 @@ def objective_by_parameter(jobs: _Measured, objective: str) -> Figure:
 def _points(axes: Axes, given: Sequence[tuple[str, float]]) -> None:
     """Draw a point for each job, with a mean for each word or number if they are few."""
     texts, measured = [text for text, _ in given], [value for _, value in given]
-    choices, numbers = _ordered(set(texts)), as_numbers(texts)
+    choices, numbers = _sort_values(set(texts)), as_numbers(texts)
     style: dict[str, Any] = {"color": "cornflowerblue", "alpha": 0.6, "rasterized": len(given) > _MANY}
     if numbers is not None and len(choices) > _FEW:
         axes.plot(numbers, measured, "o", **style)
@@ -144,14 +144,14 @@ def _name_ticks(axes: Axes, choices: Sequence[str], room: int) -> None:
 
 
 def _tick_labels(choices: Sequence[str]) -> list[str]:
-    shown = shown_values(choices)
-    brief = shortened(map(printable, shown.values()), _TICK)
+    shown = format_values(choices)
+    brief = shorten(map(printable, shown.values()), _TICK)
     return [fill(brief[printable(shown[choice])], _TICK_LINE).replace("$", r"\$") for choice in choices]
 
 
 def _heat_map(cells: Mapping[tuple[str, str], Sequence[float]], down: str, across: str, objective: str) -> Figure:
     """Draw the mean, number of jobs and deviation in each cell."""
-    rows, columns = (_ordered({cell[axis] for cell in cells}) for axis in (0, 1))
+    rows, columns = (_sort_values({cell[axis] for cell in cells}) for axis in (0, 1))
     means = np.array([[fmean(cells[row, column]) for column in columns] for row in rows])
     figure = Figure(figsize=(3.5 + 0.95 * len(columns), 2.2 + 0.6 * len(rows)), layout="constrained")
     axes: Axes = figure.subplots()
@@ -189,6 +189,6 @@ def importance_bars(found: Importance) -> Figure:
     return figure
 
 
-def _ordered(choices: set[str]) -> list[str]:
+def _sort_values(choices: set[str]) -> list[str]:
     """Sort numbers by size, then words by name."""
     return sorted(choices, key=lambda text: (as_numbers([text]) or [np.inf], text))

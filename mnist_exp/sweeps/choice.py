@@ -13,7 +13,7 @@ from mnist_exp.config.parsing import parse
 from mnist_exp.config.schema import MLflowTracking, require_store
 from mnist_exp.errors import InputError, did_you_mean, format_value
 from mnist_exp.sweeps.race import is_race
-from mnist_exp.tracking.names import typed_value
+from mnist_exp.tracking.names import parse_value
 from mnist_exp.tracking.reading import find_run, queries_by_id, read_jobs, search
 from mnist_exp.tracking.records import Record
 
@@ -42,7 +42,7 @@ class Condition:
     sign: str
     wanted: tuple[Any, ...]
 
-    def known(self, run: Record) -> Any:
+    def read_value(self, run: Record) -> Any:
         """Return the value of a run, or None."""
         facts = run.parameters | {tag: text for tag, text in run.tags.items() if not tag.startswith(_PROGRAMS_TAGS)}
         facts |= {"status": run.status}
@@ -56,7 +56,7 @@ class Condition:
 
     def holds(self, run: Record) -> bool:
         """Return whether a run fulfils the condition."""
-        value = self.known(run)
+        value = self.read_value(run)
         if value is None or self.sign == "=":
             return value in self.wanted
         return bool(_SIGNS[self.sign](value, self.wanted[0]))
@@ -77,7 +77,7 @@ class Words:
     tracking: MLflowTracking
 
     @classmethod
-    def of(cls, typed: Iterable[str]) -> "Words":
+    def parse(cls, typed: Iterable[str]) -> "Words":
         """Parse words, and raise InputError for one that cannot be used."""
         ids: list[str] = []
         conditions: list[Condition] = []
@@ -186,21 +186,21 @@ def _condition(text: str, name: str, sign: str, value: str) -> Condition:
         [parsed] = parse([f"{name.strip()}={value}"])
         several = parsed.sweep_string_iterator() if parsed.is_sweep_override() else [format_value(parsed.value())]
         return Condition(text, name.strip(), sign, tuple(map(_plain, several)))
-    number = typed_value(value.strip())
+    number = parse_value(value.strip())
     if not isinstance(number, int | float):
         raise InputError(f"{text}: must compare a metric with a number, such as 'val_accuracy>0.9'")
     return Condition(text, name.strip(), sign, (number,))
 
 
 def _plain(text: str) -> Any:
-    value = typed_value(text)
+    value = parse_value(text)
     return value.replace(" ", "").strip("'\"").casefold() if isinstance(value, str) else value
 
 
 def _nothing(words: Words, read: Sequence[Record]) -> InputError:
     """Return the error that no run fulfils the conditions."""
     for condition in words.conditions:
-        if read and all(condition.known(run) is None for run in read):
+        if read and all(condition.read_value(run) is None for run in read):
             if condition.sign == "=":
                 keys = {key for run in read for key in (*run.parameters, *run.tags)}
                 keys = {key for key in keys if not key.startswith(_PROGRAMS_TAGS)}

@@ -8,7 +8,7 @@ from typing import Any
 from mnist_exp.errors import InputError, did_you_mean
 from mnist_exp.sweeps.formats import decimals, every_key, mean
 from mnist_exp.sweeps.ranking import Row
-from mnist_exp.tracking.names import typed_value
+from mnist_exp.tracking.names import parse_value
 from mnist_exp.tracking.records import Record
 
 
@@ -65,7 +65,7 @@ def column_value(key: str, line: Line) -> str | float | bool | None:
     """
     text = line.values.get(key)
     is_name = ("." not in key and key != "seed") or key.endswith((".path", ".name")) or key.startswith("packages.")
-    return text if text is None or is_name else typed_value(text)
+    return text if text is None or is_name else parse_value(text)
 
 
 def mark(line: Line) -> str:
@@ -79,7 +79,7 @@ def seeds(planned: int, row: Row) -> str:
     return f"{len(row.jobs)} of {due}" if due > len(row.jobs) else str(due)
 
 
-def pruned(row: Row) -> str:
+def count_pruned(row: Row) -> str:
     """Return how many jobs of a row were pruned."""
     return f"{row.pruned} of {row.pruned + len(row.jobs)}" if row.pruned else ""
 
@@ -116,7 +116,7 @@ def about_at_best(rows: Sequence[Row]) -> str:
     return f"At best: by how much a row may be better than the first; below 0, it is beaten{marked}."
 
 
-def with_deviation(column: Column) -> Column:
+def make_deviation_column(column: Column) -> Column:
     """Return the column of the objective with the deviation behind each mean."""
 
     def text(line: Line) -> str:
@@ -150,7 +150,7 @@ def find_column(name: str, columns: Sequence[Column], jobs: Sequence[Record]) ->
         return Column(
             name,
             name,
-            lambda line: typed_value(line.jobs[0].parameters.get(key, "null")),
+            lambda line: parse_value(line.jobs[0].parameters.get(key, "null")),
             lambda line: texts.cell(key, line.jobs[0].parameters.get(key, "")),
             is_text=True,
         )

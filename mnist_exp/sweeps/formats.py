@@ -16,7 +16,7 @@ from typing import Any
 
 from mnist_exp.errors import format_value
 from mnist_exp.text import printable, truncate
-from mnist_exp.tracking.names import no_formula, short_names, shown_value
+from mnist_exp.tracking.names import no_formula, short_names, show_value
 
 Values = Mapping[str, str]
 
@@ -41,7 +41,7 @@ def decimals(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e6 else f"{value:.4g}"
 
 
-def signed(value: float | None) -> str:
+def format_difference(value: float | None) -> str:
     """Return a difference with its sign, or "" for None."""
     if value is None:
         return ""
@@ -58,7 +58,7 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def aligned(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
+def align(lines: Sequence[Sequence[str]], texts: Sequence[int]) -> str:
     """Return cells as text, with the columns in `texts` aligned to the left."""
     columns = [[printable(cell) for cell in column] for column in zip(*lines, strict=True)]
     for place, column in enumerate(columns):
@@ -191,20 +191,20 @@ def find_differences(runs: Sequence[Values], width: int) -> Differences:
 
 
 def _texts(keys: Iterable[str], runs: Sequence[Values]) -> dict[str, dict[str, str]]:
-    return {key: shown_values(run[key] for run in runs if key in run) for key in keys}
+    return {key: format_values(run[key] for run in runs if key in run) for key in keys}
 
 
-def shown_values(values: Iterable[str]) -> dict[str, str]:
+def format_values(values: Iterable[str]) -> dict[str, str]:
     """Return the text of each value of a key, long ones shortened."""
-    shown = {value: shown_value(value) for value in values}
-    short = shortened(shown.values(), _MAX_VALUE_CHARS)
+    shown = {value: show_value(value) for value in values}
+    short = shorten(shown.values(), _MAX_VALUE_CHARS)
     return {value: short[text] for value, text in shown.items()}
 
 
-def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
+def shorten(texts: Iterable[str], most: int) -> dict[str, str]:
     """Return texts of about `most` characters, which keep their differences.
 
-    >>> list(shortened(["[{Dense:{units:16,activation:relu}}]", "[{Dense:{units:16,activation:selu}}]"], 30).values())
+    >>> list(shorten(["[{Dense:{units:16,activation:relu}}]", "[{Dense:{units:16,activation:selu}}]"], 30).values())
     ['[{Dense:{u…activation:relu}}]', '[{Dense:{u…activation:selu}}]']
     """
     alike: dict[str, list[str]] = {}
@@ -219,6 +219,6 @@ def shortened(texts: Iterable[str], most: int) -> dict[str, str]:
         same = next((i for i, (left, other) in enumerate(zip(first, last, strict=False)) if left != other), len(first))
         word = max(first.rfind(sign, 0, same) for sign in " (,{") + 1
         part = max(len(head), word if same - word < most // 2 else same)
-        rests = shortened((text[part:] for text in members), max(most - len(head) - 1, 8))
+        rests = shorten((text[part:] for text in members), max(most - len(head) - 1, 8))
         found |= {text: f"{head}…{rests[text[part:]]}" for text in members}
     return found

@@ -67,7 +67,7 @@ def importance(jobs: Sequence[Record], objective: str, direction: str) -> Import
     if _is_full_grid(frame[keys]):
         found = Importance(_main_effects(frame, keys, y), f"the variance of {objective}", "interactions and chance")
     elif len(y) >= _MIN_JOBS and importlib.util.find_spec("optuna"):
-        found = Importance(_by_optuna(frame[keys], y, direction), "what sets the best quarter of the jobs apart")
+        found = Importance(_ask_optuna(frame[keys], y, direction), "what sets the best quarter of the jobs apart")
     else:
         return None
     return found if any(found.shares.values()) else None
@@ -126,7 +126,7 @@ def _main_effects(frame: Any, keys: Sequence[str], y: Any) -> dict[str, float]:
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def _by_optuna(values: Any, y: Any, direction: str) -> dict[str, float]:
+def _ask_optuna(values: Any, y: Any, direction: str) -> dict[str, float]:
     """Return how much the best quarter's values differ from all (PED-ANOVA)."""
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution

@@ -130,7 +130,7 @@ def _run_jobs(parent: Parent, stage: SweepProgress, jobs: Sequence[Composed]) ->
         for stack in split(group, size):
             if record.is_over():
                 return objectives
-            trained = _run_together(record, [_placed(experiments[index], len(stack)) for index in stack], stage)
+            trained = _run_as_stack(record, [_adopt(experiments[index], len(stack)) for index in stack], stage)
             for index, objective in zip(stack, trained, strict=True):
                 objectives[index] = objective
     return objectives
@@ -162,7 +162,7 @@ def _end_with_sweep(record: SweepRecord) -> None:
         os._exit(TERMINATION.exit_code)
 
 
-def _placed(experiment: Experiment, width: int) -> Experiment:
+def _adopt(experiment: Experiment, width: int) -> Experiment:
     """Return a resumed job only if it trained alone and does again.
 
     A stack has no checkpoint.
@@ -224,7 +224,7 @@ def _has_begun(output: Path, parent: Parent) -> bool:
     return False
 
 
-def _run_together(record: SweepRecord, experiments: Sequence[Experiment], stage: SweepProgress) -> list[float | None]:
+def _run_as_stack(record: SweepRecord, experiments: Sequence[Experiment], stage: SweepProgress) -> list[float | None]:
     """Return the objectives, None for a job that failed."""
     # Free the last job's model, whose cycles hold its data; what is left, mostly Keras, stays for good.
     gc.collect()

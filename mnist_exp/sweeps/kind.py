@@ -106,14 +106,14 @@ class Kind:
         return not self.draws
 
     @classmethod
-    def of(cls, typed: SweepOverrides) -> Self:
+    def from_overrides(cls, typed: SweepOverrides) -> Self:
         """Return the sweep of these overrides.
 
         Raise InputError for any that this kind cannot use.
         """
         raise NotImplementedError
 
-    def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
+    def list_checks(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
         """Return the overrides of jobs to check: each value once, with others' first.
 
         Of more than 200 values, those are left out between every second, third or so on, and the last of their key.
@@ -178,7 +178,7 @@ class Kind:
         """Return the name of a row with these values."""
         return job_name(values, self.swept)
 
-    def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
+    def count_unfinished(self, jobs: Sequence[Record], launched: int) -> int:
         """Return how many of the launched jobs did not finish."""
         return launched - sum(job.status == "FINISHED" for job in jobs)
 
@@ -190,14 +190,14 @@ class Grid(Kind):
     combinations: Sequence[Sequence[str]]
 
     @classmethod
-    def of(cls, typed: SweepOverrides) -> Self:
+    def from_overrides(cls, typed: SweepOverrides) -> Self:
         number = typed.count()
         rows = typed.jobs(dict(zip(typed.varied, row, strict=True)) for row in product(*typed.varied.values()))
         grid = cls({override.key: override.value for override in typed.varied}, number, rows)
         grid.planned = next((len(samples) for override, samples in typed.varied.items() if override.key == "seed"), 1)
         return grid
 
-    def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
+    def list_checks(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
         """Return each value once, and each combination of groups, which may clash."""
         groups = {
             override: samples
@@ -205,13 +205,13 @@ class Grid(Kind):
             if "." not in override.key and override.key != "seed"
         }
         if len(groups) < 2:
-            return super().to_check(typed)
+            return super().list_checks(typed)
         first = {override: samples[0] for override, samples in typed.varied.items()}
         rows = (
             first | dict(zip(groups, row, strict=True))
             for row in islice(product(*groups.values()), _MAX_CHECKED_VALUES)
         )
-        return [*super().to_check(typed), *typed.jobs(rows)]
+        return [*super().list_checks(typed), *typed.jobs(rows)]
 
     def propose(self, ended: Sequence[Record], direction: str) -> Sequence[Sequence[str]] | None:
         return None if ended else self.combinations

@@ -55,9 +55,9 @@ def make_sweep_table(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], 
     if objective.startswith("test_"):
         title += ", MEASURED ON THE TEST SET: for an honest choice, objective=val_accuracy"
         if sweep.watches_test_set:
-            title += f" {advised_validation(jobs)}"
+            title += f" {advise_validation(jobs)}"
     elif objective.startswith("val_") and sweep.watches_test_set:
-        title += f", MEASURED ON THE TEST SET: to hold images out instead, {advised_validation(jobs)}"
+        title += f", MEASURED ON THE TEST SET: to hold images out instead, {advise_validation(jobs)}"
     return Table(
         objective,
         direction,
@@ -72,7 +72,7 @@ def make_sweep_table(sweep: Sweep, record: SweepRecord, jobs: Sequence[Record], 
     )
 
 
-def advised_validation(jobs: Iterable[Record]) -> str:
+def advise_validation(jobs: Iterable[Record]) -> str:
     """Return an override that holds out a sixth of the training images, 10000 at most.
 
     It is a share where their number is not known, or not the same for all. The jobs have held out none so far.

@@ -47,7 +47,7 @@ def make_tables(found: Found, only: Sequence[str] = ()) -> list[Table]:
 
     A run that was refused has recorded no objective, and one that failed early no data: they are in the first table.
     """
-    keys = differing_keys(list(_configured(found.runs).values()))  # whose values all records have
+    keys = differing_keys(list(_read_configs(found.runs).values()))  # whose values all records have
     groups = _groups(found)
     differ = find_conflicts(map(dict, groups))
     return [
@@ -73,8 +73,8 @@ def sorted_table(found: Found, metric: str, only: Sequence[str] = ()) -> Table:
         raise InputError(f"--sort {metric}: no run has this metric{hint}")
     larger = {name.lower() for name in keras_names.LARGER_IS_BETTER} | {"objective"}
     direction = "maximize" if metric.rpartition("_")[2].lower() in larger else "minimize"
-    known = _configured(found.runs)
-    jobs = [_with_objective(job, metric) for job in _jobs(found.runs, known)]
+    known = _read_configs(found.runs)
+    jobs = [_set_objective(job, metric) for job in _jobs(found.runs, known)]
     rows = [row for job in jobs for row in rank([job], direction)]
     return Table(
         metric,
@@ -103,7 +103,7 @@ def about_others(tables: Sequence[Table]) -> list[str]:
     return lines
 
 
-def _with_objective(job: Record, metric: str) -> Record:
+def _set_objective(job: Record, metric: str) -> Record:
     scores = {name: value for name, value in job.scores.items() if name != "objective" or name == metric}
     return replace(job, scores=scores | ({"objective": job.scores[metric]} if metric in job.scores else {}))
 
@@ -151,7 +151,7 @@ def _table(
         only: the columns that were asked for.
     """
     name, direction = next(filter(None, map(_objective, runs)), ("objective", "maximize"))
-    known = _configured(runs)
+    known = _read_configs(runs)
     apart = {
         key: value[:_DIGEST_CHARS] if key in {*_DIGESTS, "race"} else value for key, value in apart.items() if value
     }
@@ -168,7 +168,7 @@ def _table(
     if races := sorted(short_ids(found.races & sweeps).values()):
         decided = f"A race is decided by its rounds: see the report of sweep {races[0]}. Nothing is compared here."
     elif rows:
-        hidden, seeds = _hidden(runs, others, direction)
+        hidden, seeds = _hide_rows(runs, others, direction)
         rows = compare_rows(rows, direction, hidden)
         single = "one seed may be better or worse by chance, and the sweep has more" if seeds else SINGLE
         family = _describe_family(rows, len(hidden), found)
@@ -206,9 +206,9 @@ def _jobs(
     return [run.with_values(varied.get(run.run_id, run.values)) for run in runs]
 
 
-def _hidden(runs: Sequence[Record], others: Sequence[Record], direction: str) -> tuple[list[Row], int]:
+def _hide_rows(runs: Sequence[Record], others: Sequence[Record], direction: str) -> tuple[list[Row], int]:
     """Return the rows without chosen runs, and how many runs of other rows were not."""
-    jobs = _jobs([*runs, *others], _configured([*runs, *others])) if others else []
+    jobs = _jobs([*runs, *others], _read_configs([*runs, *others])) if others else []
     shown = {combination(job.values) for job in jobs[: len(runs)]}
     rest = [job for job in jobs[len(runs) :] if combination(job.values) not in shown]
     return rank(rest, direction), len(others) - len(rest)
@@ -243,7 +243,7 @@ def _difference_note(rows: Sequence[Row]) -> str:
     return f"The rows differ in {' and '.join(parts)}, too." if parts else ""
 
 
-def _configured(runs: Sequence[Record]) -> dict[str, dict[str, str]]:
+def _read_configs(runs: Sequence[Record]) -> dict[str, dict[str, str]]:
     """Return all that can make a result differ, by run id.
 
     A sweep's varied keys come first, in the newest sweep's order. Refused runs, without a configuration, are left out.

@@ -71,10 +71,10 @@ def plan(
     check_launcher(composed)
     settings = _settings(composed)
     chosen = _KINDS[settings.kind]
-    typed = _typed(settings, overrides, code, loader, draws=chosen.draws)
+    typed = _merge_overrides(settings, overrides, code, loader, draws=chosen.draws)
     check_subfolders(composed, [override.key for override in typed.varied], draws=chosen.draws)
-    kind = chosen.of(typed)
-    configs = [check_job(loader, composed, job, code) for job in kind.to_check(typed)]
+    kind = chosen.from_overrides(typed)
+    configs = [check_job(loader, composed, job, code) for job in kind.list_checks(typed)]
     if composed.hydra.runtime.choices.get("hydra/launcher") == "stacked":
         if any(config.backend != "jax" for config in configs):
             raise InputError("hydra/launcher=stacked: trains jobs as one program, which needs backend=jax")
@@ -108,7 +108,7 @@ def _settings(composed: DictConfig) -> Settings:
     return settings
 
 
-def _typed(
+def _merge_overrides(
     settings: Settings, overrides: Sequence[str], code: CodeFile | None, loader: JobLoader, *, draws: bool
 ) -> SweepOverrides:
     """Return the last override of each key, a preset's first.

@@ -91,7 +91,7 @@ class Progress:
             self._look()
             if not self._bar.disable:
                 doing = self._stage.text or ", ".join(self._running)
-                text = f"{self._counts()}{self._left()}{f'; {doing}' if doing else ''}"
+                text = f"{self._counts()}{self._format_left()}{f'; {doing}' if doing else ''}"
                 shown = truncate(text, self._bar.console.width - 14)  # beside the bar, and ^C, which a terminal echoes
                 total, done = self._stage.jobs, self._done
                 self._bar.update(self._task, total=total, completed=done, description=shown, refresh=True)
@@ -122,7 +122,7 @@ class Progress:
             if self._stage.together and job.status == "FINISHED":
                 is_told = False
                 continue
-            left = self._left() if self._bar.disable else ""
+            left = self._format_left() if self._bar.disable else ""
             name = job_name(job.values, self._sweep.swept) or "the job"
             if is_reused:
                 what = f"finished before, as {run_name(job)}"
@@ -145,7 +145,7 @@ class Progress:
     def _counts(self) -> str:
         return f"{self._done} of {max(self._done, self._stage.jobs)} done"
 
-    def _left(self) -> str:
+    def _format_left(self) -> str:
         """Return how long the jobs that are left take, if that can be told."""
         seconds = seconds_left(self._ends, self._at_once, self._stage.jobs - self._done)
         if not seconds or self._stage.together or self._kind.is_open:

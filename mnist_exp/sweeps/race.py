@@ -19,7 +19,7 @@ from mnist_exp.sweeps.ranking import Row, combination
 from mnist_exp.sweeps.rounds import MAX_ROUNDS, Launch, Round, play
 from mnist_exp.sweeps.verdict import judge, word
 from mnist_exp.text import printable
-from mnist_exp.tracking.names import job_name, shown_value
+from mnist_exp.tracking.names import job_name, show_value
 from mnist_exp.tracking.records import Record, parse_map
 
 _OPEN = "as the race goes"  # the seeds that vary
@@ -62,7 +62,7 @@ class Race(Kind):
         return not self.seen  # seen rows come from another sweep
 
     @classmethod
-    def of(cls, typed: SweepOverrides) -> Self:
+    def from_overrides(cls, typed: SweepOverrides) -> Self:
         """Return the race between all combinations of overrides, or a sweep's best rows.
 
         Raises:
@@ -100,8 +100,8 @@ class Race(Kind):
         values = [{override.key: value for override, value in row.items()} for row in rows]
         return cls(typed.jobs(rows), values, seeds, max_jobs, settings.indifference, seen, notes)
 
-    def to_check(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
-        return super().to_check(typed) if typed.varied else self.overrides
+    def list_checks(self, typed: SweepOverrides) -> Sequence[Sequence[str]]:
+        return super().list_checks(typed) if typed.varied else self.overrides
 
     def check(self, configs: Sequence[Config]) -> None:
         check_comparable(configs)
@@ -110,7 +110,7 @@ class Race(Kind):
             raise InputError(f"prune={prune.kind}: leave it out of a race, {why}")
 
     def opening(self) -> str:
-        values = {key: dict.fromkeys(shown_value(row[key]) for row in self.values) for key in self.values[0]}
+        values = {key: dict.fromkeys(show_value(row[key]) for row in self.values) for key in self.values[0]}
         varied = " ".join(f"{key}={','.join(shown)}" for key, shown in values.items())
         rules = f"A race of {len(self.values)}, {self.seeds} seeds each at first, at most {self.max_jobs} jobs"
         return "\n".join(map(printable, [f"{rules}: {varied}", *self.notes]))
@@ -158,7 +158,7 @@ class Race(Kind):
         for row in rows:
             place = places[combination(row.values)]
             arranged[place] = replace(
-                _of_seeds(row, self._seeds(last.seeds[place])),
+                _select_seeds(row, self._seeds(last.seeds[place])),
                 dropped=last.dropped.get(place),
                 failed=place in last.failed,
                 comparison=last.comparisons.get(place),
@@ -175,7 +175,7 @@ class Race(Kind):
         single = "the race was not over"
         return word(judge(rows, indifference), self.label, images=images, rounds=rounds, single=single)
 
-    def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
+    def count_unfinished(self, jobs: Sequence[Record], launched: int) -> int:
         """Return how many jobs did not finish.
 
         An earlier race with a larger `max_jobs` launched more.
@@ -229,7 +229,7 @@ def is_race(varied: str) -> bool:
     return parse_map(varied).get("seed") == _OPEN
 
 
-def _of_seeds(row: Row, seeds: Sequence[int]) -> Row:
+def _select_seeds(row: Row, seeds: Sequence[int]) -> Row:
     """Return a row with the jobs of these seeds alone.
 
     Jobs of an unfinished round count as missing.

@@ -97,11 +97,11 @@ def compare_rows(rows: Sequence[Row], direction: str, others: Sequence[Row] = ()
         direction: "maximize" or "minimize".
         others: rows of the same sweep that are not shown; they count for its level and its common variance.
     """
-    found = compare_with_first([by_seed(row) if row.is_whole else {} for row in (*rows, *others)], direction)
+    found = compare_with_first([objectives_by_seed(row) if row.is_whole else {} for row in (*rows, *others)], direction)
     return [replace(row, comparison=comparison) for row, comparison in zip(rows, [None, *found], strict=False)]
 
 
-def by_seed(row: Row) -> dict[str, float]:
+def objectives_by_seed(row: Row) -> dict[str, float]:
     """Return the objectives of a row by seed.
 
     Jobs without a seed share none.

@@ -39,7 +39,7 @@ class Search(Kind):
     goes_back: ClassVar[bool] = False
 
     @classmethod
-    def of(cls, typed: SweepOverrides) -> Self:
+    def from_overrides(cls, typed: SweepOverrides) -> Self:
         """Return the search that was typed.
 
         Raises:
@@ -145,7 +145,7 @@ class Search(Kind):
         )
         return word(judge(rows), self.label, images=images, single=single)
 
-    def unfinished(self, jobs: Sequence[Record], launched: int) -> int:
+    def count_unfinished(self, jobs: Sequence[Record], launched: int) -> int:
         """Return how many jobs did not end.
 
         A point may be drawn twice, so launched jobs do not tell.

@@ -71,7 +71,9 @@ def compare_with_first(
             found.append(None)
             continue
         seeds = len(differences) if len(differences) > 1 else 0
-        difference, error, degrees, deviation = _paired(differences, *prior) if seeds else _independent(rows[0], row)
+        difference, error, degrees, deviation = (
+            _compare_paired(differences, *prior) if seeds else _independent(rows[0], row)
+        )
         at_best = sign * difference + _t_quantile(tail, degrees) * error
         reach = _t_quantile(tail / (among - 1), degrees) * error
         found.append(Comparison(difference, at_best, difference - reach, difference + reach, seeds, deviation, tail))
@@ -114,7 +116,7 @@ def _inverse_trigamma(value: float) -> float:
     return x
 
 
-def _paired(differences: Sequence[float], degrees: float, common: float) -> tuple[float, float, float, float]:
+def _compare_paired(differences: Sequence[float], degrees: float, common: float) -> tuple[float, float, float, float]:
     """Return a mean difference's value, error, degrees and deviation, by moderated t."""
     own = len(differences) - 1
     weight = min(degrees, _MOST_IN_COMMON * own)
@@ -124,7 +126,7 @@ def _paired(differences: Sequence[float], degrees: float, common: float) -> tupl
 
 
 def _independent(*both: Mapping[str, float]) -> tuple[float, float, float, float]:
-    """Return the figures of `_paired` for two rows without common seeds.
+    """Return the figures of `_compare_paired` for two rows without common seeds.
 
     The smaller degrees of freedom are safe for any spread.
     """

@@ -63,10 +63,10 @@ def run_planned(sweep: Sweep, kind: Kind, overrides: Sequence[str], loader: JobL
         else:
             opened.enter_context(working(sweep.folder))
         record = opened.enter_context(open_sweep(sweep, same))
-        return _run_opened(sweep, kind, record, overrides, loader)
+        return _run_and_rank(sweep, kind, record, overrides, loader)
 
 
-def _run_opened(
+def _run_and_rank(
     sweep: Sweep, kind: Kind, record: SweepRecord, overrides: Sequence[str], loader: JobLoader
 ) -> SweepResult:
     stage = SweepProgress(jobs=kind.jobs)
@@ -169,7 +169,7 @@ def _finish(sweep: Sweep, kind: Kind, record: SweepRecord, stage: SweepProgress)
     complete_best = partial(_complete, sweep.config.code)
     if (best := outcome.best) is not None:
         record.log_best(best, complete_best)
-    unfinished = kind.unfinished(jobs, stage.jobs)
+    unfinished = kind.count_unfinished(jobs, stage.jobs)
     record.end("FAILED" if unfinished else "FINISHED", outcome.markdown)
     _print_location(sweep, record)
     run_id = record.parent.run_id or None

@@ -14,24 +14,24 @@ from mnist_exp.sweeps.columns import (
     Line,
     about_at_best,
     column_value,
+    count_pruned,
     find_column,
+    make_deviation_column,
     mark,
-    pruned,
     reason,
     seconds,
     seeds,
     why_stopped,
-    with_deviation,
 )
 from mnist_exp.sweeps.formats import (
     Differences,
-    aligned,
+    align,
     as_csv,
     as_json,
     as_latex,
     as_markdown,
     every_key,
-    signed,
+    format_difference,
 )
 from mnist_exp.sweeps.importance import Importance
 from mnist_exp.sweeps.ranking import Row, combination, is_missing
@@ -173,7 +173,7 @@ class Table:
         rows, others = self.lines[: len(self.rows)][:most], self.lines[len(self.rows) :][:most]
         columns = [column for column in self.columns if column.key != "status" or self.only]
         for spare in (1, 2, 3, 4, None):  # what is left after 4 stays, however wide
-            header, *lines = aligned(*self._cells(columns, [*rows, *others])).split("\n")
+            header, *lines = align(*self._cells(columns, [*rows, *others])).split("\n")
             if max(map(len, [header, *lines[: len(rows)]])) <= shutil.get_terminal_size().columns:
                 break
             columns = [column for column in columns if column.spare != spare]
@@ -188,7 +188,7 @@ class Table:
     def brief(self) -> tuple[list[list[str]], list[int]]:
         """Return `cells` with few columns, the mean and its deviation in one."""
         columns = [column for column in self.columns if column.spare == 0 or self.only]
-        columns = [with_deviation(column) if column.key == self.objective else column for column in columns]
+        columns = [make_deviation_column(column) if column.key == self.objective else column for column in columns]
         return self._cells(columns, self.lines)
 
     def markdown(self, most: int) -> str:
@@ -248,7 +248,9 @@ def make_columns(table: Table) -> list[Column]:
         def value(line: Line) -> Any:
             return getattr(line.row and line.row.comparison, name, None)
 
-        return Column(key, header if is_compared else None, value, lambda line: signed(value(line)), spare=spare)
+        return Column(
+            key, header if is_compared else None, value, lambda line: format_difference(value(line)), spare=spare
+        )
 
     def of_row(key: str, header: str | None, value: Callable[[Row], Any], text: Callable[[Row], str]) -> Column:
         return Column(
@@ -274,7 +276,7 @@ def make_columns(table: Table) -> list[Column]:
         compared("at_best", "at_best", "at best", 5),
         *(compared(key, name) for key, name in _OF_COMPARISON.items()),
         *([of_row("dropped", "dropped", attrgetter("dropped"), dropped)] if table.raced else []),
-        of_row("", "pruned" if any(row.pruned for row in rows) else None, str, pruned),
+        of_row("", "pruned" if any(row.pruned for row in rows) else None, str, count_pruned),
         *(score(name) for name in tests if name != objective),
         Column("seconds", "seconds", lambda line: line.mean(attrgetter("seconds")), seconds, spare=2),
         Column("status", unranked, lambda line: line.jobs[0].status, attrgetter("status"), True),

@@ -6,7 +6,7 @@ from statistics import median
 from typing import Literal
 
 from mnist_exp.sweeps.formats import decimals, pluralize
-from mnist_exp.sweeps.ranking import Row, by_seed
+from mnist_exp.sweeps.ranking import Row, objectives_by_seed
 from mnist_exp.sweeps.statistics import Comparison, seeds_for_power
 
 SINGLE = "a single run may be better or worse by chance; -m with seed=0,1,2,3,4 runs each row with five seeds"
@@ -91,7 +91,7 @@ def _why_not_compared(row: Row) -> list[Reason]:
 
 
 def _find_erratic(rows: Sequence[Row]) -> Erratic | None:
-    scored = [(row, by_seed(row)) for row in rows if row.is_whole and len(row.jobs) >= _MIN_SEEDS]
+    scored = [(row, objectives_by_seed(row)) for row in rows if row.is_whole and len(row.jobs) >= _MIN_SEEDS]
     if len(scored) < 3 or scored[0][0] is not rows[0]:
         return None
     leaders = median(scored[0][1].values())

@@ -23,14 +23,14 @@ from mnist_exp.experiment import Experiment, Sweep, code_digest, code_files, pac
 from mnist_exp.text import redact, redact_uri
 from mnist_exp.tracking.names import job_name
 from mnist_exp.tracking.records import DESCRIPTION, Record
-from mnist_exp.tracking.store import recorded_address
+from mnist_exp.tracking.store import shorten_address
 from mnist_exp.version import __version__
 
 _ROOT = Path(__file__).parents[2]
 _MAX_PATCH_BYTES = 2**20
 
 
-def recorded_config(config: Config) -> dict[str, Any]:
+def make_config(config: Config) -> dict[str, Any]:
     """Return the content of `config.yaml`, without a password in the store's address."""
     values = asdict(config) | {"code": config.code and config.code.path}
     if "uri" in values["tracking"]:
@@ -38,7 +38,7 @@ def recorded_config(config: Config) -> dict[str, Any]:
     return values
 
 
-def recorded_data(data: Data) -> dict[str, str]:
+def describe_data(data: Data) -> dict[str, str]:
     """Return a dataset's origin, digest, shapes and sizes, as MLflow takes them."""
     schema = {"mlflow_tensorspec": {"features": _tensor_spec(data.x_train), "targets": _tensor_spec(data.y_train)}}
     sizes = {"training": len(data.x_train), "validation": len(data.x_validation), "test": len(data.x_test)}
@@ -77,11 +77,11 @@ def run_record(experiment: Experiment, together: int = 1) -> Record:
         tags["mnist_exp.rerun_of"] = experiment.repeats
     if together > 1:
         tags["mnist_exp.trained_together"] = str(together)
-    return Record(name, tags, _parameters(experiment.config), tracking=recorded_store(settings))
+    return Record(name, tags, _parameters(experiment.config), tracking=describe_store(settings))
 
 
 def _parameters(config: Config) -> dict[str, str]:
-    return flatten(result_settings(recorded_config(config) | {"direction": objective_direction(config)}))
+    return flatten(result_settings(make_config(config) | {"direction": objective_direction(config)}))
 
 
 def sweep_record(sweep: Sweep, signature: str) -> Record:
@@ -94,10 +94,10 @@ def sweep_record(sweep: Sweep, signature: str) -> Record:
     first, *others = map(_parameters, sweep.configs)
     same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     parameters = {key: value for key, value in same.items() if key not in sweep.swept}
-    return Record(name, tags, parameters, tracking=recorded_store(settings))
+    return Record(name, tags, parameters, tracking=describe_store(settings))
 
 
-def failed_record(
+def make_failed_record(
     values: Mapping[str, str], parent: str, sweep: str, settings: MLflowTracking | NoTracking, reason: str
 ) -> Record:
     """Return the record of a sweep's job that failed before it ran.
@@ -115,14 +115,14 @@ def failed_record(
         "mnist_exp.swept": json.dumps(values),
         "mnist_exp.error": reason,
     }
-    return Record(job_name(values, values), _tags((), settings) | tags, tracking=recorded_store(settings))
+    return Record(job_name(values, values), _tags((), settings) | tags, tracking=describe_store(settings))
 
 
-def recorded_store(settings: MLflowTracking | NoTracking) -> dict[str, str]:
+def describe_store(settings: MLflowTracking | NoTracking) -> dict[str, str]:
     """Return the store that mirrors runs with these settings, as `Record.tracking`."""
     if isinstance(settings, NoTracking):
         return {}
-    return {"uri": recorded_address(settings.uri), "experiment": settings.experiment}
+    return {"uri": shorten_address(settings.uri), "experiment": settings.experiment}
 
 
 def _own_name(settings: MLflowTracking | NoTracking) -> str | None:

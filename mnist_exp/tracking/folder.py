@@ -121,7 +121,7 @@ class Folder:
         again = replace(before, tags=tags, status="RUNNING", end=None, attempt=today.attempt)
         files.remove_files(self.path, ())  # what was not finished
         try:
-            self.measured()
+            self.read_metrics()
         except InputError:  # a checkpoint has the lines
             files.write_text(self.path / files.METRICS, "")
         self.write(again)
@@ -189,7 +189,7 @@ class Folder:
         """
         path, line = self.path / files.METRICS, Line(step=step, time=now(), metrics=dict(metrics))
         if step == 0:
-            lines = self.measured()
+            lines = self.read_metrics()
             if not (lines and _scores(lines[-1]) == _scores(line)):
                 files.write_text(path, "".join(map(_text, [*lines, line])))
             return
@@ -202,7 +202,7 @@ class Folder:
                 os.truncate(path, size)  # remove what a full disk took
             raise
 
-    def measured(self) -> list[Line]:
+    def read_metrics(self) -> list[Line]:
         """Return the lines of `metrics.jsonl`.
 
         Raises:
@@ -225,7 +225,7 @@ class Folder:
     def history(self) -> dict[str, list[float]]:
         """Return each metric's values, one an epoch."""
         history: dict[str, list[float]] = {}
-        for line in self.measured():
+        for line in self.read_metrics():
             if line["step"] > 0:
                 for name, value in line["metrics"].items():
                     history.setdefault(name, []).append(value)

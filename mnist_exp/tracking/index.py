@@ -53,7 +53,7 @@ def _make() -> None:
 
 
 @contextmanager
-def locked() -> Iterator[None]:
+def lock_key() -> Iterator[None]:
     """Let one process at a time look for a run and begin it."""
     _make()
     with locks.held(_FOLDER, _SECONDS_OF_ANOTHER):
@@ -62,7 +62,7 @@ def locked() -> Iterator[None]:
 
 def find(key: str) -> list[Path]:
     """Return the absolute folders with a run of this key, the newest first."""
-    return [path for path in _folders(key) if _key_of(path) == key]
+    return [path for path in _folders(key) if _read_key(path) == key]
 
 
 def find_beginning(key: str) -> list[Path]:
@@ -95,7 +95,7 @@ def _folders(key: str) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _key_of(folder: Path) -> str | None:
+def _read_key(folder: Path) -> str | None:
     try:
         return Folder(folder).read().tags.get(KEY)
     except ValueError:  # there is no record, or anybody wrote it

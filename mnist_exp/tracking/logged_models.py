@@ -86,7 +86,7 @@ def send_model(store: Store, folder: Folder, run_id: str) -> None:
         client.finalize_logged_model(logged.model_id, "READY")
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         begun = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-    kept = model_of_run(client, run_id)
+    kept = find_model(client, run_id)
     for other in begun:  # a request whose answer was lost made it
         if other.model_id != kept:
             client.delete_logged_model(other.model_id)
@@ -120,7 +120,7 @@ def fetch_model(uri: str, name: str, folder: Path) -> Path:
                 run = record_of(client.get_run(best), client)
             if (path := _file_here(run)) is not None:
                 return path
-            location = client.get_logged_model(model_of_run(client, run.run_id)).artifact_location
+            location = client.get_logged_model(find_model(client, run.run_id)).artifact_location
     except MlflowException as error:
         raise InputError(f"{name}: no such model in {redact_uri(uri)} ({explain(error)})") from None
     artifacts = repository(client.tracking_uri, location)
@@ -140,7 +140,7 @@ def _file_here(run: Record) -> Path | None:
     return None
 
 
-def model_of_run(client: "MlflowClient", run_id: str) -> str:
+def find_model(client: "MlflowClient", run_id: str) -> str:
     """Return the id of the model that a run kept.
 
     Raises:
@@ -188,7 +188,7 @@ def register(store: Store, record: Record, run_id: str, best: str) -> str:
 
     client = store.client
     try:
-        model_id = model_of_run(client, chosen)
+        model_id = find_model(client, chosen)
     except InputError as error:  # its weights are on another machine
         return str(error)
     try:

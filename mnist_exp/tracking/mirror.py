@@ -15,9 +15,9 @@ from mnist_exp.errors import InputError
 from mnist_exp.tracking import locks
 from mnist_exp.tracking.folder import Folder, Line, Mirrored
 from mnist_exp.tracking.logged_models import register, send_model
-from mnist_exp.tracking.reading import PROFILE, find_mirror_run, read_runs, record_of, stored_run
+from mnist_exp.tracking.reading import PROFILE, find_mirror_run, get_run, read_runs, record_of
 from mnist_exp.tracking.records import DESCRIPTION, REUSED, Record
-from mnist_exp.tracking.store import Store, mirrored, recorded_address, repository, sqlite_path
+from mnist_exp.tracking.store import Store, read_mirrored, repository, shorten_address, sqlite_path
 from mnist_exp.tracking.views import show_sweep
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def mirror(folder: Folder, store: Store) -> Mirrored:
         OSError: if the folder is gone.
     """
     with locks.held(folder.top) as is_mine:
-        record, known = folder.read(), mirrored(folder, store.settings.uri)
+        record, known = folder.read(), read_mirrored(folder, store.settings.uri)
         if is_mine is False or (is_mine is None and record.status == "RUNNING"):
             raise BusyError(f"another process works in {folder.path}")
         run = _find_run(store, record, known.run_id)
@@ -80,7 +80,7 @@ def mirror(folder: Folder, store: Store) -> Mirrored:
 
 def _note(folder: Folder, store: Store, mirrored: Mirrored) -> Mirrored:
     with suppress(OSError):  # a read-only folder: the run is found by its tag, too
-        folder.write_mirrored(recorded_address(store.settings.uri), mirrored)
+        folder.write_mirrored(shorten_address(store.settings.uri), mirrored)
     return mirrored
 
 
@@ -98,7 +98,7 @@ def _find_run(store: Store, record: Record, known: str) -> "Run | None":
 
 
 def _was_deleted(store: Store, record: Record, run_id: str) -> bool:
-    run = stored_run(store.client, run_id)  # None in a new store at the same address
+    run = get_run(store.client, run_id)  # None in a new store at the same address
     is_own = run is not None and run.data.tags.get("mnist_exp.folder") == record.id
     return run is not None and is_own and str(run.info.lifecycle_stage) == "deleted"
 
@@ -113,7 +113,7 @@ def _create_run(store: Store, record: Record) -> "Run":
         for run in read_runs(store, earlier):
             if run.info.status != "FINISHED":
                 store.client.delete_run(run.info.run_id)
-    tags = _stored(store, record, best="")
+    tags = _make_tags(store, record, best="")
     run = store.client.create_run(store.experiment_id, record.start, tags, record.name[:_MAX_NAME_CHARS])
     try:
         repository(store.client.tracking_uri, run.info.artifact_uri)
@@ -159,7 +159,7 @@ def _send_values(store: Store, folder: Folder, record: Record, run: "Run", best:
     sent = set() if record.is_sweep else _sent_lines(store, run)  # a sweep's scores may be what they were before others
     metrics: list[Metric] = [
         Metric(key, value, line["time"], line["step"])
-        for line in folder.measured()
+        for line in folder.read_metrics()
         if _mark(line) not in sent
         for key, value in sorted(line["metrics"].items(), key=lambda item: item[0] in _IN_EACH_LINE)
     ]
@@ -188,7 +188,7 @@ def _mark(line: Line) -> tuple[int, float | None]:
     return line["step"], line["metrics"].get("loss" if line["step"] else "objective")
 
 
-def _stored(store: Store, record: Record, best: str) -> dict[str, str]:
+def _make_tags(store: Store, record: Record, best: str) -> dict[str, str]:
     """Return the tags of a record in a store: six for people, and one for the rest."""
     rest = {key for key in record.tags if key.startswith("mnist_exp.") and not key.startswith((REUSED, *_READ))}
     tags = {key: value for key, value in record.tags.items() if key not in rest}
@@ -207,7 +207,7 @@ def _stored(store: Store, record: Record, best: str) -> dict[str, str]:
 def _tags(store: Store, folder: Folder, record: Record, run: "Run", best: str) -> dict[str, str]:
     """Return the tags that the run lacks, except those that a user may edit."""
     has = run.data.tags
-    stored = _stored(store, record, best).items()
+    stored = _make_tags(store, record, best).items()
     tags = {key: value for key, value in stored if key.startswith("mnist_exp.") or key not in has}
     if "mlflow.parentRunId" in record.tags and (
         parent := find_mirror_run(store, Folder(folder.path.parent), has.get("mlflow.parentRunId", ""))

@@ -49,15 +49,15 @@ def job_name(values: Mapping[str, str], keys: Iterable[str]) -> str:
     'hidden=32 activation=relu'
     """
     names = short_names(keys)
-    return printable(" ".join(f"{names.get(key, key)}={shown_value(value)}" for key, value in values.items()))
+    return printable(" ".join(f"{names.get(key, key)}={show_value(value)}" for key, value in values.items()))
 
 
-def typed_value(text: str) -> str | float | bool | None:
+def parse_value(text: str) -> str | float | bool | None:
     """Return a recorded value as a number, boolean or None, or else its text.
 
     Infinity and NaN stay texts.
 
-    >>> [typed_value(text) for text in ("16", "1e-5", "True", "null", "[16, 32]", "016", "1e999")]
+    >>> [parse_value(text) for text in ("16", "1e-5", "True", "null", "[16, 32]", "016", "1e999")]
     [16, 1e-05, True, None, '[16, 32]', '016', '1e999']
     """
     try:
@@ -68,7 +68,7 @@ def typed_value(text: str) -> str | float | bool | None:
     return value if is_plain else text
 
 
-def shown_value(value: str) -> str:
+def show_value(value: str) -> str:
     """Return a value as it is typed, and a long number with four digits."""
     if value in {"True", "False"}:
         return value.lower()

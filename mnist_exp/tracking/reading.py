@@ -107,7 +107,7 @@ def queries_by_id(ids: Sequence[str]) -> list[str]:
     return [f"attributes.run_id IN ({part})" for part in parts]
 
 
-def stored_run(client: "MlflowClient", run_id: str) -> "Run | None":
+def get_run(client: "MlflowClient", run_id: str) -> "Run | None":
     """Return a run that is in the store, deleted or not."""
     from mlflow.exceptions import MlflowException
 
@@ -127,7 +127,7 @@ def find_mirror_run(to: store.Store, folder: Folder, known: str = "") -> str:
         folder: of the run.
         known: its id, which spares a search; "" if unknown.
     """
-    if known and store.mirrored(folder, to.settings.uri).run_id == known:
+    if known and store.read_mirrored(folder, to.settings.uri).run_id == known:
         return known
     with suppress(InputError):
         return next((str(run.info.run_id) for run in read_runs(to, folder.read().id)), "")
@@ -187,7 +187,7 @@ def points(run: Record, client: "MlflowClient | None" = None) -> dict[tuple[str,
     The time, `fit_seconds`, is left out.
     """
     if client is None:
-        lines = Folder(Path(run.output)).measured()
+        lines = Folder(Path(run.output)).read_metrics()
         found = {(name, line["step"]): value for line in lines for name, value in line["metrics"].items()}
     else:
         histories = (client.get_metric_history(run.run_id, name) for name in run.scores)

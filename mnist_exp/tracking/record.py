@@ -18,7 +18,7 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, experiment_key, experiment_signature
 from mnist_exp.text import printable, say, traceback_text, truncate
 from mnist_exp.tracking import index
-from mnist_exp.tracking.environment import code_patch, recorded_config, recorded_data, run_record
+from mnist_exp.tracking.environment import code_patch, describe_data, make_config, run_record
 from mnist_exp.tracking.folder import Folder
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Run:
             self.folder.begin(record, experiment.config.code, patch)
         if experiment.child is None:
             log.info("%s %s, in %s", record.name, "goes on" if experiment.resumes else "begins", path)
-        write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(recorded_config(experiment.config))))
+        write_text(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(make_config(experiment.config))))
 
     def log_data(self, data: Data) -> None:
         """Record the data, and the experiment's signature, which depends on it."""
@@ -66,7 +66,7 @@ class Run:
             "%s: %d training images, digest %s", data.name, len(data.x_train), data.digest,
             extra={"output": self.folder.path},
         )  # fmt: skip
-        self.folder.change(data=recorded_data(data), tags=self._note(data.digest))
+        self.folder.change(data=describe_data(data), tags=self._note(data.digest))
 
     def _note(self, digest: str) -> dict[str, str]:
         """Index this experiment by the digest of its data, and return its tags."""

@@ -190,7 +190,7 @@ def latest_attempts(jobs: Iterable[Record]) -> list[Record]:
     return [max(reversed(same), key=lambda job: job.is_whole) for same in tries.values()]
 
 
-def place_of(name: str) -> list[int]:
+def parse_place(name: str) -> list[int]:
     """Return the place of a job's numbered folder in its sweep, and of the try."""
     return [int(number) for number in re.findall("[0-9]{1,9}", name)]
 

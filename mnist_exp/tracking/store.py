@@ -46,7 +46,7 @@ def connect(tracking: MLflowTracking) -> Store:
         InputError: if the store cannot be reached or written, the experiment was deleted, or it keeps artifacts where
             it may not.
     """
-    with _reached(tracking.uri):
+    with _connect(tracking.uri):
         client = _client(tracking.uri)
         found = client.get_experiment_by_name(tracking.experiment)
         if found is None:
@@ -74,7 +74,7 @@ def connect_existing(uri: str) -> "MlflowClient":
     if path is not None and not path.exists():
         others = "go to the folder of your runs, or type tracking.uri=ADDRESS; python -m mnist_exp makes a store here"
         raise InputError(f"tracking.uri={uri}: no such store; {others}")
-    with _reached(uri):
+    with _connect(uri):
         return _client(uri)
 
 
@@ -185,20 +185,20 @@ def is_default(uri: str) -> bool:
     return sqlite_path(uri) == Path.cwd() / "mlflow.db"
 
 
-def recorded_address(uri: str) -> str:
+def shorten_address(uri: str) -> str:
     """Return a store's address without a login, relative in this project's folder."""
     path = sqlite_path(uri)
     return redact_uri(uri) if path is None else f"sqlite:///{relative_path(path)}"
 
 
-def mirrored(folder: Folder, uri: str) -> Mirrored:
+def read_mirrored(folder: Folder, uri: str) -> Mirrored:
     """Return a store's mirror of a folder, tracked from this folder or another."""
-    found = {recorded_address(store): mirrored for store, mirrored in folder.mirrors().items()}
-    return found.get(recorded_address(uri), Mirrored())
+    found = {shorten_address(store): mirrored for store, mirrored in folder.mirrors().items()}
+    return found.get(shorten_address(uri), Mirrored())
 
 
 @contextmanager
-def _reached(uri: str) -> Iterator[None]:
+def _connect(uri: str) -> Iterator[None]:
     """Fail at once for an unreachable store, and hold the lock of a new SQLite store.
 
     Without the lock, all but one of several processes that make the same store would fail.

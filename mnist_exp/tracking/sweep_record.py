@@ -18,10 +18,10 @@ from mnist_exp.errors import InputError
 from mnist_exp.experiment import Experiment, Sweep
 from mnist_exp.text import printable, traceback_text
 from mnist_exp.tracking import index, locks, store, views
-from mnist_exp.tracking.environment import code_patch, failed_record
+from mnist_exp.tracking.environment import code_patch, make_failed_record
 from mnist_exp.tracking.folder import Folder, read_reused
 from mnist_exp.tracking.record import Run, failure_reason, recording
-from mnist_exp.tracking.records import REUSED, Record, latest_attempts, place_of
+from mnist_exp.tracking.records import REUSED, Record, latest_attempts, parse_place
 from mnist_exp.tracking.uploads import Uploads
 
 _SECONDS_FOR_JOBS_TO_END, _SECONDS_TO_SETTLE = 20.0, 3.0
@@ -94,7 +94,7 @@ class SweepRecord:
                     self._read.pop(path, None)
                 except (OSError, ValueError, TypeError):  # damaged, or of another program
                     self._read[path] = state, None
-        known = sorted(self._read.copy().items(), key=lambda item: place_of(item[0].parent.name))
+        known = sorted(self._read.copy().items(), key=lambda item: parse_place(item[0].parent.name))
         return [job for _, (_, job) in known if job is not None]
 
     def _job_in(self, path: Path) -> Record | None:
@@ -142,7 +142,7 @@ class SweepRecord:
             error: the reason.
         """
         parent, folder = self.parent, Folder(locks.free_folder(output))  # an earlier try may have a checkpoint
-        folder.begin(failed_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error)))
+        folder.begin(make_failed_record(values, parent.run_id, parent.id, parent.tracking, failure_reason(error)))
         write_text(folder.path / "error.txt", traceback_text(error))
         folder.end("FAILED")
         return folder
@@ -217,13 +217,13 @@ class SweepRecord:
         experiment_id = self.uploads.store.experiment_id
         page = f"#/experiments/{experiment_id}/runs/{run_id}"
         if self.has_view:
-            page = views.path_of(experiment_id, views.key_of(run_id))
+            page = views.make_path(experiment_id, views.make_key(run_id))
         where = store.add_link(f"Sweep {run_id} in experiment {settings.experiment}", settings, page)
-        return "\n".join(map(printable, filter(None, [*self.uploads.registered(), *where, self._left_out])))
+        return "\n".join(map(printable, filter(None, [*self.uploads.report_registrations(), *where, self._left_out])))
 
 
 @contextmanager
-def begun_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
+def begin_sweep(sweep: Sweep, record: Record) -> Iterator[Record]:
     """Begin or resume a sweep in its locked folder, and yield the record."""
     folder = Folder(sweep.folder)
     tags = record.tags | {index.KEY: record.tags["mnist_exp.sweep"]}

@@ -19,7 +19,7 @@ from mnist_exp.tracking.folder import Folder, relative_path
 from mnist_exp.tracking.reading import close_in_store
 from mnist_exp.tracking.record import Run, recording
 from mnist_exp.tracking.records import Record
-from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
+from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begin_sweep
 from mnist_exp.tracking.uploads import Uploads
 from mnist_exp.tracking.views import show_all, show_sweep
 
@@ -53,7 +53,7 @@ def open_run(experiment: Experiment, together: int) -> Iterator[Run]:
     finally:
         error = sys.exc_info()[1]
         run.left_out = uploads.finish(find_end(error))
-        run.registered = uploads.registered()
+        run.registered = uploads.report_registrations()
         if error is not None and run.left_out and experiment.prints:
             print(run.left_out, file=sys.stderr)
 
@@ -67,7 +67,7 @@ def open_sweep(sweep: Sweep, signature: str) -> Iterator[SweepRecord]:
     """
     settings = sweep.config.tracking
     reached = None if isinstance(settings, NoTracking) else _reach(settings)
-    with begun_sweep(sweep, sweep_record(sweep, signature)) as record:
+    with begin_sweep(sweep, sweep_record(sweep, signature)) as record:
         known = settings if isinstance(settings, NoTracking) else replace(settings, uri=record.tracking["uri"])
         opened = SweepRecord(Parent(record.id, "", known, tuple(sweep.swept), sweep.folder, record.attempt))
         if reached is None or isinstance(settings, NoTracking):
@@ -106,7 +106,7 @@ def send_rest(settings: MLflowTracking | NoTracking, folder: Folder) -> str:
         uploads = Uploads(store.connect(settings), lambda: [folder])
     uploads.start()
     left_out = uploads.finish()
-    return "; ".join(filter(None, [*uploads.registered(), left_out]))
+    return "; ".join(filter(None, [*uploads.report_registrations(), left_out]))
 
 
 def _reach(settings: MLflowTracking) -> tuple[store.Store, list[Folder]]:

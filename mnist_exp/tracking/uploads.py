@@ -126,7 +126,7 @@ class Uploads:
             f"python -m mnist_exp.sync {name}{place} sends the rest"
         )
 
-    def registered(self) -> list[str]:
+    def report_registrations(self) -> list[str]:
         """Return a line on how each model that was to be registered was."""
         return [mirrored.registered for _, mirrored in list(self._sent.values()) if mirrored.registered]
 

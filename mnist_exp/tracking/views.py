@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mnist_exp.config.files import is_file, read_text
 from mnist_exp.errors import InputError
 from mnist_exp.tracking.folder import Folder
-from mnist_exp.tracking.names import job_name, typed_value
+from mnist_exp.tracking.names import job_name, parse_value
 from mnist_exp.tracking.reading import find_mirror_run
 from mnist_exp.tracking.records import REUSED, Record, parse_map
 from mnist_exp.tracking.store import Store
@@ -58,12 +58,12 @@ class View:
     ascending: bool = False
 
 
-def key_of(run_id: str) -> str:
+def make_key(run_id: str) -> str:
     """Return the key of a sweep's view, given the id of its run."""
     return f"mnist_exp-{run_id[:8]}"
 
 
-def path_of(experiment_id: str, key: str) -> str:
+def make_path(experiment_id: str, key: str) -> str:
     """Return a link to a view, without the server's address."""
     query = f"workflowType=machine_learning&viewStateShareKey={key}&compareRunsMode=CHART"
     return f"#/experiments/{experiment_id}/runs?{query}"
@@ -75,15 +75,15 @@ def save(client: "MlflowClient", experiment_id: str, key: str, view: View) -> bo
     Args:
         client: of the store.
         experiment_id: of the runs.
-        key: as of `key_of`, by which MLflow finds the view.
+        key: of `make_key`, by which MLflow finds the view.
         view: the runs, and how they are shown.
 
     Returns:
         Whether it exists.
     """
     tags, tag, now = client.get_experiment(experiment_id).tags, f"{_TAG}{key}", int(time.time() * 1000)
-    made, state = tags.get(_MADE, "").split(), _packed(view)
-    before = _unchanged(tags, key)
+    made, state = tags.get(_MADE, "").split(), _pack(view)
+    before = _read_unchanged(tags, key)
     if tag in tags and (not before or (before["name"], before["state"]) == (view.name, state)):
         return True
     body = json.dumps({"name": view.name, "createdAt": now, "updatedAt": now, "state": state})[:-1]
@@ -92,7 +92,7 @@ def save(client: "MlflowClient", experiment_id: str, key: str, view: View) -> bo
         return bool(before)
     if key not in made:
         client.set_experiment_tag(experiment_id, _MADE, " ".join([*made, key][-200:]))
-        for old in [old for old in made if old != ALL and _unchanged(tags, old)][: 1 - MAX_SWEEPS]:
+        for old in [old for old in made if old != ALL and _read_unchanged(tags, old)][: 1 - MAX_SWEEPS]:
             client.delete_experiment_tag(experiment_id, f"{_TAG}{old}")
     client.set_experiment_tag(experiment_id, tag, value)
     return True
@@ -145,8 +145,8 @@ def show_sweep(store: Store, folder: Folder, record: Record, run_id: str) -> boo
     from mlflow.exceptions import MlflowException
 
     try:
-        view = _view_of(store, folder, record, run_id) if opens_views(store.client.tracking_uri) else None
-        if view is None or not save(store.client, store.experiment_id, key_of(run_id), view):
+        view = _make_view(store, folder, record, run_id) if opens_views(store.client.tracking_uri) else None
+        if view is None or not save(store.client, store.experiment_id, make_key(run_id), view):
             return False
     except MlflowException as error:
         if error.get_http_status_code() >= 500:
@@ -158,7 +158,7 @@ def show_sweep(store: Store, folder: Folder, record: Record, run_id: str) -> boo
     return True
 
 
-def _view_of(store: Store, folder: Folder, record: Record, run_id: str) -> View | None:
+def _make_view(store: Store, folder: Folder, record: Record, run_id: str) -> View | None:
     """Return the view of a sweep, or None before it has jobs."""
     jobs: dict[Path, Record] = {}
     for path in folder.path.glob("*/run.json"):
@@ -172,7 +172,7 @@ def _view_of(store: Store, folder: Folder, record: Record, run_id: str) -> View 
     recorded = {key for job in jobs.values() for key in job.parameters}
     keys = [name for key in typed for name in (key, f"{key}.kind") if name in recorded]  # a group is known by its kind
     rows = [key for key in keys if key != "seed"]
-    values = {key: [typed_value(job.parameters.get(key, "")) for job in jobs.values()] for key in rows}
+    values = {key: [parse_value(job.parameters.get(key, "")) for job in jobs.values()] for key in rows}
     ids = [tag.removeprefix(REUSED) for tag in record.tags if re.fullmatch(f"{REUSED}[0-9a-f]+", tag)]
     ids += [found for path in jobs if ids and (found := find_mirror_run(store, Folder(path)))]
     query = f"tags.`mlflow.parentRunId` = '{run_id}'"
@@ -208,17 +208,17 @@ def remove(client: "MlflowClient", experiment_id: str, run_id: str) -> None:
         experiment_id: of the sweep.
         run_id: of the sweep.
     """
-    if _unchanged(client.get_experiment(experiment_id).tags, key := key_of(run_id)):
+    if _read_unchanged(client.get_experiment(experiment_id).tags, key := make_key(run_id)):
         client.delete_experiment_tag(experiment_id, f"{_TAG}{key}")
 
 
-def _unchanged(tags: Mapping[str, str], key: str) -> dict[str, Any]:
+def _read_unchanged(tags: Mapping[str, str], key: str) -> dict[str, Any]:
     """Return the content of a view as this module wrote it, or an empty map."""
     body, _, digest = tags.get(f"{_TAG}{key}", "").rpartition(_DIGEST)
     return dict(json.loads(f"{body}}}")) if digest == f"{zlib.crc32(body.encode())}}}" else {}
 
 
-def _packed(view: View) -> str:
+def _pack(view: View) -> str:
     """Return the state in which MLflow's page shows a view."""
     score = {"key": "objective", "type": "METRIC"}
     charts = [_chart("LINE", name, xAxisKey="step", lineSmoothness=0, range={}) for name in view.curves]

@@ -54,7 +54,9 @@ def runs_of_folders(folder: Path) -> list[Run]:
     found = []
     for place, record in records.items():
         job = _job(record.tags)
-        points = [((name, line["step"]), value) for line in place.measured() for name, value in line["metrics"].items()]
+        points = [
+            ((name, line["step"]), value) for line in place.read_metrics() for name, value in line["metrics"].items()
+        ]
         parts = {f"{key}={value}" for key, value in record.parameters.items()} | ({"data"} if record.data else set())
         if record.status != "RUNNING":
             parts |= {name for name in record.sent_files() if (place.path / name).is_file()} - {"code.patch"}

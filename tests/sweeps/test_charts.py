@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from mnist_exp.sweeps.charts import Curves, importance_bars, objective_by_parameter, validation_curves
-from mnist_exp.sweeps.formats import find_differences, shortened
+from mnist_exp.sweeps.formats import find_differences, shorten
 from mnist_exp.sweeps.importance import Importance
 
 pytestmark = pytest.mark.fast
@@ -101,7 +101,7 @@ def test_texts_that_are_cut_still_differ() -> None:
     parts = product((0, 3, 30), ends, (0, 20))
     texts = [f"layers={'Dense ' * start}{middle}{' ReLU' * end}" for start, middle, end in parts]
     for most in (30, 60):
-        short = shortened(texts, most)
+        short = shorten(texts, most)
         assert list(short) == texts
         assert len(set(short.values())) == len(texts)
         assert max(map(len, short.values())) <= most + 8

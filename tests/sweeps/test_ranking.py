@@ -16,7 +16,7 @@ from mnist_exp.sweeps.charts import objective_by_parameter, validation_curves
 from mnist_exp.sweeps.columns import Column
 from mnist_exp.sweeps.formats import as_csv
 from mnist_exp.sweeps.importance import as_sentence, importance
-from mnist_exp.sweeps.outcome import advised_validation
+from mnist_exp.sweeps.outcome import advise_validation
 from mnist_exp.sweeps.page import as_svg
 from mnist_exp.sweeps.ranking import Row, compare_rows, find_unranked, on_other_images, rank
 from mnist_exp.sweeps.statistics import Comparison
@@ -237,7 +237,7 @@ def test_the_csv_has_a_line_a_job_with_its_row() -> None:
 def test_the_advice_to_hold_images_out_can_be_followed(counts: list[object], advice: str) -> None:
     data = [None if count is None else {"profile": json.dumps({"training": count})} for count in counts]
     assert (
-        advised_validation([recorded_job({}, "FINISHED", data=facts) for facts in data])
+        advise_validation([recorded_job({}, "FINISHED", data=facts) for facts in data])
         == f"dataset.validation={advice}"
     )
 

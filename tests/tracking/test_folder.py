@@ -18,7 +18,7 @@ from mnist_exp.sweeps.plan import plan
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.locks import free_folder, make_folder, working
 from mnist_exp.tracking.records import Record
-from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begun_sweep
+from mnist_exp.tracking.sweep_record import Parent, SweepRecord, begin_sweep
 
 pytestmark = pytest.mark.fast
 
@@ -27,14 +27,14 @@ MEDIAN = MedianPruning(kind="median", n_warmup_steps=0, interval_steps=1, n_star
 
 def test_metrics_are_read_up_to_the_last_whole_line(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    assert folder.measured() == []
+    assert folder.read_metrics() == []
     folder.measure(1, {"loss": 0.5})
     with (tmp_path / "metrics.jsonl").open("a") as lines:
         lines.write('{"step": 2, "ti')  # a line in the making
-    assert [(line["step"], line["metrics"]) for line in folder.measured()] == [(1, {"loss": 0.5})]
+    assert [(line["step"], line["metrics"]) for line in folder.read_metrics()] == [(1, {"loss": 0.5})]
     with (tmp_path / "metrics.jsonl").open("a") as lines:
         lines.write('me": 3, "metrics": {"loss": NaN}}\n')
-    assert [(line["step"], line["time"]) for line in folder.measured()][1] == (2, 3)
+    assert [(line["step"], line["time"]) for line in folder.read_metrics()][1] == (2, 3)
     assert folder.history()["loss"][0] == 0.5
 
 
@@ -43,7 +43,7 @@ def test_the_end_has_another_line_if_its_scores_changed(tmp_path: Path) -> None:
         Folder(tmp_path).measure(0, scores)
         with (tmp_path / "metrics.jsonl").open("a") as file:
             file.write('{"step": 0, "time": 12, "met')  # the process was killed
-    assert [line["metrics"]["loss"] for line in Folder(tmp_path).measured()] == [0.1, 0.2]
+    assert [line["metrics"]["loss"] for line in Folder(tmp_path).read_metrics()] == [0.1, 0.2]
 
 
 def test_a_run_replaces_the_named_files_of_an_earlier_run(tmp_path: Path) -> None:
@@ -156,12 +156,12 @@ def test_damaged_lines_of_metrics_are_one_error(tmp_path: Path, lines: bytes, re
     if read is None:
         folder, record = Folder(tmp_path), Record("mine", {})
         with pytest.raises(InputError, match=r"metrics.jsonl: is damaged$"):
-            folder.measured()
+            folder.read_metrics()
         folder.write(record)
         folder.reopen(record)  # a checkpoint has the lines
-        assert folder.measured() == []
+        assert folder.read_metrics() == []
     else:
-        assert len(Folder(tmp_path).measured()) == read
+        assert len(Folder(tmp_path).read_metrics()) == read
 
 
 @pytest.mark.parametrize("text", ["[1]", '{"store": "a", "run_id": ["b"]}', '{"store": "a"}', "[" * 200_000, "\x00"])
@@ -188,7 +188,7 @@ def test_the_jobs_of_a_sweep_see_that_it_is_over(tmp_path: Path) -> None:
     composed = compose_values(["tracking=none", "seed=0,1"])
     sweep, _ = plan(composed, ["tracking=none", "seed=0,1"], None, JobLoader.of_conf())
     new = Record("a sweep", {"mnist_exp.sweep": "0" * 64})
-    with working(tmp_path), begun_sweep(replace(sweep, folder=tmp_path), new) as made:
+    with working(tmp_path), begin_sweep(replace(sweep, folder=tmp_path), new) as made:
         parent = Parent(made.id, "", NoTracking(kind="none"), (), tmp_path, made.attempt)
         record, of_a_job = (SweepRecord(parent) for _ in range(2))
         assert not of_a_job.is_over()

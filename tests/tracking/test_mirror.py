@@ -14,7 +14,7 @@ from mnist_exp import run
 from mnist_exp.config.composition import compose
 from mnist_exp.config.schema import require_store
 from mnist_exp.data.datasets import Data
-from mnist_exp.tracking.environment import recorded_data
+from mnist_exp.tracking.environment import describe_data
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.logged_models import save_model
 from mnist_exp.tracking.mirror import mirror
@@ -164,7 +164,7 @@ def test_sweep_records_means_and_its_run_has_them(tmp_path: Path) -> None:
     record = folder.read()
     jobs = [Folder(path.parent).read() for path in sorted(folder.path.glob("*/run.json"))]
     assert [job.status for job in (record, *jobs)] == ["FINISHED"] * 3
-    [measured] = [line["metrics"] for line in folder.measured()]
+    [measured] = [line["metrics"] for line in folder.read_metrics()]
     for name in ("objective", "val_accuracy", "test_accuracy", "test_loss"):
         assert measured[name] == pytest.approx(sum(job.scores.get(name, job.scores["objective"]) for job in jobs) / 2)
     assert measured["fit_seconds"] == pytest.approx(sum(job.scores["fit_seconds"] for job in jobs))
@@ -198,7 +198,7 @@ def test_ranking_stands_below_the_users_description(tmp_path: Path) -> None:
 def test_runs_that_begin_at_once_all_have_their_new_data(tmp_path: Path, store: Store, mnist: Data) -> None:
     folders = [Folder(tmp_path / str(number)) for number in range(40)]
     for number, folder in enumerate(folders):
-        folder.begin(Record(str(number), {}, data=recorded_data(mnist) | {"digest": str(number // 8)}))
+        folder.begin(Record(str(number), {}, data=describe_data(mnist) | {"digest": str(number // 8)}))
     with ThreadPoolExecutor(8) as at_once:
         sent = list(at_once.map(lambda folder: mirror(folder, store), folders))
     for number, upload in enumerate(sent):
@@ -212,7 +212,7 @@ def test_runs_have_their_own_sizes_of_one_dataset(tmp_path: Path, store: Store, 
     for held_out in (10_000, 200):
         folder = Folder(tmp_path / str(held_out))
         data = replace(mnist, x_validation=mnist.x_validation[:held_out])
-        folder.begin(Record("run", {}, data=recorded_data(data)))
+        folder.begin(Record("run", {}, data=describe_data(data)))
         recorded = record_of(store.client.get_run(mirror(folder, store).run_id), store.client)
         assert recorded.images("validation") == held_out
         assert recorded.test_digest == mnist.test_digest

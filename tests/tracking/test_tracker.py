@@ -23,7 +23,7 @@ from mnist_exp.config.composition import compose
 from mnist_exp.data.datasets import Data
 from mnist_exp.errors import InputError
 from mnist_exp.experiment import experiment_signature
-from mnist_exp.tracking.environment import recorded_config
+from mnist_exp.tracking.environment import make_config
 from mnist_exp.tracking.folder import Folder
 from mnist_exp.tracking.records import now
 
@@ -71,7 +71,7 @@ def test_files_of_the_run(tracked_folder: Path, tmp_path: Path) -> None:
         "figures/predictions.png",
     }
     uri = Path(client.download_artifacts(recorded.info.run_id, "config.yaml", str(tmp_path)))
-    assert yaml.safe_load(uri.read_text()) == recorded_config(
+    assert yaml.safe_load(uri.read_text()) == make_config(
         compose(["tracking.note=first", "tracking.tags={team: vision}"]).config
     )
     log = Path(client.download_artifacts(recorded.info.run_id, "run.log", str(tmp_path))).read_text()

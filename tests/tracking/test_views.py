@@ -44,8 +44,8 @@ def test_sweep_and_all_runs_have_views_that_others_cannot_lose(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     client, (parent, jobs) = store(tmp_path), sweep_in(tmp_path)
     run_id, experiment_id = parent.info.run_id, parent.info.experiment_id
-    key = views.key_of(run_id)
-    assert done.stdout.splitlines()[-1] == f"http://127.0.0.1:5000/{views.path_of(experiment_id, key)}"
+    key = views.make_key(run_id)
+    assert done.stdout.splitlines()[-1] == f"http://127.0.0.1:5000/{views.make_path(experiment_id, key)}"
     view, everything = saved(client, experiment_id)[key], saved(client, experiment_id)[views.ALL]
     best = max(jobs, key=lambda job: job.data.metrics["objective"]).data.params
     assert view["name"].startswith("hidden=16 learning_rate=")
@@ -80,7 +80,7 @@ def test_view_goes_with_its_sweep(tmp_path: Path) -> None:
     done = in_process("-m", *QUICK, "model.hidden=8,16", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     client, (parent, _) = store(tmp_path), sweep_in(tmp_path)
-    key, experiment_id = views.key_of(parent.info.run_id), parent.info.experiment_id
+    key, experiment_id = views.make_key(parent.info.run_id), parent.info.experiment_id
     state = saved(client, experiment_id)[key]["state"]
     assert state["groupBy"] is None  # no seeds
     assert ("CONTOUR", "objective") not in charts(state)

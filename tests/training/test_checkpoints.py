@@ -165,12 +165,12 @@ def interrupt_twice(on_jax: OnJax, backend: str, overrides: Sequence[str]) -> No
     for resumes, interrupt, epochs in ((False, 4, [1, 2, 3]), (True, 5, [4])):
         given = trained(on_jax, backend, "parts", *overrides, EACH_EPOCH, resumes=resumes, interrupt=interrupt)
         assert given["epochs"] == epochs
-    first = Folder(other).measured()[:4]  # the last line of which was measured twice
+    first = Folder(other).read_metrics()[:4]  # the last line of which was measured twice
     last = trained(on_jax, backend, "parts", *overrides, EACH_EPOCH, resumes=True)
     assert [*range(1, 5), *last["epochs"]] == whole["epochs"]
     assert last["given"] == whole["given"]
     assert Folder(one).history() == Folder(other).history()
-    assert Folder(other).measured()[:4] == first
+    assert Folder(other).read_metrics()[:4] == first
     if (one / "epochs.csv").exists():
         assert (one / "epochs.csv").read_bytes() == (other / "epochs.csv").read_bytes()
         assert len((one / "epochs.csv").read_bytes().splitlines()) == 1 + len(Folder(one).history()["loss"])
@@ -187,10 +187,10 @@ def unreadable(path: Path) -> None:
 @pytest.mark.parametrize("spoil", [Path.unlink, unreadable])
 def test_lost_metrics_come_back_from_the_checkpoint(spoil: Callable[[Path], None]) -> None:
     train("parts", (EACH_EPOCH,), interrupt=6)
-    before = Folder(Path("parts")).measured()[:5]
+    before = Folder(Path("parts")).read_metrics()[:5]
     spoil(Path("parts/metrics.jsonl"))
     assert train("parts", (EACH_EPOCH,), resumes=True)["epochs"] == [6, 7]
-    after = Folder(Path("parts")).measured()
+    after = Folder(Path("parts")).read_metrics()
     assert after[:5] == before
     assert [line["step"] for line in after] == [*range(1, 8)]
 
@@ -238,7 +238,7 @@ def test_an_invalid_checkpoint_is_named_and_training_restarts(
     assert message.startswith(f"{path}: ")
     assert message.endswith("; training begins with epoch 1")
     assert "\n" not in message
-    assert again["epochs"] == [line["step"] for line in Folder(Path("parts")).measured()] == [*range(1, 8)]
+    assert again["epochs"] == [line["step"] for line in Folder(Path("parts")).read_metrics()] == [*range(1, 8)]
 
 
 def test_the_state_of_each_callback_of_keras_is_known() -> None:
