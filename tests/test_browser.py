@@ -143,7 +143,7 @@ def test_view_that_was_deleted_by_hand_stays_deleted(page: "Page", address: str,
         client.set_experiment_tag(experiment_id, tag, before)
 
 
-def test_the_page_of_a_sweep_shows_what_its_ranking_decides(sweep_folder: Path, address: str, page: "Page") -> None:
+def test_report_shows_the_verdict_of_the_ranking(sweep_folder: Path, address: str, page: "Page") -> None:
     parent, _ = sweep_in(sweep_folder)
     page.goto(f"{address}/#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}")
     page.get_by_role("heading", name="Ranking of the jobs").wait_for()

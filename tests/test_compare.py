@@ -85,7 +85,7 @@ def test_bad_input_is_one_message(sweep_folder: Path, tmp_path: Path, arguments:
     assert len(runs_in(sweep_folder)) == before
 
 
-def test_it_ends_without_a_word_if_nobody_reads(sweep_folder: Path, tmp_path: Path) -> None:
+def test_closed_pipe_ends_compare_silently(sweep_folder: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "mnist_exp.compare", f"tracking.uri=sqlite:///{sweep_folder}/mlflow.db"]
     with subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
         assert started.stdout is not None

@@ -76,7 +76,7 @@ def test_every_command_takes_the_beginning_of_an_id(folder: Path, monkeypatch: p
         read_best_rows(compose([]).config, job[:12], 5)
 
 
-def test_an_id_that_fits_several_runs_or_none_is_one_message(folder: Path) -> None:
+def test_ambiguous_or_unknown_id_is_one_message(folder: Path) -> None:
     client = store(folder)
     first, count = Counter(run_id[0] for run_id in ids(folder)).most_common(1)[0]
     with pytest.raises(InputError) as caught:

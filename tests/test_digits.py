@@ -68,7 +68,7 @@ def test_any_float_is_a_pixel_or_refused_without_a_warning(value: float) -> None
                 )
 
 
-def test_two_digits_beside_each_other_are_several_and_one_is_not(mnist: Data) -> None:
+def test_two_digits_side_by_side_are_several(mnist: Data) -> None:
     framed = np.pad(mnist.x_test[:1000], ((0, 0), (4, 4), (4, 4)))
     assert sum(digits.holds_several(Image.fromarray(image)) for image in framed) <= 2
     pairs = zip(framed[0::2], framed[1::2], strict=True)

@@ -253,7 +253,7 @@ def same(wanted: str, lines: list[str]) -> bool:
 @pytest.mark.parametrize(
     "page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in PAGES if not page.name.endswith(".ja.md")]
 )
-def test_what_a_page_shows_is_what_its_commands_print(page: Path, tmp_path: Path) -> None:
+def test_page_shows_the_output_of_its_commands(page: Path, tmp_path: Path) -> None:
     reader = Reader(tmp_path)
     try:
         for command in commands_of(page):

@@ -131,7 +131,7 @@ def test_checkpoint_times_are_not_part_of_an_experiment(seconds: str) -> None:
 
 
 @pytest.mark.fast
-def test_modules_import_each_other_in_no_circle() -> None:
+def test_imports_have_no_circle() -> None:
     package = Path(mnist_exp.__file__).parent
     files = {str(path.relative_to(package)) for path in package.rglob("*.py")}
     left = {file: imports(package / file, package) for file in files}

@@ -73,7 +73,7 @@ def test_the_surest_mistakes_come_first(mnist: Data) -> None:
     np.testing.assert_array_equal(sheet.images, mnist.x_test[[4, 3, 1]])
 
 
-def test_of_many_mistakes_forty_are_drawn_and_of_none_no_picture(mnist: Data) -> None:
+def test_at_most_forty_mistakes_are_drawn(mnist: Data) -> None:
     right = np.eye(10, dtype=np.float32)[mnist.y_test]
     drawn = draw_run(HISTORY, mnist, right)
     assert set(drawn) == {"curves", "predictions", "confusion_matrix", "classes"}
@@ -168,7 +168,7 @@ def test_samples_have_a_row_a_class_beside_augmented_forms(mnist: Data) -> None:
     assert "first 20 of 100 classes" in many.get_title()
 
 
-def test_what_a_model_saw_is_a_picture_each(mnist: Data) -> None:
+def test_plot_has_a_picture_for_each_image(mnist: Data) -> None:
     axes = draw_predictions(mnist.x_test[:7], [str(n) for n in range(7)], [f"{n}.png" for n in range(7)]).axes
     shown = [axis for axis in axes if axis.get_visible()]
     assert [(axis.get_title(), axis.get_xlabel()) for axis in shown] == [(str(n), f"{n}.png") for n in range(7)]

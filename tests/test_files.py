@@ -89,7 +89,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert caught.value.filename == str(tmp_path / "folder")
 
 
-def test_what_is_added_to_is_no_link_and_no_pipe(tmp_path: Path) -> None:
+def test_appending_refuses_links_and_pipes(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("victim")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
@@ -116,7 +116,7 @@ def test_files_are_removed_by_name_and_folders_if_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
-def test_a_plot_replaces_what_was_drawn_here_alone(tmp_path: Path, suffix: str) -> None:
+def test_plot_replaces_only_figures_of_this_program(tmp_path: Path, suffix: str) -> None:
     figure = Figure()
     figure.subplots()
     ours, theirs = (tmp_path / f"{name}{suffix}" for name in ("ours", "theirs"))

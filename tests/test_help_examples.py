@@ -36,7 +36,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["show", "compare", "predict", "rerun"])
-def test_the_examples_of_what_help_shows_run(reader: Reader, name: str) -> None:
+def test_examples_of_help_run(reader: Reader, name: str) -> None:
     _, examples = in_process("--help", cwd=reader.folder, module=f"mnist_exp.{name}").stdout.split("examples:\n")
     sweep, _, _, run = (found.info.run_id for found in runs_in(reader.folder)[:4])
     typed = [line.strip() for line in examples.splitlines() if line.strip()]

@@ -228,7 +228,7 @@ def preset(text: str) -> Path:
     return folder
 
 
-def test_a_preset_may_choose_what_the_file_has() -> None:
+def test_preset_may_choose_a_model_of_the_code_file() -> None:
     folder = preset("defaults: [{override /model: own}]\nmodel: {width: 5}\n")
     assert vars(compose([write(MODEL), "experiment=theirs"], folder).config.model)["width"] == 5
     with pytest.raises(InputError, match="model=own: no such choice"):
@@ -303,7 +303,7 @@ def test_own_code_is_swept_resumed_predicted_with_and_rerun(tmp_path: Path, exam
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("example")
-def test_a_stack_with_own_code_gives_what_jobs_give_alone(tmp_path: Path, jax_command: Command) -> None:
+def test_stack_with_own_code_equals_single_jobs(tmp_path: Path, jax_command: Command) -> None:
     sweep = ("-m", *EXAMPLE, *QUICK, "backend=jax", "seed=0,1")
     for launcher in ("basic", "stacked"):
         done = jax_command(*sweep, f"hydra/launcher={launcher}", f"tracking.experiment={launcher}", cwd=tmp_path)

@@ -44,7 +44,7 @@ def test_the_drawn_digits_preset_reads_drawn_digits(tmp_path: Path, overrides: t
     assert sum(prediction.label == digit for digit, prediction in enumerate(found)) >= 9
 
 
-def test_a_line_a_picture_and_what_the_model_saw(
+def test_predict_prints_a_line_and_plots_the_models_input(
     tracked_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = draw_all(tmp_path)

@@ -45,7 +45,7 @@ def test_calls_from_threads_wait_and_give_equal_results() -> None:
 
 
 @pytest.mark.slow
-def test_a_hydra_program_can_call_run_and_stays_what_it_is(tmp_path: Path) -> None:
+def test_hydra_program_can_call_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("size: 4\n")
     done = program(
         """
@@ -74,7 +74,7 @@ if __name__ == "__main__":
     assert "HIDDEN 8 ['size=8'] 8" in done.stdout
 
 
-def test_a_sweep_and_what_a_store_has_are_data_frames(capfd: pytest.CaptureFixture[str]) -> None:
+def test_sweep_and_past_runs_are_data_frames(capfd: pytest.CaptureFixture[str]) -> None:
     small = ("dataset.limit=500", "dataset.validation=200", "training.epochs=1")
     varied = ("optimizer=sgd", "optimizer.learning_rate=0.01,1e38", "seed=0,1")
     result = sweep({"model.hidden": 4}, *varied, *small, verbose=0)
@@ -146,7 +146,7 @@ def test_a_log_has_the_programs_level_and_no_password(capfd: pytest.CaptureFixtu
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_run_leaves_the_process_as_it_was() -> None:
+def test_run_restores_the_process() -> None:
     def state() -> dict[str, object]:
         numpy_state = np.random.get_state(legacy=False)
         return {
@@ -181,7 +181,7 @@ def test_a_column_of_a_data_frame_is_all_numbers_or_all_text() -> None:
     assert shown.endswith("<p>a &lt; b</p>")
 
 
-def test_a_map_is_what_is_typed() -> None:
+def test_map_equals_typed_overrides() -> None:
     given = {
         "model": "cnn",
         "model.filters": (4, np.int64(8)),

@@ -41,7 +41,7 @@ def test_a_baseline_run_repeated_is_identical_in_every_metric(tracked_folder: Pa
     assert second.data.metrics["test_loss"] == first.data.metrics["test_loss"]
 
 
-def test_what_differs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rerun_names_differences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert in_process(*QUICK, "model.hidden=8", cwd=tmp_path).returncode == 0
     [first] = runs_in(tmp_path)
     client = store(tmp_path)
@@ -101,13 +101,13 @@ def test_a_job_of_a_sweep_is_repeated_with_its_number_of_threads(tmp_path: Path)
         ("preprocessing.augment=[{RandomRotation:{factor:0.1}}]", "seed=3", "objective=val_loss", "direction=minimize"),
     ],
 )
-def test_any_configuration_is_recomposed_as_it_was(overrides: tuple[str, ...]) -> None:
+def test_recorded_configuration_is_recomposed_exactly(overrides: tuple[str, ...]) -> None:
     before = compose(overrides).config
     after = recompose(yaml.safe_load(yaml.safe_dump(recorded(*overrides))), []).config
     assert after == before
 
 
-def test_overrides_come_on_top_of_what_was_recorded() -> None:
+def test_rerun_overrides_change_the_recorded_run() -> None:
     after = recompose(recorded("experiment=convnet"), ["training.epochs=1", "optimizer.beta_1=0.8"]).config
     assert (after.training.epochs, after.training.batch_size, after.optimizer["beta_1"]) == (1, 128, 0.8)
     chosen = recompose(recorded("model.hidden=64"), ["model=cnn", "preprocessing=image", "model.filters=4"]).config

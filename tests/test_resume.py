@@ -49,7 +49,7 @@ def assert_same(one: Result, other: Result) -> None:
 
 
 @pytest.mark.parametrize("tracking", ["none", "mlflow"])
-def test_what_has_finished_is_loaded(tmp_path: Path, tracking: str) -> None:
+def test_finished_run_is_loaded(tmp_path: Path, tracking: str) -> None:
     first = run(*QUICK, f"tracking={tracking}", verbose=0)
     again = run(*QUICK, f"tracking={tracking}", "resume=true", verbose=0)
     assert_same(again, first)
@@ -64,7 +64,7 @@ def test_what_has_finished_is_loaded(tmp_path: Path, tracking: str) -> None:
     assert retrained.output != first.output
 
 
-def test_an_interrupted_run_goes_on_where_it_was(
+def test_interrupted_run_resumes_at_its_checkpoint(
     interrupted: Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     [before] = records()
@@ -208,7 +208,7 @@ def test_a_pruned_try_goes_on_with_pruning_alone() -> None:
 
 @pytest.mark.fast
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_run_that_was_interrupted_as_it_began_goes_on(error: type[BaseException]) -> None:
+def test_run_that_was_interrupted_at_its_start_resumes(error: type[BaseException]) -> None:
     folder, digest = Folder(Path("outputs") / "a"), load_data(asked().config.dataset).digest
     experiment = replace(asked(), output=folder.path, digest=digest)
     with pytest.raises(KeyboardInterrupt), recording(Run(experiment)):

@@ -43,7 +43,7 @@ def test_the_baseline_reaches_the_published_scores(seed: int) -> None:
     assert len(result.history["val_loss"]) == 10
 
 
-def test_what_a_notebook_gets_back(mnist: Data) -> None:
+def test_run_returns_a_result(mnist: Data) -> None:
     result = run("model.hidden=32", *QUICK, "tracking=none")
     assert set(result.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert set(result.scores) == {"test_loss", "test_accuracy", "fit_seconds"}
@@ -110,7 +110,7 @@ def test_a_bug_shows_its_traceback() -> None:
     assert "ZeroDivisionError" in done.stderr
 
 
-def test_what_goes_wrong_at_the_very_end_is_what_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_at_the_end_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def end(_run: Run, status: str, _reason: str = "") -> None:
         raise OSError(f"no space left to write {status}")
 

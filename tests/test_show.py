@@ -21,7 +21,7 @@ def numbers(stdout: str) -> list[list[int]]:
     return [[int(text) for text in row] for row in rows if len(row) == 28 and all(text.isdecimal() for text in row)]
 
 
-def test_the_arrays_an_image_and_what_the_model_gets(tmp_path: Path, mnist: Data) -> None:
+def test_show_prints_arrays_an_image_and_model_input(tmp_path: Path, mnist: Data) -> None:
     done = in_process("--index", "7", "dataset.validation=10000", cwd=tmp_path, module="mnist_exp.show")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

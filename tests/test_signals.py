@@ -117,7 +117,7 @@ with signals.defer_signals():
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
-def test_a_signal_in_a_finalizer_is_raised_after_it(sent: signal.Signals) -> None:
+def test_signal_in_a_finalizer_is_raised_afterwards(sent: signal.Signals) -> None:
     program = """
 class Held:
     def __del__(self):
@@ -155,7 +155,7 @@ with exit_on_errors():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_a_signal_ends_a_wait_and_nothing_else_of_the_closing() -> None:
+def test_signal_ends_only_the_waits_of_a_closing_run() -> None:
     program = """
 with signals.shield_end():
     print("begun", flush=True)
@@ -188,7 +188,7 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
-def test_what_reads_the_output_may_end_with_the_terminal(tmp_path: Path) -> None:
+def test_reader_of_the_output_may_end_with_the_terminal(tmp_path: Path) -> None:
     program = """
 import os, select
 from pathlib import Path
@@ -218,7 +218,7 @@ except SystemExit as signal:
 
 
 @pytest.mark.parametrize("pairs", [4, pytest.param(50, marks=pytest.mark.release)])
-def test_no_run_stays_running_wherever_two_signals_meet_it(tmp_path: Path, pairs: int) -> None:
+def test_no_run_stays_running_after_two_signals(tmp_path: Path, pairs: int) -> None:
     program = """
 from dataclasses import replace
 from pathlib import Path

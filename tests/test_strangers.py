@@ -84,7 +84,7 @@ def test_no_name_in_a_record_leads_out_of_the_folder(tmp_path: Path) -> None:
         copy_files(tmp_path / "outputs", ["../mine/key"], tmp_path / "copies")
 
 
-def test_a_run_above_others_is_not_removed_with_them(tmp_path: Path) -> None:
+def test_tidy_keeps_a_run_above_removed_folders(tmp_path: Path) -> None:
     mine(tmp_path)
     for place in ("outputs", "outputs/day/run"):
         Folder(tmp_path / place).write(replace(ENDED, id=("b" if place == "outputs" else "a") * 32))
@@ -104,7 +104,7 @@ def test_a_run_above_others_is_not_removed_with_them(tmp_path: Path) -> None:
     }
 
 
-def test_a_folder_that_is_moved_while_tidy_asks_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tidy_keeps_a_folder_that_is_moved_while_it_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (victim := mine(tmp_path) / "outputs/day/run").mkdir(parents=True)
     Folder(victim).write(ENDED)
     Folder(tmp_path / "outputs/day/run").write(ENDED)
@@ -175,7 +175,7 @@ def test_no_folder_leads_out_of_itself(
     check(root, "outputs", "--yes", module="tidy")
 
 
-def test_files_of_a_model_are_what_mlflow_writes(quick_folder: Path) -> None:
+def test_model_files_equal_mlflows(quick_folder: Path) -> None:
     written = {
         path.relative_to(model).as_posix()
         for model in quick_folder.glob("mlruns/models/*/artifacts")

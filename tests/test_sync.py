@@ -87,7 +87,7 @@ def test_a_run_outlasts_its_store_and_the_rest_is_sent_once(
         assert model.status == "READY"
 
 
-def test_a_sweep_is_sent_to_another_store_with_its_jobs_below_it(tmp_path: Path) -> None:
+def test_sweep_is_sent_to_another_store_with_its_jobs(tmp_path: Path) -> None:
     assert in_process("-m", *QUICK, "seed=0,1", cwd=tmp_path).returncode == 0
     here, jobs = sweep_in(tmp_path)
     elsewhere = tmp_path / "elsewhere"
@@ -124,13 +124,13 @@ def test_an_untracked_run_is_sent_by_its_folders_name(tmp_path: Path) -> None:
     assert runs_in(tmp_path, "mine") == [], "what was deleted in MLflow came back"
 
 
-def test_what_has_lost_its_process_is_killed(tmp_path: Path) -> None:
+def test_run_without_a_process_is_marked_killed(tmp_path: Path) -> None:
     Folder(tmp_path / "outputs/a").write(Record("a run", {}))
     sync("outputs/a", cwd=tmp_path)
     assert [run.info.status for run in runs_in(tmp_path)] == ["KILLED"]
 
 
-def test_a_folder_for_which_no_time_was_left_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_is_not_sent_in_time_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(*QUICK, "training.epochs=1")
     folder = tmp_path / "outputs/a"
     Folder(folder).write(Record("a run", {}, {"seed": "0"}, status="FINISHED", end=1))
@@ -147,7 +147,7 @@ def test_a_folder_for_which_no_time_was_left_is_named(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.fast
-def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_folder_is_named(tmp_path: Path) -> None:
     done = in_process("nowhere", cwd=tmp_path, module="mnist_exp.sync")
     assert (done.returncode, done.stderr) == (
         1,

@@ -42,7 +42,7 @@ runpy.run_module("mnist_exp", run_name="__main__", alter_sys=True)
 """
 
 
-def test_a_run_needs_nothing_that_only_unix_has(tmp_path: Path) -> None:
+def test_run_works_without_unix_functions(tmp_path: Path) -> None:
     (tmp_path / "not_unix.py").write_text(NOT_UNIX)
     done = command(*QUICK, cwd=tmp_path, module="not_unix")
     assert done.returncode == 0, done.stderr

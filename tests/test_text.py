@@ -172,7 +172,7 @@ def test_a_server_that_wants_a_password_names_the_variables(tmp_path: Path) -> N
     assert "hunter2" not in done.stderr
 
 
-def test_a_server_that_is_none_shows_no_password(
+def test_no_password_in_error_of_a_foreign_server(
     tmp_path: Path, used_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It answers, but with no MLflow behind the address that the query makes of it."""
@@ -189,14 +189,14 @@ def test_a_server_that_is_none_shows_no_password(
 
 @pytest.mark.fast
 @pytest.mark.parametrize("flags", [("--cfg", "job", "--resolve"), ("--info", "all")])
-def test_hydra_shows_none(tmp_path: Path, flags: tuple[str, ...]) -> None:
+def test_no_password_in_hydras_output(tmp_path: Path, flags: tuple[str, ...]) -> None:
     done = in_process(*flags, cwd=tmp_path, MLFLOW_TRACKING_URI="mysql://somebody:hunter2@h")
     assert done.returncode == 0, done.stderr
     assert "tracking" in done.stdout
     assert not any(secret in done.stdout + done.stderr for secret in SECRETS)
 
 
-def test_what_a_run_stores_has_none(tmp_path: Path, used_server: str, used_folder: Path) -> None:
+def test_no_password_in_a_stored_run(tmp_path: Path, used_server: str, used_folder: Path) -> None:
     diverging = ("optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear")
     for arguments in (QUICK, (*QUICK, *diverging), ("-m", *QUICK, "seed=0,1")):
         in_process(*arguments, cwd=tmp_path, MLFLOW_TRACKING_URI=with_login(used_server))

@@ -23,7 +23,7 @@ def tidy(*typed: str, cwd: Path) -> list[str]:
     return done.stderr.splitlines()
 
 
-def test_tidy_keeps_what_others_need_and_removes_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tidy_keeps_runs_that_others_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted, registered, old = (
         run(*QUICK, *typed, verbose=0) for typed in (["seed=1"], ["seed=2", "tracking.register=digits"], ["seed=3"])
     )
@@ -58,7 +58,7 @@ def test_tidy_keeps_what_others_need_and_removes_the_rest(tmp_path: Path, monkey
     assert (registered.output / "model.keras").exists()
 
 
-def test_what_runs_or_is_not_the_folders_own_stays(tmp_path: Path) -> None:
+def test_tidy_keeps_active_runs_and_foreign_files(tmp_path: Path) -> None:
     runs, stranger, shown = (run(*QUICK, f"seed={seed}", verbose=0) for seed in (1, 2, 3))
     shutil.copytree(shown.output, tmp_path / "outputs" / "copy")
     Folder(runs.output).change(status="RUNNING")
@@ -91,6 +91,6 @@ def test_what_runs_or_is_not_the_folders_own_stays(tmp_path: Path) -> None:
         ("--older=nan", "--older nan: must be a number of days, such as 30"),
     ],
 )
-def test_what_cannot_be_removed_is_one_message(tmp_path: Path, typed: str, message: str) -> None:
+def test_unremovable_file_is_one_message(tmp_path: Path, typed: str, message: str) -> None:
     (tmp_path / "outputs").mkdir()
     assert tidy(typed, "--yes", cwd=tmp_path) == [message]

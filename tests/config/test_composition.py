@@ -94,7 +94,7 @@ def test_a_preset_that_cannot_be_read_is_one_message(tmp_path: Path, preset: str
         ("-sc", "--shell-completion : type -sc install=bash"),
     ],
 )
-def test_a_flag_that_means_nothing_is_one_message(tmp_path: Path, flag: str, message: str) -> None:
+def test_unknown_flag_is_one_message(tmp_path: Path, flag: str, message: str) -> None:
     done = in_process(*flag.split(), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith(message)
@@ -141,7 +141,7 @@ def test_a_flag_that_means_nothing_is_one_message(tmp_path: Path, flag: str, mes
     ],
 )
 @pytest.mark.fast
-def test_a_message_names_the_key_and_what_would_be_right(override: str, message: str) -> None:
+def test_message_names_the_key_and_a_correction(override: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         compose([override])
     assert message in str(caught.value)
@@ -149,7 +149,7 @@ def test_a_message_names_the_key_and_what_would_be_right(override: str, message:
 
 
 @pytest.mark.fast
-def test_a_message_about_one_override_shows_no_other() -> None:
+def test_message_about_an_override_shows_only_that_override() -> None:
     with pytest.raises(InputError, match=r"^model=5: must be GROUP=CHOICE"):
         compose(["seed=3", "experiment=best", "model=5"])
     with pytest.raises(InputError, match=r"^seed=\{x: 5\}: must be a whole number from 0 to 4294967295$"):
@@ -226,7 +226,7 @@ def test_a_sweep_that_is_asked_for_at_the_end_is_not_shown(tmp_path: Path) -> No
 
 
 @pytest.mark.fast
-def test_the_configuration_that_is_shown_has_what_was_typed(tmp_path: Path) -> None:
+def test_cfg_shows_typed_overrides(tmp_path: Path) -> None:
     typed = ["+seed=3", "training.callbacks.TerminateOnNaN={}", "hydra.run.dir=${hydra.job.override_dirname}"]
     done = in_process(*typed, "--cfg", "all", "--resolve", cwd=tmp_path)
     shown = yaml.safe_load(done.stdout)
@@ -243,7 +243,7 @@ def test_unusable_configurations_are_shown_and_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.fast
-def test_no_message_lists_what_a_person_cannot_choose() -> None:
+def test_messages_list_only_available_choices() -> None:
     for group in ("dataset", "model", "optimizer", "experiment"):
         with pytest.raises(InputError) as caught:
             compose([f"{group}=zzz"])
@@ -256,7 +256,7 @@ def test_no_message_lists_what_a_person_cannot_choose() -> None:
     [(["--help"], 0), (["--cfg", "job"], 0), (["model.hidden=0"], 1), (["optimizer=adma"], 1), (["model.hiden=1"], 1)],
 )
 @pytest.mark.fast
-def test_help_and_errors_import_nothing_heavy(arguments: list[str], code: int) -> None:
+def test_help_and_errors_import_no_heavy_module(arguments: list[str], code: int) -> None:
     done = in_fresh_process(*arguments)
     assert done.returncode == code, done.stderr
     assert done.stdout.endswith("HEAVY []\n")
@@ -286,7 +286,7 @@ def test_help_names_every_group_choice_and_key() -> None:
 
 
 @pytest.mark.fast
-def test_bad_input_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
+def test_bad_input_is_one_message_and_writes_no_file(tmp_path: Path) -> None:
     done = command("training.epochs=0", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "training.epochs=0: must be a whole number, at least 1\n"

@@ -37,7 +37,7 @@ SWEEPS: list[tuple[str, dict[str, list[str]], int]] = [
 
 
 @pytest.mark.parametrize(("fixed", "varied", "times"), SWEEPS, ids=[f"{first}{two}" for first, two, _ in SWEEPS])
-def test_a_job_is_what_hydra_composes(
+def test_job_equals_hydras_composition(
     monkeypatch: pytest.MonkeyPatch, fixed: str, varied: dict[str, list[str]], times: int
 ) -> None:
     sweep = compose_values(fixed.split())

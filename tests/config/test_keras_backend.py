@@ -35,7 +35,7 @@ assert keras.wrappers.__name__ == "keras.wrappers"
 """
 
 
-def test_what_was_put_off_works_after_a_run(tmp_path: Path) -> None:
+def test_keras_and_figures_work_after_a_run(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(Path(mnist_exp.__file__).parents[1]), "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-c", AFTER_A_RUN], cwd=tmp_path, env=env, capture_output=True, text=True, check=False

@@ -26,7 +26,7 @@ def test_values_are_counted_as_hydra_lists_them(text: str) -> None:
         ("range(0,1e300,1e-300)", float("inf")),
     ],
 )
-def test_a_range_is_counted_without_listing_it(text: str, number: float) -> None:
+def test_range_is_counted_without_a_list(text: str, number: float) -> None:
     assert count(parse([f"seed={text}"])[0]) == number
 
 
@@ -54,7 +54,7 @@ def test_a_range_without_an_end_is_refused(text: str) -> None:
         ("model=[mlp,cnn]", "must be GROUP=CHOICE"),
     ],
 )
-def test_what_hydra_cannot_use_is_one_short_message(text: str, message: str) -> None:
+def test_unusable_override_is_one_short_message(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         compose([text])
     assert message in str(caught.value)
@@ -71,5 +71,5 @@ def test_a_long_list_of_layers_is_read() -> None:
 
 @pytest.mark.fast
 @pytest.mark.parametrize("text", ["~experiment", "~sweep", "~prune", "model='cnn'", "model={hidden:8}"])
-def test_what_hydra_can_use_of_a_group_is_read(text: str) -> None:
+def test_group_values_that_hydra_accepts_are_read(text: str) -> None:
     compose([text])

@@ -237,7 +237,7 @@ def test_message_about_a_preset_begins_with_its_path(tmp_path: Path, what: str) 
 
 @pytest.mark.parametrize("typed", ["model.hidden=x", "seed=x", "model={hidden:x}", "optimizer.lr=1"])
 @pytest.mark.fast
-def test_message_about_what_is_typed_names_no_preset(tmp_path: Path, typed: str) -> None:
+def test_message_about_typed_override_names_no_preset(tmp_path: Path, typed: str) -> None:
     folder = write(tmp_path, {"experiment/a.yaml": "model: {hidden: 4, activation: relu}\nseed: 3"})
     with pytest.raises(InputError, match=rf"^{typed.partition('=')[0]}[.=:]"):
         compose(["experiment=a", typed], folder)
@@ -245,14 +245,14 @@ def test_message_about_what_is_typed_names_no_preset(tmp_path: Path, typed: str)
 
 @pytest.mark.parametrize("text", ["", "# later", "defaults: [baseline]"])
 @pytest.mark.fast
-def test_preset_may_set_nothing(tmp_path: Path, text: str) -> None:
+def test_preset_may_be_empty(tmp_path: Path, text: str) -> None:
     folder = write(tmp_path, {"experiment/a.yaml": text, "model/a.yaml": ""})
     (folder / "experiment" / "b.yaml").write_text("# to be written\n")
     assert compose(["experiment=a"], folder).config.model == compose(["experiment=b"], folder).config.model
 
 
 @pytest.mark.fast
-def test_preset_goes_to_the_processes_of_jobs_as_it_was_read(tmp_path: Path) -> None:
+def test_preset_is_sent_to_job_processes_as_it_was_read(tmp_path: Path) -> None:
     folder = write(tmp_path, {"experiment/a.yaml": "seed: 3"})
     with offer_user_choices(folder, ["experiment=a"]):
         shutil.rmtree(folder)
@@ -280,7 +280,7 @@ def test_preset_does_not_lead_the_output_elsewhere(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.fast
-def test_hydra_is_sent_to_no_other_folder(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_hydra_writes_only_to_its_folder(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
     write(tmp_path, {"evil.yaml": CALLBACK, "hydra/launcher/basic.yaml": "_target_: os.abort"})
     done = in_process(*arguments, cwd=tmp_path)
     assert done.returncode == 1, done.stdout
@@ -291,7 +291,7 @@ def test_hydra_is_sent_to_no_other_folder(tmp_path: Path, arguments: tuple[str, 
 
 
 @pytest.mark.fast
-def test_preset_says_what_belongs_to_an_experiment(tmp_path: Path) -> None:
+def test_preset_sets_keys_of_an_experiment(tmp_path: Path) -> None:
     narrow = """
 defaults:
   - override /model: tiny
@@ -372,7 +372,7 @@ raise SystemExit("a module of the current folder was imported")
 
 
 @pytest.mark.slow
-def test_nothing_of_the_current_folder_is_imported(tmp_path: Path) -> None:
+def test_no_module_of_the_current_folder_is_imported(tmp_path: Path) -> None:
     names = ("numpy", "keras", "tensorflow", "mlflow", "hydra", "omegaconf", "yaml", "typing", "argparse", "matplotlib")
     for name in names:
         (tmp_path / f"{name}.py").write_text(SPY.format(hacked=str(tmp_path / "HACKED")))

@@ -222,7 +222,7 @@ def test_validation_on_the_test_set_is_the_test_set(mnist: Data) -> None:
     assert held_out.digest == mnist.digest
 
 
-def test_the_maximum_says_what_white_is_and_keeps_the_images(tmp_path: Path, small: Arrays) -> None:
+def test_maximum_scales_images_and_keeps_their_type(tmp_path: Path, small: Arrays) -> None:
     x, y = small["x_train"].astype(float), small["x_test"].astype(float)
     for kind, factor, maximum, kept in (
         (np.float64, 1 / 255, 1, "float32"),
@@ -250,9 +250,7 @@ def test_the_maximum_says_what_white_is_and_keeps_the_images(tmp_path: Path, sma
         ({"maximum": 100}, r"x_train has uint8 from 0 to 255; with dataset.maximum=100 it must be from 0 to 100"),
     ],
 )
-def test_what_a_file_says_about_its_images_is_checked(
-    tmp_path: Path, small: Arrays, written: Any, message: str
-) -> None:
+def test_headers_of_an_array_file_are_checked(tmp_path: Path, small: Arrays, written: Any, message: str) -> None:
     np.savez(tmp_path / "named.npz", **small)
     write_metadata(tmp_path / "named.npz", {"classes": list("abcdefghij"), "resized": True})
     data = npz(tmp_path / "named.npz")

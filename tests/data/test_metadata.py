@@ -22,7 +22,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.keras"
 
 
-def test_of_mnist_nothing_is_written(model: Path, mnist: Data) -> None:
+def test_no_metadata_is_written_for_mnist(model: Path, mnist: Data) -> None:
     before = model.read_bytes()
     write_metadata(model, mnist.metadata())
     assert model.read_bytes() == before
@@ -30,7 +30,7 @@ def test_of_mnist_nothing_is_written(model: Path, mnist: Data) -> None:
     assert Metadata().class_names(10, model) == tuple("0123456789")
 
 
-def test_what_was_written_is_read(model: Path, mnist: Data) -> None:
+def test_written_metadata_is_read_back(model: Path, mnist: Data) -> None:
     names = ("猫", *"123456789")
     write_metadata(model, replace(mnist, names=names, maximum=0.5, resized=True).metadata())
     known = read_metadata(model)
@@ -59,7 +59,7 @@ def test_what_was_written_is_read(model: Path, mnist: Data) -> None:
         ({"maximum": float("nan")}, "must have a maximum above 0"),
     ],
 )
-def test_what_others_may_have_written_is_checked(model: Path, told: Any, message: str) -> None:
+def test_metadata_of_a_foreign_file_is_checked(model: Path, told: Any, message: str) -> None:
     with zipfile.ZipFile(model, "a", zipfile.ZIP_DEFLATED) as file:
         file.writestr("mnist_exp.json", told if isinstance(told, str) else json.dumps(told))
     with pytest.raises(InputError, match=message):

@@ -93,7 +93,7 @@ def test_a_server_that_takes_no_files_gets_them_later(
 
 
 @pytest.mark.parametrize("name", ["it's 100% #1; é", 'say "hi" 京都'])
-def test_a_folder_may_have_a_name_that_is_no_word(tmp_path: Path, name: str) -> None:
+def test_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     done = in_process("-m", *NEXT, "seed=0,1", cwd=folder)
@@ -104,7 +104,7 @@ def test_a_folder_may_have_a_name_that_is_no_word(tmp_path: Path, name: str) -> 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("name", ["a%20b", "what?", 'it\'s "here"'])
-def test_a_name_in_which_mlflow_finds_no_database_is_one_message(tmp_path: Path, name: str) -> None:
+def test_invalid_database_name_is_one_message(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     done = in_process(*NEXT, cwd=folder)

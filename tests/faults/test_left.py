@@ -95,7 +95,7 @@ COLUMNS = "key, value, timestamp, run_uuid, step, is_nan"
         (in_file("metrics.jsonl", '"step": 1', '"step": 2'), {"lost": 4, "twice": 4, "wrong": 4}),
     ],
 )
-def test_what_was_done_to_a_run_is_counted(
+def test_faults_count_what_happened_to_a_run(
     quick_folder: Path, tmp_path: Path, change: Callable[[Path], None], counts: dict[str, int]
 ) -> None:
     shutil.copytree(quick_folder, tmp_path / "copy")
@@ -113,7 +113,7 @@ def test_missing_and_doubled_jobs_and_sweeps_are_counted(sweep_folder: Path) -> 
     assert counts(5) == {"twice": 2}
 
 
-def test_what_is_not_the_same_to_the_last_digit_is_told(quick_folder: Path, tmp_path: Path) -> None:
+def test_rerun_reports_a_difference_in_the_last_digit(quick_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(quick_folder, tmp_path / "copy")
     assert differences(tmp_path / "copy", quick_folder) == []
     in_file("metrics.jsonl", '"val_accuracy": 0.', '"val_accuracy": 1.')(tmp_path / "copy")
@@ -127,7 +127,7 @@ def test_what_is_not_the_same_to_the_last_digit_is_told(quick_folder: Path, tmp_
 
 
 @pytest.mark.fast
-def test_rows_of_what_is_alike_are_added() -> None:
+def test_equal_rows_of_faults_are_added() -> None:
     rows = [
         row("run", {"lost": ["a"], "wrong": []}),
         row("run", {"twice": ["b", "c"]}),

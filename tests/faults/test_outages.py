@@ -39,7 +39,7 @@ def uploaded(folder: Path, client: MlflowClient, experiment: str, jobs: int = 0)
         ("while a model is uploaded", Fault(500, share=0.3)),
     ],
 )
-def test_a_run_loses_nothing_by_an_outage(tmp_path: Path, used_server: str, moment: str, fault: Fault) -> None:
+def test_run_is_complete_after_an_outage(tmp_path: Path, used_server: str, moment: str, fault: Fault) -> None:
     experiment = f"a run {fault.kind}"
     with proxied(used_server) as proxy:
         proxy.fail_at(fault, MOMENTS[moment])
@@ -51,7 +51,7 @@ def test_a_run_loses_nothing_by_an_outage(tmp_path: Path, used_server: str, mome
         assert uploaded(tmp_path, MlflowClient(proxy.uri), experiment) == {}
 
 
-def test_a_sweep_loses_nothing_by_an_outage_at_a_jobs_start(tmp_path: Path, used_server: str) -> None:
+def test_sweep_is_complete_after_an_outage_at_a_jobs_start(tmp_path: Path, used_server: str) -> None:
     experiment = "a sweep, away"
     with proxied(used_server) as proxy:
         proxy.fail_at(Fault("refused", 3), MOMENTS["at the end"], answered=True)
@@ -71,7 +71,7 @@ def test_an_absent_server_ends_a_command_before_training(tmp_path: Path, used_se
     assert epochs(tmp_path) == 0
 
 
-def test_a_database_that_is_put_back_has_all(tmp_path: Path) -> None:
+def test_restored_database_has_all_runs(tmp_path: Path) -> None:
     """It is away from the first epoch until the fifteenth is measured, or the run has ended."""
     ended = threading.Event()
 

@@ -138,7 +138,7 @@ def test_a_file_that_may_not_grow_leaves_no_store(tmp_path: Path, tries: int) ->
     assert open_store(tmp_path).search_experiments()
 
 
-def test_what_killed_processes_left_is_cleaned_up(tmp_path: Path) -> None:
+def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     for name in (NEW, f"{NEW}-journal", "mlflow.db", "mlflow.db-journal"):
         (tmp_path / name).touch()  # a killed process leaves these, the first two not empty
     (tmp_path / NEW).write_bytes(b"half a store")

@@ -73,7 +73,7 @@ def test_a_best_value_at_an_end_is_named(typed: str, score: Score, sentence: str
     assert said_of(typed, score=score) == sentence
 
 
-def test_what_is_best_may_be_smallest() -> None:
+def test_best_value_may_be_smallest() -> None:
     said = said_of(RATES, "objective=val_loss", score=falling, direction="minimize")
     assert said == LARGEST
 
@@ -83,7 +83,7 @@ def test_each_key_has_a_sentence() -> None:
     assert said == f"{LARGEST} The best hidden, 16, is the smallest that was tried; try smaller ones."
 
 
-def test_nothing_is_said_of_what_cannot_be_told() -> None:
+def test_no_suggestion_without_a_clear_best_value() -> None:
     noise = [0.0, 0.04, -0.03]
     assert said_of(RATES, score=lambda rate, seed: rate / 10 + noise[(seed + int(1000 * rate)) % 3]) == ""
     both = (RATES, "model.hidden=16,32")

@@ -40,7 +40,7 @@ def ticks(figure: Figure, panel: int, axis: str = "x") -> list[str]:
     return [label.get_text() for label in getattr(figure.axes[panel], f"get_{axis}ticklabels")()]
 
 
-def test_best_rows_are_named_in_colour_and_others_grey() -> None:
+def test_best_rows_have_colours_and_the_rest_is_grey() -> None:
     figure = validation_curves(rows(11, [0.5, 0.6], [0.7, 0.8]), "val_accuracy")
     lines = figure.axes[0].get_lines()
     colours = [to_hex(line.get_color()) for line in lines]
@@ -96,7 +96,7 @@ def test_a_legend_tells_layers_and_schedules_apart() -> None:
     assert labels[0].endswith("…learning_rate=0.01, n=1")
 
 
-def test_texts_that_are_cut_still_differ() -> None:
+def test_shortened_texts_still_differ() -> None:
     ends = "Dropout(rate=0.1)", "Dropout(rate=0.15)", ""
     parts = product((0, 3, 30), ends, (0, 20))
     texts = [f"layers={'Dense ' * start}{middle}{' ReLU' * end}" for start, middle, end in parts]
@@ -138,7 +138,7 @@ def test_few_values_stand_side_by_side_and_many_on_an_axis() -> None:
     assert figure.axes[2].get_xscale() == "log"
 
 
-def test_what_matters_is_a_bar_each_with_the_remainder_in_grey() -> None:
+def test_importance_is_a_bar_for_each_key_and_a_remainder() -> None:
     figure = importance_bars(Importance({"model.hidden": 0.7, "optimizer.learning_rate": 0.2}, "all", "chance"))
     assert [text.get_text() for text in figure.axes[0].texts] == ["70%", "20%", "10%"]
     assert ticks(figure, 0, "y") == ["hidden", "learning_rate", "chance"]

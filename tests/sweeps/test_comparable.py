@@ -39,7 +39,7 @@ LARGER = recorded_job({}, data={"digest": "a7c5", "profile": '{"test_digest": "b
         ("val_auc", HELD_OUT, {"training.metrics": "[accuracy, {AUC: {curve: PR}}]"}, False),
     ],
 )
-def test_runs_can_be_compared_if_what_they_measure_is_the_same(
+def test_runs_with_equal_measure_can_be_compared(
     objective: str, one: dict[str, str], other: dict[str, str], same: bool
 ) -> None:
     one = one | {"training.metrics": "[accuracy, AUC]"}
@@ -73,7 +73,7 @@ def test_training_images_matter_only_if_some_are_held_out(objective: str, values
         (["model.hidden=4,8"], ""),
     ],
 )
-def test_sweeps_over_the_measure_warn_and_races_refuse_it(typed: list[str], words: str) -> None:
+def test_sweep_over_the_measure_warns_and_race_refuses(typed: list[str], words: str) -> None:
     typed = ["dataset.validation=100", "preprocessing.one_hot=true", "model.activation=relu,tanh", *typed]
     sweep, _ = plan(compose_values(typed), typed, None, JobLoader.of_conf())
     said = why_not_compared(sweep.config.objective, sweep.configs, [])

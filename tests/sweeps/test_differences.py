@@ -53,6 +53,6 @@ def test_long_layer_lists_show_their_start_and_differences() -> None:
     assert [len(text) < 130 for text in said("1", "[" * 3000 + "{")] == [True, True]
 
 
-def test_a_refused_job_shows_what_was_typed() -> None:
+def test_refused_job_shows_the_typed_override() -> None:
     differences = find_differences([MLP, LINEAR], 30)
     assert differences.label({"model.hidden": "[1,"}) == "hidden=[1,"

@@ -42,7 +42,7 @@ def test_grid_key_explains_the_variance_of_its_means() -> None:
     assert importance(GRID[5:] + GRID[:5], "val_accuracy", "maximize") == found
 
 
-def test_idle_key_of_a_grid_explains_about_nothing() -> None:
+def test_idle_key_of_a_grid_has_no_importance() -> None:
     rng = random.Random(0)
     shares = []
     for _ in range(40):
@@ -144,5 +144,5 @@ def test_search_takes_any_value(values: list[str]) -> None:
         [job(a, a=a, b=b) for a, b in product(range(2), range(2))],  # too few to test
     ],
 )
-def test_no_importance_where_nothing_can_be_said(jobs: list[Record]) -> None:
+def test_no_importance_without_evidence(jobs: list[Record]) -> None:
     assert shares_of(jobs) == {}

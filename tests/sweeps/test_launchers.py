@@ -87,7 +87,7 @@ LAUNCHERS = [
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_jobs_in_other_processes_do_what_they_do_in_one(tmp_path: Path, own_sweep_folder: Path, launcher: str) -> None:
+def test_jobs_are_equal_in_any_process(tmp_path: Path, own_sweep_folder: Path, launcher: str) -> None:
     """A convolution does not if the number of threads differs."""
     if launcher == "submitit_slurm":
         if shutil.which("sinfo") is None:
@@ -123,7 +123,7 @@ def test_no_launcher_writes_a_password_down(tmp_path: Path, server: Server) -> N
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.release)]
 )
-def test_an_interrupted_joblib_sweep_leaves_nothing_running(tmp_path: Path, number: int, code: int) -> None:
+def test_interrupted_joblib_sweep_has_no_running_job(tmp_path: Path, number: int, code: int) -> None:
     lengths = "training.epochs=2,100000,100001"
     process = start("-m", *FAST[:2], lengths, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", cwd=tmp_path)
     wait_for_line(process, "1 of 3 done")
@@ -182,7 +182,7 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_scores(
 
 
 @pytest.mark.skipif(installed("hydra-ray-launcher"), reason="it is installed")
-def test_a_launcher_that_is_not_installed_names_its_extra(tmp_path: Path) -> None:
+def test_missing_launcher_names_its_extra(tmp_path: Path) -> None:
     done = in_process("-m", "seed=0,1", "hydra/launcher=ray", cwd=tmp_path)
     assert done.returncode == 1
     assert (

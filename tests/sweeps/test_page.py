@@ -143,7 +143,7 @@ def test_all_that_was_given_is_text_in_the_page(report: Report) -> None:
 
 
 @pytest.mark.fast
-def test_nothing_that_was_given_loads_or_runs() -> None:
+def test_no_hostile_file_is_loaded_or_run() -> None:
     text = render_report(hostile())
     read = Read(text)
     [script] = read.of("script")
@@ -188,7 +188,7 @@ def test_page_has_200_rows_each_with_its_command() -> None:
 
 
 @pytest.mark.fast
-def test_what_is_empty_has_no_part() -> None:
+def test_empty_report_has_only_the_ranking() -> None:
     bare = replace(sweep(1), pictures={}, tables={"Record": {}}, patch="", verdict=[])
     assert Read(render_report(bare)).of("h2") == ["Ranking"]
 
@@ -218,7 +218,7 @@ def opened(browser: "Browser", text: str, **context: Any) -> tuple["Page", list[
 
 @in_browser
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_the_screen_and_is_quiet(browser: "Browser", width: int) -> None:
+def test_output_fits_the_screen(browser: "Browser", width: int) -> None:
     for report in (sweep(40), hostile()):
         shown, heard = opened(browser, render_report(report), viewport={"width": width, "height": 900})
         shown.locator("summary").evaluate_all("all => all.forEach(summary => summary.click())")
@@ -229,7 +229,7 @@ def test_it_fits_the_screen_and_is_quiet(browser: "Browser", width: int) -> None
 
 @in_browser
 @pytest.mark.parametrize("width", [390, 1280])
-def test_ranking_fades_out_where_it_is_cut(browser: "Browser", width: int) -> None:
+def test_cut_ranking_fades_out(browser: "Browser", width: int) -> None:
     shown, _ = opened(browser, render_report(sweep(1)), viewport={"width": width, "height": 900})
     frame = shown.locator(".scroll")
     is_cut = frame.evaluate("frame => frame.scrollWidth > frame.clientWidth")
@@ -287,7 +287,7 @@ def test_a_button_copies_the_command_of_its_row(browser: "Browser") -> None:
 
 
 @in_browser
-def test_it_needs_no_script(browser: "Browser") -> None:
+def test_report_needs_no_script(browser: "Browser") -> None:
     report = sweep(3)
     shown, _ = opened(browser, render_report(report), java_script_enabled=False)
     assert shown.get_by_role("button").count() == 0
@@ -296,7 +296,7 @@ def test_it_needs_no_script(browser: "Browser") -> None:
 
 
 @in_browser
-def test_its_policy_runs_no_other_script(browser: "Browser") -> None:
+def test_reports_policy_allows_one_script(browser: "Browser") -> None:
     added = "<script>window.ran = true</script><img src=x onerror=window.ran=true></body>"
     shown, heard = opened(browser, render_report(sweep(1)).replace("</body>", added))
     assert shown.evaluate("window.ran") is None

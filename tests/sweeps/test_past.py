@@ -134,7 +134,7 @@ class Shown:
         return self.capsys.readouterr().out
 
 
-def test_what_is_measured_on_other_images_has_a_table_of_its_own(experiment: Experiment, shown: Shown) -> None:
+def test_runs_on_other_images_have_their_own_table(experiment: Experiment, shown: Shown) -> None:
     experiment.run(None, {}, data=None)
     for validation in ("200", "300"):
         for hidden, mean in (("8", 0.8), ("16", 0.9)):
@@ -175,7 +175,7 @@ def test_the_test_set_is_one_measure_whatever_is_held_out(experiment: Experiment
     assert "9 more runs are measured with test_set=beefbeef (digits): " in shown()
 
 
-def test_the_title_says_what_is_measured_on_the_test_set(experiment: Experiment, shown: Shown) -> None:
+def test_title_names_rankings_by_the_test_set(experiment: Experiment, shown: Shown) -> None:
     experiment.run(0.8, {})
     experiment.run(0.9, {"dataset.validation": "test"})
     experiment.run(0.9, {"dataset.validation": "test", "dataset.limit": "600", "dataset.seed": "1"})
@@ -223,7 +223,7 @@ def test_reused_runs_count_to_a_sweep(experiment: Experiment) -> None:
     assert f"these 2 of the 6 rows of sweep {sweep[:8]}" in experiment.runs(last=6).verdict
 
 
-def test_records_have_what_differs_between_tables(experiment: Experiment) -> None:
+def test_records_have_keys_that_differ_between_tables(experiment: Experiment) -> None:
     for hidden, values in (("16", {}), ("16", {"objective": "val_loss"}), ("32", {"objective": "val_loss"})):
         experiment.run(0.5, {"model.hidden": hidden, **values})
     records = experiment.runs().records

@@ -191,7 +191,7 @@ def test_a_rule_that_cannot_be_used_is_refused(overrides: list[str], message: st
 
 
 @pytest.mark.fast
-def test_a_single_run_has_nothing_to_be_compared_with() -> None:
+def test_single_run_has_no_comparison() -> None:
     with pytest.raises(InputError, match="prune=median: stops jobs of a sweep, and this is a single run; type -m"):
         run("prune=median")
 
@@ -320,7 +320,7 @@ def test_a_pruned_job_is_repeated_to_its_end(folder: Path) -> None:
         ("jax", ("backend=jax", "hydra/launcher=stacked")),
     ],
 )
-def test_every_launcher_stops_what_is_hopeless(
+def test_pruning_works_with_every_launcher(
     tmp_path: Path, jax_command: Command, extra: str, launcher: tuple[str, ...]
 ) -> None:
     if not installed(extra):

@@ -68,7 +68,7 @@ def test_a_clear_best_is_found_in_the_first_round(direction: str) -> None:
 
 
 @pytest.mark.fast
-def test_seeds_go_to_what_is_open_until_no_jobs_are_left() -> None:
+def test_race_gives_seeds_to_open_rows_until_jobs_are_spent() -> None:
     rounds = raced(race_of(3, max_jobs=30), [0.9, 0.9001, 0.1], spread=0.01)
     assert all(ended.dropped == {2: 1} for ended in rounds)
     assert [ended.jobs for ended in rounds] == [9, 13, 17, 23, 29]  # a sixth round would be for one of the two alone
@@ -83,7 +83,7 @@ def test_a_race_ends_after_its_last_round() -> None:
 
 
 @pytest.mark.fast
-def test_what_does_not_matter_is_not_decided() -> None:
+def test_race_leaves_small_differences_open() -> None:
     means = [0.9, 0.9001, 0.1]
     assert raced(race_of(3, indifference=0.0), means, spread=0.001)[-1].end == "spent"
     last = raced(race_of(3, indifference=0.01), means, spread=0.0005)[-1]
@@ -132,7 +132,7 @@ def ranked(race: Race, scores: Sequence[Sequence[float | None]], direction: str 
 
 
 @pytest.mark.fast
-def test_what_failed_is_not_called_beaten() -> None:
+def test_failed_row_is_not_called_beaten() -> None:
     scores: list[list[float | None]] = [[0.9, 0.901, 0.902], [0.95, 0.952, None], [0.5, 0.503, 0.501]]
     table, said = ranked(race_of(3), scores)
     assert [row.values["a"] for row in table.rows] == ["0", "2", "1"]
@@ -281,7 +281,7 @@ def race_folder(shared_folder: SharedFolder) -> Path:
 
 
 @pytest.mark.slow
-def test_a_race_drops_what_is_beaten_and_says_so(race_folder: Path, tmp_path: Path) -> None:
+def test_race_drops_beaten_rows_and_names_them(race_folder: Path, tmp_path: Path) -> None:
     parent, jobs = sweep_in(race_folder)
     assert parent.info.status == "FINISHED"
     assert decisions(race_folder)[2] == ("1", "2", "beaten")
@@ -379,7 +379,7 @@ def test_the_best_rows_of_a_sweep_race_on_other_seeds(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_a_race_cannot_do_is_said_at_once(tmp_path: Path, typed: list[str], message: str) -> None:
+def test_race_refuses_unsupported_settings_at_once(tmp_path: Path, typed: list[str], message: str) -> None:
     hidden = [] if typed[0].startswith("model") else ["model.hidden=16,32"]
     done = in_process("-m", "sweep=race", *hidden, *typed, cwd=tmp_path)
     assert done.returncode == 1

@@ -57,7 +57,7 @@ def test_another_seed_is_no_seed() -> None:
     assert len(rows) == 2
 
 
-def test_a_row_lacks_what_failed() -> None:
+def test_row_leaves_out_failed_jobs() -> None:
     jobs = [job(None, "FAILED", a="1"), job(math.nan, a="2"), job(0.1, a="3"), job(None, "KILLED", a="4")]
     assert [row.values["a"] for row in rank(jobs, "maximize")] == ["3"]
     assert [job.values["a"] for job in find_unranked(jobs)] == ["1", "2", "4"]
@@ -180,7 +180,7 @@ def test_verdict_names_a_row_that_fails_now_and_then() -> None:
     assert steady.erratic is None
 
 
-def test_rows_that_are_not_shown_count_as_well() -> None:
+def test_hidden_rows_count_in_a_comparison() -> None:
     """With the others of its sweep, a row is harder to beat, and its variance is like theirs."""
     rows = rows_of(0.9, 0.899, 0.898, 0.7, 0.6, 0.5, swing=0.0006)
     alone, in_sweep = compare_rows(rows[:2], "maximize"), compare_rows(rows[:2], "maximize", others=rows[2:])
@@ -198,7 +198,7 @@ def test_a_row_that_may_be_better_is_marked() -> None:
     assert max(map(len, lines)) <= 80  # a terminal's width
 
 
-def test_what_an_interrupted_sweep_misses_is_counted_by_row() -> None:
+def test_missing_jobs_are_counted_by_row() -> None:
     jobs = [
         *(job(0.9 + seed / 100, a="1", seed=str(seed)) for seed in range(2)), job(None, "KILLED", a="1", seed="2"),
         job(0.8, a="2", seed="0"), *(job(None, "KILLED", a="2", seed=str(seed)) for seed in (1, 2)),

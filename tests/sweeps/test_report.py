@@ -47,7 +47,7 @@ def test_each_sweep_keeps_its_report(sweep_folder: Path) -> None:
     assert len(page.encode()) < 3_000_000
 
 
-def test_the_command_beside_a_row_repeats_it(sweep_folder: Path, tmp_path: Path) -> None:
+def test_command_of_a_row_repeats_the_run(sweep_folder: Path, tmp_path: Path) -> None:
     first, *_ = commands(page_in(sweep_folder))
     assert first == f"python -m mnist_exp {' '.join(SIX[2:])} model.hidden=64 model.activation=relu"
     done = in_process(*shlex.split(first)[3:], "tracking=none", cwd=tmp_path)
@@ -69,7 +69,7 @@ def test_seeds_are_in_the_command_of_their_row(tmp_path: Path) -> None:
     assert (pairs["model.hidden"], pairs["seed"], pairs["dataset.limit"]) == ("4,[8,4]", "0,1", "500")
 
 
-def test_a_sweep_of_which_each_job_fails_leaves_a_report(tmp_path: Path) -> None:
+def test_sweep_whose_jobs_all_fail_writes_a_report(tmp_path: Path) -> None:
     failing = ("optimizer=sgd", "optimizer.learning_rate=1e38,2e38", "dataset.limit=500", "training.batch_size=100")
     done = in_process("-m", *failing, "tracking=none", cwd=tmp_path)
     assert done.returncode == 1

@@ -25,7 +25,7 @@ def sweeps(folder: Path) -> list[str]:
     return [run.info.run_id[:8] for run in runs_in(folder) if "mnist_exp.sweep" in run.data.tags]
 
 
-def test_a_sweep_counts_finished_runs_or_says_why_none_count(tmp_path: Path) -> None:
+def test_sweep_counts_finished_runs_or_names_the_difference(tmp_path: Path) -> None:
     assert said("-m", "model.hidden=8,16", cwd=tmp_path) == "none finished before: no earlier run is like it"
     assert said("-m", "model.hidden=8,16", cwd=tmp_path) == "2 of 2 finished before"
     more = in_process("-m", "model.hidden=8,16,4", *SHORT, "resume=true", cwd=tmp_path).stdout
@@ -53,7 +53,7 @@ def test_a_sweep_of_other_data_does_not_count_its_own_jobs(tmp_path: Path, small
     assert said(*typed, cwd=tmp_path) == "2 of 2 finished before"
 
 
-def test_a_sweep_of_which_no_job_finished_says_where_it_goes_on(tmp_path: Path) -> None:
+def test_sweep_without_finished_jobs_names_its_folder(tmp_path: Path) -> None:
     typed = ("-m", "optimizer=sgd", "optimizer.learning_rate=1e38,2e38", *SHORT, "tracking=none", "resume=true")
     first, again = (in_process(*typed, cwd=tmp_path) for _ in range(2))
     assert first.returncode == again.returncode == 1

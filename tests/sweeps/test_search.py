@@ -52,7 +52,7 @@ def test_a_search_draws_n_trials_jobs_from_its_ranges(at_once: int) -> None:
 
 
 @pytest.mark.fast
-def test_a_search_learns_from_what_ended_and_was_pruned() -> None:
+def test_search_learns_from_ended_and_pruned_jobs() -> None:
     kind = search("hydra.sweeper.n_trials=60")
 
     def drawn_after(best: str) -> Counter[str]:
@@ -73,7 +73,7 @@ def test_a_search_learns_from_what_ended_and_was_pruned() -> None:
 
 
 @pytest.mark.fast
-def test_a_search_proposes_first_what_was_interrupted() -> None:
+def test_search_proposes_interrupted_jobs_first() -> None:
     kind = search("hydra.sweeper.n_trials=3")
     [first] = kind.propose([], "maximize") or []
     values = dict(text.split("=") for text in first[-4:])

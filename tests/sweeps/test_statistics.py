@@ -44,7 +44,7 @@ def test_rows_without_common_seeds_have_the_smaller_degrees() -> None:
     assert only.seeds == 0
 
 
-def test_what_has_one_seed_is_not_compared_and_does_not_count() -> None:
+def test_row_with_one_seed_is_not_compared() -> None:
     two = compare_with_first([by_seed(SWINGS), by_seed(2 * SWINGS - 3)], "maximize")
     assert compare_with_first([by_seed(SWINGS), by_seed(2 * SWINGS - 3), by_seed([1])], "maximize") == [*two, None]
     assert compare_with_first([by_seed([1]), by_seed(SWINGS)], "maximize") == [None]
@@ -100,7 +100,7 @@ def test_the_best_row_is_seldom_called_beaten(deviations: Sequence[float], seeds
     assert missed <= most
 
 
-def test_replayed_sweeps_tell_what_matters() -> None:
+def test_replayed_sweeps_tell_large_differences() -> None:
     real = replay_sweeps(real_bank(), rows=12, seeds=5, sweeps=60)
     assert real.told >= 0.9
     assert real.best_beaten == 0
@@ -108,7 +108,7 @@ def test_replayed_sweeps_tell_what_matters() -> None:
     assert equal.best_beaten <= 0.05
 
 
-def test_the_number_of_seeds_that_is_named_is_enough() -> None:
+def test_suggested_number_of_seeds_is_enough() -> None:
     """With so many seeds, a difference of this size is told in about 80 of 100 sweeps."""
     draw = np.random.default_rng(0)
     found = Comparison(-0.5, 0.1, -1.0, 0.1, seeds=3, deviation=1.0, level=0.025)

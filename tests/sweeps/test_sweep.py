@@ -146,7 +146,7 @@ def test_seeds_are_one_row(tmp_path: Path) -> None:
         assert "figures/predictions.png" in artifacts(store(tmp_path), job.info.run_id)
 
 
-def test_what_matters_is_said_and_drawn(tmp_path: Path) -> None:
+def test_importance_is_worded_and_drawn(tmp_path: Path) -> None:
     keys = ("model.hidden=8,16", "optimizer.learning_rate=0.0001,0.01", "seed=0,1,2")
     done = in_process("-m", *FAST, *keys, "tracking=none", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -267,7 +267,7 @@ def test_kill_9_and_resume(tmp_path: Path) -> None:
     assert len(sweep_in(tmp_path)[1]) == len(jobs)
 
 
-def test_resuming_skips_what_any_run_has_finished(tmp_path: Path) -> None:
+def test_resume_skips_runs_that_finished_elsewhere(tmp_path: Path) -> None:
     assert in_process(*FAST, "model.hidden=8", cwd=tmp_path).returncode == 0
     [single] = runs_in(tmp_path)
     assert "mlflow.parentRunId" not in single.data.tags
@@ -331,7 +331,7 @@ def test_the_epoch_that_early_stopping_restored_counts() -> None:
     assert without.objective == without.scores["test_loss"]
 
 
-def test_which_way_is_better() -> None:
+def test_objective_direction_follows_the_metric() -> None:
     for override, expected in {
         "objective=val_accuracy": "maximize",
         "objective=val_loss": "minimize",
@@ -384,7 +384,7 @@ def resident_kilobytes(status: Path) -> int:
     return int(line.split()[1])
 
 
-def test_a_sweep_imports_mlflow_only_once_it_is_known_to_be_good(tmp_path: Path) -> None:
+def test_sweep_is_checked_before_mlflow_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys, atexit\n"
         "atexit.register(lambda: print([m for m in ('tensorflow', 'mlflow', 'optuna', 'scipy') if m in sys.modules]))\n"

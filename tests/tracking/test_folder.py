@@ -95,7 +95,7 @@ def _with_record(path: Path, *links: str) -> Path:
 
 
 @pytest.mark.parametrize("case", FOREIGN)
-def test_a_folder_that_is_not_a_runs_is_refused_untouched(tmp_path: Path, case: str) -> None:
+def test_foreign_folder_is_refused_untouched(tmp_path: Path, case: str) -> None:
     said, make = FOREIGN[case]
     (tmp_path / "victim").write_text("mine")
     (folder := tmp_path / "there").mkdir()
@@ -115,7 +115,7 @@ def test_a_folder_that_is_not_a_runs_is_refused_untouched(tmp_path: Path, case: 
 @pytest.mark.parametrize(
     "names", [(), ("run.log", "multirun.yaml"), (".hydra/x.yaml", ".submitit/1/x"), ("run.json", "a")]
 )
-def test_a_folder_that_is_new_or_a_runs_is_taken(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_new_folder_or_folder_of_a_run_is_taken(tmp_path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -165,7 +165,7 @@ def test_damaged_lines_of_metrics_are_one_error(tmp_path: Path, lines: bytes, re
 
 
 @pytest.mark.parametrize("text", ["[1]", '{"store": "a", "run_id": ["b"]}', '{"store": "a"}', "[" * 200_000, "\x00"])
-def test_damaged_notes_of_a_store_are_none(tmp_path: Path, text: str) -> None:
+def test_damaged_mlflow_json_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "mlflow.json").write_text(text)
     assert Folder(tmp_path).mirrors() == {}
 
@@ -184,7 +184,7 @@ def test_tags_are_added_and_other_fields_replaced(tmp_path: Path) -> None:
     assert [path.name for path in folder.path.iterdir()] == ["run.json"]
 
 
-def test_the_jobs_of_a_sweep_see_that_it_is_over(tmp_path: Path) -> None:
+def test_jobs_notice_the_end_of_their_sweep(tmp_path: Path) -> None:
     composed = compose_values(["tracking=none", "seed=0,1"])
     sweep, _ = plan(composed, ["tracking=none", "seed=0,1"], None, JobLoader.of_conf())
     new = Record("a sweep", {"mnist_exp.sweep": "0" * 64})

@@ -84,7 +84,7 @@ def test_processes_add_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", ["a file", "a link", "a pipe"])
-def test_where_none_can_be_written_there_is_none(tmp_path: Path, made: str) -> None:
+def test_unwritable_index_is_ignored(tmp_path: Path, made: str) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.touch()
     if made == "a file":

@@ -113,7 +113,7 @@ def test_a_process_that_this_one_makes_does_not_have_its_locks(tmp_path: Path, s
     assert locks.is_free(tmp_path)
 
 
-def test_a_process_holds_a_lock_as_often_as_it_likes(tmp_path: Path) -> None:
+def test_process_can_hold_a_lock_twice(tmp_path: Path) -> None:
     with locks.held(tmp_path) as first, locks.held(tmp_path, 60.0) as second:
         assert (first, second) == (True, True)
     assert not locks.is_held_here(tmp_path)

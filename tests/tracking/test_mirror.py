@@ -55,7 +55,7 @@ def models(client: MlflowClient, experiment_id: str) -> list[str]:
     return [model.model_id for model in client.search_logged_models([experiment_id])]
 
 
-def test_mirror_changes_nothing_when_called_again(tmp_path: Path, store: Store, mnist: Data) -> None:
+def test_second_mirror_changes_no_run(tmp_path: Path, store: Store, mnist: Data) -> None:
     result = run(*QUICK)
     assert result.run_id is not None
     client, experiment_id = store.client, store.experiment_id
@@ -115,7 +115,7 @@ def test_mirror_replaces_earlier_tries_of_a_job(tmp_path: Path, store: Store) ->
     assert len(runs_in(tmp_path)) == 2, "what has finished stays"
 
 
-def test_folder_that_is_used_again_has_the_last_run(tmp_path: Path) -> None:
+def test_reused_folder_has_the_last_run(tmp_path: Path) -> None:
     for seed in (0, 1):
         result = run(*QUICK, f"seed={seed}", f"hydra.run.dir={tmp_path}/out")
     assert Folder(tmp_path / "out").history() == result.history

@@ -139,7 +139,7 @@ def test_the_terminal_shows_only_progress_scores_and_a_link(tracked_folder: Path
     assert len(lines) == 25
 
 
-def test_a_run_is_named_by_what_was_typed_unless_it_has_a_name() -> None:
+def test_run_is_named_by_its_overrides_by_default() -> None:
     run("model.hidden=4", *QUICK)
     run("tracking.run_name=mine", *QUICK)
     first, second = runs_in(Path())
@@ -187,7 +187,7 @@ def test_an_interrupted_run_is_killed_and_keeps_its_curves(tmp_path: Path, numbe
     assert len(history) >= 18
 
 
-def test_what_has_lost_its_process_is_closed_by_the_next_command(tmp_path: Path) -> None:
+def test_next_command_closes_runs_without_a_process(tmp_path: Path) -> None:
     result = run(*QUICK)
     client = store(tmp_path)
     [recorded] = runs_in(tmp_path)
@@ -235,7 +235,7 @@ def test_an_artifact_address_that_changes_is_not_followed(tmp_path: Path) -> Non
         ("INSERT INTO tags SELECT 'mnist_exp.swept', ?, run_uuid FROM runs", "[" * 5000),
     ],
 )
-def test_what_a_store_says_wrongly_is_one_message(quick_folder: Path, tmp_path: Path, query: str, value: str) -> None:
+def test_damaged_run_of_a_store_is_one_message(quick_folder: Path, tmp_path: Path, query: str, value: str) -> None:
     shutil.copy(quick_folder / "mlflow.db", tmp_path)
     [recorded] = runs_in(tmp_path)
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:

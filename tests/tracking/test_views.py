@@ -39,7 +39,7 @@ def charts(state: dict[str, Any]) -> list[tuple[str, str]]:
     return [(chart["type"], chart["metricKey"]) for chart in state["compareRunCharts"]]
 
 
-def test_sweep_and_all_runs_have_views_that_others_cannot_lose(tmp_path: Path) -> None:
+def test_views_survive_other_commands(tmp_path: Path) -> None:
     done = in_process(*SWEEP, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     client, (parent, jobs) = store(tmp_path), sweep_in(tmp_path)
@@ -121,6 +121,6 @@ def answering(text: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("version", "opens"), [("3.14.0", False), ("3.15.2", True), ("3.100.0", True), ("?", False)])
-def test_server_is_asked_whether_it_opens_views(version: str, opens: bool) -> None:
+def test_views_need_a_server_that_opens_them(version: str, opens: bool) -> None:
     with answering(version) as uri:
         assert opens_views(uri) is opens

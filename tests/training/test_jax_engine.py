@@ -158,7 +158,7 @@ def _by_keras(*overrides: str) -> tuple[History, list[Any]]:
     ],
     ids=["layers with state", "augmented", "other metrics", "blocks of layers"],
 )
-def test_an_epoch_as_one_program_does_what_keras_does(on_jax: OnJax, overrides: tuple[str, ...]) -> None:
+def test_epoch_as_one_program_equals_keras(on_jax: OnJax, overrides: tuple[str, ...]) -> None:
     expected, weights = on_jax(_by_keras, *overrides)
     run = on_jax(_alone, *overrides)
     rates = run["history"].pop("learning_rate", None)
@@ -173,14 +173,14 @@ def test_an_epoch_as_one_program_does_what_keras_does(on_jax: OnJax, overrides: 
         np.testing.assert_allclose(own, of_keras, atol=1e-4)
 
 
-def test_the_mean_of_the_weights_is_what_is_kept_and_tested(on_jax: OnJax) -> None:
+def test_averaged_weights_are_saved_and_scored(on_jax: OnJax) -> None:
     plain, mean = (on_jax(_alone, *typed) for typed in ((), ("optimizer.use_ema=true", "optimizer.ema_momentum=0.5")))
     assert mean["history"]["loss"] == pytest.approx(plain["history"]["loss"], abs=1e-5)
     assert plain["scores"]["test_loss"] == plain["history"]["val_loss"][-1]
     assert mean["scores"]["test_loss"] > plain["scores"]["test_loss"] + 0.001
 
 
-def test_a_run_on_jax_leaves_what_any_run_does(on_jax: OnJax) -> None:
+def test_run_on_jax_writes_the_same_files(on_jax: OnJax) -> None:
     run = on_jax(_alone, "dataset.validation=400")
     assert set(run["history"]) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert set(run["scores"]) == {"test_loss", "test_accuracy", "fit_seconds"}
@@ -214,7 +214,7 @@ SEEDS_AND_NUMBERS = (
 )
 
 
-def test_a_job_in_a_stack_does_what_it_does_alone(on_jax: OnJax) -> None:
+def test_stacked_job_equals_single_job(on_jax: OnJax) -> None:
     together = on_jax(_together, *SEEDS_AND_NUMBERS)
     for job, of_stack in zip(SEEDS_AND_NUMBERS, together, strict=True):
         alone = on_jax(_alone, *job)
@@ -250,7 +250,7 @@ class Tenth(keras.callbacks.LearningRateScheduler):
 """
 
 
-def test_an_epoch_trains_with_what_a_callback_set_before_it(on_jax: OnJax) -> None:
+def test_epoch_uses_the_learning_rate_of_a_callback(on_jax: OnJax) -> None:
     Path("tenth.py").write_text(SETS_THE_RATE)
     own = ("code=tenth.py", "+training.callbacks={Tenth:{}}", "optimizer.learning_rate=0.1", "training.epochs=1")
     run = on_jax(_alone, *own)
@@ -319,7 +319,7 @@ def configured(*overrides: str) -> Config:
     return _experiment(*overrides).config
 
 
-def test_what_shapes_the_program_or_the_batches_keeps_jobs_apart() -> None:
+def test_keys_of_the_program_split_stacks() -> None:
     base = stack_key(configured())
     for alike in ("seed=3", "optimizer.learning_rate=1", "optimizer.epsilon=0.1", "optimizer.beta_1=0.8"):
         assert stack_key(configured(alike)) == base, alike

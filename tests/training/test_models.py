@@ -52,7 +52,7 @@ def test_a_convolution_and_a_pooling_for_each_number_of_filters() -> None:
         ("[{Residual:[{Dropout:{rate:nan}}]},Flatten]", (28, 28, 1), "layer 0.Residual[0].Dropout.rate=nan: Invalid value"),
     ],
 )  # fmt: skip
-def test_what_only_keras_can_know_names_the_layer(layers: str, shape: tuple[int, ...], message: str) -> None:
+def test_error_of_keras_names_the_layer(layers: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(InputError) as caught:
         built("model=layers", f"model.layers={layers}", shape=shape)
     assert message in str(caught.value)
@@ -68,7 +68,7 @@ def test_two_layers_of_one_name_and_odd_axes_are_bad_input() -> None:
             built("model=layers", f"model.layers={layers}", "preprocessing=flatten", shape=(4,))
 
 
-def test_arguments_that_are_easily_taken_for_wrong() -> None:
+def test_unusual_arguments_are_accepted() -> None:
     built("model=layers", "model.layers=[{RandomRotation:{factor:[-0.1,0.1]}},Flatten]")
     compose(["optimizer=muon", "optimizer.exclude_layers=[output]"])
     checkpoint = "{ModelCheckpoint:{filepath:'{epoch:02d}-{val_loss:.3f}.keras'}}"
@@ -131,7 +131,7 @@ def test_a_model_that_memory_cannot_hold_is_not_made() -> None:
         check_size(config.model, (784,), 10)
 
 
-def test_to_count_weights_changes_none() -> None:
+def test_counting_weights_changes_no_state() -> None:
     set_seed(0)
     before = built(shape=(784,))
     check_size(compose([]).config.model, (784,), 10)

@@ -105,7 +105,7 @@ def test_weights_and_batches_have_seeds_of_their_own() -> None:
     assert np.abs(base - first_layer("seed=1")).max() > 0.01
 
 
-def test_loss_fits_labels_that_are_not_one_hot() -> None:
+def test_loss_fits_whole_number_labels() -> None:
     result, reference = trained("preprocessing.one_hot=false"), trained().history
     assert result.history["loss"] == pytest.approx(reference["loss"], rel=1e-5)
     assert result.history["val_accuracy"] == pytest.approx(reference["val_accuracy"], abs=1e-6)
@@ -181,7 +181,7 @@ def test_a_learning_rate_can_fall_by_schedule_or_on_a_plateau() -> None:
     assert rates[-1] < rates[0]
 
 
-def test_a_loss_that_is_no_number_stops_the_run() -> None:
+def test_nan_loss_stops_the_run() -> None:
     with pytest.raises(InputError, match=r"loss became nan in epoch \d; try a smaller optimizer.learning_rate"):
         quick("optimizer=sgd", "optimizer.learning_rate=1e30", "model.activation=linear", "training.epochs=5")
 
